@@ -1,0 +1,448 @@
+"""Random numbers: one counter-based stream that every device can compute.
+
+A stream is the function Philox4x64-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers:
+as easy as 1, 2, 3", SC 2011) of a key and a counter. The key is ``(seed, 0)``; **block** ``b`` of
+the stream is the four 64-bit words that Philox gives for the counter ``(b + 1, 0, 0, 0)``, which
+are words ``4 b`` to ``4 b + 3`` of ``numpy.random.Philox(key=seed).random_raw()``. The state of a
+generator is therefore two integers, ``{seed, offset}``, ``offset`` being the number of blocks
+used so far, and a kernel that is handed both repeats any draw without asking the host.
+
+Every draw begins at a fresh block, takes a number of blocks that depends on its shape and dtype
+alone (there is no rejection), and maps words to values as follows. ``lane32(i)`` is the ``i``-th
+32-bit half of the draw's words, low half first, ``lane16(i)`` the ``i``-th 16-bit quarter, lowest
+first; ``word(i)`` is the ``i``-th word.
+
+=====================  ==========  ==========================================================
+draw                   per block   value ``i``
+=====================  ==========  ==========================================================
+``random`` float16     16          ``(lane16(i) >> 5) * 2**-11``
+``random`` float32     8           ``(lane32(i) >> 8) * 2**-24``
+``random`` float64     4           ``(word(i) >> 11) * 2**-53``
+``normal`` float32     8           Box-Muller on ``a = lane32(2 k)`` and ``b = lane32(2 k + 1)``
+                                   with ``k = i // 2``, in float64:
+                                   ``r = sqrt(-2 log((a + 1) * 2**-32))``,
+                                   ``t = b * (2 pi * 2**-32)``; ``r cos t`` for even ``i`` and
+                                   ``r sin t`` for odd ``i``, rounded to float32
+``normal`` float16     8           the float32 value, rounded to float16
+``normal`` float64     4           the same with ``a = word(2 k) >> 11`` and
+                                   ``b = word(2 k + 1) >> 11``, and ``2**-53`` for ``2**-32``
+``integers``           4           ``low + (word(i) * (high - low) >> 64)``, 128-bit product
+``bernoulli_mask``     8           ``lane32(i) < floor(p * 2**32 + 0.5)``
+``permutation``        4           the indices that sort ``word(0) .. word(n - 1)``, ties by index
+=====================  ==========  ==========================================================
+
+Uniform numbers, integers, masks and permutations are the same bits on every machine. A float32
+normal is computed in float64 and rounded once, so that the last-place differences between
+mathematical libraries show in about one value of 50 million.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gradlite.device import array_module, as_device
+from gradlite.device import device as Device
+
+Shape = int | tuple[int, ...]
+
+DEFAULT_SEED = 67280421310721
+_WORD = 1 << 64
+_LOW32 = np.uint64(0xFFFFFFFF)
+_SHIFT32 = np.uint64(32)
+_LITTLE_ENDIAN = sys.byteorder == "little"
+# Float64 scratch of Box-Muller stays in the second-level cache at this many pairs.
+_CHUNK = 1 << 14
+# Values per block, by the type of the value; both spellings of a dtype are keys, because the
+# look-up stands on the path of every draw.
+_UNIFORM_PER_BLOCK: dict[Any, tuple[np.dtype[Any], int]] = {
+    key: (np.dtype(kind), per_block)
+    for kind, per_block in ((np.float16, 16), (np.float32, 8), (np.float64, 4))
+    for key in (kind, np.dtype(kind))
+}
+
+
+def _float_kind(dtype: Any) -> tuple[np.dtype[Any], int]:
+    """The NumPy dtype and the uniform values per block of a floating dtype in any spelling."""
+    kind = np.dtype(getattr(dtype, "numpy", dtype))
+    if kind not in _UNIFORM_PER_BLOCK:
+        raise RuntimeError(f"random numbers of dtype {dtype} are not supported: use a float dtype")
+    return _UNIFORM_PER_BLOCK[kind]
+
+
+def _as_seed(seed: Any) -> int:
+    """The key of a seed: PyTorch's rule, a 64-bit integer whose negative values wrap."""
+    if isinstance(seed, bool):
+        raise RuntimeError("manual_seed expected a long, but got bool")
+    try:
+        value = operator.index(seed)
+    except TypeError:
+        raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}") from None
+    if not -(1 << 63) <= value < _WORD:
+        raise ValueError("Overflow when unpacking long long")
+    return value % _WORD
+
+
+def _size(shape: Shape) -> int:
+    count = shape if isinstance(shape, int) else math.prod(shape)
+    if count < 0:
+        raise RuntimeError(f"Trying to create tensor with negative dimension: {shape}")
+    return count
+
+
+def _lanes(words: np.ndarray, kind: Any) -> np.ndarray:
+    """The 32- or 16-bit lanes of 64-bit words, lowest first."""
+    if not _LITTLE_ENDIAN:
+        words = words.astype("<u8")
+        return words.view(np.dtype(kind).newbyteorder("<")).astype(kind)
+    return words.view(kind)
+
+
+class Generator:
+    """A stream of random numbers, whose whole state is ``{seed, offset}``.
+
+    Args:
+        device: where the numbers are wanted. The stream is the same on every device.
+
+    The draws (``random``, ``normal``, ``integers``, ``permutation``, ``bernoulli_mask``) return
+    NumPy arrays; the module's docstring states each value as a function of seed and offset. They
+    may be called from several threads, each draw taking its own blocks.
+
+    >>> g = Generator().manual_seed(7)
+    >>> g.random((3,), np.float32)
+    array([0.16372651, 0.8720734 , 0.97226334], dtype=float32)
+    >>> g.get_offset()
+    1
+    """
+
+    # Puts the state in a tensor for get_state; the tensor module, which stands above this one,
+    # sets it.
+    wrap_state: ClassVar[Callable[[np.ndarray], Any]] = staticmethod(lambda array: array)
+
+    __slots__ = ("_device", "_lock", "_numpy", "_offset", "_philox", "_position", "_seed")
+
+    def __init__(self, device: str | int | Device = "cpu") -> None:
+        self._device = as_device(device)
+        array_module(self._device)
+        self._seed = DEFAULT_SEED
+        self._offset = 0
+        self._start()
+
+    def _start(self) -> None:
+        """Make the lock and NumPy's bit generator, which neither pickle nor survive a fork."""
+        self._lock = threading.Lock()
+        self._philox = np.random.Philox(key=self._seed)
+        self._numpy = np.random.Generator(self._philox)
+        self._position = 0
+
+    # -- seed and state ----------------------------------------------------------------------
+
+    @property
+    def device(self) -> Device:
+        """The device the generator was made for."""
+        return self._device
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Set the seed, start the stream anew and return the generator.
+
+        Args:
+            seed: an integer from ``-2**63`` to ``2**64 - 1``; a negative one means
+                ``2**64 + seed``.
+
+        Raises:
+            RuntimeError: ``seed`` is not an integer.
+            ValueError: ``seed`` does not fit.
+        """
+        self._set(_as_seed(seed), 0)
+        return self
+
+    def initial_seed(self) -> int:
+        """The seed the stream was started with."""
+        return self._seed
+
+    def seed(self) -> int:
+        """Seed the stream from the operating system's entropy and return the seed."""
+        # 53 bits, so that the seed survives a trip through JSON or a float.
+        self._set(int.from_bytes(os.urandom(8), "little") >> 11, 0)
+        return self._seed
+
+    def get_offset(self) -> int:
+        """The number of blocks used so far."""
+        return self._offset
+
+    def set_offset(self, offset: int) -> None:
+        """Continue at block ``offset`` of the stream."""
+        self._set(self._seed, operator.index(offset) % _WORD)
+
+    def _set(self, seed: int, offset: int) -> None:
+        with self._lock:
+            self._seed = seed
+            self._offset = offset
+            self._seek()
+
+    def _seek(self) -> None:
+        """Put NumPy's bit generator where the state says."""
+        self._philox.state = {
+            "bit_generator": "Philox",
+            "state": {
+                "counter": np.array([self._offset, 0, 0, 0], np.uint64),
+                "key": np.array([self._seed, 0], np.uint64),
+            },
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._position = self._offset
+
+    def state_array(self) -> np.ndarray:
+        """The state as 16 bytes: seed, then offset, each 64 bits, little-endian."""
+        with self._lock:
+            return np.array([self._seed, self._offset], "<u8").view(np.uint8)
+
+    def set_state_array(self, state: np.ndarray) -> None:
+        """Restore a state that :meth:`state_array` gave.
+
+        Raises:
+            TypeError: not an array of bytes.
+            RuntimeError: an array of another size.
+        """
+        if not isinstance(state, np.ndarray) or state.dtype != np.uint8:
+            raise TypeError("RNG state must be a gradlite.ByteTensor")
+        if state.size != 16:
+            raise RuntimeError(
+                "Expected a CPUGeneratorImplState of size 16 but found the input RNG state size "
+                f"to be {state.size}"
+            )
+        seed, offset = np.ascontiguousarray(state).reshape(-1).view("<u8").tolist()
+        self._set(seed, offset)
+
+    def get_state(self) -> Any:
+        """The state, as a uint8 tensor of 16 elements."""
+        return type(self).wrap_state(self.state_array())
+
+    def set_state(self, new_state: Any) -> None:
+        """Restore a state that :meth:`get_state` gave (on this machine or another)."""
+        array = getattr(new_state, "array", new_state)
+        if not isinstance(array, np.ndarray):
+            if not hasattr(array, "get"):
+                raise TypeError(
+                    f"expected a gradlite.ByteTensor, but got {type(new_state).__name__}"
+                )
+            array = array.get()  # CuPy's way to the host
+        self.set_state_array(array)
+
+    def clone_state(self) -> Generator:
+        """A new generator at the same place of the same stream."""
+        clone = type(self)(self._device)
+        clone.set_state_array(self.state_array())
+        return clone
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        with self._lock:
+            return (self._device, self._seed, self._offset)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._device, self._seed, self._offset = state
+        self._start()
+
+    def reserve(self, blocks: int) -> tuple[int, int]:
+        """Take ``blocks`` blocks without computing them; return ``(seed, first block)``.
+
+        This is what a kernel needs to make the numbers itself.
+
+        >>> Generator().manual_seed(7).reserve(3)
+        (7, 0)
+        """
+        with self._lock:
+            first = self._offset
+            self._offset = (first + blocks) % _WORD
+            return self._seed, first
+
+    # -- draws -------------------------------------------------------------------------------
+
+    def _draw(self, blocks: int, source: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
+        """``source(*args)``, a call that takes ``blocks`` blocks from NumPy's bit generator."""
+        with self._lock:
+            if self._position != self._offset:
+                self._seek()
+            # Moved before the call, so that one that fails half-way leaves the two unequal and
+            # the next draw seeks.
+            self._offset = (self._offset + blocks) % _WORD
+            values = source(*args)
+            self._position = self._offset
+        return values
+
+    def words(self, count: int) -> np.ndarray:
+        """The next ``count`` 64-bit words, as uint64; whole blocks are used up."""
+        blocks = (count + 3) >> 2
+        return self._draw(blocks, self._philox.random_raw, 4 * blocks)[:count]
+
+    def random(self, shape: Shape, dtype: Any = np.float32) -> np.ndarray:
+        """Uniform numbers in [0, 1): multiples of 2**-11, 2**-24 or 2**-53, by the dtype.
+
+        >>> Generator().manual_seed(7).random((2,), np.float64)
+        array([0.87207345, 0.29536538])
+        """
+        kind, per_block = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
+        count = _size(shape)
+        blocks = -(-count // per_block)
+        if per_block == 16:
+            words = self._draw(blocks, self._philox.random_raw, 4 * blocks)
+            values = np.right_shift(_lanes(words, np.uint16), 5).astype(kind)
+            values *= np.float16(2.0**-11)
+        else:
+            # NumPy's own mapping for both types is the one promised above.
+            values = self._draw(blocks, self._numpy.random, per_block * blocks, kind)
+        return values[:count].reshape(shape)
+
+    def normal(self, shape: Shape, dtype: Any = np.float32) -> np.ndarray:
+        """Numbers from the normal distribution with mean 0 and variance 1.
+
+        By the method of Box and Muller ("A note on the generation of random normal deviates",
+        1958); the largest magnitude is 6.66, or 8.57 in float64.
+
+        >>> Generator().manual_seed(7).normal((2,))
+        array([ 1.3202364, -1.3697047], dtype=float32)
+        """
+        kind, _ = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
+        count = _size(shape)
+        if kind == np.float64:
+            words = self.words((count + 3) & ~3)
+            values = np.empty(words.size, np.float64)
+            words >>= np.uint64(11)
+            pairs, unit = words.reshape(-1, 2), 2.0**-53
+        else:
+            words = self.words(((count + 7) & ~7) >> 1)
+            values = np.empty(2 * words.size, np.float32)
+            pairs, unit = _lanes(words, np.uint32).reshape(-1, 2), 2.0**-32
+        for start in range(0, len(pairs), _CHUNK):
+            stop = start + _CHUNK
+            _box_muller(pairs[start:stop], unit, values[2 * start : 2 * stop])
+        values = values[:count].reshape(shape)
+        return values.astype(np.float16) if kind == np.float16 else values
+
+    def integers(self, low: int, high: int, shape: Shape, dtype: Any = np.int64) -> np.ndarray:
+        """Integers from ``low`` to ``high - 1``, each as likely as the other to one in 2**64.
+
+        By multiplying a 64-bit word with the width of the range and keeping the upper half
+        (Lemire, "Fast random integer generation in an interval", 2019, without its rejection).
+
+        Raises:
+            RuntimeError: an empty range, or one wider than 2**64.
+
+        >>> Generator().manual_seed(7).integers(0, 10, (5,))
+        array([8, 2, 4, 4, 0])
+        """
+        low, high = operator.index(low), operator.index(high)
+        width = high - low
+        if width <= 0:
+            raise RuntimeError(
+                f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
+            )
+        if width > _WORD:
+            raise RuntimeError(f"from={low} to={high} is wider than 64 bits")
+        values = self.words(_size(shape))
+        if width != _WORD:
+            values = _multiply_high(values, width)
+        values += np.uint64(low % _WORD)
+        kind = np.dtype(getattr(dtype, "numpy", dtype))
+        if kind != np.uint64:
+            values = values.view(np.int64)
+        return values.astype(kind, copy=False).reshape(shape)
+
+    def bernoulli_mask(self, shape: Shape, p: float) -> np.ndarray:
+        """A bool array, each element True with probability ``p`` (to one in 2**32).
+
+        Raises:
+            RuntimeError: ``p`` is not in [0, 1].
+
+        >>> Generator().manual_seed(7).bernoulli_mask((4,), 0.5)
+        array([ True, False, False,  True])
+        """
+        if not 0.0 <= p <= 1.0:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+        count = _size(shape)
+        words = self.words(((count + 7) & ~7) >> 1)
+        threshold = int(p * 4294967296.0 + 0.5)
+        if threshold >= 1 << 32:
+            return np.ones(shape, np.bool_)
+        lanes = _lanes(words, np.uint32)[:count]
+        return np.less(lanes, np.uint32(threshold)).reshape(shape)
+
+    def permutation(self, n: int) -> np.ndarray:
+        """The integers from 0 to ``n - 1`` in random order, as int64.
+
+        >>> Generator().manual_seed(7).permutation(5)
+        array([4, 1, 3, 2, 0])
+        """
+        return _stable_argsort(self.words(_size(operator.index(n))))
+
+
+def _box_muller(pairs: np.ndarray, unit: float, out: np.ndarray) -> None:
+    """Fill ``out`` with the two normals of each pair of integers below ``1 / unit``."""
+    radius = np.add(pairs[:, 0], 1.0, dtype=np.float64)
+    radius *= unit
+    np.log(radius, out=radius)
+    radius *= -2.0
+    np.sqrt(radius, out=radius)
+    angle = np.multiply(pairs[:, 1], 2.0 * math.pi * unit, dtype=np.float64)
+    np.multiply(radius, np.cos(angle), out=out[0::2], casting="same_kind")
+    np.multiply(radius, np.sin(angle, out=angle), out=out[1::2], casting="same_kind")
+
+
+def _multiply_high(words: np.ndarray, width: int) -> np.ndarray:
+    """The upper 64 bits of the 128-bit products ``words * width``."""
+    upper, lower = words >> _SHIFT32, words & _LOW32
+    width_upper, width_lower = np.uint64(width >> 32), np.uint64(width & 0xFFFFFFFF)
+    middle = upper * width_lower
+    lower_product = lower * width_lower
+    lower_product >>= _SHIFT32
+    if not width_upper:
+        middle += lower_product
+        middle >>= _SHIFT32
+        return middle
+    # Each partial sum stays below 2**64: (2**32 - 1)**2 + 2 (2**32 - 1) = 2**64 - 1.
+    cross = lower * width_upper
+    cross += middle & _LOW32
+    cross += lower_product
+    middle >>= _SHIFT32
+    cross >>= _SHIFT32
+    upper *= width_upper
+    upper += middle
+    upper += cross
+    return upper
+
+
+def _stable_argsort(keys: np.ndarray) -> np.ndarray:
+    """``argsort(keys, kind="stable")``, by sorting the values where that gives the same."""
+    count = keys.size
+    if count < 1024:
+        return np.argsort(keys, kind="stable")
+    # Sorting values is several times faster than sorting indices. The index takes the place of
+    # the lowest bits, which matter only to keys whose upper bits agree: the check finds those.
+    bits = np.uint64((count - 1).bit_length())
+    packed = (keys >> bits) << bits
+    packed |= np.arange(count, dtype=np.uint64)
+    packed.sort()
+    packed &= (np.uint64(1) << bits) - np.uint64(1)
+    order = packed.view(np.int64)
+    ordered = keys[order]
+    if (ordered[1:] > ordered[:-1]).all():
+        return order
+    return np.argsort(keys, kind="stable")
+
+
+default_generator = Generator()
+default_generator.seed()
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent may hold the lock, which nobody in the child would release.
+    os.register_at_fork(after_in_child=default_generator._start)
