@@ -29,6 +29,9 @@ draw                   per block   value ``i``
 ``integers``           4           ``low + (word(i) * (high - low) >> 64)``, 128-bit product
 ``bernoulli_mask``     8           ``lane32(i) < floor(p * 2**32 + 0.5)``
 ``permutation``        4           the indices that sort ``word(0) .. word(n - 1)``, ties by index
+``multinomial``        4           the place of a float64 uniform ``u(i)`` in the cumulated
+                                   weights; without replacement, the first indices that sort
+                                   ``-log(1 - u(j)) / w(j)``, one ``u(j)`` per weight ``w(j)``
 =====================  ==========  ==========================================================
 
 Uniform numbers, integers, masks and permutations are the same bits on every machine. A float32
@@ -384,6 +387,49 @@ class Generator:
         array([4, 1, 3, 2, 0])
         """
         return _stable_argsort(self.words(_size(operator.index(n))))
+
+    def multinomial(self, weights: np.ndarray, count: int, replacement: bool) -> np.ndarray:
+        """``count`` indices per row of ``weights`` (1-D or 2-D), in proportion to them, as int64.
+
+        With replacement by inverting the cumulated weights; without, by an exponential race
+        (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
+
+        Raises:
+            RuntimeError: negative or non-finite weights, a row of zeros, ``count`` not positive,
+                or more indices than weights without replacement.
+
+        >>> Generator().manual_seed(7).multinomial(np.array([0.0, 3.0, 1.0]), 4, True)
+        array([2, 1, 1, 1])
+        """
+        if weights.ndim not in (1, 2):
+            raise RuntimeError("prob_dist must be 1 or 2 dim")
+        if count <= 0:
+            raise RuntimeError("cannot sample n_sample <= 0 samples")
+        if not replacement and count > weights.shape[-1]:
+            raise RuntimeError(
+                "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
+            )
+        rows = np.atleast_2d(np.asarray(weights, np.float64))
+        if not (np.isfinite(rows) & (rows >= 0)).all():
+            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+        cumulated = np.cumsum(rows, axis=1)
+        if rows.size == 0 or not (cumulated[:, -1] > 0).all():
+            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+        if replacement:
+            places = self.random((len(rows), count), np.float64)
+            places *= cumulated[:, -1:]
+            order = np.empty(places.shape, np.int64)
+            for row, limits, place, out in zip(rows, cumulated, places, order, strict=True):
+                # A product rounded up to the total would fall behind the last positive weight.
+                last = np.flatnonzero(row)[-1]
+                np.minimum(np.searchsorted(limits, place, side="right"), last, out=out)
+        else:
+            times = -np.log1p(-self.random(rows.shape, np.float64))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                times /= rows
+            times[rows == 0] = np.inf
+            order = np.argsort(times, axis=1, kind="stable")[:, :count]
+        return order.reshape(*weights.shape[:-1], count)
 
 
 def _box_muller(pairs: np.ndarray, unit: float, out: np.ndarray) -> None:

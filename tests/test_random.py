@@ -411,6 +411,44 @@ def test_permutation_statistics() -> None:
     assert abs(fixed / 2000 - 1) < 4 / math.sqrt(2000)
 
 
+@pytest.mark.parametrize("replacement", [True, False])
+def test_multinomial_statistics(replacement: bool) -> None:
+    weights = np.array([0.0, 1.0, 2.0, 0.0, 5.0, 2.0, 0.0])
+    g = seeded(4)
+    if replacement:
+        first = g.multinomial(weights, 50_000, True)
+    else:
+        draws = np.stack([g.multinomial(weights, 4, False) for _ in range(20_000)])
+        assert (np.sort(draws, axis=1) == [1, 2, 4, 5]).all()
+        first = draws[:, 0]
+    counts = np.bincount(first, minlength=7)
+    expected = weights / weights.sum()
+    deviation = np.sqrt(expected * (1 - expected) / first.size) * 4
+    assert (np.abs(counts / first.size - expected) <= deviation).all()
+
+
+def test_multinomial_rows_and_errors() -> None:
+    torch = pytest.importorskip("torch")
+    weights = np.eye(3)[[2, 0, 1]]
+    assert seeded().multinomial(weights, 2, True).tolist() == [[2, 2], [0, 0], [1, 1]]
+    assert seeded().multinomial(weights, 1, False).tolist() == [[2], [0], [1]]
+    assert seeded().multinomial(weights[0].astype(np.float32), 1, False).tolist() == [2]
+    bad: list[tuple[list[float], int, bool]] = [
+        ([0.0, 0.0], 1, True),
+        ([1.0, 0.0], 3, False),
+        ([1.0, -1.0], 1, True),
+        ([1.0, math.nan], 1, True),
+        ([1.0, math.inf], 1, False),
+        ([1.0, 1.0], 0, True),
+    ]
+    for row, count, replacement in bad:
+        with pytest.raises(RuntimeError) as expected:
+            torch.multinomial(torch.tensor(row), count, replacement)
+        with pytest.raises(RuntimeError) as got:
+            seeded().multinomial(np.array(row), count, replacement)
+        assert str(got.value) == str(expected.value)
+
+
 @pytest.mark.parametrize("pair", [(0, 1), (1, 2), (5, 2**32 + 5), (7, -7), (0, 2**63)])
 def test_streams_of_different_seeds_are_independent(pair: tuple[int, int]) -> None:
     x, y = (seeded(seed).normal((N,), np.float32).astype(np.float64) for seed in pair)
