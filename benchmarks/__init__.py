@@ -1,0 +1,1 @@
+"""Speed and memory of gradlite, measured beside PyTorch in the same process."""
