@@ -1,0 +1,25 @@
+"""Differentiation beyond ``Tensor.backward``: grad, Function, gradcheck, functional."""
+
+from gradlite.autograd import graph
+from gradlite.autograd.anomaly import detect_anomaly, set_detect_anomaly
+from gradlite.autograd.backward import backward, grad
+from gradlite.autograd.function import Function
+from gradlite.graph import (
+    enable_grad,
+    inference_mode,
+    no_grad,
+    set_grad_enabled,
+)
+
+__all__ = [
+    "Function",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "grad",
+    "graph",
+    "inference_mode",
+    "no_grad",
+    "set_detect_anomaly",
+    "set_grad_enabled",
+]

@@ -1,0 +1,195 @@
+"""backward() and grad(): from Tensors to the engine and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gradlite import dtypes, graph
+from gradlite.ops.table import NAMESPACES
+from gradlite.tensor import Tensor, gradient_edge, wrap
+
+Tensors = Any
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def _initial_grads(
+    outputs: Sequence[Tensor], grads: Sequence[Any] | None, create_graph: bool
+) -> list[Any]:
+    """The gradients to start from: given ones checked, missing ones 1 for scalars."""
+    result = []
+    given = [None] * len(outputs) if grads is None else list(grads)
+    if len(given) != len(outputs):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
+    for place, (output, grad) in enumerate(zip(outputs, given)):
+        array = output.array
+        if grad is None:
+            if output.requires_grad:
+                if array.size != 1:
+                    raise RuntimeError("grad can be implicitly created only for scalar outputs")
+                if array.dtype not in dtypes.FLOATING:
+                    raise RuntimeError(
+                        "grad can be implicitly created only for real scalar outputs but got "
+                        f"{output.dtype}"
+                    )
+            start = NAMESPACES[array.__class__].xp.ones(array.shape, array.dtype)
+            result.append(wrap(start) if create_graph else start)
+            continue
+        if not isinstance(grad, Tensor):
+            raise TypeError(
+                "gradients can be either Tensors or None, but got " + grad.__class__.__name__
+            )
+        if grad.array.shape != array.shape:
+            raise RuntimeError(
+                f"Mismatch in shape: grad_output[{place}] has a shape of {grad.shape} and "
+                f"output[{place}] has a shape of {output.shape}."
+            )
+        if grad.array.dtype != array.dtype:
+            grad = grad.to(array.dtype)  # type: ignore[attr-defined]
+        result.append(grad if create_graph else grad.array)
+    return result
+
+
+def _root_edges(outputs: Sequence[Tensor]) -> list[Any]:
+    edges = []
+    for place, output in enumerate(outputs):
+        edge = gradient_edge(output)
+        if edge is None:
+            raise RuntimeError(
+                f"element {place} of tensors does not require grad and does not have a grad_fn"
+            )
+        edges.append(edge)
+    return edges
+
+
+def backward(
+    tensors: Tensors,
+    grad_tensors: Tensors | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    grad_variables: Any = None,
+    inputs: Tensors | None = None,
+) -> None:
+    """Add the gradients of ``tensors`` to the ``.grad`` of the leaves they were made from.
+
+    Args:
+        tensors: outputs; those with more than one element need an entry in ``grad_tensors``.
+        grad_tensors: the gradients to start from, of the outputs' shapes.
+        retain_graph: keep what the rules read, for a second pass; default: ``create_graph``.
+        create_graph: record the pass itself, for derivatives of derivatives.
+        inputs: accumulate into these tensors only.
+
+    Raises:
+        RuntimeError: an output requires no grad, a gradient's shape is wrong, or the graph's
+            values were freed by an earlier pass.
+    """
+    outputs = _listed(tensors)
+    grads = None if grad_tensors is None else _listed(grad_tensors)
+    if inputs is not None:
+        targets = _listed(inputs)
+        if not targets:
+            raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+    retain = create_graph if retain_graph is None else retain_graph
+    starts = _initial_grads(outputs, grads, create_graph)
+    roots = _root_edges(outputs)
+    if inputs is None:
+        graph.backward(roots, starts, retain, create_graph)
+        return
+    edges = [_target_edge(t) for t in targets]
+    results = graph.backward(roots, starts, retain, create_graph, edges)
+    for target, grad in zip(targets, results):
+        if grad is not None and target._edge is not None:
+            target._accumulate(grad, False, create_graph)
+
+
+def _target_edge(target: Tensor) -> Any:
+    edge = gradient_edge(target)
+    if edge is None:
+        raise RuntimeError("One of the differentiated Tensors does not require grad")
+    return edge
+
+
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Tensors | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    only_inputs: bool = True,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of ``outputs`` with respect to ``inputs``; no ``.grad`` is touched.
+
+    Args:
+        allow_unused: give None for inputs that the outputs do not depend on.
+        materialize_grads: give zeros for those instead.
+
+    Returns:
+        One Tensor (or None) per input.
+
+    >>> import gradlite
+    >>> x = gradlite.tensor(3.0, requires_grad=True)
+    >>> (dx,) = gradlite.autograd.grad(x**2, x, create_graph=True)
+    >>> gradlite.autograd.grad(dx, x)
+    (tensor(2.),)
+
+    Raises:
+        RuntimeError: an input requires no grad or was not used, and what `backward` raises.
+    """
+    if is_grads_batched:
+        raise RuntimeError(
+            "is_grads_batched is not supported: call grad once per row, or use "
+            "gradlite.autograd.functional.jacobian"
+        )
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
+            "allow_unused=False."
+        )
+    outs, targets = _listed(outputs), _listed(inputs)
+    if not targets:
+        raise ValueError("grad requires non-empty inputs.")
+    retain = create_graph if retain_graph is None else retain_graph
+    given = None if grad_outputs is None else _listed(grad_outputs)
+    starts = _initial_grads(outs, given, create_graph)
+    roots = _root_edges(outs)
+    edges = [_target_edge(t) for t in targets]
+    results = graph.backward(roots, starts, retain, create_graph, edges, accumulate=False)
+    answers = []
+    for place, (target, result) in enumerate(zip(targets, results)):
+        if result is None:
+            if materialize_grads:
+                result = NAMESPACES[target.array.__class__].xp.zeros_like(target.array)
+            elif not allow_unused:
+                raise RuntimeError(
+                    f"The differentiated Tensor at index {place} appears to not have been used in "
+                    "the graph. Set allow_unused=True if this is the desired behavior."
+                )
+        answers.append(None if result is None else wrap(result))
+    return tuple(answers)
+
+
+def _method(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensors | None = None,
+) -> None:
+    """Add the gradients of this tensor to the ``.grad`` of the leaves it was made from."""
+    backward(
+        (self,),
+        None if gradient is None else (gradient,),
+        retain_graph,
+        create_graph,
+        inputs=inputs,
+    )
+
+
+_method.__name__ = _method.__qualname__ = "backward"
+Tensor.backward = _method  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Array libraries under the tensors: NumPy for the CPU, CuPy for CUDA."""

@@ -1,0 +1,120 @@
+"""Devices: where a tensor's array lives."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends import cuda
+
+_TYPES = ("cpu", "cuda")
+_local = threading.local()
+
+
+class device:
+    """A device, as ``device("cpu")``, ``device("cuda:1")`` or ``device("cuda", 1)``.
+
+    Also a context manager: factories called inside make their tensors there.
+
+    >>> device("cuda:1").index
+    1
+
+    Raises:
+        RuntimeError: an unknown device type or a malformed string.
+    """
+
+    __slots__ = ("type", "index")
+    type: str
+    index: int | None
+
+    def __init__(self, type: str | int | device, index: int | None = None) -> None:
+        if isinstance(type, device):
+            self.type, self.index = type.type, type.index
+            return
+        if isinstance(type, int):
+            self.type, self.index = "cuda", type
+            return
+        if not isinstance(type, str):
+            raise TypeError(
+                f"device(): argument 'type' must be str, not {type.__class__.__name__}"
+            )
+        name, colon, number = type.partition(":")
+        if name not in _TYPES:
+            raise RuntimeError(
+                f"Expected one of {', '.join(_TYPES)} device type at start of device string: {type}"
+            )
+        if colon:
+            if index is not None:
+                raise RuntimeError(
+                    f"type (string) must not include an index because index was passed "
+                    f"explicitly: {type}"
+                )
+            if not number.isdigit():
+                raise RuntimeError(f"Invalid device string: '{type}'")
+            index = int(number)
+        self.type, self.index = name, index
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, device) and self.type == other.type and self.index == other.index
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        if self.index is None:
+            return f"device(type='{self.type}')"
+        return f"device(type='{self.type}', index={self.index})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (device, (self.type, self.index))
+
+    def __enter__(self) -> device:
+        stack = _local.__dict__.setdefault("stack", [])
+        stack.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _local.stack.pop()
+
+
+CPU = device("cpu")
+_default = CPU
+
+
+def set_default_device(d: str | int | device | None) -> None:
+    """Set the device on which factories make tensors when none is given."""
+    global _default
+    _default = CPU if d is None else as_device(d)
+    array_module(_default)
+
+
+def get_default_device() -> device:
+    """The device on which factories make tensors when none is given."""
+    stack = getattr(_local, "stack", None)
+    return stack[-1] if stack else _default
+
+
+def as_device(d: str | int | device | None) -> device:
+    """A device from what users write; None means the default device."""
+    if d is None:
+        return get_default_device()
+    return d if isinstance(d, device) else device(d)
+
+
+def array_module(d: device) -> Any:
+    """numpy or cupy for a device; RuntimeError saying what is missing for CUDA."""
+    return np if d.type == "cpu" else cuda.module()
+
+
+def device_of(array: Any) -> device:
+    """The device of a raw array."""
+    if isinstance(array, np.ndarray):
+        return CPU
+    return device("cuda", int(array.device.id))

@@ -1,0 +1,558 @@
+"""Making tensors: from data, filled, ranges; and converting dtype and device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.device import array_module, as_device, device
+from gradlite.ops.arithmetic import as_number, cast
+from gradlite.ops.shape import sizes
+from gradlite.ops.table import Op, apply
+from gradlite.tensor import Tensor, check_can_require_grad, wrap
+
+__all__ = [
+    "arange",
+    "as_tensor",
+    "asarray",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "from_numpy",
+    "full",
+    "full_like",
+    "linspace",
+    "logspace",
+    "ones",
+    "ones_like",
+    "scalar_tensor",
+    "tensor",
+    "zeros",
+    "zeros_like",
+]
+
+
+def _finish(array: Any, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        check_can_require_grad(array.dtype)
+    result = wrap(array)
+    if requires_grad:
+        result._requires_grad = True
+    return result
+
+
+def _dtype(dtype: Any) -> np.dtype[Any]:
+    return (dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)).numpy
+
+
+# ---------------------------------------------------------------------------- from data
+def _infer(data: Any) -> np.ndarray[Any, Any]:
+    """Nested data as an array with PyTorch's dtype: float default, int64 or bool."""
+    if isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+        dtypes.from_numpy_dtype(array.dtype)
+        return array
+    if isinstance(data, (list, tuple)):
+        data = _unwrapped(data)
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ValueError(f"expected sequences of equal length at every level: {error}") from None
+    if array.dtype.kind in "OUS":
+        bad = data
+        while isinstance(bad, (list, tuple)) and bad:
+            bad = bad[0]
+        if isinstance(bad, str):
+            raise TypeError("new(): invalid data type 'str'")
+        raise RuntimeError(f"Could not infer dtype of {bad.__class__.__name__}")
+    if array.dtype.kind == "f" and not _holds_numpy(data):
+        array = array.astype(dtypes.get_default_dtype().numpy)
+    elif array.dtype.kind == "u" and not _holds_numpy(data):
+        raise RuntimeError("Overflow when unpacking long long")
+    if array.size == 0 and not _holds_numpy(data):
+        array = array.astype(dtypes.get_default_dtype().numpy)
+    dtypes.from_numpy_dtype(array.dtype)
+    return array
+
+
+def _unwrapped(data: Any) -> Any:
+    """Tensors inside nested lists as Python numbers or arrays."""
+    if isinstance(data, Tensor):
+        return data.array.item() if data.array.ndim == 0 else data.numpy(force=True)
+    if isinstance(data, (list, tuple)):
+        return [_unwrapped(d) for d in data]
+    return data
+
+
+def _holds_numpy(data: Any) -> bool:
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return isinstance(data, (np.ndarray, np.generic))
+
+
+def tensor(
+    data: Any,
+    *,
+    dtype: Any = None,
+    device: str | int | device | None = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A new leaf with a copy of the data: a number, nested lists, an array or a Tensor.
+
+    Python floats give the default dtype, ints int64, bools bool; arrays keep theirs.
+
+    >>> import gradlite
+    >>> gradlite.tensor([[1, 2], [3, 4]], dtype=gradlite.float32)
+    tensor([[1., 2.],
+            [3., 4.]])
+
+    Raises:
+        ValueError: nested lists of unequal length.
+        TypeError, RuntimeError: data that no dtype fits, or ``requires_grad`` of a dtype that
+            is not floating.
+    """
+    if isinstance(data, Tensor):
+        import warnings
+
+        warnings.warn(
+            "To copy construct from a tensor, it is recommended to use "
+            "sourceTensor.detach().clone() or "
+            "sourceTensor.detach().clone().requires_grad_(True), rather than "
+            "gradlite.tensor(sourceTensor).",
+            UserWarning,
+            stacklevel=2,
+        )
+        where = data.device if device is None else as_device(device)
+        source = data.array
+    else:
+        where = as_device(device)
+        source = data if hasattr(data, "__cuda_array_interface__") else _infer(data)
+    wanted = source.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
+    wanted = dtypes.from_numpy_dtype(wanted).numpy
+    return _finish(_array_on(source, where, wanted, copy=True), requires_grad)
+
+
+def _array_on(source: Any, where: device, numpy_dtype: Any, copy: bool) -> Any:
+    """An array on a device in a dtype."""
+    xp = array_module(where)
+    if xp is np:
+        if not isinstance(source, np.ndarray):
+            source, copy = source.get(), False
+        return np.array(source, dtype=numpy_dtype, copy=True if copy else None)
+    with xp.cuda.Device(where.index):
+        return xp.array(source, dtype=numpy_dtype, copy=copy)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """A tensor that shares the data's memory when dtype and device allow it.
+
+    >>> import gradlite, numpy
+    >>> a = numpy.zeros(2)
+    >>> t = gradlite.as_tensor(a)
+    >>> t[0] = 5
+    >>> a
+    array([5., 0.])
+    """
+    if isinstance(data, Tensor):
+        if dtype is None and device is None:
+            return data
+        return data.to(device=device, dtype=dtype)  # type: ignore[attr-defined,no-any-return]
+    if isinstance(data, np.ndarray) and device is None:
+        wanted = dtypes.from_numpy_dtype(data.dtype) if dtype is None else dtypes.as_dtype(dtype)
+        if as_device(None).type == "cpu":
+            return wrap(np.asarray(data, dtype=wanted.numpy))
+    return tensor(data, dtype=dtype, device=device)
+
+
+asarray = as_tensor
+
+
+def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor that shares the array's memory.
+
+    >>> import gradlite, numpy
+    >>> gradlite.from_numpy(numpy.arange(3))
+    tensor([0, 1, 2])
+
+    Raises:
+        TypeError: not an array, or of a dtype that tensors cannot hold.
+    """
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {ndarray.__class__.__name__})")
+    dtypes.from_numpy_dtype(ndarray.dtype)
+    if any(s < 0 for s in ndarray.strides):
+        raise ValueError(
+            "At least one stride in the given numpy array is negative, and tensors with negative "
+            "strides are not currently supported. (You can probably work around this by making a "
+            "copy of your array  with array.copy().) "
+        )
+    return wrap(np.asarray(ndarray))
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor on the memory of another library's array, through DLPack.
+
+    >>> import gradlite, numpy
+    >>> gradlite.from_dlpack(numpy.arange(3))
+    tensor([0, 1, 2])
+    """
+    kind = ext_tensor.__dlpack_device__()[0]
+    xp = np if int(kind) in (1, 3) else array_module(device("cuda"))
+    array = xp.from_dlpack(ext_tensor)
+    if xp is np and not array.flags.writeable:
+        array = array.copy()
+    dtypes.from_numpy_dtype(array.dtype)
+    return wrap(array)
+
+
+def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A 0-d tensor of the default dtype.
+
+    >>> import gradlite
+    >>> gradlite.scalar_tensor(3)
+    tensor(3.)
+    """
+    return tensor(s, dtype=_dtype(dtype), device=device, requires_grad=requires_grad)
+
+
+# ------------------------------------------------------------------------------- filled
+def _new(maker: str, shape: Any, dtype: Any, where: Any, requires_grad: bool, *fill: Any) -> Tensor:
+    if any(n < 0 for n in shape):
+        bad = next(n for n in shape if n < 0)
+        raise RuntimeError(
+            f"Trying to create tensor with negative dimension {bad}: {list(shape)}"
+        )
+    d = as_device(where)
+    xp = array_module(d)
+    if xp is np:
+        return _finish(getattr(np, maker)(shape, *fill, dtype=dtype), requires_grad)
+    with xp.cuda.Device(d.index):
+        return _finish(getattr(xp, maker)(shape, *fill, dtype=dtype), requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros.
+
+    >>> import gradlite
+    >>> gradlite.zeros(2, 3)
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
+    return _new("zeros", sizes(size), _dtype(dtype), device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones.
+
+    >>> import gradlite
+    >>> gradlite.ones(2)
+    tensor([1., 1.])
+    """
+    return _new("ones", sizes(size), _dtype(dtype), device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of uninitialised values.
+
+    >>> import gradlite
+    >>> gradlite.empty(2, 0).shape
+    gradlite.Size([2, 0])
+    """
+    return _new("empty", sizes(size), _dtype(dtype), device, requires_grad)
+
+
+def full(
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of one value; its type decides the dtype unless one is given.
+
+    >>> import gradlite
+    >>> gradlite.full((2,), 7)
+    tensor([7, 7])
+    """
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()
+    value = as_number(fill_value)
+    if dtype is None:
+        kinds = {bool: dtypes.bool, int: dtypes.int64}
+        dtype = kinds.get(value.__class__)
+    return _new("full", sizes((size,)), _dtype(dtype), device, requires_grad, value)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A matrix with ones on the diagonal.
+
+    >>> import gradlite
+    >>> gradlite.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    d = as_device(device)
+    array = np.eye(n, n if m is None else m, dtype=_dtype(dtype))
+    return _finish(_array_on(array, d, array.dtype, copy=False), requires_grad)
+
+
+def arange(
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Numbers from ``start`` (0) up to but without ``end`` in steps.
+
+    >>> import gradlite
+    >>> gradlite.arange(0, 1, 0.25)
+    tensor([0.0000, 0.2500, 0.5000, 0.7500])
+
+    Raises:
+        RuntimeError: a step of 0 or of the wrong sign.
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = (as_number(v.item() if isinstance(v, Tensor) else v) for v in (start, end, step))
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (step > 0 and start > end) or (step < 0 and start < end):
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    if dtype is None:
+        floating = any(isinstance(v, float) for v in (start, end, step))
+        dtype = dtypes.get_default_dtype() if floating else dtypes.int64
+    numpy_dtype = _dtype(dtype)
+    count = math.ceil((end - start) / step)
+    values = start + np.arange(count, dtype=np.int64 if all(isinstance(v, int) for v in (start, step)) else np.float64) * step
+    return _finish(_array_on(values, as_device(device), numpy_dtype, copy=False), requires_grad)
+
+
+def linspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included.
+
+    >>> import gradlite
+    >>> gradlite.linspace(0, 1, 5)
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+    """
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    values = np.linspace(float(start), float(end), steps)
+    return _finish(_array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
+
+
+def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """``base`` to the powers of `linspace`.
+
+    >>> import gradlite
+    >>> gradlite.logspace(0, 2, 3)
+    tensor([  1.,  10., 100.])
+    """
+    values = float(base) ** np.linspace(float(start), float(end), steps)
+    return _finish(_array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
+
+
+def _like(maker: str, input: Tensor, dtype: Any, where: Any, requires_grad: bool, *fill: Any) -> Tensor:
+    numpy_dtype = input.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
+    target = input.device if where is None else where
+    return _new(maker, input.array.shape, numpy_dtype, target, requires_grad, *fill)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros with another tensor's shape, dtype and device.
+
+    >>> import gradlite
+    >>> gradlite.zeros_like(gradlite.ones(2))
+    tensor([0., 0.])
+    """
+    return _like("zeros", input, dtype, device, requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones with another tensor's shape, dtype and device.
+
+    >>> import gradlite
+    >>> gradlite.ones_like(gradlite.zeros(2))
+    tensor([1., 1.])
+    """
+    return _like("ones", input, dtype, device, requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised values with another tensor's shape, dtype and device.
+
+    >>> import gradlite
+    >>> gradlite.empty_like(gradlite.zeros(2)).shape
+    gradlite.Size([2])
+    """
+    return _like("empty", input, dtype, device, requires_grad)
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One value with another tensor's shape, dtype and device.
+
+    >>> import gradlite
+    >>> gradlite.full_like(gradlite.zeros(2), 7)
+    tensor([7., 7.])
+    """
+    return _like("full", input, dtype, device, requires_grad, as_number(fill_value))
+
+
+# --------------------------------------------------------------------------- conversion
+class ToDevice(Op):
+    """A copy on another device."""
+
+    grad_name = "ToCopyBackward0"
+    has_aux = True
+
+    def forward(xp: Any, x: Any, where: device, copy: bool) -> Any:
+        from gradlite.device import device_of
+
+        return _array_on(x, where, x.dtype, copy), device_of(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.to_device(grad, ctx.aux, True),)
+
+
+def to(
+    self: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> Tensor:
+    """The tensor with another dtype and/or on another device; itself when nothing changes.
+
+    ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``, each followed by
+    ``non_blocking`` and ``copy``.
+    """
+    rest = list(args)
+    if rest and isinstance(rest[0], Tensor):
+        other = rest.pop(0)
+        dtype, device = other.dtype, other.device
+    elif rest and (isinstance(rest[0], (str, int, _Device)) and not isinstance(rest[0], bool)):
+        device = rest.pop(0)
+        if rest and rest[0] is not None and not isinstance(rest[0], bool):
+            dtype = rest.pop(0)
+        elif rest and rest[0] is None:
+            rest.pop(0)
+    elif rest:
+        dtype = rest.pop(0)
+    if rest:
+        non_blocking = bool(rest.pop(0))
+    if rest:
+        copy = bool(rest.pop(0))
+    result = self
+    if device is not None:
+        target, here = as_device(device), self.device
+        if target.type != here.type or (target.index is not None and target.index != here.index):
+            result = apply(ToDevice, (result,), target, True)
+    if dtype is not None:
+        result = cast(result, dtypes.as_dtype(dtype).numpy)
+    return result.clone() if copy and result is self else result  # type: ignore[attr-defined,no-any-return]
+
+
+_Device = device
+
+
+def _converter(name: str) -> Any:
+    target = getattr(dtypes, name)
+
+    def method(self: Tensor) -> Tensor:
+        return cast(self, target.numpy)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"The tensor as {target.name}; itself when it is that already."
+    return method
+
+
+def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The tensor as another dtype; without one, the name of its tensor type."""
+    if dtype is None:
+        from gradlite.ops.table import type_name
+
+        prefix = "gradlite.cuda" if self.is_cuda else "gradlite"
+        return f"{prefix}.{type_name(self.array.dtype)}Tensor"
+    return cast(self, dtypes.as_dtype(dtype).numpy)
+
+
+def _attach() -> None:
+    t: Any = Tensor
+    t.to, t.type = to, type
+    for name in ("float", "double", "half", "int", "long", "short", "bool"):
+        setattr(t, name, _converter(name))
+    t.byte, t.char = _named(dtypes.uint8, "byte"), _named(dtypes.int8, "char")
+    t.type_as = lambda self, other: cast(self, other.array.dtype)
+    t.cpu = lambda self: to(self, "cpu")
+    t.cuda = lambda self, device=None, non_blocking=False: to(
+        self, "cuda" if device is None else device
+    )
+    t.new_zeros = _new_method("zeros")
+    t.new_ones = _new_method("ones")
+    t.new_empty = _new_method("empty")
+    t.new_full = _new_full
+    t.new_tensor = _new_tensor
+
+
+def _named(target: Any, name: str) -> Any:
+    def method(self: Tensor) -> Tensor:
+        return cast(self, target.numpy)
+
+    method.__name__ = method.__qualname__ = name
+    return method
+
+
+def _new_method(maker: str) -> Any:
+    def method(
+        self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Tensor:
+        numpy_dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
+        target = self.device if device is None else device
+        return _new(maker, sizes(size), numpy_dtype, target, requires_grad)
+
+    method.__name__ = method.__qualname__ = f"new_{maker}"
+    return method
+
+
+def _new_full(
+    self: Tensor,
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    numpy_dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
+    target = self.device if device is None else device
+    return _new("full", sizes((size,)), numpy_dtype, target, requires_grad, as_number(fill_value))
+
+
+def _new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    return tensor(
+        data,
+        dtype=self.dtype if dtype is None else dtype,
+        device=self.device if device is None else device,
+        requires_grad=requires_grad,
+    )
+
+
+_attach()

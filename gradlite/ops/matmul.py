@@ -1,0 +1,378 @@
+"""Matrix products: mm, bmm, matmul, linear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import Op, apply, public, same_device, type_name
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "addmm",
+    "bmm",
+    "dot",
+    "linear",
+    "matmul",
+    "mm",
+    "mv",
+]
+
+
+def _check(name: str, a: Tensor, b: Tensor) -> None:
+    for place, value in enumerate((a, b)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name}(): argument '{('input', 'other')[place]}' (position {place + 1}) must be "
+                f"Tensor, not {value.__class__.__name__}"
+            )
+    same_device(a, b)
+    if a.array.dtype != b.array.dtype:
+        raise RuntimeError(
+            f"expected m1 and m2 to have the same dtype, but got: {_ctype(a)} != {_ctype(b)}"
+        )
+
+
+def _ctype(t: Tensor) -> str:
+    return {"Long": "long long"}.get(type_name(t.array.dtype), type_name(t.array.dtype).lower())
+
+
+class Mm(Op):
+    """A product of two matrices."""
+
+    reads = ((1,), (0,))
+
+    def forward(xp: Any, a: Any, b: Any) -> Any:
+        return xp.dot(a, b)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved
+        left = None if b is None else F.mm(grad, b.swapaxes(0, 1))
+        right = None if a is None else F.mm(a.swapaxes(0, 1), grad)
+        return left, right
+
+
+class Matmul(Op):
+    """A product of matrices, batched and broadcast over the leading dimensions."""
+
+    reads = ((1,), (0,))
+    grad_name = "BmmBackward0"
+
+    def forward(xp: Any, a: Any, b: Any) -> Any:
+        return xp.matmul(a, b)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved
+        left = right = None
+        if b is not None:
+            left = sum_to(F, F.matmul(grad, b.swapaxes(-1, -2)), tuple(ctx.shapes[0]))
+        if a is not None:
+            right = sum_to(F, F.matmul(a.swapaxes(-1, -2), grad), tuple(ctx.shapes[1]))
+        return left, right
+
+
+class Dot(Op):
+    """The inner product of two vectors."""
+
+    reads = ((1,), (0,))
+
+    def forward(xp: Any, a: Any, b: Any) -> Any:
+        return xp.dot(a, b)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved
+        return (None if b is None else grad * b, None if a is None else grad * a)
+
+
+class Mv(Op):
+    """A matrix times a vector."""
+
+    reads = ((1,), (0,))
+
+    def forward(xp: Any, a: Any, x: Any) -> Any:
+        return xp.dot(a, x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, x = ctx.saved
+        left = None if x is None else grad.reshape((-1, 1)) * x
+        right = None if a is None else F.mv(a.swapaxes(0, 1), grad)
+        return left, right
+
+
+@public(samples=lambda: [S(normal(2, 3), normal(3, 4)), S(normal(0, 3), normal(3, 2)), S(normal(2, 0), normal(0, 2))], method=True)
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The product of two matrices, (n, m) @ (m, p) -> (n, p).
+
+    >>> import gradlite
+    >>> gradlite.mm(gradlite.ones(2, 3), gradlite.ones(3, 1))
+    tensor([[3.],
+            [3.]])
+
+    Raises:
+        RuntimeError: not matrices, sizes that do not fit, or different dtypes.
+    """
+    _check("mm", input, mat2)
+    a, b = input.array, mat2.array
+    if a.ndim != 2:
+        raise RuntimeError("self must be a matrix")
+    if b.ndim != 2:
+        raise RuntimeError("mat2 must be a matrix")
+    if a.shape[1] != b.shape[0]:
+        raise RuntimeError(
+            "mat1 and mat2 shapes cannot be multiplied "
+            f"({a.shape[0]}x{a.shape[1]} and {b.shape[0]}x{b.shape[1]})"
+        )
+    return apply(Mm, (input, mat2))  # type: ignore[no-any-return]
+
+
+@public(samples=lambda: [S(normal(2, 3, 4), normal(2, 4, 5)), S(normal(0, 3, 4), normal(0, 4, 2))], method=True)
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Products of two batches of matrices, (b, n, m) @ (b, m, p) -> (b, n, p).
+
+    >>> import gradlite
+    >>> gradlite.bmm(gradlite.ones(2, 3, 4), gradlite.ones(2, 4, 5)).shape
+    gradlite.Size([2, 3, 5])
+    """
+    _check("bmm", input, mat2)
+    a, b = input.array, mat2.array
+    if a.ndim != 3:
+        raise RuntimeError("batch1 must be a 3D tensor")
+    if b.ndim != 3:
+        raise RuntimeError("batch2 must be a 3D tensor")
+    if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
+        raise RuntimeError(
+            "Expected size for first two dimensions of batch2 tensor to be: "
+            f"[{a.shape[0]}, {a.shape[2]}] but got: [{b.shape[0]}, {b.shape[1]}]."
+        )
+    return apply(Matmul, (input, mat2))  # type: ignore[no-any-return]
+
+
+@public(samples=lambda: [S(normal(3), normal(3)), S(normal(0), normal(0))], method=True)
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    """The inner product of two vectors.
+
+    >>> import gradlite
+    >>> gradlite.dot(gradlite.tensor([1, 2]), gradlite.tensor([3, 4]))
+    tensor(11)
+    """
+    _check("dot", input, tensor)
+    if input.array.ndim != 1 or tensor.array.ndim != 1:
+        raise RuntimeError(
+            "1D tensors expected, but got "
+            f"{input.array.ndim}D and {tensor.array.ndim}D tensors"
+        )
+    if input.array.shape != tensor.array.shape:
+        raise RuntimeError(
+            "inconsistent tensor size, expected tensor "
+            f"{list(input.array.shape)} and src {list(tensor.array.shape)} to have the same number "
+            f"of elements, but got {input.array.size} and {tensor.array.size} elements respectively"
+        )
+    return apply(Dot, (input, tensor))  # type: ignore[no-any-return]
+
+
+@public(samples=lambda: [S(normal(2, 3), normal(3))], method=True)
+def mv(input: Tensor, vec: Tensor) -> Tensor:
+    """A matrix times a vector, (n, m) @ (m,) -> (n,).
+
+    >>> import gradlite
+    >>> gradlite.mv(gradlite.ones(2, 3), gradlite.ones(3))
+    tensor([3., 3.])
+    """
+    _check("mv", input, vec)
+    if input.array.ndim != 2 or vec.array.ndim != 1:
+        raise RuntimeError(
+            f"vector + matrix @ vector expected, got 1, {input.array.ndim}, {vec.array.ndim}"
+        )
+    if input.array.shape[1] != vec.array.shape[0]:
+        raise RuntimeError(
+            f"size mismatch, got input ({input.array.shape[0]}), mat "
+            f"({input.array.shape[0]}x{input.array.shape[1]}), vec ({vec.array.shape[0]})"
+        )
+    return apply(Mv, (input, vec))  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3), normal(3)),
+        S(normal(2, 3), normal(3)),
+        S(normal(3), normal(3, 2)),
+        S(normal(2, 3), normal(3, 4)),
+        S(normal(5, 2, 3), normal(3, 4)),
+        S(normal(2, 3), normal(5, 3, 4)),
+        S(normal(5, 1, 2, 3), normal(4, 3, 2)),
+        S(normal(5, 2, 3), normal(3)),
+        S(normal(3), normal(5, 3, 2)),
+    ],
+    method=True,
+)
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """The matrix product with NumPy's rules: vectors are rows or columns, batches broadcast.
+
+    >>> import gradlite
+    >>> gradlite.matmul(gradlite.ones(5, 2, 3), gradlite.ones(3, 4)).shape
+    gradlite.Size([5, 2, 4])
+
+    Raises:
+        RuntimeError: sizes that do not fit, a 0-d operand or different dtypes.
+    """
+    _check("matmul", input, other)
+    n, m = input.array.ndim, other.array.ndim
+    if n == 2 and m == 2:
+        return mm(input, other)
+    if n == 0 or m == 0:
+        raise RuntimeError(
+            "both arguments to matmul need to be at least 1D, but they are "
+            f"{n}D and {m}D"
+        )
+    if n == 1 and m == 1:
+        return dot(input, other)
+    if n == 2 and m == 1:
+        return mv(input, other)
+    if n == 1:
+        return matmul(input.unsqueeze(0), other).squeeze(-2)
+    if m == 1:
+        return matmul(input, other.unsqueeze(-1)).squeeze(-1)
+    a, b = input.array.shape, other.array.shape
+    if a[-1] != b[-2]:
+        if n == 3 and m == 3 and a[0] == b[0]:
+            raise RuntimeError(
+                "Expected size for first two dimensions of batch2 tensor to be: "
+                f"[{a[0]}, {a[2]}] but got: [{b[0]}, {b[1]}]."
+            )
+        rows = int(np.prod(a[:-1], dtype=np.int64))
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[-2]}x{b[-1]})"
+        )
+    try:
+        np.broadcast_shapes(a[:-2], b[:-2])
+    except ValueError:
+        raise RuntimeError(
+            f"The size of tensor a ({a[-3]}) must match the size of tensor b ({b[-3]}) at "
+            f"non-singleton dimension {max(n, m) - 3}"
+        ) from None
+    return apply(Matmul, (input, other))  # type: ignore[no-any-return]
+
+
+class Linear(Op):
+    """x @ weight.T + bias as one node; the products of its gradients are plain GEMMs."""
+
+    reads = ((1,), (0,), ())
+    grad_name = "AddmmBackward0"
+
+    def forward(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+        if x.ndim == 2:
+            out = xp.dot(x, weight.T)
+        else:
+            rows = xp.dot(x.reshape((-1, x.shape[-1])), weight.T)
+            out = rows.reshape((*x.shape[:-1], weight.shape[0]))
+        if bias is not None:
+            out += bias
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, weight = ctx.saved
+        shape = ctx.shapes[0]
+        if len(shape) != 2:
+            grad = grad.reshape((-1, grad.shape[-1]))
+        grad_x = grad_weight = grad_bias = None
+        if weight is not None:
+            grad_x = F.mm(grad, weight)
+            if len(shape) != 2:
+                grad_x = grad_x.reshape(shape)
+        if x is not None:
+            rows = x if len(shape) == 2 else x.reshape((-1, shape[-1]))
+            grad_weight = F.mm(grad.swapaxes(0, 1), rows)
+        if ctx.edges[2] is not None:
+            grad_bias = F.sum(grad, (0,), False)
+        return grad_x, grad_weight, grad_bias
+
+
+@public(
+    samples=lambda: [
+        S(normal(4, 3), normal(2, 3), normal(2)),
+        S(normal(4, 3), normal(2, 3)),
+        S(normal(2, 4, 3), normal(5, 3), normal(5)),
+        S(normal(3), normal(2, 3), normal(2)),
+        S(normal(0, 3), normal(2, 3), normal(2)),
+    ],
+    torch="nn.functional.linear",
+)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input @ weight.T + bias``: (*, in) with weight (out, in) gives (*, out).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.linear(gradlite.ones(1, 3), gradlite.ones(2, 3), gradlite.ones(2))
+    tensor([[4., 4.]])
+
+    Raises:
+        RuntimeError: sizes that do not fit, or different dtypes.
+    """
+    x, w = input.array, weight.array
+    if x.dtype != w.dtype or (bias is not None and bias.array.dtype != w.dtype):
+        other = weight if x.dtype != w.dtype else bias
+        raise RuntimeError(
+            "mat1 and mat2 must have the same dtype, but got "
+            f"{type_name(x.dtype)} and {type_name(other.array.dtype)}"  # type: ignore[union-attr]
+        )
+    if x.ndim == 0 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
+        if x.ndim == 0:
+            raise RuntimeError("both arguments to linear need to be at least 1D, but they are 0D and 2D")
+        if w.ndim != 2:
+            if w.ndim == 1 and bias is None:
+                return matmul(input, weight)
+            raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {w.ndim}D")
+        rows = x.size // x.shape[-1] if x.shape[-1] else 0
+        raise RuntimeError(
+            "mat1 and mat2 shapes cannot be multiplied "
+            f"({rows}x{x.shape[-1]} and {w.shape[1]}x{w.shape[0]})"
+        )
+    if x.__class__ is not w.__class__:
+        same_device(input, weight)
+    return apply(Linear, (input, weight, bias))  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 4), normal(2, 3), normal(3, 4)),
+        S(normal(4), normal(2, 3), normal(3, 4), beta=0.5, alpha=2),
+    ],
+    method=True,
+)
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``beta * input + alpha * (mat1 @ mat2)``.
+
+    >>> import gradlite
+    >>> gradlite.addmm(gradlite.ones(1), gradlite.ones(1, 2), gradlite.ones(2, 1))
+    tensor([[3.]])
+    """
+    product = mm(mat1, mat2)
+    product = product if alpha == 1 else product * alpha
+    return product + (input if beta == 1 else input * beta)
+
+
+def _attach() -> None:
+    t: Any = Tensor
+
+    def operator(self: Tensor, other: Any) -> Any:
+        if not isinstance(other, Tensor):
+            if not isinstance(other, np.ndarray):
+                return NotImplemented
+            other = _from_array(other)
+        return matmul(self, other)
+
+    def reflected(self: Tensor, other: Any) -> Any:
+        return matmul(_from_array(other), self) if isinstance(other, np.ndarray) else NotImplemented
+
+    t.__matmul__, t.__rmatmul__ = operator, reflected
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
+    from gradlite.tensor import wrap
+
+    return wrap(array)
+
+
+_attach()

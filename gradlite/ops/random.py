@@ -1,0 +1,268 @@
+"""Random tensors and the state of the default generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.device import as_device
+from gradlite.ops.creation import _array_on, _finish
+from gradlite.ops.shape import sizes
+from gradlite.ops.table import check_inplace
+from gradlite.random import Generator, default_generator
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "bernoulli",
+    "fork_rng",
+    "get_rng_state",
+    "initial_seed",
+    "manual_seed",
+    "multinomial",
+    "normal",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "randperm",
+    "seed",
+    "set_rng_state",
+]
+
+
+def _draw(
+    method: str, shape: Any, dtype: Any, device: Any, requires_grad: bool, generator: Any, *args: Any
+) -> Tensor:
+    g = default_generator if generator is None else generator
+    numpy_dtype = (dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)).numpy
+    if method != "integers" and numpy_dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            f'"{"normal_kernel_cpu" if method == "normal" else "check_uniform_bounds"}" '
+            f"not implemented for '{dtypes.from_numpy_dtype(numpy_dtype).name}'"
+        )
+    array = getattr(g, method)(*args, shape, numpy_dtype)
+    return _finish(_array_on(array, as_device(device), numpy_dtype, copy=False), requires_grad)
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator; the same seed gives the same numbers on CPU and GPU.
+
+    >>> import gradlite
+    >>> g = gradlite.manual_seed(0)
+    >>> a = gradlite.rand(3)
+    >>> g = gradlite.manual_seed(0)
+    >>> bool((a == gradlite.rand(3)).all())
+    True
+    """
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Seed the default generator from the system's entropy and return the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the default generator."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """The default generator's state, for `set_rng_state`."""
+    return wrap(default_generator.state_array())
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Put the default generator back into a state from `get_rng_state`."""
+    default_generator.set_state_array(new_state.numpy())
+
+
+@contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """Leave the default generator's state as it was when the block ends."""
+    state = default_generator.state_array()
+    try:
+        yield
+    finally:
+        if enabled:
+            default_generator.set_state_array(state)
+
+
+def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform numbers of [0, 1)."""
+    return _draw("random", sizes(size), dtype, device, requires_grad, generator)
+
+
+def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal numbers."""
+    return _draw("normal", sizes(size), dtype, device, requires_grad, generator)
+
+
+def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Integers of [low, high); ``randint(high, size)`` starts at 0.
+
+    Raises:
+        RuntimeError: an empty interval.
+    """
+    if size is None:
+        low, high, size = 0, low, high
+    if high <= low:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    return _draw(
+        "integers", tuple(size), dtypes.int64 if dtype is None else dtype, device, requires_grad,
+        generator, int(low), int(high),
+    )  # fmt: skip
+
+
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+    """A random order of the integers below n."""
+    g = default_generator if generator is None else generator
+    numpy_dtype = dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy
+    return wrap(_array_on(g.permutation(n), as_device(device), numpy_dtype, copy=False))
+
+
+def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`rand` with another tensor's shape, dtype and device."""
+    return rand(
+        *input.array.shape,
+        dtype=input.dtype if dtype is None else dtype,
+        device=input.device if device is None else device,
+        requires_grad=requires_grad,
+    )
+
+
+def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`randn` with another tensor's shape, dtype and device."""
+    return randn(
+        *input.array.shape,
+        dtype=input.dtype if dtype is None else dtype,
+        device=input.device if device is None else device,
+        requires_grad=requires_grad,
+    )
+
+
+def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any = None) -> Tensor:
+    """`randint` with another tensor's shape and dtype."""
+    if high is None:
+        low, high = 0, low
+    return randint(low, high, input.array.shape, dtype=input.dtype if dtype is None else dtype)
+
+
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None) -> Tensor:
+    """Normal numbers of given means and standard deviations, numbers or tensors."""
+    if size is None:
+        shape = np.broadcast_shapes(
+            mean.array.shape if isinstance(mean, Tensor) else (),
+            std.array.shape if isinstance(std, Tensor) else (),
+        )
+    else:
+        shape = tuple(size)
+    return randn(*shape, generator=generator) * std + mean
+
+
+def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """1 with the probability that each element gives, else 0."""
+    g = default_generator if generator is None else generator
+    p = input.array
+    drawn = g.random(p.shape, np.float64)
+    host = p if isinstance(p, np.ndarray) else p.get()
+    if host.size and (host.min() < 0 or host.max() > 1):
+        raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+    return wrap(_array_on((drawn < host).astype(p.dtype), input.device, p.dtype, copy=False))
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+    """Indices drawn with probabilities proportional to each row of weights.
+
+    >>> import gradlite
+    >>> gradlite.multinomial(gradlite.tensor([0.0, 1.0, 0.0]), 2, replacement=True)
+    tensor([1, 1])
+    """
+    g = default_generator if generator is None else generator
+    host = input.array if isinstance(input.array, np.ndarray) else input.array.get()
+    if host.ndim not in (1, 2):
+        raise RuntimeError("prob_dist must be 1 or 2 dim")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > host.shape[-1]:
+        raise RuntimeError(
+            "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
+        )
+    if not np.isfinite(host).all() or (host < 0).any():
+        raise RuntimeError(
+            "probability tensor contains either `inf`, `nan` or element < 0"
+        )
+    if (host.sum(-1) <= 0).any():
+        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+    drawn = g.multinomial(host, num_samples, replacement)
+    return wrap(_array_on(drawn, input.device, np.dtype(np.int64), copy=False))
+
+
+# ------------------------------------------------------------------------------ in place
+def _fill(self: Tensor, array: Any) -> Tensor:
+    check_inplace(self)
+    if isinstance(self.array, np.ndarray):
+        self.array[...] = array
+    else:
+        self.array.set(np.ascontiguousarray(array, dtype=self.array.dtype))
+    self._bump()
+    return self
+
+
+def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with uniform numbers of [a, b)."""
+    g = default_generator if generator is None else generator
+    drawn = g.random(self.array.shape, self.array.dtype)
+    scale = self.array.dtype.type
+    return _fill(self, drawn * scale(b - a) + scale(a))
+
+
+def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with normal numbers."""
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    g = default_generator if generator is None else generator
+    drawn = g.normal(self.array.shape, self.array.dtype)
+    scale = self.array.dtype.type
+    return _fill(self, drawn * scale(std) + scale(mean))
+
+
+def random_(self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
+    """Fill with integers of [low, high)."""
+    g = default_generator if generator is None else generator
+    if high is None:
+        kind = self.array.dtype
+        top = 2**24 if kind.kind == "f" else (2 if kind.kind == "b" else int(np.iinfo(kind).max))
+        low, high = (0, low) if low else (0, top)
+    return _fill(self, g.integers(low, high, self.array.shape, np.dtype(np.int64)))
+
+
+def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill with 1 with probability p, else 0."""
+    g = default_generator if generator is None else generator
+    if isinstance(p, Tensor):
+        return _fill(self, bernoulli(p, generator=g).array)
+    return _fill(self, g.bernoulli_mask(self.array.shape, p))
+
+
+def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with exponentially distributed numbers of rate ``lambd``."""
+    g = default_generator if generator is None else generator
+    drawn = g.random(self.array.shape, np.float64)
+    return _fill(self, -np.log1p(-drawn) / lambd)
+
+
+def _attach() -> None:
+    t: Any = Tensor
+    t.uniform_, t.normal_, t.random_ = uniform_, normal_, random_
+    t.bernoulli_, t.exponential_ = bernoulli_, exponential_
+    t.bernoulli, t.multinomial = bernoulli, multinomial
+
+
+_attach()

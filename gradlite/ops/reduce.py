@@ -1,0 +1,153 @@
+"""Sums, means and other reductions over dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops.arithmetic import cast
+from gradlite.ops.samples import S, normal
+from gradlite.ops.shape import wrap_dim
+from gradlite.ops.table import Op, apply1, public
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "mean",
+    "sum",
+]
+
+Dims = Any
+
+
+def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
+    """The dimensions of a reduction, counted from the front; None or () means all."""
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return tuple(range(ndim))
+    if isinstance(dim, int):
+        return (wrap_dim(dim, ndim),) if ndim else (wrap_dim(dim, 0),)[:0]
+    dims = tuple(wrap_dim(d, ndim) for d in dim)
+    if len(set(dims)) != len(dims):
+        twice = next(d for d in dims if dims.count(d) > 1)
+        raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")
+    return dims if ndim else ()
+
+
+def keepdim_shape(shape: tuple[int, ...], dims: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a reduction that keeps its dimensions with size 1."""
+    return tuple(1 if d in dims else n for d, n in enumerate(shape))
+
+
+def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Any:
+    """A reduction's gradient in the shape of its input, as a broadcast view."""
+    return F.expand(grad.reshape(keepdim_shape(shape, dims)), shape)
+
+
+class Sum(Op):
+    def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return xp.add.reduce(x, axis=dims, keepdims=keepdim) if xp is np else x.sum(dims, keepdims=keepdim)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (spread(F, grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
+
+
+class SumDim(Sum):
+    grad_name = "SumBackward1"
+
+
+class Mean(Op):
+    def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        if xp is not np:
+            return x.mean(dims, keepdims=keepdim)
+        with np.errstate(invalid="ignore"):
+            total = np.add.reduce(x, axis=dims, keepdims=keepdim)
+            n = 1
+            for d in dims:
+                n *= x.shape[d]
+            return np.divide(total, x.dtype.type(n))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]
+        n = 1
+        for d in dims:
+            n *= shape[d]
+        return (spread(F, grad / n if n else grad, shape, dims),)
+
+
+class MeanDim(Mean):
+    grad_name = "MeanBackward1"
+
+
+def _reduction_samples() -> list[Any]:
+    return [
+        S(normal(3, 4)),
+        S(normal(3, 4), 0),
+        S(normal(3, 4), -1, True),
+        S(normal(2, 3, 4), (0, 2)),
+        S(normal(2, 3, 4), dim=(1, 2), keepdim=True),
+        S(normal()),
+        S(normal(), 0),
+        S(normal(0, 3), 1),
+    ]
+
+
+@public(samples=lambda: [*_reduction_samples(), S(normal(0, 3)), S(np.arange(4)), S(np.ones(3, bool))], method=True)
+def sum(
+    input: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    axis: Dims = None,
+    keepdims: bool | None = None,
+) -> Tensor:
+    """The sum over all or some dimensions; integers and bools add up in int64.
+
+    >>> import gradlite
+    >>> gradlite.sum(gradlite.tensor([[1.0, 2.0], [3.0, 4.0]]), 0)
+    tensor([4., 6.])
+    """
+    dim = dim if axis is None else axis
+    keepdim = keepdim if keepdims is None else keepdims
+    if dtype is not None:
+        input = cast(input, dtypes.as_dtype(dtype).numpy)
+    elif input.array.dtype.kind != "f":
+        input = cast(input, np.int64)
+    dims = reduced_dims(dim, input.array.ndim)
+    return apply1(Sum if dim is None else SumDim, input, dims, keepdim)
+
+
+@public(samples=_reduction_samples, method=True)
+def mean(
+    input: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    axis: Dims = None,
+    keepdims: bool | None = None,
+) -> Tensor:
+    """The mean over all or some dimensions.
+
+    >>> import gradlite
+    >>> gradlite.mean(gradlite.tensor([[1.0, 2.0], [3.0, 4.0]]), 0)
+    tensor([2., 3.])
+
+    Raises:
+        RuntimeError: the dtype is not floating.
+    """
+    dim = dim if axis is None else axis
+    keepdim = keepdim if keepdims is None else keepdims
+    if dtype is not None:
+        input = cast(input, dtypes.as_dtype(dtype).numpy)
+    elif input.array.dtype not in dtypes.FLOATING:
+        name = {"bool": "Bool", "int64": "Long", "int32": "Int"}.get(input.dtype.name)
+        name = name or input.dtype.name.capitalize()
+        raise RuntimeError(
+            "mean(): could not infer output dtype. Input dtype must be either a floating point or "
+            f"complex dtype. Got: {name}"
+        )
+    dims = reduced_dims(dim, input.array.ndim)
+    return apply1(Mean if dim is None else MeanDim, input, dims, keepdim)

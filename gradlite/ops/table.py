@@ -1,0 +1,743 @@
+"""The table of ops, and the few functions through which every op runs.
+
+A primitive op is a class: ``forward`` on raw arrays and ``backward``, its rule, written once
+against operators and the namespace ``F``. The same rule runs on NumPy arrays, on CuPy arrays
+and, under ``create_graph=True``, on Tensors, so second derivatives come by themselves.
+`public` enters what users call into `TABLE`, which drives the generic tests, the Tensor
+methods and the documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gradlite import dtypes, graph, tensor as tensor_module
+from gradlite.device import device_of
+from gradlite.graph import INFERENCE, Node, OutputEdge, current_mode, record
+from gradlite.tensor import Tensor, View, gradient_edge, wrap
+
+OUT = -1
+INFERENCE_SAVED = (
+    "Inference tensors cannot be saved for backward. Please do not use Tensors created in "
+    "inference mode in computation tracked by autograd. To work around this, you can make a "
+    "clone to get a normal tensor and use it in autograd, or use `gradlite.no_grad()` instead of "
+    "`gradlite.inference_mode()`."
+)
+Function = TypeVar("Function", bound=Callable[..., Any])
+_new = object.__new__
+
+
+# ------------------------------------------------------------------------ primitive ops
+class Op:
+    """Base of the primitive ops; subclasses are never instantiated.
+
+    Attributes of a subclass:
+        reads: for each tensor input, the positions (inputs from 0, `OUT` for the output) of the
+            values its gradient reads. A value is kept only when such a gradient is wanted.
+        outputs: number of outputs; 0 means as many as forward returns in its tuple.
+        variadic: forward takes one list of arrays instead of one argument per array.
+        has_aux: forward returns ``(out, aux)``; the rule finds aux in ``ctx.aux``.
+        fname: the op's name in the rules' namespace F; by default the class name in snake_case.
+        grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
+
+    ``forward(xp, *arrays, *attrs)`` returns an array (or a tuple of them);
+    ``backward(ctx, grad, F)`` returns one gradient or None per tensor input.
+    """
+
+    reads: tuple[tuple[int, ...], ...] = ((),)
+    outputs = 1
+    has_aux = False
+    variadic = False
+    fname = ""
+    grad_name = ""
+    saves: tuple[int, ...] = ()
+    _plans: dict[Any, tuple[int | None, ...]]
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        name = cls.__name__
+        if "grad_name" not in cls.__dict__:
+            cls.grad_name = f"{name}Backward0"
+        if "fname" not in cls.__dict__:
+            cls.fname = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+        for function in ("forward", "backward"):
+            if function in cls.__dict__ and not isinstance(cls.__dict__[function], staticmethod):
+                setattr(cls, function, staticmethod(cls.__dict__[function]))
+        read = {position for positions in cls.reads for position in positions}
+        cls.saves = (*sorted(p for p in read if p >= 0), *([OUT] if OUT in read else []))
+        cls._plans = {}
+        if not hasattr(cls, "forward"):
+            return  # a base of several ops, or CopySlices, which nobody calls
+        OPS[cls.fname] = cls
+        for namespace in NAMESPACES.values():
+            namespace.enter(cls)
+
+    @classmethod
+    def plan(cls, wanted: tuple[bool, ...]) -> tuple[int | None, ...]:
+        """Which of `saves` to keep when these inputs' gradients are wanted (None: not kept)."""
+        plan = cls._plans.get(wanted)
+        if plan is None:
+            reads = cls.reads
+            if len(reads) < len(wanted):  # any number of inputs: all read the same
+                reads = reads[:1] * len(wanted)
+            read = {p for w, positions in zip(wanted, reads) if w for p in positions}
+            plan = cls._plans[wanted] = tuple(p if p in read else None for p in cls.saves)
+        return plan
+
+    @staticmethod
+    def tensor_context(node: Node, edges: tuple[Any, ...]) -> TensorContext:
+        """What the rule sees under create_graph: saved values as Tensors in the graph."""
+        return TensorContext(node, edges)
+
+    @classmethod
+    def saved_position(cls, node: Node, place: int) -> int:
+        """Which input (or `OUT`) a saved value of the node is."""
+        return cls.saves[place]
+
+    @staticmethod
+    def describe(value: Any) -> str:
+        """A saved value in error messages, as ``gradlite.FloatTensor [3]``."""
+        return describe(value)
+
+
+_TYPE_NAMES = {"float16": "Half", "float32": "Float", "float64": "Double", "int64": "Long",
+               "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool"}  # fmt: skip
+
+
+def type_name(numpy_dtype: np.dtype[Any]) -> str:
+    """A dtype in PyTorch's error messages: Float, Double, Long, ..."""
+    return _TYPE_NAMES[numpy_dtype.name]
+
+
+def describe(array: Any) -> str:
+    """An array in error messages: type and shape."""
+    sizes = ", ".join(map(str, array.shape))
+    return f"gradlite.{type_name(array.dtype)}Tensor [{sizes}]"
+
+
+class TensorContext:
+    """A node as its rule sees it under create_graph."""
+
+    __slots__ = ("saved", "edges", "attrs", "aux", "shapes", "F", "node")
+
+    def __init__(self, node: Node, edges: tuple[Any, ...]) -> None:
+        self.node, self.edges = node, edges
+        self.attrs, self.aux, self.shapes = node.attrs, node.aux, node.shapes
+        self.F = TENSORS
+        saved = node.saved or ()
+        if saved.__class__ is graph._Packed:
+            saved = graph._unpack(saved)  # type: ignore[arg-type]
+        self.saved = tuple(
+            None if value is None else self._tensor(place, value)
+            for place, value in enumerate(saved)
+        )
+
+    def _tensor(self, place: int, array: Any) -> Any:
+        if not hasattr(array, "shape"):
+            return array  # a Python number
+        position = self.node.op.saved_position(self.node, place)
+        edge = self.node if position == OUT else self.node.edges[position]
+        if edge is self.node and self.node.outputs > 1:
+            edge = OutputEdge(self.node, 0)
+        if edge.__class__ is graph.AccumulateGrad:
+            return edge.variable  # type: ignore[no-any-return]
+        result = wrap(array)
+        if edge is not None:
+            result._edge, result._requires_grad = edge, True
+        return result
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        """For each input, whether somebody needs its gradient."""
+        return tuple(edge is not None for edge in self.edges)
+
+
+# ------------------------------------------------------------------ namespaces of rules
+class Namespace:
+    """What a rule calls F: every primitive op under its ``fname``, on arrays or on Tensors."""
+
+    tensors = False
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        for op in OPS.values():
+            self.enter(op)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no primitive op is called {name!r}")
+
+    def enter(self, op: Any) -> None:
+        """Enter one op."""
+        setattr(self, op.fname, self._bind(op))
+
+    def _bind(self, op: Any) -> Callable[..., Any]:
+        forward, xp = op.forward, self.xp
+        if op.has_aux:
+
+            def call(*args: Any) -> Any:
+                return forward(xp, *args)[0]
+        else:
+
+            def call(*args: Any) -> Any:
+                return forward(xp, *args)
+
+        return call
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        """Zeros with another array's dtype and device."""
+        return self.xp.zeros(shape, like.dtype)
+
+    def detach(self, value: Any) -> Any:
+        """The value as a constant."""
+        return value
+
+    def array(self, value: Any) -> Any:
+        """The raw array of a value."""
+        return value
+
+
+class TensorNamespace(Namespace):
+    """The ops on Tensors, so that what the rule computes is recorded."""
+
+    tensors = True
+
+    def _bind(self, op: Any) -> Callable[..., Any]:
+        arity = len(op.reads)
+
+        def call(*args: Any) -> Any:
+            if isinstance(args[0], (list, tuple)):
+                return apply(op, [as_tensor_operand(a) for a in args[0]], *args[1:])
+            inputs = [None if a is None else as_tensor_operand(a) for a in args[:arity]]
+            return apply(op, inputs, *args[arity:])
+
+        return call
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        array = like.array
+        return wrap(NAMESPACES[array.__class__].xp.zeros(shape, array.dtype))
+
+    def detach(self, value: Any) -> Any:
+        return value.detach()
+
+    def array(self, value: Any) -> Any:
+        return value.array
+
+
+class _Namespaces(dict[type, Namespace]):
+    """The namespace of an array by its class; one look-up per op."""
+
+    def __missing__(self, cls: type) -> Namespace:
+        if issubclass(cls, (np.ndarray, np.generic)):
+            return self[np.ndarray]
+        if cls.__module__.partition(".")[0] == "cupy":
+            import cupy
+
+            self[cls] = namespace = Namespace(cupy)
+            return namespace
+        raise TypeError(f"expected a Tensor, but got {cls.__name__}")
+
+
+OPS: dict[str, Any] = {}
+NAMESPACES = _Namespaces()
+NAMESPACES[np.ndarray] = Namespace(np)
+TENSORS = TensorNamespace(np)
+NAMESPACES[Tensor] = TENSORS
+
+
+def as_tensor_operand(value: Any) -> Tensor:
+    """A Tensor as it is; a raw array as a constant around it."""
+    return value if isinstance(value, Tensor) else wrap(value)
+
+
+# -------------------------------------------------------------------------- running ops
+def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
+    """Run a primitive op and record it when a gradient is wanted.
+
+    Args:
+        op: the `Op` subclass.
+        inputs: its tensor operands, of one device and already of the dtype to compute in.
+        attrs: everything else its forward takes.
+
+    Returns:
+        A Tensor, or a tuple of them for ops with several outputs.
+    """
+    arrays = [None if t is None else t.array for t in inputs]
+    F = NAMESPACES[arrays[0].__class__]
+    if op.variadic:
+        out = op.forward(F.xp, arrays, *attrs)
+    else:
+        out = op.forward(F.xp, *arrays, *attrs)
+    aux = None
+    if op.has_aux:
+        out, aux = out
+    if op.outputs != 1:
+        return _several(op, inputs, attrs, arrays, out, aux, F)
+    if out.__class__ not in NAMESPACES:
+        out = F.xp.asarray(out)
+    result = _new(Tensor)
+    result.array = out
+    result._grad = result._view = None
+    mode = current_mode()
+    result._version = [0] if mode < INFERENCE else None
+    if mode == 0:
+        edges = edges_of(inputs)
+        if edges is not None:
+            result._edge = _record(op, edges, inputs, arrays, attrs, F, aux, out, result._version, 1)
+            result._requires_grad = True
+            return result
+    result._edge = None
+    result._requires_grad = False
+    return result
+
+
+def edges_of(inputs: Iterable[Tensor | None]) -> tuple[Any, ...] | None:
+    """The edges of some inputs, or None when none of them requires grad."""
+    for t in inputs:
+        if t is not None and (t._requires_grad or t._view is not None):
+            break
+    else:
+        return None
+    edges = tuple([None if t is None else gradient_edge(t) for t in inputs])
+    return edges if any(edges) else None
+
+
+def _record(
+    op: Any,
+    edges: tuple[Any, ...],
+    inputs: Sequence[Tensor | None],
+    arrays: list[Any],
+    attrs: tuple[Any, ...],
+    F: Namespace,
+    aux: Any,
+    out: Any,
+    out_version: Any,
+    outputs: int,
+) -> Node:
+    saved: Any = ()
+    versions: Any = None
+    if op.saves:
+        saved, versions = [], []
+        for position in op.plan(tuple([e is not None for e in edges])):
+            if position is None:
+                saved.append(None)
+                versions.append(None)
+            elif position == OUT:
+                saved.append(out)
+                versions.append((out_version, 0))
+            else:
+                source = inputs[position]
+                if source is None:  # a Python number
+                    saved.append(arrays[position])
+                    versions.append(None)
+                    continue
+                version = source._version
+                if version is None:
+                    raise RuntimeError(INFERENCE_SAVED)
+                saved.append(arrays[position])
+                versions.append((version, version[0]))
+        saved, versions = tuple(saved), tuple(versions)
+    shapes = tuple([None if a is None else a.shape for a in arrays])
+    return record(op, edges, saved, versions, attrs, F, aux, shapes, outputs)
+
+
+def _several(
+    op: Any,
+    inputs: Sequence[Tensor | None],
+    attrs: tuple[Any, ...],
+    arrays: list[Any],
+    outs: Sequence[Any],
+    aux: Any,
+    F: Namespace,
+) -> tuple[Tensor, ...]:
+    """Wrap the outputs of an op that has several."""
+    results = tuple(wrap(F.xp.asarray(o)) for o in outs)
+    if current_mode() == 0:
+        edges = edges_of(inputs)
+        if edges is not None:
+            first = results[0] if results else None
+            version = first._version if first is not None else None
+            array = first.array if first is not None else None
+            # A node with one output carries its gradient bare, so it needs no OutputEdge.
+            node = _record(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
+            meta = [(r.array.shape, r.array.dtype) for r in results]
+            node.shapes = (*node.shapes, meta)
+            for nr, result in enumerate(results):
+                if result.array.dtype in dtypes.FLOATING:
+                    result._edge = node if len(results) == 1 else OutputEdge(node, nr)
+                    result._requires_grad = True
+    return results
+
+
+def output_grads(ctx: Any, grads: Any, F: Any, like: Any) -> list[Any]:
+    """The gradients of several outputs with zeros for those that got none.
+
+    ``like`` is an array (or Tensor) whose device the zeros share.
+    """
+    meta = ctx.shapes[-1]
+    if len(meta) == 1:
+        return [grads]
+    return [
+        F.zeros(shape, like) if g is None else g for g, (shape, _) in zip(grads, meta)
+    ]
+
+
+# -------------------------------------------------------------------------------- views
+def apply_view(op: Any, input: Tensor, *attrs: Any) -> Tensor:
+    """Run an op whose result shares the input's storage."""
+    result = apply1(op, input, *attrs)
+    _link(result, input, op, attrs, "grad" if current_mode() == 0 else "no_grad")
+    return result
+
+
+def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
+    """`apply` for one input and one output without aux, which most calls are."""
+    array = input.array
+    F = NAMESPACES[array.__class__]
+    out = op.forward(F.xp, array, *attrs)
+    if out.__class__ not in NAMESPACES:
+        out = F.xp.asarray(out)
+    result = _new(Tensor)
+    result.array = out
+    result._edge = result._grad = result._view = None
+    result._requires_grad = False
+    mode = current_mode()
+    result._version = [0] if mode < INFERENCE else None
+    if mode == 0 and (input._requires_grad or input._view is not None):
+        edge = gradient_edge(input)
+        if edge is not None:
+            result._edge = _record(
+                op, (edge,), (input,), [array], attrs, F, None, out, result._version, 1
+            )
+            result._requires_grad = True
+    return result
+
+
+def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> None:
+    """Enter a result as a view of the input's base."""
+    version = result._version = input._version
+    if version is None:
+        return
+    above = input._view
+    if above is None:
+        result._view = View(input, ((op, attrs),), version[0], origin)
+    else:
+        if above.origin != "grad":
+            origin = above.origin
+        result._view = View(above.base, (*above.chain, (op, attrs)), version[0], origin)
+
+
+def link_views(
+    results: Sequence[Tensor], input: Tensor, op: Any, attrs_of: Callable[[int], tuple[Any, ...]]
+) -> None:
+    """Enter the outputs of an op that returns several views (split, unbind)."""
+    for nr, result in enumerate(results):
+        _link(result, input, op, attrs_of(nr), "multi" if current_mode() == 0 else "no_grad")
+
+
+def replay(chain: tuple[Any, ...], xp: Any, array: Any) -> Any:
+    """A chain of view ops on a raw array."""
+    for op, attrs in chain:
+        array = op.forward(xp, array, *attrs)
+    return array
+
+
+class AsStrided(Op):
+    """A view's chain as one node: the edge of a view after its base was edited in place."""
+
+    def forward(xp: Any, x: Any, chain: tuple[Any, ...]) -> Any:
+        return replay(chain, xp, x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (chain,) = ctx.attrs
+        return (_embed(chain, ctx.shapes[0], grad, F),)
+
+
+class _Link:
+    """The context of one rule within a chain."""
+
+    __slots__ = ("attrs", "shapes", "saved", "aux", "edges", "F")
+
+    def __init__(self, attrs: Any, shape: Any, F: Any) -> None:
+        self.attrs, self.shapes, self.F = attrs, (shape,), F
+        self.saved, self.aux, self.edges = (), None, (True,)
+
+
+def _embed(chain: tuple[Any, ...], shape: tuple[int, ...], grad: Any, F: Any) -> Any:
+    """The gradient of a view carried back to its base's shape."""
+    shapes = []
+    stand_in = np.broadcast_to(np.zeros((), bool), shape)
+    for op, attrs in chain:
+        shapes.append(stand_in.shape)
+        stand_in = op.forward(np, stand_in, *attrs)
+    for (op, attrs), inner in zip(reversed(chain), reversed(shapes)):
+        (grad,) = op.backward(_Link(attrs, inner, F), grad, F)
+    return grad
+
+
+def _renew_view(tensor: Tensor) -> None:
+    view = tensor._view
+    assert view is not None and tensor._version is not None
+    base = view.base
+    view.seen = tensor._version[0]
+    edge = gradient_edge(base) if base._requires_grad else None
+    if edge is not None and base._edge is not None:
+        F = NAMESPACES[base.array.__class__]
+        tensor._edge = record(
+            AsStrided, (edge,), (), None, (view.chain,), F, None, (base.array.shape,)
+        )
+        tensor._requires_grad = True
+
+
+tensor_module.renew_view = _renew_view
+
+
+# ----------------------------------------------------------------------- in-place edits
+class CopySlices(Op):
+    """An in-place edit of a view, as the base's graph sees it.
+
+    Its attrs are the view's chain and the node recorded for the edit; its saved values and
+    versions are that node's.
+    """
+
+    grad_name = "CopySlices"
+
+    @classmethod
+    def saved_position(cls, node: Node, place: int) -> int:
+        inner = node.attrs[1]
+        position: int = inner.op.saved_position(inner, place)
+        return position
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        chain, inner = ctx.attrs
+        edges = (ctx.edges[0] or True, *ctx.edges[1:])
+        node = graph.copy_node(inner, edges, ctx.saved)
+        if F.tensors:
+            result = part = grad.clone()
+            for op, attrs in chain:
+                part = apply_view(op, part, *attrs)
+            inner_ctx = inner.op.tensor_context(node, edges)
+            grads = inner.op.backward(inner_ctx, part.clone(), F)
+            part.zero_() if grads[0] is None else part.copy_(grads[0])
+        else:
+            result = grad.copy()
+            part = replay(chain, F.xp, result)
+            grads = inner.op.backward(node, part.copy(), F)
+            part[...] = 0 if grads[0] is None else grads[0]
+        return (result, *grads[1:])
+
+    @staticmethod
+    def tensor_context(node: Node, edges: tuple[Any, ...]) -> Any:
+        twin = graph.copy_node(node, edges, node.saved)  # the inner rule makes the Tensors
+        twin.F = TENSORS
+        return twin
+
+
+def check_inplace(t: Tensor) -> None:
+    """RuntimeError when PyTorch would not let this tensor be edited in place."""
+    mode = current_mode()
+    if t._version is None:
+        if mode < INFERENCE:
+            raise RuntimeError(
+                "Inplace update to inference tensor outside InferenceMode is not allowed.You can "
+                "make a clone to get a normal tensor before doing inplace update.See "
+                "https://github.com/pytorch/rfcs/pull/17 for more details."
+            )
+        return
+    view = t._view
+    if mode & graph.NO_GRAD == 0:
+        if t.requires_grad and t._edge is None:
+            if view is None or not view.base._requires_grad:
+                raise RuntimeError(
+                    "a leaf Variable that requires grad is being used in an in-place operation."
+                )
+        if view is not None and view.base.requires_grad:
+            if view.base._edge is None:
+                if view.origin != "no_grad":
+                    raise RuntimeError(
+                        "a view of a leaf Variable that requires grad is being used in an "
+                        "in-place operation."
+                    )
+            if view.origin == "multi":
+                raise RuntimeError(
+                    f"Output {t.output_nr} of {t.grad_fn.name() if t.grad_fn else ''} is a view "
+                    "and is being modified inplace. This view is the output of a function that "
+                    "returns multiple views. Such functions do not allow the output views to be "
+                    "modified inplace. You should replace the inplace operation by an "
+                    "out-of-place one."
+                )
+            if view.origin == "no_grad":
+                raise RuntimeError(
+                    "A view was created in no_grad mode and is being modified inplace with grad "
+                    "mode enabled. Given that this use case is ambiguous and error-prone, it is "
+                    "forbidden. You can clarify your code by moving both the view and the inplace "
+                    "either both inside the no_grad block (if you don't want the inplace to be "
+                    "tracked) or both outside (if you want the inplace to be tracked)."
+                )
+    array = t.array
+    if 0 in array.strides and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
+        )
+
+
+def assign(t: Tensor, result: Tensor) -> Tensor:
+    """Write an op's result into a tensor and let it take over the result's history.
+
+    The values are copied into ``t.array``, the version shared by all views is bumped, and
+    the graph is rebased: on the tensor itself, or on its base for a view.
+    """
+    array, value = t.array, result.array
+    if value.shape != array.shape:
+        if value.ndim > array.ndim or np.broadcast_shapes(value.shape, array.shape) != array.shape:
+            raise RuntimeError(
+                f"output with shape {list(array.shape)} doesn't match the broadcast shape "
+                f"{list(value.shape)}"
+            )
+    if dtypes.category(value.dtype) > dtypes.category(array.dtype):
+        raise RuntimeError(
+            f"result type {type_name(value.dtype)} can't be cast to the desired output type "
+            f"{type_name(array.dtype)}"
+        )
+    array[...] = value
+    t._bump()
+    edge = result._edge
+    if edge is not None:
+        saves_output(edge, t)
+        rebase(t, edge)
+    return t
+
+
+def saves_output(node: Node, t: Tensor) -> None:
+    """Let a node that saved its output refer to the tensor it was written into."""
+    op = node.op
+    if op.saves and op.saves[-1] == OUT and node.saved and node.saved[-1] is not None:
+        if node.saved.__class__ is tuple:
+            node.saved = (*node.saved[:-1], t.array)
+        assert node.versions is not None and t._version is not None
+        node.versions = (*node.versions[:-1], (t._version, t._version[0]))
+
+
+def rebase(t: Tensor, node: Node) -> None:
+    """Make a node, recorded for an in-place edit of ``t``, the history of ``t`` and its base."""
+    view = t._view
+    if view is None:
+        if t.retains_grad:
+            del t._edge.extra.retained[t.output_nr]
+            node._extra().retained[0] = tensor_module.weakref.ref(t)
+        t._edge = node
+        t._requires_grad = True
+        return
+    base = view.base
+    base_edge = gradient_edge(base)
+    F = NAMESPACES[base.array.__class__]
+    outer = record(
+        CopySlices,
+        (base_edge, *node.edges[1:]),
+        (),
+        node.versions,
+        (view.chain, node),
+        F,
+        node.aux,
+        (base.array.shape,),
+    )
+    outer.saved = node.saved  # after record, which would pack it a second time
+    base._edge = outer
+    base._requires_grad = True
+    assert t._version is not None
+    view.seen = t._version[0]
+    t._edge = record(AsStrided, (outer,), (), None, (view.chain,), F, None, (base.array.shape,))
+    t._requires_grad = True
+
+
+def inplace(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The in-place method of an op: compute out of place, then `assign`."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_inplace(self)
+        return assign(self, function(self, *args, **kwargs))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place version of `{function.__name__}`."
+    return method
+
+
+# ------------------------------------------------------------------------------ entries
+@dataclass
+class Sample:
+    """Arguments to try an op with: arrays stand for tensors (floating ones require grad)."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    rtol: float = 1e-9
+
+
+@dataclass
+class Entry:
+    """One public op: what users call, and what the generic tests need to know of it."""
+
+    name: str
+    function: Callable[..., Any]
+    samples: Callable[[], Iterable[Sample]]
+    torch: str
+    method: bool
+    inplace: bool
+    differentiable: bool
+    errors: Callable[[], Iterable[Sample]]
+
+
+TABLE: dict[str, Entry] = {}
+
+
+def public(
+    samples: Callable[[], Iterable[Sample]],
+    *,
+    torch: str = "",
+    method: bool | str = False,
+    inplace: bool = False,
+    differentiable: bool = True,
+    errors: Callable[[], Iterable[Sample]] = tuple,
+) -> Callable[[Function], Function]:
+    """Enter a public function into the table.
+
+    Args:
+        samples: calls to try it with, in the generic tests.
+        torch: PyTorch's name for it below ``torch.``; by default the same name, looked for
+            in ``torch`` and then in ``torch.nn.functional``.
+        method: also make it a Tensor method (of another name, when a string).
+        inplace: also make the method with an underscore.
+        differentiable: whether its float inputs get gradients.
+        errors: calls that PyTorch refuses, and so must we, with the same exception type.
+    """
+
+    def enter(function: Function) -> Function:
+        name = function.__name__
+        TABLE[name] = Entry(
+            name, function, samples, torch or name, bool(method), inplace, differentiable, errors
+        )
+        if method:
+            setattr(Tensor, method if isinstance(method, str) else name, function)
+        if inplace:
+            setattr(Tensor, f"{name}_", globals()["inplace"](function, f"{name}_"))
+        return function
+
+    return enter
+
+
+def same_device(*tensors: Tensor) -> None:
+    """RuntimeError when tensors live on different devices."""
+    first = tensors[0]
+    for other in tensors[1:]:
+        if other.array.__class__ is not first.array.__class__:
+            a, b = device_of(first.array), device_of(other.array)
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, "
+                f"{a} and {b}! Move one with .to('{a}')."
+            )

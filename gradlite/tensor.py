@@ -1,0 +1,632 @@
+"""Tensor: one raw array plus its place in the graph.
+
+The array (``t.array``) is a `numpy.ndarray` or a `cupy.ndarray`, reachable without a copy.
+This file holds what needs no op: the grad state, views and their bases, hooks, conversion
+to and from NumPy. The ops in `gradlite.ops` add the methods that compute.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes, graph, printing
+from gradlite._methods import TensorMethods
+from gradlite.device import CPU, device, device_of
+from gradlite.graph import INFERENCE, AccumulateGrad, Extra, Node, OutputEdge, RemovableHandle
+
+
+class Size(tuple[int, ...]):
+    """A tensor's shape: a tuple that prints as PyTorch's does and knows ``numel()``."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The number of elements of a tensor of this shape."""
+        result = 1
+        for n in self:
+            result *= n
+        return result
+
+    def __repr__(self) -> str:
+        return f"gradlite.Size([{', '.join(map(str, self))}])"
+
+    def __getitem__(self, index: Any) -> Any:
+        item = tuple.__getitem__(self, index)
+        return Size(item) if isinstance(index, slice) else item
+
+    def __add__(self, other: Any) -> Size:
+        return Size(tuple.__add__(self, tuple(other)))
+
+    def __radd__(self, other: Any) -> Size:
+        return Size(tuple(other) + tuple(self))
+
+
+class View:
+    """How a view came from its base, so that in-place edits of either reach the other's graph.
+
+    Slots: ``base`` (the Tensor that owns the storage), ``chain`` (the view ops from it, each
+    with its attributes), ``seen`` (the version for which the view's own edge is right) and
+    ``origin`` ("grad", "no_grad" or "multi": what an in-place edit of the view may do).
+    """
+
+    __slots__ = ("base", "chain", "seen", "origin")
+
+    def __init__(self, base: Tensor, chain: tuple[Any, ...], seen: int, origin: str) -> None:
+        self.base, self.chain, self.seen, self.origin = base, chain, seen, origin
+
+
+# Set by ops/table.py: replays a view's chain on its base to renew the view's edge.
+renew_view: Callable[[Tensor], None]
+
+
+class Tensor(TensorMethods):
+    """A multi-dimensional array that autograd can follow.
+
+    Made by `gradlite.tensor`, the factories (`gradlite.zeros`, ...) and every op. As in
+    PyTorch, ``Tensor(data)`` makes a float tensor from nested lists and ``Tensor(2, 3)``
+    an uninitialised one of that shape.
+    """
+
+    __slots__ = (
+        "array",
+        "_version",
+        "_edge",
+        "_grad",
+        "_requires_grad",
+        "_view",
+        "__dict__",
+        "__weakref__",
+    )
+    array: Any
+    _version: list[int] | None  # shared by all views; None on inference tensors
+    _edge: Any
+    _grad: Tensor | None
+    _requires_grad: bool
+    _view: View | None
+    # Rarely set, so kept in the instance's dictionary with these as defaults.
+    _accumulator: Callable[[], AccumulateGrad | None] = staticmethod(lambda: None)
+    _extra: Extra | None = None
+
+    __array_priority__ = 1000
+
+    def __new__(cls, *data: Any, **options: Any) -> Any:
+        default = dtypes.get_default_dtype().numpy
+        if len(data) == 1 and not isinstance(data[0], int):
+            source = data[0].array if isinstance(data[0], Tensor) else data[0]
+            return make(cls, np.array(source, dtype=default))
+        return make(cls, np.empty(data or (0,), dtype=default))
+
+    # ------------------------------------------------------------------ description
+    @property
+    def shape(self) -> Size:
+        """The sizes of all dimensions."""
+        return Size(self.array.shape)
+
+    @property
+    def dtype(self) -> dtypes.dtype:
+        """The data type of the elements."""
+        return dtypes.from_numpy_dtype(self.array.dtype)
+
+    @property
+    def device(self) -> device:
+        """The device that holds the array."""
+        return device_of(self.array)
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return int(self.array.ndim)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the array lives on a CUDA device."""
+        return self.device.type == "cuda"
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the array is NumPy's."""
+        return isinstance(self.array, np.ndarray)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return int(self.array.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return int(self.array.nbytes)
+
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return int(self.array.ndim)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        if dim is None:
+            return Size(self.array.shape)
+        if not -self.array.ndim <= dim < self.array.ndim:
+            n = max(self.array.ndim, 1)
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], "
+                f"but got {dim})"
+            )
+        return int(self.array.shape[dim])
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(self.array.size)
+
+    def element_size(self) -> int:
+        """Bytes per element."""
+        return int(self.array.itemsize)
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Steps in elements, per dimension or for one."""
+        strides = tuple(s // self.array.itemsize for s in self.array.strides)
+        return strides if dim is None else strides[dim]
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
+        return bool(self.array.flags.c_contiguous)
+
+    def data_ptr(self) -> int:
+        """The address of the first element."""
+        if isinstance(self.array, np.ndarray):
+            return int(self.array.__array_interface__["data"][0])
+        return int(self.array.data.ptr)
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a floating one."""
+        return self.array.dtype in dtypes.FLOATING
+
+    def is_complex(self) -> bool:
+        """Always False."""
+        return False
+
+    def is_signed(self) -> bool:
+        """Whether the dtype is signed."""
+        return self.dtype.is_signed
+
+    def get_device(self) -> int:
+        """The CUDA device number, -1 on the CPU."""
+        index = self.device.index
+        return -1 if index is None else index
+
+    def __len__(self) -> int:
+        if self.array.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return int(self.array.shape[0])
+
+    def __repr__(self) -> str:
+        return printing.tensor_str(self)
+
+    def __format__(self, spec: str) -> str:
+        return printing.format_tensor(self, spec)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # ------------------------------------------------------------------- grad state
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to this tensor; can be set on leaves."""
+        if self._view is not None:
+            refresh(self)
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        self.requires_grad_(flag)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Switch ``requires_grad`` of a leaf in place and return the same tensor.
+
+        Raises:
+            RuntimeError: the tensor is no leaf (use ``detach()``), or its dtype is not floating.
+        """
+        if self._view is not None:
+            refresh(self)
+        if self._edge is not None:
+            if not requires_grad:
+                raise RuntimeError(
+                    "you can only change requires_grad flags of leaf variables. If you want to "
+                    "use a computed variable in a subgraph that doesn't require differentiation "
+                    "use var_no_grad = var.detach()."
+                )
+            return self
+        if requires_grad:
+            check_can_require_grad(self.array.dtype)
+            if self._version is None and graph.current_mode() < INFERENCE:
+                raise RuntimeError(
+                    "Setting requires_grad=True on inference tensor outside InferenceMode is not "
+                    "allowed."
+                )
+        self._requires_grad = bool(requires_grad)
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded op made this tensor."""
+        if self._view is not None:
+            refresh(self)
+        return self._edge is None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node of the op that made this tensor; None on leaves."""
+        if self._view is not None:
+            refresh(self)
+        edge = self._edge
+        return edge.node if edge.__class__ is OutputEdge else edge
+
+    @property
+    def output_nr(self) -> int:
+        """Which output of its ``grad_fn`` this tensor is."""
+        return self._edge.nr if self._edge.__class__ is OutputEdge else 0
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient of a leaf, or of a tensor that retains it."""
+        if self._edge is not None and self._grad is None and not self.retains_grad:
+            warnings.warn(
+                "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its "
+                ".grad attribute won't be populated during autograd.backward(). If you indeed want "
+                "the .grad field to be populated for a non-leaf Tensor, use .retain_grad() on the "
+                "non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you "
+                "access the leaf Tensor instead.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    "assigned grad expected to be a Tensor or None but got grad of type "
+                    f"{value.__class__.__name__}"
+                )
+            if value is self:
+                raise RuntimeError("can't assign Variable as its own grad")
+            if value.array.dtype != self.array.dtype:
+                raise RuntimeError(
+                    "attempting to assign a gradient with dtype "
+                    f"'{value.dtype.name}' to a tensor with grad_dtype '{self.dtype.name}'. "
+                    "The gradient must match the tensor's grad_dtype"
+                )
+            if value.array.__class__ is not self.array.__class__:
+                raise RuntimeError(
+                    "attempting to assign a gradient with device type "
+                    f"'{value.device}' to a tensor with device type '{self.device}'. "
+                    "Please ensure that the gradient and the tensor are on the same device"
+                )
+            if value.array.shape != self.array.shape:
+                raise RuntimeError(
+                    f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of "
+                    f"size '{list(self.shape)}'. Please ensure that the gradient and the tensor "
+                    "are the same size"
+                )
+        self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether this non-leaf gets a ``.grad``, because of `retain_grad`."""
+        edge = self._edge
+        node = edge.node if edge.__class__ is OutputEdge else edge
+        if node is None or node.extra is None:
+            return False
+        reference = node.extra.retained.get(self.output_nr)
+        return reference is not None and reference() is self
+
+    def retain_grad(self) -> None:
+        """Let backward fill ``.grad`` of this non-leaf tensor too."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        node = self.grad_fn
+        if node is not None:
+            node._extra().retained[self.output_nr] = weakref.ref(self)
+
+    @property
+    def _base(self) -> Tensor | None:
+        return None if self._view is None else self._view.base
+
+    def _is_view(self) -> bool:
+        return self._view is not None
+
+    def is_inference(self) -> bool:
+        """Whether the tensor was made in inference mode."""
+        return self._version is None
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``hook(grad)`` when this tensor's gradient is known; it may return a new one."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        node = self.grad_fn
+        hooks = self._leaf_extra() if node is None else node._extra()
+        return graph._add_hook(hooks.prehooks, (self.output_nr, hook))
+
+    def register_post_accumulate_grad_hook(
+        self, hook: Callable[[Tensor], None]
+    ) -> RemovableHandle:
+        """Call ``hook(tensor)`` after a backward pass has added to this leaf's ``.grad``."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if self.grad_fn is not None:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        return graph._add_hook(self._leaf_extra().post_accumulate, hook)
+
+    def _leaf_extra(self) -> Extra:
+        if self._extra is None:
+            self._extra = Extra()
+            node = self._accumulator()
+            if node is not None:
+                node.extra = self._extra
+        return self._extra
+
+    def _accumulate(
+        self, grad: Any, private: bool, create_graph: bool, replace: bool = False
+    ) -> None:
+        """Add a gradient that backward brings: an array, or a Tensor under create_graph."""
+        known = None if replace else self._grad
+        if create_graph:
+            self._grad = grad if known is None else known + grad
+        elif known is not None:
+            array = known.array
+            array += grad
+            known._bump()
+        else:
+            # A fresh array becomes .grad as it is; one that others may hold is copied.
+            if not private or grad.__class__ is not self.array.__class__ or grad.base is not None:
+                grad = _copy(grad, self.array)
+            self._grad = wrap(grad)
+
+    # -------------------------------------------------------------------- aliases
+    def detach(self) -> Tensor:
+        """The same storage and version counter, cut from the graph."""
+        result = wrap(self.array)
+        result._version = self._version
+        return result
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor itself from the graph that made it."""
+        if self._view is not None:
+            raise RuntimeError(
+                "Can't detach views in-place. Use detach() instead. If you are using "
+                "DistributedDataParallel (DDP) for training, and gradient_as_bucket_view is set as "
+                "True, gradients are views of DDP buckets, and hence detach_() cannot be called "
+                "on these gradients."
+            )
+        self._edge = None
+        self._requires_grad = False
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The same storage cut from the graph, with a version counter of its own."""
+        return wrap(self.array)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"Variable data has to be a tensor, but got {value.__class__.__name__}"
+            )
+        if value.array.dtype != self.array.dtype and self._requires_grad:
+            check_can_require_grad(value.array.dtype)
+        self.array = value.array
+
+    def _bump(self) -> None:
+        """Note that the array was written to; shared with all views."""
+        if self._version is not None:
+            self._version[0] += 1
+
+    # ------------------------------------------------------------------ conversion
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """The array itself, without a copy.
+
+        Raises:
+            RuntimeError: the tensor requires grad (``detach()`` first, or ``force=True``).
+            TypeError: the tensor is not on the CPU.
+        """
+        if force:
+            array = self.array
+            return array if isinstance(array, np.ndarray) else array.get()
+        if self.requires_grad:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. "
+                "Use tensor.detach().numpy() instead."
+            )
+        if not isinstance(self.array, np.ndarray):
+            raise TypeError(
+                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to "
+                "copy the tensor to host memory first."
+            )
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise BufferError(
+                "Can't export tensors that require gradient, use tensor.detach()"
+            )
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()  # type: ignore[no-any-return]
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self.array.size != 1:
+            raise RuntimeError(
+                f"a Tensor with {self.array.size} elements cannot be converted to Scalar"
+            )
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self.array.tolist()
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            if self.array.size == 0:
+                raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
+            raise RuntimeError(
+                "Boolean value of Tensor with more than one value is ambiguous"
+            )
+        return bool(self.array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.array.size != 1 or self.array.dtype.kind not in "iub":
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.array.item())
+
+    # ------------------------------------------------------------- copies and pickle
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) in memo:
+            return memo[id(self)]
+        if not self.is_leaf:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+                "protocol at the moment.  If you were attempting to deepcopy a module, this may "
+                "be because of a gradlite.nn.utils.weight_norm usage, see "
+                "https://github.com/pytorch/pytorch/pull/103001"
+            )
+        twin = make(self.__class__, self.array.copy(), self._requires_grad)
+        memo[id(self)] = twin
+        twin._grad = copy.deepcopy(self._grad, memo)
+        for key, value in self.__dict__.items():
+            if key not in ("_accumulator", "_extra"):
+                twin.__dict__[key] = copy.deepcopy(value, memo)
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not self.is_leaf:
+            array, flag = self.array, False
+            if self._requires_grad:
+                raise RuntimeError(
+                    "Only Tensors created explicitly by the user (graph leaves) can be pickled; "
+                    "call detach() first"
+                )
+        else:
+            array, flag = self.array, self._requires_grad
+        if not isinstance(array, np.ndarray):
+            array = array.get()
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_accumulator", "_extra")}
+        return _rebuild, (self.__class__, array, flag, str(self.device)), state or None
+
+
+# --------------------------------------------------------------------------- helpers
+_new = object.__new__
+
+
+def wrap(array: Any) -> Tensor:
+    """A Tensor around a raw array, without a copy; a Tensor is handed back as it is."""
+    if isinstance(array, Tensor):
+        return array  # type: ignore[no-any-return]
+    tensor = _new(Tensor)
+    if isinstance(array, np.generic):
+        array = np.asarray(array)
+    tensor.array = array
+    tensor._version = [0] if graph.current_mode() < INFERENCE else None
+    tensor._edge = tensor._grad = tensor._view = None
+    tensor._requires_grad = False
+    return tensor
+
+
+def unwrap(tensor: Any) -> Any:
+    """The raw array of a Tensor; anything else is handed back as it is."""
+    return tensor.array if isinstance(tensor, Tensor) else tensor
+
+
+def make(cls: type, array: Any, requires_grad: bool = False) -> Any:
+    """A leaf of a Tensor subclass around a raw array, without a copy."""
+    tensor = _new(cls)
+    tensor.array = array
+    tensor._version = [0] if graph.current_mode() < INFERENCE else None
+    tensor._edge = tensor._grad = tensor._view = None
+    tensor._requires_grad = False
+    if requires_grad:
+        tensor.requires_grad_()
+    return tensor
+
+
+def check_can_require_grad(numpy_dtype: np.dtype[Any]) -> None:
+    """RuntimeError unless tensors of this dtype can require gradients."""
+    if numpy_dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            "only Tensors of floating point dtype can require gradients "
+            f"(float16, float32, float64), not {numpy_dtype.name}"
+        )
+
+
+def refresh(tensor: Tensor) -> None:
+    """Renew the edge of a view whose base or sibling was edited in place since."""
+    view, version = tensor._view, tensor._version
+    if view is not None and version is not None and view.seen != version[0]:
+        renew_view(tensor)
+
+
+def gradient_edge(tensor: Tensor) -> Any:
+    """Where the gradient of a tensor goes: its node, its leaf's accumulator, or None."""
+    if tensor._view is not None:
+        refresh(tensor)
+    edge = tensor._edge
+    if edge is None and tensor._requires_grad:
+        edge = tensor._accumulator()
+        if edge is None:
+            edge = AccumulateGrad(tensor, tensor._extra)
+            tensor._accumulator = weakref.ref(edge)
+    return edge
+
+
+def _copy(grad: Any, like: Any) -> Any:
+    """A contiguous array of its own with a gradient's values."""
+    if isinstance(like, np.ndarray):
+        return np.array(grad, dtype=like.dtype, order="C")
+    result = like.__class__(like.shape, like.dtype)
+    result[...] = grad
+    return result
+
+
+def _rebuild(cls: type, array: Any, requires_grad: bool, where: str) -> Any:
+    if where != str(CPU):
+        from gradlite.device import array_module
+
+        array = array_module(device(where)).asarray(array)
+    return make(cls, array, requires_grad)
+
+
+def tensors_of(values: Iterable[Any]) -> list[Tensor]:
+    """The Tensors among some values."""
+    return [v for v in values if isinstance(v, Tensor)]
+
+
+def _has_nan(value: Any) -> bool:
+    array = unwrap(value)
+    return bool((array != array).any())
+
+
+graph.wrap, graph.unwrap, graph.has_nan = wrap, unwrap, _has_nan
