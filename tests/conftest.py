@@ -1,0 +1,96 @@
+"""Fixtures that every test runs under: seeds, no leaked global state, CUDA tests only with CUDA."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.library import T
+
+SEED = 20240229
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cuda: needs a CUDA GPU")
+
+
+def cuda_is_available() -> bool:
+    cuda = getattr(T, "cuda", None)
+    return bool(cuda is not None and cuda.is_available())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") is not None and not cuda_is_available():
+        pytest.skip("needs a CUDA GPU: cuda.is_available() is False")
+
+
+def libraries() -> list[Any]:
+    """The library under test, and PyTorch when a test has loaded it as the oracle."""
+    torch = sys.modules.get("torch")
+    return [T] if torch is None or torch is T else [T, torch]
+
+
+def global_state(library: Any) -> dict[str, Any]:
+    """Everything a test could leave behind that changes the result of a later one."""
+    state = {
+        "grad mode": library.is_grad_enabled(),
+        "inference mode": library.is_inference_mode_enabled(),
+        "default dtype": library.get_default_dtype(),
+        "anomaly mode": library.is_anomaly_enabled(),
+        "printing": repr(library.tensor([1 / 3, 1e6])),
+    }
+    if hasattr(library, "get_default_device"):
+        state["default device"] = str(library.get_default_device())
+    return state
+
+
+def restore(library: Any) -> None:
+    if library.is_inference_mode_enabled():
+        library.inference_mode(False).__enter__()
+    library.set_grad_enabled(True)
+    library.set_default_dtype(library.float32)
+    library.set_anomaly_enabled(False)
+    library.set_printoptions(profile="default")
+    if hasattr(library, "set_default_device"):
+        library.set_default_device(None)
+
+
+@pytest.fixture(autouse=True)
+def clean_global_state() -> Iterator[None]:
+    """Seeds every generator, and fails the test that leaves a mode or a default behind."""
+    for library in libraries():
+        library.manual_seed(SEED)
+    numpy_state = np.random.get_state()[1].tobytes()
+    before = {library.__name__: global_state(library) for library in libraries()}
+    yield
+    leaks = []
+    for library in libraries():
+        after = global_state(library)
+        for name, value in before.get(library.__name__, after).items():
+            if value != after[name]:
+                leaks.append(f"{library.__name__}: {name} was {value!r}, is now {after[name]!r}")
+                restore(library)
+    if np.random.get_state()[1].tobytes() != numpy_state:
+        leaks.append(
+            "NumPy's global generator was used or seeded: draw from numpy.random.default_rng(seed)"
+        )
+    if not gc.isenabled():
+        gc.enable()
+        leaks.append("the garbage collector was left disabled")
+    assert not leaks, "this test leaks global state: " + "; ".join(leaks)
+
+
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """Garbage collection off: what dies in the test dies by reference counting."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
