@@ -5,6 +5,7 @@
 
 # ruff: noqa: F403
 from gradlite import autograd, dtypes, ops
+from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from gradlite.device import device, get_default_device, set_default_device
 from gradlite.dtypes import (
     double,

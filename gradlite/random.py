@@ -82,12 +82,9 @@ def _float_kind(dtype: Any) -> tuple[np.dtype[Any], int]:
 
 def _as_seed(seed: Any) -> int:
     """The key of a seed: PyTorch's rule, a 64-bit integer whose negative values wrap."""
-    if isinstance(seed, bool):
-        raise RuntimeError("manual_seed expected a long, but got bool")
-    try:
-        value = operator.index(seed)
-    except TypeError:
-        raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}") from None
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}")
+    value = operator.index(seed)
     if not -(1 << 63) <= value < _WORD:
         raise ValueError("Overflow when unpacking long long")
     return value % _WORD

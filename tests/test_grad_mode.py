@@ -345,8 +345,8 @@ def test_a_decorated_generator_left_early_restores_the_mode():
             while True:
                 yield modes(T)
 
-        for _ in generate():
-            seen = modes(T)
+        for inside in generate():
+            seen = (inside, modes(T))
             break
         return seen, modes(T)
 

@@ -334,6 +334,43 @@ def out_shape(a: Any, b: Any) -> tuple[int, ...]:
     return np.broadcast_shapes(getattr(a, "shape", ()), getattr(b, "shape", ()))
 
 
+class DivFloor(Binary):
+    """floor(a / b); its gradient is 0."""
+
+    grad_name = "DivBackward2"
+
+    def forward(xp: Any, a: Any, b: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return xp.floor_divide(a, b)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        left = F.zeros(grad.shape, grad) if ctx.edges[0] is not None else None
+        right = F.zeros(grad.shape, grad) if ctx.edges[1] is not None else None
+        return _unbroadcast(ctx, F, left, right)
+
+
+class DivTrunc(DivFloor):
+    """a / b without its fraction; its gradient is 0."""
+
+    grad_name = "DivBackward2"
+
+    def forward(xp: Any, a: Any, b: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if a.dtype.kind == "f":
+                return xp.trunc(xp.true_divide(a, b))
+            quotient = xp.abs(a) // xp.abs(b)
+            return xp.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
+
+
+class FloorDivide(DivFloor):
+    """`DivFloor`, for which PyTorch has no gradient."""
+
+    grad_name = "NotImplemented"
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        raise RuntimeError("derivative for aten::floor_divide is not implemented")
+
+
 class Remainder(Binary):
     """a - b * floor(a / b), the sign of b: Python's %."""
 
@@ -451,8 +488,9 @@ def mul(input: Any, other: Any) -> Tensor:
     samples=lambda: [
         *binary(normal, positive),
         S(normal(3), 2.0),
-        S(distinct(4), 0.7, rounding_mode="floor"),
-        S(distinct(4), 0.7, rounding_mode="trunc"),
+        S(distinct(4), 0.7, rounding_mode="floor", smooth=False),
+        S(distinct(4), positive(4), rounding_mode="trunc", smooth=False),
+        S(np.arange(5), 2, rounding_mode="floor"),
     ],
     method=True,
 )
@@ -466,11 +504,11 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is None:
         return binary_op(Div, input, other, true_division=True)
     if rounding_mode == "floor":
-        return floor_divide(input, other)
+        _check_integer_zero(input, other)
+        return binary_op(DivFloor, input, other)
     if rounding_mode == "trunc":
-        quotient = binary_op(Div, input, other, true_division=True).trunc()
-        whole = dtypes.result_dtype([_plain(input), _plain(other)])
-        return cast(quotient, whole)
+        _check_integer_zero(input, other)
+        return binary_op(DivTrunc, input, other)
     raise RuntimeError(
         "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
         f"but found '{rounding_mode}'"
@@ -527,7 +565,11 @@ def _check_integer_zero(input: Any, other: Any) -> None:
         raise RuntimeError("ZeroDivisionError")
 
 
-@public(samples=lambda: [S(distinct(5), 0.7), S(distinct(5), -0.7)], method=True, differentiable=False)
+@public(
+    samples=lambda: [S(distinct(5), 0.7), S(distinct(5), -0.7), S(np.arange(5), 3)],
+    method=True,
+    differentiable=False,
+)
 def floor_divide(input: Any, other: Any) -> Tensor:
     """``floor(input / other)``, without a gradient.
 
@@ -536,17 +578,10 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     tensor([-2,  2])
     """
     _check_integer_zero(input, other)
-    a, b = operand(input), operand(other)
-    arrays = [_plain(a), _plain(b)]
-    common = dtypes.result_dtype(arrays)
-    x = next(v.array for v in (a, b) if isinstance(v, Tensor))
-    xp = NAMESPACES[x.__class__].xp
-    left, right = (xp.asarray(v).astype(common) for v in arrays)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return wrap(xp.floor_divide(left, right))
+    return binary_op(FloorDivide, input, other)
 
 
-@public(samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3))], method=True)
+@public(samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3), smooth=False)], method=True)
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The elementwise larger one; NaN wins.
 
@@ -558,7 +593,7 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
     return binary_op(Maximum, input, other)
 
 
-@public(samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3))], method=True)
+@public(samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3), smooth=False)], method=True)
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The elementwise smaller one; NaN wins.
 

@@ -54,9 +54,9 @@ def bools(*shape: int) -> np.ndarray[Any, Any]:
     return np.asarray(_generator.random(shape) < 0.5)
 
 
-def S(*args: Any, rtol: float = 1e-9, **kwargs: Any) -> Sample:
+def S(*args: Any, rtol: float = 1e-9, smooth: bool = True, **kwargs: Any) -> Sample:
     """One sample: the positional and keyword arguments of a call."""
-    return Sample(args, kwargs, rtol)
+    return Sample(args, kwargs, rtol, smooth)
 
 
 def unary(draw: Any = normal, *args: Any, **kwargs: Any) -> list[Sample]:
@@ -78,3 +78,17 @@ def binary(left: Any = normal, right: Any = normal, **kwargs: Any) -> list[Sampl
         ((2, 1), (2, 5)),
     ]
     return [S(left(*a), right(*b), **kwargs) for a, b in shapes]
+
+
+class Dtype:
+    """A dtype by name in a sample, since gradlite and PyTorch each have their own objects."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def of(self, library: Any) -> Any:
+        """The dtype object of a library."""
+        return getattr(library, self.name)
+
+    def __repr__(self) -> str:
+        return self.name

@@ -135,7 +135,7 @@ class UnsafeView(View):
     grad_name = "UnsafeViewBackward0"
 
 
-@public(samples=lambda: [S(normal(2, 6), 3, 4), S(normal(12), 3, -1), S(normal(()[:0]), 1, 1)], torch="Tensor.view", method=True)
+@public(samples=lambda: [S(normal(2, 6), 3, 4), S(normal(12), 3, -1), S(normal(), 1, 1)], torch="Tensor.view", method=True)
 def view(input: Tensor, *shape: Any) -> Tensor:
     """A view in another shape; one size may be -1.
 
@@ -439,12 +439,17 @@ class Cat(Op):
     variadic = True
 
     def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
-        return xp.concatenate(arrays, axis=dim)
+        # PyTorch skips empty vectors whatever the other shapes are.
+        return xp.concatenate([a for a in arrays if a.shape != (0,)] or arrays, axis=dim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (dim,) = ctx.attrs
         grads, start = [], 0
+        skip = grad.ndim > 1
         for edge, shape in zip(ctx.edges, ctx.shapes):
+            if skip and shape == (0,):
+                grads.append(F.zeros(shape, grad))
+                continue
             stop = start + shape[dim]
             index = (slice(None),) * dim + (slice(start, stop),)
             grads.append(grad[index] if edge is not None else None)
@@ -480,7 +485,6 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
                 f"{part.__class__.__name__}"
             )
     dim = dim if axis is None else axis
-    # PyTorch skips empty vectors whatever the other shapes are.
     real = [p for p in parts if p.array.shape != (0,)] or parts[:1]
     if any(p.array.ndim == 0 for p in real):
         place = next(i for i, p in enumerate(parts) if p.array.ndim == 0)
@@ -502,7 +506,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
                     f"Sizes of tensors must match except in dimension {d}. Expected size {m} but "
                     f"got size {n} for tensor number {place} in the list."
                 )
-    return apply(Cat, [cast(p, common) for p in real], d)  # type: ignore[no-any-return]
+    return apply(Cat, [cast(p, common) for p in parts], d)  # type: ignore[no-any-return]
 
 
 concat = concatenate = cat

@@ -581,7 +581,7 @@ def check_inplace(t: Tensor) -> None:
                     "tracked) or both outside (if you want the inplace to be tracked)."
                 )
     array = t.array
-    if 0 in array.strides and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
+    if 0 in array.strides and array.size and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a "
             "single memory location. Please clone() the tensor before performing the operation."
@@ -606,13 +606,37 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
             f"result type {type_name(value.dtype)} can't be cast to the desired output type "
             f"{type_name(array.dtype)}"
         )
+    edge = result._edge
+    if edge is not None:
+        _keep_input(edge, t)
+    elif current_mode() == 0 and t.requires_grad:
+        F = NAMESPACES[array.__class__]
+        edge = record(Overwrite, (gradient_edge(t),), (), None, (), F)
     array[...] = value
     t._bump()
-    edge = result._edge
     if edge is not None:
         saves_output(edge, t)
         rebase(t, edge)
     return t
+
+
+class Overwrite(Op):
+    """New values that do not depend on the old ones in a differentiable way."""
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.zeros(grad.shape, grad),)
+
+
+def _keep_input(node: Node, t: Tensor) -> None:
+    """Let a node that reads the old values of an edited tensor keep a copy of them."""
+    if node.saved.__class__ is not tuple or not node.saved:
+        return
+    for place, position in enumerate(node.op.saves):
+        if position == 0 and node.saved[place] is t.array:
+            assert node.versions is not None
+            saved, versions = list(node.saved), list(node.versions)
+            saved[place], versions[place] = t.array.copy(), None
+            node.saved, node.versions = tuple(saved), tuple(versions)
 
 
 def saves_output(node: Node, t: Tensor) -> None:
@@ -677,6 +701,7 @@ class Sample:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     rtol: float = 1e-9
+    smooth: bool = True  # False at a kink or jump, which no finite difference can cross
 
 
 @dataclass

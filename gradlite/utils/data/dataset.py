@@ -71,6 +71,13 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
         return tuple(tensor[index] for tensor in self.tensors)
 
+    def _collated(self, indices: Any) -> list[Tensor] | None:
+        rows = rows_of(indices, len(self.tensors[0]))
+        # A gradient has to find its way through the samples' own graph.
+        if rows is None or any(tensor._requires_grad for tensor in self.tensors):
+            return None
+        return [wrap(tensor.array[rows]) for tensor in self.tensors]
+
     def __len__(self) -> int:
         return int(self.tensors[0].size(0))
 
@@ -107,6 +114,13 @@ class Subset(Dataset[T_co]):
 
     def __getitems__(self, indices: list[int]) -> list[T_co]:
         return samples_at(self.dataset, [self.indices[i] for i in indices])
+
+    def _collated(self, indices: Any) -> list[Tensor] | None:
+        try:
+            indices = [self.indices[i] for i in indices]
+        except (TypeError, IndexError):  # to be raised anew, sample by sample
+            return None
+        return collated_at(self.dataset, indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -267,26 +281,25 @@ def samples_at(dataset: Any, indices: list[Any]) -> Any:
     return getitems(indices) if getitems else [dataset[index] for index in indices]
 
 
-def rows_at(dataset: Any, indices: Any) -> list[Tensor] | None:
-    """What the default collate function makes of a batch, for datasets of tensors; else None.
+def collated_at(dataset: Any, indices: Any) -> list[Tensor] | None:
+    """What the default collate function makes of a batch, straight from the dataset; else None.
 
-    One indexing per tensor takes the place of a tensor per sample. It holds back wherever the
-    result could differ: subclasses, tensors that require grad, unusual or bad indices.
+    A dataset that can give a whole batch with one indexing per tensor has a method ``_collated``.
+    It counts only if the class that has it is also the one that defines how samples are got, so
+    that a subclass that overrides ``__getitem__`` is not passed by.
     """
-    while type(dataset) is Subset:
-        try:
-            indices = [dataset.indices[index] for index in indices]
-        except (TypeError, IndexError):
-            return None
-        dataset = dataset.dataset
-    if type(dataset) is not TensorDataset:
-        return None
+    for cls in type(dataset).__mro__:
+        members = cls.__dict__
+        if "_collated" in members:
+            return cast("list[Tensor] | None", dataset._collated(indices))
+        if "__getitem__" in members or "__getitems__" in members:
+            break
+    return None
+
+
+def rows_of(indices: Any, count: int) -> np.ndarray | None:
+    """A batch's indices as an array; None unless all are integers within ``count`` rows."""
     rows = np.asarray(indices)
     if rows.ndim != 1 or rows.dtype.kind != "i" or not rows.size:
         return None
-    length = len(dataset)
-    if rows.min() < -length or rows.max() >= length:
-        return None
-    if any(type(tensor) is not Tensor or tensor._requires_grad for tensor in dataset.tensors):
-        return None
-    return [wrap(tensor.array[rows]) for tensor in dataset.tensors]
+    return None if rows.min() < -count or rows.max() >= count else rows
