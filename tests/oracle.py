@@ -29,7 +29,8 @@ TOLERANCES = {"float16": (2e-3, 2e-3), "float32": (2e-6, 2e-6), "float64": (1e-1
 
 def normalised(message: str) -> str:
     """A message without the library's name, addresses, and locations in PyTorch's source."""
-    message = re.sub(r"\btorch\b", "gradlite", str(message))
+    message = re.sub(r"\b(torch|gradlite)::autograd::", "", str(message))
+    message = re.sub(r"\btorch\b", "gradlite", message)
     message = re.sub(r"\bat 0x[0-9a-f]+", "at 0x", message)
     message = re.sub(r"\(Triggered internally at .*", "", message, flags=re.DOTALL)
     message = re.sub(r"(Traceback of forward call[^\n]*\n).*", r"\1", message, flags=re.DOTALL)
@@ -48,7 +49,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def node_name(node: Any) -> str | None:
-    return None if node is None else node.name()
+    return None if node is None else normalised(node.name())
 
 
 @dataclass
@@ -96,7 +97,7 @@ def snapshot(value: Any) -> Any:
     if type(value).__name__ in ("dtype", "device", "layout"):
         return normalised(str(value))
     if callable(getattr(value, "name", None)):
-        return ("node", value.name())
+        return ("node", node_name(value))
     raise TypeError(
         f"the oracle cannot compare a {type(value).__name__}: return tensors, numbers, strings, ..."
     )
