@@ -54,6 +54,7 @@ import numpy as np
 from gradlite.device import array_module, as_device
 from gradlite.device import device as Device
 
+Array = np.ndarray[Any, Any]
 Shape = int | tuple[int, ...]
 
 DEFAULT_SEED = 67280421310721
@@ -97,12 +98,12 @@ def _size(shape: Shape) -> int:
     return count
 
 
-def _lanes(words: np.ndarray, kind: Any) -> np.ndarray:
+def _lanes(words: Array, kind: Any) -> Array:
     """The 32- or 16-bit lanes of 64-bit words, lowest first."""
     if not _LITTLE_ENDIAN:
-        words = words.astype("<u8")
-        return words.view(np.dtype(kind).newbyteorder("<")).astype(kind)
-    return words.view(kind)
+        words = words.astype("<u8").view(np.dtype(kind).newbyteorder("<"))
+    lanes: Array = words.astype(kind) if not _LITTLE_ENDIAN else words.view(kind)
+    return lanes
 
 
 class Generator:
@@ -124,7 +125,7 @@ class Generator:
 
     # Puts the state in a tensor for get_state; the tensor module, which stands above this one,
     # sets it.
-    wrap_state: ClassVar[Callable[[np.ndarray], Any]] = staticmethod(lambda array: array)
+    wrap_state: ClassVar[Callable[[Array], Any]] = staticmethod(lambda array: array)
 
     __slots__ = ("_device", "_lock", "_numpy", "_offset", "_philox", "_position", "_seed")
 
@@ -202,12 +203,12 @@ class Generator:
         }
         self._position = self._offset
 
-    def state_array(self) -> np.ndarray:
+    def state_array(self) -> Array:
         """The state as 16 bytes: seed, then offset, each 64 bits, little-endian."""
         with self._lock:
             return np.array([self._seed, self._offset], "<u8").view(np.uint8)
 
-    def set_state_array(self, state: np.ndarray) -> None:
+    def set_state_array(self, state: Array) -> None:
         """Restore a state that :meth:`state_array` gave.
 
         Raises:
@@ -268,7 +269,7 @@ class Generator:
 
     # -- draws -------------------------------------------------------------------------------
 
-    def _draw(self, blocks: int, source: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
+    def _draw(self, blocks: int, source: Callable[..., Array], *args: Any) -> Array:
         """``source(*args)``, a call that takes ``blocks`` blocks from NumPy's bit generator."""
         with self._lock:
             if self._position != self._offset:
@@ -280,12 +281,12 @@ class Generator:
             self._position = self._offset
         return values
 
-    def words(self, count: int) -> np.ndarray:
+    def words(self, count: int) -> Array:
         """The next ``count`` 64-bit words, as uint64; whole blocks are used up."""
         blocks = (count + 3) >> 2
         return self._draw(blocks, self._philox.random_raw, 4 * blocks)[:count]
 
-    def random(self, shape: Shape, dtype: Any = np.float32) -> np.ndarray:
+    def random(self, shape: Shape, dtype: Any = np.float32) -> Array:
         """Uniform numbers in [0, 1): multiples of 2**-11, 2**-24 or 2**-53, by the dtype.
 
         >>> Generator().manual_seed(7).random((2,), np.float64)
@@ -296,14 +297,14 @@ class Generator:
         blocks = -(-count // per_block)
         if per_block == 16:
             words = self._draw(blocks, self._philox.random_raw, 4 * blocks)
-            values = np.right_shift(_lanes(words, np.uint16), 5).astype(kind)
+            values: Array = np.right_shift(_lanes(words, np.uint16), 5).astype(kind)
             values *= np.float16(2.0**-11)
         else:
             # NumPy's own mapping for both types is the one promised above.
             values = self._draw(blocks, self._numpy.random, per_block * blocks, kind)
         return values[:count].reshape(shape)
 
-    def normal(self, shape: Shape, dtype: Any = np.float32) -> np.ndarray:
+    def normal(self, shape: Shape, dtype: Any = np.float32) -> Array:
         """Numbers from the normal distribution with mean 0 and variance 1.
 
         By the method of Box and Muller ("A note on the generation of random normal deviates",
@@ -314,6 +315,7 @@ class Generator:
         """
         kind, _ = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
         count = _size(shape)
+        values: Array
         if kind == np.float64:
             words = self.words((count + 3) & ~3)
             values = np.empty(words.size, np.float64)
@@ -329,7 +331,7 @@ class Generator:
         values = values[:count].reshape(shape)
         return values.astype(np.float16) if kind == np.float16 else values
 
-    def integers(self, low: int, high: int, shape: Shape, dtype: Any = np.int64) -> np.ndarray:
+    def integers(self, low: int, high: int, shape: Shape, dtype: Any = np.int64) -> Array:
         """Integers from ``low`` to ``high - 1``, each as likely as the other to one in 2**64.
 
         By multiplying a 64-bit word with the width of the range and keeping the upper half
@@ -358,7 +360,7 @@ class Generator:
             values = values.view(np.int64)
         return values.astype(kind, copy=False).reshape(shape)
 
-    def bernoulli_mask(self, shape: Shape, p: float) -> np.ndarray:
+    def bernoulli_mask(self, shape: Shape, p: float) -> Array:
         """A bool array, each element True with probability ``p`` (to one in 2**32).
 
         Raises:
@@ -375,9 +377,10 @@ class Generator:
         if threshold >= 1 << 32:
             return np.ones(shape, np.bool_)
         lanes = _lanes(words, np.uint32)[:count]
-        return np.less(lanes, np.uint32(threshold)).reshape(shape)
+        mask: Array = np.less(lanes, np.uint32(threshold))
+        return mask.reshape(shape)
 
-    def permutation(self, n: int) -> np.ndarray:
+    def permutation(self, n: int) -> Array:
         """The integers from 0 to ``n - 1`` in random order, as int64.
 
         >>> Generator().manual_seed(7).permutation(5)
@@ -385,7 +388,7 @@ class Generator:
         """
         return _stable_argsort(self.words(_size(operator.index(n))))
 
-    def multinomial(self, weights: np.ndarray, count: int, replacement: bool) -> np.ndarray:
+    def multinomial(self, weights: Array, count: int, replacement: bool) -> Array:
         """``count`` indices per row of ``weights`` (1-D or 2-D), in proportion to them, as int64.
 
         With replacement by inverting the cumulated weights; without, by an exponential race
@@ -418,7 +421,7 @@ class Generator:
             order = np.empty(places.shape, np.int64)
             for row, limits, place, out in zip(rows, cumulated, places, order, strict=True):
                 # A product rounded up to the total would fall behind the last positive weight.
-                last = np.flatnonzero(row)[-1]
+                last = int(np.flatnonzero(row)[-1])
                 np.minimum(np.searchsorted(limits, place, side="right"), last, out=out)
         else:
             times = -np.log1p(-self.random(rows.shape, np.float64))
@@ -429,7 +432,7 @@ class Generator:
         return order.reshape(*weights.shape[:-1], count)
 
 
-def _box_muller(pairs: np.ndarray, unit: float, out: np.ndarray) -> None:
+def _box_muller(pairs: Array, unit: float, out: Array) -> None:
     """Fill ``out`` with the two normals of each pair of integers below ``1 / unit``."""
     radius = np.add(pairs[:, 0], 1.0, dtype=np.float64)
     radius *= unit
@@ -441,11 +444,12 @@ def _box_muller(pairs: np.ndarray, unit: float, out: np.ndarray) -> None:
     np.multiply(radius, np.sin(angle, out=angle), out=out[1::2], casting="same_kind")
 
 
-def _multiply_high(words: np.ndarray, width: int) -> np.ndarray:
+def _multiply_high(words: Array, width: int) -> Array:
     """The upper 64 bits of the 128-bit products ``words * width``."""
-    upper, lower = words >> _SHIFT32, words & _LOW32
+    upper: Array = words >> _SHIFT32
+    lower: Array = words & _LOW32
     width_upper, width_lower = np.uint64(width >> 32), np.uint64(width & 0xFFFFFFFF)
-    middle = upper * width_lower
+    middle: Array = upper * width_lower
     lower_product = lower * width_lower
     lower_product >>= _SHIFT32
     if not width_upper:
@@ -464,7 +468,7 @@ def _multiply_high(words: np.ndarray, width: int) -> np.ndarray:
     return upper
 
 
-def _stable_argsort(keys: np.ndarray) -> np.ndarray:
+def _stable_argsort(keys: Array) -> Array:
     """``argsort(keys, kind="stable")``, by sorting the values where that gives the same."""
     count = keys.size
     if count < 1024:
@@ -472,7 +476,7 @@ def _stable_argsort(keys: np.ndarray) -> np.ndarray:
     # Sorting values is several times faster than sorting indices. The index takes the place of
     # the lowest bits, which matter only to keys whose upper bits agree: the check finds those.
     bits = np.uint64((count - 1).bit_length())
-    packed = (keys >> bits) << bits
+    packed: Array = (keys >> bits) << bits
     packed |= np.arange(count, dtype=np.uint64)
     packed.sort()
     packed &= (np.uint64(1) << bits) - np.uint64(1)

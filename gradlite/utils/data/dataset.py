@@ -113,7 +113,8 @@ class Subset(Dataset[T_co]):
         return self.dataset[self.indices[index]]
 
     def __getitems__(self, indices: list[int]) -> list[T_co]:
-        return samples_at(self.dataset, [self.indices[i] for i in indices])
+        samples = samples_at(self.dataset, [self.indices[i] for i in indices])
+        return cast("list[T_co]", samples)
 
     def _collated(self, indices: Any) -> list[Tensor] | None:
         try:
@@ -297,7 +298,7 @@ def collated_at(dataset: Any, indices: Any) -> list[Tensor] | None:
     return None
 
 
-def rows_of(indices: Any, count: int) -> np.ndarray | None:
+def rows_of(indices: Any, count: int) -> np.ndarray[Any, Any] | None:
     """A batch's indices as an array; None unless all are integers within ``count`` rows."""
     rows = np.asarray(indices)
     if rows.ndim != 1 or rows.dtype.kind != "i" or not rows.size:

@@ -1,0 +1,3 @@
+"""Tools around training: data loading."""
+
+from gradlite.utils import data as data
