@@ -1,0 +1,68 @@
+"""The layers, one file per family."""
+
+# ruff: noqa: F403
+from gradlite.nn.module import Module
+from gradlite.nn.modules import (
+    activation,
+    attention,
+    batchnorm,
+    container,
+    conv,
+    distance,
+    dropout,
+    flatten,
+    instancenorm,
+    linear,
+    loss,
+    normalization,
+    padding,
+    parameters,
+    pooling,
+    rnn,
+    rnn_cell,
+    sparse,
+    transformer,
+    upsampling,
+)
+from gradlite.nn.modules.activation import *
+from gradlite.nn.modules.attention import *
+from gradlite.nn.modules.batchnorm import *
+from gradlite.nn.modules.container import *
+from gradlite.nn.modules.conv import *
+from gradlite.nn.modules.distance import *
+from gradlite.nn.modules.dropout import *
+from gradlite.nn.modules.flatten import *
+from gradlite.nn.modules.instancenorm import *
+from gradlite.nn.modules.linear import *
+from gradlite.nn.modules.loss import *
+from gradlite.nn.modules.normalization import *
+from gradlite.nn.modules.padding import *
+from gradlite.nn.modules.parameters import *
+from gradlite.nn.modules.pooling import *
+from gradlite.nn.modules.rnn import *
+from gradlite.nn.modules.rnn_cell import *
+from gradlite.nn.modules.sparse import *
+from gradlite.nn.modules.transformer import *
+from gradlite.nn.modules.upsampling import *
+
+__all__ = ["Module"]
+__all__ += activation.__all__
+__all__ += attention.__all__
+__all__ += batchnorm.__all__
+__all__ += container.__all__
+__all__ += conv.__all__
+__all__ += distance.__all__
+__all__ += dropout.__all__
+__all__ += flatten.__all__
+__all__ += instancenorm.__all__
+__all__ += linear.__all__
+__all__ += loss.__all__
+__all__ += normalization.__all__
+__all__ += padding.__all__
+__all__ += parameters.__all__
+__all__ += pooling.__all__
+__all__ += rnn.__all__
+__all__ += rnn_cell.__all__
+__all__ += sparse.__all__
+__all__ += transformer.__all__
+__all__ += upsampling.__all__

@@ -1,0 +1,118 @@
+"""Look-up tables: Embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import init
+from gradlite.nn.module import Module
+from gradlite.nn.parameter import Parameter
+from gradlite.ops.creation import empty
+from gradlite.tensor import Tensor
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Module):
+    """Row i of ``weight`` for every index i of the input.
+
+    Args:
+        num_embeddings: number of rows.
+        embedding_dim: size of a row.
+        padding_idx: a row that starts as zeros and gets no gradient.
+        max_norm, norm_type, scale_grad_by_freq, sparse: only their defaults are supported.
+
+    Shapes: input ``(*)`` of an integer dtype, output ``(*, embedding_dim)``.
+
+    Initialised from the standard normal distribution.
+
+    >>> import gradlite
+    >>> Embedding(10, 3)(gradlite.tensor([[1, 2, 4, 5]])).shape
+    gradlite.Size([1, 4, 3])
+    """
+
+    weight: Parameter
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise AssertionError("Padding_idx must be within num_embeddings")
+            padding_idx %= num_embeddings
+        if max_norm is not None or scale_grad_by_freq or sparse:
+            raise NotImplementedError(
+                "Embedding: max_norm, scale_grad_by_freq and sparse gradients are not supported"
+            )
+        self.padding_idx = padding_idx
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
+        if _weight is None:
+            weight = empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+            self.weight = Parameter(weight, requires_grad=not _freeze)
+            self.reset_parameters()
+        else:
+            if list(_weight.shape) != [num_embeddings, embedding_dim]:
+                raise AssertionError(
+                    "Shape of weight does not match num_embeddings and embedding_dim"
+                )
+            self.weight = Parameter(_weight, requires_grad=not _freeze)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values again."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            init.zeros_(self.weight.data[self.padding_idx])  # type: ignore[index]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Embedding:
+        """An Embedding of given rows, which are not trained unless ``freeze=False``."""
+        if embeddings.dim() != 2:
+            raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
+        rows, columns = embeddings.shape
+        return cls(
+            num_embeddings=rows,
+            embedding_dim=columns,
+            _weight=embeddings,
+            _freeze=freeze,
+            padding_idx=padding_idx,
+            max_norm=max_norm,
+            norm_type=norm_type,
+            scale_grad_by_freq=scale_grad_by_freq,
+            sparse=sparse,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        return F.embedding(input, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        extra = f"{self.num_embeddings}, {self.embedding_dim}"
+        if self.padding_idx is not None:
+            extra += f", padding_idx={self.padding_idx}"
+        return extra
