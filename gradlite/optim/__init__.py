@@ -1,0 +1,28 @@
+"""Optimizers, learning rate schedules (`lr_scheduler`) and weight averaging (`swa_utils`)."""
+
+from gradlite.optim.adadelta import Adadelta
+from gradlite.optim.adagrad import Adagrad
+from gradlite.optim.adam import Adam, AdamW
+from gradlite.optim.adamax import Adamax
+from gradlite.optim.asgd import ASGD
+from gradlite.optim.nadam import NAdam
+from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.radam import RAdam
+from gradlite.optim.rmsprop import RMSprop
+from gradlite.optim.rprop import Rprop
+from gradlite.optim.sgd import SGD
+
+__all__ = [
+    "ASGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+]

@@ -1,0 +1,351 @@
+"""How an elementwise optimizer lays out its state and cuts a step into array calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite.device import array_module, device_of
+from gradlite.tensor import Tensor, wrap
+
+# The scratch arrays of a block should stay in the second-level cache between a rule's passes.
+BLOCK_BYTES = 1 << 20
+# From this size on, a parameter is worth array calls of its own: its gradient is not copied.
+ALONE = 1 << 15
+# In place, vector instructions are fastest on arrays that start at such an address.
+ALIGNMENT = 64
+
+
+def allocate(xp: Any, n: int, dtype: np.dtype[Any], fill: float) -> Any:
+    """A flat array of ``n`` elements, aligned for vector instructions."""
+    if xp is not np:
+        return xp.full(n, fill, dtype)
+    raw = np.empty(n * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    array = raw[start : start + n * dtype.itemsize].view(dtype)
+    array.fill(fill)
+    return array
+
+
+def place(array: Any) -> tuple[Any, ...]:
+    """What parameters must share to be updated together: dtype and device."""
+    device = device_of(array)
+    return array.dtype, device.type, device.index
+
+
+def block_sizes(xp: Any, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """The largest block, and the smallest parameter that gets its own: on a GPU all go together."""
+    if xp is not np:
+        return 1 << 62, 1 << 62
+    limit = BLOCK_BYTES // dtype.itemsize
+    return limit, min(ALONE, limit)
+
+
+class Segment:
+    """The state of parameters of one dtype and device that joined in the same step.
+
+    Attributes:
+        buffers: per name, one flat array with a part for every parameter.
+        counters: on the host, one row per counter and one column per parameter.
+    """
+
+    __slots__ = ("buffers", "counters")
+
+    def __init__(self, buffers: dict[str, Any], counters: np.ndarray[Any, Any]) -> None:
+        self.buffers, self.counters = buffers, counters
+
+
+class Slot:
+    """Where the state of one parameter lies: its segment, column, and part of the buffers."""
+
+    __slots__ = ("param", "entries", "segment", "column", "start", "stop")
+
+    def __init__(
+        self,
+        param: Tensor,
+        entries: dict[str, Tensor],
+        segment: Segment,
+        column: int,
+        start: int,
+        stop: int,
+    ) -> None:
+        self.param, self.entries, self.segment = param, entries, segment
+        self.column, self.start, self.stop = column, start, stop
+
+    def serves(self, param: Tensor, state: Any, names: Iterable[str]) -> bool:
+        """Whether this is still the parameter's state, with everything a rule asks for."""
+        buffers = self.segment.buffers
+        return (
+            self.param is param
+            and self.stop - self.start == param.array.size
+            and all(name in buffers for name in names)
+            and all(state.get(name) is tensor for name, tensor in self.entries.items())
+            and all(buffer.dtype == param.array.dtype for buffer in buffers.values())
+        )
+
+
+def build_segment(
+    params: Sequence[Tensor],
+    buffers: dict[str, float],
+    counters: dict[str, float],
+    counter_dtype: Any,
+) -> list[Slot]:
+    """Allocate the state of parameters that share a `place`, filled with initial values."""
+    array = params[0].array
+    xp, dtype = array_module(device_of(array)), array.dtype
+    limit, alone = block_sizes(xp, dtype)
+    per_line = ALIGNMENT // dtype.itemsize
+    starts, total, run = [], 0, 0
+    for p in params:
+        n = p.array.size
+        if n >= alone or run + n > limit:  # here a new block will begin
+            total, run = -(-total // per_line) * per_line, 0
+        starts.append(total)
+        total += n
+        run = run + n if n < alone else limit
+    segment = Segment(
+        {name: allocate(xp, total, dtype, fill) for name, fill in buffers.items()},
+        np.empty((len(counters), len(params)), counter_dtype),
+    )
+    for row, value in zip(segment.counters, counters.values()):
+        row.fill(value)
+    slots = []
+    for column, (p, start) in enumerate(zip(params, starts)):
+        stop = start + p.array.size
+        entries = {
+            name: wrap(segment.counters[row, column, ...])
+            for row, name in enumerate(counters)
+            if not name.startswith("_")
+        }
+        for name, buffer in segment.buffers.items():
+            entries[name] = wrap(buffer[start:stop].reshape(p.array.shape))
+        slots.append(Slot(p, entries, segment, column, start, stop))
+    return slots
+
+
+class Block:
+    """A run of elements that the rule is applied to at once.
+
+    Attributes:
+        pieces: ``(number of the gradient, its part of out, the parameter, its part of param)``,
+            all shaped like the parameter.
+        bounds: None, or where this slice of a single large parameter begins and ends.
+        grad: the gradient that the rule reads: mostly ``out``, or the user's own array.
+        out: an array for what is to be subtracted from the parameters.
+        param: a scratch copy of the parameters for rules that read them, else None.
+        state: the flat state, in the order of `ElementwiseOptimizer._buffers`.
+        scratch: arrays for intermediate results.
+    """
+
+    __slots__ = ("pieces", "bounds", "grad", "out", "param", "state", "scratch")
+
+    def __init__(self, scratch: Sequence[Any], state: tuple[Any, ...], reads_param: bool) -> None:
+        self.pieces: list[tuple[int, Any, Any, Any]] = []
+        self.bounds: tuple[int, int] | None = None
+        self.out, *rest = scratch
+        self.grad = self.out
+        self.param = rest.pop() if reads_param else None
+        self.state, self.scratch = state, tuple(rest)
+
+
+class Cohort:
+    """Blocks of parameters that have been updated equally often.
+
+    Attributes:
+        rows: for each counter, the parts of `Segment.counters` that hold it.
+        values: what these parts hold.
+    """
+
+    __slots__ = ("xp", "rows", "values", "round", "blocks", "_cells", "_constants")
+
+    def __init__(self, xp: Any, dtype: np.dtype[Any], slots: Sequence[Slot]) -> None:
+        self.xp = xp
+        self.rows: list[list[np.ndarray[Any, Any]]] = []
+        self.round: Any = float
+        self.blocks: list[Block] = []
+        if slots:
+            self.round = slots[0].segment.counters.dtype.type
+            runs: list[tuple[np.ndarray[Any, Any], int, int]] = []
+            for slot in slots:
+                counters, column = slot.segment.counters, slot.column
+                if runs and runs[-1][0] is counters and runs[-1][2] == column:
+                    runs[-1] = (counters, runs[-1][1], column + 1)
+                else:
+                    runs.append((counters, column, column + 1))
+            self.rows = [
+                [counters[row, start:stop] for counters, start, stop in runs]
+                for row in range(len(runs[0][0]))
+            ]
+        self.values = tuple(row[0].item(0) for row in self.rows)
+        # NumPy is fastest with 0-d arrays of the right dtype; half precision is computed in
+        # single. CuPy passes Python numbers to its kernels without a copy to the device.
+        self._cells = np.empty(0, np.float32 if dtype.itemsize < 4 else dtype)
+        self._constants: list[Any] = []
+
+    def is_current(self) -> bool:
+        """Whether the counters still hold what the last step left in them."""
+        for parts, value in zip(self.rows, self.values):
+            for part in parts:
+                found = part.tolist()
+                if found.count(value) != len(found):
+                    return False
+        return True
+
+    def advance(self, values: Sequence[float]) -> None:
+        """Store the counters' new values."""
+        for parts, value in zip(self.rows, values):
+            for part in parts:
+                part.fill(value)
+        self.values = tuple([parts[0].item(0) for parts in self.rows])
+
+    def fill(self, constants: Sequence[float]) -> Sequence[Any]:
+        """A rule's numbers in the form that its arrays want."""
+        if self.xp is not np:
+            return constants
+        if len(constants) != len(self._constants):
+            self._cells = np.empty(len(constants), self._cells.dtype)
+            self._constants = [self._cells[i, ...] for i in range(len(constants))]
+        self._cells[:] = constants
+        return self._constants
+
+
+class Plan:
+    """What a step over one parameter group does, as long as nothing changes.
+
+    Attributes:
+        arrays: for each parameter its array, or None when it takes no part.
+        shapes: their shapes.
+        versions: the version counters of the parameters that take part.
+        again: parameters that come a second time in the group.
+        options: for which options the plan was made.
+        changes: for which count of changes to the optimizer's state.
+    """
+
+    __slots__ = ("arrays", "shapes", "versions", "again", "options", "changes", "cohorts")
+
+    def __init__(self, params: Sequence[Tensor], options: tuple[Any, ...]) -> None:
+        self.arrays: list[Any] = []
+        self.shapes: list[Any] = []
+        self.versions: list[list[int]] = []
+        self.again: list[Tensor] = []
+        self.options, self.changes = options, -1
+        self.cohorts: list[Cohort] = []
+        seen: set[int] = set()
+        for p in params:
+            active = p._grad is not None
+            if active and id(p) in seen:
+                self.again.append(p)
+                active = False
+            seen.add(id(p))
+            self.arrays.append(p.array if active else None)
+            self.shapes.append(p.array.shape)
+            if active and p._version is not None:
+                self.versions.append(p._version)
+
+    def collect(self, params: list[Tensor]) -> list[Any] | None:
+        """The gradients' arrays, or None when the plan does not fit any more."""
+        arrays = self.arrays
+        if len(params) != len(arrays):
+            return None
+        grads = []
+        for p, array, shape in zip(params, arrays, self.shapes):
+            grad = p._grad
+            if grad is None:
+                if array is not None:
+                    return None
+            elif p.array is not array:
+                return None
+            else:
+                grad_array = grad.array
+                if grad_array.shape != shape:
+                    return None
+                grads.append(grad_array)
+        for cohort in self.cohorts:
+            if not cohort.is_current():
+                return None
+        return grads
+
+
+def build_cohorts(
+    arrays: Sequence[Any],
+    slots: Sequence[Slot | None],
+    names: Sequence[str],
+    scratch: int,
+    reads_param: bool,
+) -> list[Cohort]:
+    """Sort the arrays of the parameters that take part into cohorts and blocks.
+
+    ``slots[i]`` is None for rules without state; gradient ``i`` belongs to ``arrays[i]``.
+    """
+    members: dict[Any, list[int]] = {}
+    for i, (array, slot) in enumerate(zip(arrays, slots)):
+        values = slot.segment.counters[:, slot.column].tolist() if slot else ()
+        members.setdefault((place(array), *values), []).append(i)
+    cohorts = []
+    for numbers in members.values():
+        numbers.sort(key=lambda i: _position(slots[i]))
+        array = arrays[numbers[0]]
+        xp, dtype = array_module(device_of(array)), array.dtype
+        cohort = Cohort(xp, dtype, [s for i in numbers if (s := slots[i]) is not None])
+        runs = _runs(numbers, arrays, slots, *block_sizes(xp, dtype))
+        largest = max((run[2] for run in runs), default=0)
+        count = 1 + scratch + reads_param
+        rows = [allocate(xp, largest, dtype, 0.0) for _ in range(count)]
+        for run, offset, n in runs:
+            first = slots[run[0]]
+            state: tuple[Any, ...] = ()
+            if first is not None:
+                start = first.start + (offset or 0)
+                state = tuple(first.segment.buffers[name][start : start + n] for name in names)
+            block = Block([row[:n] for row in rows], state, reads_param)
+            if offset is None:
+                at = 0
+                for i in run:
+                    array = arrays[i]
+                    parts = [
+                        None if flat is None else flat[at : at + array.size].reshape(array.shape)
+                        for flat in (block.out, block.param)
+                    ]
+                    block.pieces.append((i, parts[0], array, parts[1]))
+                    at += array.size
+            else:
+                part = arrays[run[0]].reshape(-1)[offset : offset + n]
+                block.pieces.append((run[0], block.out, part, block.param))
+                block.bounds = (offset, offset + n)
+            cohort.blocks.append(block)
+        cohorts.append(cohort)
+    return cohorts
+
+
+def _position(slot: Slot | None) -> tuple[int, int]:
+    return (id(slot.segment), slot.start) if slot is not None else (0, 0)
+
+
+def _runs(
+    numbers: Sequence[int],
+    arrays: Sequence[Any],
+    slots: Sequence[Slot | None],
+    limit: int,
+    alone: int,
+) -> list[tuple[list[int], int | None, int]]:
+    """``(parameters, None, elements)`` to do together, or ``([one], offset, elements)``."""
+    runs: list[tuple[list[int], int | None, int]] = []
+    for i in numbers:
+        array, slot = arrays[i], slots[i]
+        n = array.size
+        if n >= alone and array.flags.c_contiguous:
+            runs += [([i], at, min(limit, n - at)) for at in range(0, n, limit)]
+            continue
+        if runs:
+            run, offset, size = runs[-1]
+            before = slots[run[-1]]
+            joins = slot is None or (
+                before is not None and before.segment is slot.segment and before.stop == slot.start
+            )
+            if offset is None and joins and size + n <= limit:
+                runs[-1] = (run + [i], None, size + n)
+                continue
+        runs.append(([i], None, n))
+    return runs
