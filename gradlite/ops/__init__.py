@@ -1,6 +1,9 @@
 """The ops, one file per family; importing this package gives Tensor its methods."""
 
 from gradlite.ops import (
+    loss,
+    softmax,
+    activation,
     arithmetic,
     creation,
     elementwise,
@@ -12,6 +15,9 @@ from gradlite.ops import (
 )
 
 __all__ = [
+    "loss",
+    "softmax",
+    "activation",
     "arithmetic",
     "creation",
     "elementwise",

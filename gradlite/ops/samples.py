@@ -80,6 +80,15 @@ def binary(left: Any = normal, right: Any = normal, **kwargs: Any) -> list[Sampl
     return [S(left(*a), right(*b), **kwargs) for a, b in shapes]
 
 
+class Constant(np.ndarray[Any, Any]):
+    """A floating array that becomes a tensor without requires_grad."""
+
+
+def constant(array: np.ndarray[Any, Any]) -> Constant:
+    """Mark a floating array of a sample as one that gets no gradient."""
+    return array.view(Constant)
+
+
 class Dtype:
     """A dtype by name in a sample, since gradlite and PyTorch each have their own objects."""
 

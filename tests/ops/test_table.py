@@ -50,8 +50,12 @@ def convert(value: Any, make: Any) -> Any:
     return value
 
 
+def wants_grad(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" and not isinstance(array, samples.Constant)
+
+
 def ours(array: np.ndarray) -> Tensor:
-    return gradlite.tensor(array, requires_grad=array.dtype.kind == "f")
+    return gradlite.tensor(array, requires_grad=wants_grad(array))
 
 
 def ours_constant(array: np.ndarray) -> Tensor:
@@ -59,7 +63,7 @@ def ours_constant(array: np.ndarray) -> Tensor:
 
 
 def theirs(array: np.ndarray) -> Any:
-    return torch.tensor(array, requires_grad=array.dtype.kind == "f")
+    return torch.tensor(np.asarray(array), requires_grad=wants_grad(array))
 
 
 def leaves(value: Any) -> list[Any]:
@@ -162,7 +166,7 @@ def scalar_function(entry: Entry, sample: Sample) -> tuple[Any, list[np.ndarray]
     arrays: list[np.ndarray] = []
 
     def strip(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        if isinstance(value, np.ndarray) and wants_grad(value):
             arrays.append(value)
             return Slot(len(arrays) - 1)
         if isinstance(value, (list, tuple)):
@@ -286,7 +290,7 @@ def strided(array: np.ndarray) -> Tensor:
     host = np.zeros(tuple(2 * n for n in reversed(array.shape)), array.dtype)
     inner = host[(*(slice(None, None, 2) for _ in array.shape), ...)].T
     inner[...] = array
-    return wrap(inner).requires_grad_(array.dtype.kind == "f")
+    return wrap(np.asarray(inner)).requires_grad_(wants_grad(array))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -343,7 +347,8 @@ def test_float32_stays_near_float64(name: str) -> None:
 
 
 def ours_single(array: np.ndarray) -> Tensor:
-    return ours(array.astype(np.float32) if array.dtype == np.float64 else array)
+    single = array.astype(np.float32) if array.dtype == np.float64 else array
+    return gradlite.tensor(single, requires_grad=wants_grad(array))
 
 
 def near(actual: Any, expected: Any, rtol: float, what: str) -> None:

@@ -1,0 +1,121 @@
+"""erf and the normal distribution's cdf, which NumPy lacks, as polynomials of our own fit.
+
+float64: on |x| <= 1 an even polynomial times x; beyond, 1 - erfc with erfc(z) = P(w) exp(-z²)/(z+2),
+w a Möbius image of z. Largest relative error 3.1e-16. float32: erf(z) = tanh(z R(z²)), error 3e-8.
+The coefficients are Chebyshev fits made with 40 digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_SMALL = (
+    0.9654687386698673, -0.1405360890227171, 0.019852496688983708, -0.0022854855611441132,
+    0.00021751715604159932, -1.7537169441124866e-05, 1.223382738359897e-06,
+    -7.511569286591727e-08, 4.115800583208149e-09, -2.035228405815769e-10,
+    9.167619596865806e-12, -3.8078824063194953e-13, 1.4543887079465116e-14,
+)  # fmt: skip
+_LARGE = (
+    0.8219967457503683, -0.3438094736704024, 0.1029178878235471, -0.01663314123086524,
+    -0.0014137333868080356, 0.001257018177952542, -3.678926128781433e-05,
+    -0.00010491720201251224, 6.343705767502616e-06, 1.1183328184416306e-05,
+    -2.1023417196592568e-07, -1.4033518259838519e-06, -1.270142149868801e-07,
+    1.7975098449859504e-07, 4.853609753422639e-08, -1.9549725593241168e-08,
+    -1.1770705987471955e-08, 1.2938872769643012e-09, 2.065555148836586e-09,
+    -6.009532899182568e-12, -2.065583955547007e-10,
+)  # fmt: skip
+_TANH = (
+    1.12837918e00, 1.02772150e-01, -2.06571790e-04, -5.95465791e-04, 6.94621464e-05,
+    1.26063198e-06, -1.27209083e-06, 1.53791006e-07, -8.30041423e-09, 1.74010995e-10,
+)  # fmt: skip
+_CDF = (
+    7.97884941e-01, 3.63330846e-02, -3.25949790e-05, -5.53061931e-05, 3.96474446e-06,
+    -1.32263353e-07, 1.75617143e-09,
+)  # fmt: skip
+
+
+def _horner(coefficients: tuple[float, ...], w: Any) -> Any:
+    kind = w.dtype.type
+    result = np.full_like(w, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        result *= w
+        result += kind(c)
+    return result
+
+
+def _library(x: Any) -> Any:
+    import cupyx.scipy.special
+
+    return cupyx.scipy.special
+
+
+def _erf64(x: Any) -> Any:
+    z = np.abs(x)
+    near = np.minimum(z, 1.0)
+    small = np.clip(x, -1.0, 1.0) * _horner(_SMALL, 2 * near * near - 1)
+    far = np.maximum(np.minimum(z, 6.0), 1.0)
+    w = 1.5 * ((far - 2) / (far + 2) + 1 / 3) - 1
+    tail = _horner(_LARGE, w) / (far + 2) * np.exp(-far * far)
+    return np.where(z <= 1, small, np.where(np.isnan(x), x, np.copysign(1 - tail, x)))
+
+
+def _erf32(x: Any) -> Any:
+    u = np.clip(x, -6.0, 6.0)
+    z = u.copy()
+    np.multiply(u, u, out=u)
+    r = _horner(_TANH, u)
+    r *= z
+    return np.tanh(r, out=r)
+
+
+def erf(xp: Any, x: Any) -> Any:
+    """The error function of an array."""
+    if xp is not np:
+        return _library(x).erf(x)
+    x = np.asarray(x)
+    if x.dtype == np.float64:
+        return _erf64(x)
+    return _erf32(np.atleast_1d(x).astype(np.float32)).reshape(x.shape).astype(x.dtype, copy=False)
+
+
+def erfc(xp: Any, x: Any) -> Any:
+    """1 - erf(x), with its relative accuracy in the right tail."""
+    if xp is not np:
+        return _library(x).erfc(x)
+    wide = np.asarray(x, np.float64)
+    z = np.maximum(np.minimum(np.abs(wide), 27.0), 1.0)
+    w = 1.5 * ((z - 2) / (z + 2) + 1 / 3) - 1
+    tail = _horner(_LARGE, w) / (z + 2) * np.exp(-z * z)
+    result = np.where(np.abs(wide) <= 1, 1 - _erf64(wide), np.where(wide > 0, tail, 2 - tail))
+    return np.where(np.isnan(wide), wide, result).astype(np.asarray(x).dtype, copy=False)
+
+
+def normal_cdf(xp: Any, x: Any) -> Any:
+    """The standard normal distribution's cdf; float32 in cache-sized blocks."""
+    if xp is not np:
+        return _library(x).ndtr(x)
+    x = np.asarray(x)
+    if x.dtype != np.float32:
+        if x.dtype == np.float64:
+            return 0.5 * erfc(np, x * -0.7071067811865476)
+        return normal_cdf(np, x.astype(np.float32)).astype(x.dtype)
+    flat = np.ascontiguousarray(x).reshape(-1)
+    out = np.empty_like(flat)
+    half, block = np.float32(0.5), 32768
+    for start in range(0, flat.size, block):
+        part = flat[start : start + block]
+        u = np.clip(part, np.float32(-6), np.float32(6))
+        r = out[start : start + block]
+        np.multiply(u, u, out=u)
+        r.fill(_CDF[-1])
+        for c in _CDF[-2::-1]:
+            r *= u
+            r += np.float32(c)
+        np.clip(part, np.float32(-40), np.float32(40), out=u)
+        r *= u
+        np.tanh(r, out=r)
+        r *= half
+        r += half
+    return out.reshape(x.shape)

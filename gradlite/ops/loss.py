@@ -1,0 +1,605 @@
+"""Losses: cross-entropy and its kin, squared and absolute errors."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.activation import logsigmoid
+from gradlite.ops.elementwise import where
+from gradlite.ops.reduce import mean, sum
+from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
+from gradlite.ops.softmax import _row_starts, log_softmax, ones, row_max, row_sum
+from gradlite.ops.table import Op, apply, public
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
+    "smooth_l1_loss",
+    "xlogy",
+]
+
+
+def reduced(loss: Tensor, reduction: str) -> Tensor:
+    """The mean or sum of elementwise losses, or the losses themselves."""
+    if reduction == "mean":
+        return mean(loss)
+    if reduction == "sum":
+        return sum(loss)
+    if reduction == "none":
+        return loss
+    raise ValueError(f"{reduction} is not a valid value for reduction")
+
+
+def _warn_sizes(input: Tensor, target: Tensor) -> None:
+    if input.array.shape != target.array.shape:
+        warnings.warn(
+            f"Using a target size ({target.shape}) that is different to the input size "
+            f"({input.shape}). This will likely lead to incorrect results due to broadcasting. "
+            "Please ensure they have the same size.",
+            stacklevel=3,
+        )
+
+
+# ------------------------------------------------------------------------ cross-entropy
+class CrossEntropy(Op):
+    """The mean cross-entropy of rows of logits with class numbers, in one pass.
+
+    -log softmax(x)[target], averaged or summed over the rows that count; rows with
+    ``ignore_index`` do not.
+    """
+
+    grad_name = "NllLossBackward0"
+    reads = ((0,),)
+    has_aux = True
+
+    def forward(xp: Any, x: Any, target: Any, ignore_index: int, mean: bool) -> Any:
+        rows, classes = x.shape
+        keep = target != ignore_index
+        if xp is np and x.dtype != np.float16 and rows and bool(keep.all()):
+            flat = _row_starts(rows, classes) + target
+            x = np.ascontiguousarray(x)
+            e = x - row_max(x)[:, None]
+            picked = e.reshape(-1).take(flat)
+            np.exp(e, out=e)
+            total = row_sum(e)
+            losses = np.log(total)
+            losses -= picked
+            loss = losses.dot(ones(rows, x.dtype))
+            if mean:
+                loss = loss * x.dtype.type(1 / rows)
+            return loss, (e, total, flat, rows if mean else 1)
+        wide = xp.ascontiguousarray(x, np.float32 if x.dtype == np.float16 else x.dtype)
+        shifted = wide - wide.max(axis=1, keepdims=True) if x.size else wide
+        e = xp.exp(shifted)
+        total = e.sum(axis=1)
+        safe = xp.where(keep, target, 0)
+        picked = xp.take_along_axis(shifted, safe[:, None], axis=1)[:, 0] if rows else total
+        losses = xp.where(keep, xp.log(total) - picked, 0)
+        count = keep.sum() if mean else 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            loss = (losses.sum() / count).astype(x.dtype)
+        flat = xp.arange(rows) * classes + safe
+        weight = xp.where(keep, total, np.inf)
+        return loss, (e.astype(x.dtype), weight.astype(x.dtype), flat[keep], count)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        e, total, flat, count = ctx.aux
+        if F.tensors:
+            (x,) = ctx.saved
+            xp = F.xp
+            rows, classes = ctx.shapes[0]
+            onehot = xp.zeros((rows * classes,), e.dtype)
+            onehot[flat] = 1
+            onehot = onehot.reshape(rows, classes)
+            keep = onehot.sum(axis=1, keepdims=True)
+            return (grad * ((F.softmax(x, 1) * wrap(keep) - wrap(onehot)) / float(count)),)
+        scale = grad / count
+        scale = scale.astype(e.dtype) if hasattr(scale, "astype") else e.dtype.type(scale)
+        result = e * (scale / total)[:, None]
+        result.reshape(-1)[flat] -= scale
+        return (result,)
+
+
+@public(
+    samples=lambda: [
+        S(normal(4, 5), integers(0, 5, 4)),
+        S(normal(4, 5), integers(0, 5, 4), reduction="sum"),
+        S(normal(4, 5), integers(0, 5, 4), reduction="none"),
+        S(normal(4, 5), np.array([0, 2, -100, 4])),
+        S(normal(4, 5), np.array([0, 2, 1, 4]), ignore_index=2),
+        S(normal(5), np.array(3)),
+        S(normal(2, 5, 3), integers(0, 5, 2, 3)),
+        S(normal(4, 5), integers(0, 5, 4), label_smoothing=0.1),
+        S(normal(2, 5, 3), integers(0, 5, 2, 3), label_smoothing=0.2, reduction="none"),
+        S(normal(4, 5), uniform(0, 1, 4, 5)),
+        S(normal(4, 5), uniform(0, 1, 4, 5), label_smoothing=0.1, reduction="sum"),
+        S(normal(2, 5, 3), uniform(0, 1, 2, 5, 3)),
+        S(normal(4, 5) * 50, integers(0, 5, 4)),
+    ],
+    torch="nn.functional.cross_entropy",
+)
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The cross-entropy between logits (N, C, ...) and targets.
+
+    Targets are class numbers (N, ...), or probabilities of the logits' shape. Classes may be
+    weighted, targets smoothed towards the uniform distribution (Szegedy et al. 2016), and
+    positions with ``ignore_index`` left out. ``reduction``: "mean" (weighted), "sum", "none".
+
+    >>> import gradlite
+    >>> logits = gradlite.tensor([[2.0, 0.0], [0.0, 0.0]])
+    >>> gradlite.nn.functional.cross_entropy(logits, gradlite.tensor([0, 1]))
+    tensor(0.4100)
+
+    Raises:
+        ValueError, IndexError, RuntimeError: shapes that do not fit, a class out of range.
+    """
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            "cross_entropy_loss(): argument 'target' (position 2) must be Tensor, "
+            f"not {target.__class__.__name__}"
+        )
+    x, t = input.array, target.array
+    if t.dtype.kind != "f" and x.ndim == 2 and t.ndim == 1 and reduction != "none":
+        if weight is None and label_smoothing == 0.0 and x.shape[0] == t.shape[0]:
+            _check_classes(t, x.shape[1], ignore_index)
+            _check_reduction(reduction)
+            return apply(  # type: ignore[no-any-return]
+                CrossEntropy, (input, target), ignore_index, reduction == "mean"
+            )
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(
+            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
+        )
+    dim = 0 if x.ndim == 1 else 1
+    if t.dtype.kind == "f":
+        return _cross_entropy_probabilities(input, target, weight, dim, reduction, label_smoothing)
+    logp = log_softmax(input, dim)
+    plain = nll_loss(logp, target, weight, None, ignore_index, None, reduction)
+    if label_smoothing == 0.0:
+        return plain
+    classes = x.shape[dim]
+    weighted = logp if weight is None else logp * _channels(weight, x.ndim, dim)
+    smooth = -sum(weighted, dim)
+    keep = t != ignore_index
+    if not bool(keep.all()):
+        smooth = smooth * wrap(keep.astype(x.dtype))
+    if reduction == "mean":
+        if weight is None:
+            smooth = sum(smooth) / float(keep.sum())
+        else:
+            safe = np.where(keep, t, 0)
+            smooth = sum(smooth) / sum(weight[wrap(safe)] * wrap(keep.astype(x.dtype)))  # type: ignore[index]
+    elif reduction == "sum":
+        smooth = sum(smooth)
+    return plain * (1 - label_smoothing) + smooth * (label_smoothing / classes)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+
+
+def _check_classes(t: Any, classes: int, ignore_index: int) -> None:
+    if t.dtype.kind not in "iu":
+        raise RuntimeError(
+            f"expected scalar type Long but found {t.dtype.name.capitalize()}"
+        )
+    if t.size and (int(t.min()) < 0 or int(t.max()) >= classes):
+        bad = t[(t != ignore_index) & ((t < 0) | (t >= classes))]
+        if bad.size:
+            raise IndexError(f"Target {int(bad.reshape(-1)[0])} is out of bounds.")
+
+
+def _channels(weight: Tensor, ndim: int, dim: int) -> Tensor:
+    return weight.reshape(tuple(-1 if d == dim else 1 for d in range(ndim)))  # type: ignore[attr-defined,no-any-return]
+
+
+def _cross_entropy_probabilities(
+    input: Tensor, target: Tensor, weight: Tensor | None, dim: int, reduction: str, smoothing: float
+) -> Tensor:
+    x = input.array
+    if x.shape != target.array.shape:
+        raise RuntimeError(
+            "Expected floating point type for target with class probabilities, got target of shape "
+            f"{list(target.array.shape)} for input of shape {list(x.shape)}"
+        )
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / x.shape[dim]
+    losses = target * log_softmax(input, dim)
+    if weight is not None:
+        losses = losses * _channels(weight, x.ndim, dim)
+    if reduction == "mean":
+        return -sum(losses) / (x.size / x.shape[dim])
+    return reduced(-sum(losses, dim), reduction)
+
+
+class NllPick(Op):
+    """-x[n, target[n], ...], 0 where ignored."""
+
+    grad_name = "NllLossBackward0"
+    reads = ((), ())
+    has_aux = True
+
+    def forward(xp: Any, x: Any, target: Any, dim: int, ignore_index: int) -> Any:
+        keep = target != ignore_index
+        safe = xp.expand_dims(xp.where(keep, target, 0), dim)
+        picked = xp.take_along_axis(x, safe, axis=dim).squeeze(dim)
+        return xp.where(keep, -picked, x.dtype.type(0)), target
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        dim, ignore_index = ctx.attrs
+        return F.nll_spread(grad, ctx.aux, tuple(ctx.shapes[0]), dim, ignore_index), None
+
+
+class NllSpread(Op):
+    """Zeros with -grad at the targets: the gradient of `NllPick`, and linear itself."""
+
+    reads = ((), ())
+    has_aux = True
+
+    def forward(
+        xp: Any, grad: Any, target: Any, shape: tuple[int, ...], dim: int, ignore_index: int
+    ) -> Any:
+        keep = target != ignore_index
+        safe = xp.expand_dims(xp.where(keep, target, 0), dim)
+        out = xp.zeros(shape, grad.dtype)
+        values = xp.expand_dims(xp.where(keep, -grad, grad.dtype.type(0)), dim)
+        xp.put_along_axis(out, safe, values, axis=dim)
+        return out, target
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        _, dim, ignore_index = ctx.attrs
+        return F.nll_pick(grad, ctx.aux, dim, ignore_index), None
+
+
+@public(
+    samples=lambda: [
+        S(normal(4, 5), integers(0, 5, 4)),
+        S(normal(4, 5), np.array([0, 2, -100, 4]), reduction="none"),
+        S(normal(2, 5, 3), integers(0, 5, 2, 3), reduction="sum"),
+        S(normal(5), np.array(3)),
+    ],
+    torch="nn.functional.nll_loss",
+)
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The negative log-likelihood of class numbers under log-probabilities (N, C, ...).
+
+    >>> import gradlite
+    >>> logp = gradlite.log_softmax(gradlite.tensor([[2.0, 0.0]]), 1)
+    >>> gradlite.nn.functional.nll_loss(logp, gradlite.tensor([0]))
+    tensor(0.1269)
+    """
+    x, t = input.array, target.array
+    dim = 0 if x.ndim == 1 else 1
+    if x.ndim == 0 or t.shape != x.shape[:dim] + x.shape[dim + 1 :]:
+        if x.ndim and t.ndim and x.ndim > 1 and x.shape[0] != t.shape[0]:
+            raise ValueError(
+                f"Expected input batch_size ({x.shape[0]}) to match target batch_size "
+                f"({t.shape[0]})."
+            )
+        raise RuntimeError(
+            f"Expected target size {list(x.shape[:dim] + x.shape[dim + 1 :])}, got {list(t.shape)}"
+        )
+    _check_reduction(reduction)
+    _check_classes(t, x.shape[dim], ignore_index)
+    losses = apply(NllPick, (input, target), dim, ignore_index)
+    if weight is None:
+        if reduction == "mean":
+            count = (t != ignore_index).sum()
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return sum(losses) / wrap(np.asarray(count).astype(x.dtype))
+        return reduced(losses, reduction)
+    keep = (t != ignore_index).astype(x.dtype)
+    weights = weight[wrap(np.where(keep > 0, t, 0))] * wrap(keep)  # type: ignore[index]
+    losses = losses * weights
+    if reduction == "mean":
+        return sum(losses) / sum(weights)
+    return reduced(losses, reduction)
+
+
+# ----------------------------------------------------------------- probabilities of two
+@public(
+    samples=lambda: [
+        S(normal(3, 4), uniform(0, 1, 3, 4)),
+        S(normal(3, 4), uniform(0, 1, 3, 4), constant(positive(4))),
+        S(normal(3, 4), uniform(0, 1, 3, 4), pos_weight=constant(positive(4)), reduction="sum"),
+        S(normal(5) * 60, uniform(0, 1, 5), reduction="none"),
+    ],
+    torch="nn.functional.binary_cross_entropy_with_logits",
+)
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """The binary cross-entropy of logits, without overflow.
+
+    >>> import gradlite
+    >>> F = gradlite.nn.functional
+    >>> F.binary_cross_entropy_with_logits(gradlite.zeros(2), gradlite.tensor([0.0, 1.0]))
+    tensor(0.6931)
+
+    Raises:
+        ValueError: input and target differ in shape.
+    """
+    if target.array.shape != input.array.shape:
+        raise ValueError(
+            f"Target size ({target.shape}) must be the same as input size ({input.shape})"
+        )
+    if pos_weight is None:
+        losses = (1 - target) * input - logsigmoid(input)
+    else:
+        scale = (pos_weight - 1) * target + 1
+        losses = (1 - target) * input - scale * logsigmoid(input)
+    if weight is not None:
+        losses = losses * weight
+    return reduced(losses, reduction)
+
+
+class Bce(Op):
+    """-(y log p + (1 - y) log(1 - p)) with logarithms cut off at -100."""
+
+    reads = ((0, 1), (0,))
+    grad_name = "BinaryCrossEntropyBackward0"
+
+    def forward(xp: Any, p: Any, y: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            log_p = xp.maximum(xp.log(p), p.dtype.type(-100))
+            log_q = xp.maximum(xp.log1p(-p), p.dtype.type(-100))
+        return (y - 1) * log_q - y * log_p
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        p, y = ctx.saved
+        left = right = None
+        if ctx.edges[0] is not None:
+            product = (1 - p) * p
+            left = grad * (p - y) / F.maximum(product, F.zeros(product.shape, product) + 1e-12)
+        if ctx.edges[1] is not None:
+            right = grad * (F.log(1 - p) - F.log(p))
+        return left, right
+
+
+@public(
+    samples=lambda: [
+        S(uniform(0.1, 0.9, 3, 4), uniform(0, 1, 3, 4)),
+        S(uniform(0.1, 0.9, 3, 4), uniform(0, 1, 3, 4), constant(positive(4)), reduction="sum"),
+    ],
+    torch="nn.functional.binary_cross_entropy",
+)
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The binary cross-entropy of probabilities.
+
+    >>> import gradlite
+    >>> F = gradlite.nn.functional
+    >>> F.binary_cross_entropy(gradlite.tensor([0.5, 0.5]), gradlite.tensor([0.0, 1.0]))
+    tensor(0.6931)
+
+    Raises:
+        ValueError: input and target differ in shape.
+        RuntimeError: an input outside [0, 1].
+    """
+    if target.array.shape != input.array.shape:
+        raise ValueError(
+            f"Using a target size ({target.shape}) that is different to the input size "
+            f"({input.shape}) is deprecated. Please ensure they have the same size."
+        )
+    p = input.array
+    if p.size and not (float(p.min()) >= 0 and float(p.max()) <= 1):
+        raise RuntimeError("all elements of input should be between 0 and 1")
+    losses = apply(Bce, (input, target))
+    if weight is not None:
+        losses = losses * weight
+    return reduced(losses, reduction)
+
+
+# ------------------------------------------------------------------------------ regression
+class MseLoss(Op):
+    """The mean (or sum) of (x - y)²."""
+
+    reads = ((0, 1), (0, 1))
+
+    def forward(xp: Any, x: Any, y: Any, scale: float) -> Any:
+        difference = (x - y).reshape(-1)
+        if xp is np and x.dtype == np.float16:
+            return (difference.astype(np.float32) ** 2).sum().astype(x.dtype) * x.dtype.type(scale)
+        return xp.dot(difference, difference) * x.dtype.type(scale)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, y = ctx.saved
+        slope = (x - y) * (grad * (2 * ctx.attrs[0]))
+        if ctx.edges[0] is None:
+            return None, -slope
+        return slope, (-slope if ctx.edges[1] is not None else None)
+
+
+def _pairs() -> list[Any]:
+    return [
+        S(normal(3, 4), normal(3, 4)),
+        S(normal(3, 4), normal(3, 4), reduction="sum"),
+        S(normal(3, 4), normal(3, 4), reduction="none"),
+        S(normal(), normal()),
+    ]
+
+
+@public(samples=_pairs, torch="nn.functional.mse_loss")
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean of ``(input - target) ** 2``; different shapes broadcast, with a warning.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.mse_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(5.)
+    """
+    _warn_sizes(input, target)
+    x, y = input.array, target.array
+    if x.shape == y.shape and x.dtype == y.dtype and x.size and weight is None:
+        if reduction in ("mean", "sum") and x.__class__ is y.__class__:
+            scale = 1 / x.size if reduction == "mean" else 1.0
+            return apply(MseLoss, (input, target), scale)  # type: ignore[no-any-return]
+    losses = (input - target) ** 2
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+@public(samples=_pairs, torch="nn.functional.l1_loss")
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean of ``|input - target|``.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(2.)
+    """
+    _warn_sizes(input, target)
+    losses = (input - target).abs()
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+@public(samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), delta=0.7)], torch="nn.functional.huber_loss")
+def huber_loss(
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Squared error up to ``delta``, linear beyond (Huber 1964).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.huber_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(1.5000)
+    """
+    if delta <= 0:
+        raise RuntimeError("huber_loss does not support non-positive values for delta.")
+    _warn_sizes(input, target)
+    error = (input - target).abs()
+    losses = where(error <= delta, error * error * 0.5, (error - 0.5 * delta) * delta)
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+@public(samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), beta=0.7)], torch="nn.functional.smooth_l1_loss")
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
+    """`huber_loss` divided by ``beta`` (Girshick 2015); the absolute error for beta 0.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.smooth_l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(1.5000)
+    """
+    if beta < 0:
+        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
+    _warn_sizes(input, target)
+    error = (input - target).abs()
+    if beta == 0:
+        return reduced(error, reduction)
+    return reduced(where(error < beta, error * error * (0.5 / beta), error - 0.5 * beta), reduction)
+
+
+@public(
+    samples=lambda: [
+        S(-positive(3, 4), positive(3, 4), reduction="batchmean"),
+        S(-positive(3, 4), positive(3, 4), reduction="sum"),
+        S(-positive(3, 4), -positive(3, 4), reduction="none", log_target=True),
+    ],
+    torch="nn.functional.kl_div",
+)
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
+    """The Kullback-Leibler divergence ``target * (log(target) - input)`` of log-probabilities.
+
+    >>> import gradlite
+    >>> p = gradlite.tensor([[0.5, 0.5]])
+    >>> gradlite.nn.functional.kl_div(p.log(), p, reduction="batchmean")
+    tensor(0.)
+    """
+    if reduction == "mean":
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size."
+            "'batchmean' divides only by the batch size, and aligns with the KL div math "
+            "definition.'mean' will be changed to behave the same as 'batchmean' in the next major "
+            "release.",
+            stacklevel=2,
+        )
+    if log_target:
+        losses = target.exp() * (target - input)  # type: ignore[attr-defined]
+    else:
+        losses = xlogy(target, target) - target * input
+    if reduction == "batchmean":
+        return sum(losses) / max(input.array.shape[0], 1) if input.array.ndim else sum(losses)
+    return reduced(losses, reduction)
+
+
+@public(samples=lambda: [S(positive(3, 4), positive(4)), S(np.zeros(3), positive(3), smooth=False)], method=True)
+def xlogy(input: Tensor, other: Tensor) -> Tensor:
+    """``x * log(y)``, 0 where x is 0.
+
+    >>> import gradlite
+    >>> gradlite.xlogy(gradlite.tensor([0.0, 2.0]), gradlite.tensor([0.0, 1.0]))
+    tensor([0., 0.])
+    """
+    zero = (input == 0) & ~other.isnan()  # type: ignore[attr-defined]
+    safe = where(zero & (other == 0), 1.0, other)
+    return where(zero & (other == 0), input * 0.0, input * safe.log())  # type: ignore[attr-defined]
+
+
