@@ -419,10 +419,11 @@ class Generator:
             places = self.random((len(rows), count), np.float64)
             places *= cumulated[:, -1:]
             order = np.empty(places.shape, np.int64)
-            for row, limits, place, out in zip(rows, cumulated, places, order, strict=True):
+            for i, row in enumerate(rows):
                 # A product rounded up to the total would fall behind the last positive weight.
-                last = int(np.flatnonzero(row)[-1])
-                np.minimum(np.searchsorted(limits, place, side="right"), last, out=out)
+                last = np.flatnonzero(row)[-1]
+                found = np.searchsorted(cumulated[i], places[i], side="right")
+                order[i] = np.minimum(found, last)
         else:
             times = -np.log1p(-self.random(rows.shape, np.float64))
             with np.errstate(divide="ignore", invalid="ignore"):
