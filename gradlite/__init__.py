@@ -39,12 +39,16 @@ from gradlite.graph import (
     set_grad_enabled,
 )
 from gradlite.ops.arithmetic import *
+from gradlite.ops.choose import *
 from gradlite.ops.creation import *
 from gradlite.ops.elementwise import *
+from gradlite.ops.logic import *
 from gradlite.ops.matmul import *
 from gradlite.ops.random import *
 from gradlite.ops.reduce import *
+from gradlite.ops.rounding import *
 from gradlite.ops.shape import *
+from gradlite.ops.trigonometry import *
 from gradlite.printing import get_printoptions, printoptions, set_printoptions
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Size, Tensor

@@ -9,7 +9,8 @@ import numpy as np
 
 from gradlite.backends import special
 from gradlite.ops.arithmetic import sum_to
-from gradlite.ops.elementwise import float_op, where
+from gradlite.ops.choose import where
+from gradlite.ops.elementwise import float_op
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.shape import chunk
 from gradlite.ops.table import OUT, Op, apply, apply1, assign, check_inplace, public

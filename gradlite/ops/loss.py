@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.activation import logsigmoid
-from gradlite.ops.elementwise import where
+from gradlite.ops.choose import where
 from gradlite.ops.reduce import mean, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
 from gradlite.ops.softmax import _row_starts, log_softmax, ones, row_max, row_sum

@@ -1,0 +1,149 @@
+"""The choice between two values: `where` and `clamp`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops.arithmetic import cast, operand, promoted, same_device_or_scalar, sum_to
+from gradlite.ops.samples import S, bools, distinct, normal
+from gradlite.ops.table import NAMESPACES, Op, apply, apply1, public
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "clamp",
+    "clip",
+    "where",
+]
+
+
+class Where(Op):
+    reads = ((), (0,), (0,))
+
+    def forward(xp: Any, condition: Any, a: Any, b: Any) -> Any:
+        return xp.where(condition, a, b)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (condition,) = ctx.saved
+        zero = F.zeros((), grad)
+        left = right = None
+        if ctx.edges[1] is not None:
+            left = sum_to(F, F.where(condition, grad, zero), ctx.shapes[1])
+        if ctx.edges[2] is not None:
+            right = sum_to(F, F.where(condition, zero, grad), ctx.shapes[2])
+        return None, left, right
+
+
+@public(
+    samples=lambda: [
+        S(bools(3, 4), normal(3, 4), normal(4)),
+        S(bools(4), normal(3, 1), normal(3, 4)),
+        S(bools(3), normal(3), 2.0),
+        S(bools(3), 0.0, normal(3)),
+        S(bools(), normal(), normal()),
+        S(bools(0, 3), normal(3), normal(0, 3)),
+    ],
+)
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """``input`` where the condition holds, ``other`` elsewhere; all three broadcast.
+
+    With the condition alone: the indices where it holds, one int64 tensor per dimension.
+
+    >>> import gradlite
+    >>> x = gradlite.tensor([1.0, -2.0])
+    >>> gradlite.where(x > 0, x, 0.0)
+    tensor([1., 0.])
+    """
+    if input is None and other is None:
+        return tuple(wrap(i) for i in condition.array.nonzero())
+    if condition.array.dtype != np.bool_:
+        if condition.array.dtype != np.uint8:
+            raise RuntimeError(
+                "where expected condition to be a boolean tensor, but got a tensor with dtype "
+                f"{condition.dtype.name.capitalize()}"
+            )
+        condition = cast(condition, np.bool_)
+    a, b = operand(input), operand(other)
+    xp = NAMESPACES[condition.array.__class__].xp
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        arrays = [v.array if isinstance(v, Tensor) else v for v in (a, b)]
+        common = dtypes.result_dtype(arrays)
+        a, b = (
+            cast(v, common) if isinstance(v, Tensor) else wrap(xp.asarray(v, dtype=common))
+            for v in (a, b)
+        )
+    elif a.array.dtype != b.array.dtype:
+        a, b = promoted(a, b)
+    a, _ = same_device_or_scalar(a, condition)
+    b, _ = same_device_or_scalar(b, condition)
+    return apply(Where, (condition, a, b))
+
+
+class Clamp(Op):
+    """Between bounds; the gradient passes where the value lies within them, ends included."""
+
+    reads = ((0,),)
+    grad_name = "ClampBackward1"
+
+    def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
+        if low is not None and high is not None and low > high:
+            return xp.full_like(x, high)
+        out = x if low is None else xp.maximum(x, x.dtype.type(low))
+        return out if high is None else xp.minimum(out, x.dtype.type(high))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        low, high = ctx.attrs
+        if low is None:
+            inside = x <= high
+        elif high is None:
+            inside = x >= low
+        else:
+            inside = (x >= low) & (x <= high)
+        return (F.where(inside, grad, F.zeros((), grad)),)
+
+
+@public(
+    samples=lambda: [
+        S(distinct(3, 4), -0.5, 0.8),
+        S(distinct(5), min=0.1),
+        S(distinct(5), max=0.1),
+        S(distinct(5), 1.0, -1.0),
+        S(distinct(3, 4), distinct(4) - 2, distinct(3, 1) + 2),
+    ],
+    method=True,
+    inplace=True,
+)
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Values limited to [min, max]; either bound may be a number, a tensor or None.
+
+    >>> import gradlite
+    >>> gradlite.clamp(gradlite.tensor([-2.0, 0.5, 2.0]), -1, 1)
+    tensor([-1.0000,  0.5000,  1.0000])
+
+    Raises:
+        RuntimeError: neither bound was given.
+    """
+    if min is None and max is None:
+        raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        if min is not None:
+            input = where(input >= min, input, min)
+        return input if max is None else where(input <= max, input, max)
+    if dtypes.category(input.array.dtype) < 2 and (
+        isinstance(min, float) or isinstance(max, float)
+    ):
+        input = cast(input, dtypes.get_default_dtype().numpy)
+    return apply1(Clamp, input, min, max)
+
+
+def _attach() -> None:
+    t: Any = Tensor
+    t.clip, t.clip_ = clamp, t.clamp_
+    t.where = lambda self, condition, other: where(condition, self, other)
+
+
+_attach()
+clip = clamp

@@ -1,0 +1,307 @@
+"""Trigonometric and hyperbolic functions and their inverses, elementwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.ops.elementwise import float_op
+from gradlite.ops.samples import unary, uniform
+from gradlite.ops.table import OUT, Op, public
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "acos",
+    "acosh",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "cos",
+    "cosh",
+    "sin",
+    "sinh",
+    "tan",
+    "tanh",
+]
+
+
+class Sin(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.sin(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad * F.cos(x),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def sin(input: Tensor) -> Tensor:
+    """The sine of an angle in radians, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.sin(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.8415])
+    """
+    return float_op(Sin, input)
+
+
+class Cos(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.cos(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (-grad * F.sin(x),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def cos(input: Tensor) -> Tensor:
+    """The cosine of an angle in radians, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.cos(gradlite.tensor([0.0, 1.0]))
+    tensor([1.0000, 0.5403])
+    """
+    return float_op(Cos, input)
+
+
+class Tan(Op):
+    reads = ((OUT,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.tan(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (out,) = ctx.saved
+        return (grad * (out * out + 1),)
+
+
+@public(samples=lambda: unary(lambda *s: uniform(-1.2, 1.2, *s)), method=True, inplace=True)
+def tan(input: Tensor) -> Tensor:
+    """The tangent of an angle in radians, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.tan(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 1.5574])
+    """
+    return float_op(Tan, input)
+
+
+class Asin(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.arcsin(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad / F.sqrt(1 - x * x),)
+
+
+@public(samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)), method=True, inplace=True)
+def asin(input: Tensor) -> Tensor:
+    """The inverse sine, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.asin(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 1.5708])
+    """
+    return float_op(Asin, input)
+
+
+class Acos(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.arccos(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (-grad / F.sqrt(1 - x * x),)
+
+
+@public(samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)), method=True, inplace=True)
+def acos(input: Tensor) -> Tensor:
+    """The inverse cosine, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.acos(gradlite.tensor([1.0, 0.0]))
+    tensor([0.0000, 1.5708])
+    """
+    return float_op(Acos, input)
+
+
+class Atan(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.arctan(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad / (x * x + 1),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def atan(input: Tensor) -> Tensor:
+    """The inverse tangent, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.atan(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.7854])
+    """
+    return float_op(Atan, input)
+
+
+class Sinh(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.sinh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad * F.cosh(x),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def sinh(input: Tensor) -> Tensor:
+    """The hyperbolic sine, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.sinh(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 1.1752])
+    """
+    return float_op(Sinh, input)
+
+
+class Cosh(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.cosh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad * F.sinh(x),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def cosh(input: Tensor) -> Tensor:
+    """The hyperbolic cosine, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.cosh(gradlite.tensor([0.0, 1.0]))
+    tensor([1.0000, 1.5431])
+    """
+    return float_op(Cosh, input)
+
+
+class Tanh(Op):
+    reads = ((OUT,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.tanh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (out,) = ctx.saved
+        return (grad * (1 - out * out),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def tanh(input: Tensor) -> Tensor:
+    """The hyperbolic tangent, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.tanh(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.7616])
+    """
+    return float_op(Tanh, input)
+
+
+class Asinh(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.arcsinh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad / F.sqrt(x * x + 1),)
+
+
+@public(samples=lambda: unary(), method=True, inplace=True)
+def asinh(input: Tensor) -> Tensor:
+    """The inverse hyperbolic sine, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.asinh(gradlite.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.8814])
+    """
+    return float_op(Asinh, input)
+
+
+class Acosh(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.arccosh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad / F.sqrt(x * x - 1),)
+
+
+@public(samples=lambda: unary(lambda *s: uniform(1.2, 3.0, *s)), method=True, inplace=True)
+def acosh(input: Tensor) -> Tensor:
+    """The inverse hyperbolic cosine; NaN below 1, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.acosh(gradlite.tensor([1.0, 2.0]))
+    tensor([0.0000, 1.3170])
+    """
+    return float_op(Acosh, input)
+
+
+class Atanh(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.arctanh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (grad / (1 - x * x),)
+
+
+@public(samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)), method=True, inplace=True)
+def atanh(input: Tensor) -> Tensor:
+    """The inverse hyperbolic tangent, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.atanh(gradlite.tensor([0.0, 0.5]))
+    tensor([0.0000, 0.5493])
+    """
+    return float_op(Atanh, input)
+
+
+def _attach() -> None:
+    for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):
+        for ending in ("", "_"):
+            inverse = getattr(Tensor, f"a{name}{ending}")
+            setattr(Tensor, f"arc{name}{ending}", inverse)
+
+
+_attach()
+arcsin, arccos, arctan = asin, acos, atan
+arcsinh, arccosh, arctanh = asinh, acosh, atanh
