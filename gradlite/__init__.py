@@ -4,7 +4,7 @@
 """
 
 # ruff: noqa: F403
-from gradlite import autograd, dtypes, ops
+from gradlite import autograd, dtypes, nn, ops, optim, utils
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from gradlite.device import device, get_default_device, set_default_device
 from gradlite.dtypes import (
@@ -38,6 +38,8 @@ from gradlite.graph import (
     no_grad,
     set_grad_enabled,
 )
+from gradlite.io import load, save
+from gradlite.ops.activation import *
 from gradlite.ops.arithmetic import *
 from gradlite.ops.choose import *
 from gradlite.ops.creation import *
@@ -48,6 +50,7 @@ from gradlite.ops.random import *
 from gradlite.ops.reduce import *
 from gradlite.ops.rounding import *
 from gradlite.ops.shape import *
+from gradlite.ops.softmax import *
 from gradlite.ops.trigonometry import *
 from gradlite.printing import get_printoptions, printoptions, set_printoptions
 from gradlite.random import Generator, default_generator

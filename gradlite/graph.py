@@ -14,7 +14,6 @@ the leaf is first used, they come up after the last op that used it.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import heapq
@@ -106,7 +105,7 @@ class _Mode:
                     yield item
 
             wrapper = async_generator
-        elif asyncio.iscoroutinefunction(function):
+        elif inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def coroutine(*args: Any, **kwargs: Any) -> Any:
@@ -679,13 +678,13 @@ def _raise_modified(node: Node, place: int, version: tuple[list[int], int]) -> N
         made_by, nr = made_by.node, made_by.nr
     which = ""
     if made_by is not None and made_by.__class__ is not AccumulateGrad:
-        which = f", which is output {nr} of {made_by.name()},"
+        which = f", which is output {nr} of {plain_name(made_by)},"
     assert node.saved is not None
     value = node.saved[place]
     described = node.op.describe(value)
     hint = (
         "Hint: enable anomaly detection to find the operation that failed to compute its "
-        "gradient, with gradlite.autograd.set_detect_anomaly(True)."
+        "gradient, with gradlite.autograd.set_detect_anomaly(True, check_nan=False)."
     )
     if anomaly_enabled:
         _warn_trace(node)
@@ -698,6 +697,11 @@ def _raise_modified(node: Node, place: int, version: tuple[list[int], int]) -> N
         f"operation: [{described}]{which} is at version {version[0][0]}; expected version "
         f"{version[1]} instead. {hint}"
     )
+
+
+def plain_name(node: Node) -> str:
+    """The op's name in messages: without the ending "Backward0"."""
+    return node.name().partition("Backward")[0]
 
 
 def _check_nan(node: Node, grads: Sequence[Gradient]) -> None:

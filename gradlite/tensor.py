@@ -75,7 +75,7 @@ class Tensor(TensorMethods):
 
     __slots__ = (
         "array",
-        "_version",
+        "_counter",
         "_edge",
         "_grad",
         "_requires_grad",
@@ -84,7 +84,7 @@ class Tensor(TensorMethods):
         "__weakref__",
     )
     array: Any
-    _version: list[int] | None  # shared by all views; None on inference tensors
+    _counter: list[int] | None  # shared by all views; None on inference tensors
     _edge: Any
     _grad: Tensor | None
     _requires_grad: bool
@@ -243,7 +243,7 @@ class Tensor(TensorMethods):
             return self
         if requires_grad:
             check_can_require_grad(self.array.dtype)
-            if self._version is None and graph.current_mode() < INFERENCE:
+            if self._counter is None and graph.current_mode() < INFERENCE:
                 raise RuntimeError(
                     "Setting requires_grad=True on inference tensor outside InferenceMode is not "
                     "allowed."
@@ -345,9 +345,16 @@ class Tensor(TensorMethods):
     def _is_view(self) -> bool:
         return self._view is not None
 
+    @property
+    def _version(self) -> int:
+        """How often the storage was written to; shared by all views."""
+        if self._counter is None:
+            raise RuntimeError("Inference tensors do not track version counter.")
+        return self._counter[0]
+
     def is_inference(self) -> bool:
         """Whether the tensor was made in inference mode."""
-        return self._version is None
+        return self._counter is None
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Call ``hook(grad)`` when this tensor's gradient is known; it may return a new one."""
@@ -396,7 +403,7 @@ class Tensor(TensorMethods):
     def detach(self) -> Tensor:
         """The same storage and version counter, cut from the graph."""
         result = wrap(self.array)
-        result._version = self._version
+        result._counter = self._counter
         return result
 
     def detach_(self) -> Tensor:
@@ -429,8 +436,8 @@ class Tensor(TensorMethods):
 
     def _bump(self) -> None:
         """Note that the array was written to; shared with all views."""
-        if self._version is not None:
-            self._version[0] += 1
+        if self._counter is not None:
+            self._counter[0] += 1
 
     # ------------------------------------------------------------------ conversion
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
@@ -550,7 +557,7 @@ def wrap(array: Any) -> Tensor:
     if isinstance(array, np.generic):
         array = np.asarray(array)
     tensor.array = array
-    tensor._version = [0] if graph.current_mode() < INFERENCE else None
+    tensor._counter = [0] if graph.current_mode() < INFERENCE else None
     tensor._edge = tensor._grad = tensor._view = None
     tensor._requires_grad = False
     return tensor
@@ -565,7 +572,7 @@ def make(cls: type, array: Any, requires_grad: bool = False) -> Any:
     """A leaf of a Tensor subclass around a raw array, without a copy."""
     tensor = _new(cls)
     tensor.array = array
-    tensor._version = [0] if graph.current_mode() < INFERENCE else None
+    tensor._counter = [0] if graph.current_mode() < INFERENCE else None
     tensor._edge = tensor._grad = tensor._view = None
     tensor._requires_grad = False
     if requires_grad:
@@ -573,18 +580,16 @@ def make(cls: type, array: Any, requires_grad: bool = False) -> Any:
     return tensor
 
 
-def check_can_require_grad(numpy_dtype: np.dtype[Any]) -> None:
-    """RuntimeError unless tensors of this dtype can require gradients."""
+def check_can_require_grad(numpy_dtype: np.dtype[Any], *, factory: bool = False) -> None:
+    """RuntimeError unless tensors of this dtype can require gradients; PyTorch's two wordings."""
+    subject, kind = ("Only Tensors", "and complex ") if factory else ("only Tensors", "")
     if numpy_dtype not in dtypes.FLOATING:
-        raise RuntimeError(
-            "only Tensors of floating point dtype can require gradients "
-            f"(float16, float32, float64), not {numpy_dtype.name}"
-        )
+        raise RuntimeError(f"{subject} of floating point {kind}dtype can require gradients")
 
 
 def refresh(tensor: Tensor) -> None:
     """Renew the edge of a view whose base or sibling was edited in place since."""
-    view, version = tensor._view, tensor._version
+    view, version = tensor._view, tensor._counter
     if view is not None and version is not None and view.seen != version[0]:
         renew_view(tensor)
 

@@ -243,7 +243,7 @@ class Function:
             if isinstance(o, Tensor) and any(o is t for t in tensors):
                 if not any(o is d for d in ctx._dirty):
                     alias = wrap(o.array)  # an input handed back: a new Tensor on its storage
-                    alias._version = o._version
+                    alias._counter = o._counter
                     o = alias
             results.append(o)
         if edges is not None:
@@ -276,7 +276,7 @@ class Function:
                 nr = next((i for i, o in enumerate(outputs) if o is t), None)
                 position = _CONSTANT if nr is None else -1 - nr
             saved.append(t.array)
-            versions.append(None if t._version is None else (t._version, t._version[0]))
+            versions.append(None if t._counter is None else (t._counter, t._counter[0]))
             positions.append(position)
         metas = [(r.array.shape, r.array.dtype, r.array.__class__) for r in made]
         shapes = tuple((t.array.shape, t.array.dtype) for t in tensors)

@@ -28,7 +28,7 @@ class Parameter(Tensor):
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Any:
         source = Tensor() if data is None else data.detach()
         parameter = make(cls, source.array)
-        parameter._version = source._version
+        parameter._counter = source._counter
         return parameter.requires_grad_(requires_grad)
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:

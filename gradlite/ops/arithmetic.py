@@ -175,7 +175,7 @@ def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor
     result._edge = result._grad = result._view = None
     result._requires_grad = False
     mode = current_mode()
-    result._version = version = [0] if mode < INFERENCE else None
+    result._counter = version = [0] if mode < INFERENCE else None
     if mode == 0:
         p = gradient_edge(a) if a._requires_grad or a._view is not None else None
         q = (
@@ -218,7 +218,7 @@ def _saved(
                 saved.append(value)
                 versions.append(None)
                 continue
-            counter = source._version
+            counter = source._counter
             if counter is None:
                 raise RuntimeError(INFERENCE_SAVED)
         saved.append(value)

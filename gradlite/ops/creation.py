@@ -39,7 +39,7 @@ __all__ = [
 
 def _finish(array: Any, requires_grad: bool) -> Tensor:
     if requires_grad:
-        check_can_require_grad(array.dtype)
+        check_can_require_grad(array.dtype, factory=True)
     result = wrap(array)
     if requires_grad:
         result._requires_grad = True

@@ -285,11 +285,11 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
     result.array = out
     result._grad = result._view = None
     mode = current_mode()
-    result._version = [0] if mode < INFERENCE else None
+    result._counter = [0] if mode < INFERENCE else None
     if mode == 0:
         edges = edges_of(inputs)
         if edges is not None:
-            result._edge = _record(op, edges, inputs, arrays, attrs, F, aux, out, result._version, 1)
+            result._edge = _record(op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1)
             result._requires_grad = True
             return result
     result._edge = None
@@ -337,7 +337,7 @@ def _record(
                     saved.append(arrays[position])
                     versions.append(None)
                     continue
-                version = source._version
+                version = source._counter
                 if version is None:
                     raise RuntimeError(INFERENCE_SAVED)
                 saved.append(arrays[position])
@@ -362,7 +362,7 @@ def _several(
         edges = edges_of(inputs)
         if edges is not None:
             first = results[0] if results else None
-            version = first._version if first is not None else None
+            version = first._counter if first is not None else None
             array = first.array if first is not None else None
             # A node with one output carries its gradient bare, so it needs no OutputEdge.
             node = _record(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
@@ -408,12 +408,12 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     result._edge = result._grad = result._view = None
     result._requires_grad = False
     mode = current_mode()
-    result._version = [0] if mode < INFERENCE else None
+    result._counter = [0] if mode < INFERENCE else None
     if mode == 0 and (input._requires_grad or input._view is not None):
         edge = gradient_edge(input)
         if edge is not None:
             result._edge = _record(
-                op, (edge,), (input,), [array], attrs, F, None, out, result._version, 1
+                op, (edge,), (input,), [array], attrs, F, None, out, result._counter, 1
             )
             result._requires_grad = True
     return result
@@ -421,7 +421,7 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
 
 def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> None:
     """Enter a result as a view of the input's base."""
-    version = result._version = input._version
+    version = result._counter = input._counter
     if version is None:
         return
     above = input._view
@@ -483,9 +483,9 @@ def _embed(chain: tuple[Any, ...], shape: tuple[int, ...], grad: Any, F: Any) ->
 
 def _renew_view(tensor: Tensor) -> None:
     view = tensor._view
-    assert view is not None and tensor._version is not None
+    assert view is not None and tensor._counter is not None
     base = view.base
-    view.seen = tensor._version[0]
+    view.seen = tensor._counter[0]
     edge = gradient_edge(base) if base._requires_grad else None
     if edge is not None and base._edge is not None:
         F = NAMESPACES[base.array.__class__]
@@ -542,7 +542,7 @@ class CopySlices(Op):
 def check_inplace(t: Tensor) -> None:
     """RuntimeError when PyTorch would not let this tensor be edited in place."""
     mode = current_mode()
-    if t._version is None:
+    if t._counter is None:
         if mode < INFERENCE:
             raise RuntimeError(
                 "Inplace update to inference tensor outside InferenceMode is not allowed.You can "
@@ -566,7 +566,7 @@ def check_inplace(t: Tensor) -> None:
                     )
             if view.origin == "multi":
                 raise RuntimeError(
-                    f"Output {t.output_nr} of {t.grad_fn.name() if t.grad_fn else ''} is a view "
+                    f"Output {t.output_nr} of {graph.plain_name(t.grad_fn) if t.grad_fn else ''} is a view "
                     "and is being modified inplace. This view is the output of a function that "
                     "returns multiple views. Such functions do not allow the output views to be "
                     "modified inplace. You should replace the inplace operation by an "
@@ -645,8 +645,8 @@ def saves_output(node: Node, t: Tensor) -> None:
     if op.saves and op.saves[-1] == OUT and node.saved and node.saved[-1] is not None:
         if node.saved.__class__ is tuple:
             node.saved = (*node.saved[:-1], t.array)
-        assert node.versions is not None and t._version is not None
-        node.versions = (*node.versions[:-1], (t._version, t._version[0]))
+        assert node.versions is not None and t._counter is not None
+        node.versions = (*node.versions[:-1], (t._counter, t._counter[0]))
 
 
 def rebase(t: Tensor, node: Node) -> None:
@@ -675,8 +675,8 @@ def rebase(t: Tensor, node: Node) -> None:
     outer.saved = node.saved  # after record, which would pack it a second time
     base._edge = outer
     base._requires_grad = True
-    assert t._version is not None
-    view.seen = t._version[0]
+    assert t._counter is not None
+    view.seen = t._counter[0]
     t._edge = record(AsStrided, (outer,), (), None, (view.chain,), F, None, (base.array.shape,))
     t._requires_grad = True
 

@@ -241,8 +241,8 @@ class Plan:
             seen.add(id(p))
             self.arrays.append(p.array if active else None)
             self.shapes.append(p.array.shape)
-            if active and p._version is not None:
-                self.versions.append(p._version)
+            if active and p._counter is not None:
+                self.versions.append(p._counter)
 
     def collect(self, params: list[Tensor]) -> list[Any] | None:
         """The gradients' arrays, or None when the plan does not fit any more."""
