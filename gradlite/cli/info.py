@@ -1,0 +1,61 @@
+"""``python -m gradlite info``: versions, devices, and what CUDA would need."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+
+import numpy as np
+
+import gradlite
+from gradlite.backends import cuda
+
+CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
+EXAMPLES = ("scikit-learn", "matplotlib", "tqdm", "safetensors")
+
+
+def info() -> int:
+    """Print the report; returns the exit code 0."""
+    for name, value in report():
+        print(f"{name:<13}{value}")
+    return 0
+
+
+def report() -> Iterator[tuple[str, str]]:
+    """Names and values of the report, in the order of their lines."""
+    yield "gradlite", gradlite.__version__
+    yield "python", f"{platform.python_version()} ({platform.platform()})"
+    yield "numpy", f"{np.__version__} ({blas()})"
+    cupy = next((f"{name} {v}" for name in CUPY_PACKAGES if (v := version(name))), None)
+    yield "cupy", cupy or "not installed"
+    for name in EXAMPLES:
+        yield name, version(name) or 'not installed: pip install "gradlite[examples]"'
+    ok, reason = cuda.status()
+    yield "devices", f"cpu ({os.cpu_count()} cores)"
+    if not ok:
+        yield "", "no cuda"
+        yield "for CUDA", reason
+        return
+    for number in range(gradlite.cuda.device_count()):
+        properties = gradlite.cuda.get_device_properties(number)
+        memory = properties.total_memory / 2**30
+        yield "", f"cuda:{number} ({properties.name}, {memory:.0f} GiB)"
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, found without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def blas() -> str:
+    """The library that NumPy multiplies matrices with."""
+    try:
+        found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"BLAS: {found['name']} {found['version']}"
+    except (KeyError, TypeError):
+        return "BLAS unknown"

@@ -1,0 +1,188 @@
+"""The four models that ``python -m gradlite train`` offers, each for images, text or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gradlite
+import gradlite.nn.functional as F
+from gradlite import Tensor, nn
+from gradlite.cli.data import ImageData, TextData
+
+
+class MLP(nn.Sequential):
+    """Two hidden layers on the flattened image: (N, 1, H, W) -> (N, classes)."""
+
+    def __init__(self, height: int, width: int, classes: int, hidden: int = 128) -> None:
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(height * width, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, classes),
+        )
+
+
+class CNN(nn.Sequential):
+    """Two 3x3 convolutions with batch normalisation: (N, 1, H, W) -> (N, classes).
+
+    Images larger than 8x8 are halved after the first convolution too, so that the linear layer
+    stays small.
+    """
+
+    def __init__(
+        self, height: int, width: int, classes: int, channels: tuple[int, int] = (16, 32)
+    ) -> None:
+        first, second = channels
+        layers: list[nn.Module] = [
+            nn.Conv2d(1, first, 3, padding=1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+        ]
+        if min(height, width) > 8:
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+        layers += [
+            nn.Conv2d(first, second, 3, padding=1, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(second * (height // 2) * (width // 2), classes),
+        ]
+        super().__init__(*layers)
+
+
+class RowGRU(nn.Module):
+    """A GRU that reads an image row by row: (N, 1, H, W) -> (N, classes)."""
+
+    def __init__(self, width: int, classes: int, hidden: int = 96) -> None:
+        super().__init__()
+        self.gru = nn.GRU(width, hidden, batch_first=True)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs, _ = self.gru(images.squeeze(1))
+        return self.head(self.dropout(outputs[:, -1]))
+
+
+class CharGRU(nn.Module):
+    """A character language model with a GRU: (N, T) int64 -> (N, T, characters)."""
+
+    def __init__(self, characters: int, hidden: int = 256, embedding: int = 64) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, embedding)
+        self.gru = nn.GRU(embedding, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, characters)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        outputs, _ = self.gru(self.embedding(tokens))
+        return self.head(outputs)
+
+    def sampler(self) -> Callable[[Tensor], Tensor]:
+        """A function from the next characters (1, T) to the logits that follow the last one."""
+        state: Tensor | None = None
+
+        def feed(tokens: Tensor) -> Tensor:
+            nonlocal state
+            outputs, state = self.gru(self.embedding(tokens), state)
+            return self.head(outputs[0, -1])
+
+        return feed
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block: causal self-attention, then a wide GELU layer."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(4 * width, width),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def attention(self, x: Tensor) -> Tensor:
+        batch, time, width = x.shape
+        heads = self.qkv(x).reshape(batch, time, 3, self.heads, width // self.heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.projection(mixed.transpose(1, 2).reshape(batch, time, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class GPT(nn.Module):
+    """A character transformer: (N, T) int64 with T <= context -> (N, T, characters).
+
+    The initial weights follow GPT-2 (Radford et al., 2019): normal with standard deviation 0.02,
+    smaller by sqrt(2 * layers) where a block adds to the residual stream.
+    """
+
+    def __init__(
+        self,
+        characters: int,
+        context: int,
+        width: int = 128,
+        layers: int = 3,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.embedding = nn.Embedding(characters, width)
+        self.position = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(layers)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, characters, bias=False)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("projection.weight", "mlp.2.weight")):
+                nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5)
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        positions = gradlite.arange(tokens.shape[1], device=tokens.device)
+        x = self.embedding(tokens) + self.position(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+    def sampler(self) -> Callable[[Tensor], Tensor]:
+        """A function from the next characters (1, T) to the logits that follow the last one."""
+        seen: Tensor | None = None
+
+        def feed(tokens: Tensor) -> Tensor:
+            nonlocal seen
+            seen = tokens if seen is None else gradlite.cat([seen, tokens], dim=1)
+            seen = seen[:, -self.context :]
+            return self(seen)[0, -1]
+
+        return feed
+
+
+def build(name: str, data: ImageData | TextData) -> nn.Module:
+    """The model of that name for those data."""
+    if isinstance(data, TextData):
+        characters = len(data.vocabulary)
+        return CharGRU(characters) if name == "gru" else GPT(characters, data.context)
+    if name == "mlp":
+        return MLP(data.height, data.width, data.classes)
+    if name == "cnn":
+        return CNN(data.height, data.width, data.classes)
+    return RowGRU(data.width, data.classes)

@@ -1,0 +1,37 @@
+"""``python -m gradlite info``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite.backends import cuda
+from gradlite.cli import info
+from tests.cli.conftest import Cli
+
+
+def test_info_names_versions_and_devices(cli: Cli) -> None:
+    result = cli("info")
+    assert (result.code, result.err) == (0, "")
+    lines = {line[:13].strip(): line[13:] for line in result.out.splitlines() if line[0] != " "}
+    assert lines["gradlite"] == gradlite.__version__
+    assert lines["python"].startswith(sys.version.split()[0])
+    assert lines["numpy"].startswith(f"{np.__version__} (BLAS")
+    assert lines["devices"] == f"cpu ({os.cpu_count()} cores)"
+
+
+def test_info_says_what_cuda_needs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "status", lambda: (False, "no NVIDIA driver was found"))
+    out = cli("info").out
+    assert "no cuda" in out and "for CUDA     no NVIDIA driver was found\n" in out
+
+
+def test_info_says_what_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info, "version", lambda package: None)
+    out = cli("info").out
+    assert "cupy         not installed" in out
+    assert out.count('not installed: pip install "gradlite[examples]"') == 4
