@@ -1,5 +1,6 @@
 """Optimizers, learning rate schedules (`lr_scheduler`) and weight averaging (`swa_utils`)."""
 
+from gradlite.optim import lr_scheduler
 from gradlite.optim.adadelta import Adadelta
 from gradlite.optim.adagrad import Adagrad
 from gradlite.optim.adam import Adam, AdamW
@@ -25,4 +26,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "SGD",
+    "lr_scheduler",
 ]

@@ -283,7 +283,7 @@ class ElementwiseOptimizer(Optimizer):
                 )
             if isinstance(p.array, np.ndarray) and not p.array.flags.writeable:
                 raise RuntimeError("a parameter lies in read-only memory and cannot be updated")
-            if p._counter is None:
+            if p.is_inference():
                 raise RuntimeError(
                     "Inplace update to inference tensor outside InferenceMode is not allowed."
                     "You can make a clone to get a normal tensor before doing inplace update."

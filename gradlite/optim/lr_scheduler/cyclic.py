@@ -169,7 +169,7 @@ def _full_height(x: float) -> float:
 
 
 def _halved_height(x: float) -> float:
-    return 1 / 2.0 ** (x - 1)
+    return 1 / math.pow(2.0, x - 1)
 
 
 class OneCycleLR(_MomentumSchedule):
@@ -289,7 +289,7 @@ class OneCycleLR(_MomentumSchedule):
         ]
 
 
-def _positive_integer(name: str, value: Any) -> int:
+def _positive_integer(name: str, value: int) -> int:
     if not isinstance(value, int) or value <= 0:
         raise ValueError(f"Expected positive integer {name}, but got {value}")
     return value
