@@ -18,12 +18,11 @@ import math
 import os
 import stat
 import struct
-import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +31,9 @@ from gradlite.device import array_module, as_device
 from gradlite.device import device as Device
 from gradlite.io.files import replacing
 from gradlite.tensor import Size, Tensor, make
+
+if TYPE_CHECKING:
+    import zipfile
 
 FORMAT = "gradlite"
 VERSION = 1
@@ -203,6 +205,8 @@ class _Encoder:
 
 
 def _write(file: IO[bytes], tree: bytes, arrays: list[np.ndarray[Any, Any]]) -> None:
+    import zipfile  # not above: it would cost every `import gradlite` several milliseconds
+
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_member(_TREE), tree)
         for number, array in enumerate(arrays):
@@ -211,6 +215,8 @@ def _write(file: IO[bytes], tree: bytes, arrays: list[np.ndarray[Any, Any]]) -> 
 
 
 def _member(name: str) -> zipfile.ZipInfo:
+    import zipfile
+
     info = zipfile.ZipInfo(name, _DATE)
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     return info
@@ -233,7 +239,6 @@ _DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
-    zipfile.BadZipFile,
     zlib.error,
 )
 
@@ -243,6 +248,8 @@ class LoadError(RuntimeError):
 
 
 def _read(file: Any, name: str, map_location: MapLocation) -> Any:
+    import zipfile
+
     start = file.tell()
     head = file.read(4)
     file.seek(start)
@@ -255,7 +262,7 @@ def _read(file: Any, name: str, map_location: MapLocation) -> Any:
         decoder = _Decoder(arrays, [_Description(**entry) for entry in tree["tensors"]])
     except LoadError:
         raise
-    except _DAMAGE as error:
+    except (*_DAMAGE, zipfile.BadZipFile) as error:
         raise _damaged(name, error) from error
     except OSError as error:
         if error.errno == errno.EINVAL:  # an offset that points before the file
