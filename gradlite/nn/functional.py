@@ -1,7 +1,32 @@
 """Interim."""
 
-import gradlite.ops  # noqa
+import importlib
+
+import gradlite.ops  # noqa: F401
 from gradlite.ops.table import TABLE
+
+for _name in (
+    "activation",
+    "softmax",
+    "loss",
+    "distance",
+    "loss_derived",
+    "conv",
+    "norm",
+    "rnn",
+    "dropout",
+    "embedding",
+    "attention",
+    "multihead",
+    "pool",
+    "pooling",
+    "pad",
+    "padding",
+):
+    try:
+        importlib.import_module(f"gradlite.ops.{_name}")
+    except ImportError:
+        pass
 
 
 def __getattr__(name):

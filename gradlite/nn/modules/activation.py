@@ -108,16 +108,13 @@ class Hardtanh(Module):
     """x clamped between min_val and max_val.
 
     Raises:
-        ValueError: max_val does not exceed min_val.
+        AssertionError: max_val does not exceed min_val.
     """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         if max_val <= min_val:
-            raise ValueError(
-                "max_val must be larger than min_val, "
-                f"but got min_val={min_val} and max_val={max_val}"
-            )
+            raise AssertionError(f"max_val ({max_val}) must be greater than min_val ({min_val})")
         self.min_val = min_val
         self.max_val = max_val
         self.inplace = inplace

@@ -262,7 +262,7 @@ class _ConvTransposeNd(_ConvNd):
             wanted = wanted[-n:]
         if len(wanted) != n:
             raise ValueError(
-                f"{type(self).__name__}: for {input.dim()}D input, output_size must have {n} or "
+                f"ConvTranspose{n}D: for {input.dim()}D input, output_size must have {n} or "
                 f"{input.dim()} elements (got {len(output_size)})"
             )
         smallest = [

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 from gradlite.nn import functional as F  # noqa: N812
 from gradlite.nn.module import Module
+from gradlite.nn.modules.distance import PairwiseDistance
 from gradlite.tensor import Tensor
 
 __all__ = [
@@ -402,7 +402,7 @@ class TripletMarginWithDistanceLoss(_Loss):
                 "TripletMarginWithDistanceLoss: expected margin to be greater than 0, "
                 f"got {margin} instead"
             )
-        self.distance_function: Any = distance_function
+        self.distance_function = distance_function or PairwiseDistance()
         self.margin = margin
         self.swap = swap
 

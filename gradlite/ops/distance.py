@@ -1,0 +1,107 @@
+"""Distances and lengths of vectors, written with other ops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gradlite.ops.choose import where
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import public
+from gradlite.tensor import Tensor
+
+__all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
+
+
+def vector_norm(x: Any, p: float, dim: int, keepdim: bool) -> Any:
+    """The p-norm along a dimension, with a gradient of 0 where it is 0 (1 < p < infinity)."""
+    size = abs(x)
+    if p == math.inf:
+        return size.amax(dim, keepdim)
+    if p == -math.inf:
+        return size.amin(dim, keepdim)
+    if p == 0:
+        return (size != 0).sum(dim, keepdim).to(x.dtype)
+    if p == 1:
+        return size.sum(dim, keepdim)
+    powers = x * x if p == 2 else size**p
+    total = powers.sum(dim, keepdim)
+    none = total == 0
+    # The root's slope at 0 is infinite: take it elsewhere.
+    root = where(none, 1, total)
+    root = root.sqrt() if p == 2 else root ** (1 / p)
+    return where(none, total, root)
+
+
+def _at_least(value: Any, least: float) -> Any:
+    """A lower bound for the value, through which the gradient passes all the same."""
+    return value + (value.detach().clamp(min=least) - value.detach())
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(3, 4)),
+        S(normal(3, 4), normal(4), dim=-1),
+        S(normal(2, 3, 4), normal(2, 1, 4), 2, 1e-3),
+        S(normal(3), normal(3), dim=0),
+    ]
+)
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """The cosine of the angle between two tensors' vectors along a dimension, which disappears.
+
+    x1 · x2 / (max(|x1|, eps) max(|x2|, eps)); the tensors may broadcast.
+
+    >>> import gradlite
+    >>> F = gradlite.nn.functional
+    >>> F.cosine_similarity(gradlite.tensor([[1.0, 0.0]]), gradlite.tensor([[1.0, 1.0]]))
+    tensor([0.7071])
+    """
+    a: Any = x1
+    b: Any = x2
+    shape = (a.detach() * b.detach()).shape
+    a, b = a.broadcast_to(shape), b.broadcast_to(shape)
+    first = a / _at_least(vector_norm(a, 2, dim, True), eps)
+    second = b / _at_least(vector_norm(b, 2, dim, True), eps)
+    return (first * second).sum(dim)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(3, 4)),
+        S(normal(3, 4), normal(4), 1.0),
+        S(normal(3, 4), normal(3, 4), 3.0, 1e-3, True),
+        S(normal(3, 4), normal(3, 4), p=math.inf),
+        S(normal(4), normal(4)),
+    ]
+)
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """|x1 - x2 + eps| in the p-norm along the last dimension.
+
+    >>> import gradlite
+    >>> F = gradlite.nn.functional
+    >>> F.pairwise_distance(gradlite.zeros(1, 2), gradlite.tensor([[3.0, 4.0]]))
+    tensor([5.0000])
+    """
+    difference: Any = x1 - x2  # type: ignore[operator]
+    return vector_norm(difference + eps, p, -1, keepdim)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4)),
+        S(normal(3, 4), 1.0, 0),
+        S(normal(2, 3, 4), p=3.0, dim=-1, eps=1e-3),
+        S(normal(4), dim=0),
+    ]
+)
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """The input divided by its p-norm along a dimension, or by eps where that is larger.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.normalize(gradlite.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
+    """
+    norm = vector_norm(input, p, dim, True)
+    return input / norm.clamp(min=eps)  # type: ignore[operator, no-any-return]
