@@ -202,6 +202,9 @@ _next_sequence_number = itertools.count(1).__next__
 wrap: Callable[[Any], Any]
 unwrap: Callable[[Any], Any]
 has_nan: Callable[[Any], bool]
+# What the backend hands in: rules run without floating-point warnings.
+quiet: Callable[[], Any]
+loud: Callable[[Any], None]
 anomaly_enabled = False
 anomaly_check_nan = True
 
@@ -477,6 +480,7 @@ def backward(
     results: list[Gradient] = [None] * (0 if inputs is None else len(inputs))
     before = current_mode()
     _mode.set(before & ~NO_GRAD if create_graph else before | NO_GRAD)
+    token = quiet()
     try:
         while queue:
             node = heapq.heappop(queue)[1]
@@ -540,6 +544,7 @@ def backward(
                     if part is grad:
                         shared.add(edge)
     finally:
+        loud(token)
         _mode.set(before)
     return results
 

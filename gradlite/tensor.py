@@ -17,6 +17,7 @@ import numpy as np
 
 from gradlite import dtypes, graph, printing
 from gradlite._methods import TensorMethods
+from gradlite.backends import cpu
 from gradlite.device import CPU, device, device_of
 from gradlite.graph import INFERENCE, AccumulateGrad, Extra, Node, OutputEdge, RemovableHandle
 
@@ -635,3 +636,4 @@ def _has_nan(value: Any) -> bool:
 
 
 graph.wrap, graph.unwrap, graph.has_nan = wrap, unwrap, _has_nan
+graph.quiet, graph.loud = cpu.quiet, cpu.loud

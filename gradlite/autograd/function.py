@@ -86,7 +86,10 @@ class _FunctionOp:
             place in tensor_places and node.edges[tensor_places.index(place)] is not None
             for place in range(count)
         )
-        results = self.function.backward(ctx, *grads)
+        try:
+            results = self.function.backward(ctx, *grads)
+        finally:
+            ctx._saved = None  # it refers to the node, which refers to ctx
         results = results if isinstance(results, tuple) else (results,)
         if len(results) > count and all(r is None for r in results[count:]):
             results = results[:count]
@@ -112,7 +115,7 @@ class _FunctionOp:
         if result is None:
             return None
         if not isinstance(result, Tensor):
-            raise TypeError(
+            raise RuntimeError(
                 f"expected Variable or None (got {result.__class__.__name__})"
             )
         shape, dtype = meta

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell would report it."""
+
 
 class UserError(Exception):
     """A fault the user can mend: one line on stderr, no traceback."""

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from gradlite.cli.args import parser
-from gradlite.cli.errors import UserError, because
-
-INTERRUPTED = 130
+from gradlite.cli.errors import INTERRUPTED, UserError, because
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,9 +15,8 @@ from gradlite.backends import cuda
 from gradlite.cli import checkpoint, metrics, models, plots, progress
 from gradlite.cli.args import Settings, out_for, resumed_settings, settings_for
 from gradlite.cli.data import TextData, load
-from gradlite.cli.errors import UserError, because, missing, optional
+from gradlite.cli.errors import INTERRUPTED, UserError, because, missing, optional
 from gradlite.cli.files import prepare_folder, writing
-from gradlite.cli.main import INTERRUPTED
 from gradlite.cli.sample import sample
 from gradlite.cli.trainer import Trainer
 
@@ -81,11 +80,11 @@ def choose_device(name: str) -> gradlite.device:
 
 def describe(settings: Settings, trainer: Trainer, device: gradlite.device) -> None:
     """Say what is about to be trained, on what and where."""
-    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     say(f"device   {device}")
     say(f"data     {trainer.data}")
     say(f"model    {trainer.model}")
-    say(f"         {sum(p.numel() for p in parameters):,} parameters")
+    say(f"         {parameters:,} parameters")
     say(
         f"training {settings.epochs} epochs, {trainer.total_steps} steps of "
         f"{settings.batch_size}, {settings.optimizer}, lr {settings.lr:g}, seed {settings.seed}"

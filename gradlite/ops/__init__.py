@@ -1,6 +1,9 @@
 """The ops, one file per family; importing this package gives Tensor its methods."""
 
 from gradlite.ops import (
+    dropout,
+    attention,
+    rnn,
     loss,
     softmax,
     activation,
@@ -19,6 +22,9 @@ from gradlite.ops import (
 )
 
 __all__ = [
+    "dropout",
+    "attention",
+    "rnn",
     "loss",
     "softmax",
     "activation",

@@ -7,6 +7,7 @@ from typing import Any, Union
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.cpu import loud, quiet
 from gradlite.graph import INFERENCE, current_mode, record
 from gradlite.ops.samples import S, binary, distinct, normal, positive, uniform
 from gradlite.ops.table import (
@@ -167,7 +168,13 @@ def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor
             a, b = promoted(a, b, true_division=true_division)
         return binary_op(op, a, b, true_division=true_division)
     F = NAMESPACES[x.__class__]
-    out = op.forward(F.xp, x, y)
+    token = quiet()
+    try:
+        out = op.forward(F.xp, x, y)
+    except ValueError:
+        raise RuntimeError(_mismatch(x, y)) from None
+    finally:
+        loud(token)
     if out.__class__ not in NAMESPACES:
         out = F.xp.asarray(out)
     result = _new(Tensor)
@@ -196,6 +203,20 @@ def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor
             result._edge = record(op, (p, q), saved, versions, (), F, None, shapes)
             result._requires_grad = True
     return result
+
+
+def _mismatch(x: Any, y: Any) -> str:
+    """PyTorch's words for shapes that do not broadcast."""
+    shapes = x.shape, y.shape
+    n = max(len(shape) for shape in shapes)
+    a, b = ((1,) * (n - len(shape)) + shape for shape in shapes)
+    for dim in range(n - 1, -1, -1):
+        if a[dim] != b[dim] and a[dim] != 1 and b[dim] != 1:
+            return (
+                f"The size of tensor a ({a[dim]}) must match the size of tensor b ({b[dim]}) at "
+                f"non-singleton dimension {dim}"
+            )
+    return f"shapes {list(shapes[0])} and {list(shapes[1])} cannot be broadcast together"
 
 
 def _saved(

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import dtypes, graph, tensor as tensor_module
+from gradlite.backends.cpu import loud, quiet
 from gradlite.device import device_of
 from gradlite.graph import INFERENCE, Node, OutputEdge, current_mode, record
 from gradlite.tensor import Tensor, View, gradient_edge, wrap
@@ -270,10 +271,14 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
     """
     arrays = [None if t is None else t.array for t in inputs]
     F = NAMESPACES[arrays[0].__class__]
-    if op.variadic:
-        out = op.forward(F.xp, arrays, *attrs)
-    else:
-        out = op.forward(F.xp, *arrays, *attrs)
+    token = quiet()
+    try:
+        if op.variadic:
+            out = op.forward(F.xp, arrays, *attrs)
+        else:
+            out = op.forward(F.xp, *arrays, *attrs)
+    finally:
+        loud(token)
     aux = None
     if op.has_aux:
         out, aux = out
@@ -400,7 +405,11 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     """`apply` for one input and one output without aux, which most calls are."""
     array = input.array
     F = NAMESPACES[array.__class__]
-    out = op.forward(F.xp, array, *attrs)
+    token = quiet()
+    try:
+        out = op.forward(F.xp, array, *attrs)
+    finally:
+        loud(token)
     if out.__class__ not in NAMESPACES:
         out = F.xp.asarray(out)
     result = _new(Tensor)
@@ -489,6 +498,11 @@ def _renew_view(tensor: Tensor) -> None:
     edge = gradient_edge(base) if base._requires_grad else None
     if edge is not None and base._edge is not None:
         F = NAMESPACES[base.array.__class__]
+        if view.origin == "multi":
+            raise RuntimeError(
+                f"Output {tensor.output_nr} of "
+                f"{graph.plain_name(tensor._edge.node if tensor.output_nr else tensor._edge)}"
+            )
         tensor._edge = record(
             AsStrided, (edge,), (), None, (view.chain,), F, None, (base.array.shape,)
         )
@@ -724,7 +738,7 @@ TABLE: dict[str, Entry] = {}
 def public(
     samples: Callable[[], Iterable[Sample]],
     *,
-    torch: str = "",
+    torch: str | None = None,
     method: bool | str = False,
     inplace: bool = False,
     differentiable: bool = True,
@@ -735,7 +749,7 @@ def public(
     Args:
         samples: calls to try it with, in the generic tests.
         torch: PyTorch's name for it below ``torch.``; by default the same name, looked for
-            in ``torch`` and then in ``torch.nn.functional``.
+            in ``torch`` and then in ``torch.nn.functional``; "" when it has none.
         method: also make it a Tensor method (of another name, when a string).
         inplace: also make the method with an underscore.
         differentiable: whether its float inputs get gradients.
@@ -745,7 +759,7 @@ def public(
     def enter(function: Function) -> Function:
         name = function.__name__
         TABLE[name] = Entry(
-            name, function, samples, torch or name, bool(method), inplace, differentiable, errors
+            name, function, samples, name if torch is None else torch, bool(method), inplace, differentiable, errors
         )
         if method:
             setattr(Tensor, method if isinstance(method, str) else name, function)
@@ -766,3 +780,31 @@ def same_device(*tensors: Tensor) -> None:
                 "Expected all tensors to be on the same device, but found at least two devices, "
                 f"{a} and {b}! Move one with .to('{a}')."
             )
+
+
+def gradients_of(
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Differentiable gradients of a composition, for the rule of a fused op under create_graph.
+
+    ``function`` computes the op's outputs from its inputs with other ops; what comes back are
+    Tensors in the graph of ``inputs`` and ``grads``.
+    """
+    with graph.enable_grad():
+        # Aliases, so that the pass stops here even where one input was made from another.
+        aliases = [
+            apply1(OPS["clone"], t) if t is not None and w else t for t, w in zip(inputs, wanted)
+        ]
+        outputs = function(*aliases)
+        pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None]
+        edges = [gradient_edge(t) for t, w in zip(aliases, wanted) if w and t is not None]
+        results = iter(
+            graph.backward(
+                [gradient_edge(o) for o, _ in pairs], [g for _, g in pairs], True, True, edges,
+                accumulate=False,
+            )
+        )  # fmt: skip
+    return tuple(next(results) if w and t is not None else None for t, w in zip(inputs, wanted))
