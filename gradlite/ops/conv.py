@@ -1,0 +1,615 @@
+"""Convolutions in one and two dimensions, and their transposes.
+
+A convolution is linear in its input and in its weight, so three ops, `Convolution`,
+`ConvolutionInputGrad` and `ConvolutionWeightGrad`, are each other's gradients, to any order.
+One-dimensional convolutions are two-dimensional ones of height 1; the attributes of all ops
+are pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops import columns
+from gradlite.ops.columns import Pads, Pair
+from gradlite.ops.reduce import spread
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import Op, apply, public, same_device, type_name
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+]
+
+
+# --------------------------------------------------------------------------- raw arrays
+def _lift(x: Any) -> Any:
+    """A (N, C, L) array as (N, C, 1, L)."""
+    return x.reshape((*x.shape[:2], 1, x.shape[2])) if x.ndim == 3 else x
+
+
+def _wide(x: Any) -> Any:
+    """float16 in float32, in which products are summed."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def _convolve(
+    xp: Any, x: Any, w: Any, b: Any, stride: Pair, pads: Pads, dilation: Pair, groups: int
+) -> Any:
+    n, c = x.shape[:2]
+    o, inner, kh, kw = w.shape
+    if c == 0:
+        counts = columns.window_counts(x.shape[2:], (kh, kw), stride, pads, dilation)
+        y = xp.zeros((n, o, *counts), x.dtype)
+        return y if b is None else y + b.reshape(o, 1, 1)
+    if groups == 1:
+        return columns.convolve(xp, x, w, stride, pads, dilation, b)
+    if inner == 1:
+        return columns.depthwise(xp, x, w, stride, pads, dilation, b)
+    parts = [
+        columns.convolve(
+            xp,
+            x[:, i * inner : (i + 1) * inner],
+            w[i * o // groups : (i + 1) * o // groups],
+            stride,
+            pads,
+            dilation,
+            None if b is None else b[i * o // groups : (i + 1) * o // groups],
+        )
+        for i in range(groups)
+    ]
+    return xp.concatenate(parts, axis=1)
+
+
+def _input_gradient(
+    xp: Any, g: Any, w: Any, size: Pair, stride: Pair, pads: Pads, dilation: Pair, groups: int
+) -> Any:
+    o, inner = w.shape[:2]
+    if inner == 0:
+        return xp.zeros((g.shape[0], 0, *size), g.dtype)
+    if groups == 1:
+        return columns.input_gradient(xp, g, w, size, stride, pads, dilation)
+    if inner == 1:
+        return columns.depthwise_input_gradient(xp, g, w, size, stride, pads, dilation, groups)
+    parts = [
+        columns.input_gradient(
+            xp,
+            g[:, i * o // groups : (i + 1) * o // groups],
+            w[i * o // groups : (i + 1) * o // groups],
+            size,
+            stride,
+            pads,
+            dilation,
+        )
+        for i in range(groups)
+    ]
+    return xp.concatenate(parts, axis=1)
+
+
+def _weight_gradient(
+    xp: Any, x: Any, g: Any, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, groups: int
+) -> Any:
+    c, o = x.shape[1], g.shape[1]
+    if c == 0:
+        return xp.zeros((o, 0, *kernel), x.dtype)
+    if groups == 1:
+        return columns.weight_gradient(xp, x, g, kernel, stride, pads, dilation)
+    if c == groups:
+        return columns.depthwise_weight_gradient(xp, x, g, kernel, stride, pads, dilation)
+    parts = [
+        columns.weight_gradient(
+            xp,
+            x[:, i * c // groups : (i + 1) * c // groups],
+            g[:, i * o // groups : (i + 1) * o // groups],
+            kernel,
+            stride,
+            pads,
+            dilation,
+        )
+        for i in range(groups)
+    ]
+    return xp.concatenate(parts, axis=0)
+
+
+# ---------------------------------------------------------------------------------- ops
+class ChannelSum(Op):
+    """The sum over all dimensions but the second: the gradient of a bias."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        n, c = x.shape[:2]
+        if xp is np and x.dtype != np.float16 and x.flags.c_contiguous and x.size:
+            rows = x.reshape(n * c, -1)
+            return np.dot(rows, np.ones(rows.shape[1], x.dtype)).reshape(n, c).sum(0)
+        return x.sum((0, *range(2, x.ndim)), dtype=_wide(x[:0]).dtype).astype(x.dtype)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        shape = tuple(ctx.shapes[0])
+        return (spread(F, grad, shape, (0, *range(2, len(shape)))),)
+
+
+class Convolution(Op):
+    reads = ((1,), (0,), ())
+
+    def forward(
+        xp: Any, x: Any, w: Any, b: Any, stride: Pair, pads: Pads, dilation: Pair, groups: int
+    ) -> Any:
+        b = None if b is None else _wide(b)
+        y = _convolve(xp, _wide(_lift(x)), _wide(_lift(w)), b, stride, pads, dilation, groups)
+        y = y.astype(x.dtype, copy=False)
+        return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, w = ctx.saved
+        shapes, attrs = ctx.shapes, ctx.attrs
+        return (
+            None if w is None else F.convolution_input_grad(grad, w, tuple(shapes[0]), *attrs),
+            None if x is None else F.convolution_weight_grad(x, grad, tuple(shapes[1]), *attrs),
+            None if ctx.edges[2] is None else F.channel_sum(grad),
+        )
+
+
+class ConvolutionInputGrad(Op):
+    """The gradient of a convolution with respect to its input."""
+
+    reads = ((1,), (0,))
+    grad_name = "ConvolutionBackwardBackward0"
+
+    def forward(
+        xp: Any,
+        g: Any,
+        w: Any,
+        shape: tuple[int, ...],
+        stride: Pair,
+        pads: Pads,
+        dilation: Pair,
+        groups: int,
+    ) -> Any:
+        size = (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
+        result = _input_gradient(
+            xp, _wide(_lift(g)), _wide(_lift(w)), size, stride, pads, dilation, groups
+        )
+        return result.astype(g.dtype, copy=False).reshape(shape)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        g, w = ctx.saved
+        attrs = ctx.attrs[1:]
+        return (
+            None if w is None else F.convolution(grad, w, None, *attrs),
+            None if g is None else F.convolution_weight_grad(grad, g, tuple(ctx.shapes[1]), *attrs),
+        )
+
+
+class ConvolutionWeightGrad(Op):
+    """The gradient of a convolution with respect to its weight."""
+
+    reads = ((1,), (0,))
+    grad_name = "ConvolutionBackwardBackward0"
+
+    def forward(
+        xp: Any,
+        x: Any,
+        g: Any,
+        shape: tuple[int, ...],
+        stride: Pair,
+        pads: Pads,
+        dilation: Pair,
+        groups: int,
+    ) -> Any:
+        kernel = (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
+        result = _weight_gradient(
+            xp, _wide(_lift(x)), _wide(_lift(g)), kernel, stride, pads, dilation, groups
+        )
+        return result.astype(x.dtype, copy=False).reshape(shape)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, g = ctx.saved
+        attrs = ctx.attrs[1:]
+        return (
+            None if g is None else F.convolution_input_grad(g, grad, tuple(ctx.shapes[0]), *attrs),
+            None if x is None else F.convolution(x, grad, None, *attrs),
+        )
+
+
+class ConvolutionTranspose(Op):
+    """The input gradient of a convolution, plus a bias, as an op of its own."""
+
+    reads = ((1,), (0,), ())
+    grad_name = "ConvolutionBackward0"
+
+    def forward(xp: Any, x: Any, w: Any, b: Any, shape: tuple[int, ...], *attrs: Any) -> Any:
+        y = ConvolutionInputGrad.forward(xp, x, w, shape, *attrs)
+        if b is not None:
+            y += b.reshape((-1, *(1,) * (y.ndim - 2)))
+        return y
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, w = ctx.saved
+        attrs = ctx.attrs[1:]
+        return (
+            None if w is None else F.convolution(grad, w, None, *attrs),
+            None if x is None else F.convolution_weight_grad(grad, x, tuple(ctx.shapes[1]), *attrs),
+            None if ctx.edges[2] is None else F.channel_sum(grad),
+        )
+
+
+# ----------------------------------------------------------------------------- arguments
+def _numbers(name: str, argument: str, value: Any, length: int) -> tuple[int, ...]:
+    """An int or a sequence of 1 or ``length`` ints as a tuple of ``length``."""
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for item in given:
+        if isinstance(item, bool) or not hasattr(item, "__index__"):
+            raise TypeError(
+                f"{name}(): argument '{argument}' must be tuple of ints, "
+                f"not {item.__class__.__name__}"
+            )
+    if len(given) not in (1, length):
+        raise RuntimeError(
+            f"expected {argument} to be a single integer value or a list of {length} values to "
+            f"match the convolution dimensions, but got {argument}={given}"
+        )
+    numbers = tuple(int(item) for item in given)
+    return numbers * length if len(numbers) == 1 else numbers
+
+
+def _batched(name: str, x: Tensor, dims: int) -> tuple[Tensor, bool]:
+    """The input with a batch dimension, and whether it had one."""
+    n = x.array.ndim
+    if n not in (dims + 1, dims + 2):
+        raise RuntimeError(
+            f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, but got "
+            f"input of size: {list(x.array.shape)}"
+        )
+    return (x, True) if n == dims + 2 else (x.unsqueeze(0), False)  # type: ignore[attr-defined]
+
+
+def _check_tensors(name: str, x: Any, weight: Any, bias: Any) -> None:
+    for place, (argument, value) in enumerate(
+        (("input", x), ("weight", weight), ("bias", bias)), start=1
+    ):
+        if not isinstance(value, Tensor) and (value is not None or place < 3):
+            raise TypeError(
+                f"{name}(): argument '{argument}' (position {place}) must be Tensor, "
+                f"not {value.__class__.__name__}"
+            )
+
+
+def _check_dtypes(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    a, b = x.array.dtype, weight.array.dtype
+    if a != b:
+        raise RuntimeError(
+            f"Input type (gradlite.{type_name(a)}Tensor) and weight type "
+            f"(gradlite.{type_name(b)}Tensor) should be the same or input should be a MKLDNN "
+            "tensor and weight is a dense tensor"
+        )
+    if bias is not None and bias.array.dtype != a:
+        raise RuntimeError(
+            f"Input type ({type_name(a).lower()}) and bias type "
+            f"({type_name(bias.array.dtype).lower()}) should be the same"
+        )
+    if a == np.bool_:
+        raise NotImplementedError("\"slow_conv2d_cpu\" not implemented for 'Bool'")
+    same_device(x, weight, *([] if bias is None else [bias]))
+
+
+def _check_shapes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    transposed: bool,
+) -> None:
+    shape, w = list(x.array.shape), list(weight.array.shape)
+    if groups <= 0:
+        raise RuntimeError("non-positive groups is not supported")
+    if min(padding) < 0:
+        raise RuntimeError("negative padding is not supported")
+    if min(stride) <= 0:
+        raise RuntimeError("non-positive stride is not supported")
+    if min(dilation) <= 0:
+        raise RuntimeError("non-positive dilation is not supported")
+    if w[0] < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but "
+            f"got weight of size {w} instead"
+        )
+    if w[0] % groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            f"but got weight of size [{w}] instead"
+        )
+    expected, outputs = (w[0], w[1] * groups) if transposed else (w[1] * groups, w[0])
+    if shape[1] != expected:
+        raise RuntimeError(
+            f"Given {'transposed=1' if transposed else f'groups={groups}'}, weight of size {w}, "
+            f"expected input{shape} to have {expected} channels, but got {shape[1]} channels "
+            "instead"
+        )
+    if bias is not None and bias.array.shape != (outputs,):
+        raise RuntimeError(
+            f"Given {'transposed=1, ' if transposed else ''}weight of size {w}, expected bias to "
+            f"be 1-dimensional with {outputs} elements, but got bias of size "
+            f"{list(bias.array.shape)} instead"
+        )
+    if min(w[2:]) <= 0:
+        raise RuntimeError(f"kernel size should be greater than zero, but got weight of size {w}")
+
+
+def _pairs(values: tuple[int, ...], fill: int) -> Pair:
+    """The values of one dimension as those of two."""
+    return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _conv(
+    name: str,
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Tensor:
+    _check_tensors(name, input, weight, bias)
+    x, batched = _batched(name, input, dims)
+    _check_dtypes(x, weight, bias)
+    spatial = weight.array.ndim - 2
+    strides = _numbers(name, "stride", stride, spatial)
+    dilations = _numbers(name, "dilation", dilation, spatial)
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise RuntimeError(f"Invalid padding string: '{padding}'")
+        if padding == "same" and max(strides) > 1:
+            raise RuntimeError("padding='same' is not supported for strided convolutions")
+        kernel = weight.array.shape[2:]
+        totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, kernel)]
+        sides = [(total // 2, total - total // 2) for total in totals]
+        paddings = tuple(left for left, _ in sides)
+    else:
+        paddings = _numbers(name, "padding", padding, spatial)
+        sides = [(p, p) for p in paddings]
+    _check_shapes(x, weight, bias, strides, paddings, dilations, groups, False)
+    shape, kernel = x.array.shape[2:], weight.array.shape[2:]
+    sizes = [n + sum(side) for n, side in zip(shape, sides)]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]
+    if any(n < r for n, r in zip(sizes, reach)):
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). Kernel "
+            f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
+            "input size"
+        )
+    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
+    y = apply(
+        Convolution, (x, weight, bias), _pairs(strides, 1), pads, _pairs(dilations, 1), groups
+    )
+    return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
+
+
+def _conv_transpose(
+    name: str,
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Tensor:
+    _check_tensors(name, input, weight, bias)
+    x, batched = _batched(name, input, dims)
+    _check_dtypes(x, weight, bias)
+    spatial = weight.array.ndim - 2
+    strides = _numbers(name, "stride", stride, spatial)
+    dilations = _numbers(name, "dilation", dilation, spatial)
+    if isinstance(padding, str):
+        raise TypeError(f"{name}(): argument 'padding' must be tuple of ints, not str")
+    paddings = _numbers(name, "padding", padding, spatial)
+    extra = _numbers(name, "output_padding", output_padding, spatial)
+    if min(paddings) >= 0 and min(extra) < 0:
+        raise RuntimeError("negative output_padding is not supported")
+    _check_shapes(x, weight, bias, strides, paddings, dilations, groups, True)
+    s, d, e = _pairs(strides, 1), _pairs(dilations, 1), _pairs(extra, 0)
+    if any(e[i] >= s[i] and e[i] >= d[i] for i in (0, 1)):
+        raise RuntimeError(
+            "output padding must be smaller than either stride or dilation, but got "
+            f"output_padding_height: {e[0]} output_padding_width: {e[1]} stride_height: {s[0]} "
+            f"stride_width: {s[1]} dilation_height: {d[0]} dilation_width: {d[1]}"
+        )
+    shape, kernel = x.array.shape[2:], weight.array.shape[2:]
+    reach = [(n - 1) * a + b * (k - 1) + 1 for n, a, b, k in zip(shape, strides, dilations, kernel)]
+    outputs = [r - 2 * p + q for r, p, q in zip(reach, paddings, extra)]
+    if min(outputs) <= 0:
+        raise RuntimeError(
+            f"Given input size per channel: ({' x '.join(map(str, shape))}). Calculated output "
+            f"size per channel: ({' x '.join(map(str, outputs))}). Output size is too small"
+        )
+    # The output padding is what the convolution back would leave out at the far end.
+    sides = [(p, p - q) for p, q in zip(paddings, extra)]
+    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
+    full = (x.array.shape[0], weight.array.shape[1] * groups, *outputs)
+    y = apply(ConvolutionTranspose, (x, weight, bias), full, s, pads, d, groups)
+    return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------------- functions
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 6), normal(4, 3, 3), normal(4)),
+        S(normal(2, 3, 7), normal(4, 3, 2), stride=2, padding=1),
+        S(normal(2, 4, 8), normal(6, 2, 3), normal(6), 1, 2, 2, 2),
+        S(normal(3, 6), normal(2, 3, 2), padding="same"),
+    ],
+    torch="nn.functional.conv1d",
+    errors=lambda: [
+        S(normal(2, 4, 6), normal(4, 3, 3)),
+        S(normal(2, 3, 2), normal(4, 3, 3)),
+        S(normal(3), normal(4, 3, 3)),
+    ],
+)
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The cross-correlation of sequences with kernels; see `conv2d`.
+
+    Shapes: input (N, C, L) or (C, L), weight (O, C / groups, K), bias (O,); output
+    (N, O, (L + 2 padding - dilation (K - 1) - 1) // stride + 1).
+
+    >>> import gradlite
+    >>> x = gradlite.arange(5.0).view(1, 1, 5)
+    >>> gradlite.nn.functional.conv1d(x, gradlite.ones(1, 1, 3))
+    tensor([[[3., 6., 9.]]])
+    """
+    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 5, 6), normal(4, 3, 3, 3), normal(4)),
+        S(normal(2, 3, 5, 6), normal(4, 3, 3, 2), stride=(2, 1), padding=(1, 2)),
+        S(normal(2, 6, 5, 5), normal(7, 6, 3, 3), normal(7), 1, 1),
+        S(normal(2, 6, 7, 7), normal(4, 3, 3, 3), normal(4), 2, 2, 2, 2),
+        S(normal(2, 3, 6, 5), normal(6, 1, 3, 3), None, 2, 1, 1, 3),
+        S(normal(2, 5, 4, 4), normal(3, 5, 1, 1), normal(3)),
+        S(normal(1, 5, 5, 5), normal(3, 5, 1, 1), stride=2),
+        S(normal(3, 5, 5), normal(2, 3, 2, 2), padding="same"),
+        S(normal(0, 3, 5, 5), normal(2, 3, 2, 2)),
+    ],
+    torch="nn.functional.conv2d",
+    errors=lambda: [
+        S(normal(2, 4, 8, 8), normal(4, 3, 3, 3)),
+        S(normal(2, 3, 2, 2), normal(4, 3, 3, 3)),
+        S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(3)),
+        S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), stride=0),
+        S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), padding="some"),
+    ],
+)
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The cross-correlation of images with kernels, the convolution of neural networks.
+
+    y[n, o, i, j] = bias[o] + sum over c, u, v of weight[o, c, u, v] *
+    x[n, c, i * stride + u * dilation - padding, j * stride + v * dilation - padding], with
+    zeros outside of the image. Numbers may be given per dimension, as (height, width).
+
+    Shapes: input (N, C, H, W) or (C, H, W), weight (O, C / groups, KH, KW), bias (O,); output
+    (N, O, OH, OW) with OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1.
+
+    Args:
+        padding: rows and columns of zeros on both sides; "valid" is none, "same" as many as
+            keep the size (stride 1 only), one more after than before when odd.
+        groups: the channels are split into so many groups, each with kernels of its own.
+
+    >>> import gradlite
+    >>> x = gradlite.ones(1, 1, 3, 3)
+    >>> gradlite.nn.functional.conv2d(x, gradlite.ones(1, 1, 3, 3), padding=1)
+    tensor([[[[4., 6., 4.],
+              [6., 9., 6.],
+              [4., 6., 4.]]]])
+
+    Raises:
+        RuntimeError: sizes, dtypes or numbers that do not fit.
+    """
+    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 5), normal(3, 4, 3), normal(4)),
+        S(normal(2, 4, 5), normal(4, 2, 3), normal(4), 2, 1, 1, 2),
+        S(normal(3, 4), normal(3, 2, 2), None, 2, 0, 2, 1, 3),
+    ],
+    torch="nn.functional.conv_transpose1d",
+    errors=lambda: [S(normal(2, 3, 5), normal(4, 2, 3))],
+)
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """The transpose of `conv1d`: what its gradient does to its input; see `conv_transpose2d`.
+
+    Shapes: input (N, C, L) or (C, L), weight (C, O / groups, K), bias (O,); output (N, O,
+    (L - 1) stride - 2 padding + dilation (K - 1) + output_padding + 1).
+
+    >>> import gradlite
+    >>> x = gradlite.ones(1, 1, 3)
+    >>> gradlite.nn.functional.conv_transpose1d(x, gradlite.ones(1, 1, 2))
+    tensor([[[1., 2., 2., 1.]]])
+    """
+    return _conv_transpose(
+        "conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )  # fmt: skip
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 4, 3), normal(3, 2, 3, 3), normal(2)),
+        S(normal(2, 4, 3, 3), normal(4, 3, 3, 2), normal(6), 2, 1, (1, 0), 2),
+        S(normal(2, 3, 3, 4), normal(3, 6, 2, 2), None, 2),
+        S(normal(2, 6, 3, 3), normal(6, 7, 3, 3), normal(7), 1, 1),
+        S(normal(3, 3, 3), normal(3, 1, 2, 3), normal(3), 2, 0, 2, 3, 3),
+    ],
+    torch="nn.functional.conv_transpose2d",
+    errors=lambda: [
+        S(normal(2, 3, 5, 5), normal(4, 2, 3, 3)),
+        S(normal(2, 3, 5, 5), normal(3, 2, 3, 3), output_padding=1),
+    ],
+)
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """The transpose of `conv2d`, the map that its gradient applies: it enlarges images.
+
+    Shapes: input (N, C, H, W) or (C, H, W), weight (C, O / groups, KH, KW), bias (O,); output
+    (N, O, OH, OW) with OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1.
+
+    >>> import gradlite
+    >>> x = gradlite.ones(1, 1, 2, 2)
+    >>> gradlite.nn.functional.conv_transpose2d(x, gradlite.ones(1, 1, 2, 2))
+    tensor([[[[1., 2., 1.],
+              [2., 4., 2.],
+              [1., 2., 1.]]]])
+
+    Raises:
+        RuntimeError: sizes, dtypes or numbers that do not fit; an ``output_padding`` that is
+            not smaller than stride or dilation.
+    """
+    return _conv_transpose(
+        "conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )  # fmt: skip
