@@ -190,7 +190,8 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     _fill(tensor, 0)
     for group in range(groups):
         for channel in range(min(per_group, tensor.shape[1])):
-            tensor.array[(group * per_group + channel, channel, *centre)] = 1
+            place = (group * per_group + channel, channel, *centre)
+            tensor.array[place] = 1
     return tensor
 
 

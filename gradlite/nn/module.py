@@ -50,7 +50,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
         attributes["_buffer_names"] = {}
         attributes["_module_names"] = {}
 
-    def forward(self, *input: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def forward(self, *input: Any, **kwargs: Any) -> Any:
         """What the module computes; every subclass defines it."""
         raise NotImplementedError(
             f'Module [{type(self).__name__}] is missing the required "forward" function'

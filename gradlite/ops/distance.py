@@ -44,7 +44,8 @@ def _at_least(value: Any, least: float) -> Any:
         S(normal(3, 4), normal(4), dim=-1),
         S(normal(2, 3, 4), normal(2, 1, 4), 2, 1e-3),
         S(normal(3), normal(3), dim=0),
-    ]
+    ],
+    torch="nn.functional.cosine_similarity",
 )
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between two tensors' vectors along a dimension, which disappears.
@@ -72,7 +73,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
         S(normal(3, 4), normal(3, 4), 3.0, 1e-3, True),
         S(normal(3, 4), normal(3, 4), p=math.inf),
         S(normal(4), normal(4)),
-    ]
+    ],
+    torch="nn.functional.pairwise_distance",
 )
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
@@ -94,7 +96,8 @@ def pairwise_distance(
         S(normal(3, 4), 1.0, 0),
         S(normal(2, 3, 4), p=3.0, dim=-1, eps=1e-3),
         S(normal(4), dim=0),
-    ]
+    ],
+    torch="nn.functional.normalize",
 )
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """The input divided by its p-norm along a dimension, or by eps where that is larger.

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.choose import where
 from gradlite.ops.creation import full_like
 from gradlite.ops.distance import pairwise_distance
-from gradlite.ops.choose import where
 from gradlite.ops.loss import reduced
 from gradlite.ops.samples import S, integers, normal, positive
 from gradlite.ops.table import public
@@ -57,7 +57,8 @@ def _signs(*shape: int) -> np.ndarray[Any, Any]:
         S(normal(3, 4), _signs(3, 4)),
         S(normal(5), _signs(5), margin=0.3, reduction="none"),
         S(normal(5), _signs(5), reduction="sum"),
-    ]
+    ],
+    torch="nn.functional.hinge_embedding_loss",
 )
 def hinge_embedding_loss(
     input: Tensor,
@@ -67,7 +68,12 @@ def hinge_embedding_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """x where y = 1, max(0, margin - x) where y = -1; see `nn.HingeEmbeddingLoss`."""
+    """x where y = 1, max(0, margin - x) where y = -1.
+
+    >>> from gradlite import tensor
+    >>> hinge_embedding_loss(tensor([0.5, 0.5]), tensor([1, -1]), reduction="none")
+    tensor([0.5000, 0.5000])
+    """
     reduction = legacy_reduction(size_average, reduce, reduction)
     x: Any = input
     apart = where(target != 1, (margin - x).clamp(min=0), 0)
@@ -79,7 +85,8 @@ def hinge_embedding_loss(
     samples=lambda: [
         S(normal(5), normal(5), _signs(5)),
         S(normal(3, 4), normal(3, 1), _signs(3, 4), 0.5, reduction="none"),
-    ]
+    ],
+    torch="nn.functional.margin_ranking_loss",
 )
 def margin_ranking_loss(
     input1: Tensor,
@@ -90,7 +97,16 @@ def margin_ranking_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """max(0, -y (x1 - x2) + margin); see `nn.MarginRankingLoss`."""
+    """max(0, -y (x1 - x2) + margin).
+
+    >>> from gradlite import tensor
+    >>> x1, x2 = tensor([3.0, 1.0]), tensor([2.0, 2.0])
+    >>> margin_ranking_loss(x1, x2, tensor([1, 1]), reduction="none")
+    tensor([0., 1.])
+
+    Raises:
+        RuntimeError: tensors of different numbers of dimensions.
+    """
     reduction = legacy_reduction(size_average, reduce, reduction)
     if not input1.dim() == input2.dim() == target.dim():
         raise RuntimeError(
@@ -107,7 +123,8 @@ def margin_ranking_loss(
         S(normal(5, 3), normal(5, 3), _signs(5)),
         S(normal(5, 3), normal(5, 3), _signs(5), 0.3, reduction="none"),
         S(normal(3), normal(3), np.asarray(-1), reduction="sum"),
-    ]
+    ],
+    torch="nn.functional.cosine_embedding_loss",
 )
 def cosine_embedding_loss(
     input1: Tensor,
@@ -120,7 +137,15 @@ def cosine_embedding_loss(
 ) -> Tensor:
     """1 - cos(x1, x2) where y = 1, max(0, cos - margin) where y = -1.
 
-    See `nn.CosineEmbeddingLoss`.
+    Shapes: x1 and x2 ``(N, D)`` with y ``(N,)``, or ``(D,)`` with y ``()``.
+
+    >>> from gradlite import tensor
+    >>> x1, x2 = tensor([[1.0, 0.0], [1.0, 0.0]]), tensor([[0.0, 1.0], [2.0, 0.0]])
+    >>> cosine_embedding_loss(x1, x2, tensor([1, -1]), reduction="none")
+    tensor([1., 1.])
+
+    Raises:
+        RuntimeError: other shapes.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     if target.dim() > 1:
@@ -144,7 +169,8 @@ def cosine_embedding_loss(
     samples=lambda: [
         S(normal(4), _signs(4)),
         S(normal(3, 4), _signs(3, 4), reduction="none"),
-    ]
+    ],
+    torch="nn.functional.soft_margin_loss",
 )
 def soft_margin_loss(
     input: Tensor,
@@ -153,7 +179,12 @@ def soft_margin_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """log(1 + exp(-y x)) with y = 1 or -1."""
+    """log(1 + exp(-y x)) with y = 1 or -1.
+
+    >>> from gradlite import tensor
+    >>> soft_margin_loss(tensor([0.0, 2.0]), tensor([1, -1]), reduction="none")
+    tensor([0.6931, 2.1269])
+    """
     reduction = legacy_reduction(size_average, reduce, reduction)
     x: Any = input
     return reduced((-target * x).exp().log1p(), reduction)  # type: ignore[operator]
@@ -173,7 +204,8 @@ def _check_dims(anchor: Tensor, positive: Tensor, negative: Tensor) -> None:
         S(normal(4, 3), normal(4, 3), normal(4, 3)),
         S(normal(4, 3), normal(4, 3), normal(4, 3), 0.5, 1.0, swap=True, reduction="none"),
         S(normal(3), normal(3), normal(3), margin=2.0),
-    ]
+    ],
+    torch="nn.functional.triplet_margin_loss",
 )
 def triplet_margin_loss(
     anchor: Tensor,
@@ -187,7 +219,18 @@ def triplet_margin_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """max(0, |a - p| - |a - n| + margin); see `nn.TripletMarginLoss`."""
+    """max(0, |a - p| - |a - n| + margin) for anchor, positive and negative, in the p-norm.
+
+    ``swap`` uses |p - n| where it is smaller than |a - n| (Balntas et al., 2016).
+
+    >>> from gradlite import tensor
+    >>> triplet_margin_loss(tensor([[0.0]]), tensor([[2.0]]), tensor([[1.5]]))
+    tensor(1.5000)
+
+    Raises:
+        RuntimeError: tensors of different numbers of dimensions.
+        ValueError: a margin that is not positive.
+    """
     reduction = legacy_reduction(size_average, reduce, reduction)
 
     def distance(x1: Tensor, x2: Tensor) -> Tensor:
@@ -200,7 +243,8 @@ def triplet_margin_loss(
     samples=lambda: [
         S(normal(4, 3), normal(4, 3), normal(4, 3)),
         S(normal(4, 3), normal(4, 3), normal(4, 3), margin=0.5, swap=True, reduction="sum"),
-    ]
+    ],
+    torch="nn.functional.triplet_margin_with_distance_loss",
 )
 def triplet_margin_with_distance_loss(
     anchor: Tensor,
@@ -212,7 +256,16 @@ def triplet_margin_with_distance_loss(
     swap: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """`triplet_margin_loss` with a distance function of one's own."""
+    """`triplet_margin_loss` with a distance function of one's own.
+
+    >>> from gradlite import tensor
+    >>> def city(a, b):
+    ...     return (a - b).abs().sum(-1)
+    >>> triplet_margin_with_distance_loss(
+    ...     tensor([[0.0]]), tensor([[2.0]]), tensor([[1.5]]), distance_function=city
+    ... )
+    tensor(1.5000)
+    """
     distance = pairwise_distance if distance_function is None else distance_function
     return _triplet(anchor, positive, negative, distance, margin, swap, reduction)
 
@@ -241,7 +294,8 @@ def _triplet(
         S(normal(5), positive(5)),
         S(positive(3, 4), positive(3, 4), log_input=False, full=True, reduction="none"),
         S(normal(5), positive(5), full=True, reduction="sum"),
-    ]
+    ],
+    torch="nn.functional.poisson_nll_loss",
 )
 def poisson_nll_loss(
     input: Tensor,
@@ -253,7 +307,14 @@ def poisson_nll_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """exp(x) - y x, or x - y log(x + eps) without ``log_input``; see `nn.PoissonNLLLoss`."""
+    """exp(x) - y x, or x - y log(x + eps) without ``log_input``.
+
+    ``full`` adds Stirling's approximation of log(y!) where y > 1.
+
+    >>> from gradlite import tensor
+    >>> poisson_nll_loss(tensor([0.0, 1.0]), tensor([1.0, 2.0]), reduction="none")
+    tensor([1.0000, 0.7183])
+    """
     reduction = legacy_reduction(size_average, reduce, reduction)
     x: Any = input
     y: Any = target
@@ -272,7 +333,8 @@ def poisson_nll_loss(
         S(normal(3, 4), normal(3, 4), positive(3), full=True, reduction="none"),
         S(normal(3, 4), normal(3, 4), positive(3, 1), reduction="sum"),
         S(normal(5), normal(5), 2.0),
-    ]
+    ],
+    torch="nn.functional.gaussian_nll_loss",
 )
 def gaussian_nll_loss(
     input: Tensor,
@@ -286,6 +348,10 @@ def gaussian_nll_loss(
 
     Args:
         var: a number, or a tensor of the input's shape, with its last dimension 1 or missing.
+
+    >>> from gradlite import tensor
+    >>> gaussian_nll_loss(tensor([1.0]), tensor([3.0]), tensor([4.0]))
+    tensor(1.1931)
 
     Raises:
         ValueError: a negative variance, or one of another shape.
@@ -315,4 +381,3 @@ def gaussian_nll_loss(
     if full:
         loss = loss + 0.5 * math.log(2 * math.pi)
     return reduced(loss, reduction)
-

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.attention import scaled_dot_product_attention
+from gradlite.ops.choose import where
 from gradlite.ops.creation import zeros
 from gradlite.ops.dropout import dropout
-from gradlite.ops.choose import where
 from gradlite.ops.matmul import linear
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import cat
@@ -111,7 +111,8 @@ def _attn_mask(attn_mask: Any, dtype: Any, batch_heads: int, t: int, s: int) -> 
             attn_mask=np.triu(np.ones((3, 3), bool), 1),
             is_causal=True,
         ),
-    ]
+    ],
+    torch="nn.functional.multi_head_attention_forward",
 )
 def multi_head_attention_forward(
     query: Tensor,
@@ -154,6 +155,15 @@ def multi_head_attention_forward(
     Returns:
         The output ``(T, N, E)`` and, when ``need_weights``, the attention weights ``(N, T, S)``,
         or ``(N, num_heads, T, S)`` without ``average_attn_weights``.
+
+    >>> from gradlite import eye, ones
+    >>> x = ones(2, 1, 4)
+    >>> output, weights = multi_head_attention_forward(
+    ...     x, x, x, 4, 2, ones(12, 4), None, None, None, False, 0.0, eye(4), None
+    ... )
+    >>> output.shape, weights
+    (gradlite.Size([2, 1, 4]), tensor([[[0.5000, 0.5000],
+             [0.5000, 0.5000]]]))
 
     Raises:
         AssertionError: tensors whose dimensions or sizes do not fit together.

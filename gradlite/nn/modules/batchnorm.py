@@ -94,7 +94,7 @@ class _NormBase(Module):
 
 
 class _BatchNorm(_NormBase):
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         momentum = self.momentum if self.momentum is not None else 0.0
         count = self.num_batches_tracked

@@ -81,7 +81,7 @@ class Sequential(_Numbered):
             for number, module in enumerate(args):
                 self.add_module(str(number), module)
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         values = self.__dict__
         for name in self._module_names:
             input = values[name](input)

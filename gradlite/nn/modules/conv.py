@@ -170,7 +170,7 @@ class Conv1d(_ConvNd):
             *(padding_mode, device, dtype),
         )
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         input, padding = self._padded(input)
         return F.conv1d(
             *(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
@@ -218,7 +218,7 @@ class Conv2d(_ConvNd):
             *(padding_mode, device, dtype),
         )
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         input, padding = self._padded(input)
         return F.conv2d(
             *(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
@@ -294,9 +294,7 @@ class ConvTranspose1d(_ConvTransposeNd):
 
     _dimensions = 1
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor, output_size: Sequence[int] | None = None
-    ) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         output_padding = self._output_padding(input, output_size)
         return F.conv_transpose1d(
             *(input, self.weight, self.bias, self.stride, self.padding, output_padding),
@@ -316,9 +314,7 @@ class ConvTranspose2d(_ConvTransposeNd):
 
     _dimensions = 2
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor, output_size: Sequence[int] | None = None
-    ) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         output_padding = self._output_padding(input, output_size)
         return F.conv_transpose2d(
             *(input, self.weight, self.bias, self.stride, self.padding, output_padding),

@@ -36,7 +36,7 @@ class _InstanceNorm(_NormBase):
         if input.dim() not in (n - 1, n):
             raise ValueError(f"expected {n - 1}D or {n}D input (got {input.dim()}D input)")
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         channels = 1 - self._batched_dim
         if input.shape[channels] != self.num_features:

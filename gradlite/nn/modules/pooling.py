@@ -57,7 +57,7 @@ class MaxPool1d(_MaxPoolNd):
     ``ceil_mode``. With ``return_indices`` also the places of the values.
     """
 
-    def forward(self, input: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Any:
         return F.max_pool1d(
             *(input, self.kernel_size, self.stride, self.padding, self.dilation),
             ceil_mode=self.ceil_mode,
@@ -76,7 +76,7 @@ class MaxPool2d(_MaxPoolNd):
     gradlite.Size([1, 3, 14, 14])
     """
 
-    def forward(self, input: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Any:
         return F.max_pool2d(
             *(input, self.kernel_size, self.stride, self.padding, self.dilation),
             ceil_mode=self.ceil_mode,
@@ -105,7 +105,7 @@ class AvgPool1d(Module):
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool1d(
             *(input, self.kernel_size, self.stride, self.padding),
             *(self.ceil_mode, self.count_include_pad),
@@ -139,7 +139,7 @@ class AvgPool2d(Module):
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool2d(
             *(input, self.kernel_size, self.stride, self.padding),
             *(self.ceil_mode, self.count_include_pad, self.divisor_override),
@@ -167,7 +167,7 @@ class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
 class AdaptiveAvgPool1d(_AdaptivePoolNd):
     """Means over ``output_size`` windows that cover ``(N, C, L)``."""
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool1d(input, self.output_size)
 
 
@@ -177,14 +177,14 @@ class AdaptiveAvgPool2d(_AdaptivePoolNd):
     A None in ``output_size`` keeps that dimension.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(input, self.output_size)
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """The largest values of ``output_size`` windows that cover ``(N, C, L)``."""
 
-    def forward(self, input: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
@@ -194,5 +194,5 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     With ``return_indices`` also the places of the values.
     """
 
-    def forward(self, input: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)

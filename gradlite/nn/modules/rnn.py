@@ -321,7 +321,7 @@ class RNN(RNNBase):
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
         return F.rnn_sequence(input, *state, *weights, self.nonlinearity, reverse)
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
         output, (h,) = self._forward(input, None if hx is None else (hx,), 1)
         return output, h
 
@@ -360,7 +360,7 @@ class LSTM(RNNBase):
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
         return F.lstm_sequence(input, *state, *weights, reverse)
 
-    def forward(self, input: Any, hx: State | None = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: State | None = None) -> Any:
         return self._forward(input, None if hx is None else (hx[0], hx[1]), 2)
 
 
@@ -392,6 +392,6 @@ class GRU(RNNBase):
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
         return F.gru_sequence(input, *state, *weights, reverse)
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
         output, (h,) = self._forward(input, None if hx is None else (hx,), 1)
         return output, h

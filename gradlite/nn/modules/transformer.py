@@ -87,7 +87,7 @@ class TransformerEncoderLayer(Module):
         self.dropout2 = Dropout(dropout)
         self.activation = _activation(activation)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         src: Tensor,
         src_mask: Tensor | None = None,
@@ -138,7 +138,7 @@ class TransformerEncoder(Module):
         self.num_layers = num_layers
         self.norm = norm
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         src: Tensor,
         mask: Tensor | None = None,
@@ -192,7 +192,7 @@ class TransformerDecoderLayer(Module):
         self.dropout3 = Dropout(dropout)
         self.activation = _activation(activation)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tgt: Tensor,
         memory: Tensor,
@@ -273,7 +273,7 @@ class TransformerDecoder(Module):
         self.num_layers = num_layers
         self.norm = norm
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tgt: Tensor,
         memory: Tensor,
@@ -339,7 +339,7 @@ class Transformer(Module):
         self.nhead = nhead
         self.batch_first = batch_first
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         src: Tensor,
         tgt: Tensor,

@@ -1,10 +1,20 @@
 """Tools for modules and parameters."""
 
 from gradlite.nn.utils import rnn
+from gradlite.nn.utils.clip_grad import (
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+)
 from gradlite.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
 from gradlite.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
     "parameters_to_vector",
     "remove_weight_norm",
     "rnn",
