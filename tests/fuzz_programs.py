@@ -1,0 +1,556 @@
+"""Random programs over a pool of tensors, written as source lines and run on two libraries at once.
+
+An instruction is a kind and four small numbers. The writer of that kind turns the numbers into one
+line of Python that fits the shapes in the pool, such as ``t5 = t3[:, 1:]``, so a failing program
+prints as code that anybody can run. Both libraries execute every line; where one raises, the other
+must raise the same type, and the program goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.oracle import facts, prefix
+
+Writer = Callable[["Pool", int, int, int, int], "str | None"]
+WRITERS: dict[str, Writer] = {}
+WEIGHTS: dict[str, int] = {}
+
+SHAPES = [(3,), (2, 3), (), (1, 3), (2, 1), (3, 2), (2, 2, 3), (1,), (0, 3), (2, 3, 1)]
+LARGE = 50.0
+TOLERANCE = 1e-10
+
+
+def kind(weight: int = 1) -> Callable[[Writer], Writer]:
+    """Registers a writer under its own name; a heavier one is drawn more often."""
+
+    def register(writer: Writer) -> Writer:
+        WRITERS[writer.__name__] = writer
+        WEIGHTS[writer.__name__] = weight
+        return writer
+
+    return register
+
+
+class DifferenceError(AssertionError):
+    """The libraries disagree."""
+
+
+class Pool:
+    """The tensors of one program in both libraries, and the lines that made them."""
+
+    def __init__(self, reference: Any, library: Any) -> None:
+        self.spaces = [{"T": T, "np": np, "values": values} for T in (reference, library)]
+        self.names: list[str] = []
+        self.lines: list[str] = []
+        self.leaves: list[str] = []
+        self.counts: Counter[str] = Counter()
+
+    # ------------------------------------------------------------ choices
+
+    def pick(self, number: int) -> str:
+        """A name, the latest first."""
+        return self.names[-1 - number % len(self.names)]
+
+    def pick_where(self, number: int, fits: Callable[[tuple[int, ...]], bool]) -> str | None:
+        names = [name for name in self.names if fits(self.shape(name))]
+        return names[-1 - number % len(names)] if names else None
+
+    def pick_non_leaf(self, number: int) -> str:
+        """Mostly a name that in-place ops may change: not a leaf that requires grad."""
+        if number % 8 == 7:
+            return self.pick(number // 8)
+        names = [name for name in self.names if self.may_change(self.spaces[0][name])]
+        return names[-1 - number % len(names)] if names else self.pick(number)
+
+    @staticmethod
+    def may_change(t: Any) -> bool:
+        try:
+            return not (t.is_leaf and t.requires_grad)
+        except RuntimeError:
+            return True
+
+    def pick_root(self, number: int) -> str:
+        """Mostly a name that backward can start from."""
+        names = [name for name in self.names if self.is_root(self.spaces[0][name])]
+        return names[-1 - number % len(names)] if names and number % 8 else self.pick(number)
+
+    @staticmethod
+    def is_root(t: Any) -> bool:
+        try:
+            return t.grad_fn is not None
+        except RuntimeError:
+            return False
+
+    def pick_below(self, root: str, number: int) -> str:
+        """Mostly the name of a leaf that the graph of `root` leads to."""
+        leaves, seen = [], set()
+        todo = [self.spaces[0][root].grad_fn] if self.is_root(self.spaces[0][root]) else []
+        while todo:
+            node = todo.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                leaves.append(node.variable)
+            todo.extend(child for child, _ in node.next_functions if child is not None)
+        names = [n for n in self.leaves if any(self.spaces[0][n] is leaf for leaf in leaves)]
+        return names[number % len(names)] if names and number % 8 else self.pick(number)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.spaces[0][name].shape)
+
+    def new(self) -> str:
+        """The name of what the next line makes."""
+        return f"t{len(self.lines)}"
+
+    # ------------------------------------------------------------ execution
+
+    def run(self, kind: str, line: str, new: str | None = None) -> None:
+        """Executes `line` in both libraries and compares how it ends."""
+        self.lines.append(line)
+        code = compile(line, "<program>", "exec")
+        errors = [self.execute(code, space) for space in self.spaces]
+        self.counts[f"{kind} {'fails' if errors[0] else 'runs'}"] += 1
+        expected, actual = errors
+        if type(expected).__name__ != type(actual).__name__:
+            raise self.difference(f"ends with {actual!r}, PyTorch with {expected!r}")
+        if expected is not None:
+            self.lines[-1] += f"  # {type(expected).__name__}"
+            if is_about_autograd(str(expected)) and prefix(str(expected)) != prefix(str(actual)):
+                raise self.difference(f"says {actual}\n PyTorch: {expected}")
+            return
+        if new is not None:
+            if not hasattr(self.spaces[0][new], "shape"):
+                return
+            self.names.append(new)
+            self.compare(new)
+        self.drop_large_values()
+
+    @staticmethod
+    def execute(code: Any, space: dict[str, Any]) -> Exception | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                exec(code, space)
+            except Exception as error:
+                return error.with_traceback(None)
+        return None
+
+    def drop_large_values(self) -> None:
+        """Rounding differences grow with the values: what is large is not used or compared."""
+        for name in list(self.names):
+            values = self.spaces[0][name].detach().numpy()
+            if values.size and not np.abs(values).max() < LARGE:
+                self.names.remove(name)
+
+    # ------------------------------------------------------------ comparison
+
+    def difference(self, text: str) -> DifferenceError:
+        return DifferenceError(f"{text}\n\n" + "\n".join(self.lines))
+
+    def compare(self, name: str) -> None:
+        expected, actual = (space[name] for space in self.spaces)
+        one, other = observed(actual), observed(expected)
+        if one != other:
+            different = {
+                key: (one.get(key), other[key]) for key in other if one.get(key) != other[key]
+            }
+            raise self.difference(f"{name}: (ours, PyTorch's) {different}")
+        self.compare_values(name, actual.detach().numpy(), expected.detach().numpy())
+
+    def compare_values(self, what: str, actual: np.ndarray, expected: np.ndarray) -> None:
+        if not close(actual, expected):
+            raise self.difference(f"{what}:\n{actual!r}\nPyTorch:\n{expected!r}")
+
+    def compare_everything(self) -> None:
+        for name in self.names:
+            self.compare(name)
+        for name in self.leaves:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected, actual = (space[name].grad for space in self.spaces)
+            if (expected is None) != (actual is None):
+                raise self.difference(f"{name}.grad is {actual}, PyTorch's {expected}")
+            if expected is not None:
+                self.counts["leaf gradients"] += 1
+                self.counts["leaf gradients that are not zero"] += bool((expected != 0).any())
+                a, b = actual.detach().numpy(), expected.detach().numpy()
+                self.compare_values(f"{name}.grad", a, b)
+                if actual.requires_grad != expected.requires_grad:
+                    raise self.difference(f"{name}.grad.requires_grad is {actual.requires_grad}")
+
+
+def values(T: Any, shape: tuple[int, ...], seed: int, requires_grad: bool) -> Any:
+    """A leaf of irregular values between -1.5 and 1.5, none of them 0."""
+    array = np.sin(np.arange(math.prod(shape)) * 1.7 + seed * 0.9 + 0.3) * 1.5
+    return T.tensor(array.reshape(shape), requires_grad=requires_grad)
+
+
+def observed(t: Any) -> dict[str, Any]:
+    """All that a user can see of a tensor but for its values."""
+    found = facts(t)
+    for name, look in {
+        "version": lambda: t._version,
+        "is_view": lambda: t._is_view(),
+        "is_inference": lambda: t.is_inference(),
+        "retains_grad": lambda: t.retains_grad,
+    }.items():
+        try:
+            found[name] = look()
+        except RuntimeError as error:
+            found[name] = prefix(str(error))
+    return found
+
+
+def is_about_autograd(message: str) -> bool:
+    words = (
+        "inplace",
+        "in-place",
+        "leaf",
+        "second time",
+        "requires_grad",
+        "grad_fn",
+        "view ",
+        "Inference",
+    )
+    return any(word in message for word in words)
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> bool:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return False
+    finite = np.isfinite(expected)
+    if not finite.all() or not expected.size:
+        return bool((np.isfinite(actual) == finite).all())
+    scale = max(1.0, float(np.abs(expected).max()))
+    return bool(np.abs(actual - expected).max() <= TOLERANCE * scale)
+
+
+# ---------------------------------------------------------------- leaves and flags
+
+
+@kind(0)
+def nothing(pool: Pool, a: int, b: int, c: int, d: int) -> None:
+    """What a shrunk instruction becomes."""
+
+
+@kind(3)
+def leaf(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    new = pool.new()
+    pool.leaves.append(new)
+    return f"{new} = values(T, {SHAPES[a % len(SHAPES)]}, {b % 7}, {c % 4 != 0})"
+
+
+@kind()
+def requires_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    return f"{pool.pick(a)}.requires_grad_({b % 2 == 0})"
+
+
+@kind()
+def alias(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    how = ["", ".clone()", ".detach()", ".data", ".detach().requires_grad_()", ".contiguous()"]
+    return f"{pool.new()} = {pool.pick(a)}{how[b % len(how)]}"
+
+
+@kind()
+def detach_in_place(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    return f"{pool.pick(a)}.detach_()"
+
+
+@kind()
+def retain_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    return f"{pool.pick(a)}.retain_grad()"
+
+
+# ---------------------------------------------------------------- values
+
+UNARY = [
+    "{x}.sin()",
+    "{x} * 1.5",
+    "{x} + 0.5",
+    "{x}.tanh()",
+    "2 - {x}",
+    "-{x}",
+    "{x} ** 2",
+    "{x}.sigmoid()",
+    "{x}.exp()",
+    "{x}.relu()",
+    "{x}.abs()",
+    "1 / ({x} * {x} + 1)",
+    "({x}.abs() + 0.5).sqrt()",
+    "({x}.abs() + 0.5).log()",
+    "{x}.clamp(-0.7, 0.9)",
+    "{x}.cos()",
+    "{x} / 2",
+    "{x} ** 3",
+    "T.where({x} > 0.123, {x}, 0.25)",
+    "{x}.masked_fill({x} > 0.321, 0.5)",
+]
+BINARY = [
+    "{x} * {y}",
+    "{x} + {y}",
+    "{x} - {y}",
+    "{x} / ({y} * {y} + 1)",
+    "T.where({x} > 0.123, {x}, {y})",
+    "{x} * {y}.sin()",
+    "T.add({x}, {y}, alpha=0.5)",
+    "{x}.mul({y})",
+]
+
+
+def is_broadcastable(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(a == b or 1 in (a, b) for a, b in zip(one[::-1], other[::-1]))
+
+
+@kind(4)
+def unary(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    return f"{pool.new()} = " + UNARY[b % len(UNARY)].format(x=pool.pick(a))
+
+
+@kind(4)
+def binary(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick(a)
+    shape = pool.shape(x)
+    y = pool.pick_where(c, lambda other: is_broadcastable(shape, other)) or x
+    return f"{pool.new()} = " + BINARY[b % len(BINARY)].format(x=x, y=y)
+
+
+@kind()
+def matmul(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
+    x = pool.pick_where(a, lambda shape: len(shape) > 0)
+    if x is None:
+        return None
+    inner = pool.shape(x)[-1]
+    y = pool.pick_where(b, lambda s: len(s) > 0 and s[-2 if len(s) > 1 else -1] == inner)
+    return None if y is None else f"{pool.new()} = {x} @ {y}"
+
+
+@kind(2)
+def reduction(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick(a)
+    rank = len(pool.shape(x))
+    if rank == 0 or b % 5 == 0:
+        return f"{pool.new()} = {x}.{['sum', 'mean'][c % 2]}()"
+    dim, keep = c % rank, d % 2 == 0
+    whole = [f"sum({dim}, {keep})", f"mean({dim}, {keep})", f"logsumexp({dim}, {keep})"]
+    forms = [*whole, f"softmax({dim})", f"cumsum({dim})", f"log_softmax({dim})"]
+    return f"{pool.new()} = {x}.{forms[b % len(forms)]}"
+
+
+@kind()
+def join(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick(a)
+    shape = pool.shape(x)
+    y = pool.pick_where(b, lambda other: other == shape) or x
+    if not shape or c % 2:
+        return f"{pool.new()} = T.stack([{x}, {y}], {d % (len(shape) + 1)})"
+    return f"{pool.new()} = T.cat([{x}, {y}], {d % len(shape)})"
+
+
+@kind()
+def gathered(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick_where(a, lambda shape: len(shape) > 0 and shape[0] > 0) or pool.pick(a)
+    rows = pool.shape(x)[0] if pool.shape(x) else 1
+    forms = [
+        f"{x}[[{b % max(rows, 1)}, {c % max(rows, 1)}]]",
+        f"{x}[{x} > 0.123]",
+        f"{x}.index_select(0, T.tensor([{b % max(rows, 1)}, {c % max(rows, 1)}]))",
+        f"{x}.flip(0)",
+        f"{x}.repeat(2{', 1' * (len(pool.shape(x)) - 1)})",
+        f"{x}[T.tensor([{b % max(rows, 1)}])]",
+    ]
+    return f"{pool.new()} = {forms[d % len(forms)]}"
+
+
+# ---------------------------------------------------------------- views
+
+
+def view_of(pool: Pool, x: str, b: int, c: int, d: int) -> str:
+    shape = pool.shape(x)
+    rank = len(shape)
+    if rank == 0:
+        return (
+            x + [".unsqueeze(0)", ".view(1)", "[None]", ".expand(3)", "[...]", ".view(1, 1)"][b % 6]
+        )
+    dim = c % rank
+    size = shape[dim]
+    before = ":, " * dim
+    forms = [
+        f"{x}[{before}{d % max(size, 1)}]",
+        f"{x}[{before}{d % 2}:]",
+        f"{x}[{before}:{max(size - d % 2, 0)}]",
+        f"{x}.transpose({dim}, {d % rank})",
+        f"{x}[{before}::2]",
+        f"{x}.view(-1)" if math.prod(shape) else f"{x}.view({shape[::-1]})",
+        f"{x}.unsqueeze({d % (rank + 1)})",
+        f"{x}.squeeze({dim})",
+        f"{x}.unbind({dim})[{d % max(size, 1)}]",
+        f"{x}.reshape({shape[::-1]})",
+        f"{x}.narrow({dim}, 0, {min(size, 1 + d % 2)})",
+        f"{x}.diagonal()" if rank > 1 else f"{x}.unsqueeze(0).diagonal()",
+        f"{x}.expand(2, {', '.join(['-1'] * rank)})",
+        f"{x}.split(2, {dim})[0]",
+        f"{x}.chunk(2, {dim})[-1]",
+        f"{x}.T" if rank == 2 else f"{x}.permute({', '.join(map(str, reversed(range(rank))))})",
+        f"{x}.view_as({x})",
+        f"{x}[..., {d % max(shape[-1], 1)}]",
+        f"{x}.flatten()",
+        f"{x}.select({dim}, {d % max(size, 1)})",
+        f"{x}.squeeze()",
+    ]
+    return forms[b % len(forms)]
+
+
+@kind(6)
+def view(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    return f"{pool.new()} = {view_of(pool, pool.pick(a), b, c, d)}"
+
+
+@kind()
+def view_without_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    mode = "inference_mode" if a % 5 == 4 else "no_grad"
+    return f"with T.{mode}(): {pool.new()} = {view_of(pool, pool.pick(a // 5), b, c, d)}"
+
+
+@kind()
+def value_without_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    mode = "inference_mode" if a % 7 == 6 else "no_grad"
+    return f"with T.{mode}(): {unary(pool, a // 7, b, c, d)}"
+
+
+# ---------------------------------------------------------------- in place
+
+UPDATES = [
+    "{x}.mul_(0.5)",
+    "{x}.add_(0.25)",
+    "{x}.mul_({y})",
+    "{x}.add_({y}, alpha=0.5)",
+    "{x}.copy_({y})",
+    "{x}.sub_({y})",
+    "{x}.zero_()",
+    "{x}.sin_()",
+    "{x}.tanh_()",
+    "{x}.exp_()",
+    "{x}.relu_()",
+    "{x}.sigmoid_()",
+    "{x}.neg_()",
+    "{x}.fill_(0.75)",
+    "{x}.div_({y} * {y} + 1)",
+    "{x}.clamp_(-0.7, 0.9)",
+    "{x}.masked_fill_({x} > 0.123, 0.5)",
+    "{x}.abs_()",
+    "{x}.pow_(2)",
+    "{x}.add_({x})",
+    "{x}.mul_({x})",
+]
+
+
+@kind(5)
+def update(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick_non_leaf(a)
+    shape = pool.shape(x)
+    y = pool.pick_where(c, lambda other: fits_into(other, shape)) or x
+    return UPDATES[b % len(UPDATES)].format(x=x, y=y)
+
+
+@kind()
+def update_without_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    if d % 5 == 4:
+        return f"{pool.pick(a)}.data.mul_(0.5)"
+    return f"with T.no_grad(): {update(pool, a, b, c, d)}"
+
+
+@kind(3)
+def assignment(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick_non_leaf(a)
+    shape = pool.shape(x)
+    if not shape or not shape[0]:
+        return f"{x}[...] = 0.5"
+    index, part = [
+        (f"{d % shape[0]}", shape[1:]),
+        (f"{d % 2}:", (max(shape[0] - d % 2, 0), *shape[1:])),
+        ("...", shape),
+        (f"..., {d % max(shape[-1], 1)}", shape[:-1]),
+        ("::2", (-(-shape[0] // 2), *shape[1:])),
+        (f"[{d % shape[0]}]", (1, *shape[1:])),
+        (f"{x} > 0.123", ()),
+        (f"T.tensor([{d % shape[0]}, {(d + 1) % shape[0]}])", ()),
+    ][b % 8]
+    y = pool.pick_where(c // 2, lambda other: fits_into(other, part)) if c % 4 else None
+    if y is None and c % 8 == 0 and len(part) == 0:
+        y = f"{x}.sum()"
+    return f"{x}[{index}] = {y or 0.75}"
+
+
+def fits_into(other: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether `other` broadcasts to `shape` without making it larger."""
+    return len(other) <= len(shape) and all(
+        a == b or a == 1 for a, b in zip(other[::-1], shape[::-1])
+    )
+
+
+# ---------------------------------------------------------------- backward
+
+
+@kind(3)
+def backward(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x, y = pool.pick_root(a), pool.pick_root(b)
+    root = [f"{x}.sum()", f"({x} * {x}).sum()", f"({x}.sum() + {y}.sin().sum())"][c % 3]
+    return f"{root}.backward({'retain_graph=True' if d % 3 == 0 else ''})"
+
+
+@kind()
+def gradient(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+    x = pool.pick_root(a)
+    y = pool.pick_below(x, b)
+    options = "create_graph=True" if d % 3 else "retain_graph=True"
+    if c % 3 == 0:
+        options += ", allow_unused=True"
+    return f"{pool.new()} = T.autograd.grad(({x} * {x}).sum(), {y}, {options})[0]"
+
+
+@kind()
+def second_gradient(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
+    """A gradient with a graph, used in a second backward."""
+    x = pool.pick_root(a)
+    y = pool.pick_below(x, b)
+    inner = f"T.autograd.grad(({x} * {x}.sin()).sum(), {y}, create_graph=True)[0]"
+    return f"({inner} ** 2).sum().backward()"
+
+
+@kind()
+def grad_of_leaf(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
+    if not pool.leaves:
+        return None
+    name = pool.leaves[-1 - a % len(pool.leaves)]
+    return f"{name}.grad = None" if b % 3 else f"{pool.new()} = {name}.grad"
+
+
+def run_program(
+    instructions: list[tuple[str, int, int, int, int]], reference: Any, library: Any
+) -> Pool:
+    """Writes and runs a program; raises `DifferenceError` where the libraries disagree."""
+    pool = Pool(reference, library)
+    for number in range(3):
+        pool.run("leaf", leaf(pool, number, number, 1 + number, 0), f"t{2 * number}")
+        pool.run("unary", unary(pool, 0, number, 0, 0), f"t{2 * number + 1}")
+    for name, *numbers in instructions:
+        if not pool.names:
+            break
+        line = WRITERS[name](pool, *numbers)
+        if line is None:
+            continue
+        head = line.removeprefix("with T.no_grad(): ").removeprefix("with T.inference_mode(): ")
+        new = head.partition(" = ")[0]
+        pool.run(name, line, new if new.isalnum() else None)
+    for name in [name for name in pool.names if pool.is_root(pool.spaces[0][name])][-6:]:
+        pool.run("last backward", f"{name}.sin().sum().backward(retain_graph=True)")
+    pool.compare_everything()
+    return pool
