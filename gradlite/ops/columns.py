@@ -1,8 +1,7 @@
 """Convolution of raw arrays as products with columns, the windows of the input laid side by side.
 
 `convolve`, `input_gradient` and `weight_gradient` work on arrays (N, C, H, W) and one group
-of channels; paddings are ((top, bottom), (left, right)). What `gradlite.ops.conv` adds is
-groups, shapes, errors and rules.
+of channels. What `gradlite.ops.conv` adds is groups, shapes, errors and rules.
 
 How it is fast on the CPU: the batch goes by in blocks whose columns stay in the second-level
 cache, and each image of a block is one matrix product, often small enough for BLAS to skip
@@ -19,40 +18,12 @@ from typing import Any
 
 import numpy as np
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, sliding
 
-BLOCK_BYTES = 600_000
 # With so few channels, runs along the width of the image are longer than runs of channels.
 FEW_CHANNELS = 4
 # Up to this many multiplications OpenBLAS works on the operands where they are.
 SMALL_PRODUCT = 1_000_000
-NO_PADS: Pads = ((0, 0), (0, 0))
-
-
-def window_counts(size: Pair, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair) -> Pair:
-    """How many windows fit in both directions (0 or less when none does)."""
-    height, width = (
-        (size[i] + sum(pads[i]) - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
-        for i in (0, 1)
-    )
-    return height, width
-
-
-def tap(place: int, count: int, stride: int, dilation: int) -> slice:
-    """Where one element of the kernel meets the (padded) input, for every window."""
-    start = place * dilation
-    return slice(start, start + (count - 1) * stride + 1, stride)
-
-
-def block_size(xp: Any, images: int, rows: int, row_bytes: int) -> Pair:
-    """How many images, and rows of each, go through the cache together; all of them on a GPU."""
-    if xp is not np:
-        return images, rows
-    image_bytes = max(1, row_bytes * rows)
-    if image_bytes > 2 * BLOCK_BYTES:
-        return 1, max(1, BLOCK_BYTES // row_bytes)
-    return max(1, min(images, BLOCK_BYTES // image_bytes)), rows
 
 
 def channels_last(channels: int, kernel: Pair) -> bool:
@@ -60,38 +31,8 @@ def channels_last(channels: int, kernel: Pair) -> bool:
     return channels > FEW_CHANNELS and kernel != (1, 1)
 
 
-def padded_buffer(xp: Any, images: int, x: Any, pads: Pads, last: bool) -> tuple[Any, Any, Any]:
-    """Room for some padded images.
-
-    Returns the buffer, zero where the padding is, the part of it that images fill, and the
-    part of the images that goes there: a negative padding cuts rows or columns off.
-    """
-    _, c, h, w = x.shape
-    (top, bottom), (left, right) = pads
-    height, width = h + top + bottom, w + left + right
-    shape = (images, height, width, c) if last else (images, c, height, width)
-    buffer = (
-        xp.zeros(shape, x.dtype) if max(top, bottom, left, right) > 0 else xp.empty(shape, x.dtype)
-    )
-    down = slice(max(top, 0), height - max(bottom, 0))
-    along = slice(max(left, 0), width - max(right, 0))
-    if min(top, bottom, left, right) < 0:
-        rows = slice(max(-top, 0), h - max(-bottom, 0))
-        x = x[:, :, rows, max(-left, 0) : w - max(-right, 0)]
-    if last:
-        return buffer, buffer[:, down, along], x.transpose(0, 2, 3, 1)
-    return buffer, buffer[:, :, down, along], x
-
-
-def sliding(xp: Any, buffer: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-    """Overlapping windows of a buffer as a view."""
-    if xp is np:
-        return np.ndarray(shape, buffer.dtype, buffer, 0, strides)
-    return xp.lib.stride_tricks.as_strided(buffer, shape, strides)
-
-
 def columns(
-    xp: Any, x: Any, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair
+    xp: Any, x: Any, kernel: Pair, geometry: Geometry
 ) -> Iterator[tuple[slice, slice, Any]]:
     """The columns of a batch, block by block.
 
@@ -100,45 +41,36 @@ def columns(
     (images, C * kernel_height * kernel_width, pixels). The memory is used again.
     """
     n, c, h, w = x.shape
-    kh, kw = kernel
-    oh, ow = window_counts((h, w), kernel, stride, pads, dilation)
-    if kernel == (1, 1) and pads == NO_PADS:
-        if stride != (1, 1):
-            x = x[:, :, :: stride[0], :: stride[1]]
+    oh, ow = counts = geometry.counts((h, w), kernel)
+    if kernel == (1, 1) and not geometry.padded:
+        x = x[:, :, :: geometry.stride[0], :: geometry.stride[1]]
         yield slice(0, n), slice(0, oh * ow), x.reshape(n, c, oh * ow)
         return
-    k = c * kh * kw
+    k = c * kernel[0] * kernel[1]
     last = channels_last(c, kernel)
     images, rows = block_size(xp, n, oh, ow * k * x.itemsize)
-    buffer, inner, source = padded_buffer(xp, images, x, pads, last)
-    s = buffer.strides
-    if last:
-        shape: tuple[int, ...] = (images, oh, ow, kh, kw, c)
-        strides = (s[0], s[1] * stride[0], s[2] * stride[1], s[1] * dilation[0], s[2] * dilation[1], s[3])  # fmt: skip
-        if dilation[1] == 1:
-            shape, strides = (*shape[:4], kw * c), (*strides[:4], s[3])
-        memory = xp.empty((images, rows, *shape[2:]), x.dtype)
-    else:
-        shape = (images, c, kh, kw, oh, ow)
-        strides = (s[0], s[1], s[2] * dilation[0], s[3] * dilation[1], s[2] * stride[0], s[3] * stride[1])  # fmt: skip
-        memory = xp.empty((*shape[:4], rows, ow), x.dtype)
-    windows = sliding(xp, buffer, shape, strides)
-    for first in range(0, n, images):
-        count = min(images, n - first)
-        inner[:count] = source[first : first + count]
+    buffer, inner, source = padded_buffer(xp, images, x, geometry.pads, last=last)
+    windows = sliding(xp, buffer, kernel, counts, geometry, last=last)
+    shape = windows.shape
+    memory = xp.empty((images, rows, *shape[2:]) if last else (*shape[:4], rows, ow), x.dtype)
+    for block in blocks(n, images):
+        count = block.stop - block.start
+        inner[:count] = source[block]
         for row in range(0, oh, rows):
             high = min(rows, oh - row)
             if last:
-                block = memory[:count, :high]
-                block[...] = windows[:count, row : row + high]
-                block = block.reshape(count, high * ow, k)
+                part = memory[:count, :high]
+                part[...] = windows[:count, row : row + high]
+                part = part.reshape(count, high * ow, k)
             else:
-                block = memory[:count]
-                if high < rows:
-                    block = xp.empty((*block.shape[:4], high, ow), x.dtype)
-                block[...] = windows[:count, :, :, :, row : row + high]
-                block = block.reshape(count, k, high * ow)
-            yield slice(first, first + count), slice(row * ow, (row + high) * ow), block
+                part = (
+                    memory[:count]
+                    if high == rows
+                    else xp.empty((count, *shape[1:4], high, ow), x.dtype)
+                )
+                part[...] = windows[:count, :, :, :, row : row + high]
+                part = part.reshape(count, k, high * ow)
+            yield block, slice(row * ow, (row + high) * ow), part
 
 
 def pieces(size: int, work: int) -> int:
@@ -157,21 +89,20 @@ def in_pieces(matrices: Any, parts: int) -> Any:
     return matrices.reshape(n, rows, parts, size // parts).swapaxes(1, 2)
 
 
-def convolve(
-    xp: Any, x: Any, w: Any, stride: Pair, pads: Pads, dilation: Pair, bias: Any = None
-) -> Any:
+def convolve(xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (O, C, KH, KW): (N, O, OH, OW)."""
     n, c = x.shape[:2]
-    o, _, kh, kw = w.shape
-    oh, ow = window_counts(x.shape[2:], (kh, kw), stride, pads, dilation)
+    o, _, *kernel = w.shape
+    oh, ow = geometry.counts(x.shape[2:], (kernel[0], kernel[1]))
     y = xp.empty((n, o, oh * ow), x.dtype)
-    last = channels_last(c, (kh, kw))
-    matrix = (
-        xp.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(-1, o) if last else w.reshape(o, -1)
-    )
+    last = channels_last(c, (kernel[0], kernel[1]))
+    if last:
+        matrix = xp.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(-1, o)
+    else:
+        matrix = w.reshape(o, -1)
     if bias is not None:
         bias = bias.reshape(o, 1)
-    for images, pixels, block in columns(xp, x, (kh, kw), stride, pads, dilation):
+    for images, pixels, block in columns(xp, x, (kernel[0], kernel[1]), geometry):
         part = y[images, :, pixels]
         if not last:
             parts = pieces(block.shape[2], block.shape[1] * o) if xp is np else 1
@@ -187,32 +118,28 @@ def convolve(
     return y.reshape(n, o, oh, ow)
 
 
-def weight_gradient(
-    xp: Any, x: Any, g: Any, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair
-) -> Any:
+def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The gradient of a convolution's weight from its input x and its output's gradient g."""
-    n, c = x.shape[:2]
-    o = g.shape[1]
-    kh, kw = kernel
-    g = g.reshape(n, o, g.shape[2] * g.shape[3])
+    c = x.shape[1]
+    n, o, oh, ow = g.shape
+    g = g.reshape(n, o, oh * ow)
     last = channels_last(c, kernel)
-    total = xp.zeros((o, c * kh * kw), x.dtype)
-    for images, pixels, block in columns(xp, x, kernel, stride, pads, dilation):
+    total = xp.zeros((o, c * kernel[0] * kernel[1]), x.dtype)
+    for images, pixels, block in columns(xp, x, kernel, geometry):
         parts = xp.matmul(g[images, :, pixels], block if last else block.swapaxes(1, 2))
         total += parts.sum(0)
     if last:
-        return xp.ascontiguousarray(total.reshape(o, kh, kw, c).transpose(0, 3, 1, 2))
-    return total.reshape(o, c, kh, kw)
+        return xp.ascontiguousarray(total.reshape(o, *kernel, c).transpose(0, 3, 1, 2))
+    return total.reshape(o, c, *kernel)
 
 
-def input_gradient(
-    xp: Any, g: Any, w: Any, size: Pair, stride: Pair, pads: Pads, dilation: Pair
-) -> Any:
+def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
     """The gradient of a convolution's input, of height and width ``size``."""
     n = g.shape[0]
     _, c, kh, kw = w.shape
-    if (kh, kw) == (1, 1) and pads == NO_PADS:
-        product = convolve(xp, g, w.swapaxes(0, 1), (1, 1), pads, (1, 1))
+    stride, pads, dilation = geometry
+    if (kh, kw) == (1, 1) and not geometry.padded:
+        product = convolve(xp, g, w.swapaxes(0, 1), Geometry())
         if stride == (1, 1):
             return product
         result = xp.zeros((n, c, *size), g.dtype)
@@ -220,16 +147,17 @@ def input_gradient(
         return result
     if stride == (1, 1) and c > FEW_CHANNELS:
         # The kernel turned by 180 degrees over the gradient: again a convolution.
-        reach = (dilation[0] * (kh - 1), dilation[1] * (kw - 1))
-        around = tuple((reach[i] - pads[i][0], reach[i] - pads[i][1]) for i in (0, 1))
+        down, along = dilation[0] * (kh - 1), dilation[1] * (kw - 1)
+        around = (
+            (down - pads[0][0], down - pads[0][1]),
+            (along - pads[1][0], along - pads[1][1]),
+        )
         turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
-        return convolve(xp, g, turned, stride, around, dilation)  # type: ignore[arg-type]
-    return _windows_summed(xp, g, w, size, stride, pads, dilation)
+        return convolve(xp, g, turned, Geometry(stride, around, dilation))
+    return _windows_summed(xp, g, w, size, geometry)
 
 
-def _windows_summed(
-    xp: Any, g: Any, w: Any, size: Pair, stride: Pair, pads: Pads, dilation: Pair
-) -> Any:
+def _windows_summed(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
     """The gradient of the columns, each window's added to where the window came from."""
     n, o, oh, ow = g.shape
     _, c, kh, kw = w.shape
@@ -237,101 +165,25 @@ def _windows_summed(
     last = channels_last(c, (kh, kw))
     matrix = (xp.ascontiguousarray(w.transpose(0, 2, 3, 1)) if last else w).reshape(o, k)
     images, rows = block_size(xp, n, oh, ow * k * g.itemsize)
-    result = (xp.zeros if min(map(min, pads)) < 0 else xp.empty)((n, c, *size), g.dtype)
-    buffer, inner, target = padded_buffer(xp, images, result, pads, last)
-    for first in range(0, n, images):
-        count = min(images, n - first)
+    result = xp.zeros((n, c, *size), g.dtype)
+    buffer, inner, target = padded_buffer(xp, images, result, geometry.pads, last=last)
+    for block in blocks(n, images):
+        count = block.stop - block.start
         buffer[...] = 0
         for row in range(0, oh, rows):
             high = min(rows, oh - row)
-            part = g[first : first + count, :, row : row + high].reshape(count, o, high * ow)
+            part = g[block, :, row : row + high].reshape(count, o, high * ow)
+            below = slice(row * geometry.stride[0], None)
             if last:
-                block = xp.matmul(part.swapaxes(1, 2), matrix)
-                block = block.reshape(count, high, ow, kh, kw, c)
-                below = buffer[:count, row * stride[0] :]
+                windows = xp.matmul(part.swapaxes(1, 2), matrix)
+                windows = windows.reshape(count, high, ow, kh, kw, c).transpose(0, 5, 3, 4, 1, 2)
+                sums = buffer[:count, below].transpose(0, 3, 1, 2)
             else:
-                block = xp.matmul(matrix.T, part).reshape(count, c, kh, kw, high, ow)
-                below = buffer[:count, :, row * stride[0] :]
+                windows = xp.matmul(matrix.T, part).reshape(count, c, kh, kw, high, ow)
+                sums = buffer[:count, :, below]
             for i in range(kh):
-                down = tap(i, high, stride[0], dilation[0])
                 for j in range(kw):
-                    along = tap(j, ow, stride[1], dilation[1])
-                    if last:
-                        below[:, down, along] += block[:, :, :, i, j]
-                    else:
-                        below[:, :, down, along] += block[:, :, i, j]
-        target[first : first + count] = inner[:count]
-    return result
-
-
-# ---------------------------------------------------------------- one input channel a group
-def depthwise(
-    xp: Any, x: Any, w: Any, stride: Pair, pads: Pads, dilation: Pair, bias: Any = None
-) -> Any:
-    """The convolution of each channel of x with its own kernels, w (C * M, 1, KH, KW)."""
-    n, c = x.shape[:2]
-    o, _, kh, kw = w.shape
-    oh, ow = window_counts(x.shape[2:], (kh, kw), stride, pads, dilation)
-    m = o // c
-    kernels = w.reshape(c, m, kh, kw, 1, 1)
-    y = xp.zeros((n, c, m, oh, ow), x.dtype)
-    images, _ = block_size(xp, n, 1, oh * ow * o * x.itemsize)
-    buffer, inner, source = padded_buffer(xp, images, x, pads, False)
-    for first in range(0, n, images):
-        count = min(images, n - first)
-        inner[:count] = source[first : first + count]
-        part = y[first : first + count]
-        for i in range(kh):
-            for j in range(kw):
-                window = buffer[:count, :, tap(i, oh, stride[0], dilation[0]), tap(j, ow, stride[1], dilation[1])]  # fmt: skip
-                part += window[:, :, None] * kernels[:, :, i, j]
-    y = y.reshape(n, o, oh, ow)
-    if bias is not None:
-        y += bias.reshape(o, 1, 1)
-    return y
-
-
-def depthwise_weight_gradient(
-    xp: Any, x: Any, g: Any, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair
-) -> Any:
-    """The gradient of the kernels of `depthwise`."""
-    n, c = x.shape[:2]
-    _, o, oh, ow = g.shape
-    m, (kh, kw) = o // c, kernel
-    g = g.reshape(n, c, m, oh, ow)
-    images, _ = block_size(xp, n, 1, oh * ow * o * x.itemsize)
-    buffer, inner, source = padded_buffer(xp, images, x, pads, False)
-    total = xp.zeros((kh, kw, c, m), x.dtype)
-    for first in range(0, n, images):
-        count = min(images, n - first)
-        inner[:count] = source[first : first + count]
-        part = g[first : first + count]
-        for i in range(kh):
-            for j in range(kw):
-                window = buffer[:count, :, tap(i, oh, stride[0], dilation[0]), tap(j, ow, stride[1], dilation[1])]  # fmt: skip
-                total[i, j] += (window[:, :, None] * part).reshape(count, c, m, -1).sum((0, 3))
-    return xp.ascontiguousarray(total.transpose(2, 3, 0, 1)).reshape(o, 1, kh, kw)
-
-
-def depthwise_input_gradient(
-    xp: Any, g: Any, w: Any, size: Pair, stride: Pair, pads: Pads, dilation: Pair, channels: int
-) -> Any:
-    """The gradient of the input of `depthwise`."""
-    n, o, oh, ow = g.shape
-    c, (kh, kw) = channels, w.shape[2:]
-    g = g.reshape(n, c, o // c, oh, ow)
-    kernels = w.reshape(c, o // c, kh, kw, 1, 1)
-    result = (xp.zeros if min(map(min, pads)) < 0 else xp.empty)((n, c, *size), g.dtype)
-    images, _ = block_size(xp, n, 1, oh * ow * o * g.itemsize)
-    buffer, inner, target = padded_buffer(xp, images, result, pads, False)
-    for first in range(0, n, images):
-        count = min(images, n - first)
-        buffer[...] = 0
-        part = g[first : first + count]
-        for i in range(kh):
-            for j in range(kw):
-                spread = part * kernels[:, :, i, j]
-                spread = spread[:, :, 0] if o == c else spread.sum(2)
-                buffer[:count, :, tap(i, oh, stride[0], dilation[0]), tap(j, ow, stride[1], dilation[1])] += spread  # fmt: skip
-        target[first : first + count] = inner[:count]
+                    down, along = geometry.tap(i, j, (high, ow))
+                    sums[:, :, down, along] += windows[:, :, i, j]
+        target[block] = inner[:count]
     return result

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import columns
-from gradlite.ops.columns import Pads, Pair
+from gradlite.ops import grouped
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import Op, apply, public, same_device, type_name
+from gradlite.ops.windows import Geometry, Pair
 from gradlite.tensor import Tensor
 
 __all__ = [
@@ -39,84 +39,6 @@ def _wide(x: Any) -> Any:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _convolve(
-    xp: Any, x: Any, w: Any, b: Any, stride: Pair, pads: Pads, dilation: Pair, groups: int
-) -> Any:
-    n, c = x.shape[:2]
-    o, inner, kh, kw = w.shape
-    if c == 0:
-        counts = columns.window_counts(x.shape[2:], (kh, kw), stride, pads, dilation)
-        y = xp.zeros((n, o, *counts), x.dtype)
-        return y if b is None else y + b.reshape(o, 1, 1)
-    if groups == 1:
-        return columns.convolve(xp, x, w, stride, pads, dilation, b)
-    if inner == 1:
-        return columns.depthwise(xp, x, w, stride, pads, dilation, b)
-    parts = [
-        columns.convolve(
-            xp,
-            x[:, i * inner : (i + 1) * inner],
-            w[i * o // groups : (i + 1) * o // groups],
-            stride,
-            pads,
-            dilation,
-            None if b is None else b[i * o // groups : (i + 1) * o // groups],
-        )
-        for i in range(groups)
-    ]
-    return xp.concatenate(parts, axis=1)
-
-
-def _input_gradient(
-    xp: Any, g: Any, w: Any, size: Pair, stride: Pair, pads: Pads, dilation: Pair, groups: int
-) -> Any:
-    o, inner = w.shape[:2]
-    if inner == 0:
-        return xp.zeros((g.shape[0], 0, *size), g.dtype)
-    if groups == 1:
-        return columns.input_gradient(xp, g, w, size, stride, pads, dilation)
-    if inner == 1:
-        return columns.depthwise_input_gradient(xp, g, w, size, stride, pads, dilation, groups)
-    parts = [
-        columns.input_gradient(
-            xp,
-            g[:, i * o // groups : (i + 1) * o // groups],
-            w[i * o // groups : (i + 1) * o // groups],
-            size,
-            stride,
-            pads,
-            dilation,
-        )
-        for i in range(groups)
-    ]
-    return xp.concatenate(parts, axis=1)
-
-
-def _weight_gradient(
-    xp: Any, x: Any, g: Any, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, groups: int
-) -> Any:
-    c, o = x.shape[1], g.shape[1]
-    if c == 0:
-        return xp.zeros((o, 0, *kernel), x.dtype)
-    if groups == 1:
-        return columns.weight_gradient(xp, x, g, kernel, stride, pads, dilation)
-    if c == groups:
-        return columns.depthwise_weight_gradient(xp, x, g, kernel, stride, pads, dilation)
-    parts = [
-        columns.weight_gradient(
-            xp,
-            x[:, i * c // groups : (i + 1) * c // groups],
-            g[:, i * o // groups : (i + 1) * o // groups],
-            kernel,
-            stride,
-            pads,
-            dilation,
-        )
-        for i in range(groups)
-    ]
-    return xp.concatenate(parts, axis=0)
-
-
 # ---------------------------------------------------------------------------------- ops
 class ChannelSum(Op):
     """The sum over all dimensions but the second: the gradient of a bias."""
@@ -136,11 +58,9 @@ class ChannelSum(Op):
 class Convolution(Op):
     reads = ((1,), (0,), ())
 
-    def forward(
-        xp: Any, x: Any, w: Any, b: Any, stride: Pair, pads: Pads, dilation: Pair, groups: int
-    ) -> Any:
-        b = None if b is None else _wide(b)
-        y = _convolve(xp, _wide(_lift(x)), _wide(_lift(w)), b, stride, pads, dilation, groups)
+    def forward(xp: Any, x: Any, w: Any, b: Any, geometry: Geometry, groups: int) -> Any:
+        bias = None if b is None else _wide(b)
+        y = grouped.convolve(xp, _wide(_lift(x)), _wide(_lift(w)), bias, geometry, groups)
         y = y.astype(x.dtype, copy=False)
         return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
 
@@ -160,28 +80,19 @@ class ConvolutionInputGrad(Op):
     reads = ((1,), (0,))
     grad_name = "ConvolutionBackwardBackward0"
 
-    def forward(
-        xp: Any,
-        g: Any,
-        w: Any,
-        shape: tuple[int, ...],
-        stride: Pair,
-        pads: Pads,
-        dilation: Pair,
-        groups: int,
-    ) -> Any:
-        size = (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
-        result = _input_gradient(
-            xp, _wide(_lift(g)), _wide(_lift(w)), size, stride, pads, dilation, groups
+    def forward(xp: Any, g: Any, w: Any, shape: Any, geometry: Geometry, groups: int) -> Any:
+        size = (1, *shape[2:])[-2:]
+        result = grouped.input_gradient(
+            xp, _wide(_lift(g)), _wide(_lift(w)), size, geometry, groups
         )
         return result.astype(g.dtype, copy=False).reshape(shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         g, w = ctx.saved
-        attrs = ctx.attrs[1:]
+        shape, attrs = tuple(ctx.shapes[1]), ctx.attrs[1:]
         return (
             None if w is None else F.convolution(grad, w, None, *attrs),
-            None if g is None else F.convolution_weight_grad(grad, g, tuple(ctx.shapes[1]), *attrs),
+            None if g is None else F.convolution_weight_grad(grad, g, shape, *attrs),
         )
 
 
@@ -191,27 +102,18 @@ class ConvolutionWeightGrad(Op):
     reads = ((1,), (0,))
     grad_name = "ConvolutionBackwardBackward0"
 
-    def forward(
-        xp: Any,
-        x: Any,
-        g: Any,
-        shape: tuple[int, ...],
-        stride: Pair,
-        pads: Pads,
-        dilation: Pair,
-        groups: int,
-    ) -> Any:
-        kernel = (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
-        result = _weight_gradient(
-            xp, _wide(_lift(x)), _wide(_lift(g)), kernel, stride, pads, dilation, groups
+    def forward(xp: Any, x: Any, g: Any, shape: Any, geometry: Geometry, groups: int) -> Any:
+        kernel = (1, *shape[2:])[-2:]
+        result = grouped.weight_gradient(
+            xp, _wide(_lift(x)), _wide(_lift(g)), kernel, geometry, groups
         )
         return result.astype(x.dtype, copy=False).reshape(shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, g = ctx.saved
-        attrs = ctx.attrs[1:]
+        shape, attrs = tuple(ctx.shapes[0]), ctx.attrs[1:]
         return (
-            None if g is None else F.convolution_input_grad(g, grad, tuple(ctx.shapes[0]), *attrs),
+            None if g is None else F.convolution_input_grad(g, grad, shape, *attrs),
             None if x is None else F.convolution(x, grad, None, *attrs),
         )
 
@@ -222,18 +124,20 @@ class ConvolutionTranspose(Op):
     reads = ((1,), (0,), ())
     grad_name = "ConvolutionBackward0"
 
-    def forward(xp: Any, x: Any, w: Any, b: Any, shape: tuple[int, ...], *attrs: Any) -> Any:
-        y = ConvolutionInputGrad.forward(xp, x, w, shape, *attrs)
+    def forward(
+        xp: Any, x: Any, w: Any, b: Any, shape: Any, geometry: Geometry, groups: int
+    ) -> Any:
+        y = ConvolutionInputGrad.forward(xp, x, w, shape, geometry, groups)
         if b is not None:
             y += b.reshape((-1, *(1,) * (y.ndim - 2)))
         return y
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, w = ctx.saved
-        attrs = ctx.attrs[1:]
+        shape, attrs = tuple(ctx.shapes[1]), ctx.attrs[1:]
         return (
             None if w is None else F.convolution(grad, w, None, *attrs),
-            None if x is None else F.convolution_weight_grad(grad, x, tuple(ctx.shapes[1]), *attrs),
+            None if x is None else F.convolution_weight_grad(grad, x, shape, *attrs),
             None if ctx.edges[2] is None else F.channel_sum(grad),
         )
 
@@ -388,9 +292,8 @@ def _conv(
             "input size"
         )
     pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
-    y = apply(
-        Convolution, (x, weight, bias), _pairs(strides, 1), pads, _pairs(dilations, 1), groups
-    )
+    geometry = Geometry(_pairs(strides, 1), pads, _pairs(dilations, 1))
+    y = apply(Convolution, (x, weight, bias), geometry, groups)
     return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
 
 
@@ -438,7 +341,7 @@ def _conv_transpose(
     sides = [(p, p - q) for p, q in zip(paddings, extra)]
     pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
     full = (x.array.shape[0], weight.array.shape[1] * groups, *outputs)
-    y = apply(ConvolutionTranspose, (x, weight, bias), full, s, pads, d, groups)
+    y = apply(ConvolutionTranspose, (x, weight, bias), full, Geometry(s, pads, d), groups)
     return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
 
 
@@ -565,9 +468,8 @@ def conv_transpose1d(
     >>> gradlite.nn.functional.conv_transpose1d(x, gradlite.ones(1, 1, 2))
     tensor([[[1., 2., 2., 1.]]])
     """
-    return _conv_transpose(
-        "conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )  # fmt: skip
+    numbers = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose1d", 1, input, weight, bias, *numbers)
 
 
 @public(
@@ -610,6 +512,5 @@ def conv_transpose2d(
         RuntimeError: sizes, dtypes or numbers that do not fit; an ``output_padding`` that is
             not smaller than stride or dilation.
     """
-    return _conv_transpose(
-        "conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )  # fmt: skip
+    numbers = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose2d", 2, input, weight, bias, *numbers)

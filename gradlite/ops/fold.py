@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes
-from gradlite.ops.columns import Pair, padded_buffer, sliding, tap, window_counts
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import Op, apply1, public, type_name
+from gradlite.ops.windows import Geometry, Pair, padded_buffer, sliding
 from gradlite.tensor import Tensor
 
 __all__ = ["fold", "unfold"]
@@ -19,30 +19,15 @@ class Im2Col(Op):
 
     fname = "im2col"
 
-    def forward(xp: Any, x: Any, kernel: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Any:
-        images = x.reshape((-1, *x.shape[-3:]))
+    def forward(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
+        images = x.reshape((-1, *x.shape[-3:])) if x.ndim == 3 else x
         n, c, h, w = images.shape
-        pads = ((padding[0], padding[0]), (padding[1], padding[1]))
-        oh, ow = window_counts((h, w), kernel, stride, pads, dilation)
-        buffer, inner, source = padded_buffer(xp, n, images, pads, False)
+        high, wide = counts = geometry.counts((h, w), kernel)
+        buffer, inner, source = padded_buffer(xp, n, images, geometry.pads)
         inner[...] = source
-        s = buffer.strides
-        windows = sliding(
-            xp,
-            buffer,
-            (n, c, *kernel, oh, ow),
-            (
-                s[0],
-                s[1],
-                s[2] * dilation[0],
-                s[3] * dilation[1],
-                s[2] * stride[0],
-                s[3] * stride[1],
-            ),
-        )
-        out = xp.empty(windows.shape, x.dtype)
-        out[...] = windows
-        return out.reshape((*x.shape[:-3], c * kernel[0] * kernel[1], oh * ow))
+        out = xp.empty((n, c, *kernel, *counts), x.dtype)
+        out[...] = sliding(xp, buffer, kernel, counts, geometry)
+        return out.reshape((*x.shape[:-3], c * kernel[0] * kernel[1], high * wide))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.col2im(grad, tuple(ctx.shapes[0][-2:]), *ctx.attrs),)
@@ -53,21 +38,17 @@ class Col2Im(Op):
 
     fname = "col2im"
 
-    def forward(
-        xp: Any, x: Any, size: Pair, kernel: Pair, dilation: Pair, padding: Pair, stride: Pair
-    ) -> Any:
-        pads = ((padding[0], padding[0]), (padding[1], padding[1]))
-        oh, ow = window_counts(size, kernel, stride, pads, dilation)
-        rows = x.reshape((-1, *x.shape[-2:]))
-        n, c = rows.shape[0], x.shape[-2] // (kernel[0] * kernel[1])
-        windows = rows.reshape((n, c, *kernel, oh, ow))
+    def forward(xp: Any, x: Any, size: Pair, kernel: Pair, geometry: Geometry) -> Any:
+        counts = geometry.counts(size, kernel)
+        n, c = (1 if x.ndim == 2 else x.shape[0]), x.shape[-2] // (kernel[0] * kernel[1])
+        windows = x.reshape((n, c, *kernel, *counts))
         result = xp.empty((n, c, *size), x.dtype)
-        buffer, inner, target = padded_buffer(xp, n, result, pads, False)
+        buffer, inner, target = padded_buffer(xp, n, result, geometry.pads)
         buffer[...] = 0
         for i in range(kernel[0]):
-            down = tap(i, oh, stride[0], dilation[0])
             for j in range(kernel[1]):
-                buffer[:, :, down, tap(j, ow, stride[1], dilation[1])] += windows[:, :, i, j]
+                down, along = geometry.tap(i, j, counts)
+                buffer[:, :, down, along] += windows[:, :, i, j]
         target[...] = inner
         return result.reshape((*x.shape[:-2], c, *size))
 
@@ -83,7 +64,9 @@ def _pair(name: str, value: Any) -> Pair:
     return int(value), int(value)
 
 
-def _arguments(kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> tuple[Pair, ...]:
+def _arguments(
+    kernel_size: Any, dilation: Any, padding: Any, stride: Any
+) -> tuple[Pair, Pair, Geometry]:
     kernel, spread = _pair("kernel_size", kernel_size), _pair("dilation", dilation)
     around, step = _pair("padding", padding), _pair("stride", stride)
     for name, short, (height, width) in (
@@ -101,7 +84,8 @@ def _arguments(kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> tu
             f"padding should be non-negative, but got pad_height: {around[0]} "
             f"pad_width: {around[1]}"
         )
-    return kernel, spread, around, step
+    pads = ((around[0], around[0]), (around[1], around[1]))
+    return kernel, around, Geometry(step, pads, spread)
 
 
 def _check_input(x: Any, dims: tuple[int, int], name: str) -> None:
@@ -153,18 +137,17 @@ def unfold(
     Raises:
         RuntimeError: no window fits, or a number is out of range.
     """
-    kernel, spread, around, step = _arguments(kernel_size, dilation, padding, stride)
+    kernel, around, geometry = _arguments(kernel_size, dilation, padding, stride)
     _check_input(input, (3, 4), "unfold")
     size = (input.array.shape[-2], input.array.shape[-1])
-    pads = ((around[0], around[0]), (around[1], around[1]))
-    counts = window_counts(size, kernel, step, pads, spread)
+    counts = geometry.counts(size, kernel)
     if min(counts) < 1:
         raise RuntimeError(
-            f"Given input with spatial size {size}, kernel_size={kernel}, dilation={spread}, "
-            f"padding={around}, calculated shape of the array of sliding blocks as {counts}, but "
+            f"Given input with spatial size {size}, kernel_size={kernel}, "
+            f"dilation={geometry.dilation}, padding={around}, calculated shape of the array of sliding blocks as {counts}, but "
             "its components must be at least one."
         )
-    return apply1(Im2Col, input, kernel, spread, around, step)
+    return apply1(Im2Col, input, kernel, geometry)
 
 
 @public(
@@ -204,7 +187,7 @@ def fold(
         RuntimeError: the number of columns or their length do not fit.
     """
     size = _pair("output_size", output_size)
-    kernel, spread, around, step = _arguments(kernel_size, dilation, padding, stride)
+    kernel, around, geometry = _arguments(kernel_size, dilation, padding, stride)
     _check_input(input, (2, 3), "fold")
     length, windows = input.array.shape[-2:]
     if length % (kernel[0] * kernel[1]):
@@ -212,13 +195,12 @@ def fold(
             "Expected size of input's dimension 1 to be divisible by the product of kernel_size, "
             f"but got input.size(1)={length} and kernel_size={kernel}."
         )
-    pads = ((around[0], around[0]), (around[1], around[1]))
-    high, wide = window_counts(size, kernel, step, pads, spread)
+    high, wide = geometry.counts(size, kernel)
     if min(high, wide) < 1 or high * wide != windows:
         raise RuntimeError(
-            f"Given output_size={size}, kernel_size={kernel}, dilation={spread}, "
-            f"padding={around}, stride={step}, expected size of input's dimension 2 to match the "
-            f"calculated number of sliding blocks {high} * {wide} = {high * wide}, but got "
+            f"Given output_size={size}, kernel_size={kernel}, dilation={geometry.dilation}, "
+            f"padding={around}, stride={geometry.stride}, expected size of input's dimension 2 to "
+            f"match the calculated number of sliding blocks {high} * {wide} = {high * wide}, but got "
             f"input.size(2)={windows}."
         )
-    return apply1(Col2Im, input, size, kernel, spread, around, step)
+    return apply1(Col2Im, input, size, kernel, geometry)

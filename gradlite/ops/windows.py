@@ -1,0 +1,116 @@
+"""Windows that slide over padded images: what convolutions, pooling and unfold share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+BLOCK_BYTES = 600_000
+
+
+class Geometry(NamedTuple):
+    """How windows slide, as (height, width) each.
+
+    Attributes:
+        stride: the steps from window to window.
+        pads: ((top, bottom), (left, right)); a negative number cuts rows or columns off.
+        dilation: the steps within a window.
+    """
+
+    stride: Pair = (1, 1)
+    pads: Pads = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    def counts(self, size: Pair, kernel: Pair) -> Pair:
+        """How many windows fit in both directions (0 or less when none does)."""
+        height, width = (
+            (size[i] + sum(self.pads[i]) - self.dilation[i] * (kernel[i] - 1) - 1) // self.stride[i]
+            + 1
+            for i in (0, 1)
+        )
+        return height, width
+
+    def tap(self, i: int, j: int, counts: Pair) -> tuple[slice, slice]:
+        """Where element (i, j) of every window lies in the padded image."""
+        top, left = i * self.dilation[0], j * self.dilation[1]
+        return (
+            slice(top, top + (counts[0] - 1) * self.stride[0] + 1, self.stride[0]),
+            slice(left, left + (counts[1] - 1) * self.stride[1] + 1, self.stride[1]),
+        )
+
+    @property
+    def padded(self) -> bool:
+        """Whether the images get or lose rows or columns."""
+        return self.pads != ((0, 0), (0, 0))
+
+
+def block_size(xp: Any, images: int, rows: int, row_bytes: int) -> Pair:
+    """How many images, and rows of each, go through the cache together; all of them on a GPU."""
+    if xp is not np:
+        return images, rows
+    image_bytes = max(1, row_bytes * rows)
+    if image_bytes > 2 * BLOCK_BYTES:
+        return 1, max(1, BLOCK_BYTES // row_bytes)
+    return max(1, min(images, BLOCK_BYTES // image_bytes)), rows
+
+
+def blocks(images: int, step: int) -> list[slice]:
+    """The slices of a batch that go through the cache one by one."""
+    return [slice(first, min(first + step, images)) for first in range(0, images, step)]
+
+
+def padded_buffer(
+    xp: Any, images: int, x: Any, pads: Pads, *, last: bool = False, fill: Any = 0
+) -> tuple[Any, Any, Any]:
+    """Room for some padded images, with the channels last or not.
+
+    Returns the buffer, filled where the padding is, the part of it that images fill, and the
+    part of the images (N, C, H, W) that goes there.
+    """
+    _, c, h, w = x.shape
+    (top, bottom), (left, right) = pads
+    height, width = h + top + bottom, w + left + right
+    shape = (images, height, width, c) if last else (images, c, height, width)
+    buffer = xp.empty(shape, x.dtype)
+    if max(top, bottom, left, right) > 0:
+        buffer[...] = fill
+    down = slice(max(top, 0), height - max(bottom, 0))
+    along = slice(max(left, 0), width - max(right, 0))
+    if min(top, bottom, left, right) < 0:
+        rows = slice(max(-top, 0), h - max(-bottom, 0))
+        x = x[:, :, rows, max(-left, 0) : w - max(-right, 0)]
+    if last:
+        return buffer, buffer[:, down, along], x.transpose(0, 2, 3, 1)
+    return buffer, buffer[:, :, down, along], x
+
+
+def sliding(
+    xp: Any, buffer: Any, kernel: Pair, counts: Pair, geometry: Geometry, *, last: bool = False
+) -> Any:
+    """All windows of padded images as a view.
+
+    From (N, C, H, W) it is (N, C, KH, KW, OH, OW); with the channels last, from (N, H, W, C),
+    it is (N, OH, OW, KH, KW, C), the last two dimensions joined when they are contiguous.
+    """
+    (step_down, step_along), (far_down, far_along) = geometry.stride, geometry.dilation
+    s = buffer.strides
+    shape: tuple[int, ...]
+    if last:
+        n, _, _, c = buffer.shape
+        shape, strides = (n, *counts, *kernel, c), (s[0], s[1] * step_down, s[2] * step_along)
+        if far_along == 1:
+            shape = (*shape[:4], kernel[1] * c)
+            strides += (s[1] * far_down, s[3])
+        else:
+            strides += (s[1] * far_down, s[2] * far_along, s[3])
+    else:
+        shape = (*buffer.shape[:2], *kernel, *counts)
+        strides = (s[0], s[1], s[2] * far_down, s[3] * far_along)
+        strides += (s[2] * step_down, s[3] * step_along)
+    if xp is np:
+        return np.ndarray(shape, buffer.dtype, buffer, 0, strides)
+    return xp.lib.stride_tricks.as_strided(buffer, shape, strides)
