@@ -473,9 +473,11 @@ def backward(
     owned: set[Node] = set()  # the sum in `pending` is ours to add to in place
     shared: set[Node] = set()  # the first gradient came straight from elsewhere
     queue: list[tuple[int, Node]] = []
+    leaves: list[AccumulateGrad] = []  # without hooks: order does not matter, so no queueing
     for edge, grad in zip(roots, grads):
         _deliver(edge, grad, pending, owned, queue, create_graph)
         shared.add(edge.node if edge.__class__ is OutputEdge else edge)
+    push, pop = heapq.heappush, heapq.heappop
     wanted, needed = (None, None) if inputs is None else _targets(roots, inputs)
     results: list[Gradient] = [None] * (0 if inputs is None else len(inputs))
     before = current_mode()
@@ -483,7 +485,7 @@ def backward(
     token = quiet()
     try:
         while queue:
-            node = heapq.heappop(queue)[1]
+            node = pop(queue)[1]
             grad = pending.pop(node)
             extra = node.extra
             if extra is not None:
@@ -510,17 +512,16 @@ def backward(
                 raise RuntimeError(SECOND_BACKWARD)
             versions = node.versions
             if versions is not None:
-                for place, version in enumerate(versions):
+                for version in versions:
                     if version is not None and version[0][0] != version[1]:
-                        _raise_modified(node, place, version)
+                        _raise_modified(node, versions.index(version), version)
             op = node.op
+            ctx: Any = node
             if create_graph:
                 ctx = op.tensor_context(node, edges)
             elif edges is not node.edges or saved.__class__ is _Packed:
                 values = _unpack(saved) if saved.__class__ is _Packed else saved
                 ctx = copy_node(node, edges, values)
-            else:
-                ctx = node
             try:
                 results_of_rule = op.backward(ctx, grad, ctx.F)
             except Exception:
@@ -536,13 +537,21 @@ def backward(
             for edge, part in zip(edges, results_of_rule):
                 if edge is None or part is None:
                     continue
-                if edge.__class__ is OutputEdge or edge in pending:
+                cls = edge.__class__
+                if cls is OutputEdge or edge in pending:
                     _deliver(edge, part, pending, owned, queue, create_graph)
+                    continue
+                pending[edge] = part
+                if part is grad:
+                    shared.add(edge)
+                if cls is AccumulateGrad and edge.extra is None and wanted is None:
+                    leaves.append(edge)
                 else:
-                    pending[edge] = part
-                    heapq.heappush(queue, (-edge.seq, edge))
-                    if part is grad:
-                        shared.add(edge)
+                    push(queue, (-edge.seq, edge))
+        for leaf in leaves:
+            leaf.variable._accumulate(
+                pending[leaf], leaf in owned or leaf not in shared, create_graph
+            )
     finally:
         loud(token)
         _mode.set(before)

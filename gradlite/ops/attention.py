@@ -12,7 +12,8 @@ from gradlite import dtypes
 from gradlite.ops.dropout import dropout
 from gradlite.ops.elementwise import where
 from gradlite.ops.samples import S, bools, constant, normal
-from gradlite.ops.softmax import ones, row_max, softmax
+from gradlite.ops.reduce import ones
+from gradlite.ops.softmax import row_max, softmax
 from gradlite.ops.table import Op, apply, gradients_of, public, type_name
 from gradlite.tensor import Tensor, wrap
 

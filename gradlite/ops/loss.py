@@ -9,9 +9,9 @@ import numpy as np
 
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.choose import where
-from gradlite.ops.reduce import mean, sum
+from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
-from gradlite.ops.softmax import _row_starts, log_softmax, ones, row_max, row_sum
+from gradlite.ops.softmax import _row_starts, log_softmax, row_max, row_sum
 from gradlite.ops.table import Op, apply, public
 from gradlite.tensor import Tensor, wrap
 

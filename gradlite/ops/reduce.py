@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,22 +36,49 @@ def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     return dims if ndim else ()
 
 
+@lru_cache(maxsize=256)
+def ones(n: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """A vector of ones: a product with it sums faster than ``sum`` does."""
+    return np.ones(n, dtype)
+
+
 def keepdim_shape(shape: tuple[int, ...], dims: Sequence[int]) -> tuple[int, ...]:
     """The shape of a reduction that keeps its dimensions with size 1."""
     return tuple(1 if d in dims else n for d, n in enumerate(shape))
 
 
 def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Any:
-    """A reduction's gradient in the shape of its input, as a broadcast view."""
+    """A reduction's gradient in the shape of its input."""
+    if len(dims) == len(shape) and not F.tensors and F.xp is np:
+        full = np.empty(shape, grad.dtype)  # contiguous, which what comes next likes better
+        full.fill(grad if grad.__class__ is not np.ndarray else grad.item())
+        return full
     return F.expand(grad.reshape(keepdim_shape(shape, dims)), shape)
 
 
 class Sum(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-        return xp.add.reduce(x, axis=dims, keepdims=keepdim) if xp is np else x.sum(dims, keepdims=keepdim)
+        if xp is not np:
+            return x.sum(dims, keepdims=keepdim)
+        if len(dims) == x.ndim and not keepdim:
+            return np.add.reduce(x, None)
+        return np.add.reduce(x, dims, None, None, keepdim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (spread(F, grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
+        return (spread(F, grad, ctx.shapes[0], ctx.attrs[0]),)
+
+
+class ColumnSums(Op):
+    """The sums of a matrix's columns: the gradient of a bias."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        # A product with ones is several times faster; its error grows with the rows.
+        if xp is np and x.shape[0] <= 4096 and x.dtype != np.float16:
+            return np.dot(ones(x.shape[0], x.dtype), x)
+        return x.sum(0)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.expand(grad, ctx.shapes[0]),)
 
 
 class SumDim(Sum):
@@ -61,12 +89,11 @@ class Mean(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is not np:
             return x.mean(dims, keepdims=keepdim)
-        with np.errstate(invalid="ignore"):
-            total = np.add.reduce(x, axis=dims, keepdims=keepdim)
-            n = 1
-            for d in dims:
-                n *= x.shape[d]
-            return np.divide(total, x.dtype.type(n))
+        total = Sum.forward(np, x, dims, keepdim)
+        n = 1
+        for d in dims:
+            n *= x.shape[d]
+        return total / x.dtype.type(n)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]

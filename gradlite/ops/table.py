@@ -10,6 +10,7 @@ methods and the documentation.
 from __future__ import annotations
 
 import re
+from functools import partial
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -184,12 +185,9 @@ class Namespace:
 
             def call(*args: Any) -> Any:
                 return forward(xp, *args)[0]
-        else:
 
-            def call(*args: Any) -> Any:
-                return forward(xp, *args)
-
-        return call
+            return call
+        return partial(forward, xp)
 
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
         """Zeros with another array's dtype and device."""
@@ -284,32 +282,38 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
         out, aux = out
     if op.outputs != 1:
         return _several(op, inputs, attrs, arrays, out, aux, F)
-    if out.__class__ not in NAMESPACES:
+    if out.__class__ is not arrays[0].__class__:
         out = F.xp.asarray(out)
     result = _new(Tensor)
     result.array = out
-    result._grad = result._view = None
+    result._edge = result._grad = result._view = None
     mode = current_mode()
     result._counter = [0] if mode < INFERENCE else None
     if mode == 0:
-        edges = edges_of(inputs)
-        if edges is not None:
-            result._edge = _record(op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1)
-            result._requires_grad = True
-            return result
-    result._edge = None
+        for t in inputs:
+            if t is not None and (t._requires_grad or t._view is not None):
+                edges = edges_of(inputs)
+                if edges is None:
+                    break
+                result._edge = _record(
+                    op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1
+                )
+                result._requires_grad = True
+                return result
     result._requires_grad = False
     return result
 
 
-def edges_of(inputs: Iterable[Tensor | None]) -> tuple[Any, ...] | None:
+def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
     """The edges of some inputs, or None when none of them requires grad."""
-    for t in inputs:
-        if t is not None and (t._requires_grad or t._view is not None):
-            break
-    else:
-        return None
-    edges = tuple([None if t is None else gradient_edge(t) for t in inputs])
+    edges = tuple(
+        [
+            gradient_edge(t)
+            if t is not None and (t._requires_grad or t._view is not None)
+            else None
+            for t in inputs
+        ]
+    )
     return edges if any(edges) else None
 
 
@@ -410,7 +414,7 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
         out = op.forward(F.xp, array, *attrs)
     finally:
         loud(token)
-    if out.__class__ not in NAMESPACES:
+    if out.__class__ is not array.__class__:
         out = F.xp.asarray(out)
     result = _new(Tensor)
     result.array = out
@@ -421,11 +425,29 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     if mode == 0 and (input._requires_grad or input._view is not None):
         edge = gradient_edge(input)
         if edge is not None:
-            result._edge = _record(
-                op, (edge,), (input,), [array], attrs, F, None, out, result._counter, 1
+            saves = op.saves
+            saved: tuple[Any, ...] = ()
+            versions: Any = None
+            if saves:
+                counter = input._counter
+                if saves == _OUTPUT_ONLY:
+                    saved, versions = (out,), ((result._counter, 0),)
+                elif counter is None:
+                    raise RuntimeError(INFERENCE_SAVED)
+                elif saves == _INPUT_ONLY:
+                    saved, versions = (array,), ((counter, counter[0]),)
+                else:
+                    saved = (array, out)
+                    versions = ((counter, counter[0]), (result._counter, 0))
+            result._edge = record(
+                op, (edge,), saved, versions, attrs, F, None, (array.shape,)
             )
             result._requires_grad = True
     return result
+
+
+_OUTPUT_ONLY = (OUT,)
+_INPUT_ONLY = (0,)
 
 
 def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> None:
