@@ -10,11 +10,13 @@ together; a large parameter is worked off in slices that fit the cache.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.cpu import loud, quiet
 from gradlite.graph import enable_grad
 from gradlite.optim.optimizer import Closure, Optimizer, Params
 from gradlite.optim.plan import (
@@ -186,9 +188,12 @@ class ElementwiseOptimizer(Optimizer):
             for group, weight_decay, options, plan, grads in work
             for cohort in plan.cohorts
         ]
-        with np.errstate(all="ignore"):
+        token = quiet()
+        try:
             for job in jobs:
                 self._run(*job)
+        finally:
+            loud(token)
         for group, _, _, plan, _ in work:
             for version in plan.versions:
                 version[0] += 1
@@ -215,34 +220,27 @@ class ElementwiseOptimizer(Optimizer):
         update = self._update
         combine = subtract if maximize else xp.add
         as_is = scale == 1.0 and not l2
+        # list(map(f, a, b, c)) calls f(a[i], b[i], c[i]) for all i, the third being where the
+        # result goes: the cheapest loop there is, which counts when there are many small arrays.
         for block in cohort.blocks:
-            pieces = block.pieces
-            block_grads = grads
-            if block.bounds is not None:
-                start, stop = block.bounds
-                i = pieces[0][0]
-                block_grads = {i: grads[i].reshape(-1)[start:stop]}
-                if as_is:
-                    block.grad = block_grads[i]
+            selected, parts, params = block.select(grads), block.parts, block.params
             if l2:
-                for i, grad, param, _ in pieces:
-                    multiply(param, c_decay, grad)
-                    combine(grad, block_grads[i], grad)
+                list(map(multiply, params, repeat(c_decay), parts))
+                list(map(combine, parts, selected, parts))
                 if scale != 1.0:
                     multiply(block.out, c_scale, block.out)
-            elif block.grad is block.out:
-                for i, grad, _, _ in pieces:
-                    multiply(block_grads[i], c_scale, grad)
+            elif as_is and block.bounds is not None:
+                (block.grad,) = selected
+            else:
+                list(map(multiply, selected, repeat(c_scale), parts))
             if shrink != 1.0:
-                for _, _, param, _ in pieces:
-                    multiply(param, c_shrink, param)
+                list(map(multiply, params, repeat(c_shrink), params))
             if block.param is not None:
-                for _, _, param, copy in pieces:
+                for copy, param in zip(block.copies, params):
                     copy[...] = param
             update(xp, block, rest, variant)
             block.grad = block.out  # holds the user's array no longer than the step
-            for _, change, param, _ in pieces:
-                subtract(param, change, param)
+            list(map(subtract, params, parts, params))
         cohort.advance(counters)
 
     # ----------------------------------------------------------------------------- plans

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
 from gradlite.graph import enable_grad
 from gradlite.optim.checks import learning_rate
@@ -106,12 +105,14 @@ class LBFGS(Optimizer):
         loss = closure()
         xp = array_module(device_of(self._params[0].array))
         flat = xp.concatenate([p.array.ravel() for p in self._params])
+        token = quiet()
         try:
-            with np.errstate(all="ignore"):
-                self._iterate(closure, xp, flat, float(loss))
+            self._iterate(closure, xp, flat, float(loss))
         except BaseException:
             self._write(flat)
             raise
+        finally:
+            loud(token)
         return loss
 
     def _iterate(self, closure: Any, xp: Any, x: Any, loss: float) -> None:

@@ -129,25 +129,57 @@ class Block:
     """A run of elements that the rule is applied to at once.
 
     Attributes:
-        pieces: ``(number of the gradient, its part of out, the parameter, its part of param)``,
-            all shaped like the parameter.
-        bounds: None, or where this slice of a single large parameter begins and ends.
+        numbers: of the gradients that belong to it.
+        params: the parameters, or a slice of a large one.
+        parts: where each of them lies in ``out``, in its shape.
+        copies: where each of them lies in ``param``, for rules that read them.
+        bounds: None, or where the slice begins and ends.
         grad: the gradient that the rule reads: mostly ``out``, or the user's own array.
         out: an array for what is to be subtracted from the parameters.
-        param: a scratch copy of the parameters for rules that read them, else None.
+        param: an array for copies of the parameters, or None.
         state: the flat state, in the order of `ElementwiseOptimizer._buffers`.
         scratch: arrays for intermediate results.
     """
 
-    __slots__ = ("pieces", "bounds", "grad", "out", "param", "state", "scratch")
+    __slots__ = (
+        "bounds",
+        "copies",
+        "grad",
+        "numbers",
+        "out",
+        "param",
+        "params",
+        "parts",
+        "scratch",
+        "state",
+    )
 
     def __init__(self, scratch: Sequence[Any], state: tuple[Any, ...], reads_param: bool) -> None:
-        self.pieces: list[tuple[int, Any, Any, Any]] = []
+        self.numbers: list[int] = []
+        self.params: list[Any] = []
+        self.parts: list[Any] = []
+        self.copies: list[Any] = []
         self.bounds: tuple[int, int] | None = None
         self.out, *rest = scratch
         self.grad = self.out
         self.param = rest.pop() if reads_param else None
         self.state, self.scratch = state, tuple(rest)
+
+    def add(self, number: int, param: Any, start: int) -> None:
+        """Let gradient ``number`` and its parameter take part, from ``start`` on."""
+        self.numbers.append(number)
+        self.params.append(param)
+        stop = start + param.size
+        self.parts.append(self.out[start:stop].reshape(param.shape))
+        if self.param is not None:
+            self.copies.append(self.param[start:stop].reshape(param.shape))
+
+    def select(self, grads: list[Any]) -> list[Any]:
+        """This block's part of the gradients of the whole group."""
+        if self.bounds is not None:
+            start, stop = self.bounds
+            return [grads[self.numbers[0]].reshape(-1)[start:stop]]
+        return [grads[i] for i in self.numbers]
 
 
 class Cohort:
@@ -303,16 +335,10 @@ def build_cohorts(
             if offset is None:
                 at = 0
                 for i in run:
-                    array = arrays[i]
-                    parts = [
-                        None if flat is None else flat[at : at + array.size].reshape(array.shape)
-                        for flat in (block.out, block.param)
-                    ]
-                    block.pieces.append((i, parts[0], array, parts[1]))
-                    at += array.size
+                    block.add(i, arrays[i], at)
+                    at += arrays[i].size
             else:
-                part = arrays[run[0]].reshape(-1)[offset : offset + n]
-                block.pieces.append((run[0], block.out, part, block.param))
+                block.add(run[0], arrays[run[0]].reshape(-1)[offset : offset + n], 0)
                 block.bounds = (offset, offset + n)
             cohort.blocks.append(block)
         cohorts.append(cohort)
