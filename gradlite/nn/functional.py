@@ -18,6 +18,8 @@ for _name in (
     "embedding",
     "attention",
     "multihead",
+    "resize",
+    "noise",
     "pool",
     "pooling",
     "pad",

@@ -207,6 +207,14 @@ layer("Upsample", of("Upsample", scale_factor=2), x(2, 3, 4, 5))
 layer("Upsample to a size", of("Upsample", (6, 7)), x(2, 3, 4, 5))
 layer("UpsamplingNearest2d", of("UpsamplingNearest2d", scale_factor=3), x(2, 3, 4, 5))
 
+layer("UpsamplingBilinear2d", of("UpsamplingBilinear2d", (6, 9)), x(2, 3, 4, 5))
+layer("Upsample bilinear", of("Upsample", None, (1.5, 2), "bilinear"), x(2, 3, 4, 5))
+layer("PixelShuffle", of("PixelShuffle", 2), x(2, 8, 3, 2))
+layer("PixelUnshuffle", of("PixelUnshuffle", 3), x(2, 2, 3, 6))
+layer("ChannelShuffle", of("ChannelShuffle", 2), x(2, 6, 3))
+layer("Unfold", of("Unfold", (2, 3), 1, 1, 2), x(2, 2, 4, 5))
+layer("Fold", of("Fold", (4, 5), 2), x(2, 8, 12))
+
 # ------------------------------------------------------------------------ normalisation
 layer("BatchNorm1d", of("BatchNorm1d", 3), x(5, 3))
 layer("BatchNorm1d in 3d", of("BatchNorm1d", 3), x(5, 3, 4))

@@ -11,6 +11,7 @@ from gradlite.nn.modules import (
     distance,
     dropout,
     flatten,
+    fold,
     instancenorm,
     linear,
     loss,
@@ -20,6 +21,7 @@ from gradlite.nn.modules import (
     pooling,
     rnn,
     rnn_cell,
+    shuffle,
     sparse,
     transformer,
     upsampling,
@@ -32,6 +34,7 @@ from gradlite.nn.modules.conv import *
 from gradlite.nn.modules.distance import *
 from gradlite.nn.modules.dropout import *
 from gradlite.nn.modules.flatten import *
+from gradlite.nn.modules.fold import *
 from gradlite.nn.modules.instancenorm import *
 from gradlite.nn.modules.linear import *
 from gradlite.nn.modules.loss import *
@@ -41,6 +44,7 @@ from gradlite.nn.modules.parameters import *
 from gradlite.nn.modules.pooling import *
 from gradlite.nn.modules.rnn import *
 from gradlite.nn.modules.rnn_cell import *
+from gradlite.nn.modules.shuffle import *
 from gradlite.nn.modules.sparse import *
 from gradlite.nn.modules.transformer import *
 from gradlite.nn.modules.upsampling import *
@@ -54,6 +58,7 @@ __all__ += conv.__all__
 __all__ += distance.__all__
 __all__ += dropout.__all__
 __all__ += flatten.__all__
+__all__ += fold.__all__
 __all__ += instancenorm.__all__
 __all__ += linear.__all__
 __all__ += loss.__all__
@@ -63,6 +68,7 @@ __all__ += parameters.__all__
 __all__ += pooling.__all__
 __all__ += rnn.__all__
 __all__ += rnn_cell.__all__
+__all__ += shuffle.__all__
 __all__ += sparse.__all__
 __all__ += transformer.__all__
 __all__ += upsampling.__all__

@@ -1,4 +1,4 @@
-"""Layers that trade channels and resolution: Upsample, PixelShuffle."""
+"""Resizing by interpolation: Upsample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gradlite.nn import functional as F  # noqa: N812
 from gradlite.nn.module import Module
 from gradlite.tensor import Tensor
 
-__all__ = ["Upsample", "UpsamplingNearest2d"]
+__all__ = ["Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"]
 
 
 class Upsample(Module):
@@ -60,3 +60,10 @@ class UpsamplingNearest2d(Upsample):
 
     def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
         super().__init__(size, scale_factor, mode="nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """Resize an image by bilinear interpolation, the corner pixels staying in place."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, mode="bilinear", align_corners=True)

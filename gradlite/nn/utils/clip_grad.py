@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
 from gradlite.tensor import Tensor, wrap
 
@@ -25,9 +26,8 @@ def _grads(parameters: Tensors) -> list[Tensor]:
     return [p._grad for p in _listed(parameters) if p._grad is not None]
 
 
-def _norm(array: Any, order: float) -> Any:
+def _norm(xp: Any, array: Any, order: float) -> Any:
     """The norm of a flat array of at least single precision, as a 0-d array or scalar."""
-    xp = array_module(device_of(array))
     if order == 2.0:
         return xp.sqrt(array.dot(array))  # one pass, without an array for the squares
     if order == math.inf:
@@ -36,7 +36,7 @@ def _norm(array: Any, order: float) -> Any:
     if order == -math.inf:
         return size.min()
     if order == 0.0:
-        return xp.count_nonzero(array).astype(array.dtype)
+        return xp.asarray(xp.count_nonzero(array), dtype=array.dtype)
     if order == 1.0:
         return size.sum()
     return (size**order).sum() ** (1.0 / order)
@@ -66,19 +66,25 @@ def get_total_norm(
     order = float(norm_type)
     if not arrays:
         return wrap(np.zeros((), dtypes.get_default_dtype().numpy))
-    result = arrays[0].dtype
+    dtype = arrays[0].dtype
     for array in arrays[1:]:
-        if array.dtype is not result:
-            result = np.promote_types(result, array.dtype)
+        if array.dtype is not dtype:
+            dtype = np.promote_types(dtype, array.dtype)
     xp = array_module(device_of(arrays[0]))
-    with np.errstate(all="ignore"):
-        # The squares of half precision overflow it long before the norm does.
-        norms = [
-            _norm(array.ravel() if array.itemsize > 2 else array.ravel().astype(np.float32), order)
-            for array in arrays
-        ]
-        total = norms[0] if len(norms) == 1 else _norm(xp.stack(norms), order)
-        total = xp.asarray(total, dtype=result)
+    token = quiet()
+    try:
+        norms = []
+        for array in arrays:
+            array = array.ravel()
+            if array.itemsize < 4:  # whose squares overflow half precision long before the norm
+                array = array.astype(np.float32)
+            norms.append(_norm(xp, array, order))
+        total = norms[0]
+        if len(norms) > 1:
+            total = _norm(xp, np.array(norms) if xp is np else xp.stack(norms), order)
+        total = xp.asarray(total, dtype=dtype)
+    finally:
+        loud(token)
     if error_if_nonfinite and not xp.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {order} for gradients from `parameters` is non-finite, so "
@@ -107,15 +113,15 @@ def clip_grads_with_norm_(
         return
     total = total_norm.array
     xp = array_module(device_of(total))
-    with np.errstate(all="ignore"):
-        factor = float(max_norm) / (total + 1e-6)
-        if xp is np:
-            factor = float(factor)
-            if factor >= 1.0:
-                return
-        else:  # decided on the device: a look at the value would wait for it
-            factor = xp.minimum(factor, 1.0)
-        factors: dict[Any, Any] = {}
+    if xp is np:
+        factor: Any = float(max_norm) / (float(total) + 1e-6)
+        if factor >= 1.0:
+            return
+    else:  # decided on the device: a look at the value would wait for it
+        factor = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
+    factors: dict[Any, Any] = {}
+    token = quiet()
+    try:
         for grad in grads:
             array = grad.array
             by = factors.get(array.dtype)
@@ -123,6 +129,8 @@ def clip_grads_with_norm_(
                 by = factors[array.dtype] = xp.asarray(factor, dtype=array.dtype)
             array *= by
             grad._bump()
+    finally:
+        loud(token)
 
 
 def clip_grad_norm_(
@@ -189,9 +197,13 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
         foreach: accepted for PyTorch's sake.
     """
     bound = float(clip_value)
+    bounds: dict[Any, Any] = {}
     for grad in _grads(parameters):
         array = grad.array
-        xp = array_module(device_of(array))
-        low, high = xp.asarray(-bound, dtype=array.dtype), xp.asarray(bound, dtype=array.dtype)
-        array.clip(low, high, out=array)
+        pair = bounds.get(array.dtype)
+        if pair is None:
+            xp = array_module(device_of(array))
+            pair = [xp.asarray(value, dtype=array.dtype) for value in (-bound, bound)]
+            bounds[array.dtype] = pair
+        array.clip(*pair, out=array)
         grad._bump()

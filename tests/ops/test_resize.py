@@ -1,0 +1,61 @@
+"""interpolate and the shuffles: source positions, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.oracle import same
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_every_pair_of_sizes(mode: str, size: int) -> None:
+    def program(library: Any) -> Any:
+        interpolate = library.nn.functional.interpolate
+        x = library.arange(float(size)).reshape(1, 1, size)
+        sizes = [interpolate(x, wanted, mode=mode) for wanted in range(1, 20)]
+        scales = [interpolate(x, scale_factor=s, mode=mode) for s in (1.0, 1.3, 2, 2.7, 3)]
+        return sizes, scales
+
+    same(program)
+
+
+WRONG: dict[str, Any] = {
+    "neither": lambda F, T: F.interpolate(T(1, 1, 4, 4)),
+    "both": lambda F, T: F.interpolate(T(1, 1, 4, 4), 3, 2),
+    "sizes": lambda F, T: F.interpolate(T(1, 1, 4, 4), (3, 2, 3)),
+    "scales": lambda F, T: F.interpolate(T(1, 1, 4, 4), scale_factor=(1, 2, 3)),
+    "align_corners": lambda F, T: F.interpolate(T(1, 1, 4, 4), 3, align_corners=True),
+    "recompute": lambda F, T: F.interpolate(T(1, 1, 4), 2, recompute_scale_factor=True),
+    "linear in 4d": lambda F, T: F.interpolate(T(1, 1, 4, 4), 3, mode="linear"),
+    "bilinear in 3d": lambda F, T: F.interpolate(T(1, 1, 4), 3, mode="bilinear"),
+    "shuffle dims": lambda F, T: F.pixel_shuffle(T(3, 2), 2),
+    "shuffle channels": lambda F, T: F.pixel_shuffle(T(1, 3, 2, 2), 2),
+    "shuffle factor": lambda F, T: F.pixel_shuffle(T(1, 4, 2, 2), 0),
+    "unshuffle height": lambda F, T: F.pixel_unshuffle(T(1, 4, 3, 2), 2),
+    "unshuffle width": lambda F, T: F.pixel_unshuffle(T(1, 4, 4, 3), 2),
+    "unshuffle factor": lambda F, T: F.pixel_unshuffle(T(1, 4, 4, 4), 0),
+    "channel groups": lambda F, T: F.channel_shuffle(T(1, 3, 2), 2),
+    "channel dims": lambda F, T: F.channel_shuffle(T(1, 3), 3),
+    "no groups": lambda F, T: F.channel_shuffle(T(1, 4, 2), 0),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments(what: str) -> None:
+    same(
+        lambda library: WRONG[what](library.nn.functional, library.ones),
+        raises=(RuntimeError, ValueError, NotImplementedError),
+        message="exact",
+    )
+
+
+@pytest.mark.parametrize("options", [{"size": (0, 3)}, {"size": 3, "mode": "sharp"}], ids=str)
+def test_sizes_and_modes_that_cannot_be(options: dict[str, Any]) -> None:
+    same(
+        lambda library: library.nn.functional.interpolate(library.ones(1, 1, 4, 4), **options),
+        raises=(RuntimeError, NotImplementedError),
+        message="type",
+    )
