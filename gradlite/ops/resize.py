@@ -153,9 +153,9 @@ def interpolate(
     result: Any = input
     for axis, (wanted, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         n = result.shape[axis]
-        if wanted == n and mode != "nearest-exact":
-            continue  # Whatever the scale says.
         if mode in LINEAR_DIMS:
+            if wanted == n:
+                continue  # Whatever the scale says.
             matrix = _linear(n, wanted, scale, bool(align_corners)).T.astype(result.array.dtype)
             result = (result.transpose(axis, -1) @ wrap(xp.asarray(matrix))).transpose(axis, -1)
         else:
