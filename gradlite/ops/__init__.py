@@ -1,6 +1,8 @@
 """The ops, one file per family; importing this package gives Tensor its methods."""
 
 from gradlite.ops import (
+    conv,
+    fold,
     dropout,
     attention,
     rnn,
@@ -15,6 +17,9 @@ from gradlite.ops import (
     logic,
     choose,
     index,
+    gather,
+    fill,
+    scatter,
     matmul,
     random,
     reduce,
@@ -22,6 +27,8 @@ from gradlite.ops import (
 )
 
 __all__ = [
+    "conv",
+    "fold",
     "dropout",
     "attention",
     "rnn",
@@ -36,6 +43,9 @@ __all__ = [
     "logic",
     "choose",
     "index",
+    "gather",
+    "fill",
+    "scatter",
     "matmul",
     "random",
     "reduce",

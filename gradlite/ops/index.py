@@ -1,4 +1,4 @@
-"""Indexing: x[...], x[...] = v, and in-place filling and copying."""
+"""Indexing: x[...], x[...] = v and index_put."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from typing import Any
 import numpy as np
 
 from gradlite.graph import NO_GRAD, current_mode
+from gradlite.ops import positions
 from gradlite.ops.arithmetic import as_number, cast, sum_to
-from gradlite.ops.table import NAMESPACES, Op, apply, apply1, apply_view, assign, check_inplace
+from gradlite.ops.fill import FillFrom, copy_, set_all
+from gradlite.ops.samples import S, bools, integers, normal
+from gradlite.ops.table import (
+    NAMESPACES,
+    Op,
+    apply,
+    apply1,
+    apply_view,
+    assign,
+    check_inplace,
+    public,
+    type_name,
+)
 from gradlite.tensor import Tensor, wrap
+
+__all__ = ["index_put"]
 
 
 # -------------------------------------------------------------------------------- views
@@ -60,6 +75,8 @@ class Index(Op):
     fname = "index"
 
     def forward(xp: Any, x: Any, index: tuple[Any, ...]) -> Any:
+        if xp is np and len(index) == 1 and index[0].dtype == np.int64 and x.ndim > 1:
+            return x.take(index[0], axis=0)  # twice as fast as x[index]
         return x[index]
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -73,9 +90,8 @@ class IndexAccumulate(Op):
         out = xp.zeros(shape, x.dtype)
         if all(isinstance(i, slice) or i.dtype == np.bool_ for i in index):
             out[index] = x  # a mask names no element twice
-        else:
-            xp.add.at(out, index, x)
-        return out
+            return out
+        return positions.add_at(xp, out, positions.elements(xp, shape, index), x)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.index(grad, ctx.attrs[1]),)
@@ -89,9 +105,8 @@ class IndexPut(Op):
     def forward(xp: Any, x: Any, values: Any, index: tuple[Any, ...], accumulate: bool) -> Any:
         out = x.copy()
         if accumulate:
-            xp.add.at(out, index, values)
-        else:
-            out[index] = values
+            return positions.add_at(xp, out, positions.elements(xp, out.shape, index), values)
+        out[index] = values
         return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -140,9 +155,7 @@ def _item(item: Any) -> Any:
             f"valid indices (got {cls.__name__})"
         )
     if array.dtype.kind not in "iub":
-        raise IndexError(
-            "tensors used as indices must be long, int, byte or bool tensors"
-        )
+        raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     if array.dtype == np.uint8:
         array = array.astype(bool)
     return array
@@ -190,23 +203,22 @@ def _split(x: Any, items: list[Any]) -> tuple[tuple[Any, ...] | None, tuple[Any,
         elif isinstance(item, int):
             n = x.shape[dim]
             if not -n <= item < n:
-                raise IndexError(
-                    f"index {item} is out of bounds for dimension {dim} with size {n}"
-                )
+                raise IndexError(f"index {item} is out of bounds for dimension {dim} with size {n}")
             basic.append(item)
             dim += 1
             has_basic, last = True, "select"
         elif isinstance(item, slice):
-            part = slice(*(None if v is None else int(v) for v in (item.start, item.stop, item.step)))
+            part = slice(
+                *(None if v is None else int(v) for v in (item.start, item.stop, item.step))
+            )
             if part.step is not None and part.step <= 0:
                 raise ValueError("step must be greater than zero")
             start, stop, step = part.indices(x.shape[dim])
             if (start, step) != (0, 1) or stop < x.shape[dim]:
-                last = "slice"
+                has_basic, last = True, "slice"
             basic.append(slice(start, max(start, stop), step))
             advanced.append(slice(None))
             dim += 1
-            has_basic = True
         else:
             _check_bounds(x, dim, item)
             step = item.ndim if item.dtype == np.bool_ else 1
@@ -269,8 +281,12 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         result = apply_view(_BY_NAME[last], self, basic)
     if advanced is not None:
         xp = NAMESPACES[array.__class__].xp
+        advanced = _to_device(xp, advanced)
+        if current_mode() == 0 and self.requires_grad:
+            # The caller may edit an index before backward runs.
+            advanced = tuple([i if isinstance(i, slice) else i.copy() for i in advanced])
         try:
-            result = apply1(Index, result, _to_device(xp, advanced))
+            result = apply1(Index, result, advanced)
         except (IndexError, ValueError) as error:
             if "broadcast" in str(error):
                 shapes = ", ".join(str(list(i.shape)) for i in advanced if not isinstance(i, slice))
@@ -287,25 +303,107 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     array = self.array
     basic, advanced, last = _split(array, _items(index))
     target = self
-    if basic is not None:
+    if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], self, basic)
     xp = NAMESPACES[array.__class__].xp
     if not isinstance(value, Tensor):
+        if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
+            raise TypeError(f"can't assign a {value.__class__.__name__} to a {_tensor_type(array)}")
+        if advanced is None and not isinstance(value, np.ndarray):
+            if target is self and self.array.ndim:
+                set_all(self, as_number(value), FillFrom)
+                return
         value = wrap(xp.asarray(_plain_value(value, array.dtype)))
     if advanced is None:
         copy_(target, _drop_leading(value, target.array.ndim))
         return
+    _put(target, _to_device(xp, advanced), cast(value, array.dtype), False)
+
+
+def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: bool) -> Tensor:
+    """Write or add values at index arrays, in place."""
     check_inplace(target)
-    value = cast(value, array.dtype)
+    array = target.array
+    recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
-        result = apply(IndexPut, (target, value), _to_device(xp, advanced), False)
+        if not recorded and not accumulate:
+            array[index] = values.array
+            target._bump()
+            return target
+        return assign(target, apply(IndexPut, (target, values), index, accumulate))
     except ValueError:
-        selected = target.array[_to_device(xp, advanced)].shape
+        raise RuntimeError(_put_message(array, index, values)) from None
+
+
+def _put_message(array: Any, index: tuple[Any, ...], values: Tensor) -> str:
+    return (
+        f"shape mismatch: value tensor of shape {list(values.array.shape)} cannot be broadcast "
+        f"to indexing result of shape {list(array[index].shape)}"
+    )
+
+
+def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
+    """The index arrays of `index_put`, checked."""
+    if not isinstance(indices, (tuple, list)):
+        raise TypeError(
+            "index_put(): argument 'indices' (position 1) must be tuple of Tensors, "
+            f"not {indices.__class__.__name__}"
+        )
+    if values.array.dtype != self.array.dtype:
         raise RuntimeError(
-            f"shape mismatch: value tensor of shape {list(value.array.shape)} cannot be broadcast "
-            f"to indexing result of shape {list(selected)}"
-        ) from None
-    assign(target, result)
+            "Index put requires the source and destination dtypes match, got "
+            f"{type_name(self.array.dtype)} for the destination and "
+            f"{type_name(values.array.dtype)} for the source."
+        )
+    items = [slice(None) if i is None else _item_array(i) for i in indices]
+    _, advanced, _ = _split(self.array, items)
+    return _to_device(NAMESPACES[self.array.__class__].xp, advanced or (slice(None),))
+
+
+def _item_array(item: Any) -> Any:
+    array = _item(item)
+    return np.array(array) if isinstance(array, int) else array
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), (np.array([0, 2]),), normal(2, 4)),
+        S(normal(3, 4), (np.array([0, 2]), np.array([1, 1])), normal(2)),
+        S(normal(3, 4), (np.array([0, 2, 0]), np.array([1, 1, 1])), normal(3), accumulate=True),
+        S(normal(3, 4), (np.array([-1, 2, 2]),), normal(4), accumulate=True),
+        S(normal(3, 4), (bools(3, 4),), normal()),
+        S(normal(3), (integers(0, 3, 2, 2),), normal(2, 2), accumulate=True),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(3), (np.array([0, 3]),), normal(2)),
+        S(normal(3, 2), (np.array([0, 1]),), normal(3)),
+        S(normal(3), (np.array([0]),), np.arange(1)),
+    ],
+)
+def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy of the input with values written, or added, at index tensors or masks.
+
+    >>> import gradlite
+    >>> rows = gradlite.tensor([0, 0])
+    >>> gradlite.index_put(gradlite.zeros(2), (rows,), gradlite.ones(2), accumulate=True)
+    tensor([2., 0.])
+    """
+    index = _put_index(input, indices, values)
+    try:
+        return apply(IndexPut, (input, values), index, accumulate)  # type: ignore[no-any-return]
+    except ValueError:
+        raise RuntimeError(_put_message(input.array, index, values)) from None
+
+
+def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
+    """In-place version of `index_put`."""
+    return _put(self, _put_index(self, indices, values), values, accumulate)
+
+
+def _tensor_type(array: Any) -> str:
+    return f"gradlite.{type_name(array.dtype)}Tensor"
 
 
 def _plain_value(value: Any, numpy_dtype: Any) -> Any:
@@ -321,124 +419,10 @@ def _drop_leading(value: Tensor, ndim: int) -> Tensor:
     return value
 
 
-# ----------------------------------------------------------------------- copy, fill, zero
-class CopyInto(Op):
-    """A source's values in the shape and dtype of a destination."""
-
-    reads = ((), ())
-    has_aux = True
-    grad_name = "CopyBackwards"
-
-    def forward(xp: Any, x: Any, source: Any) -> Any:
-        return xp.broadcast_to(source.astype(x.dtype), x.shape), source.dtype
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        left = right = None
-        if ctx.edges[0] is not None:
-            left = F.zeros(grad.shape, grad)
-        if ctx.edges[1] is not None:
-            right = sum_to(F, grad, tuple(ctx.shapes[1]))
-            if right.dtype != ctx.aux:
-                right = F.to_copy(right, ctx.aux)
-        return left, right
-
-
-class Fill(Op):
-    """A constant in the shape of the input: no gradient but zeros."""
-
-    grad_name = "FillBackward0"
-
-    def forward(xp: Any, x: Any, value: Any) -> Any:
-        return xp.full_like(x, value)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.zeros(grad.shape, grad),)
-
-
-class Zero(Fill):
-    grad_name = "ZeroBackward0"
-
-
-def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-    """Write a tensor's values, broadcast and converted, into this one."""
-    check_inplace(self)
-    if not isinstance(src, Tensor):
-        raise TypeError(
-            f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
-        )
-    array, value = self.array, src.array
-    if value.ndim > array.ndim or not _fits(value.shape, array.shape):
-        raise RuntimeError(
-            _expand_message(value.shape, array.shape)
-        )
-    if value.__class__ is not array.__class__:
-        xp = NAMESPACES[array.__class__].xp
-        moved = xp.asarray(value if isinstance(value, np.ndarray) else value.get())
-        src = src.to(self.device) if src.requires_grad else wrap(moved)  # type: ignore[attr-defined]
-        value = src.array
-    if current_mode() & NO_GRAD or not (self.requires_grad or src.requires_grad):
-        array[...] = value
-        self._bump()
-        return self
-    result = apply(CopyInto, (self, src))
-    return assign(self, result)
-
-
-def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    return all(n == 1 or n == m for n, m in zip(reversed(shape), reversed(target)))
-
-
-def _expand_message(shape: tuple[int, ...], target: tuple[int, ...]) -> str:
-    if len(shape) > len(target):
-        return (
-            f"expand(gradlite.FloatTensor{{{list(shape)}}}, size={list(target)}): the number of "
-            f"sizes provided ({len(target)}) must be greater or equal to the number of dimensions "
-            f"in the tensor ({len(shape)})"
-        )
-    lead = len(target) - len(shape)
-    for place in range(len(target) - 1, lead - 1, -1):
-        n = shape[place - lead]
-        if n != 1 and n != target[place]:
-            return (
-                f"The expanded size of the tensor ({target[place]}) must match the existing size "
-                f"({n}) at non-singleton dimension {place}.  Target sizes: {list(target)}.  Tensor "
-                f"sizes: {list(shape)}"
-            )
-    return ""
-
-
-def fill_(self: Tensor, value: Any) -> Tensor:
-    """Set all elements to one value."""
-    if isinstance(value, Tensor):
-        if value.array.ndim:
-            raise RuntimeError(
-                "fill_ only supports 0-dimension value tensor but got tensor with "
-                f"{value.array.ndim} dimensions."
-            )
-        if value.requires_grad:
-            return copy_(self, value)
-        value = value.item()
-    return _set_all(self, as_number(value), Fill)
-
-
-def zero_(self: Tensor) -> Tensor:
-    """Set all elements to 0."""
-    return _set_all(self, 0, Zero)
-
-
-def _set_all(self: Tensor, value: Any, op: Any) -> Tensor:
-    check_inplace(self)
-    if current_mode() & NO_GRAD or not self.requires_grad:
-        self.array[...] = value
-        self._bump()
-        return self
-    return assign(self, apply1(op, self, value))
-
-
 def _attach() -> None:
     t: Any = Tensor
     t.__getitem__, t.__setitem__ = getitem, setitem
-    t.copy_, t.fill_, t.zero_ = copy_, fill_, zero_
+    t.index_put_ = index_put_
 
 
 _attach()

@@ -1,0 +1,272 @@
+"""Filling and copying: copy_, fill_, zero_, and masked_fill, masked_scatter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.graph import NO_GRAD, current_mode
+from gradlite.ops.arithmetic import as_number, cast, same_device_or_scalar, sum_to
+from gradlite.ops.choose import where
+from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.samples import S, bools, constant, normal
+from gradlite.ops.table import (
+    NAMESPACES,
+    Op,
+    apply,
+    apply1,
+    assign,
+    check_inplace,
+    public,
+    type_name,
+)
+from gradlite.tensor import Tensor, wrap
+
+__all__ = ["masked_fill", "masked_scatter"]
+
+
+class CopyInto(Op):
+    """A source's values in the shape and dtype of a destination."""
+
+    reads = ((), ())
+    has_aux = True
+    grad_name = "CopyBackwards"
+
+    def forward(xp: Any, x: Any, source: Any) -> Any:
+        return xp.broadcast_to(source.astype(x.dtype), x.shape), source.dtype
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = F.zeros(grad.shape, grad)
+        if ctx.edges[1] is not None:
+            right = sum_to(F, grad, tuple(ctx.shapes[1]))
+            if right.dtype != ctx.aux:
+                right = F.to_copy(right, ctx.aux)
+        return left, right
+
+
+class Fill(Op):
+    """A constant in the shape of the input: no gradient but zeros."""
+
+    grad_name = "FillBackward2"
+
+    def forward(xp: Any, x: Any, value: Any) -> Any:
+        return xp.full_like(x, value)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.zeros(grad.shape, grad),)
+
+
+class FillFrom(Fill):
+    """A constant written by ``x[:] = value``."""
+
+    grad_name = "FillBackward3"
+
+
+class Zero(Fill):
+    grad_name = "ZeroBackward0"
+
+
+def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """Write a tensor's values, broadcast and converted, into this one."""
+    check_inplace(self)
+    if not isinstance(src, Tensor):
+        raise TypeError(
+            f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
+        )
+    array, value = self.array, src.array
+    if value.ndim > array.ndim or not _fits(value.shape, array.shape):
+        raise RuntimeError(_expand_message(value.shape, array.shape))
+    if value.__class__ is not array.__class__:
+        xp = NAMESPACES[array.__class__].xp
+        moved = xp.asarray(value if isinstance(value, np.ndarray) else value.get())
+        src = src.to(self.device) if src.requires_grad else wrap(moved)  # type: ignore[attr-defined]
+        value = src.array
+    if current_mode() & NO_GRAD or not (self.requires_grad or src.requires_grad):
+        array[...] = value
+        self._bump()
+        return self
+    result = apply(CopyInto, (self, src))
+    return assign(self, result)
+
+
+def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    return all(n == 1 or n == m for n, m in zip(reversed(shape), reversed(target)))
+
+
+def _expand_message(shape: tuple[int, ...], target: tuple[int, ...]) -> str:
+    if len(shape) > len(target):
+        return (
+            f"expand(gradlite.FloatTensor{{{list(shape)}}}, size={list(target)}): the number of "
+            f"sizes provided ({len(target)}) must be greater or equal to the number of dimensions "
+            f"in the tensor ({len(shape)})"
+        )
+    lead = len(target) - len(shape)
+    for place in range(len(target) - 1, lead - 1, -1):
+        n = shape[place - lead]
+        if n != 1 and n != target[place]:
+            return (
+                f"The expanded size of the tensor ({target[place]}) must match the existing size "
+                f"({n}) at non-singleton dimension {place}.  Target sizes: {list(target)}.  Tensor "
+                f"sizes: {list(shape)}"
+            )
+    return ""
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Set all elements to one value."""
+    if isinstance(value, Tensor):
+        if value.array.ndim:
+            raise RuntimeError(
+                "fill_ only supports 0-dimension value tensor but got tensor with "
+                f"{value.array.ndim} dimensions."
+            )
+        if value.requires_grad:
+            return copy_(self, value)
+        value = value.item()
+    return set_all(self, as_number(value), Fill)
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Set all elements to 0."""
+    return set_all(self, 0, Zero)
+
+
+def set_all(self: Tensor, value: Any, op: Any) -> Tensor:
+    """Set all elements to a number, recorded as a `Fill` when a gradient is wanted."""
+    check_inplace(self)
+    if current_mode() & NO_GRAD or not self.requires_grad:
+        self.array[...] = value
+        self._bump()
+        return self
+    return assign(self, apply1(op, self, value))
+
+
+# ------------------------------------------------------------------------------- masked
+class MaskedFill(Op):
+    """A number where a mask holds."""
+
+    reads = ((1,), ())
+
+    def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
+        return xp.where(mask, xp.asarray(value).astype(x.dtype), x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (mask,) = ctx.saved
+        return sum_to(F, F.masked_fill(grad, mask, 0), tuple(ctx.shapes[0])), None
+
+
+class MaskedScatter(Op):
+    """The elements of a source, in order, where a mask holds."""
+
+    reads = ((1,), (), (1,))
+
+    def forward(xp: Any, x: Any, mask: Any, source: Any) -> Any:
+        out = x.copy()
+        out[mask] = source.reshape(-1)[: int(mask.sum())]
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (mask,) = ctx.saved
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = F.masked_fill(grad, mask, 0)
+        if ctx.edges[2] is not None:
+            shape = tuple(ctx.shapes[2])
+            right = F.masked_select(grad, mask)
+            missing = int(np.prod(shape)) - right.shape[0]
+            right = F.cat([right, F.zeros((missing,), grad)], 0).reshape(shape)
+        return left, None, right
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), bools(3, 4), 2.5),
+        S(normal(3, 4), bools(4), -1),
+        S(normal(3), bools(2, 3), 0),
+        S(normal(3, 4), bools(3, 1), constant(normal())),
+        S(normal(3, 4), bools(4), normal()),
+        S(normal(), bools(), 1.0),
+        S(np.arange(3), bools(3), 1.5),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(3), np.ones(3), 1.0),
+        S(normal(3), np.ones(2, bool), 1.0),
+        S(normal(3), np.ones(3, bool), np.ones(1)),
+    ],
+)
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """A value where a bool mask holds, the input elsewhere; input and mask broadcast.
+
+    >>> import gradlite
+    >>> gradlite.masked_fill(gradlite.tensor([1, 2]), gradlite.tensor([True, False]), 9)
+    tensor([9, 2])
+
+    Raises:
+        RuntimeError: the mask is not bool, or the value is a tensor with dimensions.
+    """
+    check_tensor("masked_fill", "mask", 2, mask)
+    if mask.array.dtype != np.bool_:
+        raise RuntimeError(
+            "masked_fill_ only supports boolean masks, but got mask with dtype "
+            f"{type_name(mask.array.dtype).lower()}"
+        )
+    broadcast_shape(input.array.shape, mask.array.shape)
+    mask, _ = same_device_or_scalar(mask, input)
+    if isinstance(value, Tensor):
+        if value.array.ndim:
+            raise RuntimeError(
+                "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with "
+                f"{value.array.ndim} dimension(s)."
+            )
+        if value.requires_grad:
+            return where(mask, cast(value, input.array.dtype), input)  # type: ignore[no-any-return]
+        value = value.item()
+    return apply(MaskedFill, (input, mask), as_number(value))  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), bools(3, 4), normal(12)),
+        S(normal(3, 4), bools(4), normal(3, 5)),
+        S(normal(4), np.zeros(4, bool), normal(0)),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [S(normal(3), np.ones(3, bool), normal(2)), S(normal(3), np.ones(3), normal(3))],
+)
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """The elements of ``source``, in order, where a bool mask holds; the input elsewhere.
+
+    >>> import gradlite
+    >>> mask = gradlite.tensor([True, False, True])
+    >>> gradlite.masked_scatter(gradlite.zeros(3), mask, gradlite.tensor([5.0, 6.0]))
+    tensor([5., 0., 6.])
+    """
+    check_tensor("masked_scatter", "mask", 2, mask)
+    check_tensor("masked_scatter", "source", 3, source)
+    if mask.array.dtype != np.bool_:
+        raise RuntimeError("masked_scatter_ only supports boolean masks")
+    if input.array.dtype != source.array.dtype:
+        raise RuntimeError(
+            "masked_scatter_: expected self and source to have same dtypes but got "
+            f"{type_name(input.array.dtype)} and {type_name(source.array.dtype)}"
+        )
+    shape = broadcast_shape(input.array.shape, mask.array.shape)
+    input = input if input.array.shape == shape else input.expand(shape)
+    mask = mask if mask.array.shape == shape else mask.expand(shape)
+    if int(mask.array.sum()) > source.array.size:
+        raise RuntimeError("Number of elements of source < number of ones in mask")
+    return apply(MaskedScatter, (input, mask, source))  # type: ignore[no-any-return]
+
+
+def _attach() -> None:
+    t: Any = Tensor
+    t.copy_, t.fill_, t.zero_ = copy_, fill_, zero_
+
+
+_attach()

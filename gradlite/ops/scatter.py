@@ -1,0 +1,481 @@
+"""Writing at places that index tensors and masks name: scatter, index_add, masked_fill, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradlite.graph import NO_GRAD, current_mode
+from gradlite.ops import positions
+from gradlite.ops.arithmetic import as_number, cast
+from gradlite.ops.gather import check_bounds, check_tensor
+from gradlite.ops.samples import S, constant, integers, normal
+from gradlite.ops.shape import wrap_dim
+from gradlite.ops.table import NAMESPACES, Op, apply, assign, check_inplace, public, type_name
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "scatter",
+    "scatter_add",
+]
+
+
+# --------------------------------------------------------------------------- primitives
+class Writer(Op):
+    """Base of the ops that write into a copy; ``write`` edits a contiguous array instead."""
+
+    write: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        write = staticmethod(cls.__dict__["write"])
+        cls.write = write  # type: ignore[assignment]
+
+        def forward(xp: Any, x: Any, *rest: Any) -> Any:
+            return write(xp, xp.array(x, order="C"), *rest)
+
+        cls.forward = forward
+        super().__init_subclass__()
+
+
+class Scatter(Writer):
+    reads = ((1,), (), (1,))
+
+    def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
+        flat = positions.along(xp, out.shape, index, dim)
+        out.reshape(-1)[flat.reshape(-1)] = src.reshape(-1)
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        (dim,) = ctx.attrs
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = F.scatter_value(grad, index, dim, 0)
+        if ctx.edges[2] is not None:
+            right = F.gather(grad, index, dim)
+        return left, None, right
+
+
+class ScatterValue(Writer):
+    reads = ((1,), ())
+    grad_name = "ScatterBackward1"
+
+    def write(xp: Any, out: Any, index: Any, dim: int, value: Any) -> Any:
+        out.reshape(-1)[positions.along(xp, out.shape, index, dim).reshape(-1)] = value
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        return F.scatter_value(grad, index, ctx.attrs[0], 0), None
+
+
+class ScatterAdd(Writer):
+    reads = ((), (), (1,))
+
+    def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
+        return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        right = F.gather(grad, index, ctx.attrs[0]) if ctx.edges[2] is not None else None
+        return grad if ctx.edges[0] is not None else None, None, right
+
+
+class IndexAdd(Writer):
+    reads = ((), (), (1,))
+
+    def write(xp: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> Any:
+        flat = positions.slices(xp, out.shape, index, dim)
+        values = source.reshape(flat.shape)
+        return positions.add_at(xp, out, flat, values if alpha == 1 else values * alpha)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        dim, alpha = ctx.attrs
+        right = None
+        if ctx.edges[2] is not None:
+            right = F.index_select(grad, index, dim).reshape(ctx.shapes[2])
+            right = right if alpha == 1 else right * alpha
+        return grad if ctx.edges[0] is not None else None, None, right
+
+
+class IndexCopy(Writer):
+    reads = ((1,), (), (1,))
+
+    def write(xp: Any, out: Any, index: Any, source: Any, dim: int) -> Any:
+        flat = positions.slices(xp, out.shape, index, dim)
+        out.reshape(-1)[flat.reshape(-1)] = source.reshape(-1)
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        (dim,) = ctx.attrs
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = F.index_fill(grad, index, dim, 0)
+        if ctx.edges[2] is not None:
+            right = F.index_select(grad, index, dim).reshape(ctx.shapes[2])
+        return left, None, right
+
+
+class IndexFill(Writer):
+    reads = ((1,), ())
+
+    def write(xp: Any, out: Any, index: Any, dim: int, value: Any) -> Any:
+        out.reshape(-1)[positions.slices(xp, out.shape, index, dim).reshape(-1)] = value
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        return F.index_fill(grad, index, ctx.attrs[0], 0), None
+
+
+# ------------------------------------------------------------------------- preparation
+def _check_scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> int:
+    check_tensor("scatter", "index", 3, index)
+    x, i = input.array, index.array
+    d = wrap_dim(dim, x.ndim)
+    if i.dtype not in (np.int64, np.int32):
+        raise RuntimeError("scatter(): Expected dtype int32/int64 for index")
+    if i.size == 0:
+        return d
+    if (i.ndim or 1) != (x.ndim or 1):
+        raise RuntimeError("Index tensor must have the same number of dimensions as self tensor")
+    too_large = any(k != d and n > m for k, (n, m) in enumerate(zip(i.shape, x.shape)))
+    message = (
+        f"Expected index {list(i.shape)} to be no larger than self {list(x.shape)} apart from "
+        f"dimension {d}"
+    )
+    if isinstance(src, Tensor):
+        s = src.array
+        if (i.ndim or 1) != (s.ndim or 1):
+            raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
+        if too_large or any(n > m for n, m in zip(i.shape, s.shape)):
+            raise RuntimeError(f"{message} and to be no larger size than src {list(s.shape)}")
+        if s.dtype != x.dtype:
+            raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
+    elif too_large:
+        raise RuntimeError(message)
+    check_bounds(i, d, x.shape[d] if x.ndim else 1)
+    return d
+
+
+def _cut(src: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The part of a source that an index of a shape reads."""
+    if src.array.shape == shape:
+        return src
+    if not src.array.ndim or not shape:
+        return src.reshape(shape)
+    return src[tuple(slice(0, n) for n in shape)]
+
+
+Call = tuple[Any, tuple[Any, ...], tuple[Any, ...]]
+
+
+def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options: Any) -> Call:
+    if "value" in options:
+        src = options["value"]
+    reduce = options.get("reduce")
+    if reduce not in (None, "add", "multiply"):
+        raise RuntimeError("reduce argument must be either add or multiply.")
+    d = _check_scatter(input, dim, index, src)
+    if isinstance(src, Tensor):
+        src = _cut(src, index.array.shape)
+    elif reduce is not None:
+        src = input.new_full(index.array.shape, src)
+    if reduce == "add":
+        return ScatterAdd, (input, index, src), (d,)
+    if reduce == "multiply":
+        # What is already there times the products of the sources, read back where it is written.
+        product = input.new_ones(input.array.shape)
+        flat = positions.along(np, product.array.shape, index.array, d).reshape(-1)
+        np.multiply.at(product.array.reshape(-1), flat, src.array.reshape(-1))
+        return Scatter, (input, index, (input * product).gather(d, index)), (d,)
+    if isinstance(src, Tensor):
+        return Scatter, (input, index, src), (d,)
+    return ScatterValue, (input, index), (d, as_number(src))
+
+
+def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Call:
+    check_tensor("scatter_add", "src", 3, src)
+    d = _check_scatter(input, dim, index, src)
+    return ScatterAdd, (input, index, _cut(src, index.array.shape)), (d,)
+
+
+def _check_vector(name: str, index: Tensor) -> None:
+    if index.array.ndim > 1:
+        raise IndexError(
+            f"{name}(): Index is supposed to be a vector, but got dim: {index.array.ndim} with "
+            f"type: {type_name(index.array.dtype)} and size: {list(index.array.shape)}"
+        )
+
+
+def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Call:
+    check_tensor("index_add", "index", 3, index)
+    check_tensor("index_add", "source", 4, source)
+    x, i, s = input.array, index.array, source.array
+    d = wrap_dim(dim, x.ndim)
+    _check_vector("index_add_", index)
+    if i.dtype not in (np.int64, np.int32):
+        raise RuntimeError(
+            f"index_add_(): Expected dtype int32/int64 for index but got: {type_name(i.dtype)}"
+        )
+    if x.dtype != s.dtype:
+        raise RuntimeError(
+            f"index_add_(): self ({type_name(x.dtype)}) and source ({type_name(s.dtype)}) must "
+            "have the same scalar type"
+        )
+    if x.ndim != s.ndim or any(k != d and n != m for k, (n, m) in enumerate(zip(x.shape, s.shape))):
+        raise RuntimeError(
+            "source tensor shape must match self tensor shape, excluding the specified dimension. "
+            f"Got self.shape = {list(x.shape)} source.shape = {list(s.shape)}"
+        )
+    if i.size != (s.shape[d] if s.ndim else 1):
+        raise RuntimeError(
+            f"index_add_(): Number of indices ({i.size}) should be equal to source.size(dim): "
+            f"({s.shape[d] if s.ndim else 1}), for dim: {d}"
+        )
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError)
+    return IndexAdd, (input, index, source), (d, as_number(alpha))
+
+
+def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:
+    check_tensor("index_copy", "index", 3, index)
+    check_tensor("index_copy", "source", 4, source)
+    x, i, s = input.array, index.array, source.array
+    d = wrap_dim(dim, x.ndim)
+    _check_vector("index_copy_", index)
+    if i.dtype != np.int64:
+        raise RuntimeError(
+            f"index_copy_(): Expected a long tensor for index, but got {type_name(i.dtype)}"
+        )
+    if x.dtype != s.dtype:
+        raise RuntimeError(
+            "index_copy_(): self and source expected to have the same dtype, but got (self) "
+            f"{type_name(x.dtype)} and (source) {type_name(s.dtype)}"
+        )
+    if i.size != (s.shape[d] if s.ndim else 1):
+        raise IndexError(
+            f"index_copy_(): Number of indices ({i.size}) should be equal to source.size(dim) "
+            f"({s.shape[d] if s.ndim else 1})"
+        )
+    rest = ([n for k, n in enumerate(t.shape) if k != d] for t in (x, s))
+    if next(rest) != next(rest):
+        raise RuntimeError(
+            "index_copy_(): Source/destination tensor must have same slice shapes. Destination "
+            f"slice shape: {[n for k, n in enumerate(x.shape) if k != d]} at dimension {d} and "
+            f"source slice shape: {[n for k, n in enumerate(s.shape) if k != d]} at dimension {d}."
+        )
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError)
+    return IndexCopy, (input, index, source), (d,)
+
+
+def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
+    check_tensor("index_fill", "index", 3, index)
+    x, i = input.array, index.array
+    d = wrap_dim(dim, x.ndim)
+    _check_vector("index_fill_", index)
+    if i.dtype != np.int64:
+        raise IndexError("index_fill_(): Expected dtype int64 for index.")
+    n = x.shape[d] if x.ndim else 1
+    xp = NAMESPACES[i.__class__].xp
+    if (i < 0).any():
+        index = index.new_tensor(xp.where(i < 0, i + n, i))
+    check_bounds(index.array, d, n, IndexError)
+    if isinstance(value, Tensor):
+        if value.array.ndim:
+            raise RuntimeError(
+                "index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
+                f"{value.array.ndim} dimension(s)."
+            )
+        if value.requires_grad:
+            shape = (*x.shape[:d], i.size, *x.shape[d + 1 :]) if x.ndim else (1,)
+            return IndexCopy, (input, index, cast(value, x.dtype).expand(shape)), (d,)
+        value = value.item()
+    return IndexFill, (input, index), (d, as_number(value))
+
+
+def _in_place(call: Callable[..., Call], name: str) -> Any:
+    """The in-place form of a `Writer`: into the array itself when nothing has to be recorded."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_inplace(self)
+        op, inputs, attrs = call(self, *args, **kwargs)
+        array = self.array
+        unrecorded = current_mode() & NO_GRAD or not any(t.requires_grad for t in inputs)
+        others = [t.array for t in inputs[1:]]
+        apart = not any(o is array or o.base is not None for o in others)
+        if unrecorded and apart and array.flags.c_contiguous:
+            xp = NAMESPACES[array.__class__].xp
+            op.write(xp, array, *others, *attrs)
+            self._bump()
+            return self
+        return assign(self, apply(op, inputs, *attrs))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place version of `{name[:-1]}`."
+    return method
+
+
+def _run(call: Call) -> Tensor:
+    op, inputs, attrs = call
+    return apply(op, inputs, *attrs)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 1, np.array([[0, 2], [1, 3], [3, 0]]), normal(3, 2)),
+        S(normal(3, 4), 0, np.array([[2, 0]]), constant(normal(3, 4))),
+        S(normal(3, 4), -1, np.array([[1], [2]]), 2.5),
+        S(normal(3, 4), 1, np.array([[1], [2]]), value=1),
+        S(normal(2, 3, 2), 1, np.array([[[2], [0]]]), normal(1, 2, 1)),
+        S(normal(3), 0, np.zeros(0, np.int64), normal(0)),
+        S(normal(3, 4), 1, integers(0, 4, 3, 2), normal(3, 2), reduce="add", smooth=False),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(2, 3), 1, np.array([[5]]), 1.0),
+        S(normal(2, 3), 1, np.array([0]), 1.0),
+        S(normal(2, 3), 1, np.array([[2], [1]]), normal(1, 2)),
+        S(normal(2, 3), 1, np.array([[2], [1]]), np.zeros((2, 2), np.int64)),
+        S(normal(2, 3), 1, np.array([[2], [1], [0]]), 1.0),
+    ],
+)
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options: Any) -> Tensor:
+    """``out[i][index[i][j]] = src[i][j]`` for ``dim=1``, and so on; the opposite of `gather`.
+
+    ``src`` is a tensor or a number (also called ``value``); ``reduce="add"`` or ``"multiply"``
+    combines it with what is there instead.
+
+    >>> import gradlite
+    >>> gradlite.scatter(gradlite.zeros(2, 3), 1, gradlite.tensor([[2], [0]]), 1.0)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
+    return _run(_scatter(input, dim, index, src, **options))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 1, integers(0, 4, 3, 6), normal(3, 6)),
+        S(normal(3, 4), 0, integers(0, 3, 5, 2), constant(normal(5, 3))),
+        S(normal(2, 3, 2), -1, integers(0, 2, 2, 3, 4), normal(2, 3, 4)),
+        S(normal(3), 0, np.zeros(0, np.int64), normal(0)),
+        S(np.arange(3), 0, np.array([1, 1]), np.array([5, 6])),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(2, 3), 1, np.array([[3]]), normal(1, 1)),
+        S(normal(2, 3), 1, np.array([[2]]), 1.0),
+        S(normal(3), 0, np.array([0, 1]), normal(1)),
+    ],
+)
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """``out[i][index[i][j]] += src[i][j]`` for ``dim=1``, and so on.
+
+    >>> import gradlite
+    >>> places = gradlite.tensor([0, 0, 2])
+    >>> gradlite.scatter_add(gradlite.zeros(3), 0, places, gradlite.tensor([1.0, 2.0, 3.0]))
+    tensor([3., 0., 3.])
+    """
+    return _run(_scatter_add(input, dim, index, src))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 0, integers(0, 3, 5), normal(5, 4)),
+        S(normal(3, 4), 1, integers(0, 4, 5), normal(3, 5)),
+        S(normal(2, 3, 4), 1, integers(0, 3, 2), normal(2, 2, 4), alpha=-2.5),
+        S(normal(3), 0, integers(0, 3, 4), normal(4)),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(2, 3), 1, np.array([2, 0]), normal(2, 3)),
+        S(normal(2, 3), 1, np.array([2, 0]), normal(3, 2)),
+        S(normal(2, 3), 1, np.array([3]), normal(2, 1)),
+        S(normal(2, 3), 1, np.array([0]), np.zeros((2, 1), np.int64)),
+        S(normal(2, 3), 1, np.array([[0]]), normal(2, 1)),
+    ],
+)
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
+    """The input with ``alpha * source`` added to the slices along ``dim`` that ``index`` names.
+
+    >>> import gradlite
+    >>> rows = gradlite.tensor([1, 1])
+    >>> gradlite.index_add(gradlite.zeros(2, 2), 0, rows, gradlite.ones(2, 2))
+    tensor([[0., 0.],
+            [2., 2.]])
+    """
+    return _run(_index_add(input, dim, index, source, alpha=alpha))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 0, np.array([2, 0]), normal(2, 4)),
+        S(normal(2, 3, 4), -1, np.array([1, 3]), normal(2, 3, 2)),
+        S(normal(), 0, np.array([0]), normal(1)),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(2, 3), 1, np.array([2, 0]), normal(2, 3)),
+        S(normal(2, 3), 1, np.array([2, 3]), normal(2, 2)),
+        S(normal(2, 3), 1, np.array([0]), np.zeros((2, 1), np.int64)),
+    ],
+)
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """The input with the slices along ``dim`` that ``index`` names replaced by a source's.
+
+    >>> import gradlite
+    >>> rows = gradlite.tensor([1])
+    >>> gradlite.index_copy(gradlite.zeros(2, 2), 0, rows, gradlite.ones(1, 2))
+    tensor([[0., 0.],
+            [1., 1.]])
+    """
+    return _run(_index_copy(input, dim, index, source))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 0, np.array([2, 0]), 1.5),
+        S(normal(2, 3, 4), 1, np.array([-1, 0, 0]), -1),
+        S(normal(3, 4), 1, np.array([1, 2]), normal()),
+        S(normal(), 0, np.array([0]), 2.0),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(2, 3), 1, np.array([4]), 1.0),
+        S(normal(2, 3), 1, np.array([0]), np.ones(1)),
+        S(normal(2, 3), 1, np.array([0.0]), 1.0),
+    ],
+)
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """The input with the slices along ``dim`` that ``index`` names set to one value.
+
+    >>> import gradlite
+    >>> gradlite.index_fill(gradlite.zeros(2, 2), 1, gradlite.tensor([0]), 7)
+    tensor([[7., 0.],
+            [7., 0.]])
+    """
+    return _run(_index_fill(input, dim, index, value))
+
+
+def _attach() -> None:
+    t: Any = Tensor
+    t.scatter_ = _in_place(_scatter, "scatter_")
+    t.scatter_add_ = _in_place(_scatter_add, "scatter_add_")
+    t.index_add_ = _in_place(_index_add, "index_add_")
+    t.index_copy_ = _in_place(_index_copy, "index_copy_")
+    t.index_fill_ = _in_place(_index_fill, "index_fill_")
+
+
+_attach()
