@@ -4,6 +4,7 @@ from gradlite.autograd import graph
 from gradlite.autograd.anomaly import detect_anomaly, set_detect_anomaly
 from gradlite.autograd.backward import backward, grad
 from gradlite.autograd.function import Function
+from gradlite.autograd.gradcheck import gradcheck, gradgradcheck
 from gradlite.graph import (
     enable_grad,
     inference_mode,
@@ -17,6 +18,8 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "graph",
     "inference_mode",
     "no_grad",
