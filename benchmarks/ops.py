@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads for each library")
     parser.add_argument("--blocks", type=int, default=7, help="timed blocks of each library")
     parser.add_argument("--block-ms", type=float, default=15.0, help="length of a block")
+    parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="what to read")
     parser.add_argument("--json", metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(argv)
     timing.restart_with_threads("benchmarks.ops", options.threads)
@@ -126,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         for size in sizes:
             calls = [forward_and_backward(T, name, size) for T in libraries]
-            measured, base = timing.interleave(calls, options.blocks, options.block_ms / 1000)
+            measured, base = timing.interleave(
+                calls, options.blocks, options.block_ms / 1000, options.clock
+            )
             results.append(
                 {
                     "op": name,
@@ -148,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(cells)
     print(timing.table(header, rows))
     if options.json:
-        payload = {"benchmark": "ops", "machine": facts, "results": results}
+        payload = {"benchmark": "ops", "clock": options.clock, "machine": facts, "results": results}
         print(f"\nwritten: {timing.write_json(options.json, payload).name}")
 
 

@@ -27,6 +27,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads for each library")
     parser.add_argument("--blocks", type=int, default=15, help="timed blocks of each library")
     parser.add_argument("--block-ms", type=float, default=100.0, help="length of a block")
+    parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="what to read")
     parser.add_argument("--json", metavar="PATH", help="also write the results to PATH")
     return parser.parse_args(argv)
 
@@ -50,19 +51,26 @@ def check_losses(name: str, runs: Sequence[Any]) -> float:
 
 
 def measure(
-    name: str, library: Any, reference: Any | None, blocks: int, block_seconds: float
+    name: str,
+    library: Any,
+    reference: Any | None,
+    blocks: int,
+    block_seconds: float,
+    clock: str = "wall",
 ) -> dict[str, Any]:
     """Times one workload; returns microseconds per step and the ratio to the reference."""
     from benchmarks.workloads import WORKLOADS, Training
 
     workload = WORKLOADS[name]
     if reference is None:
-        (timed,) = timing.interleave([Training(library, workload).step], blocks, block_seconds)
+        (timed,) = timing.interleave(
+            [Training(library, workload).step], blocks, block_seconds, clock
+        )
         return {"workload": name, "us": timed.median * 1e6, "quartiles_us": _us(timed.quartiles)}
     first = Training(reference, workload)
     second = Training(library, workload, first.weights())
     deviation = check_losses(name, [first, second])
-    base, timed = timing.interleave([first.step, second.step], blocks, block_seconds)
+    base, timed = timing.interleave([first.step, second.step], blocks, block_seconds, clock)
     low, median, high = timing.ratio(timed, base)
     return {
         "workload": name,
@@ -110,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(timing.describe(facts) + "\n", flush=True)
     results = []
     for name in names:
-        result = measure(name, library, reference, options.blocks, options.block_ms / 1000)
+        result = measure(
+            name, library, reference, options.blocks, options.block_ms / 1000, options.clock
+        )
         results.append(result)
         print(f"{name} done: {result['us']:.0f} us a step", flush=True)
     header = ["training step", f"{options.library} us", "quartiles"]
@@ -118,7 +128,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         header += [f"{options.vs} us", "quartiles", "ratio", "quartiles", "loss diff"]
     print("\n" + timing.table(header, [row(r, WORKLOADS[r["workload"]].summary) for r in results]))
     if options.json:
-        payload = {"benchmark": "training", "machine": facts, "results": results}
+        payload = {
+            "benchmark": "training",
+            "clock": options.clock,
+            "machine": facts,
+            "results": results,
+        }
         print(f"\nwritten: {timing.write_json(options.json, payload).name}")
 
 
