@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from gradlite import dtypes
-from gradlite.device import device as Device  # noqa: N812
+from gradlite.device import device as Device
 from gradlite.graph import no_grad
 from gradlite.nn.members import type_name
 from gradlite.tensor import Tensor

@@ -99,7 +99,8 @@ def uniform_(
 ) -> Tensor:
     """Fill with draws from the uniform distribution between ``a`` and ``b``."""
     with no_grad():
-        return tensor.uniform_(a, b, generator=generator)  # type: ignore[attr-defined]
+        tensor.uniform_(a, b, generator=generator)  # type: ignore[attr-defined]
+    return tensor
 
 
 def normal_(
@@ -107,7 +108,8 @@ def normal_(
 ) -> Tensor:
     """Fill with draws from the normal distribution of a mean and a standard deviation."""
     with no_grad():
-        return tensor.normal_(mean, std, generator=generator)  # type: ignore[attr-defined]
+        tensor.normal_(mean, std, generator=generator)  # type: ignore[attr-defined]
+    return tensor
 
 
 def trunc_normal_(
@@ -137,6 +139,7 @@ def trunc_normal_(
 
 def _inverse_erf(y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The x with erf(x) = y: Winitzki's approximation (2008), then Newton steps on erf."""
+    x: Any
     y = np.clip(y, np.nextafter(-1, 0), np.nextafter(1, 0))
     a = 0.147
     logarithm = np.log1p(-y * y)
@@ -145,7 +148,7 @@ def _inverse_erf(y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     for _ in range(3):
         slope = 2 / math.sqrt(math.pi) * np.exp(-x * x)
         x = x - (erf(np, x) - y) / slope
-    return x
+    return x  # type: ignore[no-any-return]
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

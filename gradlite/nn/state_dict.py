@@ -240,9 +240,7 @@ class StateDictMethods:
             if not known:
                 unexpected_keys.append(key)
 
-    def _load_tensor(
-        self, name: str, own: Tensor, key: str, value: Any, assign: bool
-    ) -> str | None:
+    def _load_tensor(self, name: str, own: Any, key: str, value: Any, assign: bool) -> str | None:
         """Load one tensor; what is wrong with it, or None."""
         if not isinstance(value, Tensor):
             return (
@@ -250,7 +248,7 @@ class StateDictMethods:
                 f"Tensor-like object from checkpoint but received {type(value)}"
             )
         if own.ndim == 0 and value.shape == (1,):
-            value = value[0]  # Scalars were once saved with one dimension.
+            value = value[0]  # type: ignore[index]  # Scalars were once saved with one dimension.
         if own.shape != value.shape:
             return (
                 f"size mismatch for {key}: copying a param with shape {value.shape} from "

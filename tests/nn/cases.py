@@ -482,3 +482,23 @@ layer(
     x(2, 4, 6),
     x(2, 3, 6, seed=2),
 )
+
+
+def encoder(library: Any) -> Any:
+    nn = library.nn
+    layer = nn.TransformerEncoderLayer(*sizes, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, nn.LayerNorm(6), enable_nested_tensor=False)
+
+
+def decoder(library: Any) -> Any:
+    return library.nn.TransformerDecoder(library.nn.TransformerDecoderLayer(*sizes), 2)
+
+
+layer(
+    "TransformerEncoder",
+    encoder,
+    x(2, 4, 6),
+    kwargs={"src_key_padding_mask": np.array([[False] * 4, [False] * 3 + [True]])},
+)
+layer("TransformerEncoder with a mask", encoder, x(2, 4, 6), kwargs={"mask": Constant(additive)})
+layer("TransformerDecoder", decoder, src, tgt, kwargs={"tgt_mask": Constant(additive)})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
 from gradlite.ops.creation import full

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -132,6 +132,7 @@ class MultiheadAttention(Module):
             # One object stays one object: self-attention projects it only once.
             swapped = {id(t): t.transpose(0, 1) for t in (query, key, value)}  # type: ignore[attr-defined]
             query, key, value = (swapped[id(t)] for t in (query, key, value))
+        output: Any
         output, weights = F.multi_head_attention_forward(
             *(query, key, value, self.embed_dim, self.num_heads),
             *(self.in_proj_weight, self.in_proj_bias, self.bias_k, self.bias_v),

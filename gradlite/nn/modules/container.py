@@ -22,7 +22,7 @@ class _Numbered(Module):
         index, length = operator.index(index), len(self)
         if not -length <= index < length:
             raise IndexError(f"index {index} is out of range")
-        return index % length
+        return int(index % length)
 
     def _name(self, index: Any) -> str:
         return list(self._module_names)[self._place(index)]

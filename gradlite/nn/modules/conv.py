@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite.nn.module import Module
+from gradlite.ops.shape import flatten, unflatten
 from gradlite.tensor import Tensor
 
 __all__ = ["Flatten", "Unflatten"]
@@ -24,7 +25,7 @@ class Flatten(Module):
         self.end_dim = end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.flatten(self.start_dim, self.end_dim)  # type: ignore[attr-defined]
+        return flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -60,7 +61,7 @@ class Unflatten(Module):
         self.unflattened_size: Any = unflattened_size
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.unflatten(self.dim, self.unflattened_size)  # type: ignore[attr-defined]
+        return unflatten(input, self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

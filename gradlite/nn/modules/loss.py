@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.modules.distance import PairwiseDistance
 from gradlite.tensor import Tensor

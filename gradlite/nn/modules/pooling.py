@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.modules.conv import ntuple
 from gradlite.tensor import Tensor

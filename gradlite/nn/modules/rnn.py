@@ -7,7 +7,7 @@ import numbers
 import warnings
 from typing import Any
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
@@ -313,13 +313,24 @@ class RNN(RNNBase):
                 f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
             )
         super().__init__(
-            *(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias),
-            *(batch_first, dropout, bidirectional, 0, device, dtype),
+            f"RNN_{nonlinearity.upper()}",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            0,
+            device,
+            dtype,
         )
         self.nonlinearity = nonlinearity
 
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
-        return F.rnn_sequence(input, *state, *weights, self.nonlinearity, reverse)
+        (h,) = state
+        w_ih, w_hh, b_ih, b_hh = weights
+        return F.rnn_sequence(input, h, w_ih, w_hh, b_ih, b_hh, self.nonlinearity, reverse)
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:
         output, (h,) = self._forward(input, None if hx is None else (hx,), 1)
@@ -353,12 +364,23 @@ class LSTM(RNNBase):
         dtype: Any = None,
     ) -> None:
         super().__init__(
-            *("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout),
-            *(bidirectional, proj_size, device, dtype),
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
         )
 
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
-        return F.lstm_sequence(input, *state, *weights, reverse)
+        h, c = state
+        w_ih, w_hh, b_ih, b_hh = weights
+        return F.lstm_sequence(input, h, c, w_ih, w_hh, b_ih, b_hh, reverse)
 
     def forward(self, input: Any, hx: State | None = None) -> Any:
         return self._forward(input, None if hx is None else (hx[0], hx[1]), 2)
@@ -385,12 +407,23 @@ class GRU(RNNBase):
         dtype: Any = None,
     ) -> None:
         super().__init__(
-            *("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout),
-            *(bidirectional, proj_size, device, dtype),
+            "GRU",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
         )
 
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
-        return F.gru_sequence(input, *state, *weights, reverse)
+        (h,) = state
+        w_ih, w_hh, b_ih, b_hh = weights
+        return F.gru_sequence(input, h, w_ih, w_hh, b_ih, b_hh, reverse)
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:
         output, (h,) = self._forward(input, None if hx is None else (hx,), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlite.nn import functional as F  # noqa: N812
+from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.tensor import Tensor
 

@@ -199,7 +199,7 @@ def pad_packed_sequence(
         steps.append(step)
     if total_length is not None and total_length > longest:
         steps.append(padding(total_length - longest, columns))
-    padded = steps[0] if len(steps) == 1 else cat(steps)
+    padded: Any = steps[0] if len(steps) == 1 else cat(steps)
     lengths = (batch_sizes[:, None] > np.arange(columns)).sum(0)
     if sequence.unsorted_indices is not None:
         padded = padded.index_select(1, sequence.unsorted_indices)
@@ -242,7 +242,7 @@ def pad_sequence(
             )
             sequence = cat([sequence, gap] if padding_side == "right" else [gap, sequence])
         rows.append(sequence.unsqueeze(0))
-    padded = cat(rows)
+    padded: Any = cat(rows)
     return padded if batch_first else padded.transpose(0, 1)  # type: ignore[no-any-return]
 
 

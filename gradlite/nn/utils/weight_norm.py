@@ -81,7 +81,7 @@ def remove_weight_norm(module: ModuleT, name: str = "weight") -> ModuleT:
     key = _find(module, name)
     if key is None:
         raise ValueError(f"weight_norm of '{name}' not found in {module}")
-    weight = module._forward_pre_hooks.pop(key).function.weight(module)
+    weight = module.__dict__["_forward_pre_hooks"].pop(key).function.weight(module)
     delattr(module, name)
     del module._parameters[f"{name}_g"], module._parameters[f"{name}_v"]
     setattr(module, name, Parameter(weight.data))
