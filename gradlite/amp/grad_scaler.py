@@ -107,13 +107,13 @@ class GradScaler:
         raise ValueError("outputs must be a Tensor or an iterable of Tensors")
 
     def _scale_on(self, outputs: Tensor) -> Any:
-        if self._scale is None:
+        scale: Any = self._scale
+        if scale is None:
             xp = array_module(outputs.device)
-            self._scale = wrap(xp.asarray(self._init_scale, dtype=np.float32))
+            self._scale = scale = wrap(xp.asarray(self._init_scale, dtype=np.float32))
             self._growth_tracker = wrap(xp.asarray(self._init_growth_tracker, dtype=np.int32))
-        if self._scale.array.__class__ is outputs.array.__class__:
-            return self._scale
-        return self._scale.to(outputs.device)
+        same = scale.array.__class__ is outputs.array.__class__
+        return scale if same else scale.to(outputs.device)
 
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients of an optimizer's parameters by the factor, in place.

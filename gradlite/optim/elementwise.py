@@ -36,7 +36,9 @@ Advance = tuple[tuple[float, ...], float, tuple[float, ...]]
 
 def number(value: Any) -> float:
     """An option as a Python number; a one-element tensor gives its value."""
-    return value if value.__class__ is float else float(value)
+    if value.__class__ is float:
+        return value  # type: ignore[no-any-return]
+    return float(value.array.item() if isinstance(value, Tensor) else value)
 
 
 class ElementwiseOptimizer(Optimizer):

@@ -107,7 +107,7 @@ class LBFGS(Optimizer):
         flat = xp.concatenate([p.array.ravel() for p in self._params])
         token = quiet()
         try:
-            self._iterate(closure, xp, flat, float(loss))
+            self._iterate(closure, xp, flat, number(loss))
         except BaseException:
             self._write(flat)
             raise
@@ -123,7 +123,7 @@ class LBFGS(Optimizer):
         history_size, search = group["history_size"], group["line_search_fn"]
         # All state is attached to the first parameter, so that loading casts it.
         kept = self.state[self._params[0]]
-        state = {
+        state: dict[str, Any] = {
             key: [unwrap(v) for v in value] if isinstance(value, list) else unwrap(value)
             for key, value in kept.items()
         }
@@ -132,15 +132,14 @@ class LBFGS(Optimizer):
         kept.update(func_evals=func_evals, n_iter=total_iter)
         if xp.absolute(grad).max() <= tolerance_grad:
             return
-        direction, t = state.get("d"), state.get("t")
-        ys, steps = state.get("old_dirs"), state.get("old_stps")
-        ro, diagonal = state.get("ro"), state.get("H_diag")
-        prev_grad, prev_loss = state.get("prev_flat_grad"), state.get("prev_loss")
-        alphas = state.get("al")
+        names = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "al")
+        before: list[Any] = [state.get(name) for name in names]
+        direction, t, ys, steps, ro, diagonal, prev_grad, alphas = before
+        prev_loss = state.get("prev_loss")
 
         def evaluate(t: Any) -> tuple[float, Any, Any]:
             self._write(x + t * direction)
-            value = float(closure())
+            value = number(closure())
             new = self._flat_grad(xp)
             return value, new, new.dot(direction)
 
@@ -194,7 +193,7 @@ class LBFGS(Optimizer):
                 x = x + t * direction
                 self._write(x)
                 if n_iter != max_iter:
-                    loss = float(closure())
+                    loss = number(closure())
                     grad = self._flat_grad(xp)
                     made = 1
             evaluations += made

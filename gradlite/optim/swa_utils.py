@@ -15,8 +15,8 @@ from gradlite.optim.lr_scheduler.base import LRScheduler, per_group
 from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor
 
-AverageFunction = Callable[[Tensor, Tensor, Any], Tensor]
-MultiAverageFunction = Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]
+AverageFunction = Callable[[Any, Any, Any], Any]
+MultiAverageFunction = Callable[[Sequence[Any], Sequence[Any], Any], None]
 
 
 def _check_decay(decay: float) -> None:
@@ -68,7 +68,7 @@ def get_ema_avg_fn(decay: float = 0.999) -> AverageFunction:
     _check_decay(decay)
 
     @no_grad()
-    def ema_update(averaged: Tensor, current: Tensor, num_averaged: Any) -> Tensor:
+    def ema_update(averaged: Any, current: Any, num_averaged: Any) -> Any:
         return decay * averaged + (1 - decay) * current
 
     return ema_update
@@ -78,7 +78,7 @@ def get_swa_avg_fn() -> AverageFunction:
     """The mean of all models so far, for `AveragedModel`."""
 
     @no_grad()
-    def swa_update(averaged: Tensor, current: Tensor, num_averaged: Any) -> Tensor:
+    def swa_update(averaged: Any, current: Any, num_averaged: Any) -> Any:
         return averaged + (current - averaged) / (num_averaged + 1)
 
     return swa_update
@@ -108,7 +108,7 @@ class AveragedModel(Module):
     3.0
     """
 
-    n_averaged: Tensor
+    n_averaged: Any  # a buffer
 
     def __init__(
         self,
@@ -135,8 +135,8 @@ class AveragedModel(Module):
 
     def update_parameters(self, model: Module) -> None:
         """Take the present parameters of ``model`` into the average."""
-        ours: Iterable[Tensor] = self.module.parameters()
-        theirs: Iterable[Tensor] = model.parameters()
+        ours: Iterable[Any] = self.module.parameters()
+        theirs: Iterable[Any] = model.parameters()
         if self.use_buffers:
             ours = itertools.chain(ours, self.module.buffers())
             theirs = itertools.chain(theirs, model.buffers())
@@ -149,7 +149,7 @@ class AveragedModel(Module):
             for old, new in zip(averaged, current):
                 old.copy_(self.avg_fn(old, new, self.n_averaged.to(old.device)))
         else:
-            together: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+            together: dict[Any, tuple[list[Any], list[Any]]] = {}
             for old, new in zip(averaged, current):
                 olds, news = together.setdefault((old.device, old.dtype), ([], []))
                 olds.append(old)
@@ -158,7 +158,8 @@ class AveragedModel(Module):
             for (device, _), (olds, news) in together.items():
                 update(olds, news, self.n_averaged.to(device))
         if not self.use_buffers:
-            for mine, other in zip(self.module.buffers(), model.buffers()):
+            pairs: Iterable[Any] = zip(self.module.buffers(), model.buffers())
+            for mine, other in pairs:
                 mine.detach().copy_(other.detach().to(mine.device))
         self.n_averaged += 1
 
