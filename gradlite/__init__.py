@@ -4,7 +4,7 @@
 """
 
 # ruff: noqa: F403
-from gradlite import autograd, dtypes, nn, ops, optim, return_types, utils
+from gradlite import autograd, dtypes, linalg, nn, ops, optim, return_types, utils
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from gradlite.device import device, get_default_device, set_default_device
 from gradlite.dtypes import (
@@ -43,12 +43,15 @@ from gradlite.ops.activation import *
 from gradlite.ops.arithmetic import *
 from gradlite.ops.choose import *
 from gradlite.ops.creation import *
+from gradlite.ops.cumulative import *
 from gradlite.ops.elementwise import *
+from gradlite.ops.extrema import *
 from gradlite.ops.fill import *
 from gradlite.ops.gather import *
 from gradlite.ops.index import *
 from gradlite.ops.logic import *
 from gradlite.ops.matmul import *
+from gradlite.ops.norms import *
 from gradlite.ops.random import *
 from gradlite.ops.reduce import *
 from gradlite.ops.rounding import *
@@ -56,6 +59,7 @@ from gradlite.ops.scatter import *
 from gradlite.ops.shape import *
 from gradlite.ops.softmax import *
 from gradlite.ops.trigonometry import *
+from gradlite.ops.truth import *
 from gradlite.printing import get_printoptions, printoptions, set_printoptions
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Size, Tensor

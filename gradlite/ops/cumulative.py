@@ -1,0 +1,218 @@
+"""Products, and running sums and products along a dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops.arithmetic import cast
+from gradlite.ops.extrema import numpy_keywords
+from gradlite.ops.reduce import spread
+from gradlite.ops.samples import S, bools, integers, normal
+from gradlite.ops.shape import wrap_dim
+from gradlite.ops.table import NAMESPACES, OUT, Op, apply1, public
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "cumprod",
+    "cumsum",
+    "prod",
+]
+
+
+# ---------------------------------------------------------------- products with zeros
+def _has_zero(F: Any, x: Any) -> bool:
+    return bool((F.array(x) == 0).any())
+
+
+def _without_each(F: Any, rows: Any) -> Any:
+    """Rows (..., n) as (..., n, n) whose i-th has a 1 in place of element i.
+
+    Products of these need no division, so they are right where elements are 0.
+    """
+    n = rows.shape[-1]
+    xp = NAMESPACES[F.array(rows).__class__].xp
+    wide = F.expand(F.unsqueeze(rows, rows.ndim - 1), (*rows.shape[:-1], n, n))
+    return F.where(xp.eye(n, dtype=bool), F.zeros((), rows) + 1, wide)
+
+
+def _products_of_others(F: Any, rows: Any) -> Any:
+    """For each element of a row the product of all others."""
+    if F.tensors:
+        return F.prod(_without_each(F, rows), rows.ndim, False)
+    xp = F.xp
+    before, after = xp.ones_like(rows), xp.ones_like(rows)
+    if rows.shape[-1] > 1:
+        xp.multiply.accumulate(rows[..., :-1], axis=-1, out=before[..., 1:])
+        after[..., :-1] = xp.multiply.accumulate(rows[..., :0:-1], axis=-1)[..., ::-1]
+    return before * after
+
+
+class Prod(Op):
+    """The product of all elements, or along one dimension."""
+
+    reads = ((0, OUT),)
+
+    def forward(xp: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
+        wide = np.float32 if x.dtype == np.float16 else x.dtype
+        result = x.prod(axis=dim, keepdims=keepdim, dtype=wide)
+        return result if wide == x.dtype else result.astype(x.dtype)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, out = ctx.saved
+        dim = ctx.attrs[0]
+        shape = tuple(ctx.shapes[0])
+        dims = tuple(range(len(shape))) if dim is None else (dim,)
+        if not _has_zero(F, x):
+            return (spread(F, grad * out, shape, dims) / x,)
+        if dim is None:
+            others = _products_of_others(F, x.reshape((-1,))).reshape(shape)
+        else:
+            others = _products_of_others(F, x.swapaxes(dim, -1)).swapaxes(dim, -1)
+        return (spread(F, grad, shape, dims) * others,)
+
+
+class ProdDim(Prod):
+    grad_name = "ProdBackward1"
+
+
+# --------------------------------------------------------------------------- running
+class Cumsum(Op):
+    """Running sums along a dimension, from the end when reversed."""
+
+    def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
+        if x.ndim == 0:
+            return x.copy()
+        wide = np.float32 if x.dtype == np.float16 else x.dtype
+        out = (xp.flip(x, dim) if reverse else x).cumsum(axis=dim, dtype=wide)
+        out = xp.ascontiguousarray(xp.flip(out, dim)) if reverse else out
+        return out if wide == x.dtype else out.astype(x.dtype)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        dim, reverse = ctx.attrs
+        return (F.cumsum(grad, dim, not reverse),)
+
+
+class Cumprod(Op):
+    """Running products along a dimension."""
+
+    reads = ((0, OUT),)
+
+    def forward(xp: Any, x: Any, dim: int) -> Any:
+        return x.cumprod(axis=dim) if x.ndim else x.copy()
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, out = ctx.saved
+        (dim,) = ctx.attrs
+        if not x.ndim:
+            return (grad.reshape(()),)
+        if not _has_zero(F, x):
+            return (F.cumsum(grad * out, dim, True) / x,)
+        rows, row_grads = x.swapaxes(dim, -1), grad.swapaxes(dim, -1)
+        n = rows.shape[-1]
+        # Place k of product i holds x_0 ... x_k without x_i; only k >= i depend on x_i.
+        partial = F.cumprod(_without_each(F, rows), rows.ndim)
+        later = NAMESPACES[F.array(x).__class__].xp.tri(n, dtype=bool).T
+        partial = F.where(later, partial, F.zeros((), partial))
+        product = F.matmul(partial, F.unsqueeze(row_grads, rows.ndim))
+        return (product.reshape(rows.shape).swapaxes(dim, -1),)
+
+
+# -------------------------------------------------------------------------- functions
+def _converted(input: Tensor, dtype: Any) -> Tensor:
+    """The input in the dtype asked for; bools and integers count in int64."""
+    if dtype is not None:
+        return cast(input, dtypes.as_dtype(dtype).numpy)
+    return input if input.array.dtype in dtypes.FLOATING else cast(input, np.int64)
+
+
+def _zeros(*shape: int) -> Any:
+    """Normal values with one 0 in each row but the first, and a second one in the last."""
+    values = normal(*shape)
+    values[..., 1:, 1] = 0
+    values[..., -1, 2] = 0
+    return values
+
+
+def _samples() -> list[Any]:
+    return [
+        S(normal(3, 4), 0),
+        S(normal(3, 4), -1),
+        S(normal(2, 3, 4), dim=1),
+        S(_zeros(3, 4), 1),
+        S(_zeros(2, 3, 4), 2),
+        S(normal(), 0),
+        S(normal(0, 3), 0),
+        S(normal(0, 3), 1),
+        S(integers(1, 4, 3, 4), 1),
+        S(integers(1, 4, 5).astype(np.int32), 0),
+    ]
+
+
+def _errors() -> list[Any]:
+    return [S(normal(3), 1), S(normal(3), -2)]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4)),
+        S(_zeros(2, 4)),
+        S(normal()),
+        S(normal(0)),
+        *_samples(),
+        S(normal(3, 4), 1, True),
+        S(bools(4), 0),
+        S(_zeros(3, 4), 0, True),
+    ],
+    method=True,
+    errors=lambda: [S(normal(3), 1), S(normal(3, 3), (0, 1))],
+)
+@numpy_keywords
+def prod(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """The product of all elements or along a dimension; integers multiply in int64.
+
+    >>> import gradlite
+    >>> gradlite.prod(gradlite.tensor([[1.0, 2.0], [3.0, 4.0]]), 1)
+    tensor([ 2., 12.])
+    """
+    input = _converted(input, dtype)
+    if dim is None:
+        return apply1(Prod, input, None, keepdim)
+    if not isinstance(dim, int):
+        raise TypeError(
+            "prod() received an invalid combination of arguments - got "
+            f"({dim.__class__.__name__}), but expected one of: (*, gradlite.dtype dtype) or "
+            "(int dim, bool keepdim, *, gradlite.dtype dtype)"
+        )
+    d = wrap_dim(dim, input.array.ndim)
+    return apply1(ProdDim, input, d if input.array.ndim else None, keepdim)
+
+
+@public(samples=_samples, method=True, inplace=True, errors=_errors)
+@numpy_keywords
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running sums along a dimension; integers add up in int64.
+
+    >>> import gradlite
+    >>> gradlite.cumsum(gradlite.tensor([1, 2, 3]), 0)
+    tensor([1, 3, 6])
+    """
+    input = _converted(input, dtype)
+    return apply1(Cumsum, input, wrap_dim(dim, input.array.ndim), False)
+
+
+@public(samples=_samples, method=True, inplace=True, errors=_errors)
+@numpy_keywords
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running products along a dimension; integers multiply in int64.
+
+    >>> import gradlite
+    >>> gradlite.cumprod(gradlite.tensor([1, 2, 3]), 0)
+    tensor([1, 2, 6])
+    """
+    input = _converted(input, dtype)
+    return apply1(Cumprod, input, wrap_dim(dim, input.array.ndim))

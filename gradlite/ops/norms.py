@@ -1,0 +1,244 @@
+"""Norms of vectors and matrices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops.arithmetic import cast
+from gradlite.ops.reduce import reduced_dims, spread
+from gradlite.ops.samples import S, distinct, normal
+from gradlite.ops.shape import wrap_dim
+from gradlite.ops.table import OUT, Op, apply1, public, type_name
+from gradlite.tensor import Tensor
+
+__all__ = ["norm"]
+
+
+class VectorNorm(Op):
+    """(sum |x|^p)^(1/p) over dimensions; the limits for p = inf and -inf, the count for 0.
+
+    The gradient is 0 where the norm is, and an extremum's ties share it evenly.
+    """
+
+    reads = ((0, OUT),)
+    grad_name = "LinalgVectorNormBackward0"
+
+    def forward(xp: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
+        wide = x.astype(np.float32) if x.dtype == np.float16 else x
+        if p == 2:
+            if xp is np and len(dims) == x.ndim and wide.flags.forc and not keepdim:
+                row = wide.ravel("K")
+                return np.sqrt(row.dot(row)).astype(x.dtype)
+            out = xp.sqrt((wide * wide).sum(axis=dims, keepdims=keepdim))
+        elif p == 0:
+            out = (x != 0).sum(axis=dims, keepdims=keepdim)
+        else:
+            size = xp.abs(wide)
+            if math.isinf(p):
+                out = (size.max if p > 0 else size.min)(axis=dims, keepdims=keepdim)
+            elif p == 1:
+                out = size.sum(axis=dims, keepdims=keepdim)
+            else:
+                out = (size**p).sum(axis=dims, keepdims=keepdim) ** (1 / p)
+        return xp.asarray(out).astype(x.dtype)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, out = ctx.saved
+        p, dims, _ = ctx.attrs
+        shape = tuple(ctx.shapes[0])
+        zero = F.zeros((), grad)
+        if p == 0:
+            return (None,)
+        if p == 1:
+            return (spread(F, grad, shape, dims) * F.sign(x),)
+        if p == 2:
+            none = out == 0
+            return (
+                x
+                * spread(F, F.where(none, zero, grad / F.where(none, zero + 1, out)), shape, dims),
+            )
+        size = F.abs(x)
+        if math.isinf(p):
+            reached = F.to_copy(size == spread(F, out, shape, dims), F.array(grad).dtype)
+            share = reached / F.sum(reached, dims, True)
+            return (F.sign(x) * share * spread(F, grad, shape, dims),)
+        none = out == 0
+        scale = F.where(none, zero, grad / F.where(none, zero + 1, out) ** (p - 1))
+        if p < 2:  # the slope of |x|^p at 0 is infinite or undefined: take 0
+            flat = x == 0
+            powers = F.where(flat, zero, F.where(flat, zero + 1, size) ** (p - 1)) * F.sign(x)
+        else:
+            powers = x * size ** (p - 2)
+        return (powers * spread(F, scale, shape, dims),)
+
+
+def vector_norm_of(input: Tensor, p: float, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
+    """The p-norm over dimensions (None: all), with the arguments checked."""
+    if dtype is not None:
+        input = cast(input, dtypes.as_dtype(dtype).numpy)
+    array = input.array
+    if array.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+            f"{type_name(array.dtype)}"
+        )
+    dims = reduced_dims(dim, array.ndim)
+    if array.size == 0 and (math.isinf(p) or p < 0):
+        if dim is None or (not isinstance(dim, int) and not len(dim)):
+            raise RuntimeError(
+                f"linalg.vector_norm cannot compute the {_number(p)} norm on an empty tensor "
+                "because the operation does not have an identity"
+            )
+        for d in dims:
+            if array.shape[d] == 0:
+                raise RuntimeError(
+                    f"linalg.vector_norm cannot compute the {_number(p)} norm on the dimension {d}"
+                    "because this dimension is empty and the operation does not have an identity"
+                )
+    return apply1(VectorNorm, input, float(p), dims, keepdim)
+
+
+def _number(p: float) -> str:
+    return "inf" if p == math.inf else f"{p:g}"
+
+
+ORDERS = (2, 1, math.inf, -math.inf, 0, 3, 1.5, 0.5)
+
+
+def _order_samples() -> list[Any]:
+    return [
+        S(normal(3, 4)),
+        *(S(distinct(3, 4), p) for p in ORDERS),
+        *(S(distinct(3, 4), p, 1) for p in ORDERS),
+        S(distinct(2, 3, 4), 2, (0, 2)),
+        S(distinct(2, 3, 4), 3, (0, -1), True),
+        S(normal(), 2),
+        S(normal(0), 2),
+        S(normal(0, 3), 1, 1),
+        S(np.zeros(3), smooth=False),
+        S(np.array([0.0, -2.0, 2.0]), math.inf, smooth=False),
+        S(np.array([0.0, -2.0, 2.0]), 1, smooth=False),
+        S(np.array([0.0, -2.0, 2.0]), 1.5, smooth=False),
+    ]
+
+
+@public(
+    samples=lambda: [
+        *_order_samples(),
+        S(normal(3, 4), "fro"),
+        S(normal(3, 4), "fro", (0, 1), True),
+        S(normal(3, 4), "fro", dim=0),
+    ],
+    method=True,
+    errors=lambda: [S(np.arange(3)), S(normal(3), "x"), S(normal(3), 2, 1), S(normal(0), math.inf)],
+)
+def norm(
+    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Tensor:
+    """The p-norm of all elements or over dimensions; "fro" is 2.
+
+    >>> import gradlite
+    >>> gradlite.norm(gradlite.tensor([3.0, 4.0]))
+    tensor(5.)
+
+    Raises:
+        RuntimeError: the dtype is not floating, or the order is unknown.
+    """
+    if p is None or p == "fro":
+        p = 2
+    if isinstance(p, str):
+        raise RuntimeError(f"linalg.matrix_norm: Order {p} not supported.")
+    return vector_norm_of(input, p, dim, keepdim, dtype)
+
+
+def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:
+    if array.ndim < 2:
+        raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.")
+    rows, columns = (wrap_dim(d, array.ndim) for d in dim)
+    if rows == columns:
+        raise RuntimeError(f"{name}: dims must be different. Got ({dim[0]}, {dim[1]})")
+    return rows, columns
+
+
+@public(
+    samples=_order_samples,
+    torch="linalg.vector_norm",
+)
+def vector_norm(
+    x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """The p-norm of all elements or over dimensions, as ``gradlite.linalg.vector_norm``.
+
+    >>> import gradlite
+    >>> gradlite.linalg.vector_norm(gradlite.tensor([[3.0, 4.0], [6.0, 8.0]]), dim=1)
+    tensor([ 5., 10.])
+    """
+    return vector_norm_of(x, ord, dim, keepdim, dtype)
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4)),
+        *(S(normal(3, 4), p) for p in ("fro", 1, -1, math.inf, -math.inf)),
+        S(normal(2, 3, 4), 1, (0, 2), True),
+        S(normal(2, 3, 4), math.inf),
+    ],
+    torch="linalg.matrix_norm",
+)
+def matrix_norm(
+    A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """A norm of matrices: "fro", 1 (largest column sum), inf (largest row sum), or their minima.
+
+    >>> import gradlite
+    >>> gradlite.linalg.matrix_norm(gradlite.tensor([[1.0, -2.0], [3.0, 4.0]]), 1)
+    tensor(6.)
+    """
+    rows, columns = _matrix_dims("linalg.matrix_norm", A.array, dim)
+    if ord == "fro":
+        return vector_norm_of(A, 2, (rows, columns), keepdim, dtype)
+    if ord not in (1, -1, math.inf, -math.inf):
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    if dtype is not None:
+        A = cast(A, dtypes.as_dtype(dtype).numpy)
+    summed, chosen = (columns, rows) if math.isinf(ord) else (rows, columns)
+    sums: Any = vector_norm_of(A, 1, summed, True, None)
+    result = sums.amax(chosen, True) if ord > 0 else sums.amin(chosen, True)
+    return result if keepdim else result.squeeze((rows, columns))  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4)),
+        S(distinct(3, 4), 1),
+        S(distinct(4), 3),
+        S(distinct(2, 3, 4), dim=1),
+        S(distinct(2, 3, 4), math.inf, (1, 2)),
+        S(distinct(3, 4), "fro", keepdim=True),
+    ],
+    torch="linalg.norm",
+)
+def linalg_norm(
+    A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """A norm of vectors or matrices, by the number of dimensions it reduces.
+
+    >>> import gradlite
+    >>> gradlite.linalg.norm(gradlite.tensor([[3.0, 4.0]]))
+    tensor(5.)
+    """
+    if ord is None:
+        return vector_norm_of(A, 2, dim, keepdim, dtype)
+    if dim is None and A.array.ndim not in (1, 2):
+        raise RuntimeError(
+            "linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
+            f"{A.array.ndim}D."
+        )
+    matrix = A.array.ndim == 2 if dim is None else not isinstance(dim, int) and len(dim) == 2
+    if matrix:
+        return matrix_norm(A, ord, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
+    return vector_norm_of(A, ord, dim, keepdim, dtype)
