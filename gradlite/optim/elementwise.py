@@ -30,6 +30,8 @@ from gradlite.optim.plan import (
 )
 from gradlite.tensor import Tensor, unwrap
 
+PLANS_KEPT = 8
+
 Group = dict[str, Any]
 Advance = tuple[tuple[float, ...], float, tuple[float, ...]]
 
@@ -90,6 +92,7 @@ class ElementwiseOptimizer(Optimizer):
 
     def _forget_plans(self) -> None:
         self._plans: dict[int, Plan] = {}
+        self._earlier_plans: dict[Any, Plan] = {}
         self._slots: dict[int, Slot] = {}
 
     def _is_complete(self, group: Group, p: Tensor) -> bool:
@@ -305,6 +308,14 @@ class ElementwiseOptimizer(Optimizer):
 
     def _new_plan(self, group: Group, options: tuple[Any, ...]) -> tuple[Plan, list[Any]]:
         params = group["params"]
+        # Models whose steps use different parts take turns between a few plans.
+        key = (id(params), options, tuple([p._grad is None for p in params]))
+        earlier = self._earlier_plans.get(key)
+        if earlier is not None and earlier.changes == self._state.changes[0]:
+            grads = earlier.collect(params)
+            if grads is not None:
+                self._plans[id(params)] = earlier
+                return earlier, grads
         plan = Plan(params, options)
         arrays = [array for array in plan.arrays if array is not None]
         active = [p for p, array in zip(params, plan.arrays) if array is not None]
@@ -314,7 +325,9 @@ class ElementwiseOptimizer(Optimizer):
             self._join(group, active)
             slots = [self._slots[id(p)] for p in active]
         plan.cohorts = build_cohorts(arrays, slots, names, self.scratch, self.reads_param)
-        self._plans[id(params)] = plan
+        if len(self._earlier_plans) >= PLANS_KEPT:
+            self._earlier_plans.clear()
+        self._plans[id(params)] = self._earlier_plans[key] = plan
         return plan, [p._grad.array for p in active]  # type: ignore[union-attr]
 
     def _join(self, group: Group, params: list[Tensor]) -> None:

@@ -216,13 +216,17 @@ class Cohort:
         self._cells = np.empty(0, np.float32 if dtype.itemsize < 4 else dtype)
         self._constants: list[Any] = []
 
-    def is_current(self) -> bool:
-        """Whether the counters still hold what the last step left in them."""
-        for parts, value in zip(self.rows, self.values):
+    def refresh(self) -> bool:
+        """Read the counters, which others may have set; False when they differ by now."""
+        values = []
+        for parts in self.rows:
+            value = parts[0].item(0)
             for part in parts:
                 found = part.tolist()
                 if found.count(value) != len(found):
                     return False
+            values.append(value)
+        self.values = tuple(values)
         return True
 
     def advance(self, values: Sequence[float]) -> None:
@@ -295,7 +299,7 @@ class Plan:
                     return None
                 grads.append(grad_array)
         for cohort in self.cohorts:
-            if not cohort.is_current():
+            if not cohort.refresh():
                 return None
         return grads
 
