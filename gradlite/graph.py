@@ -643,12 +643,18 @@ def _run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
     several = node.outputs > 1
     parts = list(grad) if several else [grad]
     like = next((p for p in parts if p is not None), None)
-    for nr, hook in list(extra.prehooks.values()):
+    # Hooks on tensors run before hooks on the node, whatever the order of registration.
+    for nr, hook in sorted(extra.prehooks.values(), key=lambda entry: entry[0] is None):
         if nr is None:
             given = tuple(_as_tensor(p) for p in parts)
             result = hook(given)
             if result is not None:
                 result = result if isinstance(result, tuple) else (result,)
+                if len(result) != len(given):
+                    raise RuntimeError(
+                        f"hook '{getattr(hook, '__name__', hook)}' has returned an incorrect "
+                        f"number of values (got {len(result)}, but expected {len(given)})"
+                    )
                 parts = [_as_gradient(r, like) for r in result]
         elif parts[nr] is not None:
             result = hook(_as_tensor(parts[nr]))
@@ -679,6 +685,11 @@ def _run_posthooks(extra: Extra, grads: Sequence[Gradient], grad: Gradient) -> S
         result = hook(given, tuple(_as_tensor(g) for g in outputs))
         if result is not None:
             result = result if isinstance(result, tuple) else (result,)
+            if len(result) != len(given):
+                raise RuntimeError(
+                    f"hook '{getattr(hook, '__name__', hook)}' has returned an incorrect number "
+                    f"of values (got {len(result)}, but expected {len(given)})"
+                )
             grads = [_as_gradient(r, like) for r in result]
     return grads
 
@@ -691,7 +702,9 @@ def _raise_modified(node: Node, place: int, version: tuple[list[int], int]) -> N
     if made_by.__class__ is OutputEdge:
         made_by, nr = made_by.node, made_by.nr
     which = ""
-    if made_by is not None and made_by.__class__ is not AccumulateGrad:
+    if position >= 0 and len(version[0]) > 1:  # the last op that wrote to it in place
+        which = f", which is output 0 of {version[0][1]},"
+    elif made_by is not None and made_by.__class__ is not AccumulateGrad:
         which = f", which is output {nr} of {plain_name(made_by)},"
     assert node.saved is not None
     value = node.saved[place]

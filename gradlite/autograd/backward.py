@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,8 @@ def backward(
     retain = create_graph if retain_graph is None else retain_graph
     starts = _initial_grads(outputs, grads, create_graph)
     roots = _root_edges(outputs)
+    if create_graph:
+        _warn_about_cycles()
     if inputs is None:
         graph.backward(roots, starts, retain, create_graph)
         return
@@ -103,6 +106,24 @@ def backward(
     for target, grad in zip(targets, results):
         if grad is not None and target._edge is not None:
             target._accumulate(grad, False, create_graph)
+
+
+_warned = False
+
+
+def _warn_about_cycles() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "Using backward() with create_graph=True will create a reference cycle between the "
+            "parameter and its gradient which can cause a memory leak. We recommend using "
+            "autograd.grad when creating the graph to avoid this. If you have to use this "
+            "function, make sure to reset the .grad fields of your parameters to None after use "
+            "to break the cycle and avoid the leak.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _target_edge(target: Tensor) -> Any:

@@ -392,6 +392,18 @@ class FloorDivide(DivFloor):
         raise RuntimeError("derivative for aten::floor_divide is not implemented")
 
 
+class PowTensor(Pow):
+    """`Pow` with a tensor as exponent."""
+
+    grad_name = "PowBackward1"
+
+
+class PowOfNumber(Pow):
+    """`Pow` of a Python number."""
+
+    grad_name = "PowBackward2"
+
+
 class Remainder(Binary):
     """a - b * floor(a / b), the sign of b: Python's %."""
 
@@ -448,6 +460,15 @@ def _extremum(ctx: Any, grad: Any, F: Any, first: Any, second: Any) -> tuple[Any
 
 
 # ---------------------------------------------------------------------------- functions
+def _refuse_bools(*operands: Any) -> None:
+    for x in operands:
+        if isinstance(x, bool) or (isinstance(x, Tensor) and x.array.dtype == np.bool_):
+            raise RuntimeError(
+                "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
+                "trying to invert a mask, use the `~` or `logical_not()` operator instead."
+            )
+
+
 def _scaled(other: Any, alpha: Any) -> Any:
     return other if alpha == 1 else other * alpha
 
@@ -474,12 +495,7 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     Raises:
         RuntimeError: an operand is bool (use ``^`` or ``logical_not``).
     """
-    for x in (input, other):
-        if isinstance(x, bool) or (isinstance(x, Tensor) and x.array.dtype == np.bool_):
-            raise RuntimeError(
-                "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
-                "trying to invert a mask, use the `~` or `logical_not()` operator instead."
-            )
+    _refuse_bools(input, other)
     return binary_op(Sub, input, other if alpha == 1 else _scaled(other, alpha))
 
 
@@ -491,6 +507,7 @@ def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     >>> gradlite.rsub(gradlite.tensor([1.0, 2.0]), 10)
     tensor([9., 8.])
     """
+    _refuse_bools(input, other)
     return binary_op(Rsub, input if alpha == 1 else _scaled(input, alpha), other)
 
 
@@ -562,6 +579,8 @@ def pow(input: Any, exponent: Any) -> Tensor:
     if isinstance(exponent, int) and exponent < 0:
         if isinstance(input, Tensor) and dtypes.category(input.array.dtype) < 2:
             raise RuntimeError("Integers to negative integer powers are not allowed.")
+    if isinstance(exponent, Tensor):
+        return binary_op(PowTensor if isinstance(input, Tensor) else PowOfNumber, input, exponent)
     return binary_op(Pow, input, exponent)
 
 

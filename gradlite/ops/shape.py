@@ -357,6 +357,14 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 # -------------------------------------------------------------------------------- expand
 class Expand(Op):
     def forward(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
+        if tuple(shape) == x.shape:
+            return x.view()
+        if xp is np and x.flags.writeable:  # so that in-place checks, not NumPy, decide
+            lead = len(shape) - x.ndim
+            strides = (0,) * lead + tuple(
+                0 if m == 1 != n else s for n, m, s in zip(shape[lead:], x.shape, x.strides)
+            )
+            return np.lib.stride_tricks.as_strided(x, shape, strides)
         return xp.broadcast_to(x, shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -431,7 +439,8 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     split = [n for pair in zip((1,) * len(shape), shape) for n in pair]
     grown = [n for pair in zip(times, shape) for n in pair]
     expanded = expand(reshape(input, split), *grown)
-    return reshape(expanded, [a * b for a, b in zip(times, shape)])
+    result = reshape(expanded, [a * b for a, b in zip(times, shape)])
+    return result.clone() if result._view is not None else result  # type: ignore[attr-defined,no-any-return]
 
 
 # ---------------------------------------------------------------------- joining, splitting
@@ -813,7 +822,7 @@ def _attach() -> None:
     m.expand_as = lambda self, other: expand(self, *other.array.shape)
     m.flip = lambda self, *dims: flip(self, sizes(dims))
     m.swapaxes = m.swapdims = transpose
-    m.T = property(lambda self: t(self) if self.array.ndim == 2 else permute(self, range(self.array.ndim)[::-1]))
+    m.T = property(lambda self: permute(self, range(self.array.ndim)[::-1]))
     m.mT = property(_matrix_transpose)
     m.ravel = lambda self: flatten(contiguous(self))
     m.__iter__ = _iterate

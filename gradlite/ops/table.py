@@ -520,15 +520,36 @@ def _renew_view(tensor: Tensor) -> None:
     edge = gradient_edge(base) if base._requires_grad else None
     if edge is not None and base._edge is not None:
         F = NAMESPACES[base.array.__class__]
-        if view.origin == "multi":
-            raise RuntimeError(
-                f"Output {tensor.output_nr} of "
-                f"{graph.plain_name(tensor._edge.node if tensor.output_nr else tensor._edge)}"
-            )
+        if view.origin != "grad":
+            view.seen = -1  # asked again, it is refused again
+            raise RuntimeError(_stale_view(tensor, view.origin))
         tensor._edge = record(
             AsStrided, (edge,), (), None, (view.chain,), F, None, (base.array.shape,)
         )
         tensor._requires_grad = True
+
+
+def _stale_view(tensor: Tensor, origin: str) -> str:
+    if origin == "no_grad":
+        return (
+            "A view was created in no_grad mode and its base or another view of its base has been "
+            "modified inplace with grad mode enabled. Given that this use case is ambiguous and "
+            "error-prone, it is forbidden. You can clarify your code by moving both the view and "
+            "the inplace either both inside the no_grad block (if you don't want the inplace to be "
+            "tracked) or both outside (if you want the inplace to be tracked)."
+        )
+    return _multi_view(tensor, "is a view and its base or another view of its base has been")
+
+
+def _multi_view(tensor: Tensor, what: str) -> str:
+    edge = tensor._edge
+    nr, node = (edge.nr, edge.node) if edge.__class__ is OutputEdge else (0, edge)
+    name = graph.plain_name(node) if node is not None else "a view op"
+    return (
+        f"Output {nr} of {name} {what} modified inplace. This view is the output of a function "
+        "that returns multiple views. Such functions do not allow the output views to be modified "
+        "inplace. You should replace the inplace operation by an out-of-place one."
+    )
 
 
 tensor_module.renew_view = _renew_view
@@ -601,13 +622,7 @@ def check_inplace(t: Tensor) -> None:
                         "in-place operation."
                     )
             if view.origin == "multi":
-                raise RuntimeError(
-                    f"Output {t.output_nr} of {graph.plain_name(t.grad_fn) if t.grad_fn else ''} is a view "
-                    "and is being modified inplace. This view is the output of a function that "
-                    "returns multiple views. Such functions do not allow the output views to be "
-                    "modified inplace. You should replace the inplace operation by an "
-                    "out-of-place one."
-                )
+                raise RuntimeError(_multi_view(t, "is a view and is being"))
             if view.origin == "no_grad":
                 raise RuntimeError(
                     "A view was created in no_grad mode and is being modified inplace with grad "
@@ -694,6 +709,8 @@ def rebase(t: Tensor, node: Node) -> None:
             node._extra().retained[0] = tensor_module.weakref.ref(t)
         t._edge = node
         t._requires_grad = True
+        assert t._counter is not None
+        t._counter[1:] = [graph.plain_name(node)]  # type: ignore[list-item]
         return
     base = view.base
     base_edge = gradient_edge(base)
