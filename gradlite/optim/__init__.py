@@ -1,6 +1,6 @@
 """Optimizers, learning rate schedules (`lr_scheduler`) and weight averaging (`swa_utils`)."""
 
-from gradlite.optim import lr_scheduler
+from gradlite.optim import lr_scheduler, swa_utils
 from gradlite.optim.adadelta import Adadelta
 from gradlite.optim.adagrad import Adagrad
 from gradlite.optim.adam import Adam, AdamW
@@ -29,4 +29,5 @@ __all__ = [
     "Rprop",
     "SGD",
     "lr_scheduler",
+    "swa_utils",
 ]
