@@ -58,6 +58,8 @@ from gradlite.ops.rounding import *
 from gradlite.ops.scatter import *
 from gradlite.ops.shape import *
 from gradlite.ops.softmax import *
+from gradlite.ops.sorting import *
+from gradlite.ops.statistics import *
 from gradlite.ops.trigonometry import *
 from gradlite.ops.truth import *
 from gradlite.printing import get_printoptions, printoptions, set_printoptions

@@ -1,0 +1,372 @@
+"""Order: sort, topk, kthvalue, unique, searchsorted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import return_types
+from gradlite.ops.arithmetic import same_device_or_scalar
+from gradlite.ops.extrema import Pick
+from gradlite.ops.gather import Gather, check_tensor
+from gradlite.ops.samples import S, bools, constant, distinct, integers
+from gradlite.ops.shape import wrap_dim
+from gradlite.ops.table import NAMESPACES, apply, public
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "argsort",
+    "bucketize",
+    "kthvalue",
+    "msort",
+    "searchsorted",
+    "sort",
+    "topk",
+    "unique",
+    "unique_consecutive",
+]
+
+
+class Sort(Gather):
+    grad_name = "SortBackward0"
+
+
+class Topk(Gather):
+    grad_name = "TopkBackward0"
+
+
+class Kthvalue(Pick):
+    grad_name = "KthvalueBackward0"
+
+
+def order_of(xp: Any, x: Any, dim: int, descending: bool, stable: bool = False) -> Any:
+    """The indices that sort along a dimension; NaN is the largest."""
+    if x.ndim == 0:
+        return xp.zeros((), np.int64)
+    options = {"kind": "stable"} if stable and xp is np else {}
+    if not descending:
+        return xp.argsort(x, axis=dim, **options)
+    # Reversed twice, so that ties keep their order and NaNs come first.
+    order = xp.argsort(xp.flip(x, dim), axis=dim, **options)
+    return xp.ascontiguousarray(x.shape[dim] - 1 - xp.flip(order, dim))
+
+
+def _samples() -> list[Any]:
+    return [
+        S(distinct(3, 4)),
+        S(distinct(3, 4), 0),
+        S(distinct(3, 4), -1, True),
+        S(distinct(2, 3, 4), dim=1, descending=True),
+        S(distinct(5), stable=True),
+        S(distinct()),
+        S(distinct(0, 3), 1),
+        S(integers(0, 3, 20), descending=True, stable=True),
+        S(integers(0, 3, 20), stable=True),
+        S(bools(5)),
+        S(np.array([2.0, np.nan, 1.0, np.nan, 3.0]), stable=True, smooth=False),
+        S(np.array([2.0, np.nan, 1.0, np.nan, 3.0]), 0, True, stable=True, smooth=False),
+    ]
+
+
+@public(samples=_samples, method=True, errors=lambda: [S(distinct(3), 1)])
+def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Any:
+    """The elements in order along a dimension, with the indices they came from.
+
+    Ties keep their order when ``stable`` is set; NaN counts as the largest.
+
+    >>> import gradlite
+    >>> values, indices = gradlite.sort(gradlite.tensor([3.0, 1.0, 2.0]))
+    >>> values, indices
+    (tensor([1., 2., 3.]), tensor([1, 2, 0]))
+    """
+    d = wrap_dim(dim, input.array.ndim)
+    index = argsort(input, d, descending, stable=stable)
+    return return_types.sort((apply(Sort, (input, index), d), index))
+
+
+@public(samples=_samples, method=True, differentiable=False, errors=lambda: [S(distinct(3), 1)])
+def argsort(
+    input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False
+) -> Tensor:
+    """The indices that sort along a dimension.
+
+    >>> import gradlite
+    >>> gradlite.argsort(gradlite.tensor([3.0, 1.0, 2.0]))
+    tensor([1, 2, 0])
+    """
+    array = input.array
+    xp = NAMESPACES[array.__class__].xp
+    return wrap(order_of(xp, array, wrap_dim(dim, array.ndim), descending, stable))
+
+
+@public(samples=lambda: [S(distinct(3, 4)), S(distinct(5)), S(integers(0, 3, 4, 2))], method=True)
+def msort(input: Tensor) -> Tensor:
+    """The elements in ascending order along the first dimension.
+
+    >>> import gradlite
+    >>> gradlite.msort(gradlite.tensor([[3, 1], [2, 5]]))
+    tensor([[2, 1],
+            [3, 5]])
+    """
+    return sort(input, 0).values  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(distinct(3, 8), 3),
+        S(distinct(3, 8), 3, largest=False),
+        S(distinct(8, 3), 2, 0),
+        S(distinct(8, 3), 8, 0, False),
+        S(distinct(5), 0),
+        S(distinct(), 1),
+        S(np.array([2.0, np.nan, 1.0, 3.0]), 2, smooth=False),
+        S(np.array([2.0, np.nan, 1.0, 3.0]), 2, largest=False, smooth=False),
+        S(np.arange(9)[::-1].copy(), 4),
+    ],
+    method=True,
+    errors=lambda: [S(distinct(3), 4), S(distinct(3), -1), S(distinct(3), 1, 1)],
+)
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """The k largest (or smallest) elements along a dimension in order, with their indices.
+
+    >>> import gradlite
+    >>> values, indices = gradlite.topk(gradlite.tensor([3.0, 1.0, 4.0, 2.0]), 2)
+    >>> values, indices
+    (tensor([4., 3.]), tensor([2, 0]))
+
+    Raises:
+        RuntimeError: k is negative or larger than the dimension.
+    """
+    array = input.array
+    d = wrap_dim(dim, array.ndim)
+    n = array.shape[d] if array.ndim else 1
+    if not 0 <= k <= n:
+        raise RuntimeError("selected index k out of range")
+    xp = NAMESPACES[array.__class__].xp
+    if array.ndim == 0:
+        index = xp.zeros((), np.int64)
+    elif xp is np and 0 < k < n // 4:
+        where = np.argpartition(array, n - k if largest else k - 1, axis=d)
+        part = (slice(None),) * d + (slice(n - k, n) if largest else slice(0, k),)
+        where = np.sort(where[part], axis=d)
+        chosen = np.take_along_axis(array, where, d)
+        index = np.take_along_axis(where, order_of(np, chosen, d, largest), d)
+    else:
+        index = order_of(xp, array, d, largest)[(slice(None),) * d + (slice(0, k),)]
+    places = wrap(xp.ascontiguousarray(index).reshape(index.shape))
+    return return_types.topk((apply(Topk, (input, places), d), places))
+
+
+@public(
+    samples=lambda: [
+        S(distinct(3, 8), 3),
+        S(distinct(3, 8), 1, 0, True),
+        S(distinct(5), 5),
+        S(distinct(), 1),
+        S(np.array([2.0, np.nan, 1.0]), 3, smooth=False),
+    ],
+    method=True,
+    errors=lambda: [S(distinct(3), 4), S(distinct(3), 0), S(distinct(3), 1, 1)],
+)
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """The k-th smallest element along a dimension (k counts from 1), with its index.
+
+    >>> import gradlite
+    >>> gradlite.kthvalue(gradlite.tensor([3.0, 1.0, 2.0]), 2).values
+    tensor(2.)
+    """
+    array = input.array
+    d = wrap_dim(dim, array.ndim)
+    if not 1 <= k <= (array.shape[d] if array.ndim else 1):
+        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
+    xp = NAMESPACES[array.__class__].xp
+    order = order_of(xp, array, d, False)
+    before = (slice(None),) * d
+    index = order[(*before, slice(k - 1, k) if keepdim else k - 1)] if array.ndim else order
+    places = wrap(xp.ascontiguousarray(index).reshape(index.shape))
+    return return_types.kthvalue((apply(Kthvalue, (input, places), d), places))
+
+
+# ----------------------------------------------------------------------------- distinct
+@public(
+    samples=lambda: [
+        S(integers(0, 5, 12)),
+        S(integers(0, 5, 3, 4), return_inverse=True),
+        S(integers(0, 5, 12), return_counts=True),
+        S(integers(0, 5, 3, 4), True, True, True),
+        S(integers(0, 2, 6, 2), dim=0, return_inverse=True, return_counts=True),
+        S(integers(0, 2, 2, 6), dim=1, return_inverse=True),
+        S(bools(5)),
+        S(constant(np.array([2.0, np.nan, 1.0, np.nan]))),
+        S(np.zeros(0, np.int64), return_counts=True),
+        S(np.array(3), return_inverse=True),
+    ],
+    method=True,
+    differentiable=False,
+)
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
+    """The distinct elements in order (always sorted), or the distinct slices along ``dim``.
+
+    With ``return_inverse``, also where each element went; with ``return_counts``, also how often
+    each one occurs. NaNs differ from each other.
+
+    >>> import gradlite
+    >>> gradlite.unique(gradlite.tensor([3, 1, 3]), return_counts=True)
+    (tensor([1, 3]), tensor([1, 2]))
+    """
+    array = input.array
+    xp = NAMESPACES[array.__class__].xp
+    axis = None if dim is None else wrap_dim(dim, array.ndim)
+    values, inverse, counts = xp.unique(
+        array, return_inverse=True, return_counts=True, axis=axis, equal_nan=False
+    )
+    shape = array.shape if axis is None else (array.shape[axis],)
+    return _results(values, inverse.reshape(shape), counts, return_inverse, return_counts)
+
+
+def _results(values: Any, inverse: Any, counts: Any, *wanted: bool) -> Any:
+    extra = [a for a, want in zip((inverse, counts), wanted) if want]
+    found = tuple(wrap(a) for a in (values, *(e.astype(np.int64) for e in extra)))
+    return found if extra else found[0]
+
+
+@public(
+    samples=lambda: [
+        S(np.array([1, 1, 2, 2, 1, 3])),
+        S(np.array([1, 1, 2, 2, 1, 3]), True, True),
+        S(np.array([[1, 1], [2, 1]]), return_inverse=True),
+        S(np.array([[1, 1], [1, 1], [2, 1]]), dim=0, return_counts=True),
+        S(np.zeros(0, np.int64), return_counts=True),
+    ],
+    method=True,
+    differentiable=False,
+)
+def unique_consecutive(
+    input: Tensor,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
+    """The elements (or slices along ``dim``) without those equal to the one before.
+
+    >>> import gradlite
+    >>> gradlite.unique_consecutive(gradlite.tensor([1, 1, 2, 1]))
+    tensor([1, 2, 1])
+    """
+    array = input.array
+    xp = NAMESPACES[array.__class__].xp
+    d = 0 if dim is None else wrap_dim(dim, array.ndim)
+    rows = array.reshape(-1) if dim is None else xp.moveaxis(array, d, 0)
+    n = rows.shape[0]
+    first = xp.ones(n, bool)
+    if n:
+        first[1:] = (rows[1:] != rows[:-1]).reshape(n - 1, -1).any(axis=1)
+    starts = first.nonzero()[0]
+    values = rows[starts] if dim is None else xp.moveaxis(rows[starts], 0, d)
+    inverse = xp.cumsum(first) - 1
+    if dim is None:
+        inverse = inverse.reshape(array.shape)
+    counts = xp.diff(xp.append(starts, n))
+    return _results(values, inverse, counts, return_inverse, return_counts)
+
+
+# ---------------------------------------------------------------------------- searching
+@public(
+    samples=lambda: [
+        S(np.array([1.0, 2.0, 2.0, 3.0]), np.array([[2.0, 5.0], [0.0, 2.5]])),
+        S(np.array([1.0, 2.0, 2.0, 3.0]), np.array([2.0, 5.0]), right=True),
+        S(np.array([1.0, 2.0, 2.0, 3.0]), np.array([2.0, 5.0]), side="right", out_int32=True),
+        S(np.array([1.0, 2.0, 3.0]), 2.0),
+        S(np.array([1, 2, 3]), np.array([2.5, 1.0])),
+        S(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]), np.array([[2.0, 5.0], [2.0, 3.0]])),
+        S(np.array([3.0, 1.0, 2.0]), np.array([2.0, 5.0]), sorter=np.array([1, 2, 0])),
+    ],
+    differentiable=False,
+    errors=lambda: [
+        S(np.array([1.0]), np.array([2.0]), side="x"),
+        S(np.array([1.0]), np.array([2.0]), side="left", right=True),
+        S(np.array([[1.0], [2.0]]), np.array([2.0])),
+    ],
+)
+def searchsorted(
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Where values would go in an ascending sequence (row by row when it has dimensions).
+
+    The place is before equal elements, or after them with ``right`` (``side="right"``).
+
+    >>> import gradlite
+    >>> gradlite.searchsorted(gradlite.tensor([1.0, 2.0, 3.0]), gradlite.tensor([2.0, 5.0]))
+    tensor([1, 3])
+    """
+    check_tensor("searchsorted", "sorted_sequence", 1, sorted_sequence)
+    if side not in (None, "left", "right"):
+        raise RuntimeError(
+            f"gradlite.searchsorted(): side can only be 'left' or 'right' but got {side}"
+        )
+    if side == "left" and right:
+        raise RuntimeError(
+            "gradlite.searchsorted(): side and right can't be set to opposites, got side of left "
+            "while right was True"
+        )
+    rows = sorted_sequence.array
+    xp = NAMESPACES[rows.__class__].xp
+    if isinstance(input, Tensor):
+        values = same_device_or_scalar(input, sorted_sequence)[0].array
+    else:
+        values = xp.asarray(input)
+    if rows.ndim != 1 and rows.shape[:-1] != values.shape[:-1]:
+        raise RuntimeError(
+            "gradlite.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 "
+            "dimensions of boundaries tensor and input value tensor must match, but we got "
+            f"boundaries tensor {list(rows.shape)} and input value tensor {list(values.shape)}"
+        )
+    if sorter is not None:
+        rows = xp.take_along_axis(rows, sorter.array, -1)
+    where = "right" if right or side == "right" else "left"
+    if rows.ndim == 1:
+        found = xp.searchsorted(rows, values, side=where)
+    else:
+        flat, wanted = rows.reshape(-1, rows.shape[-1]), values.reshape(-1, values.shape[-1])
+        found = xp.stack([xp.searchsorted(r, v, side=where) for r, v in zip(flat, wanted)])
+        found = found.reshape(values.shape)
+    return wrap(xp.asarray(found, dtype=np.int32 if out_int32 else np.int64))
+
+
+@public(
+    samples=lambda: [
+        S(np.array([[2.0, 5.0], [0.0, 2.5]]), np.array([1.0, 2.0, 3.0])),
+        S(np.array([2.0, 5.0]), np.array([1.0, 2.0, 3.0]), right=True, out_int32=True),
+        S(2, np.array([1.0, 2.0, 3.0])),
+    ],
+    differentiable=False,
+    errors=lambda: [S(np.array([2.0]), np.array([[1.0]]))],
+)
+def bucketize(
+    input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
+    """The index of the bucket between ascending boundaries that each value falls in.
+
+    >>> import gradlite
+    >>> gradlite.bucketize(gradlite.tensor([0.5, 1.5]), gradlite.tensor([1.0, 2.0]))
+    tensor([0, 1])
+    """
+    check_tensor("bucketize", "boundaries", 2, boundaries)
+    if boundaries.array.ndim != 1:
+        raise RuntimeError(
+            f"boundaries tensor must be 1 dimension, but got dim({boundaries.array.ndim})"
+        )
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
