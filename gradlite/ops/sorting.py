@@ -65,7 +65,13 @@ def _samples() -> list[Any]:
         S(integers(0, 3, 20), stable=True),
         S(bools(5)),
         S(np.array([2.0, np.nan, 1.0, np.nan, 3.0]), stable=True, smooth=False),
-        S(np.array([2.0, np.nan, 1.0, np.nan, 3.0]), 0, True, stable=True, smooth=False),
+        S(
+            np.array([2.0, np.nan, 1.0, np.nan, 3.0]),
+            dim=0,
+            descending=True,
+            stable=True,
+            smooth=False,
+        ),
     ]
 
 
