@@ -9,6 +9,7 @@ must raise the same type, and the program goes on.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -62,44 +63,46 @@ class Pool:
         names = [name for name in self.names if fits(self.shape(name))]
         return names[-1 - number % len(names)] if names else None
 
+    def look(self, name: str, attribute: str) -> Any:
+        """An attribute in PyTorch, None where it raises.
+
+        Looking makes the grad_fn of a changed view anew, so both libraries must look alike.
+        """
+        found = []
+        for space in self.spaces:
+            try:
+                found.append(getattr(space[name], attribute))
+            except RuntimeError:
+                found.append(None)
+        return found[0]
+
     def pick_non_leaf(self, number: int) -> str:
         """Mostly a name that in-place ops may change: not a leaf that requires grad."""
         if number % 8 == 7:
             return self.pick(number // 8)
-        names = [name for name in self.names if self.may_change(self.spaces[0][name])]
+        names = [
+            name
+            for name in self.names
+            if not (self.look(name, "is_leaf") and self.look(name, "requires_grad"))
+        ]
         return names[-1 - number % len(names)] if names else self.pick(number)
-
-    @staticmethod
-    def may_change(t: Any) -> bool:
-        try:
-            return not (t.is_leaf and t.requires_grad)
-        except RuntimeError:
-            return True
 
     def pick_root(self, number: int) -> str:
         """Mostly a name that backward can start from."""
-        names = [name for name in self.names if self.is_root(self.spaces[0][name])]
+        names = [name for name in self.names if self.look(name, "grad_fn") is not None]
         return names[-1 - number % len(names)] if names and number % 8 else self.pick(number)
-
-    @staticmethod
-    def is_root(t: Any) -> bool:
-        try:
-            return t.grad_fn is not None
-        except RuntimeError:
-            return False
 
     def pick_below(self, root: str, number: int) -> str:
         """Mostly the name of a leaf that the graph of `root` leads to."""
-        leaves, seen = [], set()
-        todo = [self.spaces[0][root].grad_fn] if self.is_root(self.spaces[0][root]) else []
+        leaves, seen, todo = [], set(), [self.look(root, "grad_fn")]
         while todo:
             node = todo.pop()
-            if node in seen:
+            if node is None or node in seen:
                 continue
             seen.add(node)
             if hasattr(node, "variable"):
                 leaves.append(node.variable)
-            todo.extend(child for child, _ in node.next_functions if child is not None)
+            todo.extend(child for child, _ in node.next_functions)
         names = [n for n in self.leaves if any(self.spaces[0][n] is leaf for leaf in leaves)]
         return names[number % len(names)] if names and number % 8 else self.pick(number)
 
@@ -112,25 +115,25 @@ class Pool:
 
     # ------------------------------------------------------------ execution
 
-    def run(self, kind: str, line: str, new: str | None = None) -> None:
+    def run(self, kind: str, line: str) -> None:
         """Executes `line` in both libraries and compares how it ends."""
         self.lines.append(line)
         code = compile(line, "<program>", "exec")
-        errors = [self.execute(code, space) for space in self.spaces]
-        self.counts[f"{kind} {'fails' if errors[0] else 'runs'}"] += 1
-        expected, actual = errors
+        expected, actual = [self.execute(code, space) for space in self.spaces]
+        self.counts[f"{kind} {'runs' if expected is None else 'fails'}"] += 1
         if type(expected).__name__ != type(actual).__name__:
-            raise self.difference(f"ends with {actual!r}, PyTorch with {expected!r}")
+            raise self.difference(f"ends with {actual!r}\nPyTorch: {expected!r}")
         if expected is not None:
             self.lines[-1] += f"  # {type(expected).__name__}"
             if is_about_autograd(str(expected)) and prefix(str(expected)) != prefix(str(actual)):
-                raise self.difference(f"says {actual}\n PyTorch: {expected}")
+                raise self.difference(f"says {actual}\nPyTorch: {expected}")
             return
-        if new is not None:
-            if not hasattr(self.spaces[0][new], "shape"):
-                return
-            self.names.append(new)
-            self.compare(new)
+        made = re.match(r"(?:with [^:]*: )?(t\d+) = (.*)", line)
+        if made is not None and hasattr(self.spaces[0][made[1]], "shape"):
+            self.names.append(made[1])
+            if made[2].startswith("values("):
+                self.leaves.append(made[1])
+            self.compare(made[1])
         self.drop_large_values()
 
     @staticmethod
@@ -243,9 +246,7 @@ def nothing(pool: Pool, a: int, b: int, c: int, d: int) -> None:
 
 @kind(3)
 def leaf(pool: Pool, a: int, b: int, c: int, d: int) -> str:
-    new = pool.new()
-    pool.leaves.append(new)
-    return f"{new} = values(T, {SHAPES[a % len(SHAPES)]}, {b % 7}, {c % 4 != 0})"
+    return f"{pool.new()} = values(T, {SHAPES[a % len(SHAPES)]}, {b % 7}, {c % 4 != 0})"
 
 
 @kind()
@@ -533,24 +534,53 @@ def grad_of_leaf(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
     return f"{name}.grad = None" if b % 3 else f"{pool.new()} = {name}.grad"
 
 
-def run_program(
-    instructions: list[tuple[str, int, int, int, int]], reference: Any, library: Any
-) -> Pool:
+Instruction = tuple[str, int, int, int, int]
+
+
+def run_program(instructions: list[Instruction], reference: Any, library: Any) -> Pool:
     """Writes and runs a program; raises `DifferenceError` where the libraries disagree."""
     pool = Pool(reference, library)
-    for number in range(3):
-        pool.run("leaf", leaf(pool, number, number, 1 + number, 0), f"t{2 * number}")
-        pool.run("unary", unary(pool, 0, number, 0, 0), f"t{2 * number + 1}")
-    for name, *numbers in instructions:
-        if not pool.names:
-            break
-        line = WRITERS[name](pool, *numbers)
-        if line is None:
-            continue
-        head = line.removeprefix("with T.no_grad(): ").removeprefix("with T.inference_mode(): ")
-        new = head.partition(" = ")[0]
-        pool.run(name, line, new if new.isalnum() else None)
-    for name in [name for name in pool.names if pool.is_root(pool.spaces[0][name])][-6:]:
-        pool.run("last backward", f"{name}.sin().sum().backward(retain_graph=True)")
-    pool.compare_everything()
+    try:
+        for number in range(3):
+            pool.run("leaf", leaf(pool, number, number, 1 + number, 0))
+            pool.run("unary", unary(pool, 0, number, 0, 0))
+        for name, *numbers in instructions:
+            line = WRITERS[name](pool, *numbers) if pool.names else None
+            if line is not None:
+                pool.run(name, line)
+        for name in [n for n in pool.names if pool.look(n, "grad_fn") is not None][-6:]:
+            pool.run("last backward", f"{name}.sin().sum().backward(retain_graph=True)")
+        pool.compare_everything()
+    except DifferenceError as error:
+        raise reduced(pool.lines, error, reference, library) from None
     return pool
+
+
+def replay(lines: list[str], reference: Any, library: Any) -> DifferenceError | None:
+    """Runs finished lines again."""
+    pool = Pool(reference, library)
+    try:
+        for line in lines:
+            pool.run("replay", line.partition("  #")[0])
+        pool.compare_everything()
+    except DifferenceError as error:
+        return error
+    return None
+
+
+def reduced(
+    lines: list[str], error: DifferenceError, reference: Any, library: Any
+) -> DifferenceError:
+    """The difference of the shortest program that leaving out lines leads to."""
+    size = len(lines)
+    while size > 0:
+        start = 0
+        while start < len(lines):
+            shorter = lines[:start] + lines[start + size :]
+            found = replay(shorter, reference, library)
+            if found is None:
+                start += size
+            else:
+                lines, error = shorter, found
+        size //= 2
+    return error

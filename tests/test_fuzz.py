@@ -9,7 +9,7 @@ import os
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz_programs import WEIGHTS, WRITERS, DifferenceError, run_program
@@ -23,6 +23,8 @@ profile = settings(
     database=None,
     deadline=None,
     print_blob=False,
+    phases=[Phase.generate],  # a failing program is reduced line by line instead
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
 
