@@ -488,20 +488,25 @@ def backward(
             node = pop(queue)[1]
             grad = pending.pop(node)
             extra = node.extra
-            if extra is not None:
-                grad = _run_prehooks(node, extra, grad)
-                shared.add(node)  # a hook may have handed in an array of its own
-                owned.discard(node)
             edges = node.edges
             if wanted is not None:
+                edges = tuple([e if _node_of(e) in needed else None for e in edges])  # type: ignore[operator]
+                goes_on = any(edges)
+                # As in PyTorch, hooks change what is returned only where the pass ends.
+                if extra is not None and not goes_on:
+                    grad = _run_prehooks(node, extra, grad)
                 if node in wanted:
                     for place, nr in wanted[node]:
                         results[place] = grad[nr] if node.outputs > 1 else grad
-                edges = tuple([e if _node_of(e) in needed else None for e in edges])  # type: ignore[operator]
-                if not any(edges) and not (
+                if not goes_on and not (
                     accumulate and node in wanted and node.__class__ is AccumulateGrad
                 ):
                     continue
+            if extra is not None:
+                if wanted is None or goes_on:
+                    grad = _run_prehooks(node, extra, grad)
+                shared.add(node)  # a hook may have handed in an array of its own
+                owned.discard(node)
             if node.__class__ is AccumulateGrad:
                 if accumulate:
                     private = node in owned or node not in shared
@@ -532,7 +537,7 @@ def backward(
                 _check_nan(node, results_of_rule)
             if extra is not None and extra.posthooks:
                 results_of_rule = _run_posthooks(extra, results_of_rule, grad)
-            if not retain_graph and (saved or node.aux is not None):
+            if not retain_graph and (saved or op.used_up):
                 node.saved = node.aux = None
             for edge, part in zip(edges, results_of_rule):
                 if edge is None or part is None:
@@ -623,7 +628,12 @@ def _accumulate(node: AccumulateGrad, grad: Gradient, private: bool, create_grap
     extra = node.extra
     if extra is not None:
         for hook in list(extra.post_accumulate.values()):
-            if hook(variable) is not None:
+            result = hook(variable)
+            if result is not None:
+                if unwrap(result) is result:
+                    raise TypeError(
+                        f"expected Variable, but hook returned '{result.__class__.__name__}'"
+                    )
                 raise RuntimeError("Tensor post accumulate grad hooks should return None.")
         for post in list(extra.posthooks.values()):
             post((), (variable.grad,))
@@ -656,14 +666,14 @@ def _run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
                         f"number of values (got {len(result)}, but expected {len(given)})"
                     )
                 parts = [_as_gradient(r, like) for r in result]
-        elif parts[nr] is not None:
+        else:
             result = hook(_as_tensor(parts[nr]))
             if result is not None:
                 parts[nr] = _as_gradient(_checked(result, parts[nr]), like)
     for nr, reference in extra.retained.items():
         tensor = reference()
         if tensor is not None and parts[nr] is not None:
-            tensor._accumulate(parts[nr], False, wrap(parts[nr]) is parts[nr], replace=True)
+            tensor._accumulate(parts[nr], False, wrap(parts[nr]) is parts[nr])
     return parts if several else parts[0]
 
 
@@ -672,7 +682,7 @@ def _checked(result: Any, grad: Gradient) -> Any:
         raise TypeError(
             f"expected Variable, but hook returned '{result.__class__.__name__}'"
         )
-    if tuple(result.shape) != tuple(grad.shape):
+    if grad is not None and tuple(result.shape) != tuple(grad.shape):
         raise RuntimeError("hook has changed the size of value")
     return result
 

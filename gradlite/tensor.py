@@ -226,6 +226,10 @@ class Tensor(TensorMethods):
     def requires_grad(self, flag: bool) -> None:
         if not isinstance(flag, bool):
             raise RuntimeError("requires_grad must be a bool")
+        if flag and self.array.dtype not in dtypes.FLOATING:
+            raise RuntimeError(
+                "only Tensors of floating point and complex dtype can require gradients"
+            )
         self.requires_grad_(flag)
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
@@ -288,7 +292,8 @@ class Tensor(TensorMethods):
                 ".grad attribute won't be populated during autograd.backward(). If you indeed want "
                 "the .grad field to be populated for a non-leaf Tensor, use .retain_grad() on the "
                 "non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you "
-                "access the leaf Tensor instead.",
+                "access the leaf Tensor instead. See github.com/pytorch/pytorch/pull/30531 for more "
+                "information.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -307,8 +312,12 @@ class Tensor(TensorMethods):
             if value.array.dtype != self.array.dtype:
                 raise RuntimeError(
                     "attempting to assign a gradient with dtype "
-                    f"'{value.dtype.name}' to a tensor with grad_dtype '{self.dtype.name}'. "
-                    "The gradient must match the tensor's grad_dtype"
+                    f"'{_c_name(value.dtype)}' to a tensor with grad_dtype "
+                    f"'{_c_name(self.dtype).capitalize()}'. The gradient must match the tensor's "
+                    "grad_dtype (defaults to the tensor's dtype). You can set the tensor's "
+                    "grad_dtype attribute with a specific dtype, or None to allow any dtype. Set "
+                    "grad_dtype with caution. Diverging the dtypes of a tensor and its gradient "
+                    "may break downstream systems that assume they match."
                 )
             if value.array.__class__ is not self.array.__class__:
                 raise RuntimeError(
@@ -390,11 +399,11 @@ class Tensor(TensorMethods):
                 node.extra = self._extra
         return self._extra
 
-    def _accumulate(
-        self, grad: Any, private: bool, create_graph: bool, replace: bool = False
-    ) -> None:
+    def _accumulate(self, grad: Any, private: bool, create_graph: bool) -> None:
         """Add a gradient that backward brings: an array, or a Tensor under create_graph."""
-        known = None if replace else self._grad
+        if not self._requires_grad:
+            return  # switched off since the forward pass
+        known = self._grad
         if create_graph:
             self._grad = grad if known is None else known + grad
         elif known is not None:
@@ -439,7 +448,11 @@ class Tensor(TensorMethods):
                 f"Variable data has to be a tensor, but got {value.__class__.__name__}"
             )
         if value.array.dtype != self.array.dtype and self._requires_grad:
-            check_can_require_grad(value.array.dtype)
+            if not value.is_floating_point():
+                raise RuntimeError(
+                    "data set to a tensor that requires gradients must be floating point or "
+                    "complex dtype"
+                )
         self.array = value.array
 
     def _bump(self) -> None:
@@ -647,6 +660,11 @@ def _rebuild(cls: type, array: Any, requires_grad: bool, where: str) -> Any:
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:
     """The Tensors among some values."""
     return [v for v in values if isinstance(v, Tensor)]
+
+
+def _c_name(d: dtypes.dtype) -> str:
+    """A dtype under the name of its C type, as some of PyTorch's messages have it."""
+    return {"float16": "c10::Half", "float32": "float", "float64": "double"}.get(d.name, d.name)
 
 
 def _has_nan(value: Any) -> bool:

@@ -101,11 +101,9 @@ def backward(
     if inputs is None:
         graph.backward(roots, starts, retain, create_graph)
         return
-    edges = [_target_edge(t) for t in targets]
-    results = graph.backward(roots, starts, retain, create_graph, edges)
-    for target, grad in zip(targets, results):
-        if grad is not None and target._edge is not None:
-            target._accumulate(grad, False, create_graph)
+    for target in targets:
+        target.retain_grad()  # so that a tensor that is no leaf gets its .grad as well
+    graph.backward(roots, starts, retain, create_graph, [gradient_edge(t) for t in targets])
 
 
 _warned = False
@@ -174,7 +172,7 @@ def grad(
         )
     outs, targets = _listed(outputs), _listed(inputs)
     if not targets:
-        raise ValueError("grad requires non-empty inputs.")
+        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     retain = create_graph if retain_graph is None else retain_graph
     given = None if grad_outputs is None else _listed(grad_outputs)
     starts = _initial_grads(outs, given, create_graph)

@@ -61,6 +61,7 @@ class ToCopy(Op):
     """A change of dtype."""
 
     has_aux = True
+    used_up = False
 
     def forward(xp: Any, x: Any, numpy_dtype: Any) -> Any:
         return x.astype(numpy_dtype), x.dtype

@@ -51,8 +51,8 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
 
 
 # ---------------------------------------------------------------------------- from data
-def _infer(data: Any) -> np.ndarray[Any, Any]:
-    """Nested data as an array with PyTorch's dtype: float default, int64 or bool."""
+def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
+    """Nested data as an array of a wanted dtype, or PyTorch's: float default, int64, bool."""
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
         dtypes.from_numpy_dtype(array.dtype)
@@ -70,6 +70,8 @@ def _infer(data: Any) -> np.ndarray[Any, Any]:
         if isinstance(bad, str):
             raise TypeError("new(): invalid data type 'str'")
         raise RuntimeError(f"Could not infer dtype of {bad.__class__.__name__}")
+    if wanted is not None:
+        return array.astype(wanted, copy=False)
     if array.dtype.kind == "f" and not _holds_numpy(data):
         array = array.astype(dtypes.get_default_dtype().numpy)
     elif array.dtype.kind == "u" and not _holds_numpy(data):
@@ -132,7 +134,8 @@ def tensor(
         source = data.array
     else:
         where = as_device(device)
-        source = data if hasattr(data, "__cuda_array_interface__") else _infer(data)
+        given = None if dtype is None else dtypes.as_dtype(dtype).numpy
+        source = data if hasattr(data, "__cuda_array_interface__") else _infer(data, given)
     wanted = source.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     wanted = dtypes.from_numpy_dtype(wanted).numpy
     return _finish(_array_on(source, where, wanted, copy=True), requires_grad)
@@ -421,6 +424,7 @@ class ToDevice(Op):
 
     grad_name = "ToCopyBackward0"
     has_aux = True
+    used_up = False
 
     def forward(xp: Any, x: Any, where: device, copy: bool) -> Any:
         from gradlite.device import device_of

@@ -73,6 +73,7 @@ class Index(Op):
     """x[...] with index arrays or masks: a copy."""
 
     fname = "index"
+    used_up = True
 
     def forward(xp: Any, x: Any, index: tuple[Any, ...]) -> Any:
         if xp is np and len(index) == 1 and index[0].dtype == np.int64 and x.ndim > 1:
@@ -200,6 +201,7 @@ def _split(x: Any, items: list[Any]) -> tuple[tuple[Any, ...] | None, tuple[Any,
             basic.append(None)
             advanced.append(np.array([item]))
             has_basic = has_advanced = True
+            last = "unsqueeze"
         elif isinstance(item, int):
             n = x.shape[dim]
             if not -n <= item < n:

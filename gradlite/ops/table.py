@@ -45,6 +45,8 @@ class Op:
         variadic: forward takes one list of arrays instead of one argument per array.
         has_aux: forward returns ``(out, aux)``; the rule finds aux in ``ctx.aux``.
         fname: the op's name in the rules' namespace F; by default the class name in snake_case.
+        used_up: whether one backward pass uses the node up although it saved no tensor (its
+            aux or attrs hold what PyTorch saves); by default when it has aux.
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
 
     ``forward(xp, *arrays, *attrs)`` returns an array (or a tuple of them);
@@ -55,6 +57,7 @@ class Op:
     outputs = 1
     has_aux = False
     variadic = False
+    used_up = False
     fname = ""
     grad_name = ""
     saves: tuple[int, ...] = ()
@@ -67,6 +70,8 @@ class Op:
         name = cls.__name__
         if "grad_name" not in cls.__dict__:
             cls.grad_name = f"{name}Backward0"
+        if "has_aux" in cls.__dict__ and "used_up" not in cls.__dict__:
+            cls.used_up = cls.has_aux
         if "fname" not in cls.__dict__:
             cls.fname = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
         for function in ("forward", "backward"):
@@ -293,7 +298,7 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
         for t in inputs:
             if t is not None and (t._requires_grad or t._view is not None):
                 edges = edges_of(inputs)
-                if edges is None:
+                if edges is None or out.dtype not in dtypes.FLOATING:
                     break
                 result._edge = _record(
                     op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1
@@ -455,6 +460,8 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
     version = result._counter = input._counter
     if version is None:
         return
+    if origin == "no_grad" and input._requires_grad:
+        result._requires_grad = True  # PyTorch's: a leaf, unless its base is edited in place
     above = input._view
     if above is None:
         result._view = View(input, ((op, attrs),), version[0], origin)
@@ -518,7 +525,7 @@ def _renew_view(tensor: Tensor) -> None:
     base = view.base
     view.seen = tensor._counter[0]
     edge = gradient_edge(base) if base._requires_grad else None
-    if edge is not None and base._edge is not None:
+    if edge is not None:
         F = NAMESPACES[base.array.__class__]
         if view.origin != "grad":
             view.seen = -1  # asked again, it is refused again
@@ -527,6 +534,24 @@ def _renew_view(tensor: Tensor) -> None:
             AsStrided, (edge,), (), None, (view.chain,), F, None, (base.array.shape,)
         )
         tensor._requires_grad = True
+
+
+def _ambiguous_view(origin: str) -> str:
+    start = (
+        "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
+    )
+    if origin == "multi":
+        return start + (
+            "This view is the output of a function that returns multiple views. Such functions do "
+            "not allow the output views to be modified inplace. You should replace the inplace "
+            "operation by an out-of-place one."
+        )
+    return start + (
+        "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify "
+        "your code by moving both the view and the inplace either both inside the no_grad block "
+        "(if you don't want the inplace to be tracked) or both outside (if you want the inplace "
+        "to be tracked)."
+    )
 
 
 def _stale_view(tensor: Tensor, origin: str) -> str:
@@ -579,7 +604,10 @@ class CopySlices(Op):
             result = part = grad.clone()
             for op, attrs in chain:
                 part = apply_view(op, part, *attrs)
-            inner_ctx = inner.op.tensor_context(node, edges)
+            # What the edit read hangs on the view's old edge; the gradient goes to the base's.
+            inner_ctx = inner.op.tensor_context(
+                graph.copy_node(inner, inner.edges, ctx.saved), edges
+            )
             grads = inner.op.backward(inner_ctx, part.clone(), F)
             part.zero_() if grads[0] is None else part.copy_(grads[0])
         else:
@@ -624,13 +652,7 @@ def check_inplace(t: Tensor) -> None:
             if view.origin == "multi":
                 raise RuntimeError(_multi_view(t, "is a view and is being"))
             if view.origin == "no_grad":
-                raise RuntimeError(
-                    "A view was created in no_grad mode and is being modified inplace with grad "
-                    "mode enabled. Given that this use case is ambiguous and error-prone, it is "
-                    "forbidden. You can clarify your code by moving both the view and the inplace "
-                    "either both inside the no_grad block (if you don't want the inplace to be "
-                    "tracked) or both outside (if you want the inplace to be tracked)."
-                )
+                raise RuntimeError(_ambiguous_view("no_grad"))
     array = t.array
     if 0 in array.strides and array.size and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
         raise RuntimeError(
@@ -659,6 +681,8 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
         )
     edge = result._edge
     if edge is not None:
+        if t._view is not None and t._view.origin != "grad":
+            raise RuntimeError(_ambiguous_view(t._view.origin))
         _keep_input(edge, t)
     elif current_mode() == 0 and t.requires_grad:
         F = NAMESPACES[array.__class__]
@@ -714,6 +738,9 @@ def rebase(t: Tensor, node: Node) -> None:
         return
     base = view.base
     base_edge = gradient_edge(base)
+    retained = base.retains_grad
+    if retained:
+        del base._edge.extra.retained[base.output_nr]
     F = NAMESPACES[base.array.__class__]
     outer = record(
         CopySlices,
@@ -728,6 +755,8 @@ def rebase(t: Tensor, node: Node) -> None:
     outer.saved = node.saved  # after record, which would pack it a second time
     base._edge = outer
     base._requires_grad = True
+    if retained:
+        base.retain_grad()
     assert t._counter is not None
     view.seen = t._counter[0]
     t._edge = record(AsStrided, (outer,), (), None, (view.chain,), F, None, (base.array.shape,))
