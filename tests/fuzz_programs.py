@@ -325,11 +325,18 @@ def binary(pool: Pool, a: int, b: int, c: int, d: int) -> str:
 
 @kind()
 def matmul(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
+    """Not of a vector and a matrix: PyTorch squeezes that result in place."""
     x = pool.pick_where(a, lambda shape: len(shape) > 0)
     if x is None:
         return None
-    inner = pool.shape(x)[-1]
-    y = pool.pick_where(b, lambda s: len(s) > 0 and s[-2 if len(s) > 1 else -1] == inner)
+    rank, inner = len(pool.shape(x)), pool.shape(x)[-1]
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        if rank == 1:
+            return shape == (inner,)
+        return len(shape) > 1 and shape[-2] == inner
+
+    y = pool.pick_where(b, fits)
     return None if y is None else f"{pool.new()} = {x} @ {y}"
 
 
