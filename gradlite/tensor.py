@@ -430,7 +430,8 @@ class Tensor(TensorMethods):
                 "Can't detach views in-place. Use detach() instead. If you are using "
                 "DistributedDataParallel (DDP) for training, and gradient_as_bucket_view is set as "
                 "True, gradients are views of DDP buckets, and hence detach_() cannot be called "
-                "on these gradients."
+                "on these gradients. To fix this error, please refer to the Optimizer.zero_grad() "
+                "function in gradlite/optim/optimizer.py as a solution."
             )
         self._edge = None
         self._requires_grad = False

@@ -66,6 +66,7 @@ class _FunctionOp:
         return position
 
     describe = staticmethod(describe)
+    used_up = False
 
     def tensor_context(self, node: Node, edges: tuple[Any, ...]) -> Node:
         saved = graph._unpack(node.saved) if isinstance(node.saved, graph._Packed) else node.saved

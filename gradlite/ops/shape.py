@@ -580,6 +580,10 @@ class Split(Op):
         return (F.cat(output_grads(ctx, grads, F, like), ctx.attrs[1]),)
 
 
+class SplitWithSizes(Split):
+    """`Split` into pieces of given sizes."""
+
+
 class Narrow(Op):
     """One piece of a split, as an entry of a view's chain."""
 
@@ -622,7 +626,8 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
                 f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size "
                 f"at dimension {d}), but got split_sizes={lengths}"
             )
-    results = apply(Split, (input,), tuple(lengths), d)
+    op = Split if isinstance(split_size_or_sections, int) else SplitWithSizes
+    results = apply(op, (input,), tuple(lengths), d)
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     link_views(results, input, Narrow, lambda i: (d, starts[i], lengths[i]))
     return results  # type: ignore[no-any-return]
