@@ -5,32 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gradlite.ops.choose import where
+from gradlite.ops.norms import norm
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
-
-
-def vector_norm(x: Any, p: float, dim: int, keepdim: bool) -> Any:
-    """The p-norm along a dimension, with a gradient of 0 where it is 0 (1 < p < infinity)."""
-    size = abs(x)
-    if p == math.inf:
-        return size.amax(dim, keepdim)
-    if p == -math.inf:
-        return size.amin(dim, keepdim)
-    if p == 0:
-        return (size != 0).sum(dim, keepdim).to(x.dtype)
-    if p == 1:
-        return size.sum(dim, keepdim)
-    powers = x * x if p == 2 else size**p
-    total = powers.sum(dim, keepdim)
-    none = total == 0
-    # The root's slope at 0 is infinite: take it elsewhere.
-    root = where(none, 1, total)
-    root = root.sqrt() if p == 2 else root ** (1 / p)
-    return where(none, total, root)
 
 
 def _at_least(value: Any, least: float) -> Any:
@@ -61,8 +41,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     b: Any = x2
     shape = (a.detach() * b.detach()).shape
     a, b = a.broadcast_to(shape), b.broadcast_to(shape)
-    first = a / _at_least(vector_norm(a, 2, dim, True), eps)
-    second = b / _at_least(vector_norm(b, 2, dim, True), eps)
+    first = a / _at_least(norm(a, 2, dim, True), eps)
+    second = b / _at_least(norm(b, 2, dim, True), eps)
     return (first * second).sum(dim)  # type: ignore[no-any-return]
 
 
@@ -87,7 +67,7 @@ def pairwise_distance(
     tensor([5.0000])
     """
     difference: Any = x1 - x2  # type: ignore[operator]
-    return vector_norm(difference + eps, p, -1, keepdim)  # type: ignore[no-any-return]
+    return norm(difference + eps, p, -1, keepdim)
 
 
 @public(
@@ -106,5 +86,5 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     >>> gradlite.nn.functional.normalize(gradlite.tensor([[3.0, 4.0]]))
     tensor([[0.6000, 0.8000]])
     """
-    norm = vector_norm(input, p, dim, True)
-    return input / norm.clamp(min=eps)  # type: ignore[operator, no-any-return]
+    length: Any = norm(input, p, dim, True)
+    return input / length.clamp(min=eps)  # type: ignore[operator, no-any-return]

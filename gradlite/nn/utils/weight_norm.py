@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from gradlite.graph import no_grad
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
+from gradlite.ops.norms import norm
 from gradlite.tensor import Tensor
 
 __all__ = ["remove_weight_norm", "weight_norm"]
@@ -17,9 +18,9 @@ ModuleT = TypeVar("ModuleT", bound=Module)
 def _norm(v: Any, dim: int | None) -> Any:
     """The 2-norm over every dimension but one (over all, for None), which keeps its size."""
     if dim is None:
-        return (v * v).sum().sqrt()
+        return norm(v)
     others = [d for d in range(v.dim()) if d != dim % v.dim()]
-    return (v * v).sum(others, keepdim=True).sqrt() if others else (v * v).sqrt()
+    return norm(v, 2, others, True) if others else abs(v)
 
 
 class _WeightNorm:
