@@ -41,6 +41,7 @@ from gradlite.graph import (
 from gradlite.io import load, save
 from gradlite.ops.activation import *
 from gradlite.ops.arithmetic import *
+from gradlite.ops.arrange import *
 from gradlite.ops.choose import *
 from gradlite.ops.creation import *
 from gradlite.ops.cumulative import *
@@ -60,6 +61,7 @@ from gradlite.ops.shape import *
 from gradlite.ops.softmax import *
 from gradlite.ops.sorting import *
 from gradlite.ops.statistics import *
+from gradlite.ops.triangle import *
 from gradlite.ops.trigonometry import *
 from gradlite.ops.truth import *
 from gradlite.printing import get_printoptions, printoptions, set_printoptions

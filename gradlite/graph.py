@@ -449,6 +449,13 @@ SECOND_BACKWARD = (
 )
 
 
+STALE_MULTIPLE_VIEW = (
+    "is a view and its base or another view of its base has been modified inplace. This view is "
+    "the output of a function that returns multiple views. Such functions do not allow the output "
+    "views to be modified inplace. You should replace the inplace operation by an out-of-place one."
+)
+
+
 def backward(
     roots: Sequence[Any],
     grads: Sequence[Gradient],
@@ -711,6 +718,10 @@ def _raise_modified(node: Node, place: int, version: tuple[list[int], int]) -> N
     nr = 0
     if made_by.__class__ is OutputEdge:
         made_by, nr = made_by.node, made_by.nr
+        if getattr(made_by.op, "multiple_views", False):
+            raise RuntimeError(
+                f"Output {nr} of {plain_name(made_by)} {STALE_MULTIPLE_VIEW}"
+            )
     which = ""
     if position >= 0 and len(version[0]) > 1:  # the last op that wrote to it in place
         which = f", which is output 0 of {version[0][1]},"

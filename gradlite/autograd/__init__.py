@@ -1,10 +1,11 @@
 """Differentiation beyond ``Tensor.backward``: grad, Function, gradcheck, functional."""
 
-from gradlite.autograd import graph
+from gradlite.autograd import grad_mode, graph
 from gradlite.autograd.anomaly import detect_anomaly, set_detect_anomaly
 from gradlite.autograd.backward import backward, grad
 from gradlite.autograd.function import Function
 from gradlite.autograd.gradcheck import gradcheck, gradgradcheck
+from gradlite.autograd.variable import Variable
 from gradlite.graph import (
     enable_grad,
     inference_mode,
@@ -14,10 +15,12 @@ from gradlite.graph import (
 
 __all__ = [
     "Function",
+    "Variable",
     "backward",
     "detect_anomaly",
     "enable_grad",
     "grad",
+    "grad_mode",
     "gradcheck",
     "gradgradcheck",
     "graph",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes, graph
+from gradlite.ops.shape import stack
 from gradlite.ops.table import NAMESPACES
 from gradlite.tensor import Tensor, gradient_edge, wrap
 
@@ -146,6 +147,7 @@ def grad(
 
     Args:
         allow_unused: give None for inputs that the outputs do not depend on.
+        is_grads_batched: ``grad_outputs`` have one more dimension in front; one pass per entry.
         materialize_grads: give zeros for those instead.
 
     Returns:
@@ -161,10 +163,10 @@ def grad(
         RuntimeError: an input requires no grad or was not used, and what `backward` raises.
     """
     if is_grads_batched:
-        raise RuntimeError(
-            "is_grads_batched is not supported: call grad once per row, or use "
-            "gradlite.autograd.functional.jacobian"
-        )
+        return _batched_grad(
+            outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused,
+            materialize_grads,
+        )  # fmt: skip
     if materialize_grads and allow_unused is False:
         raise ValueError(
             "Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
@@ -191,6 +193,30 @@ def grad(
                 )
         answers.append(None if result is None else wrap(result))
     return tuple(answers)
+
+
+def _batched_grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Tensors,
+    retain_graph: bool | None,
+    create_graph: bool,
+    allow_unused: bool | None,
+    materialize_grads: bool,
+) -> tuple[Any, ...]:
+    batched = [g for g in _listed(grad_outputs) if g is not None]
+    rows = []
+    for row in range(batched[0].array.shape[0]):
+        last = row == batched[0].array.shape[0] - 1
+        keep = (create_graph if retain_graph is None else retain_graph) or not last
+        grads = [None if g is None else g[row] for g in _listed(grad_outputs)]
+        rows.append(
+            grad(
+                outputs, inputs, grads, keep, create_graph, allow_unused=allow_unused,
+                materialize_grads=materialize_grads,
+            )
+        )  # fmt: skip
+    return tuple(None if column[0] is None else stack(column) for column in zip(*rows))
 
 
 def _method(

@@ -1,96 +1,292 @@
-"""User-defined ops: `Function` with its forward, backward and context."""
+"""User-defined ops: `Function` with its forward, backward and context.
+
+The context that forward and backward see is what users find as ``grad_fn``, as in PyTorch. It is
+a namespace of the user's own, so the engine works with another object, a `FunctionNode`, which
+holds the context; the context knows its node weakly, so that neither keeps the other alive.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+import traceback
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gradlite import graph
-from gradlite.graph import Node, OutputEdge, current_mode, no_grad, record
+from gradlite.graph import (
+    AccumulateGrad,
+    Extra,
+    Node,
+    OutputEdge,
+    RemovableHandle,
+    current_mode,
+    no_grad,
+)
 from gradlite.ops.arithmetic import sum_to
-from gradlite.ops.table import NAMESPACES, TENSORS, describe, edges_of, rebase
-from gradlite.tensor import Tensor, unwrap, wrap
+from gradlite.ops.table import (
+    INFERENCE_SAVED,
+    NAMESPACES,
+    TENSORS,
+    describe,
+    edges_of,
+    rebase,
+)
+from gradlite.tensor import Tensor, View, unwrap, wrap
+
+__all__ = ["Function", "FunctionCtx", "once_differentiable"]
+
+Context = Any
 
 
-class FunctionCtx:
-    """What forward and backward of a `Function` share."""
+class FunctionCtx(Node):
+    """What forward and backward of a `Function` share, and the ``grad_fn`` of its results.
 
-    def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
-        self.needs_input_grad = needs_input_grad
-        self._to_save: tuple[Tensor | None, ...] = ()
-        self._saved: Callable[[], tuple[Tensor | None, ...]] | None = None
-        self._dirty: tuple[Tensor, ...] = ()
-        self._non_differentiable: tuple[Tensor, ...] = ()
-        self._materialize = True
+    Attributes set on it in forward are found again in backward; tensors that are inputs or
+    outputs belong in `save_for_backward` instead.
+    """
 
+    _forward_cls: type[Function]
+    needs_input_grad: tuple[bool, ...] = ()
+    _edges: tuple[Any, ...] = ()
+    _to_save: tuple[Tensor | None, ...] = ()
+    _dirty: tuple[Tensor, ...] = ()
+    _non_differentiable: tuple[Tensor, ...] = ()
+    _materialize = True
+    _kept: tuple[_Kept | None, ...] | None = ()
+    # While backward runs, saved values are opened once, as opening may mean recomputing.
+    _opened: tuple[Tensor | None, ...] | None = None
+    _node: Callable[[], FunctionNode | None] = staticmethod(lambda: None)
+
+    # --------------------------------------------------------------- for forward's use
     def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keep tensors for backward, watched against in-place edits; call it once."""
-        for t in tensors:
+        """Keep tensors for backward, watched against in-place edits; call it once.
+
+        Raises:
+            TypeError: something that is neither a Tensor nor None.
+        """
+        for place, t in enumerate(tensors):
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(
-                    "save_for_backward can only save variables, but argument 0 is of type "
+                    f"save_for_backward can only save variables, but argument {place} is of type "
                     f"{t.__class__.__name__}"
                 )
         self._to_save = tensors
 
-    @property
-    def saved_tensors(self) -> tuple[Tensor | None, ...]:
-        """What `save_for_backward` kept."""
-        return self._to_save if self._saved is None else self._saved()
-
     def mark_dirty(self, *args: Tensor) -> None:
         """Say which inputs forward edits in place; they must be returned."""
-        self._dirty = args
+        self._dirty = _only_tensors(args, "mark_dirty can only accept variables, but argument")
 
     def mark_non_differentiable(self, *args: Tensor) -> None:
         """Say which outputs carry no gradient."""
-        self._non_differentiable = args
+        self._non_differentiable = _only_tensors(
+            args, "mark_non_differentiable only accepts variable arguments, but argument"
+        )
 
     def set_materialize_grads(self, value: bool) -> None:
         """Whether backward gets zeros (the default) or None for outputs nobody used."""
         self._materialize = value
 
+    # -------------------------------------------------------------- for backward's use
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        """What `save_for_backward` kept, in the graph where it was.
+
+        Raises:
+            RuntimeError: it was changed in place since, or freed by a backward pass.
+        """
+        if self._opened:
+            return self._opened
+        kept = self._kept
+        if kept is None:
+            raise RuntimeError(graph.SECOND_BACKWARD)
+        node = self._node()
+        tensors = tuple(
+            None if item is None else item.open(self, node, place)
+            for place, item in enumerate(kept)
+        )
+        if self._opened is not None:
+            self._opened = tensors
+        return tensors
+
+    # -------------------------------------------------------------------- as a grad_fn
+    @property
+    def behind(self) -> Node | None:
+        """The engine's node of what users see."""
+        return self._node()
+
+    def name(self) -> str:
+        """The Function's name and "Backward"."""
+        return f"{self._forward_cls.__name__}Backward"
+
+    def __repr__(self) -> str:
+        return f"<gradlite.autograd.function.{self.name()} object at {id(self):#x}>"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        """The nodes of the inputs, each with the number of the output that was used."""
+        return graph.next_functions(self._edges)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A dictionary for the user's own notes about this node."""
+        return self._extra().metadata
+
+    def _sequence_nr(self) -> int:
+        node = self._node()
+        return 0 if node is None else node.seq
+
+    def _extra(self) -> Extra:
+        node = self._node()
+        return Extra() if node is None else node._extra()
+
+    def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
+        """Call ``fn(grad_inputs, grad_outputs)`` after backward; it may return new ones."""
+        return graph._add_hook(self._extra().posthooks, fn)
+
+    def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
+        """Call ``fn(grad_outputs)`` before backward; it may return new ones."""
+        return graph._add_hook(self._extra().prehooks, (None, fn))
+
+
+def _only_tensors(values: tuple[Any, ...], complaint: str) -> tuple[Tensor, ...]:
+    for place, value in enumerate(values):
+        if not isinstance(value, Tensor):
+            raise RuntimeError(f"{complaint} {place} is of type {value.__class__.__name__}")
+    return values
+
+
+class FunctionNode(Node):
+    """The engine's node of a Function; users see its context."""
+
+    __slots__ = ("ctx",)
+    ctx: FunctionCtx
+
+    @property
+    def shown(self) -> Node:
+        """The node as ``grad_fn`` shows it."""
+        return self.ctx
+
+    # Saved values live in the context, where `saved_tensors` finds them. Freed ones are an
+    # error only when backward asks for them, so the engine never sees None.
+    @property
+    def saved(self) -> Any:  # type: ignore[override]
+        return self.ctx._kept or ()
+
+    @saved.setter
+    def saved(self, value: Any) -> None:
+        self.ctx._kept = value
+
+
+# The places of saved tensors: inputs count from 0, output n is -1 - n, others have this one.
+_CONSTANT = -1_000_000
+
+
+class _Kept:
+    """One saved tensor: its array or what the pack hook made of it, and where it belongs.
+
+    Slots: ``array``, ``version`` (its counter and the version expected), ``place``, ``source``
+    (the Tensor, weakly, so that nobody keeps an output alive by saving it) and ``unpack``.
+    """
+
+    __slots__ = ("array", "version", "place", "source", "unpack")
+
+    def __init__(self, tensor: Tensor, place: int) -> None:
+        if tensor._counter is None:
+            raise RuntimeError(INFERENCE_SAVED)
+        self.array: Any = tensor.array
+        self.version: Any = (tensor._counter, tensor._counter[0])
+        self.place = place
+        self.source = weakref.ref(tensor)
+        self.unpack: Callable[[Any], Any] | None = None
+        hooks = graph._saved_hooks.get()
+        if hooks:
+            pack, self.unpack = hooks[-1]
+            with no_grad():
+                self.array, self.version = pack(wrap(tensor.array)), None
+
+    def open(self, ctx: FunctionCtx, node: FunctionNode | None, nr: int) -> Tensor:
+        """The tensor again: the same object where that is possible."""
+        version = self.version
+        if version is not None and version[0][0] != version[1]:
+            if node is not None:
+                graph._raise_modified(node, nr, version)
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an "
+                "inplace operation"
+            )
+        array = self.array if self.unpack is None else unwrap(self.unpack(self.array))
+        if self.place >= 0 and self.unpack is None:
+            source = self.source()
+            if source is not None and source.array is array:
+                return source
+        edge: Any = None
+        if self.place >= 0:
+            edge = ctx._edges[self.place] if ctx._edges else None
+        elif self.place > _CONSTANT and node is not None:
+            edge = node if node.outputs == 1 else OutputEdge(node, -1 - self.place)
+        tensor = wrap(array)
+        if edge is None:
+            return tensor
+        if edge.__class__ is AccumulateGrad:
+            if self.unpack is None:
+                return edge.variable  # type: ignore[no-any-return]
+            tensor = wrap(array.view())  # what is unpacked may be a tensor of the user's
+            tensor._accumulator = weakref.ref(edge)
+        else:
+            tensor = wrap(array.view()) if self.unpack is not None else tensor
+            tensor._edge = edge
+        tensor._requires_grad = True
+        return tensor
+
 
 class _FunctionOp:
-    """The op of a Function's node, one per Function class."""
+    """The op of a Function's nodes, one per Function class.
+
+    A node's attrs are its context, the number of arguments, which of them are tensors, and the
+    shape, dtype and array class of each output; its shapes are those of the tensor arguments.
+    """
 
     def __init__(self, function: type[Function]) -> None:
         self.function = function
         self.grad_name = f"{function.__name__}Backward"
 
-    def saved_position(self, node: Node, place: int) -> int:
-        position: int = node.attrs[1][place]
-        return position
+    @staticmethod
+    def saved_position(node: Node, place: int) -> int:
+        """Which input (or, negative, output) a saved value of the node is."""
+        kept: _Kept = node.attrs[0]._kept[place]
+        return kept.place
 
-    describe = staticmethod(describe)
-    used_up = False
+    @staticmethod
+    def describe(value: _Kept) -> str:
+        """A saved value in error messages."""
+        return describe(value.array)
 
-    def tensor_context(self, node: Node, edges: tuple[Any, ...]) -> Node:
-        saved = graph._unpack(node.saved) if isinstance(node.saved, graph._Packed) else node.saved
-        twin = graph.copy_node(node, edges, saved)
+    @staticmethod
+    def tensor_context(node: Node, edges: tuple[Any, ...]) -> Node:
+        """What the rule sees under create_graph."""
+        twin = graph.copy_node(node, edges, ())
         twin.F = TENSORS
         return twin
 
     def backward(self, node: Node, grad: Any, F: Any) -> tuple[Any, ...]:
-        ctx, positions, tensor_places, metas, count, origin = node.attrs
-        grads = list(grad) if node.outputs > 1 else [grad]
+        """Run the user's backward and check what it returns."""
+        ctx, count, tensor_places, metas = node.attrs
+        grads = list(grad) if len(metas) > 1 else [grad]
         for nr, (g, meta) in enumerate(zip(grads, metas)):
             if g is None and ctx._materialize:
                 shape, dtype, cls = meta
                 g = NAMESPACES[cls].xp.zeros(shape, dtype)
             grads[nr] = None if g is None else wrap(g)
-        ctx._saved = functools.partial(_unpacked, node, origin, positions)
-        ctx.needs_input_grad = tuple(
-            place in tensor_places and node.edges[tensor_places.index(place)] is not None
-            for place in range(count)
-        )
+        ctx._opened = ()
         try:
-            results = self.function.backward(ctx, *grads)
+            results = _backward_of(self.function)(ctx, *grads)
         finally:
-            ctx._saved = None  # it refers to the node, which refers to ctx
+            ctx._opened = None
         results = results if isinstance(results, tuple) else (results,)
         if len(results) > count and all(r is None for r in results[count:]):
             results = results[:count]
@@ -99,26 +295,22 @@ class _FunctionOp:
                 f"function {self.grad_name} returned an incorrect number of gradients "
                 f"(expected {count}, got {len(results)})"
             )
-        parts = []
+        parts: list[Any] = []
         for place, result in enumerate(results):
-            if place not in tensor_places:
-                if result is not None:
-                    raise RuntimeError(
-                        f"function {self.grad_name} returned a gradient different from None at "
-                        f"position {place + 1}, but the corresponding forward input was not a "
-                        "Variable"
-                    )
-                continue
-            parts.append(self._checked(result, place, node.shapes[len(parts)], F))
+            if place in tensor_places:
+                parts.append(self._checked(result, place, node.shapes[len(parts)], F))
+            elif result is not None:
+                raise RuntimeError(
+                    f"function {self.grad_name} returned a gradient different than None at "
+                    f"position {place + 1}, but the corresponding forward input was not a Variable"
+                )
         return tuple(parts)
 
     def _checked(self, result: Any, place: int, meta: Any, F: Any) -> Any:
         if result is None:
             return None
         if not isinstance(result, Tensor):
-            raise RuntimeError(
-                f"expected Variable or None (got {result.__class__.__name__})"
-            )
+            raise RuntimeError(f"expected Variable or None (got {result.__class__.__name__})")
         shape, dtype = meta
         if result.array.shape != shape:
             try:
@@ -134,38 +326,20 @@ class _FunctionOp:
             result = sum_to(TENSORS, result, shape)
         if result.array.dtype != dtype:
             result = result.to(dtype)
-        # A copy of the reference: the array may be one the user keeps.
+        # A view, which no leaf adopts as its .grad: the array may be one the user keeps.
         return result if F.tensors else unwrap(result).view()
 
 
-def _unpacked(node: Node, origin: Any, positions: tuple[int, ...]) -> tuple[Tensor | None, ...]:
-    """Saved values as Tensors in the graph again."""
-    saved = node.saved
-    if saved is None:
-        raise RuntimeError(graph.SECOND_BACKWARD)
-    original = origin()
-    result: list[Tensor | None] = []
-    for array, position in zip(saved, positions):
-        if array is None:
-            result.append(None)
-            continue
-        edge: Any = None
-        if position >= 0:
-            edge = original.edges[position]
-        elif position > _CONSTANT:
-            nr = -1 - position
-            edge = original if original.outputs == 1 else OutputEdge(original, nr)
-        if edge.__class__ is graph.AccumulateGrad:
-            result.append(edge.variable)
-            continue
-        tensor = wrap(array)
-        if edge is not None:
-            tensor._edge, tensor._requires_grad = edge, True
-        result.append(tensor)
-    return tuple(result)
-
-
-_CONSTANT = -1_000_000  # the "position" of a saved tensor that is no input and no output
+def _backward_of(function: type[Function]) -> Callable[..., Any]:
+    own_backward = function.backward is not Function.backward
+    if function.vjp is not Function.vjp:
+        if own_backward:
+            raise RuntimeError(
+                "Implementing both 'backward' and 'vjp' for a custom Function is not allowed. You "
+                "should only implement one of them."
+            )
+        return function.vjp
+    return function.backward
 
 
 class Function:
@@ -173,6 +347,8 @@ class Function:
 
     Subclasses write static methods ``forward(ctx, *args)`` and ``backward(ctx, *grads)``, or
     ``forward(*args)`` with ``setup_context(ctx, inputs, output)``; call ``MyOp.apply(*args)``.
+    Backward returns one gradient, or None, per argument of forward; written with ops on
+    ``ctx.saved_tensors``, it can be differentiated again.
 
     >>> import gradlite
     >>> class Double(gradlite.autograd.Function):
@@ -188,9 +364,27 @@ class Function:
     """
 
     _op: _FunctionOp
+    _context: type[FunctionCtx]
 
     def __init_subclass__(cls) -> None:
         cls._op = _FunctionOp(cls)
+        cls._context = type(f"{cls.__name__}Backward", (FunctionCtx,), {"_forward_cls": cls})
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        warnings.warn(
+            f"{self.__class__} should not be instantiated. Methods on autograd functions are all "
+            "static, so you should invoke them on the class itself. Instantiating an autograd "
+            "function will raise an error in a future version of PyTorch.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            "Legacy autograd function with non-static forward method is deprecated. Please use "
+            "new-style autograd function with static forward method. (Example: "
+            "https://pytorch.org/docs/stable/autograd.html#torch.autograd.Function)"
+        )
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -200,118 +394,186 @@ class Function:
         )
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep what backward needs, when forward takes no ctx."""
         raise NotImplementedError("setup_context is not implemented.")
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(ctx: Context, *grad_outputs: Any) -> Any:
         """One gradient (or None) per argument of forward."""
         raise NotImplementedError(
             "You must implement either the backward or vjp method for your custom "
             "autograd.Function to use it with backward mode AD."
         )
 
+    vjp = backward
+
     @classmethod
-    def apply(cls, *args: Any) -> Any:
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run forward and record the op."""
-        tensor_places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
-        tensors = [args[i] for i in tensor_places]
+        with_setup = cls.setup_context is not Function.setup_context
+        if kwargs or with_setup:
+            args = _bound(cls.forward, args, kwargs, with_setup)
+        tensor_places = [place for place, a in enumerate(args) if isinstance(a, Tensor)]
+        tensors = [args[place] for place in tensor_places]
         edges = edges_of(tensors) if current_mode() == 0 else None
         needs = [False] * len(args)
         for place, t in zip(tensor_places, tensors):
             needs[place] = t.requires_grad
-        ctx = FunctionCtx(tuple(needs))
+        ctx = getattr(cls, "_context", FunctionCtx)()
+        ctx.needs_input_grad = tuple(needs)
+        if edges is not None:
+            ctx._edges = edges
         with no_grad():
-            if cls.setup_context is Function.setup_context:
-                output = cls.forward(ctx, *args)
-            else:
+            if with_setup:
                 output = cls.forward(*args)
                 cls.setup_context(ctx, args, output)
+            else:
+                output = cls.forward(ctx, *args)
         single = not isinstance(output, tuple)
         outputs = (output,) if single else output
-        for dirty in ctx._dirty:
-            if not any(dirty is o for o in outputs):
-                raise RuntimeError(
-                    "Some elements marked as dirty during the forward method were not returned as "
-                    "output. The inputs that are modified inplace must all be outputs of the "
-                    "Function."
-                )
-            if current_mode() == 0 and dirty.requires_grad and dirty.is_leaf:
-                raise RuntimeError(
-                    "a leaf Variable that requires grad is being used in an in-place operation."
-                )
-            dirty._bump()
-        results = []
-        for o in outputs:
-            if isinstance(o, Tensor) and any(o is t for t in tensors):
-                if not any(o is d for d in ctx._dirty):
-                    alias = wrap(o.array)  # an input handed back: a new Tensor on its storage
-                    alias._counter = o._counter
-                    o = alias
-            results.append(o)
+        results = _results(ctx, tensors, outputs)
         if edges is not None:
-            cls._record(ctx, edges, args, tensor_places, outputs, results)
+            _record(cls, ctx, edges, len(args), tensor_places, tensors, outputs, results)
+        ctx._to_save = ctx._dirty = ctx._non_differentiable = ()
         return results[0] if single else tuple(results)
 
-    @classmethod
-    def _record(
-        cls,
-        ctx: FunctionCtx,
-        edges: tuple[Any, ...],
-        args: tuple[Any, ...],
-        tensor_places: list[int],
-        outputs: tuple[Any, ...],
-        results: list[Any],
-    ) -> None:
-        tensors = [args[i] for i in tensor_places]
-        made = [r for r in results if isinstance(r, Tensor)]
-        saved: list[Any] = []
-        versions: list[Any] = []
-        positions: list[int] = []
-        for t in ctx._to_save:
-            if t is None:
-                saved.append(None)
-                versions.append(None)
-                positions.append(_CONSTANT)
-                continue
-            position = next((i for i, u in enumerate(tensors) if u is t), _CONSTANT)
-            if position == _CONSTANT or any(t is d for d in ctx._dirty):
-                nr = next((i for i, o in enumerate(outputs) if o is t), None)
-                position = _CONSTANT if nr is None else -1 - nr
-            saved.append(t.array)
-            versions.append(None if t._counter is None else (t._counter, t._counter[0]))
-            positions.append(position)
-        metas = [(r.array.shape, r.array.dtype, r.array.__class__) for r in made]
-        shapes = tuple((t.array.shape, t.array.dtype) for t in tensors)
-        F = NAMESPACES[tensors[0].array.__class__]
-        node = record(
-            cls._op, edges, tuple(saved), tuple(versions), (), F, None, shapes, max(len(made), 1)
+
+def _bound(
+    forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], with_setup: bool
+) -> tuple[Any, ...]:
+    """The arguments by position, with forward's defaults for those left out."""
+    signature = inspect.signature(forward)
+    try:
+        bound = (
+            signature.bind(*args, **kwargs) if with_setup else signature.bind(0, *args, **kwargs)
         )
-        origin = graph.weakref.ref(node)
-        node.attrs = (ctx, tuple(positions), tensor_places, metas, len(args), origin)
-        ctx._to_save = ()
-        for nr, r in enumerate(made):
-            if any(r is n or outputs[nr] is n for n in ctx._non_differentiable):
-                continue
-            if r.array.dtype.kind != "f":
-                continue
-            if any(r is d for d in ctx._dirty):
-                if node.outputs == 1:
-                    rebase(r, node)
-                else:
-                    r._edge, r._requires_grad = OutputEdge(node, nr), True
-                continue
-            r._view = None
-            r._edge = node if node.outputs == 1 else OutputEdge(node, nr)
-            r._requires_grad = True
+    except TypeError:
+        return args  # forward itself says what is wrong
+    bound.apply_defaults()
+    return bound.args if with_setup else bound.args[1:]
+
+
+def _is_one_of(value: Any, values: Sequence[Any]) -> bool:
+    return any(value is v for v in values)
+
+
+def _results(ctx: FunctionCtx, tensors: list[Tensor], outputs: Sequence[Any]) -> list[Any]:
+    """The outputs as the caller gets them: dirty inputs themselves, other inputs as views."""
+    dirty = []
+    for t in ctx._dirty:
+        if not _is_one_of(t, tensors):
+            warnings.warn(
+                "ctx.mark_dirty() received a tensor that was not an input. Only input Tensors that "
+                "have been mutated should be passed to ctx.mark_dirty().",
+                UserWarning,
+                stacklevel=4,
+            )
+            continue
+        if not _is_one_of(t, outputs):
+            raise RuntimeError(
+                "Some elements marked as dirty during the forward method were not returned as "
+                "output. The inputs that are modified inplace must all be outputs of the Function."
+            )
+        if current_mode() == 0 and t.requires_grad and t.is_leaf:
+            raise RuntimeError(
+                "a leaf Variable that requires grad has been used in an in-place operation."
+            )
+        t._bump()
+        dirty.append(t)
+    ctx._dirty = tuple(dirty)
+    results = []
+    for output in outputs:
+        if isinstance(output, Tensor) and not _is_one_of(output, dirty):
+            if _is_one_of(output, tensors):
+                output = _alias(output)
+            elif output._requires_grad:
+                output = output.detach()  # a graph made inside forward stays inside
+        results.append(output)
+    return results
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    """A new Tensor that is a view of the whole of another."""
+    result = wrap(tensor.array)
+    counter = result._counter = tensor._counter
+    if counter is not None:
+        above = tensor._view
+        base, chain = (tensor, ()) if above is None else (above.base, above.chain)
+        result._view = View(base, chain, counter[0], "custom")
+    return result
+
+
+def _record(
+    cls: type[Function],
+    ctx: FunctionCtx,
+    edges: tuple[Any, ...],
+    count: int,
+    tensor_places: list[int],
+    tensors: list[Tensor],
+    outputs: Sequence[Any],
+    results: list[Any],
+) -> None:
+    """Make the node and put the results into the graph."""
+    made = [(o, r) for o, r in zip(outputs, results) if isinstance(r, Tensor)]
+    views = [d for d in ctx._dirty if d._view is not None]
+    if views and len(made) > 1:
+        raise RuntimeError(
+            "If your Function modifies inplace an input that is a view of another Tensor, your "
+            "Function cannot return more than one Tensor. This is not supported by the current "
+            "autograd engine. You should either make sure the input is not a view (using .clone() "
+            "for example) or make your Function only return one Tensor (potentially splitting it "
+            "into two Functions: one doing the inplace that returns a single Tensor and a second "
+            "one that does the other operations)."
+        )
+    ctx._kept = tuple(
+        None if t is None else _Kept(t, _place_of(t, tensors, outputs, ctx._dirty))
+        for t in ctx._to_save
+    )
+    metas = [(r.array.shape, r.array.dtype, r.array.__class__) for _, r in made]
+    node = FunctionNode()
+    node.ctx, node.op, node.edges, node.versions, node.aux = ctx, cls._op, edges, None, None
+    node.attrs = (ctx, count, tensor_places, metas)
+    node.shapes = tuple((t.array.shape, t.array.dtype) for t in tensors)
+    node.F = NAMESPACES[tensors[0].array.__class__]
+    node.outputs = max(len(made), 1)
+    node.extra, node.seq = None, graph._next_sequence_number()
+    if graph.anomaly_enabled:
+        node._extra().trace = traceback.format_stack()[:-3]
+    ctx._node = weakref.ref(node)
+    for nr, (output, r) in enumerate(made):
+        if _is_one_of(output, ctx._non_differentiable) or r.array.dtype.kind != "f":
+            continue
+        edge = node if node.outputs == 1 else OutputEdge(node, nr)
+        if _is_one_of(r, ctx._dirty) and r._view is not None:
+            rebase(r, node)
+            continue
+        if r._view is not None and r._counter is not None:
+            r._view.seen = r._counter[0]
+            r._view.origin = "custom" if node.outputs == 1 else "multi"
+        r._edge = edge
+        r._requires_grad = True
+
+
+def _place_of(
+    t: Tensor, tensors: list[Tensor], outputs: Sequence[Any], dirty: Sequence[Tensor]
+) -> int:
+    if not _is_one_of(t, dirty):
+        for place, u in enumerate(tensors):
+            if t is u:
+                return place
+    only_tensors = [o for o in outputs if isinstance(o, Tensor)]
+    for nr, o in enumerate(only_tensors):
+        if t is o:
+            return -1 - nr
+    return _CONSTANT
 
 
 def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a Function's backward whose own result cannot be differentiated again."""
 
     @functools.wraps(fn)
-    def wrapper(ctx: Any, *args: Any) -> Any:
+    def wrapper(ctx: Context, *args: Any) -> Any:
         with no_grad():
             results = fn(ctx, *args)
         if not graph.is_grad_enabled() or not any(
@@ -332,11 +594,11 @@ def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 class _DifferentiatedTwice(Function):
     @staticmethod
-    def forward(ctx: Any, result: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Context, result: Tensor, *tensors: Tensor) -> Tensor:
         return wrap(result.array)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Context, *grads: Any) -> Any:
         raise RuntimeError(
             "trying to differentiate twice a function that was marked with @once_differentiable"
         )

@@ -274,8 +274,8 @@ class Sigmoid(Op):
 
     def forward(xp: Any, x: Any) -> Any:
         half = x.dtype.type(0.5)
-        out = xp.tanh(x * half)
-        out = xp.asarray(out)
+        out = xp.asarray(x * half)
+        xp.tanh(out, out=out)
         out *= half
         out += half
         return out

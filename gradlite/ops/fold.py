@@ -144,8 +144,8 @@ def unfold(
     if min(counts) < 1:
         raise RuntimeError(
             f"Given input with spatial size {size}, kernel_size={kernel}, "
-            f"dilation={geometry.dilation}, padding={around}, calculated shape of the array of sliding blocks as {counts}, but "
-            "its components must be at least one."
+            f"dilation={geometry.dilation}, padding={around}, calculated shape of the array "
+            f"of sliding blocks as {counts}, but its components must be at least one."
         )
     return apply1(Im2Col, input, kernel, geometry)
 
@@ -200,7 +200,7 @@ def fold(
         raise RuntimeError(
             f"Given output_size={size}, kernel_size={kernel}, dilation={geometry.dilation}, "
             f"padding={around}, stride={geometry.stride}, expected size of input's dimension 2 to "
-            f"match the calculated number of sliding blocks {high} * {wide} = {high * wide}, but got "
-            f"input.size(2)={windows}."
+            f"match the calculated number of sliding blocks {high} * {wide} = "
+            f"{high * wide}, but got input.size(2)={windows}."
         )
     return apply1(Col2Im, input, size, kernel, geometry)

@@ -265,4 +265,5 @@ def _attach() -> None:
     t.bernoulli, t.multinomial = bernoulli, multinomial
 
 
+Generator.wrap_state = staticmethod(wrap)  # type: ignore[method-assign]
 _attach()

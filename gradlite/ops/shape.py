@@ -566,6 +566,7 @@ class Split(Op):
     """Pieces along a dimension, each a view."""
 
     outputs = 0
+    multiple_views = True
 
     def forward(xp: Any, x: Any, lengths: tuple[int, ...], dim: int) -> Any:
         pieces, start = [], 0
@@ -650,6 +651,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 class Unbind(Op):
     outputs = 0
+    multiple_views = True
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         before = (slice(None),) * dim

@@ -406,7 +406,9 @@ def output_grads(ctx: Any, grads: Any, F: Any, like: Any) -> list[Any]:
 def apply_view(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     """Run an op whose result shares the input's storage."""
     result = apply1(op, input, *attrs)
-    _link(result, input, op, attrs, "grad" if current_mode() == 0 else "no_grad")
+    mode = current_mode()
+    origin = "grad" if mode == 0 else "no_grad" if mode < INFERENCE else "inference"
+    _link(result, input, op, attrs, origin)
     return result
 
 
@@ -460,7 +462,7 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
     version = result._counter = input._counter
     if version is None:
         return
-    if origin == "no_grad" and input._requires_grad:
+    if origin in ("no_grad", "inference") and input._requires_grad:
         result._requires_grad = True  # PyTorch's: a leaf, unless its base is edited in place
     above = input._view
     if above is None:
@@ -540,6 +542,10 @@ def _ambiguous_view(origin: str) -> str:
     start = (
         "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
     )
+    block = "no_grad"
+    if origin == "inference":
+        start = "A view was created in inference mode and is being modified inplace in normal mode. "
+        block = "inference_mode"
     if origin == "multi":
         return start + (
             "This view is the output of a function that returns multiple views. Such functions do "
@@ -548,7 +554,7 @@ def _ambiguous_view(origin: str) -> str:
         )
     return start + (
         "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify "
-        "your code by moving both the view and the inplace either both inside the no_grad block "
+        f"your code by moving both the view and the inplace either both inside the {block} block "
         "(if you don't want the inplace to be tracked) or both outside (if you want the inplace "
         "to be tracked)."
     )
@@ -651,8 +657,8 @@ def check_inplace(t: Tensor) -> None:
                     )
             if view.origin == "multi":
                 raise RuntimeError(_multi_view(t, "is a view and is being"))
-            if view.origin == "no_grad":
-                raise RuntimeError(_ambiguous_view("no_grad"))
+            if view.origin != "grad":
+                raise RuntimeError(_ambiguous_view(view.origin))
     array = t.array
     if 0 in array.strides and array.size and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
         raise RuntimeError(
