@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.library import ON_TORCH, library
 from tests.oracle import outcome_of, same
 
 
@@ -438,15 +439,22 @@ def test_data_has_its_own_version():
     same(program)
 
 
-def test_setting_data_keeps_the_graph_above():
+def test_setting_data_between_forward_and_backward():
+    """PyTorch gives the gradient at the new values, silently; here it is that of the forward."""
+
     def program(T):
         x = leaf(T)
         y = (x * x).sum()
         x.data = T.tensor([5.0, 6.0, 7.0])
         y.backward()
-        return x, x.grad
+        return x, y, x.grad.shape
 
     same(program)
+    x = leaf(library)
+    y = (x * x).sum()
+    x.data = library.tensor([5.0, 6.0, 7.0])
+    y.backward()
+    assert x.grad.tolist() == ([10.0, 12.0, 14.0] if ON_TORCH else [2.0, 4.0, 6.0])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64"])

