@@ -60,6 +60,7 @@ from gradlite.ops.scatter import *
 from gradlite.ops.shape import *
 from gradlite.ops.softmax import *
 from gradlite.ops.sorting import *
+from gradlite.ops.stacking import *
 from gradlite.ops.statistics import *
 from gradlite.ops.triangle import *
 from gradlite.ops.trigonometry import *

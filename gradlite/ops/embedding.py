@@ -1,0 +1,190 @@
+"""Look-up tables of rows: embedding and one_hot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops import positions
+from gradlite.ops.gather import check_tensor
+from gradlite.ops.samples import S, integers, normal
+from gradlite.ops.table import NAMESPACES, Op, apply, public, same_device, type_name
+from gradlite.tensor import Tensor, wrap
+
+__all__ = ["embedding", "one_hot"]
+
+
+class Embedding(Op):
+    """Rows of a table: (rows, size), index (*) -> (*, size)."""
+
+    reads = ((1,), ())
+
+    def forward(xp: Any, weight: Any, index: Any, padding_idx: int, by_freq: bool) -> Any:
+        return weight.take(index, axis=0)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        rows = ctx.shapes[0][0]
+        return F.embedding_dense_backward(grad, index, rows, *ctx.attrs), None
+
+
+class EmbeddingDenseBackward(Op):
+    """The gradient of a table: each row's gradients added up.
+
+    The row ``padding_idx`` stays 0; ``by_freq`` divides each row by how often it was read.
+    """
+
+    reads = ((1,), ())
+
+    def forward(xp: Any, grad: Any, index: Any, rows: int, padding_idx: int, by_freq: bool) -> Any:
+        size = grad.shape[-1]
+        out = xp.zeros((rows, size), grad.dtype)
+        flat = (index.astype(np.int64) * size).reshape(-1, 1) + xp.arange(size)
+        positions.add_at(xp, out, flat, grad.reshape(flat.shape))
+        if by_freq:
+            count = xp.bincount(index.reshape(-1), minlength=rows)
+            out /= xp.maximum(count, 1)[:, None].astype(out.dtype)
+        if padding_idx >= 0:
+            out[padding_idx] = 0
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (index,) = ctx.saved
+        rows, padding_idx, by_freq = ctx.attrs
+        places = F.array(index)
+        xp = NAMESPACES[places.__class__].xp
+        result = F.embedding(grad, index, padding_idx, by_freq)
+        if by_freq:
+            count = xp.bincount(places.reshape(-1), minlength=rows)[places]
+            result = result / count[..., None].astype(F.array(grad).dtype)
+        if padding_idx >= 0:
+            result = F.where((places != padding_idx)[..., None], result, F.zeros((), grad))
+        return result, None
+
+
+@public(
+    samples=lambda: [
+        S(integers(0, 5, 3, 4), normal(5, 2)),
+        S(np.array([1, 1, 0, 1]), normal(5, 3), padding_idx=1, smooth=False),
+        S(np.array([1, 4, 0, 1]), normal(5, 3), -1, smooth=False),
+        S(np.array([1, 1, 0, 1]), normal(5, 3), scale_grad_by_freq=True, smooth=False),
+        S(np.array(2), normal(5, 3)),
+        S(np.zeros((0, 2), np.int64), normal(5, 3)),
+        S(np.array([1, 2], np.int32), normal(5, 3)),
+    ],
+    torch="nn.functional.embedding",
+    errors=lambda: [
+        S(np.array([5]), normal(5, 2)),
+        S(np.array([-1]), normal(5, 2)),
+        S(np.array([1.0]), normal(5, 2)),
+        S(np.array([1]), normal(5, 2), padding_idx=5),
+        S(np.array([1]), normal(5)),
+    ],
+)
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """The rows of ``weight`` that integer indices name: (*) -> (*, size).
+
+    The row ``padding_idx`` gets no gradient; with ``max_norm``, rows that are read and whose
+    norm exceeds it are first scaled down to it, in place.
+
+    >>> import gradlite
+    >>> table = gradlite.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+    >>> gradlite.nn.functional.embedding(gradlite.tensor([2, 1]), table)
+    tensor([[3., 4.],
+            [1., 2.]])
+
+    Raises:
+        IndexError: an index is negative or not below the number of rows.
+    """
+    check_tensor("embedding", "indices", 2, input)
+    check_tensor("embedding", "weight", 1, weight)
+    index, table = input.array, weight.array
+    if index.dtype not in (np.int64, np.int32):
+        raise RuntimeError(
+            "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
+            f"Long, Int; but got gradlite.{type_name(index.dtype)}Tensor instead (while checking "
+            "arguments for embedding)"
+        )
+    if table.ndim != 2:
+        raise RuntimeError("'weight' must be 2-D")
+    if sparse:
+        raise NotImplementedError("embedding: sparse gradients are not supported")
+    rows = table.shape[0]
+    if padding_idx is None:
+        padding_idx = -1
+    elif not -rows <= padding_idx < rows:
+        raise AssertionError("Padding_idx must be within num_embeddings")
+    else:
+        padding_idx %= rows
+    same_device(weight, input)
+    if isinstance(index, np.ndarray) and index.size:
+        if int(index.min()) < 0 or int(index.max()) >= rows:
+            raise IndexError("index out of range in self")
+    if max_norm is not None:
+        _limit(weight, index, max_norm, norm_type)
+    return apply(Embedding, (weight, input), padding_idx, scale_grad_by_freq)  # type: ignore[no-any-return]
+
+
+def _limit(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
+    """Scale the rows that an index reads down to a norm, outside the graph."""
+    xp = NAMESPACES[index.__class__].xp
+    read = xp.unique(index)
+    rows = weight.array[read]
+    if norm_type == 2:
+        size = xp.sqrt((rows * rows).sum(axis=1))
+    else:
+        size = (xp.abs(rows) ** norm_type).sum(axis=1) ** (1 / norm_type)
+    scale = xp.where(size > max_norm, max_norm / (size + 1e-7), 1).astype(rows.dtype)
+    weight.array[read] = rows * scale[:, None]
+    weight._bump()
+
+
+@public(
+    samples=lambda: [
+        S(np.array([0, 2, 1])),
+        S(integers(0, 3, 2, 4), 5),
+        S(np.array(1), 3),
+        S(np.zeros(0, np.int64), 3),
+    ],
+    torch="nn.functional.one_hot",
+    differentiable=False,
+    errors=lambda: [
+        S(np.array([0, 2]), 2),
+        S(np.array([-1])),
+        S(np.array([0.0])),
+        S(np.zeros(0, np.int64)),
+    ],
+)
+def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 rows with a 1 at each index: (*) -> (*, num_classes).
+
+    ``num_classes=-1`` means one more than the largest index.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.one_hot(gradlite.tensor([0, 2]))
+    tensor([[1, 0, 0],
+            [0, 0, 1]])
+    """
+    index = input.array
+    if index.dtype != np.int64:
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
+    if index.size == 0:
+        if num_classes <= 0:
+            raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    elif int(index.min()) < 0:
+        raise RuntimeError("Class values must be non-negative.")
+    elif num_classes == -1:
+        num_classes = int(index.max()) + 1
+    elif int(index.max()) >= num_classes:
+        raise RuntimeError("Class values must be smaller than num_classes.")
+    xp = NAMESPACES[index.__class__].xp
+    return wrap((index[..., None] == xp.arange(num_classes)).astype(np.int64))
