@@ -251,6 +251,8 @@ class _FunctionOp:
     shape, dtype and array class of each output; its shapes are those of the tensor arguments.
     """
 
+    used_up = False  # a second pass fails where backward asks for freed values, and only there
+
     def __init__(self, function: type[Function]) -> None:
         self.function = function
         self.grad_name = f"{function.__name__}Backward"
