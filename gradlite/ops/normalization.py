@@ -1,0 +1,682 @@
+"""Normalisation layers as functions: batch, layer, group, instance and RMS normalisation.
+
+Each is one op with a fused rule on raw arrays, from `gradlite.ops.standardize`. Under
+create_graph they share one rule written with ops, `_rule`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.graph import current_mode
+from gradlite.ops import standardize
+from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.pad import pad
+from gradlite.ops.pool import avg_pool2d
+from gradlite.ops.samples import S, normal
+from gradlite.ops.standardize import wide
+from gradlite.ops.table import Op, apply, public, same_device, type_name
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+]
+
+
+def _numel(shape: Sequence[int]) -> int:
+    n = 1
+    for size in shape:
+        n *= size
+    return n
+
+
+def _shaped(array: Any, shape: tuple[int, ...]) -> Any:
+    """The array in a shape; itself, rather than a view of it, when it has it."""
+    return array if array.shape == shape else array.reshape(shape)
+
+
+def _as(x: Any, dtype: Any) -> Any:
+    return x if x is None or x.dtype == dtype else x.astype(dtype)
+
+
+# ---------------------------------------------------------------------------------- rules
+def _rule(
+    ctx: Any,
+    grad: Any,
+    F: Any,
+    view: tuple[int, ...],
+    dims: tuple[int, ...],
+    row: tuple[int, ...],
+    *,
+    center: bool = True,
+    statistics: Any = None,
+) -> tuple[Any, ...]:
+    """The gradients of y = (x - mean) * rstd * weight + bias, written with ops.
+
+    Args:
+        view: the shape in which x is standardised over ``dims``.
+        row: the shape of weight and bias there.
+        center: whether the mean is subtracted.
+        statistics: constant mean and rstd, of shape ``row``; by default those of x.
+    """
+
+    def cast(value: Any, dtype: Any) -> Any:
+        return value if F.array(value).dtype == dtype else F.to_copy(value, dtype)
+
+    x, weight = ctx.saved
+    *_, eps, parameter_dtype = ctx.attrs
+    own = F.array(grad).dtype
+    exact = np.dtype(np.float32) if own == np.float16 else own
+    g = cast(grad, exact).reshape(view)
+    grad_x = grad_weight = grad_bias = None
+    if ctx.edges[2] is not None:
+        grad_bias = cast(sum_to(F, g, row).reshape(ctx.shapes[2]), parameter_dtype)
+    if x is None:
+        return None, None, grad_bias
+    x = cast(x, exact).reshape(view)
+    if statistics is None:
+        centred = x - F.mean(x, dims, True) if center else x
+        rstd = F.rsqrt(F.mean(centred * centred, dims, True) + eps)
+    else:
+        mean, rstd = statistics
+        centred = x - mean
+    unit = centred * rstd
+    if ctx.edges[1] is not None:
+        grad_weight = cast(sum_to(F, g * unit, row).reshape(ctx.shapes[1]), parameter_dtype)
+    if ctx.edges[0] is not None:
+        if weight is not None:
+            g = g * cast(weight, exact).reshape(row)
+        if statistics is None:
+            along = unit * F.mean(g * unit, dims, True)
+            g = g - along - F.mean(g, dims, True) if center else g - along
+        grad_x = cast((g * rstd).reshape(ctx.shapes[0]), own)
+    return grad_x, grad_weight, grad_bias
+
+
+def _fused(ctx: Any, grads: tuple[Any, ...], own: Any) -> tuple[Any, ...]:
+    """Gradients from raw arrays in the shapes and dtypes of the inputs."""
+    dtypes_ = (own, ctx.attrs[-1], ctx.attrs[-1])
+    return tuple(
+        None if edge is None or g is None else _shaped(_as(g, dtype), shape)
+        for edge, g, dtype, shape in zip(ctx.edges, grads, dtypes_, ctx.shapes)
+    )
+
+
+def _no_elements(ctx: Any, F: Any, grad: Any) -> tuple[Any, ...]:
+    """The gradients when x has no elements."""
+    return tuple(
+        None if edge is None else F.zeros(shape, grad) for edge, shape in zip(ctx.edges, ctx.shapes)
+    )
+
+
+# ---------------------------------------------------------------------------------- ops
+class NativeLayerNorm(Op):
+    """Rows of the last dimensions standardised; aux: see `standardize.rows_forward`."""
+
+    reads = ((0, 1), (0,), ())
+    has_aux = True
+
+    def forward(
+        xp: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        shape: tuple[int, ...],
+        center: bool,
+        eps: float,
+        parameter_dtype: Any,
+    ) -> Any:
+        if not x.size:
+            return xp.empty(x.shape, x.dtype), None
+        rows = wide(xp.ascontiguousarray(x)).reshape(-1, _numel(shape))
+        row = [None if p is None else _as(p, rows.dtype).reshape(-1) for p in (w, b)]
+        y, aux = standardize.rows_forward(xp, rows, *row, eps, center)
+        return _shaped(_as(y, x.dtype), x.shape), aux
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        shape, center, _, _ = ctx.attrs
+        if ctx.aux is None:
+            return _no_elements(ctx, F, grad)
+        n = _numel(shape)
+        if F.tensors:
+            view = (_numel(ctx.shapes[0]) // n, n)
+            return _rule(ctx, grad, F, view, (1,), (1, n), center=center)
+        x, w = ctx.saved
+        xp = F.xp
+        rows = wide(xp.ascontiguousarray(grad)).reshape(-1, n)
+        if x is None:
+            return None, None, _shaped(_as(rows.sum(0), ctx.attrs[-1]), shape)
+        x = wide(xp.ascontiguousarray(x)).reshape(rows.shape)
+        if w is not None:
+            w = _as(w, rows.dtype).reshape(-1)
+        grads = standardize.rows_backward(xp, rows, x, w, ctx.aux, ctx.edges[0] is not None)
+        return _fused(ctx, grads, grad.dtype)
+
+
+class RmsNorm(NativeLayerNorm):
+    """Rows of the last dimensions divided by their root mean square."""
+
+    grad_name = "MulBackward0"
+
+
+class NativeBatchNorm(Op):
+    """Channels standardised, by the batch's statistics or by the running ones."""
+
+    reads = ((0, 1), (0,), ())
+    has_aux = True
+
+    def forward(
+        xp: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        running: tuple[Any, Any] | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        parameter_dtype: Any,
+    ) -> Any:
+        channels = _channels(xp, x)
+        w, b = (None if p is None else _as(p, channels.dtype) for p in (w, b))
+        if training:
+            mean, variance = standardize.channel_statistics(xp, channels)
+            if running is not None:
+                count = x.size // x.shape[1]
+                for kept, new in zip(running, (mean, variance * (count / (count - 1)))):
+                    kept[...] = (1 - momentum) * _as(kept, mean.dtype) + momentum * new
+        else:
+            mean, variance = (_as(kept, channels.dtype) for kept in running or ())
+        rstd = 1 / xp.sqrt(variance + channels.dtype.type(eps))
+        y = standardize.channels_forward(xp, channels, mean, rstd, w, b)
+        return _shaped(_as(y, x.dtype), x.shape), (mean, rstd)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        training = ctx.attrs[1]
+        mean, rstd = ctx.aux
+        if F.tensors:
+            n, c, *rest = ctx.shapes[0]
+            constant = None
+            if not training:
+                constant = tuple(wrap(s.reshape(1, c, 1)) for s in (mean, rstd))
+            view = (n, c, _numel(rest))
+            return _rule(ctx, grad, F, view, (0, 2), (1, c, 1), statistics=constant)
+        x, w = ctx.saved
+        xp = F.xp
+        g = _channels(xp, grad)
+        x = None if x is None else _channels(xp, x)
+        w = None if w is None else _as(w, g.dtype)
+        grads = standardize.channels_backward(
+            xp, g, x, w, mean, rstd, training, ctx.edges[0] is not None
+        )
+        return _fused(ctx, grads, grad.dtype)
+
+
+def _channels(xp: Any, x: Any) -> Any:
+    """(N, C, ...) as a contiguous (N, C, L) in at least float32."""
+    return wide(xp.ascontiguousarray(x)).reshape(x.shape[0], x.shape[1], _numel(x.shape[2:]))
+
+
+class NativeGroupNorm(Op):
+    """Groups of channels of each sample standardised; aux: their means and rstd."""
+
+    reads = ((0, 1), (0,), ())
+    has_aux = True
+
+    def forward(
+        xp: Any, x: Any, w: Any, b: Any, groups: int, eps: float, parameter_dtype: Any
+    ) -> Any:
+        if not x.size:
+            return xp.empty(x.shape, x.dtype), None
+        channels = _channels(xp, x)
+        w, b = (None if p is None else _as(p, channels.dtype) for p in (w, b))
+        y, *aux = standardize.groups_forward(xp, channels, groups, w, b, eps)
+        return _shaped(_as(y, x.dtype), x.shape), aux
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        if ctx.aux is None:
+            return _no_elements(ctx, F, grad)
+        groups = ctx.attrs[0]
+        if F.tensors:
+            n, c, *rest = ctx.shapes[0]
+            view = (n, groups, c // groups, _numel(rest))
+            return _rule(ctx, grad, F, view, (2, 3), (1, groups, c // groups, 1))
+        x, w = ctx.saved
+        xp = F.xp
+        g = _channels(xp, grad)
+        if x is None:
+            return None, None, _as(g.sum((0, 2)), ctx.attrs[-1])
+        w = None if w is None else _as(w, g.dtype)
+        grads = standardize.groups_backward(
+            xp, g, _channels(xp, x), w, *ctx.aux, ctx.edges[0] is not None
+        )
+        return _fused(ctx, grads, grad.dtype)
+
+
+class InstanceNorm(NativeGroupNorm):
+    """One group per channel."""
+
+    grad_name = "ViewBackward0"
+
+
+# ----------------------------------------------------------------------------- arguments
+def _check(name: str, kernel: str, x: Any, *parameters: Tensor | None) -> Any:
+    """TypeError and RuntimeError for what is not a tensor of the right dtype and device.
+
+    Returns the dtype of the parameters.
+    """
+    for place, value in enumerate((x, *parameters)):
+        if not isinstance(value, Tensor) and (value is not None or place == 0):
+            raise TypeError(
+                f"{name}(): argument {place} must be Tensor, not {value.__class__.__name__}"
+            )
+    given = [p for p in parameters if p is not None]
+    if x.array.dtype not in dtypes.FLOATING:
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{type_name(x.array.dtype)}'")
+    if not given:
+        return x.array.dtype
+    same_device(x, *given)
+    dtype = given[0].array.dtype
+    if any(p.array.dtype != x.array.dtype for p in given):
+        if any(p.array.dtype != np.float32 for p in given):
+            raise RuntimeError("mixed dtype (CPU): expect parameter to have scalar type of Float")
+        if x.array.dtype != np.float16:
+            raise RuntimeError("mixed dtype (CPU): all inputs must share same datatype.")
+    return dtype
+
+
+def _check_normalized_shape(
+    name: str, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None
+) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence):
+        raise TypeError(
+            f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, "
+            f"not {shape.__class__.__name__}"
+        )
+    sizes = tuple(int(n) for n in shape)
+    if not sizes:
+        raise RuntimeError(
+            "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least "
+            "one element, but got normalized_shape = []"
+        )
+    for what, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.array.shape != sizes:
+            raise RuntimeError(
+                f"Expected {what} to be of same shape as normalized_shape, but got {what} of "
+                f"shape {list(parameter.array.shape)} and normalized_shape = {list(sizes)}"
+            )
+    own = x.array.shape
+    if own[max(len(own) - len(sizes), 0) :] != sizes:
+        raise RuntimeError(
+            f"Given normalized_shape={list(sizes)}, expected input with shape "
+            f"[*{', ' if name == 'layer_norm' else ''}{', '.join(map(str, sizes))}], but got input "
+            f"of size{list(own)}"
+        )
+    return sizes
+
+
+def _more_than_one_value(sizes: Sequence[int]) -> None:
+    if sizes[0] * _numel(sizes[2:]) == 1:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {sizes}"
+        )
+
+
+# ----------------------------------------------------------------------------- functions
+@public(
+    samples=lambda: [
+        S(normal(4, 3), (3,)),
+        S(normal(4, 5), [5], normal(5), normal(5)),
+        S(normal(2, 3, 4), (3, 4), normal(3, 4), normal(3, 4), 1e-3),
+        S(normal(2, 3, 4), (4,), normal(4)),
+        S(normal(0, 3), (3,), normal(3), normal(3)),
+    ],
+    torch="nn.functional.layer_norm",
+    errors=lambda: [
+        S(normal(4, 3), (4,)),
+        S(normal(4, 3), ()),
+        S(normal(4, 3), (3,), normal(4)),
+        S(normal(4, 3), (2, 4, 3)),
+    ],
+)
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions.
+
+    Ba, Kiros and Hinton (2016); the variance is the biased one.
+
+    Shapes: input (*, *normalized_shape), weight and bias ``normalized_shape``.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.layer_norm(gradlite.tensor([[1.0, 2.0, 3.0]]), (3,))
+    tensor([[-1.2247,  0.0000,  1.2247]])
+
+    Raises:
+        RuntimeError: shapes or dtypes that do not fit.
+    """
+    dtype = _check("layer_norm", "LayerNormKernelImpl", input, weight, bias)
+    shape = _check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
+    return apply(  # type: ignore[no-any-return]
+        NativeLayerNorm, (input, weight, bias), shape, True, eps, dtype
+    )
+
+
+@public(
+    samples=lambda: [
+        S(normal(4, 3), (3,)),
+        S(normal(4, 5), [5], normal(5)),
+        S(normal(2, 3, 4), (3, 4), normal(3, 4), 1e-3),
+        S(normal(0, 3), (3,), normal(3)),
+    ],
+    torch="nn.functional.rms_norm",
+    errors=lambda: [S(normal(4, 3), (4,)), S(normal(4, 3), (3,), normal(4))],
+)
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions.
+
+    Zhang and Sennrich (2019); eps is by default the smallest step above 1 of the dtype.
+
+    Shapes: input (*, *normalized_shape), weight ``normalized_shape``.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.rms_norm(gradlite.tensor([[3.0, 4.0]]), (2,))
+    tensor([[0.8485, 1.1314]])
+    """
+    _check("rms_norm", "rms_norm", input)
+    if weight is not None:
+        _check("rms_norm", "rms_norm", weight)
+        same_device(input, weight)
+    shape = _check_normalized_shape("rms_norm", input, normalized_shape, weight, None)
+    dtype = input.array.dtype
+    if eps is None:
+        eps = float(np.finfo(np.float32 if dtype == np.float16 else dtype).eps)
+    parameter_dtype = dtype if weight is None else weight.array.dtype
+    return apply(  # type: ignore[no-any-return]
+        RmsNorm, (input, weight, None), shape, False, eps, parameter_dtype
+    )
+
+
+@public(
+    samples=lambda: [
+        S(normal(4, 3), None, None, training=True),
+        S(normal(4, 3, 5), None, None, normal(3), normal(3), True),
+        S(normal(2, 3, 2, 2), None, None, normal(3), None, True, 0.1, 1e-3),
+        S(normal(2, 3, 4), None, None, normal(3), training=True, momentum=0.5),
+    ],
+    torch="nn.functional.batch_norm",
+    errors=lambda: [
+        S(normal(1, 3), None, None, training=True),
+        S(normal(4, 3), None, None),
+        S(normal(4, 3), None, None, normal(4), training=True),
+        S(normal(4, 3), None, None, training=True, eps=0),
+    ],
+)
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias per channel.
+
+    Ioffe and Szegedy (2015). In training mean and variance are the batch's, the variance the
+    biased one, and the running ones, if given, move towards them in place:
+    running = (1 - momentum) * running + momentum * batch, with the unbiased variance.
+    Otherwise they are the running ones.
+
+    Shapes: input (N, C, *), all others (C,).
+
+    >>> import gradlite
+    >>> x = gradlite.tensor([[1.0], [3.0]])
+    >>> gradlite.nn.functional.batch_norm(x, None, None, training=True)
+    tensor([[-1.0000],
+            [ 1.0000]])
+
+    Raises:
+        ValueError: training with one value per channel, or eps that is not positive.
+        RuntimeError: shapes or dtypes that do not fit, or running statistics missing.
+    """
+    if not isinstance(momentum, (int, float)):
+        raise TypeError(
+            "batch_norm(): argument 'momentum' (position 7) must be float, "
+            f"not {momentum.__class__.__name__}"
+        )
+    shape = input.shape
+    if training:
+        _more_than_one_value(shape)
+    if eps <= 0 and training:
+        raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    if eps < 0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    if training and (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    channels = shape[1] if len(shape) > 1 else 0
+    for name, parameter in (
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+        ("weight", weight),
+        ("bias", bias),
+    ):
+        if parameter is None:
+            if name.startswith("running") and not training:
+                raise RuntimeError(f"{name} must be defined in evaluation mode")
+        elif parameter.array.size != channels:
+            raise RuntimeError(
+                f"{name} should contain {channels} elements not {parameter.array.size}"
+            )
+        elif name.startswith("running") and parameter.requires_grad and current_mode() == 0:
+            raise RuntimeError(
+                "The function 'native_batch_norm' is not differentiable with respect to argument "
+                f"'{name}'. This input cannot have requires_grad True."
+            )
+    dtype = _check("batch_norm", "batch_norm", input, weight, bias, running_mean, running_var)
+    if len(shape) < 2:
+        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but got {len(shape)}")
+    if not input.array.size:
+        result: Any = input.clone()  # type: ignore[attr-defined]
+        result = result if weight is None else result * weight[0]  # type: ignore[index]
+        return result if bias is None else result + bias[0]  # type: ignore[index,no-any-return]
+    running = None
+    if running_mean is not None and running_var is not None:
+        running = (running_mean.array, running_var.array)
+    y = apply(NativeBatchNorm, (input, weight, bias), running, training, momentum, eps, dtype)
+    if training and running_mean is not None and running_var is not None:
+        running_mean._bump()
+        running_var._bump()
+    return y  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 4, 3), 2),
+        S(normal(2, 6, 2, 2), 3, normal(6), normal(6)),
+        S(normal(3, 4), 2, normal(4), None, 1e-3),
+        S(normal(0, 4, 3), 2, normal(4), normal(4)),
+    ],
+    torch="nn.functional.group_norm",
+    errors=lambda: [
+        S(normal(6), 2),
+        S(normal(4, 6, 5), 4),
+        S(normal(4, 6, 5), -2),
+        S(normal(4, 6, 5), 2, normal(5)),
+        S(normal(1, 2), 2),
+    ],
+)
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias per sample and group of channels.
+
+    Wu and He (2018).
+
+    Shapes: input (N, C, *) with C divisible by ``num_groups``, weight and bias (C,).
+
+    >>> import gradlite
+    >>> x = gradlite.tensor([[1.0, 3.0, 2.0, 6.0]])
+    >>> gradlite.nn.functional.group_norm(x, 2)
+    tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
+
+    Raises:
+        RuntimeError: shapes or dtypes that do not fit.
+        ValueError: one value per group.
+    """
+    shape = list(input.shape)
+    if len(shape) < 2:
+        raise RuntimeError(
+            f"Expected at least 2 dimensions for input tensor but received {len(shape)}"
+        )
+    _more_than_one_value([shape[0] * shape[1] // num_groups, num_groups, *shape[2:]])
+    if num_groups <= 0:
+        raise RuntimeError(f"Expected num groups to be greater than 0, got {num_groups}")
+    if shape[1] % num_groups:
+        raise RuntimeError(
+            "Expected number of channels in input to be divisible by num_groups, but got input of "
+            f"shape {shape} and num_groups={num_groups}"
+        )
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.array.shape != (shape[1],):
+            raise RuntimeError(
+                f"Expected {name} to be a vector of size equal to the number of channels in "
+                f"input, but got {name} of shape {list(parameter.array.shape)} and input of shape "
+                f"{shape}"
+            )
+    dtype = _check("group_norm", "GroupNormKernelImpl", input, weight, bias)
+    return apply(  # type: ignore[no-any-return]
+        NativeGroupNorm, (input, weight, bias), num_groups, eps, dtype
+    )
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 4)),
+        S(normal(2, 3, 2, 3), None, None, normal(3), normal(3)),
+        S(normal(2, 3, 4), weight=normal(3), eps=1e-3),
+        S(normal(0, 3, 4)),
+    ],
+    torch="nn.functional.instance_norm",
+    errors=lambda: [
+        S(normal(2, 3, 1)),
+        S(normal(2, 3)),
+        S(normal(2, 3, 4), weight=normal(4)),
+        S(normal(2, 3, 4), use_input_stats=False),
+    ],
+)
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias per sample and channel.
+
+    Ulyanov, Vedaldi and Lempitsky (2016). The running statistics, if given, move in place
+    towards the means of the samples' own, which are used unless ``use_input_stats`` is False.
+
+    Shapes: input (N, C, *), all others (C,).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.instance_norm(gradlite.tensor([[[1.0, 3.0]]]))
+    tensor([[[-1.0000,  1.0000]]])
+
+    Raises:
+        ValueError: one value per channel.
+        RuntimeError: shapes or dtypes that do not fit, or running statistics missing.
+    """
+    shape = input.shape
+    if use_input_stats and _numel(shape[2:]) == 1:
+        raise ValueError(
+            f"Expected more than 1 spatial element when training, got input size {shape}"
+        )
+    if not use_input_stats and (running_mean is None or running_var is None):
+        raise RuntimeError(
+            "Expected running_mean and running_var to be defined when use_input_stats is false"
+        )
+    n, c = shape[0], shape[1]
+    if running_mean is None and running_var is None:
+        for name, parameter in (("weight", weight), ("bias", bias)):
+            if parameter is not None and parameter.array.size != c:
+                raise RuntimeError(
+                    f"{name} should contain {n * c} elements not {n * parameter.array.size}"
+                )
+        dtype = _check("instance_norm", "batch_norm", input, weight, bias)
+        return apply(  # type: ignore[no-any-return]
+            InstanceNorm, (input, weight, bias), c, eps, dtype
+        )
+    # Each sample's channels as channels of one sample of a batch normalisation.
+    given: Any = (running_mean, running_var, weight, bias)
+    mean, var, scale, shift = (p if p is None else p.repeat(n) for p in given)
+    x: Any = input.contiguous().view(1, n * c, *shape[2:])  # type: ignore[attr-defined]
+    y: Any = batch_norm(x, mean, var, scale, shift, use_input_stats, momentum, eps)
+    if use_input_stats:
+        for kept, moved in ((running_mean, mean), (running_var, var)):
+            if kept is not None:
+                kept.array[...] = moved.array.reshape(n, c).mean(0)
+                kept._bump()
+    return y.view(shape)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 5, 4), 2),
+        S(normal(2, 5, 3, 2), 3, 1e-2, 0.5, 2.0),
+    ],
+    torch="nn.functional.local_response_norm",
+    errors=lambda: [S(normal(2, 3), 2), S(normal(2, 3, 4), 0)],
+)
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """x / (k + alpha * m) ** beta, m the mean square of ``size`` neighbouring channels.
+
+    Krizhevsky, Sutskever and Hinton (2012). Channels beyond the first and last count as 0.
+
+    Shapes: input and output (N, C, *).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.local_response_norm(gradlite.ones(1, 2, 1), 2, alpha=1.0)
+    tensor([[[0.7378],
+             [0.5946]]])
+    """
+    shape = input.shape
+    if len(shape) < 3:
+        raise ValueError(
+            "Expected 3D or higher dimensionality                          "
+            f"input (got {len(shape)} dimensions)"
+        )
+    if not input.array.size:
+        return input
+    x: Any = input
+    squares = (x * x).reshape(shape[0], 1, shape[1], _numel(shape[2:]))
+    squares = pad(squares, (0, 0, size // 2, (size - 1) // 2))
+    means: Any = avg_pool2d(squares, (size, 1), stride=1)
+    return x / (means.reshape(shape) * alpha + k) ** beta  # type: ignore[no-any-return]
