@@ -449,6 +449,7 @@ SECOND_BACKWARD = (
 )
 
 
+MOVED_LEAF = "leaf variable has been moved into the graph interior"
 STALE_MULTIPLE_VIEW = (
     "is a view and its base or another view of its base has been modified inplace. This view is "
     "the output of a function that returns multiple views. Such functions do not allow the output "
@@ -561,6 +562,8 @@ def backward(
                 else:
                     push(queue, (-edge.seq, edge))
         for leaf in leaves:
+            if leaf.variable._edge is not None:
+                raise RuntimeError(MOVED_LEAF)
             leaf.variable._accumulate(
                 pending[leaf], leaf in owned or leaf not in shared, create_graph
             )
@@ -631,6 +634,8 @@ def _targets(
 
 def _accumulate(node: AccumulateGrad, grad: Gradient, private: bool, create_graph: bool) -> None:
     variable = node.variable
+    if variable._edge is not None:
+        raise RuntimeError(MOVED_LEAF)
     variable._accumulate(grad, private, create_graph)
     extra = node.extra
     if extra is not None:
@@ -748,8 +753,9 @@ def _raise_modified(node: Node, place: int, version: tuple[list[int], int]) -> N
 
 
 def plain_name(node: Node) -> str:
-    """The op's name in messages: without the ending "Backward0"."""
-    return node.name().partition("Backward")[0]
+    """The op's name in messages: without "Backward" and a final 0."""
+    name, _, variant = node.name().partition("Backward")
+    return name + variant.removeprefix("0")
 
 
 def _check_nan(node: Node, grads: Sequence[Gradient]) -> None:

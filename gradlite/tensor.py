@@ -219,7 +219,7 @@ class Tensor(TensorMethods):
     def requires_grad(self) -> bool:
         """Whether gradients flow to this tensor; can be set on leaves."""
         if self._view is not None:
-            refresh(self)
+            _try_refresh(self)
         return self._requires_grad
 
     @requires_grad.setter
@@ -626,6 +626,14 @@ def refresh(tensor: Tensor) -> None:
     view, version = tensor._view, tensor._counter
     if view is not None and version is not None and view.seen != version[0]:
         renew_view(tensor)
+
+
+def _try_refresh(tensor: Tensor) -> None:
+    """`refresh` where the question has an answer even for a view that can no longer be used."""
+    try:
+        refresh(tensor)
+    except RuntimeError:
+        pass
 
 
 def gradient_edge(tensor: Tensor) -> Any:

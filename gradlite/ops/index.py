@@ -216,7 +216,7 @@ def _split(x: Any, items: list[Any]) -> tuple[tuple[Any, ...] | None, tuple[Any,
             if part.step is not None and part.step <= 0:
                 raise ValueError("step must be greater than zero")
             start, stop, step = part.indices(x.shape[dim])
-            if (start, step) != (0, 1) or stop < x.shape[dim]:
+            if item != _EVERYTHING:
                 has_basic, last = True, "slice"
             basic.append(slice(start, max(start, stop), step))
             advanced.append(slice(None))
@@ -252,6 +252,7 @@ def _check_bounds(x: Any, dim: int, item: Any) -> None:
         raise IndexError(f"index {bad} is out of bounds for dimension {dim} with size {n}")
 
 
+_EVERYTHING = slice(None)
 _BY_NAME = {
     "slice": BasicIndex,
     "select": SelectIndex,

@@ -75,6 +75,12 @@ class Matmul(Op):
         return left, right
 
 
+class MatmulFolded(Matmul):
+    """A product whose operands PyTorch first brings to three dimensions."""
+
+    grad_name = "UnsafeViewBackward0"
+
+
 class Dot(Op):
     """The inner product of two vectors."""
 
@@ -254,7 +260,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             f"The size of tensor a ({a[-3]}) must match the size of tensor b ({b[-3]}) at "
             f"non-singleton dimension {max(n, m) - 3}"
         ) from None
-    return apply(Matmul, (input, other))  # type: ignore[no-any-return]
+    op = Matmul if n == m == 3 and a[0] == b[0] else MatmulFolded
+    return apply(op, (input, other))  # type: ignore[no-any-return]
 
 
 class Linear(Op):

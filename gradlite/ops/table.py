@@ -649,16 +649,15 @@ def check_inplace(t: Tensor) -> None:
                     "a leaf Variable that requires grad is being used in an in-place operation."
                 )
         if view is not None and view.base.requires_grad:
-            if view.base._edge is None:
-                if view.origin != "no_grad":
-                    raise RuntimeError(
-                        "a view of a leaf Variable that requires grad is being used in an "
-                        "in-place operation."
-                    )
             if view.origin == "multi":
                 raise RuntimeError(_multi_view(t, "is a view and is being"))
             if view.origin != "grad":
                 raise RuntimeError(_ambiguous_view(view.origin))
+            if view.base._edge is None:
+                raise RuntimeError(
+                    "a view of a leaf Variable that requires grad is being used in an in-place "
+                    "operation."
+                )
     array = t.array
     if 0 in array.strides and array.size and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
         raise RuntimeError(
