@@ -169,7 +169,7 @@ def test_create_graph_warns_about_the_cycle():
     def program(T):
         x = leaf(T)
         (x**3).sum().backward(create_graph=True)
-        return x.grad
+        return x.grad.requires_grad, x.grad.detach()
 
     same(program, warns="create_graph=True", message="prefix")
 
@@ -181,7 +181,7 @@ def test_create_graph_makes_a_differentiable_grad():
         first = x.grad
         x.grad = None
         first.sum().backward()
-        return first, x.grad
+        return first.requires_grad, first.detach(), x.grad
 
     same(program, warns="create_graph=True")
 
@@ -192,7 +192,7 @@ def test_create_graph_accumulates_out_of_place():
         (x**2).sum().backward()
         before = x.grad
         (x**3).sum().backward(create_graph=True)
-        return before, x.grad, x.grad is before
+        return before, x.grad.requires_grad, x.grad.detach(), x.grad is before
 
     same(program, warns="create_graph=True")
 

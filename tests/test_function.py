@@ -507,23 +507,24 @@ def test_attributes_of_the_context_survive_until_backward():
     same(program)
 
 
-def test_the_context_is_the_node():
+def test_the_context_is_read_and_changed_through_the_node():
     def program(T):
-        seen = []
-
-        class Look(T.autograd.Function):
+        class Scale(T.autograd.Function):
             @staticmethod
             def forward(ctx, x):
-                seen.append(ctx)
-                return x * 1
+                ctx.save_for_backward(x)
+                ctx.scale = 2.0
+                return x * 2
 
             @staticmethod
             def backward(ctx, g):
-                seen.append(ctx)
-                return g
+                return g * ctx.scale
 
-        y = Look.apply(leaf(T))
+        x = leaf(T)
+        y = Scale.apply(x)
+        before = y.grad_fn.scale, y.grad_fn.needs_input_grad, y.grad_fn.saved_tensors
+        y.grad_fn.scale = 5.0
         y.sum().backward()
-        return seen[0] is y.grad_fn, seen[1] is y.grad_fn
+        return before, x.grad, outcome_of(lambda: y.grad_fn.missing)
 
     same(program)
