@@ -42,6 +42,8 @@ from gradlite.io import load, save
 from gradlite.ops.activation import *
 from gradlite.ops.arithmetic import *
 from gradlite.ops.arrange import *
+from gradlite.ops.bivariate import *
+from gradlite.ops.blend import *
 from gradlite.ops.choose import *
 from gradlite.ops.creation import *
 from gradlite.ops.cumulative import *

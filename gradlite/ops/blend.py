@@ -1,0 +1,485 @@
+"""Sums with a product in them: addcmul, addcdiv, lerp, baddbmm, addmv, addr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.graph import NO_GRAD, current_mode
+from gradlite.ops.arithmetic import as_number, cast, sum_to
+from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.matmul import bmm
+from gradlite.ops.samples import S, normal, positive, uniform
+from gradlite.ops.table import (
+    NAMESPACES,
+    Op,
+    apply,
+    assign,
+    check_inplace,
+    public,
+    same_device,
+    type_name,
+)
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "addbmm",
+    "addcdiv",
+    "addcmul",
+    "addmv",
+    "addr",
+    "baddbmm",
+    "lerp",
+]
+
+
+# ------------------------------------------------------------------------- elementwise
+class Addcmul(Op):
+    """x + value * a * b."""
+
+    reads = ((), (2,), (1,))
+
+    def forward(xp: Any, x: Any, a: Any, b: Any, value: Any) -> Any:
+        product = xp.multiply(a, b)
+        return x + (product if value == 1 else product * value)
+
+    def write(xp: Any, out: Any, a: Any, b: Any, value: Any) -> None:
+        product = xp.multiply(a, b)
+        if value != 1:
+            product *= value
+        out += product
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved
+        (value,) = ctx.attrs
+        shapes = ctx.shapes
+        first = sum_to(F, grad, tuple(shapes[0])) if ctx.edges[0] is not None else None
+        second = third = None
+        if ctx.edges[1] is not None:
+            second = sum_to(F, grad * (b * value), tuple(shapes[1]))
+        if ctx.edges[2] is not None:
+            third = sum_to(F, grad * (a * value), tuple(shapes[2]))
+        return first, second, third
+
+
+class Addcdiv(Op):
+    """x + value * a / b."""
+
+    reads = ((), (2,), (1, 2))
+
+    def forward(xp: Any, x: Any, a: Any, b: Any, value: Any) -> Any:
+        quotient = xp.true_divide(a, b)
+        return x + (quotient if value == 1 else quotient * value)
+
+    def write(xp: Any, out: Any, a: Any, b: Any, value: Any) -> None:
+        quotient = xp.true_divide(a, b)
+        if value != 1:
+            quotient *= value
+        out += quotient
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved
+        (value,) = ctx.attrs
+        shapes = ctx.shapes
+        first = sum_to(F, grad, tuple(shapes[0])) if ctx.edges[0] is not None else None
+        second = third = None
+        if ctx.edges[1] is not None:
+            second = sum_to(F, grad * (value / b), tuple(shapes[1]))
+        if ctx.edges[2] is not None:
+            third = sum_to(F, -grad * (a * value / (b * b)), tuple(shapes[2]))
+        return first, second, third
+
+
+class Lerp(Op):
+    """start + weight * (end - start), from the nearer end."""
+
+    reads = ((), ())
+    grad_name = "LerpBackward0"
+
+    def forward(xp: Any, start: Any, end: Any, weight: Any) -> Any:
+        apart = end - start
+        return start + apart * weight if abs(weight) < 0.5 else end - apart * (1 - weight)
+
+    def write(xp: Any, out: Any, end: Any, weight: Any) -> None:
+        apart = end - out
+        if abs(weight) < 0.5:
+            apart *= weight
+            out += apart
+        else:
+            apart *= 1 - weight
+            xp.subtract(end, apart, out=out)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (weight,) = ctx.attrs
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = sum_to(F, grad * (1 - weight), tuple(ctx.shapes[0]))
+        if ctx.edges[1] is not None:
+            right = sum_to(F, grad * weight, tuple(ctx.shapes[1]))
+        return left, right
+
+
+class LerpTensor(Op):
+    """`Lerp` with a tensor of weights."""
+
+    reads = ((2,), (2,), (0, 1))
+    grad_name = "LerpBackward1"
+
+    def forward(xp: Any, start: Any, end: Any, weight: Any) -> Any:
+        apart = end - start
+        near = xp.abs(weight) < 0.5
+        return xp.where(near, start + apart * weight, end - apart * (1 - weight))
+
+    def write(xp: Any, out: Any, end: Any, weight: Any) -> None:
+        out[...] = LerpTensor.forward(xp, out, end, weight)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        start, end, weight = ctx.saved
+        shapes = ctx.shapes
+        first = second = third = None
+        if ctx.edges[0] is not None:
+            first = sum_to(F, grad * (1 - weight), tuple(shapes[0]))
+        if ctx.edges[1] is not None:
+            second = sum_to(F, grad * weight, tuple(shapes[1]))
+        if ctx.edges[2] is not None:
+            third = sum_to(F, grad * (end - start), tuple(shapes[2]))
+        return first, second, third
+
+
+Call = tuple[Any, tuple[Any, ...], tuple[Any, ...]]
+
+
+def _three(name: str, op: Any, input: Tensor, a: Any, b: Any, value: Any) -> Call:
+    check_tensor(name, "tensor1", 2, a)
+    check_tensor(name, "tensor2", 3, b)
+    same_device(input, a, b)
+    value = as_number(value.item() if isinstance(value, Tensor) else value)
+    x, y, z = input.array, a.array, b.array
+    if not x.dtype == y.dtype == z.dtype:
+        common = dtypes.result_dtype([x, y, z])
+        input, a, b = (cast(t, common) for t in (input, a, b))
+        x = input.array
+    if x.dtype not in dtypes.FLOATING:
+        value = int(value)
+    if not x.shape == y.shape == z.shape:
+        broadcast_shape(broadcast_shape(x.shape, y.shape), z.shape)
+    return op, (input, a, b), (value,)
+
+
+def _addcmul(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Call:
+    return _three("addcmul", Addcmul, input, tensor1, tensor2, value)
+
+
+def _addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Call:
+    if all(
+        isinstance(t, Tensor) and t.array.dtype not in dtypes.FLOATING for t in (tensor1, tensor2)
+    ):
+        raise RuntimeError(
+            "Integer division with addcdiv is no longer supported, and in a future  release "
+            "addcdiv will perform a true division of tensor1 and tensor2. Convert them to a "
+            "floating dtype, or use input + value * trunc(tensor1 / tensor2)."
+        )
+    return _three("addcdiv", Addcdiv, input, tensor1, tensor2, value)
+
+
+def _lerp(input: Tensor, end: Any, weight: Any) -> Call:
+    check_tensor("lerp", "end", 2, end)
+    same_device(input, end)
+    x, y = input.array, end.array
+    if x.dtype != y.dtype:
+        raise RuntimeError(f"expected dtype {_name(x)} for `end` but got dtype {_name(y)}")
+    if x.dtype not in dtypes.FLOATING:
+        raise NotImplementedError(
+            f"\"lerp_kernel_scalar\" not implemented for '{type_name(x.dtype)}'"
+        )
+    shape = broadcast_shape(x.shape, y.shape)
+    if not isinstance(weight, Tensor):
+        return Lerp, (input, end), (as_number(weight),)
+    if weight.array.dtype != x.dtype:
+        raise RuntimeError(
+            f"expected dtype {_name(x)} for `weight` but got dtype {_name(weight.array)}"
+        )
+    broadcast_shape(shape, weight.array.shape)
+    return LerpTensor, (input, end, weight), ()
+
+
+def _name(array: Any) -> str:
+    return type_name(array.dtype).lower()
+
+
+def _in_place(call: Callable[..., Call], name: str) -> Any:
+    """The in-place form: into the array itself when nothing has to be recorded."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_inplace(self)
+        op, inputs, attrs = call(self, *args, **kwargs)
+        array = self.array
+        rest = [t.array for t in inputs[1:]]
+        if (
+            (current_mode() & NO_GRAD or not any(t.requires_grad for t in inputs))
+            and inputs[0] is self
+            and all(broadcast_shape(array.shape, r.shape) == array.shape for r in rest)
+        ):
+            op.write(NAMESPACES[array.__class__].xp, array, *rest, *attrs)
+            self._bump()
+            return self
+        return assign(self, apply(op, inputs, *attrs))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place version of `{name[:-1]}`."
+    return method
+
+
+def _run(call: Call) -> Tensor:
+    op, inputs, attrs = call
+    return apply(op, inputs, *attrs)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(3, 4), normal(3, 4)),
+        S(normal(3, 4), normal(4), normal(3, 1), value=-0.5),
+        S(normal(4), normal(3, 4), normal(), value=2),
+        S(np.arange(3), np.arange(3), np.arange(3), value=2),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [S(normal(3), normal(2), normal(3)), S(normal(3), normal(3), 2.0)],
+)
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """``input + value * tensor1 * tensor2``, broadcast.
+
+    >>> import gradlite
+    >>> x = gradlite.tensor([2.0, 3.0])
+    >>> gradlite.addcmul(gradlite.ones(2), x, x, value=0.5)
+    tensor([3.0000, 5.5000])
+    """
+    return _run(_addcmul(input, tensor1, tensor2, value=value))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(3, 4), positive(3, 4)),
+        S(normal(3, 4), normal(4), positive(3, 1), value=-0.5),
+        S(normal(4), normal(3, 4), positive(), value=2),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [S(np.arange(3), np.arange(3), np.arange(3))],
+)
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """``input + value * tensor1 / tensor2``, broadcast.
+
+    >>> import gradlite
+    >>> x = gradlite.tensor([2.0, 3.0])
+    >>> gradlite.addcdiv(gradlite.ones(2), x, x, value=0.5)
+    tensor([1.5000, 1.5000])
+    """
+    return _run(_addcdiv(input, tensor1, tensor2, value=value))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(3, 4), 0.25),
+        S(normal(3, 4), normal(4), 0.75),
+        S(normal(3, 4), normal(3, 4), uniform(0, 1, 4)),
+        S(normal(3), normal(3), uniform(0, 1)),
+        S(normal(3), normal(3), 1.5),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(3), normal(3).astype(np.float32), 0.5),
+        S(np.arange(3), np.arange(3), 0.5),
+        S(normal(3), normal(2), 0.5),
+    ],
+)
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """``input + weight * (end - input)``, broadcast; the weight is a number or a tensor.
+
+    >>> import gradlite
+    >>> gradlite.lerp(gradlite.tensor([0.0, 10.0]), gradlite.tensor([1.0, 20.0]), 0.25)
+    tensor([ 0.2500, 12.5000])
+    """
+    return _run(_lerp(input, end, weight))
+
+
+# ---------------------------------------------------------------------------- products
+class Baddbmm(Op):
+    """beta * x + alpha * a @ b, for batches of matrices and for a matrix and a vector."""
+
+    reads = ((), (2,), (1,))
+
+    def forward(xp: Any, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
+        out = xp.matmul(a, b)
+        if alpha != 1:
+            out *= out.dtype.type(alpha)
+        if beta != 0:  # then NaNs in x do not matter
+            out += x if beta == 1 else x * x.dtype.type(beta)
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved
+        beta, alpha = ctx.attrs
+        first = second = third = None
+        if ctx.edges[0] is not None:
+            first = sum_to(F, grad if beta == 1 else grad * beta, tuple(ctx.shapes[0]))
+        scaled = grad if alpha == 1 else grad * alpha
+        if ctx.edges[1] is not None:
+            if b.ndim == 1:
+                second = scaled.reshape((-1, 1)) * b
+            else:
+                second = F.matmul(scaled, b.swapaxes(-1, -2))
+        if ctx.edges[2] is not None:
+            transposed = a.swapaxes(-1, -2)
+            third = F.mv(transposed, scaled) if grad.ndim == 1 else F.matmul(transposed, scaled)
+        return first, second, third
+
+
+class Addmv(Baddbmm):
+    pass
+
+
+def _same_dtype(name: str, *tensors: Any) -> None:
+    for place, t in enumerate(tensors):
+        check_tensor(name, ("input", "tensor1", "tensor2")[place], place + 1, t)
+    same_device(*tensors)
+    for t in tensors[1:]:
+        if t.array.dtype != tensors[0].array.dtype:
+            raise RuntimeError(
+                f"{name}: expected all tensors to have the same dtype, but got "
+                f"{_name(tensors[0].array)} and {_name(t.array)}"
+            )
+
+
+def _check_expands(x: Any, shape: tuple[int, ...]) -> None:
+    if x.ndim > len(shape) or broadcast_shape(x.shape, shape) != shape:
+        for d in range(1, x.ndim + 1):
+            if x.shape[-d] not in (1, shape[-d]):
+                raise RuntimeError(
+                    f"The expanded size of the tensor ({shape[-d]}) must match the existing size "
+                    f"({x.shape[-d]}) at non-singleton dimension {len(shape) - d}.  Target sizes: "
+                    f"{list(shape)}.  Tensor sizes: {list(x.shape)}"
+                )
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 5), normal(2, 3, 4), normal(2, 4, 5)),
+        S(normal(5), normal(2, 3, 4), normal(2, 4, 5), beta=0.5, alpha=2),
+        S(normal(2, 1, 1), normal(2, 3, 4), normal(2, 4, 5), alpha=-1),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(normal(2), normal(2, 3, 4), normal(2, 4, 5)),
+        S(normal(5), normal(2, 3, 4), normal(2, 3, 5)),
+    ],
+)
+def baddbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
+    """``beta * input + alpha * batch1 @ batch2`` for batches of matrices.
+
+    >>> import gradlite
+    >>> a, b = gradlite.ones(1, 1, 3), gradlite.ones(1, 3, 2)
+    >>> gradlite.baddbmm(gradlite.ones(2), a, b, alpha=2)
+    tensor([[[7., 7.]]])
+    """
+    _same_dtype("baddbmm", input, batch1, batch2)
+    a, b = batch1.array, batch2.array
+    if a.ndim != 3:
+        raise RuntimeError("batch1 must be a 3D tensor")
+    if b.ndim != 3:
+        raise RuntimeError("batch2 must be a 3D tensor")
+    if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
+        raise RuntimeError(
+            "Expected size for first two dimensions of batch2 tensor to be: "
+            f"[{a.shape[0]}, {a.shape[2]}] but got: [{b.shape[0]}, {b.shape[1]}]."
+        )
+    shape = (a.shape[0], a.shape[1], b.shape[2])
+    _check_expands(input.array, shape)
+    return apply(Baddbmm, (input, batch1, batch2), beta, alpha)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(2), normal(2, 3), normal(3)),
+        S(normal(1), normal(2, 3), normal(3), beta=0.5, alpha=2),
+        S(normal(), normal(2, 3), normal(3)),
+    ],
+    method=True,
+    inplace=True,
+    errors=lambda: [S(normal(3), normal(2, 3), normal(3)), S(normal(2), normal(2, 3), normal(2))],
+)
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """``beta * input + alpha * mat @ vec``.
+
+    >>> import gradlite
+    >>> gradlite.addmv(gradlite.ones(2), gradlite.ones(2, 3), gradlite.ones(3), beta=2)
+    tensor([5., 5.])
+    """
+    _same_dtype("addmv", input, mat, vec)
+    x, a, b = input.array, mat.array, vec.array
+    if a.ndim != 2 or b.ndim != 1 or x.ndim > 1:
+        raise RuntimeError(f"vector + matrix @ vector expected, got {x.ndim}, {a.ndim}, {b.ndim}")
+    if a.shape[1] != b.shape[0] or x.size not in (1, a.shape[0]):
+        raise RuntimeError(
+            f"size mismatch, got input ({x.size}), mat ({a.shape[0]}x{a.shape[1]}), "
+            f"vec ({b.shape[0]})"
+        )
+    return apply(Addmv, (input, mat, vec), beta, alpha)  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 5), normal(2, 3, 4), normal(2, 4, 5)),
+        S(normal(5), normal(2, 3, 4), normal(2, 4, 5), beta=0.5, alpha=2),
+    ],
+    method=True,
+)
+def addbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
+    """``beta * input + alpha * sum of batch1[i] @ batch2[i]``.
+
+    >>> import gradlite
+    >>> a, b = gradlite.ones(2, 1, 3), gradlite.ones(2, 3, 2)
+    >>> gradlite.addbmm(gradlite.ones(2), a, b)
+    tensor([[7., 7.]])
+    """
+    product: Any = bmm(batch1, batch2).sum(0)  # type: ignore[attr-defined]
+    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(normal(2, 3), normal(2), normal(3)),
+        S(normal(3), normal(2), normal(3), beta=0.5, alpha=2),
+    ],
+    method=True,
+    inplace=True,
+)
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """``beta * input`` plus ``alpha`` times the outer product of two vectors.
+
+    >>> import gradlite
+    >>> gradlite.addr(gradlite.zeros(2, 2), gradlite.tensor([1.0, 2.0]), gradlite.ones(2))
+    tensor([[1., 1.],
+            [2., 2.]])
+    """
+    product: Any = vec1.reshape(-1, 1) * vec2  # type: ignore[attr-defined]
+    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
+
+
+def _attach() -> None:
+    t: Any = Tensor
+    t.addcmul_ = _in_place(_addcmul, "addcmul_")
+    t.addcdiv_ = _in_place(_addcdiv, "addcdiv_")
+    t.lerp_ = _in_place(_lerp, "lerp_")
+
+
+_attach()
