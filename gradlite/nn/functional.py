@@ -24,10 +24,12 @@ from gradlite.ops.activation import (
     threshold,
 )
 from gradlite.ops.attention import scaled_dot_product_attention
+from gradlite.ops.bilinear import bilinear
 from gradlite.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from gradlite.ops.distance import cosine_similarity, normalize, pairwise_distance
 from gradlite.ops.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d
 from gradlite.ops.elementwise import sigmoid
+from gradlite.ops.embedding import embedding, one_hot
 from gradlite.ops.fold import fold, unfold
 from gradlite.ops.loss import (
     binary_cross_entropy,
@@ -53,6 +55,15 @@ from gradlite.ops.loss_derived import (
 from gradlite.ops.matmul import linear
 from gradlite.ops.multihead import multi_head_attention_forward
 from gradlite.ops.noise import feature_alpha_dropout, gumbel_softmax, rrelu
+from gradlite.ops.normalization import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
+from gradlite.ops.pad import pad
 from gradlite.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -76,6 +87,8 @@ __all__ = [
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
@@ -92,11 +105,13 @@ __all__ = [
     "dropout2d",
     "dropout3d",
     "elu",
+    "embedding",
     "feature_alpha_dropout",
     "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "group_norm",
     "gru_sequence",
     "gumbel_softmax",
     "hardshrink",
@@ -105,11 +120,14 @@ __all__ = [
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
+    "instance_norm",
     "interpolate",
     "kl_div",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
     "lstm_sequence",
@@ -121,6 +139,8 @@ __all__ = [
     "multi_head_attention_forward",
     "nll_loss",
     "normalize",
+    "one_hot",
+    "pad",
     "pairwise_distance",
     "pixel_shuffle",
     "pixel_unshuffle",
@@ -128,6 +148,7 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "rnn_sequence",
     "rrelu",
     "scaled_dot_product_attention",
@@ -148,11 +169,3 @@ __all__ = [
     "triplet_margin_with_distance_loss",
     "unfold",
 ]
-
-
-def __getattr__(name: str) -> object:
-    from gradlite.ops.table import TABLE
-
-    if name in TABLE:
-        return TABLE[name].function
-    raise AttributeError(name)

@@ -244,6 +244,8 @@ layer("GroupNorm without bias", of("GroupNorm", 6, 6, bias=False), x(4, 6, 3, 2)
 layer("RMSNorm", of("RMSNorm", 6), x(4, 6))
 layer("RMSNorm over two dimensions", of("RMSNorm", (5, 6), 1e-3, False), x(4, 5, 6))
 
+layer("LocalResponseNorm", of("LocalResponseNorm", 3, 0.5, 0.6, 2.0), x(2, 5, 4))
+
 # --------------------------------------------------------------- embedding, dropout, distance
 layer("Embedding", of("Embedding", 7, 3), classes(7, 4, 5))
 layer("Embedding with padding", of("Embedding", 7, 3, padding_idx=-5), classes(7, 4, 5))
