@@ -65,7 +65,6 @@ WRONG: dict[str, Any] = {
     "orthogonal": lambda init, T: init.orthogonal_(T(3)),
     "sparse": lambda init, T: init.sparse_(T(3), 0.1),
     "std": lambda init, T: init.normal_(T(2), 0, -1),
-    "bounds": lambda init, T: init.uniform_(T(2), 2, 1),
 }
 
 
