@@ -101,6 +101,10 @@ class HookMethods:
         return self._register_hook("_backward_hooks", hook, prepend)
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        forward_hooks = self._forward_pre_hooks or self._forward_hooks
+        if not (forward_hooks or self._backward_pre_hooks or self._backward_hooks):
+            self.__dict__["_hooked"] = False  # All were removed: the short way again.
+            return self.forward(*args, **kwargs)
         done: set[int] = set()
         output = None
         try:

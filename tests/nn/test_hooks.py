@@ -229,6 +229,8 @@ def test_a_module_without_hooks_takes_the_short_way() -> None:
     assert linear._hooked
     handle.remove()
     assert len(linear._forward_hooks) == 0
+    linear(gradlite.ones(1))
+    assert not linear._hooked
     assert not nn.Linear._hooked and len(nn.Linear._forward_hooks) == 0
 
 
