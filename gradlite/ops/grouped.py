@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gradlite.ops import columns
 from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer
 
 
+@np.errstate(all="ignore")
 def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (O, C / groups, KH, KW)."""
     c, (o, inner, *kernel) = x.shape[1], w.shape
@@ -31,6 +34,7 @@ def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int
     return xp.concatenate(parts, axis=1)
 
 
+@np.errstate(all="ignore")
 def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, groups: int) -> Any:
     """The gradient of the input, of height and width ``size``."""
     o, inner = w.shape[:2]
@@ -47,6 +51,7 @@ def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, grou
     return xp.concatenate(parts, axis=1)
 
 
+@np.errstate(all="ignore")
 def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, groups: int) -> Any:
     """The gradient of the weight."""
     c, o = x.shape[1], g.shape[1]

@@ -269,39 +269,47 @@ class InstanceNorm(NativeGroupNorm):
 
 # ----------------------------------------------------------------------------- arguments
 def _check(name: str, kernel: str, x: Any, *parameters: Tensor | None) -> Any:
-    """TypeError and RuntimeError for what is not a tensor of the right dtype and device.
+    """Errors for what is not a tensor of the right dtype and device.
 
     Returns the dtype of the parameters.
     """
-    for place, value in enumerate((x, *parameters)):
-        if not isinstance(value, Tensor) and (value is not None or place == 0):
-            raise TypeError(
-                f"{name}(): argument {place} must be Tensor, not {value.__class__.__name__}"
-            )
-    given = [p for p in parameters if p is not None]
-    if x.array.dtype not in dtypes.FLOATING:
-        raise NotImplementedError(f"\"{kernel}\" not implemented for '{type_name(x.array.dtype)}'")
-    if not given:
-        return x.array.dtype
-    same_device(x, *given)
-    dtype = given[0].array.dtype
-    if any(p.array.dtype != x.array.dtype for p in given):
-        if any(p.array.dtype != np.float32 for p in given):
-            raise RuntimeError("mixed dtype (CPU): expect parameter to have scalar type of Float")
-        if x.array.dtype != np.float16:
-            raise RuntimeError("mixed dtype (CPU): all inputs must share same datatype.")
+    _check_tensor(name, x)
+    own = x.array
+    if own.dtype not in dtypes.FLOATING:
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{type_name(own.dtype)}'")
+    dtype = own.dtype
+    for parameter in parameters:
+        if parameter is None:
+            continue
+        _check_tensor(name, parameter)
+        array = parameter.array
+        if array.__class__ is not own.__class__:
+            same_device(x, parameter)
+        if array.dtype != own.dtype:
+            if array.dtype != np.float32:
+                raise RuntimeError(
+                    "mixed dtype (CPU): expect parameter to have scalar type of Float"
+                )
+            if own.dtype != np.float16:
+                raise RuntimeError("mixed dtype (CPU): all inputs must share same datatype.")
+            dtype = array.dtype
     return dtype
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}(): expected a Tensor argument, but got {value.__class__.__name__}")
 
 
 def _check_normalized_shape(
     name: str, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[int, ...]:
-    if not isinstance(shape, Sequence):
+    if not isinstance(shape, (tuple, list)):
         raise TypeError(
             f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, "
             f"not {shape.__class__.__name__}"
         )
-    sizes = tuple(int(n) for n in shape)
+    sizes = tuple(shape)
     if not sizes:
         raise RuntimeError(
             "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least "

@@ -59,6 +59,7 @@ def _padded_blocks(xp: Any, x: Any, geometry: Geometry, fill: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------- maxima
+@np.errstate(all="ignore")
 def maximum_values(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The maximum of every window: over the rows of windows, then along them."""
     images = _images(x)
@@ -80,6 +81,7 @@ def maximum_values(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
     return out.reshape((*x.shape[:-2], *counts))
 
 
+@np.errstate(all="ignore")
 def maxima(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> tuple[Any, Any]:
     """The maximum of every window, and the number of the element that it is.
 
@@ -187,6 +189,7 @@ def positions(xp: Any, winners: Any, size: Pair, kernel: Pair, geometry: Geometr
     return xp.minimum(places, size[0] * size[1] - 1)
 
 
+@np.errstate(all="ignore")
 def scatter(
     xp: Any, g: Any, winners: Any, shape: Any, kernel: Pair | None, geometry: Geometry | None
 ) -> Any:
@@ -263,6 +266,7 @@ def _wide(x: Any) -> Any:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
+@np.errstate(all="ignore")
 def means(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
     """The sum of every window over a divisor: over the rows of windows, then along them."""
     images = _wide(_images(x))
@@ -282,6 +286,7 @@ def means(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> An
     return out.astype(x.dtype, copy=False).reshape((*x.shape[:-2], *counts))
 
 
+@np.errstate(all="ignore")
 def spread_means(
     xp: Any, g: Any, shape: Any, kernel: Pair, geometry: Geometry, divisor: Any
 ) -> Any:
@@ -331,6 +336,7 @@ def _even(shape: Any, size: Pair) -> Pair | None:
     return None
 
 
+@np.errstate(all="ignore")
 def adaptive_means(xp: Any, x: Any, size: Pair) -> Any:
     h, w = x.shape[-2:]
     window = _even(x.shape, size)
@@ -346,6 +352,7 @@ def adaptive_means(xp: Any, x: Any, size: Pair) -> Any:
     return out.astype(x.dtype, copy=False)
 
 
+@np.errstate(all="ignore")
 def spread_adaptive_means(xp: Any, g: Any, shape: Any) -> Any:
     window = _even(shape, g.shape[-2:])
     if window is not None:

@@ -14,11 +14,13 @@ import numpy as np
 
 from gradlite.ops.windows import blocks
 
-BLOCK_ELEMENTS = 65536
+ROWS, PLANES = 65536, 262144  # elements of a block
 # Standardised rows are kept for backward up to this size; larger ones are computed again.
 KEEP_BYTES = 1 << 21
 # From this ratio of squared mean to variance on, the rounding of the mean shows.
 FAR_OFF = 1000
+# Up to this ratio, the mean of the squares minus the square of the mean is exact enough.
+NEAR = 4
 
 
 def wide(x: Any) -> Any:
@@ -26,15 +28,18 @@ def wide(x: Any) -> Any:
     return x if x is None or x.dtype != np.float16 else x.astype(np.float32)
 
 
-def in_blocks(xp: Any, rows: int, columns: int) -> list[slice]:
+def in_blocks(xp: Any, rows: int, columns: int, elements: int = ROWS) -> list[slice]:
     """Rows in blocks that fit the cache; all at once on a GPU."""
-    if xp is not np or rows * columns <= 2 * BLOCK_ELEMENTS:
+    if xp is not np or rows * columns <= 2 * elements:
         return [slice(0, rows)]
-    return blocks(rows, max(BLOCK_ELEMENTS // columns // 8 * 8, 1))
+    step = max(elements // columns, 1)
+    return blocks(rows, step // 8 * 8 or step)
 
 
 def far_off(xp: Any, mean: Any, variance: Any) -> bool:
     """Whether some mean is so large that centring once leaves a part of it."""
+    if xp is np and np.dot(mean, mean) <= FAR_OFF * variance.min():
+        return False  # the usual case, told apart at less cost
     return xp is not np or bool((mean * mean > FAR_OFF * variance).any())
 
 
@@ -51,10 +56,13 @@ def _on_rows(xp: Any, function: Any, x: Any, row: Any, out: Any) -> None:
     rows, columns = x.shape
     if rows % 8 == 0 and columns <= 512:
         x, out = x.reshape(-1, 8 * columns), out.reshape(-1, 8 * columns)
-        row = xp.concatenate([row] * 8)
+        eight = xp.empty((8, columns), row.dtype)
+        eight[...] = row
+        row = eight.reshape(-1)
     function(x, row, out=out)
 
 
+@np.errstate(all="ignore")
 def rows_forward(
     xp: Any, x: Any, weight: Any, bias: Any, eps: float, center: bool
 ) -> tuple[Any, Any]:
@@ -103,6 +111,7 @@ def _centred(xp: Any, rows: Any, mean: Any, share: Any, out: Any, rstd: Any) -> 
     return out
 
 
+@np.errstate(all="ignore")
 def rows_backward(
     xp: Any, g: Any, x: Any, weight: Any, aux: Any, wants_input: bool
 ) -> tuple[Any, Any, Any]:
@@ -111,7 +120,7 @@ def rows_backward(
     count, n = g.shape
     share = xp.full(n, 1 / n, g.dtype)
     shares = share if weight is None else weight * g.dtype.type(1 / n)
-    grad_weight, grad_bias = xp.zeros(n, g.dtype), xp.zeros(n, g.dtype)
+    grad_weight = grad_bias = None
     grad_x = xp.empty(g.shape, g.dtype) if wants_input else None
     parts = in_blocks(xp, count, n)
     scratch = xp.empty((2, parts[0].stop, n), g.dtype)
@@ -129,8 +138,12 @@ def rows_backward(
             else:
                 xp.multiply(x[part], scale[:, None], out=unit)
         product = xp.multiply(grads, unit, out=scratch[0, :many])
-        grad_weight += xp.dot(ones[:many], product)
-        grad_bias += xp.dot(ones[:many], grads)
+        sums = xp.dot(ones[:many], product), xp.dot(ones[:many], grads)
+        if grad_weight is None:
+            grad_weight, grad_bias = sums
+        else:
+            grad_weight += sums[0]
+            grad_bias += sums[1]
         if grad_x is None:
             continue
         along = xp.dot(product, shares)
@@ -147,7 +160,7 @@ def rows_backward(
     return grad_x, grad_weight, grad_bias
 
 
-# ------------------------------------------------------------------------------- channels
+# ------------------------------------------------------------------- channels and groups
 def _sums(xp: Any, x: Any) -> Any:
     """The sums of x (N, C, L) over L."""
     n, c, length = x.shape
@@ -168,72 +181,89 @@ def _over_batch(xp: Any, x: Any) -> Any:
     return xp.dot(xp.ones(x.shape[0], x.dtype), x)
 
 
+def _near(xp: Any, mean: Any, variance: Any) -> bool:
+    """Whether means are so small that sums of squares need no centring first."""
+    return xp is np and bool((mean * mean <= NEAR * variance).all())
+
+
+@np.errstate(all="ignore")
 def channel_statistics(xp: Any, x: Any) -> tuple[Any, Any]:
     """The means and (biased) variances of the channels of x (N, C, L)."""
     n, c, length = x.shape
     total = x.dtype.type(n * length)
     mean = _over_batch(xp, _sums(xp, x)) / total
-    variance = xp.zeros(c, x.dtype)
-    rest = xp.zeros(c, x.dtype)
-    for part in in_blocks(xp, n, c * length):
+    variance = _over_batch(xp, _products(xp, x, x)) / total - mean * mean
+    if _near(xp, mean, variance):
+        return mean, variance
+    variance, rest = xp.zeros((2, c), x.dtype)
+    for part in in_blocks(xp, n, c * length, PLANES):
         rows = x[part] - mean[:, None]
         variance += _over_batch(xp, _products(xp, rows, rows))
         rest += _over_batch(xp, _sums(xp, rows))
     # What centring left of the mean does not belong to the variance.
     rest /= total
-    variance /= total
-    variance -= rest * rest
-    mean += rest
-    return mean, variance
+    return mean + rest, variance / total - rest * rest
 
 
+@np.errstate(all="ignore")
 def channels_forward(xp: Any, x: Any, mean: Any, rstd: Any, weight: Any, bias: Any) -> Any:
     """(x - mean) * rstd * weight + bias per channel of x (N, C, L)."""
     n, c, length = x.shape
     y = xp.empty(x.shape, x.dtype)
     scale = rstd if weight is None else rstd * weight
-    for part in in_blocks(xp, n, c * length):
-        out = xp.subtract(x[part], mean[:, None], out=y[part])
-        out *= scale[:, None]
-        if bias is not None:
-            out += bias[:, None]
+    near = _near(xp, mean, 1 / (rstd * rstd))
+    shift = bias
+    if near:
+        shift = -mean * scale if bias is None else bias - mean * scale
+    for part in in_blocks(xp, n, c * length, PLANES):
+        out = y[part]
+        if near:
+            xp.multiply(x[part], scale[:, None], out=out)
+        else:
+            xp.subtract(x[part], mean[:, None], out=out)
+            out *= scale[:, None]
+        if shift is not None:
+            out += shift[:, None]
     return y
 
 
+@np.errstate(all="ignore")
 def channels_backward(
     xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, batch: bool, wants_input: bool
 ) -> tuple[Any, Any, Any]:
     """The gradients of x, weight and bias; ``batch``: mean and rstd are those of x itself."""
     n, c, length = g.shape
     scale = rstd if weight is None else rstd * weight
-    parts = in_blocks(xp, n, c * length)
-    grad_x = xp.empty(g.shape, g.dtype)
-    if x is None:  # only the gradients of bias and, with constant statistics, of x
-        if wants_input:
-            xp.multiply(g, scale[:, None], out=grad_x)
-        return grad_x, None, _over_batch(xp, _sums(xp, g))
-    products, sums = xp.zeros(c, g.dtype), xp.zeros(c, g.dtype)
+    parts = in_blocks(xp, n, c * length, PLANES)
+    products, sums = xp.zeros((2, c), g.dtype)
+    near = _near(xp, mean, 1 / (rstd * rstd))
     for part in parts:
-        rows = xp.subtract(x[part], mean[:, None], out=grad_x[part])
-        products += _over_batch(xp, _products(xp, g[part], rows))
-        sums += _over_batch(xp, _sums(xp, g[part]))
-    grad_weight = products * rstd
+        total = _sums(xp, g[part])
+        sums += _over_batch(xp, total)
+        if x is not None:
+            rows = x[part] if near else x[part] - mean[:, None]
+            products += _over_batch(xp, _products(xp, g[part], rows))
+    if near:
+        products -= mean * sums
+    products *= rstd
     if not wants_input:
-        return None, grad_weight, sums
+        return None, products, sums
     if not batch:
-        xp.multiply(g, scale[:, None], out=grad_x)
-        return grad_x, grad_weight, sums
+        return g * scale[:, None], products, sums
+    grad_x = xp.empty(g.shape, g.dtype)
     share = scale * g.dtype.type(1 / (n * length))
-    slope, offset = share * grad_weight * rstd, share * sums
+    slope, offset = share * products * rstd, share * sums
+    if near:
+        offset -= mean * slope
     for part in parts:
-        rows = grad_x[part]
-        rows *= slope[:, None]
-        rows += offset[:, None]
-        xp.subtract(g[part] * scale[:, None], rows, out=rows)
-    return grad_x, grad_weight, sums
+        rows = x[part] if near else x[part] - mean[:, None]
+        out = xp.multiply(g[part], scale[:, None], out=grad_x[part])
+        out -= rows * slope[:, None]
+        out -= offset[:, None]
+    return grad_x, products, sums
 
 
-# --------------------------------------------------------------------------------- groups
+@np.errstate(all="ignore")
 def groups_forward(
     xp: Any, x: Any, groups: int, weight: Any, bias: Any, eps: float
 ) -> tuple[Any, Any, Any]:
@@ -243,33 +273,48 @@ def groups_forward(
     """
     n, c, length = x.shape
     inner = c // groups
-    total = x.dtype.type(max(inner * length, 1))
+    total = x.dtype.type(inner * length)
     y = xp.empty(x.shape, x.dtype)
-    mean, rstd = xp.empty((n, groups), x.dtype), xp.empty((n, groups), x.dtype)
-    for part in in_blocks(xp, n, c * length):
-        many = min(part.stop, n) - part.start
-        out = y[part]
-        rows = out.reshape(many * groups, inner * length)
-        center = mean[part]
-        center[...] = _sums(xp, x[part]).reshape(many, groups, inner).sum(2) / total
-        xp.subtract(x[part].reshape(rows.shape), center.reshape(-1, 1), out=rows)
-        variance = rstd[part]
-        variance[...] = _products(xp, out, out).reshape(many, groups, inner).sum(2) / total
-        if far_off(xp, center, variance):
-            rest = _sums(xp, out).reshape(many, groups, inner).sum(2) / total
-            rows -= rest.reshape(-1, 1)
+    mean, rstd = xp.empty((2, n, groups), x.dtype)
+    for part in in_blocks(xp, n, c * length, PLANES):
+        rows, out, center, variance = x[part], y[part], mean[part], rstd[part]
+        many = rows.shape[0]
+        whole = (many, groups, inner)
+        center[...] = _sums(xp, rows).reshape(whole).sum(2) / total
+        variance[...] = _products(xp, rows, rows).reshape(whole).sum(2) / total - center * center
+        near = _near(xp, center, variance)
+        if not near:
+            rows = _without(rows, center, out)
+            rest = _sums(xp, rows).reshape(whole).sum(2) / total
+            rows = _without(rows, rest, out)
             center += rest
-            variance -= rest * rest
+            variance[...] = _products(xp, rows, rows).reshape(whole).sum(2) / total
         _rstd(xp, variance, eps)
-        if weight is None:
-            rows *= variance.reshape(-1, 1)
-        else:
-            out *= (variance[:, :, None] * weight.reshape(groups, inner)).reshape(many, c, 1)
-        if bias is not None:
-            out += bias[:, None]
+        scale = variance[:, :, None]
+        scale = scale if weight is None else scale * weight.reshape(groups, inner)
+        shift = None if bias is None else bias.reshape(groups, inner)
+        if near:
+            moved = center[:, :, None] * scale
+            shift = -moved if shift is None else shift - moved
+        xp.multiply(rows, _per_channel(xp, scale, whole), out=out)
+        if shift is not None:
+            out += _per_channel(xp, shift, whole)
     return y, mean, rstd
 
 
+def _without(rows: Any, mean: Any, out: Any) -> Any:
+    """x (N, C, L) minus the mean (N, groups) of each group."""
+    shape = (*mean.shape, -1)
+    out.reshape(shape)[...] = rows.reshape(shape) - mean[:, :, None]
+    return out
+
+
+def _per_channel(xp: Any, values: Any, whole: tuple[int, ...]) -> Any:
+    """(N, groups, 1 or inner) as (N, C, 1)."""
+    return xp.broadcast_to(values, whole).reshape(whole[0], whole[1] * whole[2], 1)
+
+
+@np.errstate(all="ignore")
 def groups_backward(
     xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, wants_input: bool
 ) -> tuple[Any, Any, Any]:
@@ -277,28 +322,34 @@ def groups_backward(
     n, c, length = g.shape
     groups = mean.shape[1]
     inner = c // groups
-    grad_weight, grad_bias = xp.zeros(c, g.dtype), xp.zeros(c, g.dtype)
-    grad_x = xp.empty(g.shape, g.dtype)
-    share = g.dtype.type(1 / max(inner * length, 1))
-    for part in in_blocks(xp, n, c * length):
-        grads, scale = g[part], rstd[part]
-        many = grads.shape[0]
-        out = grad_x[part]
-        rows = out.reshape(many * groups, inner * length)
-        xp.subtract(x[part].reshape(rows.shape), mean[part].reshape(-1, 1), out=rows)
-        products = _products(xp, grads, out).reshape(many, groups, inner) * scale[:, :, None]
-        sums = _sums(xp, grads).reshape(many, groups, inner)
-        grad_weight += products.sum(0).reshape(c)
-        grad_bias += sums.sum(0).reshape(c)
-        if not wants_input:
+    grad_weight, grad_bias = xp.zeros((2, groups, inner), g.dtype)
+    grad_x = xp.empty(g.shape, g.dtype) if wants_input else None
+    share = g.dtype.type(1 / (inner * length))
+    for part in in_blocks(xp, n, c * length, PLANES):
+        grads, rows = g[part], x[part]
+        center, scale = mean[part][:, :, None], rstd[part][:, :, None]
+        whole = (grads.shape[0], groups, inner)
+        near = _near(xp, center, 1 / (scale * scale))
+        if not near:
+            rows = _without(rows, mean[part], xp.empty(rows.shape, rows.dtype))
+        sums = _sums(xp, grads).reshape(whole)
+        products = _products(xp, grads, rows).reshape(whole)
+        if near:
+            products = products - center * sums
+        products = products * scale
+        grad_weight += products.sum(0)
+        grad_bias += sums.sum(0)
+        if grad_x is None:
             continue
+        factor = scale
         if weight is not None:
             kernel = weight.reshape(groups, inner)
-            products, sums = products * kernel, sums * kernel
-        along = products.sum(2) * share
-        rows *= (along * scale * scale).reshape(-1, 1)
-        rows += (sums.sum(2) * share * scale).reshape(-1, 1)
-        factor = scale[:, :, None] if weight is None else scale[:, :, None] * kernel
-        factor = xp.broadcast_to(factor, (many, groups, inner)).reshape(many, c, 1)
-        xp.subtract(grads * factor, out, out=out)
-    return grad_x if wants_input else None, grad_weight, grad_bias
+            products, sums, factor = products * kernel, sums * kernel, scale * kernel
+        slope = products.sum(2, keepdims=True) * (share * scale * scale)
+        offset = sums.sum(2, keepdims=True) * (share * scale)
+        if near:
+            offset -= center * slope
+        out = xp.multiply(grads, _per_channel(xp, factor, whole), out=grad_x[part])
+        out -= rows * _per_channel(xp, slope, whole)
+        out -= _per_channel(xp, offset, whole)
+    return grad_x, grad_weight.reshape(c), grad_bias.reshape(c)
