@@ -3,55 +3,65 @@
 ``import gradlite as torch`` runs a small PyTorch program.
 """
 
-# ruff: noqa: F403
-from gradlite import autograd, dtypes, linalg, nn, ops, optim, return_types, utils
-from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
-from gradlite.device import device, get_default_device, set_default_device
-from gradlite.dtypes import (
-    double,
-    dtype,
-    finfo,
-    float16,
-    float32,
-    float64,
-    get_default_dtype,
-    half,
-    iinfo,
-    int8,
-    int16,
-    int32,
-    int64,
-    long,
-    promote_types,
-    set_default_dtype,
-    short,
-    uint8,
-)
+# ruff: noqa: F401, F403
+from gradlite import autograd as autograd
+from gradlite import dtypes as dtypes
+from gradlite import linalg as linalg
+from gradlite import nn as nn
+from gradlite import ops as ops
+from gradlite import optim as optim
+from gradlite import return_types as return_types
+from gradlite import utils as utils
+from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
+from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
+from gradlite.device import device as device
+from gradlite.device import get_default_device as get_default_device
+from gradlite.device import set_default_device as set_default_device
 from gradlite.dtypes import bool_ as bool
+from gradlite.dtypes import double as double
+from gradlite.dtypes import dtype as dtype
+from gradlite.dtypes import finfo as finfo
+from gradlite.dtypes import float16 as float16
 from gradlite.dtypes import float32 as float
+from gradlite.dtypes import float32 as float32
+from gradlite.dtypes import float64 as float64
+from gradlite.dtypes import get_default_dtype as get_default_dtype
+from gradlite.dtypes import half as half
+from gradlite.dtypes import iinfo as iinfo
+from gradlite.dtypes import int8 as int8
+from gradlite.dtypes import int16 as int16
 from gradlite.dtypes import int32 as int
-from gradlite.graph import (
-    enable_grad,
-    inference_mode,
-    is_grad_enabled,
-    is_inference_mode_enabled,
-    no_grad,
-    set_grad_enabled,
-)
-from gradlite.io import load, save
+from gradlite.dtypes import int32 as int32
+from gradlite.dtypes import int64 as int64
+from gradlite.dtypes import long as long
+from gradlite.dtypes import promote_types as promote_types
+from gradlite.dtypes import set_default_dtype as set_default_dtype
+from gradlite.dtypes import short as short
+from gradlite.dtypes import uint8 as uint8
+from gradlite.graph import enable_grad as enable_grad
+from gradlite.graph import inference_mode as inference_mode
+from gradlite.graph import is_grad_enabled as is_grad_enabled
+from gradlite.graph import is_inference_mode_enabled as is_inference_mode_enabled
+from gradlite.graph import no_grad as no_grad
+from gradlite.graph import set_grad_enabled as set_grad_enabled
+from gradlite.io import load as load
+from gradlite.io import save as save
 from gradlite.ops.activation import *
 from gradlite.ops.arithmetic import *
 from gradlite.ops.arrange import *
 from gradlite.ops.bivariate import *
 from gradlite.ops.blend import *
 from gradlite.ops.choose import *
+from gradlite.ops.contraction import *
 from gradlite.ops.creation import *
 from gradlite.ops.cumulative import *
+from gradlite.ops.einsum import *
 from gradlite.ops.elementwise import *
 from gradlite.ops.extrema import *
 from gradlite.ops.fill import *
 from gradlite.ops.gather import *
 from gradlite.ops.index import *
+from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
 from gradlite.ops.matmul import *
 from gradlite.ops.norms import *
@@ -67,8 +77,12 @@ from gradlite.ops.statistics import *
 from gradlite.ops.triangle import *
 from gradlite.ops.trigonometry import *
 from gradlite.ops.truth import *
-from gradlite.printing import get_printoptions, printoptions, set_printoptions
-from gradlite.random import Generator, default_generator
-from gradlite.tensor import Size, Tensor
+from gradlite.printing import get_printoptions as get_printoptions
+from gradlite.printing import printoptions as printoptions
+from gradlite.printing import set_printoptions as set_printoptions
+from gradlite.random import Generator as Generator
+from gradlite.random import default_generator as default_generator
+from gradlite.tensor import Size as Size
+from gradlite.tensor import Tensor as Tensor
 
 __version__ = "0.1.0"

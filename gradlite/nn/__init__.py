@@ -1,9 +1,17 @@
 """Modules, layers, losses and what goes with them."""
 
 # ruff: noqa: F403, F405
-from gradlite.nn import functional, init, modules, parameter, utils
-from gradlite.nn.modules import *
-from gradlite.nn.parameter import Buffer, Parameter
+from typing import TYPE_CHECKING
 
-__all__ = ["Buffer", "Parameter", "functional", "init", "modules", "parameter", "utils"]
-__all__ += modules.__all__
+from gradlite.nn import functional as functional
+from gradlite.nn import init as init
+from gradlite.nn import modules as modules
+from gradlite.nn import parameter as parameter
+from gradlite.nn import utils as utils
+from gradlite.nn.modules import *
+from gradlite.nn.parameter import Buffer as Buffer
+from gradlite.nn.parameter import Parameter as Parameter
+
+if not TYPE_CHECKING:  # type checkers follow the imports, and cannot add up lists of names
+    __all__ = ["Buffer", "Parameter", "functional", "init", "modules", "parameter", "utils"]
+    __all__ += modules.__all__

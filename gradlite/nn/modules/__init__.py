@@ -1,7 +1,9 @@
 """The layers, one file per family."""
 
 # ruff: noqa: F403
-from gradlite.nn.module import Module
+from typing import TYPE_CHECKING
+
+from gradlite.nn.module import Module as Module
 from gradlite.nn.modules import (
     activation,
     attention,
@@ -49,26 +51,27 @@ from gradlite.nn.modules.sparse import *
 from gradlite.nn.modules.transformer import *
 from gradlite.nn.modules.upsampling import *
 
-__all__ = ["Module"]
-__all__ += activation.__all__
-__all__ += attention.__all__
-__all__ += batchnorm.__all__
-__all__ += container.__all__
-__all__ += conv.__all__
-__all__ += distance.__all__
-__all__ += dropout.__all__
-__all__ += flatten.__all__
-__all__ += fold.__all__
-__all__ += instancenorm.__all__
-__all__ += linear.__all__
-__all__ += loss.__all__
-__all__ += normalization.__all__
-__all__ += padding.__all__
-__all__ += parameters.__all__
-__all__ += pooling.__all__
-__all__ += rnn.__all__
-__all__ += rnn_cell.__all__
-__all__ += shuffle.__all__
-__all__ += sparse.__all__
-__all__ += transformer.__all__
-__all__ += upsampling.__all__
+if not TYPE_CHECKING:  # type checkers follow the imports, and cannot add up lists of names
+    __all__ = ["Module"]
+    __all__ += activation.__all__
+    __all__ += attention.__all__
+    __all__ += batchnorm.__all__
+    __all__ += container.__all__
+    __all__ += conv.__all__
+    __all__ += distance.__all__
+    __all__ += dropout.__all__
+    __all__ += flatten.__all__
+    __all__ += fold.__all__
+    __all__ += instancenorm.__all__
+    __all__ += linear.__all__
+    __all__ += loss.__all__
+    __all__ += normalization.__all__
+    __all__ += padding.__all__
+    __all__ += parameters.__all__
+    __all__ += pooling.__all__
+    __all__ += rnn.__all__
+    __all__ += rnn_cell.__all__
+    __all__ += shuffle.__all__
+    __all__ += sparse.__all__
+    __all__ += transformer.__all__
+    __all__ += upsampling.__all__
