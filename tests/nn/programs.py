@@ -26,3 +26,34 @@ def fill(library: Any, module: Any, seed: int = 0) -> Any:
                 new = values(seed + number, *p.shape) * 0.5
                 p.copy_(library.tensor(abs(new) + 0.5 if name.endswith("running_var") else new))
     return module
+
+
+def family(library: Any) -> Any:
+    """A module class of the library with a parameter, a buffer, children and a tied parameter."""
+    nn = library.nn
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(library.ones(2))
+            self.register_buffer("count", library.tensor(3))
+            self.register_buffer("scratch", library.zeros(2), persistent=False)
+
+        def forward(self, x: Any) -> Any:
+            return x * self.scale
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(2, 2)
+            self.inner = Inner()
+            self.again = self.inner
+            self.tied = self.first.weight
+            self.register_parameter("absent", None)
+            self.register_module("nothing", None)
+            self.register_buffer("empty", None)
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(self.first(x))
+
+    return Outer

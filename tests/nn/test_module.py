@@ -14,39 +14,8 @@ import pytest
 
 import gradlite
 from gradlite import nn
-from tests.nn.programs import fill, tensor
+from tests.nn.programs import family, fill, tensor
 from tests.oracle import outcome_of, same
-
-
-def family(library: Any) -> Any:
-    """A module class of the library with a parameter, a buffer, children and a tied parameter."""
-    nn = library.nn
-
-    class Inner(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(library.ones(2))
-            self.register_buffer("count", library.tensor(3))
-            self.register_buffer("scratch", library.zeros(2), persistent=False)
-
-        def forward(self, x: Any) -> Any:
-            return x * self.scale
-
-    class Outer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Linear(2, 2)
-            self.inner = Inner()
-            self.again = self.inner
-            self.tied = self.first.weight
-            self.register_parameter("absent", None)
-            self.register_module("nothing", None)
-            self.register_buffer("empty", None)
-
-        def forward(self, x: Any) -> Any:
-            return self.inner(self.first(x))
-
-    return Outer
 
 
 def names(pairs: Any) -> list[str]:
@@ -350,68 +319,6 @@ def test_zero_grad_detaches_a_grad_with_a_graph() -> None:
     same(program)
 
 
-@pytest.mark.parametrize("method", ["float", "double", "half"])
-def test_casts(method: str) -> None:
-    def program(library: Any) -> Any:
-        module = family(library)()
-        parameter = module.first.weight
-        parameter.grad = library.ones(2, 2)
-        returned = getattr(module, method)()
-        return [
-            returned is module,
-            module.first.weight is parameter,
-            parameter.dtype,
-            parameter.grad.dtype,
-            parameter.is_leaf,
-            [b.dtype for b in module.buffers()],
-        ]
-
-    same(program)
-
-
-def test_to() -> None:
-    def program(library: Any) -> Any:
-        module = family(library)()
-        dtypes = []
-        for arguments, options in [
-            ((library.float64,), {}),
-            (("cpu",), {}),
-            (("cpu", library.float32), {}),
-            ((), {"dtype": library.float64}),
-            ((), {"device": "cpu"}),
-            ((library.ones(1),), {}),
-            ((library.device("cpu"), library.float64, True), {}),
-        ]:
-            assert module.to(*arguments, **options) is module
-            dtypes.append([p.dtype for p in module.parameters()])
-        return dtypes, [b.dtype for b in module.buffers()], module.type(library.float32) is module
-
-    same(program)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        lambda library: ((library.int32,), {}),
-        lambda library: (("fpga?",), {}),
-        lambda library: ((), {"blah": 3}),
-    ],
-)
-def test_wrong_arguments_of_to(arguments: Any) -> None:
-    def program(library: Any) -> Any:
-        args, kwargs = arguments(library)
-        library.nn.Linear(1, 1).to(*args, **kwargs)
-
-    same(program, raises=(TypeError, RuntimeError), message="type")
-
-
-def test_an_optimizer_still_knows_the_parameters_after_a_conversion() -> None:
-    module = nn.Linear(2, 2)
-    before = list(module.parameters())
-    module.double()
-    assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
-
-
 def test_calling_and_making_a_bare_module() -> None:
     def program(library: Any) -> Any:
         module = library.nn.Module
@@ -508,63 +415,6 @@ def test_a_module_dies_by_reference_counting(no_gc: None) -> None:
     del module
     assert weight() is None
     assert not gc.isenabled()
-
-
-def test_parameter() -> None:
-    def program(library: Any) -> Any:
-        Parameter = library.nn.Parameter
-        source = library.ones(2)
-        parameter = Parameter(source)
-        frozen = Parameter(library.ones(2), requires_grad=False)
-        source[0] = 5
-        tagged = Parameter(library.ones(1))
-        tagged.tag = "decay"
-        return [
-            repr(parameter),
-            repr(frozen),
-            repr(Parameter()),
-            parameter.requires_grad,
-            parameter.is_leaf,
-            type(parameter),
-            type(parameter * 2),
-            type(parameter.detach()),
-            type(parameter.data),
-            isinstance(parameter, library.Tensor),
-            tagged.tag,
-            outcome_of(lambda: Parameter(3)),
-            outcome_of(lambda: Parameter([1.0])),
-            Parameter(library.arange(2), requires_grad=False).dtype,
-            type(copy.deepcopy(frozen)),
-            copy.deepcopy(frozen).requires_grad,
-        ]
-
-    same(program)
-
-
-def test_an_integer_parameter_needs_requires_grad_false() -> None:
-    same(
-        lambda library: library.nn.Parameter(library.arange(2)),
-        raises=RuntimeError,
-        message="type",
-    )
-
-
-def test_buffer() -> None:
-    def program(library: Any) -> Any:
-        Buffer = library.nn.Buffer
-        buffer = Buffer(library.ones(2))
-        return [
-            type(buffer),
-            isinstance(buffer, Buffer),
-            isinstance(library.ones(2), Buffer),
-            isinstance(buffer * 2, Buffer),
-            buffer.persistent,
-            Buffer(library.ones(1), persistent=False).persistent,
-            repr(buffer),
-            repr(Buffer()),
-        ]
-
-    same(program)
 
 
 def test_subclasses_of_ordered_dict_are_not_needed() -> None:
