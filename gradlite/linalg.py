@@ -2,11 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from gradlite.ops.contraction import linalg_cross as cross
+from gradlite.ops.linear_systems import (
+    LinAlgError,
+    cholesky,
+    det,
+    inv,
+    matrix_power,
+    slogdet,
+    solve,
+)
+from gradlite.ops.matmul import matmul
 from gradlite.ops.norms import linalg_norm as norm
 from gradlite.ops.norms import matrix_norm, vector_norm
+from gradlite.ops.shape import diagonal as _diagonal
+from gradlite.tensor import Tensor
 
 __all__ = [
+    "LinAlgError",
+    "cholesky",
+    "cross",
+    "det",
+    "diagonal",
+    "inv",
+    "matmul",
     "matrix_norm",
+    "matrix_power",
+    "multi_dot",
     "norm",
+    "slogdet",
+    "solve",
+    "vecdot",
     "vector_norm",
 ]
+
+
+def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """A view of the diagonals of matrices, (*, n, m) -> (*, min(n, m)).
+
+    >>> import gradlite
+    >>> gradlite.linalg.diagonal(gradlite.eye(2))
+    tensor([1., 1.])
+    """
+    return _diagonal(A, offset, dim1, dim2)
+
+
+def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    """Inner products of vectors along a dimension; the others broadcast.
+
+    >>> import gradlite
+    >>> gradlite.linalg.vecdot(gradlite.ones(2, 3), gradlite.ones(3))
+    tensor([3., 3.])
+    """
+    product: Any = x * y  # type: ignore[operator]
+    return product.sum(dim)  # type: ignore[no-any-return]
+
+
+def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """The product of several matrices (the first and last may be vectors), in the cheapest order.
+
+    >>> import gradlite
+    >>> gradlite.linalg.multi_dot([gradlite.ones(2, 3), gradlite.ones(3, 4), gradlite.ones(4)])
+    tensor([12., 12.])
+    """
+    parts = list(tensors)
+    if len(parts) < 2:
+        raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(parts)}")
+    sizes = [p.array.shape[0] if p.array.ndim > 1 else 1 for p in parts[:1]]
+    sizes += [p.array.shape[0] for p in parts[1:]]
+    sizes.append(parts[-1].array.shape[1] if parts[-1].array.ndim > 1 else 1)
+
+    best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(parts))}
+    for span in range(1, len(parts)):
+        for first in range(len(parts) - span):
+            last = first + span
+            best[first, last] = min(
+                (
+                    best[first, cut][0]
+                    + best[cut + 1, last][0]
+                    + sizes[first] * sizes[cut + 1] * sizes[last + 1],
+                    cut,
+                )
+                for cut in range(first, last)
+            )
+
+    def product(first: int, last: int) -> Tensor:
+        if first == last:
+            return parts[first]
+        cut = best[first, last][1]
+        return matmul(product(first, cut), product(cut + 1, last))
+
+    return product(0, len(parts) - 1)

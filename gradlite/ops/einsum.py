@@ -1,0 +1,299 @@
+"""einsum: an equation taken apart into diagonals, sums, permutations and matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.matmul import bmm
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import public, type_name
+from gradlite.tensor import Tensor
+
+__all__ = ["einsum"]
+
+ELLIPSIS = "..."
+Labels = list[Any]  # a letter for a subscript, an int < 0 for a dimension of the ellipsis
+
+
+def _letters(term: str, start: int) -> Labels:
+    """The subscripts of one term, the ellipsis as one item; ``start`` is its place, for errors."""
+    labels: Labels = []
+    place = 0
+    while place < len(term):
+        letter = term[place]
+        if letter == " ":
+            place += 1
+            continue
+        if term.startswith(ELLIPSIS, place):
+            if ELLIPSIS in labels:
+                raise RuntimeError(
+                    "einsum(): found '.' for operand for which an ellipsis was already found"
+                )
+            labels.append(ELLIPSIS)
+            place += 3
+            continue
+        if letter == ".":
+            raise RuntimeError("einsum(): found '.' that is not part of any ellipsis")
+        if not (letter.isascii() and letter.isalpha()):
+            raise RuntimeError(
+                f"einsum(): invalid subscript given at index {start + place} in the equation "
+                "string, subscripts must be in [a-zA-Z]"
+            )
+        labels.append(letter)
+        place += 1
+    return labels
+
+
+def _parse(equation: str, count: int) -> tuple[list[Labels], Labels | None]:
+    left, arrow, right = equation.partition("->")
+    terms, start = [], 0
+    for term in left.split(","):
+        terms.append(_letters(term, start))
+        start += len(term) + 1
+    if len(terms) != count:
+        which = "fewer" if count < len(terms) else "more"
+        raise RuntimeError(
+            f"einsum(): {which} operands were provided than specified in the equation"
+        )
+    return terms, _letters(right, len(left) + 2) if arrow else None
+
+
+def _from_sublists(operands: tuple[Any, ...]) -> tuple[list[Labels], Labels | None, list[Any]]:
+    """einsum(a, [0, 1], b, [1, 2], [0, 2]): numbers as subscripts."""
+
+    def labels(numbers: Any) -> Labels:
+        return [ELLIPSIS if i is Ellipsis else _numbered(int(i)) for i in numbers]
+
+    pairs = len(operands) // 2
+    tensors = [operands[2 * i] for i in range(pairs)]
+    terms = [labels(operands[2 * i + 1]) for i in range(pairs)]
+    return terms, labels(operands[-1]) if len(operands) % 2 else None, tensors
+
+
+def _numbered(number: int) -> str:
+    if not 0 <= number < 52:
+        raise RuntimeError(
+            f"einsum(): subscripts in the sublist format must be in the range [0, 52), got {number}"
+        )
+    return chr(ord("A") + number) if number < 26 else chr(ord("a") + number - 26)
+
+
+def _without_ellipses(terms: list[Labels], tensors: list[Any]) -> int:
+    """Replace each ellipsis by numbered dimensions, counted from the right; returns how many."""
+    widest = 0
+    for place, (labels, tensor) in enumerate(zip(terms, tensors)):
+        n = tensor.array.ndim
+        if ELLIPSIS not in labels:
+            if len(labels) != n:
+                raise RuntimeError(
+                    f"einsum(): the number of subscripts in the equation ({len(labels)}) does not "
+                    f"match the number of dimensions ({n}) for operand {place} and no ellipsis was "
+                    "given"
+                )
+            continue
+        extra = n - len(labels) + 1
+        if extra < 0:
+            raise RuntimeError(
+                f"einsum(): the number of subscripts in the equation ({len(labels) - 1}) is more "
+                f"than the number of dimensions ({n}) for operand {place}"
+            )
+        at = labels.index(ELLIPSIS)
+        labels[at : at + 1] = range(-extra, 0)
+        widest = max(widest, extra)
+    return widest
+
+
+def _output(terms: list[Labels], given: Labels | None, widest: int) -> Labels:
+    seen = [label for labels in terms for label in labels]
+    if given is None:
+        once = sorted(s for s in set(seen) if isinstance(s, str) and seen.count(s) == 1)
+        return [*range(-widest, 0), *once]
+    result: Labels = []
+    for label in given:
+        if label == ELLIPSIS:
+            result.extend(range(-widest, 0))
+            continue
+        if label in result:
+            raise RuntimeError(
+                f"einsum(): output subscript {label} appears more than once in the output"
+            )
+        if label not in seen:
+            raise RuntimeError(
+                f"einsum(): output subscript {label} does not appear in the equation for any "
+                "input operand"
+            )
+        result.append(label)
+    return result
+
+
+def _check_sizes(terms: list[Labels], tensors: list[Any]) -> None:
+    known: dict[Any, int] = {}
+    for place, (labels, tensor) in enumerate(zip(terms, tensors)):
+        for label, n in zip(labels, tensor.array.shape):
+            size = known.setdefault(label, n)
+            if size == 1:
+                known[label] = n
+            elif n not in (1, size):
+                what = f"subscript {label}" if isinstance(label, str) else "ellipsis"
+                raise RuntimeError(
+                    f"einsum(): {what} has size {n} for operand {place} which does not broadcast "
+                    f"with previously seen size {size}"
+                )
+
+
+def _diagonals(tensor: Any, labels: Labels) -> tuple[Any, Labels]:
+    """Subscripts that repeat within one operand, as diagonals."""
+    labels = list(labels)
+    for label in dict.fromkeys(labels):
+        while labels.count(label) > 1:
+            first = labels.index(label)
+            second = labels.index(label, first + 1)
+            a, b = tensor.array.shape[first], tensor.array.shape[second]
+            if a != b:
+                raise RuntimeError(
+                    f"einsum(): subscript {label} is repeated for operand but the sizes don't "
+                    f"match, {b} != {a}"
+                )
+            tensor = tensor.diagonal(0, first, second)
+            labels = [s for d, s in enumerate(labels) if d not in (first, second)] + [label]
+    return tensor, labels
+
+
+def _sum_out(tensor: Any, labels: Labels, keep: set[Any]) -> tuple[Any, Labels]:
+    """Sum over the dimensions that nobody needs any more."""
+    drop = [d for d, label in enumerate(labels) if label not in keep]
+    if not drop:
+        return tensor, labels
+    return tensor.sum(drop), [label for label in labels if label in keep]
+
+
+def _ordered(tensor: Any, labels: Labels, order: Labels) -> Any:
+    """The tensor with its dimensions in another order."""
+    dims = [labels.index(label) for label in order]
+    return tensor if dims == list(range(len(dims))) else tensor.permute(dims)
+
+
+def _spread_ones(tensor: Any, labels: Labels, sizes: dict[Any, int]) -> tuple[Any, Labels]:
+    """Drop dimensions of size 1 that the other operand has in full size."""
+    drop = [d for d, s in enumerate(labels) if tensor.array.shape[d] == 1 and sizes.get(s, 1) != 1]
+    if not drop:
+        return tensor, labels
+    return tensor.squeeze(drop), [s for d, s in enumerate(labels) if d not in drop]
+
+
+def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[Any, Labels]:
+    """The product of two operands, summed over the subscripts that only they have."""
+    sizes_a, sizes_b = dict(zip(left, a.array.shape)), dict(zip(right, b.array.shape))
+    a, left = _spread_ones(a, left, sizes_b)
+    b, right = _spread_ones(b, right, sizes_a)
+    a, left = _sum_out(a, left, keep | set(right))
+    b, right = _sum_out(b, right, keep | set(left))
+    both = [s for s in left if s in right]
+    batch, summed = [s for s in both if s in keep], [s for s in both if s not in keep]
+    rows, columns = [s for s in left if s not in both], [s for s in right if s not in both]
+    sizes = {**dict(zip(left, a.array.shape)), **dict(zip(right, b.array.shape))}
+
+    def shape(labels: Labels) -> list[int]:
+        return [sizes[s] for s in labels]
+
+    def count(labels: Labels) -> int:
+        return int(np.prod(shape(labels), dtype=np.int64))
+
+    if not summed:  # nothing to add up: a product with broadcasting
+        wide = _ordered(a, left, batch + rows)
+        wide = wide.reshape(shape(batch + rows) + [1] * len(columns))
+        tall = _ordered(b, right, batch + columns)
+        tall = tall.reshape(shape(batch) + [1] * len(rows) + shape(columns))
+        return wide * tall, batch + rows + columns
+    wide = _ordered(a, left, batch + rows + summed)
+    tall = _ordered(b, right, batch + summed + columns)
+    if batch:
+        product: Any = bmm(
+            wide.reshape(count(batch), count(rows), count(summed)),
+            tall.reshape(count(batch), count(summed), count(columns)),
+        )
+    else:
+        product = wide.reshape(count(rows), count(summed)) @ tall.reshape(
+            count(summed), count(columns)
+        )
+    return product.reshape(shape(batch + rows + columns)), batch + rows + columns
+
+
+@public(
+    samples=lambda: [
+        S("ij,jk->ik", normal(2, 3), normal(3, 4)),
+        S("ij,jk", normal(2, 3), normal(3, 4)),
+        S("bij,bjk->bik", normal(2, 3, 4), normal(2, 4, 2)),
+        S("bhid,bhjd->bhij", normal(2, 2, 3, 4), normal(2, 2, 3, 4)),
+        S("ii", normal(3, 3)),
+        S("ii->i", normal(3, 3)),
+        S("iji->j", normal(3, 2, 3)),
+        S("ij->ji", normal(2, 3)),
+        S("ij->", normal(2, 3)),
+        S("i,j->ij", normal(2), normal(3)),
+        S("i,i->i", normal(3), normal(3)),
+        S("ij,kj,lk->il", normal(2, 3), normal(4, 3), normal(2, 4)),
+        S("...ij->...ji", normal(2, 3, 4)),
+        S("...i,i->...", normal(2, 3, 4), normal(4)),
+        S("i...,i...->...", normal(2, 3, 4), normal(2, 4)),
+        S("bij,bjk->b", normal(2, 3, 4), normal(2, 4, 3)),
+        S("ij,j->i", normal(2, 3), normal(1)),
+        S("i j, j k -> k i", normal(2, 3), normal(3, 4)),
+        S(normal(2, 3), [0, 1], normal(3, 4), [1, 2], [0, 2]),
+        S("", normal()),
+        S("i,->i", normal(3), normal()),
+    ],
+    errors=lambda: [
+        S("ij,kj->ik", normal(2, 3), normal(3, 4)),
+        S("ij,j->ik", normal(2, 3), normal(3)),
+        S("ij->iij", normal(2, 3)),
+        S("ij", normal(3)),
+        S("ij,jk->ik", normal(2, 3)),
+        S("i1->i", normal(2, 3)),
+        S("ij->i->", normal(2, 3)),
+        S("ii->i", normal(2, 3)),
+    ],
+)
+def einsum(equation: Any, *operands: Any) -> Tensor:
+    """Products of the operands summed over subscripts, as in Einstein's notation.
+
+    The equation names every dimension of every operand by a letter (``...`` stands for any
+    number of them); dimensions whose letter is not behind ``->`` are summed. Without ``->``,
+    letters that occur once remain, in alphabetical order.
+
+    >>> import gradlite
+    >>> gradlite.einsum("ij,jk->ik", gradlite.ones(2, 3), gradlite.ones(3, 1))
+    tensor([[3.],
+            [3.]])
+
+    Raises:
+        RuntimeError: the equation does not fit the operands.
+    """
+    if not isinstance(equation, str):
+        terms, given, tensors = _from_sublists((equation, *operands))
+    else:
+        if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+            operands = tuple(operands[0])
+        tensors = list(operands)
+        terms, given = _parse(equation, len(tensors))
+    if not tensors:
+        raise RuntimeError("einsum(): must provide at least one operand")
+    widest = _without_ellipses(terms, tensors)
+    output = _output(terms, given, widest)
+    _check_sizes(terms, tensors)
+    for tensor in tensors[1:]:
+        if tensor.array.dtype != tensors[0].array.dtype:
+            raise RuntimeError(
+                f"expected scalar type {type_name(tensors[0].array.dtype)} but found "
+                f"{type_name(tensor.array.dtype)}"
+            )
+    parts = [_diagonals(tensor, labels) for tensor, labels in zip(tensors, terms)]
+    result, labels = parts[0]
+    for place in range(1, len(parts)):
+        needed = set(output).union(*(rest for _, rest in parts[place + 1 :]))
+        result, labels = _pair(result, labels, *parts[place], needed)
+    result, labels = _sum_out(result, labels, set(output))
+    result = _ordered(result, labels, output)
+    return result.view(result.array.shape) if result is tensors[0] else result  # type: ignore[no-any-return]

@@ -1,0 +1,399 @@
+"""Square matrices: inverse, linear systems, determinants, Cholesky factors, powers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes, return_types
+from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.matmul import matmul
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import (
+    NAMESPACES,
+    OUT,
+    Op,
+    apply,
+    apply1,
+    output_grads,
+    public,
+    same_device,
+    type_name,
+)
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "cholesky",
+    "det",
+    "inverse",
+    "logdet",
+    "matrix_power",
+    "slogdet",
+]
+
+
+class LinAlgError(RuntimeError):
+    """A matrix for which there is no result: singular, or not positive definite."""
+
+
+class Inv(Op):
+    """The inverses of square matrices."""
+
+    reads = ((OUT,),)
+    grad_name = "LinalgInvExBackward0"
+
+    def forward(xp: Any, a: Any) -> Any:
+        return xp.linalg.inv(a)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (out,) = ctx.saved
+        transposed = out.swapaxes(-1, -2)
+        return (-F.matmul(transposed, F.matmul(grad, transposed)),)
+
+
+class Solve(Op):
+    """X of A X = B, for batches of the same shape."""
+
+    reads = ((0, OUT), (0,))
+    grad_name = "LinalgSolveExBackward0"
+
+    def forward(xp: Any, a: Any, b: Any) -> Any:
+        return xp.linalg.solve(a, b)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, out = ctx.saved
+        right = F.solve(a.swapaxes(-1, -2), grad)
+        left = None
+        if ctx.edges[0] is not None:
+            left = -F.matmul(right, out.swapaxes(-1, -2))
+        return left, right if ctx.edges[1] is not None else None
+
+
+class Det(Op):
+    """Determinants; the gradient is the matrix of cofactors."""
+
+    reads = ((0, OUT),)
+    grad_name = "LinalgDetBackward0"
+
+    def forward(xp: Any, a: Any) -> Any:
+        return xp.linalg.det(a)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        a, out = ctx.saved
+        if (F.array(out) == 0).any():
+            return (
+                F.unsqueeze(F.unsqueeze(grad, grad.ndim), grad.ndim + 1) * _cofactors(F.array(a)),
+            )
+        scale = F.unsqueeze(F.unsqueeze(grad * out, grad.ndim), grad.ndim + 1)
+        return (scale * F.inv(a).swapaxes(-1, -2),)
+
+
+def _cofactors(a: Any) -> Any:
+    """The cofactors of matrices that may be singular, from A = U S V."""
+    xp = NAMESPACES[a.__class__].xp
+    u, s, v = xp.linalg.svd(a)
+    n = s.shape[-1]
+    others = xp.where(xp.eye(n, dtype=bool), 1, s[..., None, :]).prod(-1)
+    sign = xp.linalg.det(u) * xp.linalg.det(v)
+    return xp.matmul(u * (sign[..., None] * others)[..., None, :], v).astype(a.dtype)
+
+
+class Slogdet(Op):
+    """The sign and the logarithm of the absolute value of determinants."""
+
+    reads = ((0,),)
+    outputs = 2
+    grad_name = "LinalgSlogdetBackward0"
+
+    def forward(xp: Any, a: Any) -> Any:
+        sign, logarithm = xp.linalg.slogdet(a)
+        return xp.asarray(sign), xp.asarray(logarithm)
+
+    def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
+        (a,) = ctx.saved
+        grad = output_grads(ctx, grads, F, a)[1]
+        scale = F.unsqueeze(F.unsqueeze(grad, grad.ndim), grad.ndim + 1)
+        return (scale * F.inv(a).swapaxes(-1, -2),)
+
+
+class Cholesky(Op):
+    """The lower triangular L with A = L L^T."""
+
+    reads = ((OUT,),)
+    grad_name = "LinalgCholeskyExBackward0"
+
+    def forward(xp: Any, a: Any) -> Any:
+        return xp.linalg.cholesky(a)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (out,) = ctx.saved
+        transposed = out.swapaxes(-1, -2)
+        # With P the lower triangle of L^T G, its diagonal halved: L^-T (P + P^T) / 2 L^-1.
+        lower = F.tril(F.matmul(transposed, grad), 0)
+        both = lower + F.tril(lower, -1).swapaxes(-1, -2)
+        inner = F.solve(transposed, both)
+        return (F.solve(transposed, inner.swapaxes(-1, -2)).swapaxes(-1, -2) * 0.5,)
+
+
+# ------------------------------------------------------------------------------- checks
+def _check_square(name: str, a: Tensor) -> None:
+    check_tensor(name, "A", 1, a)
+    array = a.array
+    if array.ndim < 2:
+        raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.")
+    n, m = array.shape[-2:]
+    if n != m:
+        raise RuntimeError(
+            f"{name}: A must be batches of square matrices, but they are {n} by {m} matrices"
+        )
+    if array.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            f"{name}: Expected a floating point or complex tensor as input. Got "
+            f"{type_name(array.dtype)}"
+        )
+    if array.dtype == np.float16:
+        raise RuntimeError(f"{name}: Low precision dtypes not supported. Got Half")
+
+
+def _which(array: Any, fails: Any) -> str:
+    """Names the first matrix of a batch that a function cannot take."""
+    if array.ndim == 2:
+        return ""
+    for place, matrix in enumerate(array.reshape(-1, *array.shape[-2:])):
+        try:
+            fails(matrix)
+        except np.linalg.LinAlgError:
+            return f"(Batch element {place}): "
+    return ""
+
+
+def _well_conditioned(square: Any) -> Any:
+    return np.eye(square.shape[-1]) * 3 + 0.4 * square
+
+
+def _positive(*shape: int) -> Any:
+    a = normal(*shape)
+    return a @ a.swapaxes(-1, -2) + 2 * np.eye(shape[-1])
+
+
+def _square_samples() -> list[Any]:
+    return [
+        S(_well_conditioned(normal(3, 3))),
+        S(_well_conditioned(normal(2, 2, 2))),
+        S(_well_conditioned(normal(1, 1))),
+    ]
+
+
+def _square_errors() -> list[Any]:
+    return [S(normal(2, 3)), S(normal(2)), S(np.ones((2, 2), np.int64))]
+
+
+# ---------------------------------------------------------------------------- functions
+@public(
+    samples=_square_samples,
+    torch="linalg.inv",
+    errors=_square_errors,
+)
+def inv(A: Tensor) -> Tensor:
+    """The inverses of square matrices, (*, n, n) -> (*, n, n).
+
+    >>> import gradlite
+    >>> gradlite.linalg.inv(gradlite.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.2500]])
+
+    Raises:
+        LinAlgError: a matrix is singular.
+    """
+    _check_square("linalg.inv", A)
+    try:
+        return apply1(Inv, A)
+    except np.linalg.LinAlgError:
+        raise LinAlgError(
+            f"linalg.inv: {_which(A.array, np.linalg.inv)}The inversion could not be completed "
+            "because the input matrix is singular."
+        ) from None
+
+
+@public(
+    samples=lambda: [
+        S(_well_conditioned(normal(3, 3)), normal(3)),
+        S(_well_conditioned(normal(3, 3)), normal(3, 2)),
+        S(_well_conditioned(normal(2, 3, 3)), normal(2, 3, 1)),
+        S(_well_conditioned(normal(2, 3, 3)), normal(2, 3)),
+        S(_well_conditioned(normal(2, 3, 3)), normal(3, 2)),
+        S(_well_conditioned(normal(3, 3)), normal(2, 3), left=False),
+    ],
+    torch="linalg.solve",
+    errors=lambda: [
+        S(normal(2, 2), normal(3)),
+        S(normal(2, 3), normal(2)),
+        S(normal(2, 2), normal(2).astype(np.float32)),
+    ],
+)
+def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
+    """X of ``A X = B`` (or ``X A = B`` with ``left=False``), B being vectors or matrices.
+
+    B stands for vectors when it has one dimension, or those of A but the last.
+
+    >>> import gradlite
+    >>> A = gradlite.tensor([[2.0, 0.0], [0.0, 4.0]])
+    >>> gradlite.linalg.solve(A, gradlite.tensor([2.0, 4.0]))
+    tensor([1., 1.])
+
+    Raises:
+        LinAlgError: a matrix is singular.
+    """
+    _check_square("linalg.solve", A)
+    check_tensor("linalg.solve", "B", 2, B)
+    same_device(A, B)
+    a, b = A.array, B.array
+    if a.dtype != b.dtype:
+        raise RuntimeError(
+            f"linalg.solve: Expected A and B to have the same dtype, but found A of type "
+            f"{type_name(a.dtype)} and B of type {type_name(b.dtype)} instead"
+        )
+    vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
+    right: Any = B.unsqueeze(-1) if vector else B  # type: ignore[attr-defined]
+    matrix: Any = A
+    if not left:
+        if vector:
+            raise RuntimeError("linalg.solve: left=False needs matrices on the right-hand side")
+        matrix, right = A.mT, right.mT  # type: ignore[attr-defined]
+    n, shape = a.shape[-1], right.array.shape
+    if shape[-2] != n:
+        raise RuntimeError(
+            "linalg.solve: Incompatible shapes of A and B for the equation AX = B "
+            f"({n}x{n} and {shape[-2]}x{shape[-1]})"
+        )
+    batch = broadcast_shape(a.shape[:-2], shape[:-2])
+    matrix = matrix if a.shape[:-2] == batch else matrix.expand(*batch, n, n)
+    right = right if shape[:-2] == batch else right.expand(*batch, *shape[-2:])
+    try:
+        result: Any = apply(Solve, (matrix, right))
+    except np.linalg.LinAlgError:
+        raise LinAlgError(
+            "gradlite.linalg.solve: The solver failed because the input matrix is singular."
+        ) from None
+    if not left:
+        return result.mT  # type: ignore[no-any-return]
+    return result.squeeze(-1) if vector else result  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [*_square_samples(), S(np.zeros((0, 0)))],
+    method=True,
+    errors=_square_errors,
+)
+def det(A: Tensor) -> Tensor:
+    """Determinants of square matrices, (*, n, n) -> (*); the gradient is right at 0 too.
+
+    >>> import gradlite
+    >>> gradlite.linalg.det(gradlite.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    tensor(8.)
+    """
+    _check_square("linalg.det", A)
+    return apply1(Det, A)
+
+
+@public(
+    samples=_square_samples,
+    method=True,
+    errors=_square_errors,
+)
+def slogdet(A: Tensor) -> Any:
+    """The signs and the logarithms of the absolute values of determinants.
+
+    >>> import gradlite
+    >>> gradlite.linalg.slogdet(gradlite.tensor([[0.0, 1.0], [1.0, 0.0]])).sign
+    tensor(-1.)
+    """
+    _check_square("linalg.slogdet", A)
+    return return_types.linalg_slogdet(apply(Slogdet, (A,)))
+
+
+@public(samples=lambda: [S(_positive(3, 3)), S(_positive(2, 2, 2))], method=True)
+def logdet(input: Tensor) -> Tensor:
+    """The logarithms of determinants; NaN where they are negative.
+
+    >>> import gradlite
+    >>> gradlite.logdet(gradlite.eye(2))
+    tensor(0.)
+    """
+    sign, logarithm = slogdet(input)
+    return logarithm + (sign - sign.abs()).log() if (sign.array < 0).any() else logarithm
+
+
+@public(
+    samples=lambda: [  # not smooth: a difference would move one triangle alone
+        S(_positive(3, 3), smooth=False),
+        S(_positive(2, 2, 2), smooth=False),
+        S(_positive(3, 3), upper=True, smooth=False),
+    ],
+    torch="linalg.cholesky",
+    method=True,
+    errors=_square_errors,
+)
+def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
+    """The lower triangular L with ``A = L L^T`` (or its transpose) of positive definite matrices.
+
+    Only the lower triangle of A is read; the gradient is symmetric.
+
+    >>> import gradlite
+    >>> gradlite.linalg.cholesky(gradlite.tensor([[4.0, 0.0], [0.0, 9.0]]))
+    tensor([[2., 0.],
+            [0., 3.]])
+
+    Raises:
+        LinAlgError: a matrix is not positive definite.
+    """
+    _check_square("linalg.cholesky", A)
+    try:
+        lower: Any = apply1(Cholesky, A)
+    except np.linalg.LinAlgError:
+        raise LinAlgError(
+            f"linalg.cholesky: {_which(A.array, np.linalg.cholesky)}The factorization could not be "
+            "completed because the input is not positive-definite."
+        ) from None
+    return lower.mT if upper else lower  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(_well_conditioned(normal(3, 3)), 3),
+        S(_well_conditioned(normal(2, 3, 3)), -2),
+        S(normal(3, 3), 0),
+        S(normal(3, 3), 1),
+    ],
+    method=True,
+    errors=lambda: [S(normal(2, 3), 2)],
+)
+def matrix_power(input: Tensor, n: int) -> Tensor:
+    """Square matrices to an integer power, negative ones by way of the inverse.
+
+    >>> import gradlite
+    >>> gradlite.matrix_power(gradlite.tensor([[2.0, 0.0], [0.0, 3.0]]), 3)
+    tensor([[ 8.,  0.],
+            [ 0., 27.]])
+    """
+    _check_square("linalg.matrix_power", input)
+    if n < 0:
+        return matrix_power(inv(input), -n)
+    if n == 0:
+        xp = NAMESPACES[input.array.__class__].xp
+        eye = xp.zeros(input.array.shape, input.array.dtype)
+        eye[...] = xp.eye(input.array.shape[-1])
+        return input.clone().copy_(wrap(eye))  # type: ignore[attr-defined,no-any-return]
+    result, square = None, input
+    while n:
+        if n & 1:
+            result = square if result is None else matmul(result, square)
+        n >>= 1
+        square = matmul(square, square) if n else square
+    assert result is not None
+    return result.clone() if result is input else result  # type: ignore[attr-defined,no-any-return]
+
+
+inverse = inv
+Tensor.inverse = inv  # type: ignore[attr-defined]
