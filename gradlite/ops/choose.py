@@ -1,4 +1,4 @@
-"""The choice between two values: `where` and `clamp`."""
+"""The choice between two values: where, clamp, nan_to_num."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.arithmetic import cast, operand, promoted, same_device_or_scalar, sum_to
-from gradlite.ops.samples import S, bools, distinct, normal
+from gradlite.ops.samples import S, bools, constant, distinct, normal
 from gradlite.ops.table import NAMESPACES, Op, apply, apply1, public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "clamp",
     "clip",
+    "nan_to_num",
     "where",
 ]
 
@@ -137,6 +138,46 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     ):
         input = cast(input, dtypes.get_default_dtype().numpy)
     return apply1(Clamp, input, min, max)
+
+
+class NanToNum(Op):
+    """Numbers in the place of NaN and infinities, which get no gradient."""
+
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any, nan: float, posinf: float, neginf: float) -> Any:
+        return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x = F.array(ctx.saved[0])
+        return (F.where(x - x == 0, grad, F.zeros((), grad)),)
+
+
+@public(
+    samples=lambda: [
+        S(constant(np.array([1.5, np.nan, np.inf, -np.inf]))),
+        S(np.array([1.5, np.nan, np.inf, -np.inf]), 1.0, 2.0, 3.0, smooth=False),
+        S(normal(3, 4)),
+        S(np.arange(3)),
+    ],
+    method=True,
+    inplace=True,
+)
+def nan_to_num(
+    input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """NaN and infinities replaced: by default with 0 and the dtype's largest and smallest numbers.
+
+    >>> import gradlite
+    >>> gradlite.nan_to_num(gradlite.tensor([float("nan"), 1.0]))
+    tensor([0., 1.])
+    """
+    if input.array.dtype not in dtypes.FLOATING:
+        return input.clone()  # type: ignore[attr-defined,no-any-return]
+    limits = np.finfo(input.array.dtype)
+    high = float(limits.max) if posinf is None else posinf
+    low = float(limits.min) if neginf is None else neginf
+    return apply1(NanToNum, input, nan or 0.0, high, low)
 
 
 def _attach() -> None:

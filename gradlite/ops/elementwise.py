@@ -10,7 +10,8 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.arithmetic import cast
 from gradlite.ops.choose import where  # noqa: F401
-from gradlite.ops.samples import S, bools, normal, positive, unary
+from gradlite.ops.samples import S, bools, normal, unary
+from gradlite.ops.samples import positive as positive_values
 from gradlite.ops.table import OUT, Op, apply1, public
 from gradlite.tensor import Tensor
 
@@ -27,6 +28,7 @@ __all__ = [
     "log2",
     "neg",
     "negative",
+    "positive",
     "reciprocal",
     "rsqrt",
     "sigmoid",
@@ -124,7 +126,7 @@ class Log(Op):
         return (grad / x,)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def log(input: Tensor) -> Tensor:
     """The natural logarithm, elementwise.
 
@@ -146,7 +148,7 @@ class Log2(Op):
         return (grad / (x * math.log(2)),)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def log2(input: Tensor) -> Tensor:
     """The logarithm to base 2, elementwise.
 
@@ -168,7 +170,7 @@ class Log10(Op):
         return (grad / (x * math.log(10)),)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10, elementwise.
 
@@ -190,7 +192,7 @@ class Log1p(Op):
         return (grad / (x + 1),)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def log1p(input: Tensor) -> Tensor:
     """``log(1 + x)``, accurate near 0, elementwise.
 
@@ -212,7 +214,7 @@ class Sqrt(Op):
         return (grad / (out * 2),)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def sqrt(input: Tensor) -> Tensor:
     """The square root; NaN below 0, elementwise.
 
@@ -234,7 +236,7 @@ class Rsqrt(Op):
         return (grad * -0.5 * (out * out * out),)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def rsqrt(input: Tensor) -> Tensor:
     """``1 / sqrt(x)``, elementwise.
 
@@ -256,7 +258,7 @@ class Reciprocal(Op):
         return (-grad * (out * out),)
 
 
-@public(samples=lambda: unary(positive), method=True, inplace=True)
+@public(samples=lambda: unary(positive_values), method=True, inplace=True)
 def reciprocal(input: Tensor) -> Tensor:
     """``1 / x``, elementwise.
 
@@ -323,6 +325,22 @@ def neg(input: Tensor) -> Tensor:
     return apply1(Neg, input)
 
 
+@public(samples=lambda: unary(), method=True, errors=lambda: [S(bools(3))])
+def positive(input: Tensor) -> Tensor:
+    """The tensor itself.
+
+    >>> import gradlite
+    >>> gradlite.positive(gradlite.tensor([1, -2]))
+    tensor([ 1, -2])
+
+    Raises:
+        RuntimeError: the tensor is bool.
+    """
+    if input.array.dtype == np.bool_:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input
+
+
 class Abs(Op):
     reads = ((0,),)
 
@@ -378,7 +396,7 @@ class Clone(Op):
 def _attach() -> None:
     t: Any = Tensor
     t.__neg__, t.__abs__ = neg, abs
-    t.__pos__ = lambda self: self
+    t.__pos__ = positive
     t.negative, t.absolute = neg, abs
     t.negative_, t.absolute_ = t.neg_, t.abs_
 

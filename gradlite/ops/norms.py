@@ -15,7 +15,7 @@ from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import OUT, Op, apply1, public, type_name
 from gradlite.tensor import Tensor
 
-__all__ = ["norm"]
+__all__ = ["cdist", "norm"]
 
 
 class VectorNorm(Op):
@@ -153,6 +153,35 @@ def norm(
     if isinstance(p, str):
         raise RuntimeError(f"linalg.matrix_norm: Order {p} not supported.")
     return vector_norm_of(input, p, dim, keepdim, dtype)
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(5, 4)),
+        S(normal(3, 4), normal(5, 4), 1),
+        S(normal(2, 3, 4), normal(5, 4), 3.0),
+        S(distinct(3, 4), distinct(2, 4) + 0.05, math.inf),
+        S(np.ones((2, 3)), np.ones((1, 3)), smooth=False),
+    ],
+    errors=lambda: [S(normal(3, 4), normal(5, 3)), S(normal(3), normal(5, 3))],
+)
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
+    """The p-norm distances between all rows of two matrices, (*, n, d), (*, m, d) -> (*, n, m).
+
+    >>> import gradlite
+    >>> gradlite.cdist(gradlite.tensor([[0.0, 0.0]]), gradlite.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor([[5., 1.]])
+    """
+    for name, x in (("X1", x1), ("X2", x2)):
+        if x.array.ndim < 2:
+            raise RuntimeError(
+                f"cdist only supports at least 2D tensors, {name} got: {x.array.ndim}D"
+            )
+    a, b = x1.array.shape[-1], x2.array.shape[-1]
+    if a != b:
+        raise RuntimeError(f"X1 and X2 must have the same number of columns. X1: {a} X2: {b}")
+    apart: Any = x1.unsqueeze(-2) - x2.unsqueeze(-3)  # type: ignore[attr-defined]
+    return vector_norm_of(apart, p, -1, False, None)
 
 
 def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:

@@ -1,11 +1,14 @@
-"""Trigonometric and hyperbolic functions and their inverses, elementwise."""
+"""Trigonometric and hyperbolic functions, their inverses, degrees; elementwise."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+
 from gradlite.ops.elementwise import float_op
-from gradlite.ops.samples import unary, uniform
+from gradlite.ops.samples import S, unary, uniform
 from gradlite.ops.table import OUT, Op, public
 from gradlite.tensor import Tensor
 
@@ -24,6 +27,8 @@ __all__ = [
     "atanh",
     "cos",
     "cosh",
+    "deg2rad",
+    "rad2deg",
     "sin",
     "sinh",
     "tan",
@@ -293,6 +298,48 @@ def atanh(input: Tensor) -> Tensor:
     tensor([0.0000, 0.5493])
     """
     return float_op(Atanh, input)
+
+
+class Deg2Rad(Op):
+    fname = "deg2rad"
+
+    def forward(xp: Any, x: Any) -> Any:
+        return x * x.dtype.type(math.pi / 180)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.deg2rad(grad),)
+
+
+@public(samples=lambda: [*unary(), S(np.arange(4))], method=True, inplace=True)
+def deg2rad(input: Tensor) -> Tensor:
+    """Degrees as radians, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.deg2rad(gradlite.tensor([180.0]))
+    tensor([3.1416])
+    """
+    return float_op(Deg2Rad, input)
+
+
+class Rad2Deg(Op):
+    fname = "rad2deg"
+
+    def forward(xp: Any, x: Any) -> Any:
+        return x * x.dtype.type(180 / math.pi)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.rad2deg(grad),)
+
+
+@public(samples=lambda: [*unary(), S(np.arange(4))], method=True, inplace=True)
+def rad2deg(input: Tensor) -> Tensor:
+    """Radians as degrees, elementwise.
+
+    >>> import gradlite
+    >>> gradlite.rad2deg(gradlite.tensor([1.0]))
+    tensor([57.2958])
+    """
+    return float_op(Rad2Deg, input)
 
 
 def _attach() -> None:
