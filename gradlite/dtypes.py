@@ -25,7 +25,7 @@ class dtype:
 
     __slots__ = ("name", "numpy", "is_floating_point", "is_signed", "itemsize", "category")
 
-    def __init__(self, name: str, numpy_name: str, category: int) -> None:
+    def __init__(self, name: str, numpy_name: str, category: builtins.int) -> None:
         self.name = name
         self.numpy = np.dtype(numpy_name)
         self.category = category  # 0 bool, 1 integral, 2 floating: a higher one always wins
@@ -155,15 +155,15 @@ def result_dtype(operands: builtins.list[Any] | tuple[Any, ...]) -> np.dtype[Any
             place, d = 2, _default.numpy
         else:
             place, d = (0 if operand.ndim else 1), operand.dtype
-        known = groups[place]
-        groups[place] = d if known is None else _promote_same(known, d)
+        seen = groups[place]
+        groups[place] = d if seen is None else _promote_same(seen, d)
     result: np.dtype[Any] | None = None
-    for place, d in enumerate(groups):
-        if d is None:
+    for place, known in enumerate(groups):
+        if known is None:
             continue
-        if result is None or category(d) > category(result):
+        if result is None or category(known) > category(result):
             # A lone Python float beside integer tensors means the default dtype.
-            result = _default.numpy if place == 2 and category(d) == 2 else d
+            result = _default.numpy if place == 2 and category(known) == 2 else known
     assert result is not None
     return result
 

@@ -237,4 +237,4 @@ def _method(
 
 
 _method.__name__ = _method.__qualname__ = "backward"
-Tensor.backward = _method  # type: ignore[attr-defined]
+Tensor.backward = _method  # type: ignore[assignment, method-assign]

@@ -60,7 +60,7 @@ class ImageData:
         self.classes = int(max(training[1].max(), test[1].max())) + 1
         self.fingerprint = 0
         for array in (*training, *test):
-            self.fingerprint = zlib.crc32(np.ascontiguousarray(array), self.fingerprint)
+            self.fingerprint = zlib.crc32(np.ascontiguousarray(array).data, self.fingerprint)
         self.device = device
         # A border of zeros, so that shifting an image is reading it from another corner.
         self.border = 1 if shift else 0

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 try:  # three times as fast as np.maximum(x, 0) on floats
-    from numpy._core.umath import clip as _clip
+    from numpy._core.umath import clip as _clip  # type: ignore[attr-defined]
 except ImportError:  # pragma: no cover - older or newer NumPy without it
     _clip = None
 _BOUNDS = {
@@ -66,7 +66,8 @@ class ThresholdBackward(Op):
             if out.flags.c_contiguous and grad.flags.c_contiguous and out.ndim:
                 # out >= 0, so -bits is negative exactly where out > 0: its sign bit, spread
                 # over the word, is the mask.
-                integer, shift = kind
+                integer: Any = kind[0]
+                shift: Any = kind[1]
                 mask = np.negative(out.view(integer))
                 np.right_shift(mask, shift, out=mask)
                 np.bitwise_and(mask, grad.view(integer), out=mask)

@@ -303,4 +303,4 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     return stack([grid.reshape(-1) for grid in grids], 1)
 
 
-Tensor.tile = _tile_method  # type: ignore[attr-defined]
+Tensor.tile = _tile_method  # type: ignore[assignment, method-assign]

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.dropout import dropout
-from gradlite.ops.elementwise import where
+from gradlite.ops.choose import where
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.reduce import ones
 from gradlite.ops.softmax import row_max, softmax
@@ -66,7 +66,7 @@ class Attention(Op):
         if F.tensors:
             wanted = [e is not None for e in ctx.edges]
             return gradients_of(
-                lambda *t: (_composed(*t, scale, causal),), (q, k, v), (grad,), wanted
+                lambda q, k, v: (_composed(q, k, v, scale, causal),), (q, k, v), (grad,), wanted
             )
         p, out = ctx.aux
         xp = F.xp

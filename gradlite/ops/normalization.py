@@ -138,8 +138,8 @@ class NativeLayerNorm(Op):
         if not x.size:
             return xp.empty(x.shape, x.dtype), None
         rows = wide(xp.ascontiguousarray(x)).reshape(-1, _numel(shape))
-        row = [None if p is None else _as(p, rows.dtype).reshape(-1) for p in (w, b)]
-        y, aux = standardize.rows_forward(xp, rows, *row, eps, center)
+        w, b = (None if p is None else _as(p, rows.dtype).reshape(-1) for p in (w, b))
+        y, aux = standardize.rows_forward(xp, rows, w, b, eps, center)
         return _shaped(_as(y, x.dtype), x.shape), aux
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -255,8 +255,9 @@ class NativeGroupNorm(Op):
         if x is None:
             return None, None, _as(g.sum((0, 2)), ctx.attrs[-1])
         w = None if w is None else _as(w, g.dtype)
+        mean, rstd = ctx.aux
         grads = standardize.groups_backward(
-            xp, g, _channels(xp, x), w, *ctx.aux, ctx.edges[0] is not None
+            xp, g, _channels(xp, x), w, mean, rstd, ctx.edges[0] is not None
         )
         return _fused(ctx, grads, grad.dtype)
 
@@ -647,7 +648,7 @@ def instance_norm(
     y: Any = batch_norm(x, mean, var, scale, shift, use_input_stats, momentum, eps)
     if use_input_stats:
         for kept, moved in ((running_mean, mean), (running_var, var)):
-            if kept is not None:
+            if kept is not None and moved is not None:
                 kept.array[...] = moved.array.reshape(n, c).mean(0)
                 kept._bump()
     return y.view(shape)  # type: ignore[no-any-return]

@@ -62,7 +62,7 @@ class Sum(Op):
             return x.sum(dims, keepdims=keepdim)
         if len(dims) == x.ndim and not keepdim:
             return np.add.reduce(x, None)
-        return np.add.reduce(x, dims, None, None, keepdim)
+        return np.add.reduce(x, dims, None, None, keepdim)  # type: ignore[call-overload]
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (spread(F, grad, ctx.shapes[0], ctx.attrs[0]),)

@@ -46,7 +46,7 @@ def _reciprocal(x: float) -> float:
 class Var(Op):
     """Mean squared distance from the mean, with ``n - correction`` as the divisor."""
 
-    reads = ((0,),)
+    reads: tuple[tuple[int, ...], ...] = ((0,),)
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
         wide = x.astype(np.float32) if x.dtype == np.float16 else x

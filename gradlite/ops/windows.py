@@ -99,6 +99,7 @@ def sliding(
     (step_down, step_along), (far_down, far_along) = geometry.stride, geometry.dilation
     s = buffer.strides
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
     if last:
         n, _, _, c = buffer.shape
         shape, strides = (n, *counts, *kernel, c), (s[0], s[1] * step_down, s[2] * step_along)
