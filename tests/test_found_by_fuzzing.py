@@ -1,0 +1,209 @@
+"""Programs that random testing found to differ from PyTorch once, each reduced to its core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.oracle import outcome_of, same
+
+
+def scalar(T: Any) -> Any:
+    return T.tensor(0.7, requires_grad=True)
+
+
+def leaf(T: Any, *values: float) -> Any:
+    return T.tensor(values or (1.0, 2.0, 3.0), requires_grad=True)
+
+
+ZERO_D_VIEWS = {
+    "ellipsis": lambda t: t[...],
+    "newaxis": lambda t: t[None],
+    "view": lambda t: t.view(1, 1),
+    "unsqueeze": lambda t: t.unsqueeze(0),
+    "view_as": lambda t: t.view_as(t),
+    "reshape": lambda t: t.reshape(1),
+}
+ZERO_D_UPDATES = {
+    "mul": lambda T, v, s: v.mul_(0.5),
+    "mul_by_a_graph": lambda T, v, s: v.mul_(s),
+    "neg": lambda T, v, s: v.neg_(),
+    "zero": lambda T, v, s: v.zero_(),
+    "copy": lambda T, v, s: v.copy_(s * 3),
+    "setitem": lambda T, v, s: v.__setitem__(Ellipsis, s * 3),
+    "setitem_number": lambda T, v, s: v.__setitem__(Ellipsis, 0.75),
+}
+
+
+@pytest.mark.parametrize("view", ZERO_D_VIEWS)
+@pytest.mark.parametrize("update", ZERO_D_UPDATES)
+def test_a_view_of_a_zero_d_tensor_is_written(view, update):
+    def program(T):
+        s, other = scalar(T), scalar(T)
+        base = s + 0.5
+        v = ZERO_D_VIEWS[view](base)
+        ZERO_D_UPDATES[update](T, v, other)
+        (base.sin() + v.sum() ** 2).backward()
+        return base, v, s.grad, other.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("update", ZERO_D_UPDATES)
+def test_an_element_is_written_and_the_rest_expanded(update):
+    def program(T):
+        s, other = scalar(T), scalar(T)
+        base = s + 0.5
+        wide = base.expand(3)
+        ZERO_D_UPDATES[update](T, base.unsqueeze(0), other)
+        wide.sin().sum().backward()
+        return base, wide, s.grad, other.grad
+
+    same(program)
+
+
+def test_a_part_of_an_expanded_tensor_is_written():
+    def program(T):
+        s, other = scalar(T), scalar(T)
+        base = s + 0.5
+        wide = base.expand(3)
+        wide.narrow(0, 0, 1).copy_(other[None])
+        return wide, base, outcome_of((wide * wide).sum().backward), s.grad, other.grad
+
+    same(program)
+
+
+def test_a_view_made_in_no_grad_passes_no_gradient_on():
+    def program(T):
+        results = []
+        for base in (leaf(T), leaf(T) * 2):
+            with T.no_grad():
+                v = base.view(-1)
+            y = v * base
+            results.append((v, [node is None for node, _ in y.grad_fn.next_functions]))
+            y.sum().backward()
+        return results
+
+    same(program)
+
+
+def test_a_view_made_in_no_grad_saves_nothing_for_its_own_gradient():
+    def program(T):
+        x, y = leaf(T), leaf(T)
+        with T.no_grad():
+            v = x.view(-1)
+        h = v * y
+        z = h * v
+        h.relu_()
+        z.sum().backward()
+        return x.grad, y.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0,), (0, 5), (2, 0, 7)])
+def test_views_of_nothing(shape):
+    def program(T):
+        x = T.ones(0, 3, requires_grad=True)
+        y = x.view(shape) * 2
+        z = x[1:].reshape(shape)
+        (y.sum() + z.sum()).backward()
+        return y, z, x.grad
+
+    same(program)
+
+
+def test_an_empty_softmax():
+    def program(T):
+        x = T.ones(3, 0, requires_grad=True)
+        y = x.softmax(1)
+        y.sum().backward()
+        return y, x.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda t, s: t.__setitem__(0, s),
+        lambda t, s: t[1:].mul_(2),
+        lambda t, s: t[1:].zero_(),
+        lambda t, s: t.__setitem__(Ellipsis, 0.5),
+        lambda t, s: t.fill_(0.5),
+        lambda t, s: t.zero_(),
+        lambda t, s: t.copy_(s),
+        lambda t, s: t.mul_(2),
+    ],
+)
+def test_which_in_place_ops_go_backward_twice(write):
+    def program(T):
+        x, s = leaf(T), scalar(T)
+        h = x + 1
+        write(h, s)
+        h.sum().backward()
+        return outcome_of(h.sum().backward), x.grad, s.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("base", ["leaf", "graph"])
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
+@pytest.mark.parametrize("how", ["view", "unbind", "view_of_view"])
+def test_what_a_stale_view_made_without_grad_shows(base, mode, how):
+    def program(T):
+        x = T.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+        t = x if base == "leaf" else x * 2
+        with getattr(T, mode)():
+            v = t.unbind()[0] if how == "unbind" else t.view(4)
+            v = v.view(2, 2) if how == "view_of_view" else v
+        before = v
+        if base == "graph":
+            t.mul_(2)
+        else:
+            with T.no_grad():
+                t.mul_(2)
+        return before, v, outcome_of(lambda: v.add_(1) and None), outcome_of(lambda: (v * 2) and 1)
+
+    same(program)
+
+
+@pytest.mark.parametrize(
+    "index", [slice(None), slice(0, None), slice(0, 3), slice(None, None, 1)], ids=str
+)
+def test_a_slice_of_everything(index):
+    def program(T):
+        h = leaf(T) * 2
+        v = h[index]
+        name = v.grad_fn.name()
+        h[index] = T.tensor(2.0, requires_grad=True)
+        return name, v._is_view(), h
+
+    same(program)
+
+
+@pytest.mark.parametrize(
+    "index", [slice(None), slice(0, None), Ellipsis, (slice(0, None), Ellipsis)], ids=str
+)
+def test_assignment_to_everything(index):
+    def program(T):
+        h = leaf(T) * 2
+        h[index] = leaf(T) + 1
+        return h
+
+    same(program)
+
+
+def test_messages_of_writes_to_one_of_several_views_of_a_leaf():
+    def program(T):
+        x = T.ones(2, 3, requires_grad=True)
+        return [
+            outcome_of(lambda: x.unbind(1)[2].sigmoid_() and None),
+            outcome_of(lambda: x.chunk(2, 1)[1].sin_() and None),
+            outcome_of(lambda: x.unbind(0)[1].__setitem__(0, 1.0)),
+            outcome_of(lambda: (x * 1).split(2, 1)[0].__setitem__(slice(0, None), 1.0)),
+            outcome_of(lambda: (x * 1).split(2, 1)[0].__setitem__(slice(1, None), 1.0)),
+        ]
+
+    same(program)
