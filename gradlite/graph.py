@@ -685,7 +685,7 @@ def _run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
     for nr, reference in extra.retained.items():
         tensor = reference()
         if tensor is not None and parts[nr] is not None:
-            tensor._accumulate(parts[nr], False, wrap(parts[nr]) is parts[nr])
+            tensor._retain(parts[nr])
     return parts if several else parts[0]
 
 

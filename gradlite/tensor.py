@@ -220,6 +220,7 @@ class Tensor(TensorMethods):
         """Whether gradients flow to this tensor; can be set on leaves."""
         if self._view is not None:
             _try_refresh(self)
+            return self._requires_grad or self._view.base._requires_grad
         return self._requires_grad
 
     @requires_grad.setter
@@ -401,7 +402,7 @@ class Tensor(TensorMethods):
 
     def _accumulate(self, grad: Any, private: bool, create_graph: bool) -> None:
         """Add a gradient that backward brings: an array, or a Tensor under create_graph."""
-        if not self._requires_grad:
+        if not self.requires_grad:
             return  # switched off since the forward pass
         known = self._grad
         if create_graph:
@@ -415,6 +416,16 @@ class Tensor(TensorMethods):
             if not private or grad.__class__ is not self.array.__class__ or grad.base is not None:
                 grad = _copy(grad, self.array)
             self._grad = wrap(grad)
+
+    def _retain(self, grad: Any) -> None:
+        """Add a gradient to that of a non-leaf, never in place: it may be part of a graph."""
+        known = self._grad
+        if isinstance(grad, Tensor):
+            self._grad = grad.clone() if known is None else known + grad
+        elif known is None:
+            self._grad = wrap(_copy(grad, self.array))
+        else:
+            self._grad = wrap(known.array + grad)
 
     # -------------------------------------------------------------------- aliases
     def detach(self) -> Tensor:
@@ -604,7 +615,7 @@ def unwrap(tensor: Any) -> Any:
 
 def make(cls: type, array: Any, requires_grad: bool = False) -> Any:
     """A leaf of a Tensor subclass around a raw array, without a copy."""
-    tensor = _new(cls)
+    tensor: Any = _new(cls)
     tensor.array = array
     tensor._counter = [0] if graph.current_mode() < INFERENCE else None
     tensor._edge = tensor._grad = tensor._view = None
@@ -641,7 +652,10 @@ def gradient_edge(tensor: Tensor) -> Any:
     if tensor._view is not None:
         refresh(tensor)
     edge = tensor._edge
-    if edge is None and tensor._requires_grad:
+    if edge is None and (
+        tensor._requires_grad
+        or (tensor._view is not None and tensor._view.base._requires_grad)  # made in no_grad
+    ):
         edge = tensor._accumulator()
         if edge is None:
             edge = AccumulateGrad(tensor, tensor._extra)

@@ -19,6 +19,7 @@ from gradlite.ops.table import (
     assign,
     check_inplace,
     public,
+    refuse_overlap,
     same_device,
 )
 from gradlite.tensor import Tensor, gradient_edge, wrap
@@ -135,7 +136,9 @@ def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
     return a, b
 
 
-def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor:
+def binary_op(
+    op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False
+) -> Tensor:
     """Run a `Binary` op on two operands, at least one of them a Tensor."""
     if isinstance(a, Tensor):
         x = a.array
@@ -156,7 +159,7 @@ def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor
             if b.__class__ is not float and b.__class__ is not int:
                 b = operand(b)
                 if isinstance(b, Tensor):
-                    return binary_op(op, a, b, true_division=true_division)
+                    return binary_op(op, a, b, *attrs, true_division=true_division)
             if x.dtype not in dtypes.FLOATING:
                 a, b = promoted(a, b, true_division=true_division)
                 x = a.array
@@ -167,11 +170,11 @@ def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor
             if not isinstance(b, Tensor):
                 b = wrap(np.asarray(operand(b)))
             a, b = promoted(a, b, true_division=true_division)
-        return binary_op(op, a, b, true_division=true_division)
+        return binary_op(op, a, b, *attrs, true_division=true_division)
     F = NAMESPACES[x.__class__]
     token = quiet()
     try:
-        out = op.forward(F.xp, x, y)
+        out = op.forward(F.xp, x, y, *attrs)
     except ValueError:
         raise RuntimeError(_mismatch(x, y)) from None
     finally:
@@ -201,7 +204,7 @@ def binary_op(op: Any, a: Any, b: Any, *, true_division: bool = False) -> Tensor
                 shapes = None
             else:
                 shapes = (x.shape, y.shape if other is not None else ())
-            result._edge = record(op, (p, q), saved, versions, (), F, None, shapes)
+            result._edge = record(op, (p, q), saved, versions, attrs, F, None, shapes)
             result._requires_grad = True
     return result
 
@@ -294,6 +297,32 @@ class Rsub(Binary):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         left = -grad if ctx.edges[0] is not None else None
         return _unbroadcast(ctx, F, left, grad)
+
+
+class AddScaled(Binary):
+    """a + alpha b."""
+
+    grad_name = "AddBackward0"
+
+    def forward(xp: Any, a: Any, b: Any, alpha: Any) -> Any:
+        return xp.add(a, b * alpha)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        right = grad * ctx.attrs[0] if ctx.edges[1] is not None else None
+        return _unbroadcast(ctx, F, grad, right)
+
+
+class SubScaled(Binary):
+    """a - alpha b."""
+
+    grad_name = "SubBackward0"
+
+    def forward(xp: Any, a: Any, b: Any, alpha: Any) -> Any:
+        return xp.subtract(a, b * alpha)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        right = grad * -ctx.attrs[0] if ctx.edges[1] is not None else None
+        return _unbroadcast(ctx, F, grad, right)
 
 
 class Mul(Binary):
@@ -470,8 +499,13 @@ def _refuse_bools(*operands: Any) -> None:
             )
 
 
-def _scaled(other: Any, alpha: Any) -> Any:
-    return other if alpha == 1 else other * alpha
+def _scaled(op: Any, input: Any, other: Any, alpha: Any) -> Tensor:
+    arrays = [_plain(input), _plain(other)]
+    if dtypes.category(dtypes.result_dtype(arrays)) < 2 and isinstance(alpha, float):
+        raise RuntimeError(
+            "For integral input tensors, argument alpha must not be a floating point number."
+        )
+    return binary_op(op, input, other, alpha)
 
 
 @public(samples=lambda: [*binary(), S(normal(3), 2.0), S(normal(3), normal(3), alpha=3)], method=True)
@@ -482,7 +516,7 @@ def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     >>> gradlite.add(gradlite.tensor([1.0, 2.0]), 10)
     tensor([11., 12.])
     """
-    return binary_op(Add, input, other if alpha == 1 else _scaled(other, alpha))
+    return binary_op(Add, input, other) if alpha == 1 else _scaled(AddScaled, input, other, alpha)
 
 
 @public(samples=lambda: [*binary(), S(normal(3), 2.0), S(normal(3), normal(3), alpha=3)], method=True)
@@ -497,7 +531,7 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
         RuntimeError: an operand is bool (use ``^`` or ``logical_not``).
     """
     _refuse_bools(input, other)
-    return binary_op(Sub, input, other if alpha == 1 else _scaled(other, alpha))
+    return binary_op(Sub, input, other) if alpha == 1 else _scaled(SubScaled, input, other, alpha)
 
 
 @public(samples=lambda: [*binary(), S(normal(3), 2.0)])
@@ -509,7 +543,7 @@ def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     tensor([9., 8.])
     """
     _refuse_bools(input, other)
-    return binary_op(Rsub, input if alpha == 1 else _scaled(input, alpha), other)
+    return sub(other, input, alpha=alpha) if alpha != 1 else binary_op(Rsub, input, other)
 
 
 @public(samples=lambda: [*binary(), S(normal(3), 2.0)], method=True)
@@ -752,6 +786,8 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
     def method(self: Tensor, other: Any, **options: Any) -> Tensor:
         check_inplace(self)
         array = self.array
+        if isinstance(other, Tensor):
+            refuse_overlap(array, other.array)
         if (
             not options
             and (current_mode() or not (self._requires_grad or self._view is not None))

@@ -19,6 +19,7 @@ from gradlite.ops.table import (
     assign,
     check_inplace,
     public,
+    refuse_overlap,
     type_name,
 )
 from gradlite.tensor import Tensor, wrap
@@ -31,6 +32,7 @@ class CopyInto(Op):
 
     reads = ((), ())
     has_aux = True
+    used_up = False
     grad_name = "CopyBackwards"
 
     def forward(xp: Any, x: Any, source: Any) -> Any:
@@ -45,6 +47,12 @@ class CopyInto(Op):
             if right.dtype != ctx.aux:
                 right = F.to_copy(right, ctx.aux)
         return left, right
+
+
+class FillTensor(CopyInto):
+    """A 0-d tensor's value in all elements."""
+
+    grad_name = "FillBackward3"
 
 
 class Fill(Op):
@@ -79,6 +87,7 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     array, value = self.array, src.array
     if value.ndim > array.ndim or not _fits(value.shape, array.shape):
         raise RuntimeError(_expand_message(value.shape, array.shape))
+    refuse_overlap(array, value)
     if value.__class__ is not array.__class__:
         xp = NAMESPACES[array.__class__].xp
         moved = xp.asarray(value if isinstance(value, np.ndarray) else value.get())

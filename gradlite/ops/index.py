@@ -9,7 +9,7 @@ import numpy as np
 from gradlite.graph import NO_GRAD, current_mode
 from gradlite.ops import positions
 from gradlite.ops.arithmetic import as_number, cast, sum_to
-from gradlite.ops.fill import FillFrom, copy_, set_all
+from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.table import (
     NAMESPACES,
@@ -20,6 +20,7 @@ from gradlite.ops.table import (
     assign,
     check_inplace,
     public,
+    refuse_overlap,
     type_name,
 )
 from gradlite.tensor import Tensor, wrap
@@ -166,7 +167,9 @@ def _number(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def _split(x: Any, items: list[Any]) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
+def _split(
+    x: Any, items: list[Any], writing: bool = False
+) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
     """Divide an index into its basic part, its advanced part and the name of the last step.
 
     PyTorch applies integers and slices first, as views, and index arrays to the result.
@@ -216,7 +219,9 @@ def _split(x: Any, items: list[Any]) -> tuple[tuple[Any, ...] | None, tuple[Any,
             if part.step is not None and part.step <= 0:
                 raise ValueError("step must be greater than zero")
             start, stop, step = part.indices(x.shape[dim])
-            if item != _EVERYTHING:
+            whole = (start, step) == (0, 1) and stop >= x.shape[dim]
+            named = item.stop is None or item.stop != x.shape[dim]  # PyTorch's idea of a no-op
+            if item != _EVERYTHING and not (whole and (writing or not named)):
                 has_basic, last = True, "slice"
             basic.append(slice(start, max(start, stop), step))
             advanced.append(slice(None))
@@ -304,7 +309,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``: copy a broadcast value into the place that the index names."""
     array = self.array
-    basic, advanced, last = _split(array, _items(index))
+    basic, advanced, last = _split(array, _items(index), writing=True)
     target = self
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], self, basic)
@@ -318,6 +323,10 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
                 return
         value = wrap(xp.asarray(_plain_value(value, array.dtype)))
     if advanced is None:
+        if target is self and value.array.ndim == 0 and current_mode() == 0:
+            check_inplace(self)
+            assign(self, apply(FillTensor, (self, value)))
+            return
         copy_(target, _drop_leading(value, target.array.ndim))
         return
     _put(target, _to_device(xp, advanced), cast(value, array.dtype), False)
@@ -327,6 +336,7 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
     """Write or add values at index arrays, in place."""
     check_inplace(target)
     array = target.array
+    refuse_overlap(array, values.array, same_too=True)
     recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
         if not recorded and not accumulate:

@@ -260,8 +260,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             f"The size of tensor a ({a[-3]}) must match the size of tensor b ({b[-3]}) at "
             f"non-singleton dimension {max(n, m) - 3}"
         ) from None
-    op = Matmul if n == m == 3 and a[0] == b[0] else MatmulFolded
-    return apply(op, (input, other))  # type: ignore[no-any-return]
+    return apply(MatmulFolded, (input, other))  # type: ignore[no-any-return]
 
 
 class Linear(Op):

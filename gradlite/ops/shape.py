@@ -435,12 +435,22 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
             "Number of dimensions of repeat dims can not be smaller than number of dimensions of "
             "tensor"
         )
-    shape = (1,) * (len(times) - len(shape)) + shape
-    split = [n for pair in zip((1,) * len(shape), shape) for n in pair]
-    grown = [n for pair in zip(times, shape) for n in pair]
-    expanded = expand(reshape(input, split), *grown)
-    result = reshape(expanded, [a * b for a, b in zip(times, shape)])
-    return result.clone() if result._view is not None else result  # type: ignore[attr-defined,no-any-return]
+    return apply1(Repeat, input, times)
+
+
+class Repeat(Op):
+    """Copies side by side; the gradient sums over them."""
+
+    def forward(xp: Any, x: Any, times: tuple[int, ...]) -> Any:
+        return xp.tile(x, times)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (times,) = ctx.attrs
+        shape = tuple(ctx.shapes[0])
+        lead = len(times) - len(shape)
+        split = [n for pair in zip(times, (1,) * lead + shape) for n in pair]
+        total = F.sum(grad.reshape(split), tuple(range(0, len(split), 2)), False)
+        return (total.reshape(shape),)
 
 
 # ---------------------------------------------------------------------- joining, splitting
@@ -872,5 +882,5 @@ def _iterate(self: Tensor) -> Any:
 _attach()
 swapaxes = swapdims = transpose
 moveaxis = movedim
-Tensor.moveaxis = movedim  # type: ignore[attr-defined]
+Tensor.moveaxis = movedim  # type: ignore[assignment, method-assign]
 

@@ -10,6 +10,7 @@ methods and the documentation.
 from __future__ import annotations
 
 import re
+import weakref
 from functools import partial
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,9 @@ class TensorContext:
         if edge.__class__ is graph.AccumulateGrad:
             return edge.variable  # type: ignore[no-any-return]
         result = wrap(array)
+        versions = self.node.versions
+        if versions is not None and versions[place] is not None:
+            result._counter = versions[place][0]  # edits are caught in this graph too
         if edge is not None:
             result._edge, result._requires_grad = edge, True
         return result
@@ -462,8 +466,6 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
     version = result._counter = input._counter
     if version is None:
         return
-    if origin in ("no_grad", "inference") and input._requires_grad:
-        result._requires_grad = True  # PyTorch's: a leaf, unless its base is edited in place
     above = input._view
     if above is None:
         result._view = View(input, ((op, attrs),), version[0], origin)
@@ -595,6 +597,7 @@ class CopySlices(Op):
     """
 
     grad_name = "CopySlices"
+    used_up = True
 
     @classmethod
     def saved_position(cls, node: Node, place: int) -> int:
@@ -666,6 +669,43 @@ def check_inplace(t: Tensor) -> None:
         )
 
 
+def refuse_overlap(written: Any, read: Any, *, same_too: bool = False) -> None:
+    """RuntimeError when an array to be written shares part of its memory with one to be read.
+
+    As in PyTorch, arrays with gaps are given the benefit of the doubt, and the very same
+    elements in the same order are fine unless ``same_too``.
+    """
+    if written.__class__ is not np.ndarray or read.__class__ is not np.ndarray:
+        return
+    if written is read and not same_too:
+        return
+    if not (written.size and read.size and np.may_share_memory(written, read)):
+        return
+    if not (_dense(written) and _dense(read)):
+        return
+    same = (
+        written.__array_interface__["data"] == read.__array_interface__["data"]
+        and written.shape == read.shape
+        and written.strides == read.strides
+    )
+    if not same or same_too:
+        raise RuntimeError(
+            "unsupported operation: some elements of the input tensor and the written-to tensor "
+            "refer to a single memory location. Please clone() the tensor before performing the "
+            "operation."
+        )
+
+
+def _dense(array: Any) -> bool:
+    expected = array.itemsize
+    for stride, n in sorted(zip(array.strides, array.shape)):
+        if n != 1:
+            if stride != expected:
+                return False
+            expected *= n
+    return True
+
+
 def assign(t: Tensor, result: Tensor) -> Tensor:
     """Write an op's result into a tensor and let it take over the result's history.
 
@@ -735,7 +775,7 @@ def rebase(t: Tensor, node: Node) -> None:
     if view is None:
         if t.retains_grad:
             del t._edge.extra.retained[t.output_nr]
-            node._extra().retained[0] = tensor_module.weakref.ref(t)
+            node._extra().retained[0] = weakref.ref(t)
         t._edge = node
         t._requires_grad = True
         assert t._counter is not None
