@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
+import gradlite
 from gradlite.cli.errors import UserError
 
 MODELS = ("mlp", "cnn", "gru", "gpt")
@@ -71,6 +72,7 @@ def parser() -> Parser:
         description="Train small models with gradlite.",
         allow_abbrev=False,
     )
+    root.add_argument("--version", action="version", version=f"gradlite {gradlite.__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="train | info")
     commands.add_parser(
         "info",
@@ -172,7 +174,10 @@ def resumed_settings(options: argparse.Namespace, saved: dict[str, Any]) -> Sett
     Raises:
         UserError: an option differs from the run's.
     """
-    settings = Settings(**saved)
+    try:
+        settings = Settings(**saved)
+    except TypeError as error:
+        raise UserError(f"cannot resume a run of another version of gradlite: {error}") from error
     for name, value in saved.items():
         given = getattr(options, name)
         if given is None or given == value or name == "device":

@@ -38,10 +38,11 @@ def report() -> Iterator[tuple[str, str]]:
         yield "", "no cuda"
         yield "for CUDA", reason
         return
-    for number in range(gradlite.cuda.device_count()):
-        properties = gradlite.cuda.get_device_properties(number)
-        memory = properties.total_memory / 2**30
-        yield "", f"cuda:{number} ({properties.name}, {memory:.0f} GiB)"
+    runtime = cuda.module().cuda.runtime
+    for number in range(runtime.getDeviceCount()):
+        properties = runtime.getDeviceProperties(number)
+        memory = properties["totalGlobalMem"] / 2**30
+        yield "", f"cuda:{number} ({properties['name'].decode()}, {memory:.0f} GiB)"
 
 
 def version(package: str) -> str | None:

@@ -68,7 +68,8 @@ class RowGRU(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         outputs, _ = self.gru(images.squeeze(1))
-        return self.head(self.dropout(outputs[:, -1]))
+        logits: Tensor = self.head(self.dropout(outputs[:, -1]))
+        return logits
 
 
 class CharGRU(nn.Module):
@@ -82,7 +83,8 @@ class CharGRU(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         outputs, _ = self.gru(self.embedding(tokens))
-        return self.head(outputs)
+        logits: Tensor = self.head(outputs)
+        return logits
 
     def sampler(self) -> Callable[[Tensor], Tensor]:
         """A function from the next characters (1, T) to the logits that follow the last one."""
@@ -91,7 +93,8 @@ class CharGRU(nn.Module):
         def feed(tokens: Tensor) -> Tensor:
             nonlocal state
             outputs, state = self.gru(self.embedding(tokens), state)
-            return self.head(outputs[0, -1])
+            logits: Tensor = self.head(outputs[0, -1])
+            return logits
 
         return feed
 
@@ -118,11 +121,13 @@ class Block(nn.Module):
         heads = self.qkv(x).reshape(batch, time, 3, self.heads, width // self.heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.projection(mixed.transpose(1, 2).reshape(batch, time, width))
+        projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, time, width))
+        return projected
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x)))
-        return x + self.dropout(self.mlp(self.norm2(x)))
+        x = x + self.dropout(self.mlp(self.norm2(x)))
+        return x
 
 
 class GPT(nn.Module):
@@ -161,7 +166,8 @@ class GPT(nn.Module):
         x = self.embedding(tokens) + self.position(positions)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
     def sampler(self) -> Callable[[Tensor], Tensor]:
         """A function from the next characters (1, T) to the logits that follow the last one."""
@@ -171,7 +177,8 @@ class GPT(nn.Module):
             nonlocal seen
             seen = tokens if seen is None else gradlite.cat([seen, tokens], dim=1)
             seen = seen[:, -self.context :]
-            return self(seen)[0, -1]
+            logits: Tensor = self(seen)[0, -1]
+            return logits
 
         return feed
 

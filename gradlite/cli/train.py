@@ -134,9 +134,13 @@ def scores(trainer: Trainer) -> str:
 
 
 def save(trainer: Trainer, folder: Path) -> None:
-    """Write the files from which a run can be read or resumed."""
+    """Write the files from which a run can be read, used or resumed."""
     checkpoint.write(folder, trainer.state())
     metrics.write(folder / "metrics.csv", trainer.history)
+    if optional("safetensors") is not None:
+        path = folder / "model.safetensors"
+        with writing(path):
+            io.save_safetensors(trainer.model.state_dict(), path)
 
 
 def finish(trainer: Trainer, folder: Path, final: tuple[float, float], seconds: float) -> None:
@@ -147,9 +151,6 @@ def finish(trainer: Trainer, folder: Path, final: tuple[float, float], seconds: 
     if optional("safetensors") is None:
         say(f"note     {missing('safetensors', 'model.safetensors')}")
     else:
-        path = folder / "model.safetensors"
-        with writing(path):
-            io.save_safetensors(trainer.model.state_dict(), path)
         written.insert(0, "model.safetensors")
     if optional("matplotlib") is None:
         say(f"note     {missing('matplotlib', 'curves.png')}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gradlite
 from gradlite.backends import cuda
 from tests.cli.conftest import Cli, write_idx
 
@@ -59,11 +60,22 @@ def test_bad_options(cli: Cli, tmp_path: Path, arguments: list[str], message: st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_not_an_error(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (("--help",), "train"),
+        (("train", "--help"), "--resume"),
+        (("info", "--help"), "CUDA"),
+        (("--version",), f"gradlite {gradlite.__version__}\n"),
+    ],
+)
+def test_help_is_not_an_error(
+    cli: Cli, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], printed: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli("train", "--help")
+        cli(*arguments)
     assert stopped.value.code == 0
-    assert "--resume" in capsys.readouterr().out
+    assert printed in capsys.readouterr().out
 
 
 def test_cuda_where_there_is_none(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

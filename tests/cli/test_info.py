@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,18 @@ def test_info_says_what_cuda_needs(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(cuda, "status", lambda: (False, "no NVIDIA driver was found"))
     out = cli("info").out
     assert "no cuda" in out and "for CUDA     no NVIDIA driver was found\n" in out
+
+
+def test_info_lists_the_gpus(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"name": b"NVIDIA H200", "totalGlobalMem": 139 * 2**30}
+    runtime = SimpleNamespace(getDeviceCount=lambda: 2, getDeviceProperties=lambda number: gpu)
+    monkeypatch.setattr(cuda, "status", lambda: (True, ""))
+    monkeypatch.setattr(
+        cuda, "module", lambda: SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    )
+    out = cli("info").out
+    assert "cuda:0 (NVIDIA H200, 139 GiB)\n" in out and "cuda:1 (" in out
+    assert "for CUDA" not in out
 
 
 def test_info_says_what_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_resume_is_exact(
     assert cli(*run, "--out", "whole").code == 0
     interrupt(step)
     assert interrupted(cli(*run, "--out", "parts"), "parts")
-    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == set(FILES)
     interrupt(-1)
     resumed = cli("train", "--resume", "--out", "parts")
     assert resumed.code == 0, resumed.err
@@ -202,6 +202,23 @@ def test_resume_refuses_a_damaged_checkpoint(
         path.write_bytes(changed[damage])
     error = cli("train", "--resume", "--out", "run").error
     assert "run/checkpoint is not a" in error.replace("\\", "/")
+
+
+def test_resume_refuses_the_checkpoint_of_another_version(
+    cli: Cli, tmp_path: Path, mnist_folder: Path, interrupt: Interrupt
+) -> None:
+    interrupt(1)
+    assert cli("train", "--data", f"mnist:{mnist_folder}", "--out", "run").code == 130
+    path = tmp_path / "run" / "checkpoint"
+    state = io.load(path)
+    state["settings"]["momentum"] = 0.5
+    io.save(state, path)
+    error = cli("train", "--resume", "--out", "run").error
+    assert "cannot resume a run of another version" in error and "momentum" in error
+    del state["settings"]["momentum"]
+    state["model"].popitem()
+    io.save(state, path)
+    assert "cannot resume from run: " in cli("train", "--resume", "--out", "run").error
 
 
 def test_resume_without_a_checkpoint(cli: Cli) -> None:
