@@ -63,6 +63,7 @@ from gradlite.ops.gather import *
 from gradlite.ops.index import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
+from gradlite.ops.loss import xlogy as xlogy
 from gradlite.ops.matmul import *
 from gradlite.ops.norms import *
 from gradlite.ops.random import *

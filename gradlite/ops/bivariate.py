@@ -255,7 +255,7 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
 
     >>> import gradlite
     >>> gradlite.logaddexp(gradlite.tensor([1000.0]), gradlite.tensor([1000.0]))
-    tensor([1000.6931])
+    tensor([1000.6932])
     """
     return _floating("logaddexp", Logaddexp, input, other)
 

@@ -175,8 +175,8 @@ def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10, elementwise.
 
     >>> import gradlite
-    >>> gradlite.log10(gradlite.tensor([1.0, 100.0]))
-    tensor([0., 2.])
+    >>> gradlite.log10(gradlite.tensor([1.0, 50.0]))
+    tensor([0.0000, 1.6990])
     """
     return float_op(Log10, input)
 

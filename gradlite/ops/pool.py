@@ -575,7 +575,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     >>> import gradlite
     >>> x = gradlite.arange(6.0).view(1, 2, 3)
     >>> gradlite.nn.functional.adaptive_avg_pool2d(x, (1, 2))
-    tensor([[[2.0000, 3.0000]]])
+    tensor([[[2., 3.]]])
 
     Raises:
         RuntimeError, ValueError: sizes that do not fit.

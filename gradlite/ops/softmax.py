@@ -220,7 +220,7 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
     >>> import gradlite
     >>> gradlite.logsumexp(gradlite.tensor([1000.0, 1000.0]), 0)
-    tensor(1000.6931)
+    tensor(1000.6932)
     """
     if input.array.dtype not in dtypes.FLOATING:
         input = cast(input, dtypes.get_default_dtype().numpy)
