@@ -80,7 +80,7 @@ OPS: dict[str, tuple[Callable[[int], Sequence[tuple[int, ...]]], Callable[[Any, 
 
 def n_half(tensor: Any) -> int:
     """Half the length, at least one."""
-    return max(1, tensor.shape[0] // 2)
+    return max(1, int(tensor.shape[0]) // 2)
 
 
 def forward_and_backward(T: Any, name: str, size: int) -> Callable[[], Any]:
