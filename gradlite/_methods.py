@@ -38,6 +38,14 @@ class TensorMethods:
         def __and__(self, other: Any) -> Tensor:
             """Bitwise and of integers; logical and of bools."""
 
+        def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Tensor:
+            """What NumPy calls for ``ufunc(*inputs)`` when an input is a Tensor."""
+
+        def __array_wrap__(
+            self, array: Any, context: Any = None, return_scalar: bool_ = False
+        ) -> Tensor:
+            """What NumPy's other functions call on a result: ``np.clip(t, 0, 1)`` is a Tensor too."""
+
         def __ceil__(self) -> Tensor:
             """The smallest integer not below each element; the gradient is 0."""
 
@@ -108,7 +116,8 @@ class TensorMethods:
         def __or__(self, other: Any) -> Tensor:
             """Bitwise or of integers; logical or of bools."""
 
-        def __pos__(self) -> Tensor: ...
+        def __pos__(self) -> Tensor:
+            """The tensor itself."""
 
         def __pow__(self, other: Any) -> Tensor: ...
 
@@ -397,6 +406,9 @@ class TensorMethods:
         def char(self) -> Tensor:
             """As ``torch.Tensor.char``."""
 
+        def cholesky(self, *, upper: bool_ = False) -> Tensor:
+            """The lower triangular L with ``A = L L^T`` (or its transpose) of positive definite matrices."""
+
         def chunk(self, chunks: int_, dim: int_ = 0) -> tuple[Tensor, ...]:
             """At most ``chunks`` views of equal size, the last one possibly smaller."""
 
@@ -445,6 +457,9 @@ class TensorMethods:
         def cpu(self) -> Tensor:
             """As ``torch.Tensor.cpu``."""
 
+        def cross(self, other: Tensor, dim: int_ | None = None) -> Tensor:
+            """The vector product along a dimension of size 3, by default the first such one."""
+
         def cuda(self, device: Any = None, non_blocking: Any = False) -> Tensor:
             """As ``torch.Tensor.cuda``."""
 
@@ -465,6 +480,15 @@ class TensorMethods:
 
         def cumsum_(self, dim: int_, *, dtype: Any = None) -> Tensor:
             """In-place version of `cumsum`."""
+
+        def deg2rad(self) -> Tensor:
+            """Degrees as radians, elementwise."""
+
+        def deg2rad_(self) -> Tensor:
+            """In-place version of `deg2rad`."""
+
+        def det(self) -> Tensor:
+            """Determinants of square matrices, (*, n, n) -> (*); the gradient is right at 0 too."""
 
         def diag(self, diagonal: int_ = 0) -> Tensor:
             """A matrix with a vector on its diagonal, or a copy of a matrix's diagonal."""
@@ -666,8 +690,14 @@ class TensorMethods:
         def index_select(self, dim: int_, index: Tensor) -> Tensor:
             """A copy of the slices along ``dim`` that a vector of indices names."""
 
+        def inner(self, other: Tensor) -> Tensor:
+            """Inner products along the last dimensions, (*, n), (+, n) -> (*, +)."""
+
         def int(self) -> Tensor:
             """The tensor as int32; itself when it is that already."""
+
+        def inverse(self) -> Tensor:
+            """The inverses of square matrices, (*, n, n) -> (*, n, n)."""
 
         def isclose(
             self,
@@ -686,6 +716,9 @@ class TensorMethods:
 
         def isnan(self) -> Tensor:
             """Whether each element is NaN."""
+
+        def kron(self, other: Tensor) -> Tensor:
+            """The Kronecker product: each element of ``input`` times all of ``other``, in blocks."""
 
         def kthvalue(self, k: int_, dim: int_ = -1, keepdim: bool_ = False) -> Any:
             """The k-th smallest element along a dimension (k counts from 1), with its index."""
@@ -740,6 +773,9 @@ class TensorMethods:
 
         def logaddexp2(self, other: Tensor) -> Tensor:
             """``log2(2**input + 2**other)``, without overflow."""
+
+        def logdet(self) -> Tensor:
+            """The logarithms of determinants; NaN where they are negative."""
 
         def logical_and(self, other: Tensor) -> Tensor:
             """Whether both elements are nonzero."""
@@ -798,6 +834,9 @@ class TensorMethods:
 
         def matmul(self, other: Tensor) -> Tensor:
             """The matrix product with NumPy's rules: vectors are rows or columns, batches broadcast."""
+
+        def matrix_power(self, n: int_) -> Tensor:
+            """Square matrices to an integer power, negative ones by way of the inverse."""
 
         def max(self, dim: Any = None, keepdim: bool_ = False, *, other: Any = None) -> Any:
             """The largest element; with ``dim``, those along it with their indices."""
@@ -860,6 +899,16 @@ class TensorMethods:
 
         def mv(self, vec: Tensor) -> Tensor:
             """A matrix times a vector, (n, m) @ (m,) -> (n,)."""
+
+        def nan_to_num(
+            self, nan: float_ = 0.0, posinf: float_ | None = None, neginf: float_ | None = None
+        ) -> Tensor:
+            """NaN and infinities replaced: by default with 0 and the dtype's largest and smallest numbers."""
+
+        def nan_to_num_(
+            self, nan: float_ = 0.0, posinf: float_ | None = None, neginf: float_ | None = None
+        ) -> Tensor:
+            """In-place version of `nan_to_num`."""
 
         def nanmean(self, dim: Any = None, keepdim: bool_ = False, *, dtype: Any = None) -> Tensor:
             """The mean of the elements that are not NaN."""
@@ -938,8 +987,14 @@ class TensorMethods:
         def not_equal(self, other: Any) -> Tensor:
             """Elementwise ``input != other``, a bool tensor."""
 
+        def outer(self, vec2: Tensor) -> Tensor:
+            """The products of all pairs of elements of two vectors, (n), (m) -> (n, m)."""
+
         def permute(self, *dims: Any) -> Tensor:
             """As ``torch.Tensor.permute``."""
+
+        def positive(self) -> Tensor:
+            """The tensor itself."""
 
         def pow(self, exponent: Any) -> Tensor:
             """``input ** exponent``, broadcast."""
@@ -951,6 +1006,12 @@ class TensorMethods:
             self, dim: int_ | None = None, keepdim: bool_ = False, *, dtype: Any = None
         ) -> Tensor:
             """The product of all elements or along a dimension; integers multiply in int64."""
+
+        def rad2deg(self) -> Tensor:
+            """Radians as degrees, elementwise."""
+
+        def rad2deg_(self) -> Tensor:
+            """In-place version of `rad2deg`."""
 
         def random_(
             self, low: int_ = 0, high: int_ | None = None, *, generator: Generator | None = None
@@ -1051,6 +1112,9 @@ class TensorMethods:
 
         def sinh_(self) -> Tensor:
             """In-place version of `sinh`."""
+
+        def slogdet(self) -> Any:
+            """The signs and the logarithms of the absolute values of determinants."""
 
         def softmax(self, dim: int_ | None = None, dtype: Any = None) -> Tensor:
             """``exp(x) / sum(exp(x))`` along a dimension."""
@@ -1243,6 +1307,9 @@ class TensorMethods:
             correction: Any = None,
         ) -> Tensor:
             """The variance, over all or some dimensions, with the divisor ``n - correction``."""
+
+        def vdot(self, other: Tensor) -> Tensor:
+            """The inner product of two vectors: `dot`, since there are no complex numbers."""
 
         def view(self, *shape: Any) -> Tensor:
             """A view in another shape; one size may be -1."""
