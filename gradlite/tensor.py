@@ -245,7 +245,7 @@ class Tensor(TensorMethods):
                 f"{requires_grad.__class__.__name__}"
             )
         if self._view is not None:
-            refresh(self)
+            _try_refresh(self)
         if self._edge is not None:
             if not requires_grad:
                 raise RuntimeError(

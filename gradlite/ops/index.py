@@ -102,6 +102,7 @@ class IndexAccumulate(Op):
 class IndexPut(Op):
     """x with values written (or added) at index arrays."""
 
+    used_up = True
     reads = ((), ())
 
     def forward(xp: Any, x: Any, values: Any, index: tuple[Any, ...], accumulate: bool) -> Any:
@@ -168,7 +169,7 @@ def _number(value: Any) -> Any:
 
 
 def _split(
-    x: Any, items: list[Any], writing: bool = False
+    x: Any, items: list[Any], alone: bool = False
 ) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
     """Divide an index into its basic part, its advanced part and the name of the last step.
 
@@ -220,8 +221,8 @@ def _split(
                 raise ValueError("step must be greater than zero")
             start, stop, step = part.indices(x.shape[dim])
             whole = (start, step) == (0, 1) and stop >= x.shape[dim]
-            named = item.stop is None or item.stop != x.shape[dim]  # PyTorch's idea of a no-op
-            if item != _EVERYTHING and not (whole and (writing or not named)):
+            # PyTorch skips slices of everything, unless one is all that the index consists of.
+            if not whole or alone:
                 has_basic, last = True, "slice"
             basic.append(slice(start, max(start, stop), step))
             advanced.append(slice(None))
@@ -257,7 +258,6 @@ def _check_bounds(x: Any, dim: int, item: Any) -> None:
         raise IndexError(f"index {bad} is out of bounds for dimension {dim} with size {n}")
 
 
-_EVERYTHING = slice(None)
 _BY_NAME = {
     "slice": BasicIndex,
     "select": SelectIndex,
@@ -283,7 +283,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         IndexError: out of bounds, too many indices, or an index of the wrong type.
     """
     array = self.array
-    basic, advanced, last = _split(array, _items(index))
+    basic, advanced, last = _split(array, _items(index), isinstance(index, slice))
     result = self
     if basic is not None:
         result = apply_view(_BY_NAME[last], self, basic)
@@ -309,7 +309,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``: copy a broadcast value into the place that the index names."""
     array = self.array
-    basic, advanced, last = _split(array, _items(index), writing=True)
+    basic, advanced, last = _split(array, _items(index))
     target = self
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], self, basic)
@@ -323,7 +323,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
                 return
         value = wrap(xp.asarray(_plain_value(value, array.dtype)))
     if advanced is None:
-        if target is self and value.array.ndim == 0 and current_mode() == 0:
+        if target is self and array.ndim and value.array.ndim == 0 and current_mode() == 0:
             check_inplace(self)
             assign(self, apply(FillTensor, (self, value)))
             return
@@ -336,7 +336,8 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
     """Write or add values at index arrays, in place."""
     check_inplace(target)
     array = target.array
-    refuse_overlap(array, values.array, same_too=True)
+    if values.array.ndim or index[0].dtype != np.bool_:  # else PyTorch fills by the mask
+        refuse_overlap(array, values.array, same_too=True)
     recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
         if not recorded and not accumulate:

@@ -129,6 +129,10 @@ class View(Op):
         return (grad.reshape(ctx.shapes[0]),)
 
 
+class ReshapeAlias(View):
+    """A reshape of strided elements that needed no copy."""
+
+
 class UnsafeView(View):
     """A reshape that had to copy."""
 
@@ -168,8 +172,10 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
             [2, 3]])
     """
     target = infer_shape(sizes((shape,)) if not isinstance(shape, int) else (shape,), input.array.size)
-    if _without_copy(input.array, target):
+    if input.array.flags.c_contiguous:
         return apply_view(View, input, target)
+    if _without_copy(input.array, target):
+        return apply_view(ReshapeAlias, input, target)
     return apply1(UnsafeView, input.clone(), target)
 
 

@@ -527,16 +527,14 @@ def _renew_view(tensor: Tensor) -> None:
     view = tensor._view
     assert view is not None and tensor._counter is not None
     base = view.base
-    view.seen = tensor._counter[0]
     edge = gradient_edge(base) if base._requires_grad else None
     if edge is not None:
         F = NAMESPACES[base.array.__class__]
         if view.origin != "grad":
-            view.seen = -1  # asked again, it is refused again
             raise RuntimeError(_stale_view(tensor, view.origin))
-        tensor._edge = record(
-            AsStrided, (edge,), (), None, (view.chain,), F, None, (base.array.shape,)
-        )
+        view.seen = tensor._counter[0]
+        shapes = (base.array.shape,)
+        _take_over(tensor, record(AsStrided, (edge,), (), None, (view.chain,), F, None, shapes))
         tensor._requires_grad = True
 
 
@@ -620,7 +618,7 @@ class CopySlices(Op):
             grads = inner.op.backward(inner_ctx, part.clone(), F)
             part.zero_() if grads[0] is None else part.copy_(grads[0])
         else:
-            result = grad.copy()
+            result = F.xp.array(grad)  # an array even where a 0-d gradient came as a scalar
             part = replay(chain, F.xp, result)
             grads = inner.op.backward(node, part.copy(), F)
             part[...] = 0 if grads[0] is None else grads[0]
@@ -769,6 +767,17 @@ def saves_output(node: Node, t: Tensor) -> None:
         node.versions = (*node.versions[:-1], (t._counter, t._counter[0]))
 
 
+def _take_over(t: Tensor, node: Node) -> None:
+    """Give a tensor a new node; a retained gradient is retained there from now on."""
+    retained = t.retains_grad
+    if retained:
+        old = t._edge.node if t._edge.__class__ is OutputEdge else t._edge
+        del old.extra.retained[t.output_nr]
+    t._edge = node
+    if retained:
+        node._extra().retained[0] = tensor_module.weakref.ref(t)
+
+
 def rebase(t: Tensor, node: Node) -> None:
     """Make a node, recorded for an in-place edit of ``t``, the history of ``t`` and its base."""
     view = t._view
@@ -783,9 +792,6 @@ def rebase(t: Tensor, node: Node) -> None:
         return
     base = view.base
     base_edge = gradient_edge(base)
-    retained = base.retains_grad
-    if retained:
-        del base._edge.extra.retained[base.output_nr]
     F = NAMESPACES[base.array.__class__]
     outer = record(
         CopySlices,
@@ -798,13 +804,12 @@ def rebase(t: Tensor, node: Node) -> None:
         (base.array.shape,),
     )
     outer.saved = node.saved  # after record, which would pack it a second time
-    base._edge = outer
+    _take_over(base, outer)
     base._requires_grad = True
-    if retained:
-        base.retain_grad()
     assert t._counter is not None
     view.seen = t._counter[0]
-    t._edge = record(AsStrided, (outer,), (), None, (view.chain,), F, None, (base.array.shape,))
+    shapes = (base.array.shape,)
+    _take_over(t, record(AsStrided, (outer,), (), None, (view.chain,), F, None, shapes))
     t._requires_grad = True
 
 
