@@ -303,4 +303,9 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     return stack([grid.reshape(-1) for grid in grids], 1)
 
 
-Tensor.tile = _tile_method  # type: ignore[assignment, method-assign]
+def _attach() -> None:
+    t: Any = Tensor
+    t.tile = _tile_method
+
+
+_attach()

@@ -395,5 +395,10 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
     return result.clone() if result is input else result  # type: ignore[attr-defined,no-any-return]
 
 
+def _attach() -> None:
+    t: Any = Tensor
+    t.inverse = inv
+
+
+_attach()
 inverse = inv
-Tensor.inverse = inv  # type: ignore[attr-defined]
