@@ -89,33 +89,44 @@ def in_pieces(matrices: Any, parts: int) -> Any:
     return matrices.reshape(n, rows, parts, size // parts).swapaxes(1, 2)
 
 
+def _matrix(xp: Any, w: Any, last: bool) -> Any:
+    """The kernels as what columns are multiplied with, in the layout of the columns."""
+    if last:
+        return xp.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(-1, w.shape[0])
+    return w.reshape(w.shape[0], -1)
+
+
+def _product(xp: Any, matrix: Any, block: Any, out: Any, last: bool) -> None:
+    """Columns times kernels, into a part (images, O, pixels) of the result."""
+    if not last:
+        parts = pieces(block.shape[2], matrix.size) if xp is np else 1
+        xp.matmul(matrix, in_pieces(block, parts), out=in_pieces(out, parts))
+    elif xp is np and block.shape[1] * matrix.size > SMALL_PRODUCT:
+        count, size, k = block.shape
+        product = np.dot(block.reshape(-1, k), matrix)
+        out[...] = product.reshape(count, size, -1).swapaxes(1, 2)
+    else:
+        xp.matmul(matrix.T, block.swapaxes(1, 2), out=out)
+
+
 def convolve(xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (O, C, KH, KW): (N, O, OH, OW)."""
     n, c = x.shape[:2]
     o, _, *kernel = w.shape
-    oh, ow = geometry.counts(x.shape[2:], (kernel[0], kernel[1]))
-    y = xp.empty((n, o, oh * ow), x.dtype)
-    last = channels_last(c, (kernel[0], kernel[1]))
-    if last:
-        matrix = xp.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(-1, o)
-    else:
-        matrix = w.reshape(o, -1)
+    size = (kernel[0], kernel[1])
+    oh, ow = geometry.counts(x.shape[2:], size)
+    y = xp.empty((n, o, oh, ow), x.dtype)
+    flat = y.reshape(n, o, oh * ow)
+    last = channels_last(c, size)
+    matrix = _matrix(xp, w, last)
     if bias is not None:
         bias = bias.reshape(o, 1)
-    for images, pixels, block in columns(xp, x, (kernel[0], kernel[1]), geometry):
-        part = y[images, :, pixels]
-        if not last:
-            parts = pieces(block.shape[2], block.shape[1] * o) if xp is np else 1
-            xp.matmul(matrix, in_pieces(block, parts), out=in_pieces(part, parts))
-        elif xp is np and block.shape[1] * block.shape[2] * o > SMALL_PRODUCT:
-            count, size, k = block.shape
-            product = np.dot(block.reshape(-1, k), matrix)
-            part[...] = product.reshape(count, size, o).swapaxes(1, 2)
-        else:
-            xp.matmul(matrix.T, block.swapaxes(1, 2), out=part)
+    for images, pixels, block in columns(xp, x, size, geometry):
+        part = flat[images, :, pixels]
+        _product(xp, matrix, block, part, last)
         if bias is not None:
             part += bias
-    return y.reshape(n, o, oh, ow)
+    return y
 
 
 def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
@@ -146,15 +157,41 @@ def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> A
         result[:, :, :: stride[0], :: stride[1]] = product
         return result
     if stride == (1, 1) and c > FEW_CHANNELS:
-        # The kernel turned by 180 degrees over the gradient: again a convolution.
-        down, along = dilation[0] * (kh - 1), dilation[1] * (kw - 1)
-        around = (
-            (down - pads[0][0], down - pads[0][1]),
-            (along - pads[1][0], along - pads[1][1]),
-        )
-        turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
-        return convolve(xp, g, turned, Geometry(stride, around, dilation))
+        return convolve(xp, g, _turned(w), _back(geometry, (kh, kw)))
     return _windows_summed(xp, g, w, size, geometry)
+
+
+def _turned(w: Any) -> Any:
+    """The kernels turned by 180 degrees, from outputs to inputs."""
+    return w[:, :, ::-1, ::-1].swapaxes(0, 1)
+
+
+def _back(geometry: Geometry, kernel: Pair) -> Geometry:
+    """How the turned kernel slides over a gradient: with stride 1, this is a convolution too."""
+    _, ((top, bottom), (left, right)), dilation = geometry
+    down, along = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
+    return Geometry((1, 1), ((down - top, down - bottom), (along - left, along - right)), dilation)
+
+
+def gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry) -> tuple[Any, Any]:
+    """The gradients of input and weight, which can share the columns of the gradient."""
+    n, c, h, width = x.shape
+    o, _, kh, kw = w.shape
+    last = channels_last(o, (kh, kw))
+    if not last or geometry.stride != (1, 1) or c <= FEW_CHANNELS:
+        return (
+            input_gradient(xp, g, w, (h, width), geometry),
+            weight_gradient(xp, x, g, (kh, kw), geometry),
+        )
+    matrix = _matrix(xp, _turned(w), last)
+    grad_x = xp.empty(x.shape, g.dtype)
+    flat, pixels_of_x = grad_x.reshape(n, c, h * width), x.reshape(n, c, h * width)
+    total = xp.zeros((c, kh * kw * o), g.dtype)
+    for images, pixels, block in columns(xp, g, (kh, kw), _back(geometry, (kh, kw))):
+        _product(xp, matrix, block, flat[images, :, pixels], last)
+        total += xp.matmul(pixels_of_x[images, :, pixels], block).sum(0)
+    total = total.reshape(c, kh, kw, o)[:, ::-1, ::-1].transpose(3, 0, 1, 2)
+    return grad_x, xp.ascontiguousarray(total)
 
 
 def _windows_summed(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:

@@ -34,6 +34,11 @@ def _lift(x: Any) -> Any:
     return x.reshape((*x.shape[:2], 1, x.shape[2])) if x.ndim == 3 else x
 
 
+def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """The array in a shape; itself, rather than a view of it, when it has it."""
+    return x if x.shape == shape else x.reshape(shape)
+
+
 def _wide(x: Any) -> Any:
     """float16 in float32, in which products are summed."""
     return x.astype(np.float32) if x.dtype == np.float16 else x
@@ -67,11 +72,25 @@ class Convolution(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, w = ctx.saved
         shapes, attrs = ctx.shapes, ctx.attrs
+        grad_bias = None if ctx.edges[2] is None else F.channel_sum(grad)
+        if x is not None and w is not None and not F.tensors:
+            return (*_gradients(F.xp, x, grad, w, *attrs), grad_bias)
         return (
             None if w is None else F.convolution_input_grad(grad, w, tuple(shapes[0]), *attrs),
             None if x is None else F.convolution_weight_grad(x, grad, tuple(shapes[1]), *attrs),
-            None if ctx.edges[2] is None else F.channel_sum(grad),
+            grad_bias,
         )
+
+
+def _gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, groups: int) -> Any:
+    """The gradients of input and weight at once, on raw arrays."""
+    grad_x, grad_w = grouped.gradients(
+        xp, _wide(_lift(x)), _wide(_lift(g)), _wide(_lift(w)), geometry, groups
+    )
+    return (
+        _shaped(grad_x.astype(x.dtype, copy=False), x.shape),
+        _shaped(grad_w.astype(w.dtype, copy=False), w.shape),
+    )
 
 
 class ConvolutionInputGrad(Op):
@@ -85,7 +104,7 @@ class ConvolutionInputGrad(Op):
         result = grouped.input_gradient(
             xp, _wide(_lift(g)), _wide(_lift(w)), size, geometry, groups
         )
-        return result.astype(g.dtype, copy=False).reshape(shape)
+        return _shaped(result.astype(g.dtype, copy=False), shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         g, w = ctx.saved
@@ -107,7 +126,7 @@ class ConvolutionWeightGrad(Op):
         result = grouped.weight_gradient(
             xp, _wide(_lift(x)), _wide(_lift(g)), kernel, geometry, groups
         )
-        return result.astype(x.dtype, copy=False).reshape(shape)
+        return _shaped(result.astype(x.dtype, copy=False), shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, g = ctx.saved

@@ -68,6 +68,17 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, g
     return xp.concatenate(parts, axis=0)
 
 
+def gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, groups: int) -> tuple[Any, Any]:
+    """The gradients of the input and of the weight."""
+    if groups == 1 and x.shape[1] > 0:
+        with np.errstate(all="ignore"):
+            return columns.gradients(xp, x, g, w, geometry)
+    return (
+        input_gradient(xp, g, w, x.shape[2:], geometry, groups),
+        weight_gradient(xp, x, g, w.shape[2:], geometry, groups),
+    )
+
+
 def _channels(groups: int, inputs: int, outputs: int) -> list[tuple[slice, slice]]:
     """The input and output channels of each group."""
     a, b = inputs // groups, outputs // groups

@@ -1,17 +1,30 @@
-"""Max-pooling and mean-pooling over windows that slide, or that divide the input evenly.
+"""Max-pooling and mean-pooling over sliding windows.
 
 Two-dimensional ops; one-dimensional pooling is that of images of height 1.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes
 from gradlite.graph import current_mode
 from gradlite.ops import pooling
+from gradlite.ops.adaptive_pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+)
+from gradlite.ops.pool_arguments import (
+    check_dimensions,
+    check_tensor,
+    is_given,
+    one,
+    pair,
+    pool_geometry,
+    window_count,
+)
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.table import Op, apply, apply1, public, type_name
 from gradlite.ops.windows import Geometry, Pair
@@ -86,22 +99,6 @@ class MaxPoolGather(Op):
         return (F.max_pool_scatter(grad, winners, tuple(ctx.shapes[0]), kernel, geometry),)
 
 
-class AdaptiveMaxPool2d(Op):
-    """The maxima of windows that divide the input evenly; aux and second output: where."""
-
-    fname = "adaptive_max_pool2d"
-    grad_name = "AdaptiveMaxPool2DBackward0"
-    has_aux = True
-    outputs = 2
-
-    def forward(xp: Any, x: Any, size: Pair) -> Any:
-        out, places = pooling.adaptive_maxima(xp, x, size)
-        return (out, places), places
-
-    def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
-        return (F.max_pool_scatter(grads[0], ctx.aux, tuple(ctx.shapes[0]), None, None),)
-
-
 class AvgPool2d(Op):
     fname = "avg_pool2d"
     grad_name = "AvgPool2DBackward0"
@@ -122,131 +119,6 @@ class AvgPool2dGrad(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.avg_pool2d(grad, *ctx.attrs[1:]),)
-
-
-class AdaptiveAvgPool2d(Op):
-    fname = "adaptive_avg_pool2d"
-    grad_name = "AdaptiveAvgPool2DBackward0"
-
-    def forward(xp: Any, x: Any, size: Pair) -> Any:
-        return pooling.adaptive_means(xp, x, size)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.adaptive_avg_pool2d_grad(grad, tuple(ctx.shapes[0]), *ctx.attrs),)
-
-
-class AdaptiveAvgPool2dGrad(Op):
-    fname = "adaptive_avg_pool2d_grad"
-    grad_name = "AdaptiveAvgPool2DBackwardBackward0"
-
-    def forward(xp: Any, g: Any, shape: Any, size: Pair) -> Any:
-        return pooling.spread_adaptive_means(xp, g, shape)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.adaptive_avg_pool2d(grad, ctx.attrs[1]),)
-
-
-# ----------------------------------------------------------------------------- arguments
-def _check_tensor(name: str, x: Any) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{name}(): argument 'input' (position 1) must be Tensor, not {x.__class__.__name__}"
-        )
-
-
-def _ints(name: str, argument: str, value: Any) -> tuple[int, ...]:
-    given = tuple(value) if isinstance(value, Sequence) else (value,)
-    for item in given:
-        if not hasattr(item, "__index__"):
-            raise TypeError(
-                f"{name}(): argument '{argument}' must be tuple of ints, "
-                f"not {item.__class__.__name__}"
-            )
-    return tuple(int(item) for item in given)
-
-
-def _pair(name: str, argument: str, value: Any) -> Pair:
-    given = _ints(name, argument, value)
-    if len(given) not in (1, 2):
-        must = (
-            "either be omitted, a single int,"
-            if argument == "stride"
-            else "either be a single int,"
-        )
-        raise RuntimeError(f"{name}: {argument} must {must} or a tuple of two ints")
-    return given[0], given[-1]
-
-
-def _one(name: str, argument: str, value: Any) -> int:
-    given = _ints(name, argument, value)
-    if len(given) != 1:
-        if name == "max_pool1d":
-            raise RuntimeError(
-                f"max_pool1d() {argument} must be an int, list of ints or tuple of ints of size 1 "
-                f"but got size {len(given)}"
-            )
-        raise RuntimeError(
-            f"{name}() argument '{argument}' should contain one int (got {len(given)})"
-        )
-    return given[0]
-
-
-def _given(value: Any) -> bool:
-    return value is not None and not (isinstance(value, Sequence) and len(value) == 0)
-
-
-def _count(n: int, k: int, s: int, p: int, d: int, ceil: bool) -> int:
-    count = (n + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil else 0)) // s + 1
-    # A window must start inside the input or its padding on the near side.
-    return count - 1 if ceil and (count - 1) * s >= n + p else count
-
-
-@functools.lru_cache(256)
-def _geometry(
-    shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool
-) -> Geometry:
-    """How the windows slide; in ceil mode the last one may reach beyond the padded input."""
-    if min(stride) == 0:
-        raise RuntimeError("stride should not be zero")
-    for k, p, d in zip(kernel, padding, dilation):
-        if p < 0:
-            raise RuntimeError(f"pad must be non-negative, but got pad: {p}")
-        if p > ((k - 1) * d + 1) // 2:
-            raise RuntimeError(
-                "pad should be at most half of effective kernel size, but got "
-                f"pad={p}, kernel_size={k} and dilation={d}"
-            )
-    for name, short, (height, width) in (
-        ("kernel size", "k", kernel),
-        ("stride", "d", stride),
-        ("dilation", "dilation", dilation),
-    ):
-        if height <= 0 or width <= 0:
-            raise RuntimeError(
-                f"{name} should be greater than zero, but got {short}H: {height} {short}W: {width}"
-            )
-    if len(shape) not in (3, 4) or 0 in shape[-3:]:
-        raise RuntimeError(
-            "Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but "
-            f"got:{list(shape)}"
-        )
-    if any(2 * p > k for k, p in zip(kernel, padding)):
-        raise RuntimeError(
-            "pad should be smaller than or equal to half of kernel size, but got "
-            f"padW = {padding[1]}, padH = {padding[0]}, kW = {kernel[1]}, kH = {kernel[0]}"
-        )
-    pads, counts = [], []
-    for n, k, s, p, d in zip(shape[-2:], kernel, stride, padding, dilation):
-        count = _count(n, k, s, p, d, ceil)
-        pads.append((p, p + max(0, (count - 1) * s + d * (k - 1) + 1 - n - 2 * p)))
-        counts.append(count)
-    if min(counts) < 1:
-        c, h, w = shape[-3:]
-        raise RuntimeError(
-            f"Given input size: ({c}x{h}x{w}). Calculated output size: "
-            f"({c}x{counts[0]}x{counts[1]}). Output size is too small"
-        )
-    return Geometry(stride, (pads[0], pads[1]), dilation)
 
 
 def _max_pool2d(x: Tensor, kernel: Pair, geometry: Geometry, return_indices: bool) -> Any:
@@ -307,14 +179,14 @@ def max_pool2d(
         RuntimeError: numbers out of range, or an input too small.
     """
     name = "max_pool2d"
-    _check_tensor(name, input)
-    kernel = _pair(name, "kernel_size", kernel_size)
-    steps = _pair(name, "stride", stride) if _given(stride) else kernel
-    around = _pair(name, "padding", padding)
-    spread = _pair(name, "dilation", dilation)
+    check_tensor(name, input)
+    kernel = pair(name, "kernel_size", kernel_size)
+    steps = pair(name, "stride", stride) if is_given(stride) else kernel
+    around = pair(name, "padding", padding)
+    spread = pair(name, "dilation", dilation)
     if input.array.ndim not in (3, 4):
         raise RuntimeError("non-empty 3D or 4D (batch mode) tensor expected for input")
-    geometry = _geometry(input.array.shape, kernel, steps, around, spread, ceil_mode)
+    geometry = pool_geometry(input.array.shape, kernel, steps, around, spread, ceil_mode)
     return _max_pool2d(input, kernel, geometry, return_indices)
 
 
@@ -349,20 +221,20 @@ def max_pool1d(
     tensor([[3., 4.]])
     """
     name = "max_pool1d"
-    _check_tensor(name, input)
+    check_tensor(name, input)
     shape = input.array.shape
     if len(shape) not in (2, 3) or 0 in shape[-2:]:
         raise RuntimeError(
             "max_pool1d: Expected 2D or 3D (batch mode) tensor with optional 0 dim batch size for "
             f"input, but got:{list(shape)}"
         )
-    k = _one(name, "kernel_size", kernel_size)
-    s = _one(name, "stride", stride) if _given(stride) else k
-    p, d = _one(name, "padding", padding), _one(name, "dilation", dilation)
+    k = one(name, "kernel_size", kernel_size)
+    s = one(name, "stride", stride) if is_given(stride) else k
+    p, d = one(name, "padding", padding), one(name, "dilation", dilation)
     if not return_indices:
         _check_max_pool1d(input.array, k, s, p, d, ceil_mode)
     image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
-    geometry = _geometry(image.array.shape, (1, k), (1, s), (0, p), (1, d), ceil_mode)
+    geometry = pool_geometry(image.array.shape, (1, k), (1, s), (0, p), (1, d), ceil_mode)
     result = _max_pool2d(image, (1, k), geometry, return_indices)
     if return_indices:
         return result[0].squeeze(-2), result[1].squeeze(-2)
@@ -386,7 +258,7 @@ def _check_max_pool1d(x: Any, k: int, s: int, p: int, d: int, ceil_mode: bool) -
         raise RuntimeError(f"max_pool1d() dilation must be greater than zero, but got {d}")
     if x.dtype not in dtypes.FLOATING:
         raise NotImplementedError(f"\"max_pool1d_impl\" not implemented for '{type_name(x.dtype)}'")
-    count = _count(x.shape[-1], k, s, p, d, ceil_mode)
+    count = window_count(x.shape[-1], k, s, p, d, ceil_mode)
     if count <= 0:
         raise RuntimeError(f"max_pool1d() Invalid computed output size: {count}")
 
@@ -404,7 +276,7 @@ def _avg_pool2d(
     if divisor_override == 0:
         raise RuntimeError("divisor must be not zero")
     shape = x.array.shape
-    geometry = _geometry(shape, kernel, stride, padding, (1, 1), ceil_mode)
+    geometry = pool_geometry(shape, kernel, stride, padding, (1, 1), ceil_mode)
     if x.array.dtype not in dtypes.FLOATING and x.array.dtype.name != "int64":
         raise NotImplementedError(
             f"\"avg_pool2d\" not implemented for '{type_name(x.array.dtype)}'"
@@ -467,10 +339,10 @@ def avg_pool2d(
         RuntimeError: numbers out of range, or an input too small.
     """
     name = "avg_pool2d"
-    _check_tensor(name, input)
-    kernel = _pair(name, "kernel_size", kernel_size)
-    steps = _pair(name, "stride", stride) if _given(stride) else kernel
-    around = _pair(name, "padding", padding)
+    check_tensor(name, input)
+    kernel = pair(name, "kernel_size", kernel_size)
+    steps = pair(name, "stride", stride) if is_given(stride) else kernel
+    around = pair(name, "padding", padding)
     n = input.array.ndim
     if n < 3:
         raise IndexError(
@@ -505,166 +377,10 @@ def avg_pool1d(
     tensor([[2., 3.]])
     """
     name = "avg_pool1d"
-    _check_dimensions(name, input)
-    k = _one(name, "kernel_size", kernel_size)
-    s = _one(name, "stride", stride) if _given(stride) else k
-    p = _one(name, "padding", padding)
+    check_dimensions(name, input)
+    k = one(name, "kernel_size", kernel_size)
+    s = one(name, "stride", stride) if is_given(stride) else k
+    p = one(name, "padding", padding)
     image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
     result: Any = _avg_pool2d(image, (1, k), (1, s), (0, p), ceil_mode, count_include_pad, None)
     return result.squeeze(-2)  # type: ignore[no-any-return]
-
-
-def _check_dimensions(name: str, x: Tensor) -> None:
-    _check_tensor(name, x)
-    if x.array.ndim not in (2, 3):
-        raise RuntimeError(
-            f"Expected 2 to 3 dimensions, but got {x.array.ndim}-dimensional tensor for argument "
-            f"#1 'self' (while checking arguments for {name})"
-        )
-
-
-# ------------------------------------------------------------------------------- adaptive
-def _adaptive_size(name: str, x: Tensor, output_size: Any) -> tuple[int, ...]:
-    """The output size; None keeps the input's."""
-    shape = x.array.shape
-    if not isinstance(output_size, Sequence):
-        return (int(output_size),) * 2
-    if len(shape) <= len(output_size):
-        raise ValueError(f"Input dimension should be at least {len(output_size) + 1}")
-    own = shape[len(shape) - len(output_size) :]
-    return tuple(n if size is None else int(size) for size, n in zip(output_size, own))
-
-
-def _check_adaptive(name: str, x: Tensor) -> None:
-    shape = x.array.shape
-    if len(shape) not in (3, 4):
-        raise RuntimeError(f"{name}(): Expected 3D or 4D tensor, but got {list(shape)}")
-    for dim in (-2, -1):
-        if shape[dim] == 0:
-            raise RuntimeError(
-                f"{name}(): Expected input to have non-zero size for non-batch dimensions, but "
-                f"input has sizes {list(shape)} with dimension {len(shape) + dim} being empty"
-            )
-    if x.array.dtype not in dtypes.FLOATING:
-        raise NotImplementedError(f"\"{name}\" not implemented for '{type_name(x.array.dtype)}'")
-
-
-@public(
-    samples=lambda: [
-        S(normal(2, 3, 4, 6), (2, 3)),
-        S(normal(2, 3, 7, 5), (3, 2)),
-        S(normal(2, 5, 4), (None, 7)),
-        S(normal(2, 3, 4, 4), 1),
-        S(normal(0, 3, 4, 4), 2),
-    ],
-    torch="nn.functional.adaptive_avg_pool2d",
-    errors=lambda: [
-        S(normal(8, 8), (2, 3)),
-        S(normal(2, 3, 8, 8), (-1, 3)),
-        S(normal(2, 3, 0, 8), 2),
-    ],
-)
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over windows that divide the image evenly into ``output_size``.
-
-    Row i of the output is the mean of the rows from floor(i H / OH) to ceil((i + 1) H / OH).
-
-    Shapes: input (N, C, H, W) or (C, H, W); output (N, C, *output_size); one number is both,
-    None keeps the input's size.
-
-    >>> import gradlite
-    >>> x = gradlite.arange(6.0).view(1, 2, 3)
-    >>> gradlite.nn.functional.adaptive_avg_pool2d(x, (1, 2))
-    tensor([[[2., 3.]]])
-
-    Raises:
-        RuntimeError, ValueError: sizes that do not fit.
-    """
-    name = "adaptive_avg_pool2d"
-    _check_tensor(name, input)
-    size = _adaptive_size(name, input, output_size)
-    if len(size) != 2:
-        raise RuntimeError("adaptive_avg_pool2d: output_size must be 2")
-    if min(size) < 0:
-        raise RuntimeError(
-            "adaptive_avg_pool2d: elements of output_size must be greater than or equal to 0 but "
-            f"received {{{size[0]}, {size[1]}}}"
-        )
-    if size == (1, 1):
-        return input.mean((-1, -2), keepdim=True)  # type: ignore[attr-defined,no-any-return]
-    _check_adaptive(name, input)
-    return apply1(AdaptiveAvgPool2d, input, size)
-
-
-@public(
-    samples=lambda: [S(normal(2, 3, 6), 3), S(normal(3, 7), 2), S(normal(2, 3, 4), 1)],
-    torch="nn.functional.adaptive_avg_pool1d",
-    errors=lambda: [S(normal(8), 2), S(normal(2, 3, 8), (3, 2))],
-)
-def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over windows that divide sequences (N, C, L) or (C, L) evenly.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.adaptive_avg_pool1d(gradlite.tensor([[1.0, 3.0, 2.0]]), 2)
-    tensor([[2.0000, 2.5000]])
-    """
-    name = "adaptive_avg_pool1d"
-    _check_dimensions(name, input)
-    size = _one(name, "output_size", output_size)
-    image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
-    return adaptive_avg_pool2d(image, (1, size)).squeeze(-2)  # type: ignore[attr-defined,no-any-return]
-
-
-@public(
-    samples=lambda: [
-        S(distinct(2, 3, 4, 6), (2, 3)),
-        S(distinct(2, 3, 7, 5), (3, 2)),
-        S(distinct(2, 5, 4), (None, 7)),
-        S(distinct(0, 3, 4, 4), 2),
-        S(distinct(2, 3, 5, 5), 2, return_indices=True),
-    ],
-    torch="nn.functional.adaptive_max_pool2d",
-    errors=lambda: [S(normal(8, 8), (2, 3)), S(normal(2, 3, 0, 8), 2)],
-)
-def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima over windows that divide the image evenly; see `adaptive_avg_pool2d`.
-
-    >>> import gradlite
-    >>> x = gradlite.arange(6.0).view(1, 2, 3)
-    >>> gradlite.nn.functional.adaptive_max_pool2d(x, (1, 2))
-    tensor([[[4., 5.]]])
-    """
-    name = "adaptive_max_pool2d"
-    _check_tensor(name, input)
-    size = _adaptive_size(name, input, output_size)
-    if len(size) != 2:
-        raise RuntimeError("adaptive_max_pool2d(): internal error: output_size.size() must be 2")
-    _check_adaptive(name, input)
-    if min(size) < 0:
-        shape = [*input.array.shape[:-2], *size]
-        negative = next(n for n in size if n < 0)
-        raise RuntimeError(f"Trying to create tensor with negative dimension {negative}: {shape}")
-    result, places = apply(AdaptiveMaxPool2d, (input,), size)
-    return (result, places) if return_indices else result
-
-
-@public(
-    samples=lambda: [S(distinct(2, 3, 6), 3), S(distinct(3, 7), 2, True)],
-    torch="nn.functional.adaptive_max_pool1d",
-    errors=lambda: [S(normal(8), 2), S(normal(2, 3, 8), (3, 3))],
-)
-def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima over windows that divide sequences (N, C, L) or (C, L) evenly.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.adaptive_max_pool1d(gradlite.tensor([[1.0, 3.0, 2.0]]), 2)
-    tensor([[3., 3.]])
-    """
-    name = "adaptive_max_pool1d"
-    _check_dimensions(name, input)
-    size = _one(name, "output_size", output_size)
-    image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
-    result = adaptive_max_pool2d(image, (1, size), return_indices)
-    if return_indices:
-        return result[0].squeeze(-2), result[1].squeeze(-2)
-    return result.squeeze(-2)

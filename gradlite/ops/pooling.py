@@ -15,6 +15,8 @@ import numpy as np
 from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, sliding
 
 MANY_TAPS = 64
+# Without padding, only what is copied per element of a window needs room in the cache.
+UNPADDED_BYTES = 4_000_000
 
 
 def _images(x: Any) -> Any:
@@ -43,10 +45,18 @@ def _disjoint(kernel: Pair, geometry: Geometry) -> bool:
     return all(s >= d * (k - 1) + 1 for s, d, k in zip(geometry.stride, geometry.dilation, kernel))
 
 
+def _step(xp: Any, x: Any, geometry: Geometry) -> int:
+    """How many images go through the cache together."""
+    n, _, h, w = x.shape
+    image_bytes = h * w * x.itemsize
+    if geometry.padded:
+        return block_size(xp, n, 1, image_bytes)[0]
+    return n if xp is not np else max(1, UNPADDED_BYTES // max(1, image_bytes))
+
+
 def _padded_blocks(xp: Any, x: Any, geometry: Geometry, fill: Any) -> Any:
     """The slices of a batch with the padded images of each."""
-    n, _, h, w = x.shape
-    step, _ = block_size(xp, n, 1, h * w * x.itemsize)
+    n, step = x.shape[0], _step(xp, x, geometry)
     if not geometry.padded:
         for block in blocks(n, step):
             yield block, x[block]
@@ -209,8 +219,9 @@ def scatter(
     out = xp.zeros(shape, g.dtype)
     result, values, winners = _images(out), _images(xp.ascontiguousarray(g)), _images(winners)
     counts, disjoint = values.shape[2:], _disjoint(kernel, geometry)
-    step, _ = block_size(xp, result.shape[0], 1, shape[-2] * shape[-1] * g.itemsize)
-    buffer, inner, target = padded_buffer(xp, step, result, geometry.pads)
+    step = _step(xp, result, geometry)
+    if geometry.padded:
+        buffer, inner, target = padded_buffer(xp, step, result, geometry.pads)
     for block in blocks(result.shape[0], step):
         part = buffer[: block.stop - block.start] if geometry.padded else result[block]
         if geometry.padded:
@@ -295,10 +306,12 @@ def spread_means(
     result = _images(out)
     shares = _images(g) / xp.asarray(divisor, result.dtype)
     counts, disjoint = shares.shape[2:], _disjoint(kernel, geometry)
-    n, _, h, w = result.shape
-    step, _ = block_size(xp, n, 1, h * w * result.itemsize)
-    buffer, inner, target = padded_buffer(xp, step, result, geometry.pads)
-    rows = xp.zeros((step, 1, counts[0], buffer.shape[3]), result.dtype)
+    n, _, _, width = result.shape
+    step = max(min(_step(xp, result, geometry), n), 1)
+    if geometry.padded:
+        buffer, inner, target = padded_buffer(xp, step, result, geometry.pads)
+        width = buffer.shape[3]
+    rows = xp.zeros((step, 1, counts[0], width), result.dtype)
     for block in blocks(n, step):
         count = block.stop - block.start
         part, row = (buffer[:count] if geometry.padded else result[block]), rows[:count]
