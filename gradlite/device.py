@@ -88,10 +88,10 @@ CPU = device("cpu")
 _default = CPU
 
 
-def set_default_device(d: str | int | device | None) -> None:
+def set_default_device(device: str | int | device | None) -> None:
     """Set the device on which factories make tensors when none is given."""
     global _default
-    _default = CPU if d is None else as_device(d)
+    _default = CPU if device is None else as_device(device)
     array_module(_default)
 
 

@@ -49,7 +49,7 @@ def main(device: gradlite.device) -> float:
     z += 1
     for row in x:
         z = -z / row.norm() + 2**z
-    return hits.item() + z.sum(0, keepdim=True).item()
+    return float(hits.item() + z.sum(0, keepdim=True).item())
 """
 
 

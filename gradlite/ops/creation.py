@@ -173,7 +173,39 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return tensor(data, dtype=dtype, device=device)
 
 
-asarray = as_tensor
+def asarray(
+    obj: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of anything array-like: an alias where possible, unless ``copy`` is true.
+
+    Raises:
+        ValueError: ``copy=False`` where the dtype, the device or the kind of object needs a copy.
+
+    >>> import gradlite
+    >>> gradlite.asarray([1, 2], dtype=gradlite.float32)
+    tensor([1., 2.])
+    """
+    result = as_tensor(obj, dtype, device)
+    source = obj.array if isinstance(obj, Tensor) else obj
+    shared = isinstance(source, result.array.__class__) and _shares(source, result.array)
+    if copy and shared:
+        result = wrap(result.array.copy())
+    if copy is False and not shared:
+        raise ValueError("can't alias tensor with another dtype, device or kind of object")
+    if requires_grad and not result.requires_grad:
+        result = result.detach().requires_grad_()
+    return result
+
+
+def _shares(source: Any, array: Any) -> bool:
+    return (
+        bool(np.shares_memory(source, array)) if isinstance(array, np.ndarray) else source is array
+    )
 
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
@@ -214,7 +246,9 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     return wrap(array)
 
 
-def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def scalar_tensor(
+    s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A 0-d tensor of the default dtype.
 
     >>> import gradlite
@@ -228,9 +262,7 @@ def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_gra
 def _new(maker: str, shape: Any, dtype: Any, where: Any, requires_grad: bool, *fill: Any) -> Tensor:
     if any(n < 0 for n in shape):
         bad = next(n for n in shape if n < 0)
-        raise RuntimeError(
-            f"Trying to create tensor with negative dimension {bad}: {list(shape)}"
-        )
+        raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
     d = as_device(where)
     xp = array_module(d)
     if xp is np:
@@ -293,7 +325,14 @@ def full(
     return _new("full", sizes((size,)), _dtype(dtype), device, requires_grad, value)
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A matrix with ones on the diagonal.
 
     >>> import gradlite
@@ -326,7 +365,9 @@ def arange(
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (as_number(v.item() if isinstance(v, Tensor) else v) for v in (start, end, step))
+    start, end, step = (
+        as_number(v.item() if isinstance(v, Tensor) else v) for v in (start, end, step)
+    )
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if (step > 0 and start > end) or (step < 0 and start < end):
@@ -336,7 +377,13 @@ def arange(
         dtype = dtypes.get_default_dtype() if floating else dtypes.int64
     numpy_dtype = _dtype(dtype)
     count = math.ceil((end - start) / step)
-    values = start + np.arange(count, dtype=np.int64 if all(isinstance(v, int) for v in (start, step)) else np.float64) * step
+    values = (
+        start
+        + np.arange(
+            count, dtype=np.int64 if all(isinstance(v, int) for v in (start, step)) else np.float64
+        )
+        * step
+    )
     return _finish(_array_on(values, as_device(device), numpy_dtype, copy=False), requires_grad)
 
 
@@ -361,7 +408,16 @@ def linspace(
     return _finish(_array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
 
 
-def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def logspace(
+    start: float,
+    end: float,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """``base`` to the powers of `linspace`.
 
     >>> import gradlite
@@ -372,13 +428,17 @@ def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype:
     return _finish(_array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
 
 
-def _like(maker: str, input: Tensor, dtype: Any, where: Any, requires_grad: bool, *fill: Any) -> Tensor:
+def _like(
+    maker: str, input: Tensor, dtype: Any, where: Any, requires_grad: bool, *fill: Any
+) -> Tensor:
     numpy_dtype = input.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     target = input.device if where is None else where
     return _new(maker, input.array.shape, numpy_dtype, target, requires_grad, *fill)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros with another tensor's shape, dtype and device.
 
     >>> import gradlite
@@ -388,7 +448,9 @@ def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
     return _like("zeros", input, dtype, device, requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Ones with another tensor's shape, dtype and device.
 
     >>> import gradlite
@@ -398,7 +460,9 @@ def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
     return _like("ones", input, dtype, device, requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Uninitialised values with another tensor's shape, dtype and device.
 
     >>> import gradlite
@@ -408,7 +472,14 @@ def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
     return _like("empty", input, dtype, device, requires_grad)
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """One value with another tensor's shape, dtype and device.
 
     >>> import gradlite
@@ -550,7 +621,9 @@ def _new_full(
     return _new("full", sizes((size,)), numpy_dtype, target, requires_grad, as_number(fill_value))
 
 
-def _new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def _new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     return tensor(
         data,
         dtype=self.dtype if dtype is None else dtype,

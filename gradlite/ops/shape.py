@@ -618,15 +618,15 @@ class Narrow(Op):
 
 
 @public(samples=lambda: [S(normal(5, 2), 2), S(normal(2, 5), [2, 3], 1), S(normal(4), 4)], method=True)
-def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive pieces: of one size, or of the sizes in a list.
 
     >>> import gradlite
     >>> gradlite.split(gradlite.arange(5), 2)
     (tensor([0, 1]), tensor([2, 3]), tensor([4]))
     """
-    d = wrap_dim(dim, input.array.ndim)
-    n = input.array.shape[d]
+    d = wrap_dim(dim, tensor.array.ndim)
+    n = tensor.array.shape[d]
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
         if size < 0:
@@ -644,9 +644,9 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
                 f"at dimension {d}), but got split_sizes={lengths}"
             )
     op = Split if isinstance(split_size_or_sections, int) else SplitWithSizes
-    results = apply(op, (input,), tuple(lengths), d)
+    results = apply(op, (tensor,), tuple(lengths), d)
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
-    link_views(results, input, Narrow, lambda i: (d, starts[i], lengths[i]))
+    link_views(results, tensor, Narrow, lambda i: (d, starts[i], lengths[i]))
     return results  # type: ignore[no-any-return]
 
 
