@@ -230,6 +230,8 @@ class _Kept:
         elif self.place > _CONSTANT and node is not None:
             edge = node if node.outputs == 1 else OutputEdge(node, -1 - self.place)
         tensor = wrap(array)
+        if version is not None:
+            tensor._counter = version[0]  # edits are caught where backward saves it again
         if edge is None:
             return tensor
         if edge.__class__ is AccumulateGrad:
