@@ -352,7 +352,10 @@ class Tensor(TensorMethods):
         """Let backward fill ``.grad`` of this non-leaf tensor too."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-        node = self.grad_fn
+        if self._view is not None:
+            _try_refresh(self)
+        edge = self._edge
+        node = edge.node if edge.__class__ is OutputEdge else edge
         if node is not None:
             node._extra().retained[self.output_nr] = weakref.ref(self)
 

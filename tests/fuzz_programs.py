@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from hypothesis import reject
+
 from tests.oracle import facts
 from tests.oracle import prefix as exact_prefix
 
@@ -137,6 +139,10 @@ class Pool:
             # PyTorch refuses saved tensors that were cut off since; ours still know their place.
             self.forget_what_failed(line, str(expected))
             return
+        outcomes = f"{expected} {actual}"
+        if "single memory location" in outcomes and (expected is None) != (actual is None):
+            # What overlaps depends on the strides of dimensions of size 1, which NumPy chooses.
+            reject()
         if type(expected).__name__ != type(actual).__name__:
             raise self.difference(f"ends with {actual!r}\nPyTorch: {expected!r}")
         if expected is not None:
@@ -172,7 +178,7 @@ class Pool:
                 for space in self.spaces:
                     space[name].grad = None
         if "Inplace update to inference tensor" in message:
-            for name in set(re.findall(r"t\d+", line)) & set(self.names):
+            for name in [n for n in self.names if self.spaces[0][n].is_inference()]:
                 self.names.remove(name)
 
     def drop_large_values(self) -> None:

@@ -787,7 +787,7 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
         check_inplace(self)
         array = self.array
         if isinstance(other, Tensor):
-            refuse_overlap(array, other.array)
+            refuse_overlap(self, other)
         if (
             not options
             and (current_mode() or not (self._requires_grad or self._view is not None))

@@ -87,7 +87,7 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     array, value = self.array, src.array
     if value.ndim > array.ndim or not _fits(value.shape, array.shape):
         raise RuntimeError(_expand_message(value.shape, array.shape))
-    refuse_overlap(array, value)
+    refuse_overlap(self, src)
     if value.__class__ is not array.__class__:
         xp = NAMESPACES[array.__class__].xp
         moved = xp.asarray(value if isinstance(value, np.ndarray) else value.get())

@@ -323,9 +323,13 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
                 return
         value = wrap(xp.asarray(_plain_value(value, array.dtype)))
     if advanced is None:
-        if target is self and array.ndim and value.array.ndim == 0 and current_mode() == 0:
-            check_inplace(self)
-            assign(self, apply(FillTensor, (self, value)))
+        if value.array.ndim == 0 and target.array.ndim and value.is_cpu == target.is_cpu:
+            check_inplace(target)
+            if current_mode() & NO_GRAD or not (target.requires_grad or value.requires_grad):
+                target.array[...] = value.array
+                target._bump()
+            else:
+                assign(target, apply(FillTensor, (target, value)))
             return
         copy_(target, _drop_leading(value, target.array.ndim))
         return
@@ -337,7 +341,7 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
     check_inplace(target)
     array = target.array
     if values.array.ndim or index[0].dtype != np.bool_:  # else PyTorch fills by the mask
-        refuse_overlap(array, values.array, same_too=True)
+        refuse_overlap(target, values, same_too=True)
     recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
         if not recorded and not accumulate:

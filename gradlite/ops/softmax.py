@@ -88,7 +88,8 @@ class Softmax(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved
         (dim,) = ctx.attrs
-        if not F.tensors and F.xp is np and out.flags.c_contiguous and dim == out.ndim - 1:
+        fast = not F.tensors and F.xp is np and out.size and out.flags.c_contiguous
+        if fast and dim == out.ndim - 1:
             y, g = out.reshape(-1, out.shape[-1]), grad.reshape(-1, out.shape[-1])
             result = g - np.einsum("ij,ij->i", y, g)[:, None]
             result *= y

@@ -561,9 +561,9 @@ def _ambiguous_view(origin: str) -> str:
 
 
 def _stale_view(tensor: Tensor, origin: str) -> str:
-    if origin == "no_grad":
+    if origin != "multi":
         return (
-            "A view was created in no_grad mode and its base or another view of its base has been "
+            f"A view was created in {origin} mode and its base or another view of its base has been "
             "modified inplace with grad mode enabled. Given that this use case is ambiguous and "
             "error-prone, it is forbidden. You can clarify your code by moving both the view and "
             "the inplace either both inside the no_grad block (if you don't want the inplace to be "
@@ -667,12 +667,15 @@ def check_inplace(t: Tensor) -> None:
         )
 
 
-def refuse_overlap(written: Any, read: Any, *, same_too: bool = False) -> None:
-    """RuntimeError when an array to be written shares part of its memory with one to be read.
+def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) -> None:
+    """RuntimeError when a tensor to be written shares part of its memory with one to be read.
 
     As in PyTorch, arrays with gaps are given the benefit of the doubt, and the very same
     elements in the same order are fine unless ``same_too``.
     """
+    if source._view is not None:
+        tensor_module.refresh(source)  # a view that can no longer be used says so first
+    written, read = target.array, source.array
     if written.__class__ is not np.ndarray or read.__class__ is not np.ndarray:
         return
     if written is read and not same_too:
