@@ -353,7 +353,7 @@ class Tensor(TensorMethods):
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if self._view is not None:
-            _try_refresh(self)
+            (refresh if self._view.origin == "multi" else _try_refresh)(self)
         edge = self._edge
         node = edge.node if edge.__class__ is OutputEdge else edge
         if node is not None:
