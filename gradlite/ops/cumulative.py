@@ -79,6 +79,21 @@ class ProdDim(Prod):
 
 
 # --------------------------------------------------------------------------- running
+def accumulate(xp: Any, ufunc: str, x: Any, dim: int, dtype: Any) -> Any:
+    """Running results of ``add`` or ``multiply``."""
+    n = x.shape[dim]
+    # NumPy accumulates one element after another, in 3.5 ns each; a step for all rows at once
+    # costs 1 us and then a tenth of that per element (a third where rows are not contiguous).
+    each = 0.4 if dim < x.ndim - 1 else 1.2
+    if xp is not np or x.size * 3.5 < n * 1000 + x.size * each:
+        return getattr(xp, ufunc).accumulate(x, axis=dim, dtype=dtype)
+    out = x.astype(dtype, order="C")
+    steps, step = np.moveaxis(out, dim, 0), getattr(np, ufunc)
+    for k in range(1, n):
+        step(steps[k - 1], steps[k], steps[k])
+    return out
+
+
 class Cumsum(Op):
     """Running sums along a dimension, from the end when reversed."""
 
@@ -86,7 +101,7 @@ class Cumsum(Op):
         if x.ndim == 0:
             return x.copy()
         wide = np.float32 if x.dtype == np.float16 else x.dtype
-        out = (xp.flip(x, dim) if reverse else x).cumsum(axis=dim, dtype=wide)
+        out = accumulate(xp, "add", xp.flip(x, dim) if reverse else x, dim, wide)
         out = xp.ascontiguousarray(xp.flip(out, dim)) if reverse else out
         return out if wide == x.dtype else out.astype(x.dtype)
 
@@ -101,7 +116,7 @@ class Cumprod(Op):
     reads = ((0, OUT),)
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
-        return x.cumprod(axis=dim) if x.ndim else x.copy()
+        return accumulate(xp, "multiply", x, dim, x.dtype) if x.ndim else x.copy()
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, out = ctx.saved
@@ -146,6 +161,8 @@ def _samples() -> list[Any]:
         S(normal(), 0),
         S(normal(0, 3), 0),
         S(normal(0, 3), 1),
+        S(normal(2, 600), 0),
+        S(normal(900, 2), 1),
         S(integers(1, 4, 3, 4), 1),
         S(integers(1, 4, 5).astype(np.int32), 0),
     ]

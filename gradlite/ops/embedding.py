@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import positions
-from gradlite.ops.gather import check_tensor
+from gradlite.ops.gather import check_tensor, out_of_bounds
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.table import NAMESPACES, Op, apply, public, same_device, type_name
 from gradlite.tensor import Tensor, wrap
@@ -126,9 +126,8 @@ def embedding(
     else:
         padding_idx %= rows
     same_device(weight, input)
-    if isinstance(index, np.ndarray) and index.size:
-        if int(index.min()) < 0 or int(index.max()) >= rows:
-            raise IndexError("index out of range in self")
+    if isinstance(index, np.ndarray) and out_of_bounds(index, rows):
+        raise IndexError("index out of range in self")
     if max_norm is not None:
         _limit(weight, index, max_norm, norm_type)
     return apply(Embedding, (weight, input), padding_idx, scale_grad_by_freq)  # type: ignore[no-any-return]

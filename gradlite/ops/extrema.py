@@ -112,6 +112,14 @@ class Min(Max):
         return x.min(axis=dims, keepdims=keepdim)
 
 
+class AminmaxLow(Amin):
+    grad_name = "AminmaxBackward0"
+
+
+class AminmaxHigh(Amax):
+    grad_name = "AminmaxBackward0"
+
+
 def _evenly(F: Any, reached: Any, grad: Any, shape: tuple[int, ...], dims: Any) -> Any:
     """A reduction's gradient divided among the elements that reached the result."""
     share = F.to_copy(reached, F.array(grad).dtype)
@@ -396,10 +404,12 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
                 "aminmax(): cannot compute aminmax over an empty dimension as the operation has "
                 "no identity."
             )
-        nonempty("aminmax", input.array, (wrap_dim(dim, input.array.ndim),))
-    everything = () if dim is None else dim
-    low, high = amin(input, everything, keepdim), amax(input, everything, keepdim)
-    return return_types.aminmax((low, high))
+        d = wrap_dim(dim, input.array.ndim)
+        if input.array.shape[d] == 0:
+            raise IndexError(f"aminmax: Expected reduction dim {d} to have non-zero size.")
+    dims = reduced_dims(dim, input.array.ndim)
+    ends = (apply1(op, input, dims, keepdim) for op in (AminmaxLow, AminmaxHigh))
+    return return_types.aminmax(ends)
 
 
 # ---------------------------------------------------------------------------- running

@@ -79,13 +79,22 @@ def check_tensor(name: str, argument: str, position: int, value: Any) -> None:
         )
 
 
+def out_of_bounds(index: np.ndarray[Any, Any], size: int) -> bool:
+    """Whether an int32 or int64 index is negative or too large, in one pass."""
+    if not index.size:
+        return False
+    if index.flags.c_contiguous:  # a negative number is a huge unsigned one
+        index = index.view(np.uint64 if index.itemsize == 8 else np.uint32)
+    elif index.min() < 0:
+        return True
+    return bool(index.max() >= size)
+
+
 def check_bounds(index: Any, dim: int, size: int, error: type[Exception] = RuntimeError) -> None:
     """An error unless 0 <= index < size; a GPU is not asked, since that would wait for it."""
-    if isinstance(index, np.ndarray) and index.size:
-        low, high = int(index.min()), int(index.max())
-        if low < 0 or high >= size:
-            bad = high if high >= size else low
-            raise error(f"index {bad} is out of bounds for dimension {dim} with size {size}")
+    if isinstance(index, np.ndarray) and out_of_bounds(index, size):
+        bad = int(index.max()) if int(index.max()) >= size else int(index.min())
+        raise error(f"index {bad} is out of bounds for dimension {dim} with size {size}")
 
 
 def counted_from_front(xp: Any, index: Any, size: int) -> Any:
@@ -188,7 +197,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
             f"index_select(): Index to scalar can have only 1 value, got {i.size} value(s)"
         )
     n = x.shape[d] if x.ndim else 1
-    if isinstance(i, np.ndarray) and i.size and not (0 <= i.min() and i.max() < n):
+    if isinstance(i, np.ndarray) and out_of_bounds(i, n):
         bad = i[(i < 0) | (i >= n)].flat[0] if i.ndim else int(i)
         raise RuntimeError(f"INDICES element is out of DATA bounds, id={bad} axis_dim={n}")
     return apply(IndexSelect, (input, index), d)  # type: ignore[no-any-return]
@@ -227,6 +236,8 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 def broadcast_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     """The shape two shapes broadcast to; RuntimeError naming the sizes that differ."""
+    if a == b:
+        return a
     try:
         return np.broadcast_shapes(a, b)
     except ValueError:

@@ -159,11 +159,11 @@ def std(
 
 
 def _and_mean(
-    spread_of: Any, input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: Any
+    name: str, op: Any, input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: Any
 ) -> tuple[Tensor, Tensor]:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    first = spread_of(input, dim, unbiased, keepdim, correction=correction)
+    first = _variance(name, op, input, dim, unbiased, keepdim, correction)
     return first, mean(input, dim, keepdim)
 
 
@@ -183,7 +183,7 @@ def var_mean(
     >>> gradlite.var_mean(gradlite.tensor([1.0, 2.0, 3.0]))
     (tensor(1.), tensor(2.))
     """
-    return _and_mean(var, input, dim, unbiased, keepdim, correction)
+    return _and_mean("var_mean", Var, input, dim, unbiased, keepdim, correction)
 
 
 @public(samples=_variance_samples, errors=_variance_errors)
@@ -202,7 +202,7 @@ def std_mean(
     >>> gradlite.std_mean(gradlite.tensor([1.0, 2.0, 3.0]))
     (tensor(1.), tensor(2.))
     """
-    return _and_mean(std, input, dim, unbiased, keepdim, correction)
+    return _and_mean("std_mean", Std, input, dim, unbiased, keepdim, correction)
 
 
 # ------------------------------------------------------------------------------ median
@@ -247,7 +247,7 @@ def median_index(xp: Any, rows: Any, skip_nan: bool) -> Any:
 def _median(name: str, whole: Any, pick: Any, input: Tensor, dim: int | None, keepdim: bool) -> Any:
     array = input.array
     if array.dtype == np.bool_:
-        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'Bool'")
+        raise NotImplementedError("\"median_cpu\" not implemented for 'Bool'")
     xp = NAMESPACES[array.__class__].xp
     if dim is None:
         if array.size == 0:
@@ -372,7 +372,7 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many elements fall in each of ``bins`` equal intervals of [min, max].
 
-    Elements outside are not counted; ``min = max = 0`` stands for the elements' own range.
+    Elements outside are not counted; ``min = max`` stands for the elements' own range.
 
     >>> import gradlite
     >>> gradlite.histc(gradlite.tensor([1.0, 2.0, 1.0]), bins=4, min=0, max=3)
@@ -388,7 +388,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
             f"gradlite.histogram(): bins must be > 0, but got {bins} for dimension 0"
         )
     low, high = float(min), float(max)
-    if low == high == 0 and array.size:
+    if low == high and array.size:
         low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RuntimeError(f"gradlite.histc: range of [{low}, {high}] is not finite")
