@@ -1,6 +1,6 @@
 """Differentiation beyond ``Tensor.backward``: grad, Function, gradcheck, functional."""
 
-from gradlite.autograd import grad_mode, graph
+from gradlite.autograd import functional, grad_mode, graph
 from gradlite.autograd.anomaly import detect_anomaly, set_detect_anomaly
 from gradlite.autograd.backward import backward, grad
 from gradlite.autograd.function import Function
@@ -19,6 +19,7 @@ __all__ = [
     "backward",
     "detect_anomaly",
     "enable_grad",
+    "functional",
     "grad",
     "grad_mode",
     "gradcheck",
