@@ -198,9 +198,11 @@ class inference_mode(_Mode):
 
 # ------------------------------------------------------------------------------- nodes
 _next_sequence_number = itertools.count(1).__next__
-# What tensor.py hands in: wrap an array into a Tensor, take it out again, look for NaNs.
+# What tensor.py hands in: wrap an array into a Tensor, take it out again, tell arrays from other
+# values, look for NaNs.
 wrap: Callable[[Any], Any]
 unwrap: Callable[[Any], Any]
+is_array: Callable[[Any], bool]
 has_nan: Callable[[Any], bool]
 # What the backend hands in: rules run without floating-point warnings.
 quiet: Callable[[], Any]
@@ -254,16 +256,19 @@ class Node:
         return f"<{self.name()} object at {id(self):#x}>"
 
     @property
+    def shown(self) -> Node:
+        """What users see as this node: itself, but the context of a `Function`."""
+        return self
+
+    @property
+    def behind(self) -> Node | None:
+        """The engine's node of what users see."""
+        return self
+
+    @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """The nodes of the inputs, each with the number of the output that was used."""
-        return tuple(
-            (None, 0)
-            if edge is None
-            else (edge.node, edge.nr)
-            if edge.__class__ is OutputEdge
-            else (edge, 0)
-            for edge in self.edges
-        )
+        return next_functions(self.edges)
 
     @property
     def needs_input_grad(self) -> tuple[bool, ...]:
@@ -290,6 +295,18 @@ class Node:
     def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call ``fn(grad_outputs)`` before the rule; it may return new grad_outputs."""
         return _add_hook(self._extra().prehooks, (None, fn))
+
+
+def next_functions(edges: Iterable[Any]) -> tuple[tuple[Node | None, int], ...]:
+    """Edges as users see them: each a node and the number of its output."""
+    return tuple(
+        (None, 0)
+        if edge is None
+        else (edge.node.shown, edge.nr)
+        if edge.__class__ is OutputEdge
+        else (edge.shown, 0)
+        for edge in edges
+    )
 
 
 class OutputEdge:
@@ -381,7 +398,10 @@ def record(
     node = Node()
     node.op = op
     node.edges = edges
-    node.saved = _pack(saved) if saved and _saved_hooks.get() else saved
+    if _saved_hooks.get():
+        # What is packed may be a copy, so in-place edits of the original are no error.
+        saved, versions, aux = _Packed(_pack(saved)), None, _pack(aux)
+    node.saved = saved
     node.versions = versions
     node.attrs = attrs
     node.aux = aux
@@ -400,6 +420,8 @@ def copy_node(node: Node, edges: tuple[Any, ...], saved: tuple[Any, ...] | None)
     twin = Node()
     for slot in ("op", "versions", "attrs", "aux", "shapes", "F", "outputs", "seq"):
         setattr(twin, slot, getattr(node, slot))
+    if saved is not node.saved and node.saved.__class__ is _Packed:
+        twin.aux = _unpack(node.aux)
     twin.edges, twin.saved, twin.extra = edges, saved, None
     return twin
 
@@ -410,33 +432,37 @@ _saved_hooks: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar(
 )
 
 
-class saved_tensors_hooks:
-    """Pack every tensor saved for backward with one function, unpack it with another."""
-
-    def __init__(self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]) -> None:
-        self.pack_hook, self.unpack_hook = pack_hook, unpack_hook
-
-    def __enter__(self) -> None:
-        _saved_hooks.set((*_saved_hooks.get(), (self.pack_hook, self.unpack_hook)))
-
-    def __exit__(self, *exc: object) -> None:
-        _saved_hooks.set(_saved_hooks.get()[:-1])
-
-
 class _Packed(tuple[Any, ...]):
-    """Saved values as the pack hook returned them, each with its unpack hook."""
+    """The saved values of a node whose arrays went through a pack hook."""
 
     __slots__ = ()
 
 
-def _pack(saved: tuple[Any, ...]) -> _Packed:
+class _PackedArray:
+    """What the pack hook made of one array, with the hook that unpacks it."""
+
+    __slots__ = ("value", "unpack")
+
+    def __init__(self, value: Any, unpack: Callable[[Any], Any]) -> None:
+        self.value, self.unpack = value, unpack
+
+
+def _pack(value: Any) -> Any:
+    """Arrays, and those inside of tuples, through the innermost pack hook; the rest as it is."""
+    if isinstance(value, tuple):
+        return tuple([_pack(v) for v in value])
+    if not is_array(value):
+        return value
     pack, unpack = _saved_hooks.get()[-1]
     with no_grad():
-        return _Packed(None if v is None else (pack(wrap(v)), unpack) for v in saved)
+        return _PackedArray(pack(wrap(value)), unpack)
 
 
-def _unpack(saved: _Packed) -> tuple[Any, ...]:
-    return tuple(None if item is None else unwrap(item[1](item[0])) for item in saved)
+def _unpack(value: Any) -> Any:
+    """What went into `_pack`."""
+    if isinstance(value, tuple):
+        return tuple([_unpack(v) for v in value])
+    return unwrap(value.unpack(value.value)) if value.__class__ is _PackedArray else value
 
 
 # ------------------------------------------------------------------------------ engine
@@ -489,6 +515,7 @@ def backward(
     wanted, needed = (None, None) if inputs is None else _targets(roots, inputs)
     results: list[Gradient] = [None] * (0 if inputs is None else len(inputs))
     before = current_mode()
+    this_pass = _current_pass.set(Pass(roots, needed))
     _mode.set(before & ~NO_GRAD if create_graph else before | NO_GRAD)
     token = quiet()
     try:
@@ -570,7 +597,37 @@ def backward(
     finally:
         loud(token)
         _mode.set(before)
+        _current_pass.reset(this_pass)
     return results
+
+
+class Pass:
+    """One backward pass, for the hooks that run in it."""
+
+    __slots__ = ("_roots", "_needed", "_reached", "__weakref__")
+
+    def __init__(self, roots: Iterable[Any], needed: set[Node] | None) -> None:
+        self._roots, self._needed = roots, needed
+        self._reached: set[Node] | None = None
+
+    def reaches(self, node: Node) -> bool:
+        """Whether the pass will bring a gradient to a node, or has done so."""
+        if self._reached is None:
+            self._reached, stack = set(), list(self._roots)
+            while stack:
+                found = _node_of(stack.pop())
+                if found is None or found in self._reached:
+                    continue
+                if self._needed is None or found in self._needed:
+                    self._reached.add(found)
+                    stack.extend(found.edges)
+        return node in self._reached
+
+
+_current_pass: contextvars.ContextVar[Pass | None] = contextvars.ContextVar(
+    "gradlite_current_pass", default=None
+)
+current_pass = _current_pass.get
 
 
 def _node_of(edge: Any) -> Node | None:

@@ -277,7 +277,8 @@ class Tensor(TensorMethods):
         if self._view is not None:
             refresh(self)
         edge = self._edge
-        return edge.node if edge.__class__ is OutputEdge else edge
+        node = edge.node if edge.__class__ is OutputEdge else edge
+        return None if node is None else node.shown
 
     @property
     def output_nr(self) -> int:
@@ -698,5 +699,9 @@ def _has_nan(value: Any) -> bool:
     return bool((array != array).any())
 
 
-graph.wrap, graph.unwrap, graph.has_nan = wrap, unwrap, _has_nan
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+
+
+graph.wrap, graph.unwrap, graph.has_nan, graph.is_array = wrap, unwrap, _has_nan, _is_array
 graph.quiet, graph.loud = cpu.quiet, cpu.loud

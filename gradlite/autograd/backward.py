@@ -7,19 +7,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes, graph
+from gradlite.autograd.graph import EdgeToken, GradientEdge, edge_of
 from gradlite.ops.shape import stack
 from gradlite.ops.table import NAMESPACES
-from gradlite.tensor import Tensor, gradient_edge, wrap
+from gradlite.tensor import Size, Tensor, wrap
 
 Tensors = Any
 
 
 def _listed(value: Any) -> list[Any]:
-    return [value] if isinstance(value, Tensor) else list(value)
+    return [value] if isinstance(value, (Tensor, GradientEdge)) else list(value)
+
+
+def _likeness(output: Tensor | GradientEdge) -> Any:
+    """Something with the shape, size, dtype and array class of an output."""
+    if isinstance(output, Tensor):
+        return EdgeToken(None, output.array)
+    if not isinstance(output.ownership_token, EdgeToken):
+        raise RuntimeError("an output's GradientEdge must come from get_gradient_edge")
+    return output.ownership_token
 
 
 def _initial_grads(
-    outputs: Sequence[Tensor], grads: Sequence[Any] | None, create_graph: bool
+    outputs: Sequence[Tensor | GradientEdge], grads: Sequence[Any] | None, create_graph: bool
 ) -> list[Any]:
     """The gradients to start from: given ones checked, missing ones 1 for scalars."""
     result = []
@@ -27,17 +37,17 @@ def _initial_grads(
     if len(given) != len(outputs):
         raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
     for place, (output, grad) in enumerate(zip(outputs, given)):
-        array = output.array
+        array = _likeness(output)
         if grad is None:
-            if output.requires_grad:
+            if not isinstance(output, Tensor) or output.requires_grad:
                 if array.size != 1:
                     raise RuntimeError("grad can be implicitly created only for scalar outputs")
                 if array.dtype not in dtypes.FLOATING:
                     raise RuntimeError(
                         "grad can be implicitly created only for real scalar outputs but got "
-                        f"{output.dtype}"
+                        f"{dtypes.from_numpy_dtype(array.dtype)}"
                     )
-            start = NAMESPACES[array.__class__].xp.ones(array.shape, array.dtype)
+            start = NAMESPACES[array.array_class].xp.ones(array.shape, array.dtype)
             result.append(wrap(start) if create_graph else start)
             continue
         if not isinstance(grad, Tensor):
@@ -47,7 +57,7 @@ def _initial_grads(
         if grad.array.shape != array.shape:
             raise RuntimeError(
                 f"Mismatch in shape: grad_output[{place}] has a shape of {grad.shape} and "
-                f"output[{place}] has a shape of {output.shape}."
+                f"output[{place}] has a shape of {Size(array.shape)}."
             )
         if grad.array.dtype != array.dtype:
             grad = grad.to(array.dtype)  # type: ignore[attr-defined]
@@ -55,10 +65,10 @@ def _initial_grads(
     return result
 
 
-def _root_edges(outputs: Sequence[Tensor]) -> list[Any]:
+def _root_edges(outputs: Sequence[Tensor | GradientEdge]) -> list[Any]:
     edges = []
     for place, output in enumerate(outputs):
-        edge = gradient_edge(output)
+        edge = edge_of(output)
         if edge is None:
             raise RuntimeError(
                 f"element {place} of tensors does not require grad and does not have a grad_fn"
@@ -103,8 +113,9 @@ def backward(
         graph.backward(roots, starts, retain, create_graph)
         return
     for target in targets:
-        target.retain_grad()  # so that a tensor that is no leaf gets its .grad as well
-    graph.backward(roots, starts, retain, create_graph, [gradient_edge(t) for t in targets])
+        if isinstance(target, Tensor):
+            target.retain_grad()  # so that a tensor that is no leaf gets its .grad as well
+    graph.backward(roots, starts, retain, create_graph, [edge_of(t) for t in targets])
 
 
 _warned = False
@@ -125,8 +136,8 @@ def _warn_about_cycles() -> None:
         )
 
 
-def _target_edge(target: Tensor) -> Any:
-    edge = gradient_edge(target)
+def _target_edge(target: Tensor | GradientEdge) -> Any:
+    edge = edge_of(target)
     if edge is None:
         raise RuntimeError("One of the differentiated Tensors does not require grad")
     return edge
@@ -184,6 +195,10 @@ def grad(
     answers = []
     for place, (target, result) in enumerate(zip(targets, results)):
         if result is None:
+            if materialize_grads and isinstance(target, GradientEdge):
+                raise RuntimeError(
+                    "materialize_grads cannot be used when the given input is a GradientEdge"
+                )
             if materialize_grads:
                 result = NAMESPACES[target.array.__class__].xp.zeros_like(target.array)
             elif not allow_unused:
@@ -205,6 +220,17 @@ def _batched_grad(
     materialize_grads: bool,
 ) -> tuple[Any, ...]:
     batched = [g for g in _listed(grad_outputs) if g is not None]
+    for place, (output, g) in enumerate(zip(_listed(outputs), _listed(grad_outputs))):
+        expected = _likeness(output).shape
+        if g is not None and g.array.shape[1:] != expected:
+            raise RuntimeError(
+                "If `is_grads_batched=True`, we interpret the first dimension of each grad_output "
+                "as the batch dimension. The sizes of the remaining dimensions are expected to "
+                "match the shape of corresponding output, but a mismatch was detected: "
+                f"grad_output[{place}] has a shape of {g.shape} and output[{place}] has a shape "
+                f"of {Size(expected)}. If you only want some tensors in `grad_output` to be "
+                "considered batched, consider using vmap."
+            )
     rows = []
     for row in range(batched[0].array.shape[0]):
         last = row == batched[0].array.shape[0] - 1

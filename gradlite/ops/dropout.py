@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,16 @@ class Dropout(Op):
     has_aux = True
     grad_name = "MulBackward0"
 
-    def forward(xp: Any, x: Any, mask: Any) -> Any:
-        return x * mask, None
+    def forward(xp: Any, x: Any, draw: Any) -> Any:
+        mask = draw(xp, x)
+        return x * mask, mask
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (grad * ctx.attrs[0],)
+        return (grad * ctx.aux,)
 
 
-def _mask(input: Tensor, shape: tuple[int, ...], p: float) -> Any:
+def _mask(shape: tuple[int, ...], p: float, xp: Any, x: Any) -> Any:
     """Scaled keep-mask of a shape that broadcasts to the input."""
-    x = input.array
-    xp = NAMESPACES[x.__class__].xp
     keep = default_generator.bernoulli_mask(shape, 1.0 - p).astype(x.dtype)
     if p < 1.0:
         keep *= x.dtype.type(1.0 / (1.0 - p))
@@ -43,7 +43,7 @@ def _check_p(p: float) -> None:
 
 
 def _dropped(input: Tensor, shape: tuple[int, ...], p: float, inplace: bool) -> Tensor:
-    result: Tensor = apply(Dropout, (input,), _mask(input, shape, p))
+    result: Tensor = apply(Dropout, (input,), partial(_mask, shape, p))
     if inplace:
         check_inplace(input)
         return assign(input, result)
@@ -150,7 +150,8 @@ def alpha_dropout(
     x = input.array
     xp = NAMESPACES[x.__class__].xp
     shift = xp.asarray(((keep - 1) * (alpha * a) + alpha * a * p).astype(x.dtype))
-    scaled: Tensor = apply(Dropout, (input,), xp.asarray((keep * a).astype(x.dtype)))
+    scale = xp.asarray((keep * a).astype(x.dtype))
+    scaled: Tensor = apply(Dropout, (input,), lambda *_: scale)
     result = scaled + shift
     if inplace:
         check_inplace(input)

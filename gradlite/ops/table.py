@@ -140,20 +140,23 @@ class TensorContext:
         self.attrs, self.aux, self.shapes = node.attrs, node.aux, node.shapes
         self.F = TENSORS
         saved = node.saved or ()
-        if saved.__class__ is graph._Packed:
-            saved = graph._unpack(saved)  # type: ignore[arg-type]
+        packed = node.saved.__class__ is graph._Packed
+        if packed:
+            saved, self.aux = graph._unpack(saved), graph._unpack(node.aux)
         self.saved = tuple(
-            None if value is None else self._tensor(place, value)
+            None if value is None else self._tensor(place, value, packed)
             for place, value in enumerate(saved)
         )
 
-    def _tensor(self, place: int, array: Any) -> Any:
+    def _tensor(self, place: int, array: Any, packed: bool) -> Any:
         if not hasattr(array, "shape"):
             return array  # a Python number
         position = self.node.op.saved_position(self.node, place)
         edge = self.node if position == OUT else self.node.edges[position]
         if edge is self.node and self.node.outputs > 1:
             edge = OutputEdge(self.node, 0)
+        if packed:
+            return stand_in(array, edge)
         if edge.__class__ is graph.AccumulateGrad:
             return edge.variable  # type: ignore[no-any-return]
         result = wrap(array)
@@ -168,6 +171,18 @@ class TensorContext:
     def needs_input_grad(self) -> tuple[bool, ...]:
         """For each input, whether somebody needs its gradient."""
         return tuple(edge is not None for edge in self.edges)
+
+
+def stand_in(array: Any, edge: Any) -> Tensor:
+    """A Tensor around an array at the place in the graph that an edge says."""
+    result = wrap(array)
+    if edge is not None:
+        result._requires_grad = True
+        if edge.__class__ is graph.AccumulateGrad:
+            result._accumulator = weakref.ref(edge)
+        else:
+            result._edge = edge
+    return result
 
 
 # ------------------------------------------------------------------ namespaces of rules
@@ -576,6 +591,14 @@ def _multi_view(tensor: Tensor, what: str) -> str:
     edge = tensor._edge
     nr, node = (edge.nr, edge.node) if edge.__class__ is OutputEdge else (0, edge)
     name = graph.plain_name(node) if node is not None else "a view op"
+    if tensor._view is not None and tensor._view.origin == "custom":
+        return (
+            f"Output {nr} of {name} {what} modified inplace. This view was created inside a custom "
+            "Function (or because an input was returned as-is) and the autograd logic to handle "
+            "view+inplace would override the custom backward associated with the custom Function, "
+            "leading to incorrect gradients. This behavior is forbidden. You can fix this by "
+            "cloning the output of the custom Function."
+        )
     return (
         f"Output {nr} of {name} {what} modified inplace. This view is the output of a function "
         "that returns multiple views. Such functions do not allow the output views to be modified "
@@ -607,14 +630,14 @@ class CopySlices(Op):
         chain, inner = ctx.attrs
         edges = (ctx.edges[0] or True, *ctx.edges[1:])
         node = graph.copy_node(inner, edges, ctx.saved)
+        node.aux = ctx.aux
         if F.tensors:
             result = part = grad.clone()
             for op, attrs in chain:
                 part = apply_view(op, part, *attrs)
             # What the edit read hangs on the view's old edge; the gradient goes to the base's.
-            inner_ctx = inner.op.tensor_context(
-                graph.copy_node(inner, inner.edges, ctx.saved), edges
-            )
+            node.edges = inner.edges
+            inner_ctx = inner.op.tensor_context(node, edges)
             grads = inner.op.backward(inner_ctx, part.clone(), F)
             part.zero_() if grads[0] is None else part.copy_(grads[0])
         else:
@@ -650,7 +673,7 @@ def check_inplace(t: Tensor) -> None:
                     "a leaf Variable that requires grad is being used in an in-place operation."
                 )
         if view is not None and view.base.requires_grad:
-            if view.origin == "multi":
+            if view.origin in ("multi", "custom"):
                 raise RuntimeError(_multi_view(t, "is a view and is being"))
             if view.origin != "grad":
                 raise RuntimeError(_ambiguous_view(view.origin))
@@ -763,9 +786,10 @@ def _keep_input(node: Node, t: Tensor) -> None:
 def saves_output(node: Node, t: Tensor) -> None:
     """Let a node that saved its output refer to the tensor it was written into."""
     op = node.op
+    if node.saved.__class__ is not tuple:  # packed: its hook has seen the values
+        return
     if op.saves and op.saves[-1] == OUT and node.saved and node.saved[-1] is not None:
-        if node.saved.__class__ is tuple:
-            node.saved = (*node.saved[:-1], t.array)
+        node.saved = (*node.saved[:-1], t.array)
         assert node.versions is not None and t._counter is not None
         node.versions = (*node.versions[:-1], (t._counter, t._counter[0]))
 
@@ -803,10 +827,13 @@ def rebase(t: Tensor, node: Node) -> None:
         node.versions,
         (view.chain, node),
         F,
-        node.aux,
+        None,
         (base.array.shape,),
     )
-    outer.saved = node.saved  # after record, which would pack it a second time
+    # Handed over, so that backward frees them; after record, which would pack them again.
+    outer.saved, outer.aux = node.saved, node.aux
+    if node.__class__ is Node:
+        node.saved, node.aux = (), None
     _take_over(base, outer)
     base._requires_grad = True
     assert t._counter is not None
