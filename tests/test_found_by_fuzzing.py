@@ -207,3 +207,81 @@ def test_messages_of_writes_to_one_of_several_views_of_a_leaf():
         ]
 
     same(program)
+
+
+LAYOUTS = {
+    "rows": lambda x: x * 2,
+    "columns": lambda x: x.t() * 2,
+    "part": lambda x: (x * 2)[:, 1:],
+    "sum_of_layouts": lambda x: x * 2 + x.t().contiguous().t(),
+    "expanded": lambda x: (x[:, :1] * 2).expand(3, 3),
+    "flipped": lambda x: (x * 2).flip(0),
+}
+CHAINS = {
+    "flat": lambda t: t.reshape(-1),
+    "view": lambda t: t.view(-1),
+    "flat_transpose": lambda t: t.t().reshape(-1),
+    "view_transpose": lambda t: t.t().view(-1),
+    "rows_of_flat": lambda t: t.reshape(-1)[2:5],
+    "column": lambda t: t[:, 1],
+    "diagonal": lambda t: t.diagonal(),
+    "reversed_axes": lambda t: t.permute(1, 0)[1:].unsqueeze(0),
+    "flatten": lambda t: t.flatten(),
+    "unflattened": lambda t: t.view(1, t.shape[0], t.shape[1])[0].t(),
+}
+GRADIENTS = {
+    "plain": lambda T, t: t.sin().sum(),
+    "transposed": lambda T, t: t.t().contiguous().sin().sum() + t.t().exp().sum(),
+    "expanded": lambda T, t: t.sum() * 3,
+    "matmul": lambda T, t: (t @ T.ones(t.shape[1], 2)).sin().sum(),
+    "column": lambda T, t: t[:, 1].exp().sum(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_view_is_written_whatever_the_layout_of_base_and_gradient(layout, chain, gradient):
+    def program(T):
+        x = T.arange(1.0, 10.0).reshape(3, 3).div(7).requires_grad_()
+        base = LAYOUTS[layout](x)
+        stale = base.t()
+        error = outcome_of(lambda: CHAINS[chain](base).sigmoid_() and None)
+        loss = outcome_of(lambda: GRADIENTS[gradient](T, base) + GRADIENTS[gradient](T, stale))
+        if isinstance(loss, Exception):
+            return error, loss
+        return error, base, outcome_of(loss.backward), x.grad
+
+    same(program, message="type", rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_second_derivative_of_a_written_view_whatever_the_layout(layout, chain):
+    def program(T):
+        x = T.arange(1.0, 10.0).reshape(3, 3).div(7).requires_grad_()
+        base = LAYOUTS[layout](x)
+        error = outcome_of(lambda: CHAINS[chain](base).sin_() and None)
+
+        def second():
+            (g,) = T.autograd.grad((base.t() ** 3).sum(), x, create_graph=True)
+            return T.autograd.grad((g * g).sum(), x)[0]
+
+        return error, outcome_of(second)
+
+    same(program, message="type", rtol=1e-4, atol=1e-5)
+
+
+def test_in_place_ops_on_both_sides_of_a_transpose():
+    def program(T):
+        x = T.arange(1.0, 7.0).reshape(2, 3).requires_grad_()
+        base = x * 0.25
+        turned = base.transpose(1, 0)
+        base.reshape(3, 2).neg_()
+        turned[1:].mul_(2)
+        base.view(-1)[::2].add_(1)
+        base.view(-1)[1:].exp_()
+        (turned.sin().sum() + base.sum()).backward()
+        return base, turned, x.grad
+
+    same(program, rtol=1e-5)
