@@ -5,6 +5,7 @@
 
 # ruff: noqa: F401, F403
 from gradlite import autograd as autograd
+from gradlite import cuda as cuda
 from gradlite import dtypes as dtypes
 from gradlite import linalg as linalg
 from gradlite import nn as nn
