@@ -90,11 +90,13 @@ def out_of_bounds(index: np.ndarray[Any, Any], size: int) -> bool:
     return bool(index.max() >= size)
 
 
-def check_bounds(index: Any, dim: int, size: int, error: type[Exception] = RuntimeError) -> None:
+def check_bounds(
+    index: Any, dim: int, size: int, error: type[Exception] = RuntimeError, name: str = ""
+) -> None:
     """An error unless 0 <= index < size; a GPU is not asked, since that would wait for it."""
     if isinstance(index, np.ndarray) and out_of_bounds(index, size):
         bad = int(index.max()) if int(index.max()) >= size else int(index.min())
-        raise error(f"index {bad} is out of bounds for dimension {dim} with size {size}")
+        raise error(f"{name}index {bad} is out of bounds for dimension {dim} with size {size}")
 
 
 def counted_from_front(xp: Any, index: Any, size: int) -> Any:
@@ -225,7 +227,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     check_tensor("masked_select", "mask", 2, mask)
     if mask.array.dtype != np.bool_:
         raise RuntimeError("masked_select: expected BoolTensor for mask")
-    shape = broadcast_shape(input.array.shape, mask.array.shape)
+    shape = broadcast_shape(mask.array.shape, input.array.shape)
     mask, _ = same_device_or_scalar(mask, input)
     if input.array.shape != shape:
         input = input.expand(shape)
@@ -302,7 +304,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if dim is None:
         return take_along_dim(input.reshape(-1), indices.reshape(-1), 0)
     x, i = input.array, indices.array
-    if i.dtype not in (np.int64, np.int32):
+    if i.dtype != np.int64:
         raise RuntimeError(
             "gradlite.take_along_dim(): dtype of indices should be Long but got "
             f"{type_name(i.dtype)}"

@@ -271,7 +271,7 @@ def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:
             f"slice shape: {[n for k, n in enumerate(x.shape) if k != d]} at dimension {d} and "
             f"source slice shape: {[n for k, n in enumerate(s.shape) if k != d]} at dimension {d}."
         )
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError)
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError, "index_copy_(): ")
     return IndexCopy, (input, index, source), (d,)
 
 
