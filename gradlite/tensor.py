@@ -455,7 +455,10 @@ class Tensor(TensorMethods):
     @property
     def data(self) -> Tensor:
         """The same storage cut from the graph, with a version counter of its own."""
-        return wrap(self.array)
+        result = wrap(self.array)
+        if self._counter is None:
+            result._counter = None
+        return result
 
     @data.setter
     def data(self, value: Tensor) -> None:
