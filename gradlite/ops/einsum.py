@@ -17,8 +17,11 @@ ELLIPSIS = "..."
 Labels = list[Any]  # a letter for a subscript, an int < 0 for a dimension of the ellipsis
 
 
-def _letters(term: str, start: int) -> Labels:
-    """The subscripts of one term, the ellipsis as one item; ``start`` is its place, for errors."""
+def _letters(term: str, start: int, which: str) -> Labels:
+    """The subscripts of one term, the ellipsis as one item.
+
+    ``start`` and ``which`` are the place and the name of the term, for messages.
+    """
     labels: Labels = []
     place = 0
     while place < len(term):
@@ -29,13 +32,13 @@ def _letters(term: str, start: int) -> Labels:
         if term.startswith(ELLIPSIS, place):
             if ELLIPSIS in labels:
                 raise RuntimeError(
-                    "einsum(): found '.' for operand for which an ellipsis was already found"
+                    f"einsum(): found '.' for {which} for which an ellipsis was already found"
                 )
             labels.append(ELLIPSIS)
             place += 3
             continue
         if letter == ".":
-            raise RuntimeError("einsum(): found '.' that is not part of any ellipsis")
+            raise RuntimeError(f"einsum(): found '.' for {which} that is not part of any ellipsis")
         if not (letter.isascii() and letter.isalpha()):
             raise RuntimeError(
                 f"einsum(): invalid subscript given at index {start + place} in the equation "
@@ -49,15 +52,15 @@ def _letters(term: str, start: int) -> Labels:
 def _parse(equation: str, count: int) -> tuple[list[Labels], Labels | None]:
     left, arrow, right = equation.partition("->")
     terms, start = [], 0
-    for term in left.split(","):
-        terms.append(_letters(term, start))
+    for place, term in enumerate(left.split(",")):
+        terms.append(_letters(term, start, f"operand {place}"))
         start += len(term) + 1
     if len(terms) != count:
         which = "fewer" if count < len(terms) else "more"
         raise RuntimeError(
             f"einsum(): {which} operands were provided than specified in the equation"
         )
-    return terms, _letters(right, len(left) + 2) if arrow else None
+    return terms, _letters(right, len(left) + 2, "output") if arrow else None
 
 
 def _from_sublists(operands: tuple[Any, ...]) -> tuple[list[Labels], Labels | None, list[Any]]:

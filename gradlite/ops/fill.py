@@ -224,7 +224,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             "masked_fill_ only supports boolean masks, but got mask with dtype "
             f"{type_name(mask.array.dtype).lower()}"
         )
-    broadcast_shape(input.array.shape, mask.array.shape)
+    broadcast_shape(mask.array.shape, input.array.shape)
     mask, _ = same_device_or_scalar(mask, input)
     if isinstance(value, Tensor):
         if value.array.ndim:
