@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 
 
@@ -26,7 +25,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
         finally:
             os.close(descriptor)
         if os.path.exists(target):
-            shutil.copymode(target, temporary)
+            os.chmod(temporary, os.stat(target).st_mode & 0o7777)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -13,7 +13,16 @@ import numpy as np
 
 from gradlite.ops.table import Sample
 
-_generator = np.random.Generator(np.random.Philox(7))
+
+class _Stream:
+    """NumPy's generator, made at the first draw: numpy.random takes long to import."""
+
+    def __getattr__(self, name: str) -> Any:
+        fresh()
+        return getattr(_generator, name)
+
+
+_generator: Any = _Stream()
 
 
 def fresh() -> None:
