@@ -41,6 +41,7 @@ mathematical libraries show in about one value of 50 million.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
@@ -137,11 +138,26 @@ class Generator:
         self._start()
 
     def _start(self) -> None:
-        """Make the lock and NumPy's bit generator, which neither pickle nor survive a fork."""
-        self._lock = threading.Lock()
-        self._philox = np.random.Philox(key=self._seed)
-        self._numpy = np.random.Generator(self._philox)
-        self._position = 0
+        """Make the lock; drop NumPy's generators, which neither pickle nor survive a fork."""
+        self._lock = threading.RLock()  # a seek may make the generators
+        self._position = -1
+        for name in ("_philox", "_numpy"):
+            with contextlib.suppress(AttributeError):
+                delattr(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        # Comes here once, for an empty slot: importing numpy.random takes long, so
+        # NumPy's generators are made at the first draw.
+        if name not in ("_philox", "_numpy"):
+            raise AttributeError(f"'Generator' object has no attribute {name!r}")
+        with self._lock:
+            try:
+                return object.__getattribute__(self, name)
+            except AttributeError:
+                self._philox = np.random.Philox(key=self._seed)
+                self._numpy = np.random.Generator(self._philox)
+                self._position = -1
+            return object.__getattribute__(self, name)
 
     # -- seed and state ----------------------------------------------------------------------
 
@@ -186,7 +202,7 @@ class Generator:
         with self._lock:
             self._seed = seed
             self._offset = offset
-            self._seek()
+            self._position = -1  # the next draw seeks
 
     def _seek(self) -> None:
         """Put NumPy's bit generator where the state says."""
