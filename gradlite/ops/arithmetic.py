@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.graph import INFERENCE, current_mode, record
-from gradlite.ops.samples import S, binary, distinct, normal, positive, uniform
+from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import (
     INFERENCE_SAVED,
     NAMESPACES,
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-Number = Union[int, float, bool]
+Number = int | float | bool
 _new = object.__new__
 
 

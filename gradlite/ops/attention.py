@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.dropout import dropout
 from gradlite.ops.choose import where
-from gradlite.ops.samples import S, bools, constant, normal
+from gradlite.ops.dropout import dropout
 from gradlite.ops.reduce import ones
+from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.softmax import row_max, softmax
 from gradlite.ops.table import Op, apply, gradients_of, public, type_name
 from gradlite.tensor import Tensor, wrap

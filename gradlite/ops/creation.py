@@ -532,7 +532,7 @@ def to(
     elif rest:
         dtype = rest.pop(0)
     if rest:
-        non_blocking = bool(rest.pop(0))
+        rest.pop(0)  # non_blocking
     if rest:
         copy = bool(rest.pop(0))
     result = self

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
 from gradlite.ops.matmul import linear
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import chunk, stack, unbind

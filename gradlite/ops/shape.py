@@ -11,19 +11,17 @@ from gradlite import dtypes
 from gradlite.ops.arithmetic import cast, sum_to
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import (
-    NAMESPACES,
     Op,
     apply,
     apply1,
     apply_view,
-
     check_inplace,
     link_views,
     output_grads,
     public,
     same_device,
 )
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor
 
 __all__ = [
     "broadcast_to",

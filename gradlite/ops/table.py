@@ -798,11 +798,11 @@ def _take_over(t: Tensor, node: Node) -> None:
     """Give a tensor a new node; a retained gradient is retained there from now on."""
     retained = t.retains_grad
     if retained:
-        old = t._edge.node if t._edge.__class__ is OutputEdge else t._edge
+        old: Any = t._edge.node if t._edge.__class__ is OutputEdge else t._edge
         del old.extra.retained[t.output_nr]
     t._edge = node
     if retained:
-        node._extra().retained[0] = tensor_module.weakref.ref(t)
+        node._extra().retained[0] = weakref.ref(t)
 
 
 def rebase(t: Tensor, node: Node) -> None:
