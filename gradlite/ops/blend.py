@@ -356,14 +356,13 @@ def _same_dtype(name: str, *tensors: Any) -> None:
 
 
 def _check_expands(x: Any, shape: tuple[int, ...]) -> None:
-    if x.ndim > len(shape) or broadcast_shape(x.shape, shape) != shape:
-        for d in range(1, x.ndim + 1):
-            if x.shape[-d] not in (1, shape[-d]):
-                raise RuntimeError(
-                    f"The expanded size of the tensor ({shape[-d]}) must match the existing size "
-                    f"({x.shape[-d]}) at non-singleton dimension {len(shape) - d}.  Target sizes: "
-                    f"{list(shape)}.  Tensor sizes: {list(x.shape)}"
-                )
+    for d in range(1, x.ndim + 1):
+        if x.shape[-d] not in (1, shape[-d]):
+            raise RuntimeError(
+                f"The expanded size of the tensor ({shape[-d]}) must match the existing size "
+                f"({x.shape[-d]}) at non-singleton dimension {len(shape) - d}.  Target sizes: "
+                f"{list(shape)}.  Tensor sizes: {list(x.shape)}"
+            )
 
 
 @public(
@@ -400,8 +399,9 @@ def baddbmm(
             "Expected size for first two dimensions of batch2 tensor to be: "
             f"[{a.shape[0]}, {a.shape[2]}] but got: [{b.shape[0]}, {b.shape[1]}]."
         )
-    shape = (a.shape[0], a.shape[1], b.shape[2])
-    _check_expands(input.array, shape)
+    if input.array.ndim > 3:
+        raise RuntimeError(f"baddbmm: input has {input.array.ndim} dimensions, at most 3 fit")
+    _check_expands(input.array, (a.shape[0], a.shape[1], b.shape[2]))
     return apply(Baddbmm, (input, batch1, batch2), beta, alpha)  # type: ignore[no-any-return]
 
 

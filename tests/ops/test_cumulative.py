@@ -1,0 +1,97 @@
+"""Products and running sums: zeros, both ways to accumulate, dtypes, messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.oracle import outcome_of, same
+
+ROWS = [[2.0, 3.0, 4.0], [0.0, 3.0, 4.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["prod", "cumprod"])
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_gradients_past_zeros(name: str, row: list[float]) -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor(row, requires_grad=True)
+        (
+            getattr(x, name)(0) * T.tensor([1.0, 10.0, 100.0])[: 1 if name == "prod" else 3]
+        ).sum().backward()
+        return x.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("name", ["prod", "cumprod", "cumsum"])
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_second_derivatives_past_zeros(name: str, row: list[float]) -> None:
+    import gradlite
+
+    x = gradlite.tensor([row, row[::-1]], requires_grad=True, dtype=gradlite.float64)
+
+    def function(t: Any) -> Any:
+        return getattr(t, name)(1)
+
+    assert gradlite.autograd.gradcheck(function, (x,))
+    assert gradlite.autograd.gradgradcheck(function, (x,))
+
+
+@pytest.mark.parametrize("name", ["cumsum", "cumprod"])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (900, 2, 3), (2, 2, 900), (2, 700, 2)], ids=str)
+def test_both_ways_to_accumulate(name: str, dim: int, shape: tuple[int, ...]) -> None:
+    import gradlite
+
+    values = np.random.default_rng(0).uniform(0.99, 1.01, shape)
+    for view in (values, values[::-1], values[:, ::-1]):
+        result = getattr(gradlite.tensor(view), name)(dim)
+        np.testing.assert_allclose(result.numpy(), getattr(view, name)(axis=dim), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool", "float16"])
+@pytest.mark.parametrize("name", ["prod", "cumsum", "cumprod"])
+def test_dtypes(name: str, dtype: str) -> None:
+    def program(T: Any) -> Any:
+        t = T.tensor([1, 0, 1, 1]).to(getattr(T, dtype))
+        return getattr(t, name)(0), getattr(t, name)(0, dtype=T.float64)
+
+    same(program)
+
+
+def test_half_precision_adds_up_in_single() -> None:
+    same(lambda T: T.ones(5000, dtype=T.float16).cumsum(0)[-1], rtol=1e-3)
+
+
+def test_in_place() -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        y = x * 1
+        y.cumsum_(0)
+        y.cumprod_(0)
+        y.sum().backward()
+        return y, x.grad, outcome_of(lambda: T.tensor([1, 2]).int().cumsum_(0))
+
+    same(program)
+
+
+def test_messages() -> None:
+    def program(T: Any) -> Any:
+        t = T.ones(2, 2)
+        return [
+            outcome_of(lambda: t.cumsum(2)),
+            outcome_of(lambda: t.prod(-3)),
+            outcome_of(lambda: t.cumsum(0, dtype=T.int64)),
+        ]
+
+    same(program, message="exact")
+
+
+def test_a_tuple_of_dimensions_is_refused() -> None:
+    same(lambda T: T.ones(2, 2).prod((0, 1)), raises=TypeError, message="type")
+
+
+def test_products_of_nothing() -> None:
+    same(lambda T: (T.zeros(0).prod(), T.zeros(0, 2).prod(0), T.zeros(0, 2).cumsum(0)))
