@@ -211,8 +211,8 @@ def _nsplit(name: str, input: Tensor, indices_or_sections: Any, dim: int) -> tup
     if n <= (0 if name == "hsplit" else dim):
         least = {"hsplit": 1, "vsplit": 2, "dsplit": 3}[name]
         raise RuntimeError(
-            f"gradlite.{name} requires a tensor with at least {least} dimension"
-            f"{'' if least == 1 else 's'}, but got a tensor with {n} dimensions!"
+            f"gradlite.{name} requires a tensor with at least {least} dimension, "
+            f"but got a tensor with {n} dimensions!"
         )
     if isinstance(indices_or_sections, int):
         size = input.array.shape[dim]
