@@ -93,6 +93,7 @@ class Tensor(TensorMethods):
     # Rarely set, so kept in the instance's dictionary with these as defaults.
     _accumulator: Callable[[], AccumulateGrad | None] = staticmethod(lambda: None)
     _extra: Extra | None = None
+    _retains: bool = False
 
     __array_priority__ = 1000
 
@@ -341,13 +342,8 @@ class Tensor(TensorMethods):
 
     @property
     def retains_grad(self) -> bool:
-        """Whether this non-leaf gets a ``.grad``, because of `retain_grad`."""
-        edge = self._edge
-        node = edge.node if edge.__class__ is OutputEdge else edge
-        if node is None or node.extra is None:
-            return False
-        reference = node.extra.retained.get(self.output_nr)
-        return reference is not None and reference() is self
+        """Whether this tensor gets a ``.grad`` as a non-leaf, because of `retain_grad`."""
+        return self._retains
 
     def retain_grad(self) -> None:
         """Let backward fill ``.grad`` of this non-leaf tensor too."""
@@ -359,6 +355,7 @@ class Tensor(TensorMethods):
         node = edge.node if edge.__class__ is OutputEdge else edge
         if node is not None:
             node._extra().retained[self.output_nr] = weakref.ref(self)
+            self._retains = True
 
     @property
     def _base(self) -> Tensor | None:
@@ -577,7 +574,7 @@ class Tensor(TensorMethods):
         memo[id(self)] = twin
         twin._grad = copy.deepcopy(self._grad, memo)
         for key, value in self.__dict__.items():
-            if key not in ("_accumulator", "_extra"):
+            if key not in ("_accumulator", "_extra", "_retains"):
                 twin.__dict__[key] = copy.deepcopy(value, memo)
         return twin
 
@@ -593,7 +590,7 @@ class Tensor(TensorMethods):
             array, flag = self.array, self._requires_grad
         if not isinstance(array, np.ndarray):
             array = array.get()
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_accumulator", "_extra")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_accumulator", "_extra", "_retains")}
         return _rebuild, (self.__class__, array, flag, str(self.device)), state or None
 
 

@@ -799,7 +799,7 @@ def _take_over(t: Tensor, node: Node) -> None:
     retained = t.retains_grad
     if retained:
         old: Any = t._edge.node if t._edge.__class__ is OutputEdge else t._edge
-        del old.extra.retained[t.output_nr]
+        old.extra.retained.pop(t.output_nr, None)
     t._edge = node
     if retained:
         node._extra().retained[0] = weakref.ref(t)
