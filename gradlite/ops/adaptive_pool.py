@@ -128,7 +128,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
             f"received {{{size[0]}, {size[1]}}}"
         )
     if size == (1, 1):
-        return input.mean((-1, -2), keepdim=True)  # type: ignore[attr-defined,no-any-return]
+        return input.mean((-1, -2), keepdim=True)
     _check_adaptive(name, input)
     return apply1(AdaptiveAvgPool2d, input, size)
 
@@ -148,8 +148,8 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     name = "adaptive_avg_pool1d"
     check_dimensions(name, input)
     size = one(name, "output_size", output_size)
-    image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
-    return adaptive_avg_pool2d(image, (1, size)).squeeze(-2)  # type: ignore[attr-defined,no-any-return]
+    image: Tensor = input.unsqueeze(-2)
+    return adaptive_avg_pool2d(image, (1, size)).squeeze(-2)
 
 
 @public(
@@ -200,7 +200,7 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
     name = "adaptive_max_pool1d"
     check_dimensions(name, input)
     size = one(name, "output_size", output_size)
-    image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
+    image: Tensor = input.unsqueeze(-2)
     result = adaptive_max_pool2d(image, (1, size), return_indices)
     if return_indices:
         return result[0].squeeze(-2), result[1].squeeze(-2)

@@ -8,15 +8,23 @@ are pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import numpy as np
 
 from gradlite.ops import grouped
+from gradlite.ops.conv_arguments import (
+    check_dtypes,
+    check_shapes,
+    check_tensors,
+    hashable,
+    numbers,
+    with_batch,
+)
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import Op, apply, public, same_device, type_name
+from gradlite.ops.table import Op, apply, public
 from gradlite.ops.windows import Geometry, Pair
 from gradlite.tensor import Tensor
 
@@ -161,114 +169,96 @@ class ConvolutionTranspose(Op):
         )
 
 
-# ----------------------------------------------------------------------------- arguments
-def _numbers(name: str, argument: str, value: Any, length: int) -> tuple[int, ...]:
-    """An int or a sequence of 1 or ``length`` ints as a tuple of ``length``."""
-    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for item in given:
-        if isinstance(item, bool) or not hasattr(item, "__index__"):
-            raise TypeError(
-                f"{name}(): argument '{argument}' must be tuple of ints, "
-                f"not {item.__class__.__name__}"
-            )
-    if len(given) not in (1, length):
-        raise RuntimeError(
-            f"expected {argument} to be a single integer value or a list of {length} values to "
-            f"match the convolution dimensions, but got {argument}={given}"
-        )
-    numbers = tuple(int(item) for item in given)
-    return numbers * length if len(numbers) == 1 else numbers
-
-
-def _batched(name: str, x: Tensor, dims: int) -> tuple[Tensor, bool]:
-    """The input with a batch dimension, and whether it had one."""
-    n = x.array.ndim
-    if n not in (dims + 1, dims + 2):
-        raise RuntimeError(
-            f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, but got "
-            f"input of size: {list(x.array.shape)}"
-        )
-    return (x, True) if n == dims + 2 else (x.unsqueeze(0), False)  # type: ignore[attr-defined]
-
-
-def _check_tensors(name: str, x: Any, weight: Any, bias: Any) -> None:
-    for place, (argument, value) in enumerate(
-        (("input", x), ("weight", weight), ("bias", bias)), start=1
-    ):
-        if not isinstance(value, Tensor) and (value is not None or place < 3):
-            raise TypeError(
-                f"{name}(): argument '{argument}' (position {place}) must be Tensor, "
-                f"not {value.__class__.__name__}"
-            )
-
-
-def _check_dtypes(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    a, b = x.array.dtype, weight.array.dtype
-    if a != b:
-        raise RuntimeError(
-            f"Input type (gradlite.{type_name(a)}Tensor) and weight type "
-            f"(gradlite.{type_name(b)}Tensor) should be the same or input should be a MKLDNN "
-            "tensor and weight is a dense tensor"
-        )
-    if bias is not None and bias.array.dtype != a:
-        raise RuntimeError(
-            f"Input type ({type_name(a).lower()}) and bias type "
-            f"({type_name(bias.array.dtype).lower()}) should be the same"
-        )
-    if a == np.bool_:
-        raise NotImplementedError("\"slow_conv2d_cpu\" not implemented for 'Bool'")
-    same_device(x, weight, *([] if bias is None else [bias]))
-
-
-def _check_shapes(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-    transposed: bool,
-) -> None:
-    shape, w = list(x.array.shape), list(weight.array.shape)
-    if groups <= 0:
-        raise RuntimeError("non-positive groups is not supported")
-    if min(padding) < 0:
-        raise RuntimeError("negative padding is not supported")
-    if min(stride) <= 0:
-        raise RuntimeError("non-positive stride is not supported")
-    if min(dilation) <= 0:
-        raise RuntimeError("non-positive dilation is not supported")
-    if w[0] < groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but "
-            f"got weight of size {w} instead"
-        )
-    if w[0] % groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-            f"but got weight of size [{w}] instead"
-        )
-    expected, outputs = (w[0], w[1] * groups) if transposed else (w[1] * groups, w[0])
-    if shape[1] != expected:
-        raise RuntimeError(
-            f"Given {'transposed=1' if transposed else f'groups={groups}'}, weight of size {w}, "
-            f"expected input{shape} to have {expected} channels, but got {shape[1]} channels "
-            "instead"
-        )
-    if bias is not None and bias.array.shape != (outputs,):
-        raise RuntimeError(
-            f"Given {'transposed=1, ' if transposed else ''}weight of size {w}, expected bias to "
-            f"be 1-dimensional with {outputs} elements, but got bias of size "
-            f"{list(bias.array.shape)} instead"
-        )
-    if min(w[2:]) <= 0:
-        raise RuntimeError(f"kernel size should be greater than zero, but got weight of size {w}")
-
-
+# ----------------------------------------------------------------------------- functions
 def _pairs(values: tuple[int, ...], fill: int) -> Pair:
     """The values of one dimension as those of two."""
     return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+@functools.lru_cache(256, typed=True)
+def _geometry(
+    name: str,
+    dims: int,
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Geometry:
+    """How the kernels slide, from the checked arguments."""
+    kernel = weight[2:]
+    spatial = len(kernel)
+    strides = numbers(name, "stride", stride, spatial, dims)
+    dilations = numbers(name, "dilation", dilation, spatial)
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise RuntimeError(f"Invalid padding string: '{padding}'")
+        if padding == "same" and max(strides) > 1:
+            raise RuntimeError("padding='same' is not supported for strided convolutions")
+        totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, kernel)]
+        sides = [(total // 2, total - total // 2) for total in totals]
+    else:
+        sides = [(p, p) for p in numbers(name, "padding", padding, spatial)]
+    paddings = tuple(side[0] for side in sides)
+    check_shapes(shape, weight, bias, strides, paddings, dilations, groups, False)
+    sizes = [n + sum(side) for n, side in zip(shape[2:], sides)]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]
+    if any(n < r for n, r in zip(sizes, reach)):
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). Kernel "
+            f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
+            "input size"
+        )
+    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
+    return Geometry(_pairs(strides, 1), pads, _pairs(dilations, 1))
+
+
+@functools.lru_cache(256, typed=True)
+def _transposed_geometry(
+    name: str,
+    dims: int,
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> tuple[tuple[int, ...], Geometry]:
+    """The shape of the output, and how the kernels slide over it."""
+    kernel = weight[2:]
+    spatial = len(kernel)
+    strides = numbers(name, "stride", stride, spatial, dims)
+    dilations = numbers(name, "dilation", dilation, spatial)
+    if isinstance(padding, str):
+        raise TypeError(f"{name}(): argument 'padding' must be tuple of ints, not str")
+    paddings = numbers(name, "padding", padding, spatial)
+    extra = numbers(name, "output_padding", output_padding, spatial)
+    if min(paddings) >= 0 and min(extra) < 0:
+        raise RuntimeError("negative output_padding is not supported")
+    check_shapes(shape, weight, bias, strides, paddings, dilations, groups, True)
+    s, d, e = _pairs(strides, 1), _pairs(dilations, 1), _pairs(extra, 0)
+    if any(e[i] >= s[i] and e[i] >= d[i] for i in (0, 1)):
+        raise RuntimeError(
+            "output padding must be smaller than either stride or dilation, but got "
+            f"output_padding_height: {e[0]} output_padding_width: {e[1]} stride_height: {s[0]} "
+            f"stride_width: {s[1]} dilation_height: {d[0]} dilation_width: {d[1]}"
+        )
+    own = shape[2:]
+    reach = [(n - 1) * a + b * (k - 1) + 1 for n, a, b, k in zip(own, strides, dilations, kernel)]
+    outputs = [r - 2 * p + q for r, p, q in zip(reach, paddings, extra)]
+    if min(outputs) <= 0:
+        raise RuntimeError(
+            f"Given input size per channel: ({' x '.join(map(str, own))}). Calculated output "
+            f"size per channel: ({' x '.join(map(str, outputs))}). Output size is too small"
+        )
+    # The output padding is what the convolution back would leave out at the far end.
+    sides = [(p, p - q) for p, q in zip(paddings, extra)]
+    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
+    return (shape[0], weight[1] * groups, *outputs), Geometry(s, pads, d)
 
 
 def _conv(
@@ -282,36 +272,17 @@ def _conv(
     dilation: Any,
     groups: int,
 ) -> Tensor:
-    _check_tensors(name, input, weight, bias)
-    x, batched = _batched(name, input, dims)
-    _check_dtypes(x, weight, bias)
-    spatial = weight.array.ndim - 2
-    strides = _numbers(name, "stride", stride, spatial)
-    dilations = _numbers(name, "dilation", dilation, spatial)
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise RuntimeError(f"Invalid padding string: '{padding}'")
-        if padding == "same" and max(strides) > 1:
-            raise RuntimeError("padding='same' is not supported for strided convolutions")
-        kernel = weight.array.shape[2:]
-        totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, kernel)]
-        sides = [(total // 2, total - total // 2) for total in totals]
-        paddings = tuple(left for left, _ in sides)
-    else:
-        paddings = _numbers(name, "padding", padding, spatial)
-        sides = [(p, p) for p in paddings]
-    _check_shapes(x, weight, bias, strides, paddings, dilations, groups, False)
-    shape, kernel = x.array.shape[2:], weight.array.shape[2:]
-    sizes = [n + sum(side) for n, side in zip(shape, sides)]
-    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]
-    if any(n < r for n, r in zip(sizes, reach)):
-        raise RuntimeError(
-            f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). Kernel "
-            f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
-            "input size"
-        )
-    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
-    geometry = Geometry(_pairs(strides, 1), pads, _pairs(dilations, 1))
+    check_tensors(name, input, weight, bias)
+    x, batched = with_batch(name, input, dims)
+    check_dtypes(x, weight, bias)
+    geometry = _geometry(
+        name,
+        dims,
+        x.array.shape,
+        weight.array.shape,
+        None if bias is None else bias.array.shape,
+        *(hashable(value) for value in (stride, padding, dilation, groups)),
+    )
     y = apply(Convolution, (x, weight, bias), geometry, groups)
     return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
 
@@ -322,55 +293,29 @@ def _conv_transpose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: int,
-    dilation: Any,
+    *settings: Any,
 ) -> Tensor:
-    _check_tensors(name, input, weight, bias)
-    x, batched = _batched(name, input, dims)
-    _check_dtypes(x, weight, bias)
-    spatial = weight.array.ndim - 2
-    strides = _numbers(name, "stride", stride, spatial)
-    dilations = _numbers(name, "dilation", dilation, spatial)
-    if isinstance(padding, str):
-        raise TypeError(f"{name}(): argument 'padding' must be tuple of ints, not str")
-    paddings = _numbers(name, "padding", padding, spatial)
-    extra = _numbers(name, "output_padding", output_padding, spatial)
-    if min(paddings) >= 0 and min(extra) < 0:
-        raise RuntimeError("negative output_padding is not supported")
-    _check_shapes(x, weight, bias, strides, paddings, dilations, groups, True)
-    s, d, e = _pairs(strides, 1), _pairs(dilations, 1), _pairs(extra, 0)
-    if any(e[i] >= s[i] and e[i] >= d[i] for i in (0, 1)):
-        raise RuntimeError(
-            "output padding must be smaller than either stride or dilation, but got "
-            f"output_padding_height: {e[0]} output_padding_width: {e[1]} stride_height: {s[0]} "
-            f"stride_width: {s[1]} dilation_height: {d[0]} dilation_width: {d[1]}"
-        )
-    shape, kernel = x.array.shape[2:], weight.array.shape[2:]
-    reach = [(n - 1) * a + b * (k - 1) + 1 for n, a, b, k in zip(shape, strides, dilations, kernel)]
-    outputs = [r - 2 * p + q for r, p, q in zip(reach, paddings, extra)]
-    if min(outputs) <= 0:
-        raise RuntimeError(
-            f"Given input size per channel: ({' x '.join(map(str, shape))}). Calculated output "
-            f"size per channel: ({' x '.join(map(str, outputs))}). Output size is too small"
-        )
-    # The output padding is what the convolution back would leave out at the far end.
-    sides = [(p, p - q) for p, q in zip(paddings, extra)]
-    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
-    full = (x.array.shape[0], weight.array.shape[1] * groups, *outputs)
-    y = apply(ConvolutionTranspose, (x, weight, bias), full, Geometry(s, pads, d), groups)
+    check_tensors(name, input, weight, bias)
+    x, batched = with_batch(name, input, dims)
+    check_dtypes(x, weight, bias)
+    shape, geometry = _transposed_geometry(
+        name,
+        dims,
+        x.array.shape,
+        weight.array.shape,
+        None if bias is None else bias.array.shape,
+        *(hashable(value) for value in settings),
+    )
+    y = apply(ConvolutionTranspose, (x, weight, bias), shape, geometry, settings[3])
     return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
 
 
-# ---------------------------------------------------------------------------- functions
 @public(
     samples=lambda: [
         S(normal(2, 3, 6), normal(4, 3, 3), normal(4)),
         S(normal(2, 3, 7), normal(4, 3, 2), stride=2, padding=1),
         S(normal(2, 4, 8), normal(6, 2, 3), normal(6), 1, 2, 2, 2),
-        S(normal(3, 6), normal(2, 3, 2), padding="same"),
+        S(normal(3, 6), normal(2, 3, 3), padding="same"),
     ],
     torch="nn.functional.conv1d",
     errors=lambda: [
@@ -410,7 +355,7 @@ def conv1d(
         S(normal(2, 3, 6, 5), normal(6, 1, 3, 3), None, 2, 1, 1, 3),
         S(normal(2, 5, 4, 4), normal(3, 5, 1, 1), normal(3)),
         S(normal(1, 5, 5, 5), normal(3, 5, 1, 1), stride=2),
-        S(normal(3, 5, 5), normal(2, 3, 2, 2), padding="same"),
+        S(normal(3, 5, 5), normal(2, 3, 3, 1), padding="same"),
         S(normal(0, 3, 5, 5), normal(2, 3, 2, 2)),
     ],
     torch="nn.functional.conv2d",
@@ -487,8 +432,8 @@ def conv_transpose1d(
     >>> gradlite.nn.functional.conv_transpose1d(x, gradlite.ones(1, 1, 2))
     tensor([[[1., 2., 2., 1.]]])
     """
-    numbers = (stride, padding, output_padding, groups, dilation)
-    return _conv_transpose("conv_transpose1d", 1, input, weight, bias, *numbers)
+    settings = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose1d", 1, input, weight, bias, *settings)
 
 
 @public(
@@ -531,5 +476,5 @@ def conv_transpose2d(
         RuntimeError: sizes, dtypes or numbers that do not fit; an ``output_padding`` that is
             not smaller than stride or dilation.
     """
-    numbers = (stride, padding, output_padding, groups, dilation)
-    return _conv_transpose("conv_transpose2d", 2, input, weight, bias, *numbers)
+    settings = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose2d", 2, input, weight, bias, *settings)

@@ -94,6 +94,11 @@ def _check_input(x: Any, dims: tuple[int, int], name: str) -> None:
             f"{name}(): argument 'input' (position 1) must be Tensor, not {x.__class__.__name__}"
         )
     shape = x.array.shape
+    if name == "unfold" and len(shape) < 3:
+        n = max(len(shape), 1)
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], but got {n})"
+        )
     if x.array.ndim not in dims or 0 in shape[len(shape) - dims[0] :]:
         what = (
             "tensor with possibly 0 batch size and other non-zero dimensions for input"

@@ -233,7 +233,7 @@ def max_pool1d(
     p, d = one(name, "padding", padding), one(name, "dilation", dilation)
     if not return_indices:
         _check_max_pool1d(input.array, k, s, p, d, ceil_mode)
-    image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
+    image: Tensor = input.unsqueeze(-2)
     geometry = pool_geometry(image.array.shape, (1, k), (1, s), (0, p), (1, d), ceil_mode)
     result = _max_pool2d(image, (1, k), geometry, return_indices)
     if return_indices:
@@ -381,6 +381,6 @@ def avg_pool1d(
     k = one(name, "kernel_size", kernel_size)
     s = one(name, "stride", stride) if is_given(stride) else k
     p = one(name, "padding", padding)
-    image: Tensor = input.unsqueeze(-2)  # type: ignore[attr-defined]
+    image: Tensor = input.unsqueeze(-2)
     result: Any = _avg_pool2d(image, (1, k), (1, s), (0, p), ceil_mode, count_include_pad, None)
     return result.squeeze(-2)  # type: ignore[no-any-return]

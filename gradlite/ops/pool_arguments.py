@@ -21,8 +21,9 @@ def ints(name: str, argument: str, value: Any) -> tuple[int, ...]:
     given = tuple(value) if isinstance(value, Sequence) else (value,)
     for item in given:
         if not hasattr(item, "__index__"):
+            position = " (position 2)" if argument == "kernel_size" else ""
             raise TypeError(
-                f"{name}(): argument '{argument}' must be tuple of ints, "
+                f"{name}(): argument '{argument}'{position} must be tuple of ints, "
                 f"not {item.__class__.__name__}"
             )
     return tuple(int(item) for item in given)
@@ -31,12 +32,11 @@ def ints(name: str, argument: str, value: Any) -> tuple[int, ...]:
 def pair(name: str, argument: str, value: Any) -> Pair:
     given = ints(name, argument, value)
     if len(given) not in (1, 2):
-        must = (
-            "either be omitted, a single int,"
-            if argument == "stride"
-            else "either be a single int,"
-        )
-        raise RuntimeError(f"{name}: {argument} must {must} or a tuple of two ints")
+        must = {
+            "stride": "must either be omitted, a single int,",
+            "dilation": "must be either a single int,",
+        }.get(argument, "must either be a single int,")
+        raise RuntimeError(f"{name}: {argument} {must} or a tuple of two ints")
     return given[0], given[-1]
 
 
@@ -64,7 +64,7 @@ def window_count(n: int, k: int, s: int, p: int, d: int, ceil: bool) -> int:
     return count - 1 if ceil and (count - 1) * s >= n + p else count
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(256, typed=True)
 def pool_geometry(
     shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool
 ) -> Geometry:

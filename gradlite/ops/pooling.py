@@ -51,7 +51,8 @@ def _step(xp: Any, x: Any, geometry: Geometry) -> int:
     image_bytes = h * w * x.itemsize
     if geometry.padded:
         return block_size(xp, n, 1, image_bytes)[0]
-    return n if xp is not np else max(1, UNPADDED_BYTES // max(1, image_bytes))
+    step: int = n if xp is not np else max(1, UNPADDED_BYTES // max(1, image_bytes))
+    return step
 
 
 def _padded_blocks(xp: Any, x: Any, geometry: Geometry, fill: Any) -> Any:

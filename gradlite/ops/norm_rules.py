@@ -1,0 +1,253 @@
+"""The ops of normalisation: one node each, with a fused rule from `gradlite.ops.standardize`.
+
+Under create_graph they share one rule written with ops, `_rule`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops import standardize
+from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.standardize import wide
+from gradlite.ops.table import Op
+from gradlite.tensor import wrap
+
+
+def numel(shape: Sequence[int]) -> int:
+    n = 1
+    for size in shape:
+        n *= size
+    return n
+
+
+def _shaped(array: Any, shape: tuple[int, ...]) -> Any:
+    """The array in a shape; itself, rather than a view of it, when it has it."""
+    return array if array.shape == shape else array.reshape(shape)
+
+
+def _as(x: Any, dtype: Any) -> Any:
+    return x if x is None or x.dtype == dtype else x.astype(dtype)
+
+
+# ---------------------------------------------------------------------------------- rules
+def _rule(
+    ctx: Any,
+    grad: Any,
+    F: Any,
+    view: tuple[int, ...],
+    dims: tuple[int, ...],
+    row: tuple[int, ...],
+    *,
+    center: bool = True,
+    statistics: Any = None,
+) -> tuple[Any, ...]:
+    """The gradients of y = (x - mean) * rstd * weight + bias, written with ops.
+
+    Args:
+        view: the shape in which x is standardised over ``dims``.
+        row: the shape of weight and bias there.
+        center: whether the mean is subtracted.
+        statistics: constant mean and rstd, of shape ``row``; by default those of x.
+    """
+
+    def cast(value: Any, dtype: Any) -> Any:
+        return value if F.array(value).dtype == dtype else F.to_copy(value, dtype)
+
+    x, weight = ctx.saved
+    *_, eps, parameter_dtype = ctx.attrs
+    own = F.array(grad).dtype
+    exact = np.dtype(np.float32) if own == np.float16 else own
+    g = cast(grad, exact).reshape(view)
+    grad_x = grad_weight = grad_bias = None
+    if ctx.edges[2] is not None:
+        grad_bias = cast(sum_to(F, g, row).reshape(ctx.shapes[2]), parameter_dtype)
+    if x is None:
+        return None, None, grad_bias
+    x = cast(x, exact).reshape(view)
+    if statistics is None:
+        centred = x - F.mean(x, dims, True) if center else x
+        rstd = F.rsqrt(F.mean(centred * centred, dims, True) + eps)
+    else:
+        mean, rstd = statistics
+        centred = x - mean
+    unit = centred * rstd
+    if ctx.edges[1] is not None:
+        grad_weight = cast(sum_to(F, g * unit, row).reshape(ctx.shapes[1]), parameter_dtype)
+    if ctx.edges[0] is not None:
+        if weight is not None:
+            g = g * cast(weight, exact).reshape(row)
+        if statistics is None:
+            along = unit * F.mean(g * unit, dims, True)
+            g = g - along - F.mean(g, dims, True) if center else g - along
+        grad_x = cast((g * rstd).reshape(ctx.shapes[0]), own)
+    return grad_x, grad_weight, grad_bias
+
+
+def _fused(ctx: Any, grads: tuple[Any, ...], own: Any) -> tuple[Any, ...]:
+    """Gradients from raw arrays in the shapes and dtypes of the inputs."""
+    dtypes_ = (own, ctx.attrs[-1], ctx.attrs[-1])
+    return tuple(
+        None if edge is None or g is None else _shaped(_as(g, dtype), shape)
+        for edge, g, dtype, shape in zip(ctx.edges, grads, dtypes_, ctx.shapes)
+    )
+
+
+def _no_elements(ctx: Any, F: Any, grad: Any) -> tuple[Any, ...]:
+    """The gradients when x has no elements."""
+    return tuple(
+        None if edge is None else F.zeros(shape, grad) for edge, shape in zip(ctx.edges, ctx.shapes)
+    )
+
+
+# ---------------------------------------------------------------------------------- ops
+class NativeLayerNorm(Op):
+    """Rows of the last dimensions standardised; aux: see `standardize.rows_forward`."""
+
+    reads = ((0, 1), (0,), ())
+    has_aux = True
+
+    def forward(
+        xp: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        shape: tuple[int, ...],
+        center: bool,
+        eps: float,
+        parameter_dtype: Any,
+    ) -> Any:
+        if not x.size:
+            return xp.empty(x.shape, x.dtype), None
+        rows = wide(xp.ascontiguousarray(x)).reshape(-1, numel(shape))
+        w, b = (None if p is None else _as(p, rows.dtype).reshape(-1) for p in (w, b))
+        y, aux = standardize.rows_forward(xp, rows, w, b, eps, center)
+        return _shaped(_as(y, x.dtype), x.shape), aux
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        shape, center, _, _ = ctx.attrs
+        if ctx.aux is None:
+            return _no_elements(ctx, F, grad)
+        n = numel(shape)
+        if F.tensors:
+            view = (numel(ctx.shapes[0]) // n, n)
+            return _rule(ctx, grad, F, view, (1,), (1, n), center=center)
+        x, w = ctx.saved
+        xp = F.xp
+        rows = wide(xp.ascontiguousarray(grad)).reshape(-1, n)
+        if x is None:
+            return None, None, _shaped(_as(rows.sum(0), ctx.attrs[-1]), shape)
+        x = wide(xp.ascontiguousarray(x)).reshape(rows.shape)
+        if w is not None:
+            w = _as(w, rows.dtype).reshape(-1)
+        grads = standardize.rows_backward(xp, rows, x, w, ctx.aux, ctx.edges[0] is not None)
+        return _fused(ctx, grads, grad.dtype)
+
+
+class RmsNorm(NativeLayerNorm):
+    """Rows of the last dimensions divided by their root mean square."""
+
+    grad_name = "MulBackward0"
+
+
+class NativeBatchNorm(Op):
+    """Channels standardised, by the batch's statistics or by the running ones."""
+
+    reads = ((0, 1), (0,), ())
+    has_aux = True
+
+    def forward(
+        xp: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        running: tuple[Any, Any] | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        parameter_dtype: Any,
+    ) -> Any:
+        channels = _channels(xp, x)
+        w, b = (None if p is None else _as(p, channels.dtype) for p in (w, b))
+        if training:
+            mean, variance = standardize.channel_statistics(xp, channels)
+            if running is not None:
+                count = x.size // x.shape[1]
+                for kept, new in zip(running, (mean, variance * (count / (count - 1)))):
+                    kept[...] = (1 - momentum) * _as(kept, mean.dtype) + momentum * new
+        else:
+            mean, variance = (_as(kept, channels.dtype) for kept in running or ())
+        rstd = 1 / xp.sqrt(variance + channels.dtype.type(eps))
+        y = standardize.channels_forward(xp, channels, mean, rstd, w, b)
+        return _shaped(_as(y, x.dtype), x.shape), (mean, rstd)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        training = ctx.attrs[1]
+        mean, rstd = ctx.aux
+        if F.tensors:
+            n, c, *rest = ctx.shapes[0]
+            constant = None
+            if not training:
+                constant = tuple(wrap(s.reshape(1, c, 1)) for s in (mean, rstd))
+            view = (n, c, numel(rest))
+            return _rule(ctx, grad, F, view, (0, 2), (1, c, 1), statistics=constant)
+        x, w = ctx.saved
+        xp = F.xp
+        g = _channels(xp, grad)
+        x = None if x is None else _channels(xp, x)
+        w = None if w is None else _as(w, g.dtype)
+        grads = standardize.channels_backward(
+            xp, g, x, w, mean, rstd, training, ctx.edges[0] is not None
+        )
+        return _fused(ctx, grads, grad.dtype)
+
+
+def _channels(xp: Any, x: Any) -> Any:
+    """(N, C, ...) as a contiguous (N, C, L) in at least float32."""
+    return wide(xp.ascontiguousarray(x)).reshape(x.shape[0], x.shape[1], numel(x.shape[2:]))
+
+
+class NativeGroupNorm(Op):
+    """Groups of channels of each sample standardised; aux: their means and rstd."""
+
+    reads = ((0, 1), (0,), ())
+    has_aux = True
+
+    def forward(
+        xp: Any, x: Any, w: Any, b: Any, groups: int, eps: float, parameter_dtype: Any
+    ) -> Any:
+        if not x.size:
+            return xp.empty(x.shape, x.dtype), None
+        channels = _channels(xp, x)
+        w, b = (None if p is None else _as(p, channels.dtype) for p in (w, b))
+        y, *aux = standardize.groups_forward(xp, channels, groups, w, b, eps)
+        return _shaped(_as(y, x.dtype), x.shape), aux
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        if ctx.aux is None:
+            return _no_elements(ctx, F, grad)
+        groups = ctx.attrs[0]
+        if F.tensors:
+            n, c, *rest = ctx.shapes[0]
+            view = (n, groups, c // groups, numel(rest))
+            return _rule(ctx, grad, F, view, (2, 3), (1, groups, c // groups, 1))
+        x, w = ctx.saved
+        xp = F.xp
+        g = _channels(xp, grad)
+        if x is None:
+            return None, None, _as(g.sum((0, 2)), ctx.attrs[-1])
+        w = None if w is None else _as(w, g.dtype)
+        mean, rstd = ctx.aux
+        grads = standardize.groups_backward(
+            xp, g, _channels(xp, x), w, mean, rstd, ctx.edges[0] is not None
+        )
+        return _fused(ctx, grads, grad.dtype)
+
+
+class InstanceNorm(NativeGroupNorm):
+    """One group per channel."""
+
+    grad_name = "ViewBackward0"
