@@ -260,7 +260,7 @@ def observed(t: Any, first_version: int) -> dict[str, Any]:
     if found["grad_fn"] == "CloneBackward0":  # how PyTorch folds a batched product, or a clone
         found["grad_fn"] = "UnsafeViewBackward0"
     for name, look in {
-        "version": lambda: t._version - first_version,
+        "version": lambda: version_of(t) - first_version,
         "is_view": lambda: t._is_view(),
         "is_inference": lambda: t.is_inference(),
         "retains_grad": lambda: t.retains_grad,
