@@ -13,6 +13,7 @@ from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import (
     INFERENCE_SAVED,
     NAMESPACES,
+    OPS,
     OUT,
     Op,
     apply,
@@ -257,7 +258,7 @@ def same_device_or_scalar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return a, b
     for scalar, other in ((a, b), (b, a)):
         if scalar.array.ndim == 0 and scalar.is_cpu:
-            moved = wrap(NAMESPACES[other.array.__class__].xp.asarray(scalar.array))
+            moved = apply(OPS["to_device"], (scalar,), other.device, True)
             return (moved, b) if scalar is a else (a, moved)
     same_device(a, b)
     return a, b

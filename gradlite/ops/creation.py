@@ -170,6 +170,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
         wanted = dtypes.from_numpy_dtype(data.dtype) if dtype is None else dtypes.as_dtype(dtype)
         if as_device(None).type == "cpu":
             return wrap(np.asarray(data, dtype=wanted.numpy))
+    if device is None and hasattr(data, "__cuda_array_interface__"):  # stays on its device
+        return as_tensor(wrap(array_module(_Device("cuda")).asarray(data)), dtype=dtype)
     return tensor(data, dtype=dtype, device=device)
 
 

@@ -306,7 +306,7 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
         out, aux = out
     if op.outputs != 1:
         return _several(op, inputs, attrs, arrays, out, aux, F)
-    if out.__class__ is not arrays[0].__class__:
+    if out.__class__ not in NAMESPACES:  # a scalar; an array stays where the op put it
         out = F.xp.asarray(out)
     result = _new(Tensor)
     result.array = out
