@@ -7,6 +7,7 @@
 from gradlite import autograd as autograd
 from gradlite import cuda as cuda
 from gradlite import dtypes as dtypes
+from gradlite import func as func
 from gradlite import linalg as linalg
 from gradlite import nn as nn
 from gradlite import ops as ops
@@ -39,6 +40,7 @@ from gradlite.dtypes import promote_types as promote_types
 from gradlite.dtypes import set_default_dtype as set_default_dtype
 from gradlite.dtypes import short as short
 from gradlite.dtypes import uint8 as uint8
+from gradlite.func import vmap as vmap
 from gradlite.graph import enable_grad as enable_grad
 from gradlite.graph import inference_mode as inference_mode
 from gradlite.graph import is_grad_enabled as is_grad_enabled
