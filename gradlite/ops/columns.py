@@ -157,7 +157,7 @@ def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> A
         result[:, :, :: stride[0], :: stride[1]] = product
         return result
     if stride == (1, 1) and c > FEW_CHANNELS:
-        return convolve(xp, g, _turned(w), _back(geometry, (kh, kw)))
+        return convolve(xp, g, _turned(w), turned_back(geometry, (kh, kw)))
     return _windows_summed(xp, g, w, size, geometry)
 
 
@@ -166,7 +166,7 @@ def _turned(w: Any) -> Any:
     return w[:, :, ::-1, ::-1].swapaxes(0, 1)
 
 
-def _back(geometry: Geometry, kernel: Pair) -> Geometry:
+def turned_back(geometry: Geometry, kernel: Pair) -> Geometry:
     """How the turned kernel slides over a gradient: with stride 1, this is a convolution too."""
     _, ((top, bottom), (left, right)), dilation = geometry
     down, along = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
@@ -187,7 +187,7 @@ def gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry) -> tuple[Any,
     grad_x = xp.empty(x.shape, g.dtype)
     flat, pixels_of_x = grad_x.reshape(n, c, h * width), x.reshape(n, c, h * width)
     total = xp.zeros((c, kh * kw * o), g.dtype)
-    for images, pixels, block in columns(xp, g, (kh, kw), _back(geometry, (kh, kw))):
+    for images, pixels, block in columns(xp, g, (kh, kw), turned_back(geometry, (kh, kw))):
         _product(xp, matrix, block, flat[images, :, pixels], last)
         total += xp.matmul(pixels_of_x[images, :, pixels], block).sum(0)
     total = total.reshape(c, kh, kw, o)[:, ::-1, ::-1].transpose(3, 0, 1, 2)

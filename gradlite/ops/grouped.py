@@ -86,10 +86,73 @@ def _channels(groups: int, inputs: int, outputs: int) -> list[tuple[slice, slice
 
 
 # ---------------------------------------------------------------- one input channel a group
+def _rows_of_images(xp: Any, x: Any, geometry: Geometry, counts: Pair) -> Any:
+    """With stride 1: padded images as one long row per channel, block by block.
+
+    In a row, an element of the kernel meets all windows in one run of ``counts[0]`` times the
+    padded width, which is long, instead of in one run per row of the image. What lies beyond
+    the windows at the end of each row is to be left out. Yields blocks and their rows.
+    """
+    n, c = x.shape[:2]
+    (top, bottom), sides = geometry.pads
+    height, width = x.shape[2] + top + bottom, x.shape[3] + sum(sides)
+    images, _ = block_size(xp, n, 1, 2 * c * height * width * x.itemsize)
+    # One more row below: the last run ends after the last window.
+    buffer, inner, source = padded_buffer(xp, images, x, ((top, bottom + 1), sides))
+    rows = buffer.reshape(images, c, (height + 1) * width)
+    for block in blocks(n, images):
+        count = block.stop - block.start
+        inner[:count] = source[block]
+        yield block, rows[:count], counts[0] * width, width
+
+
+def _depthwise_rows(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry) -> Any:
+    """`_depthwise` with stride 1 and one kernel per channel."""
+    n, c = x.shape[:2]
+    kh, kw = w.shape[2:]
+    counts = geometry.counts(x.shape[2:], (kh, kw))
+    kernels = w.reshape(c, kh, kw, 1)
+    y = xp.empty((n, c, *counts), x.dtype)
+    for block, rows, run, width in _rows_of_images(xp, x, geometry, counts):
+        sums = xp.zeros((rows.shape[0], c, run), x.dtype)
+        if bias is not None:
+            sums += bias.reshape(c, 1)
+        products = xp.empty(sums.shape, x.dtype)
+        for i in range(kh):
+            for j in range(kw):
+                start = i * geometry.dilation[0] * width + j * geometry.dilation[1]
+                xp.multiply(rows[:, :, start : start + run], kernels[:, i, j], out=products)
+                sums += products
+        y[block] = sums.reshape(-1, c, counts[0], width)[..., : counts[1]]
+    return y
+
+
+def _depthwise_rows_weight_gradient(
+    xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry
+) -> Any:
+    c, high, wide = g.shape[1:]
+    total = xp.zeros((c, 1, *kernel), x.dtype)
+    for block, rows, run, width in _rows_of_images(xp, x, geometry, (high, wide)):
+        grads = xp.zeros((rows.shape[0], c, high, width), g.dtype)
+        grads[..., :wide] = g[block]
+        grads = grads.reshape(-1, c, run)
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                start = i * geometry.dilation[0] * width + j * geometry.dilation[1]
+                window = rows[:, :, start : start + run]
+                if xp is np:
+                    total[:, 0, i, j] += np.einsum("ncl,ncl->nc", window, grads).sum(0)
+                else:
+                    total[:, 0, i, j] += (window * grads).sum((0, 2))
+    return total
+
+
 def _depthwise(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry) -> Any:
     """Each channel with kernels of its own: w is (C * M, 1, KH, KW)."""
     n, c = x.shape[:2]
     o, _, kh, kw = w.shape
+    if o == c and geometry.stride == (1, 1):
+        return _depthwise_rows(xp, x, w, bias, geometry)
     counts = geometry.counts(x.shape[2:], (kh, kw))
     kernels = w.reshape(c, o // c, kh, kw, 1, 1)
     y = xp.zeros((n, c, o // c, *counts), x.dtype)
@@ -111,6 +174,8 @@ def _depthwise(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry) -> Any:
 def _depthwise_weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     n, c = x.shape[:2]
     o, *counts = g.shape[1:]
+    if o == c and geometry.stride == (1, 1):
+        return _depthwise_rows_weight_gradient(xp, x, g, kernel, geometry)
     g = g.reshape(n, c, o // c, *counts)
     images, _ = block_size(xp, n, 1, counts[0] * counts[1] * o * x.itemsize)
     buffer, inner, source = padded_buffer(xp, images, x, geometry.pads)
@@ -131,6 +196,9 @@ def _depthwise_input_gradient(
 ) -> Any:
     n, o, *counts = g.shape
     kh, kw = w.shape[2:]
+    if o == c and geometry.stride == (1, 1):
+        turned = w[:, :, ::-1, ::-1]
+        return _depthwise_rows(xp, g, turned, None, columns.turned_back(geometry, (kh, kw)))
     g = g.reshape(n, c, o // c, *counts)
     kernels = w.reshape(c, o // c, kh, kw, 1, 1)
     result = xp.zeros((n, c, *size), g.dtype)
