@@ -133,7 +133,7 @@ class Array:
     strides = property(lambda self: self.host.strides)
     flags = property(lambda self: Flags(self.host.flags))
     T = property(lambda self: _wrap(self.host.T, self))
-    mT = property(lambda self: _wrap(self.host.mT, self))
+    mT = property(lambda self: _wrap(self.host.mT, self))  # noqa: N815
     real = property(lambda self: _wrap(self.host.real, self))
     base = property(lambda self: None if self.host.base is None else self)
 
@@ -251,7 +251,7 @@ def _function(function: Any, name: str) -> Any:
             like = _first(args)
             if isinstance(given, (list, tuple)):
                 given = _host(given)
-            elif isinstance(given, np.ndarray):
+            elif isinstance(given, np.ndarray) and like is None:
                 given = given.copy()  # what was on the host does not share its memory
             if like is not None and kwargs.get("copy") is False:
                 kwargs = {**kwargs, "copy": None}
@@ -262,7 +262,11 @@ def _function(function: Any, name: str) -> Any:
                 return like
             return _wrap(result, like)
         like = _first(args)
+        if name in ("sort", "argsort"):
+            kwargs["kind"] = "stable"
         result = function(*_host(args), **{k: _host(v) for k, v in kwargs.items()})
+        if name == "diagonal":
+            result.flags.writeable = True
         out = kwargs.get("out")
         return out if out is not None else _wrap(result, like)
 
@@ -338,12 +342,14 @@ class Namespace(types.ModuleType):
 def _method(name: str) -> Any:
     def method(self: Array, *args: Any, **kwargs: Any) -> Any:
         _check(name, kwargs)
-        result = getattr(self.host, name)(
-            *_host(args), **{k: _host(v) for k, v in kwargs.items()}
-        )
+        if name in ("sort", "argsort"):
+            kwargs["kind"] = "stable"
+        result = getattr(self.host, name)(*_host(args), **{k: _host(v) for k, v in kwargs.items()})
         out = kwargs.get("out")
         if out is not None:
             return out
+        if name == "diagonal":
+            result.flags.writeable = True
         return self if result is self.host else _wrap(result, self)
 
     method.__name__ = name
@@ -411,7 +417,9 @@ class Stream:
     _now: list[Any] = []
     done = True
 
-    def __init__(self, null: bool = False, non_blocking: bool = False, priority: Any = None) -> None:
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, priority: Any = None
+    ) -> None:
         self.ptr = 0 if null else id(self)
 
     def __enter__(self) -> Stream:

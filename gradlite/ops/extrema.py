@@ -421,6 +421,18 @@ class Cummin(Gather):
     grad_name = "CumminBackward0"
 
 
+def _accumulate(xp: Any, ufunc: Any, array: Any, dim: int) -> Any:
+    """``ufunc.accumulate``; on CuPy, which lacks it for extrema, in steps that double."""
+    if xp is np:
+        return ufunc.accumulate(array, axis=dim)
+    result = array.copy()
+    rows, step = xp.moveaxis(result, dim, 0), 1
+    while step < len(rows):
+        rows[step:] = ufunc(rows[step:], rows[:-step])
+        step *= 2
+    return result
+
+
 def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
     array = input.array
     d = wrap_dim(dim, array.ndim)
@@ -429,12 +441,12 @@ def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
         index = wrap(xp.zeros(array.shape, np.int64))
     else:
         ufunc = xp.maximum if name == "cummax" else xp.minimum
-        running = ufunc.accumulate(array, axis=d)
+        running = _accumulate(xp, ufunc, array, d)
         # A later element that ties takes over: the index is the last place so far where the
         # element is the running extremum.
         reached = (array == running) | ((array != array) & (running != running))
         places = xp.arange(array.shape[d]).reshape((-1,) + (1,) * (array.ndim - 1 - d))
-        index = wrap(xp.maximum.accumulate(xp.where(reached, places, 0), axis=d))
+        index = wrap(_accumulate(xp, xp.maximum, xp.where(reached, places, 0), d))
     return getattr(return_types, name)((apply(op, (input, index), d), index))
 
 

@@ -96,9 +96,8 @@ class CrossEntropy(Op):
         e, total, flat, count = ctx.aux
         if F.tensors:
             (x,) = ctx.saved
-            xp = F.xp
             rows, classes = ctx.shapes[0]
-            onehot = xp.zeros((rows * classes,), e.dtype)
+            onehot = F.array(F.zeros((rows * classes,), x))
             onehot[flat] = 1
             onehot = onehot.reshape(rows, classes)
             keep = onehot.sum(axis=1, keepdims=True)
@@ -314,7 +313,7 @@ def nll_loss(
         if reduction == "mean":
             count = (t != ignore_index).sum()
             with np.errstate(invalid="ignore", divide="ignore"):
-                return sum(losses) / wrap(np.asarray(count).astype(x.dtype))
+                return sum(losses) / wrap(count.astype(x.dtype))
         return reduced(losses, reduction)
     keep = (t != ignore_index).astype(x.dtype)
     weights = weight[wrap(np.where(keep > 0, t, 0))] * wrap(keep)  # type: ignore[index]

@@ -98,5 +98,12 @@ def add_at(xp: Any, out: Any, flat: Any, values: Any) -> Any:
     flat = flat.reshape(-1)
     if flat.dtype != np.int64:
         flat = flat.astype(np.int64)
-    xp.add.at(out.reshape(-1), flat, values.reshape(-1).astype(out.dtype, copy=False))
+    values = values.reshape(-1)
+    if xp is not np and out.dtype.kind != "f" and out.dtype.name != "int32":
+        # CuPy adds to these integers only; sums of unsigned ones wrap to the right values.
+        wide = out.reshape(-1).astype(np.uint64)
+        xp.add.at(wide, flat, values.astype(np.uint64))
+        out[...] = wide.astype(out.dtype).reshape(out.shape)
+        return out
+    xp.add.at(out.reshape(-1), flat, values.astype(out.dtype, copy=False))
     return out

@@ -193,8 +193,15 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
     if reduce == "multiply":
         # What is already there times the products of the sources, read back where it is written.
         product = input.new_ones(input.array.shape)
-        flat = positions.along(np, product.array.shape, index.array, d).reshape(-1)
-        np.multiply.at(product.array.reshape(-1), flat, src.array.reshape(-1))
+        xp = NAMESPACES[product.array.__class__].xp
+        flat = positions.along(xp, product.array.shape, index.array, d).reshape(-1)
+        factors = src.array.reshape(-1)
+        if xp is np:
+            np.multiply.at(product.array.reshape(-1), flat, factors)
+        else:  # CuPy cannot multiply at repeated places: on the host
+            host = product.array.get()
+            np.multiply.at(host.reshape(-1), flat.get(), factors.get())
+            product.array.set(host)
         return Scatter, (input, index, (input * product).gather(d, index)), (d,)
     if isinstance(src, Tensor):
         return Scatter, (input, index, src), (d,)

@@ -60,7 +60,7 @@ def block_size(xp: Any, images: int, rows: int, row_bytes: int) -> Pair:
 
 def blocks(images: int, step: int) -> list[slice]:
     """The slices of a batch that go through the cache one by one."""
-    return [slice(first, min(first + step, images)) for first in range(0, images, step)]
+    return [slice(first, min(first + step, images)) for first in range(0, images, max(1, step))]
 
 
 def padded_buffer(
