@@ -91,8 +91,9 @@ _default = CPU
 def set_default_device(device: str | int | device | None) -> None:
     """Set the device on which factories make tensors when none is given."""
     global _default
-    _default = CPU if device is None else as_device(device)
-    array_module(_default)
+    wanted = CPU if device is None else as_device(device)
+    array_module(wanted)  # refuses what cannot be used before anything changes
+    _default = wanted
 
 
 def get_default_device() -> device:

@@ -1,0 +1,256 @@
+"""Devices: what is said without CUDA, and ``gradlite.cuda`` on the stand-in for CuPy."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import gradlite
+from gradlite import nn
+from gradlite.backends import cuda as backend
+from tests import cupy_stand_in as stand_in
+
+
+class Missing:
+    """A CuPy that finds no GPU it can use."""
+
+    def __init__(self, driver: int, devices: int | str) -> None:
+        self.driver, self.devices = driver, devices
+        self.cuda = types.SimpleNamespace(is_available=lambda: False, runtime=self)
+
+    def driverGetVersion(self) -> int:  # noqa: N802
+        return self.driver
+
+    def runtimeGetVersion(self) -> int:  # noqa: N802
+        return 13000
+
+    def getDeviceCount(self) -> int:  # noqa: N802
+        if isinstance(self.devices, str):
+            raise RuntimeError(self.devices)
+        return self.devices
+
+
+def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "cupy", Missing(0, 0))
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+
+
+def with_driver(version: int, devices: int | str) -> Callable[[pytest.MonkeyPatch], None]:
+    def simulate(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cupy", Missing(version, devices))
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+
+    return simulate
+
+
+SITUATIONS = {
+    "no CuPy": (no_cupy, "CuPy is not installed"),
+    "no driver library": (no_library, "no NVIDIA driver was found"),
+    "a library without driver": (with_driver(0, 0), "no NVIDIA driver was found"),
+    "an old driver": (
+        with_driver(12040, "cudaErrorInsufficientDriver"),
+        "the NVIDIA driver is too old: it supports CUDA 12.4, and CuPy was built for CUDA 13.0",
+    ),
+    "no GPU": (with_driver(13000, 0), "the NVIDIA driver sees no GPU"),
+    "no GPU, as an error": (
+        with_driver(13000, "cudaErrorNoDevice: no CUDA-capable device is detected"),
+        "the NVIDIA driver sees no GPU",
+    ),
+    "anything else": (
+        with_driver(13000, "cudaErrorUnknown: unknown error"),
+        "CuPy cannot use the GPU: cudaErrorUnknown: unknown error",
+    ),
+}
+
+
+@pytest.fixture(params=SITUATIONS)
+def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    simulate, text = SITUATIONS[request.param]
+    monkeypatch.setattr(backend, "_cache", None)
+    simulate(monkeypatch)
+    return text
+
+
+NEEDS_CUDA: list[Callable[[], Any]] = [
+    lambda: gradlite.zeros(2, device="cuda"),
+    lambda: gradlite.tensor([1.0], device="cuda:0"),
+    lambda: gradlite.arange(3, device="cuda"),
+    lambda: gradlite.eye(3, device="cuda"),
+    lambda: gradlite.randn(3, device="cuda"),
+    lambda: gradlite.randperm(3, device="cuda"),
+    lambda: gradlite.ones(2).to("cuda"),
+    lambda: gradlite.ones(2).cuda(),
+    lambda: gradlite.zeros_like(gradlite.ones(2), device="cuda"),
+    lambda: nn.Linear(2, 2).cuda(),
+    lambda: nn.Linear(2, 2).to("cuda"),
+    lambda: nn.Linear(2, 2, device="cuda"),
+    lambda: gradlite.Generator("cuda"),
+    lambda: gradlite.cuda.current_device(),
+    lambda: gradlite.cuda.set_device(0),
+    lambda: gradlite.cuda.device(0).__enter__(),
+    lambda: gradlite.cuda.get_device_name(),
+    lambda: gradlite.cuda.synchronize(),
+    lambda: gradlite.cuda.reset_peak_memory_stats(),
+    lambda: gradlite.cuda.Stream(),
+    lambda: gradlite.cuda.Event(),
+    lambda: gradlite.cuda.current_stream(),
+]
+
+
+def test_without_cuda_one_error_says_what_is_missing(missing: str) -> None:
+    for call in NEEDS_CUDA:
+        with pytest.raises(RuntimeError) as caught:
+            call()
+        text = str(caught.value)
+        assert text.startswith(f"CUDA is not available: {missing}")
+        assert 'pip install "gradlite[cuda12]"' in text
+
+
+def test_without_cuda_questions_have_answers(missing: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(backend, "_handed_out", False)
+    monkeypatch.setattr(gradlite.cuda, "_used", False)
+    assert gradlite.cuda.is_available() is False
+    assert gradlite.cuda.device_count() == 0
+    assert gradlite.cuda.is_initialized() is False
+    assert gradlite.cuda.memory_allocated() == gradlite.cuda.memory_reserved() == 0
+    assert gradlite.cuda.max_memory_allocated() == 0
+    gradlite.cuda.empty_cache()
+    with gradlite.cuda.device(None), gradlite.cuda.device(-1), gradlite.cuda.stream(None):
+        assert str(gradlite.device("cuda")) == "cuda"  # a name alone needs no GPU
+
+
+def test_a_failed_default_device_changes_nothing(missing: str) -> None:
+    with pytest.raises(RuntimeError, match="CUDA is not available"):
+        gradlite.set_default_device("cuda")
+    assert gradlite.zeros(1).device.type == "cpu"
+    with gradlite.device("cuda"), pytest.raises(RuntimeError, match="CUDA is not available"):
+        gradlite.zeros(1)
+    assert gradlite.zeros(1).device.type == "cpu"
+
+
+def test_a_model_that_cannot_move_stays_whole(missing: str) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match="CUDA is not available"):
+        model.cuda()
+    assert model(gradlite.ones(1, 2)).shape == (1, 2)
+
+
+def test_working_on_the_cpu_imports_no_cupy() -> None:
+    program = """
+import sys
+import gradlite
+x = gradlite.ones(2, requires_grad=True)
+(x * x).sum().backward()
+gradlite.cuda.manual_seed_all(1)
+gradlite.cuda.is_initialized(), gradlite.cuda.empty_cache(), gradlite.cuda.memory_allocated()
+assert "cupy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_seeding_cuda_seeds_the_one_generator() -> None:
+    gradlite.cuda.manual_seed(9)
+    first = gradlite.rand(3)
+    gradlite.manual_seed(9)
+    assert first.tolist() == gradlite.rand(3).tolist()
+    assert gradlite.cuda.initial_seed() == 9
+
+
+# -------------------------------------------------------------------- on the stand-in
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return stand_in.install(monkeypatch)
+
+
+def test_devices_are_counted_named_and_chosen(cupy: Any) -> None:
+    assert gradlite.cuda.is_available() and gradlite.cuda.device_count() == 2
+    assert gradlite.cuda.current_device() == 0
+    assert gradlite.cuda.get_device_name("cuda:1") == "Stand-in"
+    assert gradlite.cuda.get_device_capability() == (9, 0)
+    with gradlite.cuda.device(1):
+        assert gradlite.cuda.current_device() == 1
+        assert gradlite.zeros(2, device="cuda").device == gradlite.device("cuda:1")
+    assert gradlite.cuda.current_device() == 0
+    gradlite.cuda.set_device("cuda:1")
+    assert gradlite.cuda.current_device() == 1
+    gradlite.cuda.set_device(-1)
+    assert gradlite.cuda.current_device() == 1
+    gradlite.cuda.synchronize(0)
+    assert gradlite.cuda.is_initialized()
+
+
+def test_wrong_devices_are_refused(cupy: Any) -> None:
+    with pytest.raises(RuntimeError, match="invalid device ordinal"):
+        gradlite.cuda.set_device(2)
+    with pytest.raises(ValueError, match="Expected a cuda device, but got: cpu"):
+        gradlite.cuda.synchronize("cpu")
+    with pytest.raises(TypeError, match="expected a CUDA device, but got float"):
+        gradlite.cuda.get_device_name(1.0)
+
+
+def test_memory_is_that_of_the_pool(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradlite.cuda, "_peaks", {})
+    monkeypatch.setattr(gradlite.cuda, "_hooks", [])
+    gradlite.cuda.current_device()
+    assert gradlite.cuda.memory_allocated() == 1024
+    assert gradlite.cuda.memory_allocated(1) == 2048
+    assert gradlite.cuda.memory_reserved() == 4096
+    assert gradlite.cuda.max_memory_allocated() == 4096  # nothing was watched yet
+    assert gradlite.cuda.mem_get_info() == (1 << 29, 1 << 30)
+    gradlite.cuda.reset_peak_memory_stats()
+    (hook,) = gradlite.cuda._hooks
+    hook.malloc_postprocess(device_id=0, mem_size=512)
+    hook.free_postprocess(device_id=0, mem_size=512)
+    hook.malloc_postprocess(device_id=0, mem_size=256)
+    hook.malloc_postprocess(device_id=1, mem_size=1 << 20)
+    assert gradlite.cuda.max_memory_allocated() == 1024 + 512
+    gradlite.cuda.reset_peak_memory_stats()
+    assert gradlite.cuda.max_memory_allocated() == 1024
+    gradlite.cuda.empty_cache()
+
+
+def test_streams_and_events(cupy: Any) -> None:
+    side = gradlite.cuda.Stream()
+    assert gradlite.cuda.current_stream() == gradlite.cuda.default_stream() != side
+    with gradlite.cuda.stream(side):
+        assert gradlite.cuda.current_stream() == side
+        mark = side.record_event()
+    assert mark.cupy_event.recorded is side.cupy_stream
+    assert gradlite.cuda.current_stream() == gradlite.cuda.default_stream()
+    side.wait_stream(gradlite.cuda.current_stream())
+    mark.wait()
+    side.synchronize()
+    mark.synchronize()
+    assert side.query() and mark.query()
+    start, end = (gradlite.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    end.record()
+    assert start.elapsed_time(end) == 0.5
+    assert repr(side).startswith("<gradlite.cuda.Stream device=cuda:0 cuda_stream=0x")
+
+
+def test_modules_move_with_their_gradients(cupy: Any) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).cuda()
+    tensors = [*model.parameters(), *model.buffers()]
+    assert all(t.is_cuda for t in tensors)
+    model(gradlite.ones(4, 2, device="cuda")).sum().backward()
+    model.cpu()
+    assert all(p.grad.device.type == "cpu" for p in model.parameters())
+    with gradlite.device("cuda"):
+        assert nn.Linear(2, 2).weight.is_cuda
+    assert nn.Linear(2, 2, device="cuda:1").weight.device == gradlite.device("cuda:1")
