@@ -268,6 +268,9 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """The nodes of the inputs, each with the number of the output that was used."""
+        constants = getattr(self.op, "constants", ())
+        if constants:
+            return next_functions(e for p, e in enumerate(self.edges) if p not in constants)
         return next_functions(self.edges)
 
     @property

@@ -19,6 +19,7 @@ class Embedding(Op):
     """Rows of a table: (rows, size), index (*) -> (*, size)."""
 
     reads = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, weight: Any, index: Any, padding_idx: int, by_freq: bool) -> Any:
         return weight.take(index, axis=0)
@@ -36,6 +37,7 @@ class EmbeddingDenseBackward(Op):
     """
 
     reads = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, grad: Any, index: Any, rows: int, padding_idx: int, by_freq: bool) -> Any:
         size = grad.shape[-1]

@@ -11,7 +11,7 @@ import numpy as np
 from gradlite import return_types
 from gradlite.ops import positions
 from gradlite.ops.arithmetic import maximum, minimum
-from gradlite.ops.gather import Gather
+from gradlite.ops.gather import Along
 from gradlite.ops.reduce import keepdim_shape, reduced_dims, spread
 from gradlite.ops.samples import S, distinct, integers
 from gradlite.ops.shape import wrap_dim
@@ -193,6 +193,7 @@ class Pick(Op):
     """
 
     reads = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, x: Any, index: Any, dim: int) -> Any:
         if not x.ndim:
@@ -413,11 +414,11 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 # ---------------------------------------------------------------------------- running
-class Cummax(Gather):
+class Cummax(Along):
     grad_name = "CummaxBackward0"
 
 
-class Cummin(Gather):
+class Cummin(Along):
     grad_name = "CumminBackward0"
 
 

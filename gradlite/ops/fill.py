@@ -158,6 +158,7 @@ class MaskedFill(Op):
     """A number where a mask holds."""
 
     reads = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
         return xp.where(mask, xp.asarray(value).astype(x.dtype), x)
@@ -171,6 +172,7 @@ class MaskedScatter(Op):
     """The elements of a source, in order, where a mask holds."""
 
     reads = ((1,), (), (1,))
+    constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any, source: Any) -> Any:
         out = x.copy()

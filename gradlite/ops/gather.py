@@ -25,25 +25,33 @@ __all__ = [
 
 
 # --------------------------------------------------------------------------- primitives
-class Gather(Op):
+class Along(Op):
     """Elements whose place along a dimension an index tensor names."""
 
-    reads = ((1,), ())
+    reads: tuple[tuple[int, ...], ...] = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, x: Any, index: Any, dim: int) -> Any:
         flat = positions.along(xp, x.shape, index, dim)
         return x.reshape(-1).take(flat).reshape(index.shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        (index,) = ctx.saved
+        index = ctx.saved[-1]
         zeros = F.zeros(tuple(ctx.shapes[0]), grad)
         return F.scatter_add(zeros, index, grad, ctx.attrs[0]), None
+
+
+class Gather(Along):
+    """`Along`, which as PyTorch's own notices edits of the input too."""
+
+    reads = ((0, 1), ())
 
 
 class IndexSelect(Op):
     """Slices along a dimension."""
 
     reads = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, x: Any, index: Any, dim: int) -> Any:
         return x.take(index.reshape(-1), axis=dim) if x.ndim else x.copy()
@@ -60,6 +68,7 @@ class MaskedSelect(Op):
     """The elements where a mask holds, in one row."""
 
     reads = ((1,), ())
+    constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any) -> Any:
         return x[mask]

@@ -44,6 +44,7 @@ class Writer(Op):
 
 class Scatter(Writer):
     reads = ((1,), (), (1,))
+    constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
         flat = positions.along(xp, out.shape, index, dim)
@@ -63,6 +64,7 @@ class Scatter(Writer):
 
 class ScatterValue(Writer):
     reads = ((1,), ())
+    constants = (1,)
     grad_name = "ScatterBackward1"
 
     def write(xp: Any, out: Any, index: Any, dim: int, value: Any) -> Any:
@@ -76,6 +78,7 @@ class ScatterValue(Writer):
 
 class ScatterAdd(Writer):
     reads = ((), (), (1,))
+    constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
         return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
@@ -88,6 +91,7 @@ class ScatterAdd(Writer):
 
 class IndexAdd(Writer):
     reads = ((), (), (1,))
+    constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> Any:
         flat = positions.slices(xp, out.shape, index, dim)
@@ -106,6 +110,7 @@ class IndexAdd(Writer):
 
 class IndexCopy(Writer):
     reads = ((1,), (), (1,))
+    constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, source: Any, dim: int) -> Any:
         flat = positions.slices(xp, out.shape, index, dim)
@@ -125,6 +130,7 @@ class IndexCopy(Writer):
 
 class IndexFill(Writer):
     reads = ((1,), ())
+    constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, dim: int, value: Any) -> Any:
         out.reshape(-1)[positions.slices(xp, out.shape, index, dim).reshape(-1)] = value

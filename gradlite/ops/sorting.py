@@ -9,7 +9,7 @@ import numpy as np
 from gradlite import return_types
 from gradlite.ops.arithmetic import same_device_or_scalar
 from gradlite.ops.extrema import Pick
-from gradlite.ops.gather import Gather, check_tensor
+from gradlite.ops.gather import Along, check_tensor
 from gradlite.ops.samples import S, bools, constant, distinct, integers
 from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import NAMESPACES, apply, public
@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 
-class Sort(Gather):
+class Sort(Along):
     grad_name = "SortBackward0"
 
 
-class Topk(Gather):
+class Topk(Along):
     grad_name = "TopkBackward0"
 
 

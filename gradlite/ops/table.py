@@ -45,6 +45,8 @@ class Op:
         outputs: number of outputs; 0 means as many as forward returns in its tuple.
         variadic: forward takes one list of arrays instead of one argument per array.
         has_aux: forward returns ``(out, aux)``; the rule finds aux in ``ctx.aux``.
+        constants: positions of inputs that never get a gradient (indices, masks), which
+            ``grad_fn.next_functions`` leaves out.
         fname: the op's name in the rules' namespace F; by default the class name in snake_case.
         used_up: whether one backward pass uses the node up although it saved no tensor (its
             aux or attrs hold what PyTorch saves); by default when it has aux.
@@ -59,6 +61,7 @@ class Op:
     has_aux = False
     variadic = False
     used_up = False
+    constants: tuple[int, ...] = ()
     fname = ""
     grad_name = ""
     saves: tuple[int, ...] = ()
