@@ -1,3 +1,4 @@
-"""Tools around training: data loading."""
+"""Tools around training: data loading, checkpointing."""
 
+from gradlite.utils import checkpoint as checkpoint
 from gradlite.utils import data as data
