@@ -630,7 +630,7 @@ class CopySlices(Op):
         return position
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        chain, inner = ctx.attrs
+        chain, inner = ctx.attrs[:2]
         edges = (ctx.edges[0] or True, *ctx.edges[1:])
         node = graph.copy_node(inner, edges, ctx.saved)
         node.aux = ctx.aux
@@ -641,6 +641,12 @@ class CopySlices(Op):
             # What the edit read hangs on the view's old edge; the gradient goes to the base's.
             node.edges = inner.edges
             inner_ctx = inner.op.tensor_context(node, edges)
+            if inner.op.saves[-1:] == (OUT,) and inner_ctx.saved[-1] is not None:
+                # What the edit made is, from now on, a view of the edited base.
+                outer, out = ctx.attrs[2], inner_ctx.saved[-1]
+                F0 = NAMESPACES[out.array.__class__]
+                shapes = (tuple(grad.shape),)
+                out._edge = record(AsStrided, (outer,), (), None, (chain,), F0, None, shapes)
             grads = inner.op.backward(inner_ctx, part.clone(), F)
             part.zero_() if grads[0] is None else part.copy_(grads[0])
         else:
@@ -654,6 +660,7 @@ class CopySlices(Op):
     def tensor_context(node: Node, edges: tuple[Any, ...]) -> Any:
         twin = graph.copy_node(node, edges, node.saved)  # the inner rule makes the Tensors
         twin.F = TENSORS
+        twin.attrs = (*node.attrs, node)
         return twin
 
 
