@@ -340,7 +340,9 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
     """Write or add values at index arrays, in place."""
     check_inplace(target)
     array = target.array
-    if values.array.ndim or index[0].dtype != np.bool_:  # else PyTorch fills by the mask
+    if (
+        values.array.ndim or getattr(index[0], "dtype", None) != np.bool_
+    ):  # else PyTorch fills by the mask
         refuse_overlap(target, values, same_too=True)
     recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
