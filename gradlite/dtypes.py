@@ -110,9 +110,7 @@ def set_default_dtype(d: Any) -> None:
     global _default
     d = as_dtype(d)
     if not d.is_floating_point:
-        raise TypeError(
-            f"only floating-point types are supported as the default type, got {d}"
-        )
+        raise TypeError(f"only floating-point types are supported as the default type, got {d}")
     _default = d
 
 
@@ -201,9 +199,7 @@ class iinfo:
     def __init__(self, type: Any) -> None:
         self._dtype = as_dtype(type)
         if self._dtype.category != 1:
-            raise TypeError(
-                f"gradlite.iinfo() requires an integer input type, got {self._dtype}"
-            )
+            raise TypeError(f"gradlite.iinfo() requires an integer input type, got {self._dtype}")
         info = np.iinfo(self._dtype.numpy)
         self.bits = info.bits
         self.max = builtins.int(info.max)

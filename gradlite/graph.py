@@ -751,9 +751,7 @@ def _run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
 
 def _checked(result: Any, grad: Gradient) -> Any:
     if unwrap(result) is result:
-        raise TypeError(
-            f"expected Variable, but hook returned '{result.__class__.__name__}'"
-        )
+        raise TypeError(f"expected Variable, but hook returned '{result.__class__.__name__}'")
     if grad is not None and tuple(result.shape) != tuple(grad.shape):
         raise RuntimeError("hook has changed the size of value")
     return result
@@ -784,9 +782,7 @@ def _raise_modified(node: Node, place: int, version: tuple[list[int], int]) -> N
     if made_by.__class__ is OutputEdge:
         made_by, nr = made_by.node, made_by.nr
         if getattr(made_by.op, "multiple_views", False):
-            raise RuntimeError(
-                f"Output {nr} of {plain_name(made_by)} {STALE_MULTIPLE_VIEW}"
-            )
+            raise RuntimeError(f"Output {nr} of {plain_name(made_by)} {STALE_MULTIPLE_VIEW}")
     which = ""
     if position >= 0 and len(version[0]) > 1:  # the last op that wrote to it in place
         which = f", which is output 0 of {version[0][1]},"

@@ -295,8 +295,8 @@ class Tensor(TensorMethods):
                 ".grad attribute won't be populated during autograd.backward(). If you indeed want "
                 "the .grad field to be populated for a non-leaf Tensor, use .retain_grad() on the "
                 "non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you "
-                "access the leaf Tensor instead. See github.com/pytorch/pytorch/pull/30531 for more "
-                "information.",
+                "access the leaf Tensor instead. See github.com/pytorch/pytorch/pull/30531 for "
+                "more information.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -383,14 +383,14 @@ class Tensor(TensorMethods):
         hooks = self._leaf_extra() if node is None else node._extra()
         return graph._add_hook(hooks.prehooks, (self.output_nr, hook))
 
-    def register_post_accumulate_grad_hook(
-        self, hook: Callable[[Tensor], None]
-    ) -> RemovableHandle:
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Call ``hook(tensor)`` after a backward pass has added to this leaf's ``.grad``."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
-            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+            raise RuntimeError(
+                "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            )
         return graph._add_hook(self._leaf_extra().post_accumulate, hook)
 
     def _leaf_extra(self) -> Extra:
@@ -460,9 +460,7 @@ class Tensor(TensorMethods):
     @data.setter
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):
-            raise TypeError(
-                f"Variable data has to be a tensor, but got {value.__class__.__name__}"
-            )
+            raise TypeError(f"Variable data has to be a tensor, but got {value.__class__.__name__}")
         if value.array.dtype != self.array.dtype and self._requires_grad:
             if not value.is_floating_point():
                 raise RuntimeError(
@@ -507,9 +505,7 @@ class Tensor(TensorMethods):
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
-            raise BufferError(
-                "Can't export tensors that require gradient, use tensor.detach()"
-            )
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
         return self.array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -531,9 +527,7 @@ class Tensor(TensorMethods):
         if self.array.size != 1:
             if self.array.size == 0:
                 raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
-            raise RuntimeError(
-                "Boolean value of Tensor with more than one value is ambiguous"
-            )
+            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
         return bool(self.array.item())
 
     def __float__(self) -> float:
@@ -590,7 +584,11 @@ class Tensor(TensorMethods):
             array, flag = self.array, self._requires_grad
         if not isinstance(array, np.ndarray):
             array = array.get()
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_accumulator", "_extra", "_retains")}
+        state = {
+            k: v
+            for k, v in self.__dict__.items()
+            if k not in ("_accumulator", "_extra", "_retains")
+        }
         return _rebuild, (self.__class__, array, flag, str(self.device)), state or None
 
 

@@ -86,7 +86,8 @@ def parser() -> Parser:
         description="Train a small model. Without options: a convolutional network on "
         "scikit-learn's digits, in seconds.",
         epilog="Writes model.safetensors, checkpoint, metrics.csv and curves.png. Ctrl-C saves "
-        "first; --resume continues exactly where the run stopped.",
+        "first; --resume continues exactly where the run stopped. NumPy multiplies on one thread "
+        "unless OMP_NUM_THREADS says otherwise.",
         allow_abbrev=False,
     )
     option = train.add_argument

@@ -31,9 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from gradlite.cli.info import info
 
             return info()
+        from gradlite.cli.threads import one_blas_thread
         from gradlite.cli.train import train
 
-        return train(options)
+        with one_blas_thread():
+            return train(options)
     except UserError as error:
         message = str(error)
     except BrokenPipeError:

@@ -115,7 +115,10 @@ class LeakyRelu(Op):
         return (F.where(x > 0, grad, grad * ctx.attrs[0]),)
 
 
-@public(samples=lambda: [*unary(distinct), S(distinct(5), 0.2), S(distinct(5), -0.5)], torch="nn.functional.leaky_relu")
+@public(
+    samples=lambda: [*unary(distinct), S(distinct(5), 0.2), S(distinct(5), -0.5)],
+    torch="nn.functional.leaky_relu",
+)
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else ``negative_slope * x``.
 
@@ -347,7 +350,10 @@ class Softplus(Op):
         return (F.where(scaled > threshold, grad, grad * F.sigmoid(scaled)),)
 
 
-@public(samples=lambda: [*unary(), S(normal(5), 2.0, 1.0), S(np.array([-50.0, 50.0]))], torch="nn.functional.softplus")
+@public(
+    samples=lambda: [*unary(), S(normal(5), 2.0, 1.0), S(np.array([-50.0, 50.0]))],
+    torch="nn.functional.softplus",
+)
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``, linear above ``threshold``.
 
@@ -428,8 +434,12 @@ class Hardtanh(Op):
         return (F.where((x > low) & (x < high), grad, F.zeros((), grad)),)
 
 
-@public(samples=lambda: [*unary(distinct), S(distinct(5), -0.4, 0.6)], torch="nn.functional.hardtanh")
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+@public(
+    samples=lambda: [*unary(distinct), S(distinct(5), -0.4, 0.6)], torch="nn.functional.hardtanh"
+)
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
     """x limited to [min_val, max_val].
 
     >>> import gradlite
@@ -511,9 +521,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     tensor([0.0000, 1.5000])
     """
     if lambd < 0:
-        raise RuntimeError(
-            f"lambda must be greater or equal to 0, but found to be {lambd}."
-        )
+        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
     return where(input > lambd, input - lambd, where(input < -lambd, input + lambd, 0.0))
 
 
@@ -590,5 +598,3 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         )
     a, b = chunk(input, 2, dim)
     return a * b.sigmoid()
-
-

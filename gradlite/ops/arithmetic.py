@@ -137,9 +137,7 @@ def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
     return a, b
 
 
-def binary_op(
-    op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False
-) -> Tensor:
+def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False) -> Tensor:
     """Run a `Binary` op on two operands, at least one of them a Tensor."""
     if isinstance(a, Tensor):
         x = a.array
@@ -509,7 +507,9 @@ def _scaled(op: Any, input: Any, other: Any, alpha: Any) -> Tensor:
     return binary_op(op, input, other, alpha)
 
 
-@public(samples=lambda: [*binary(), S(normal(3), 2.0), S(normal(3), normal(3), alpha=3)], method=True)
+@public(
+    samples=lambda: [*binary(), S(normal(3), 2.0), S(normal(3), normal(3), alpha=3)], method=True
+)
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """``input + alpha * other``, broadcast; dtypes promote as in PyTorch.
 
@@ -520,7 +520,9 @@ def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     return binary_op(Add, input, other) if alpha == 1 else _scaled(AddScaled, input, other, alpha)
 
 
-@public(samples=lambda: [*binary(), S(normal(3), 2.0), S(normal(3), normal(3), alpha=3)], method=True)
+@public(
+    samples=lambda: [*binary(), S(normal(3), 2.0), S(normal(3), normal(3), alpha=3)], method=True
+)
 def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """``input - alpha * other``, broadcast.
 
@@ -657,7 +659,10 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     return binary_op(FloorDivide, input, other)
 
 
-@public(samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3), smooth=False)], method=True)
+@public(
+    samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3), smooth=False)],
+    method=True,
+)
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The elementwise larger one; NaN wins.
 
@@ -669,7 +674,10 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
     return binary_op(Maximum, input, other)
 
 
-@public(samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3), smooth=False)], method=True)
+@public(
+    samples=lambda: [*binary(distinct, normal), S(np.ones(3), np.ones(3), smooth=False)],
+    method=True,
+)
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The elementwise smaller one; NaN wins.
 

@@ -100,7 +100,12 @@ def _causal_bias(scores: Tensor) -> Tensor:
         S(normal(2, 4, 3) * 20, normal(2, 4, 3), normal(2, 4, 5), is_causal=True),
         S(normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 6), scale=0.3),
         S(normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 6), constant(normal(4, 5))),
-        S(normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 6), bools(4, 5) | np.eye(4, 5, dtype=bool)),
+        S(
+            normal(2, 4, 3),
+            normal(2, 5, 3),
+            normal(2, 5, 6),
+            bools(4, 5) | np.eye(4, 5, dtype=bool),
+        ),
     ],
     torch="nn.functional.scaled_dot_product_attention",
 )
@@ -172,4 +177,3 @@ def scaled_dot_product_attention(
     if dropout_p > 0.0:
         weights = dropout(weights, dropout_p)
     return weights @ value  # type: ignore[no-any-return]
-

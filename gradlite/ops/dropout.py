@@ -76,7 +76,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     samples=lambda: [S(normal(2, 3, 4), 0.5, False), S(normal(2, 3, 4), 1.0)],
     torch="nn.functional.dropout1d",
 )
-def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Zero whole channels of (N, C, L) or (C, L).
 
     >>> import gradlite
@@ -90,7 +92,9 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     samples=lambda: [S(normal(2, 3, 4, 4), 0.5, False), S(normal(2, 3, 4, 4), 1.0)],
     torch="nn.functional.dropout2d",
 )
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Zero whole channels of (N, C, H, W) (Tompson et al. 2015).
 
     >>> import gradlite
@@ -104,7 +108,9 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     samples=lambda: [S(normal(2, 3, 2, 2, 2), 0.5, False)],
     torch="nn.functional.dropout3d",
 )
-def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout3d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Zero whole channels of (N, C, D, H, W).
 
     >>> import gradlite

@@ -161,7 +161,8 @@ class MaskedFill(Op):
     constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
-        return xp.where(mask, xp.asarray(value).astype(x.dtype), x)
+        out = xp.where(mask, xp.asarray(value).astype(x.dtype), x)
+        return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (mask,) = ctx.saved

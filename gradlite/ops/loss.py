@@ -165,9 +165,7 @@ def cross_entropy(
                 CrossEntropy, (input, target), ignore_index, reduction == "mean"
             )
     if not 0.0 <= label_smoothing <= 1.0:
-        raise RuntimeError(
-            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
-        )
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     dim = 0 if x.ndim == 1 else 1
     if t.dtype.kind == "f":
         return _cross_entropy_probabilities(input, target, weight, dim, reduction, label_smoothing)
@@ -199,9 +197,7 @@ def _check_reduction(reduction: str) -> None:
 
 def _check_classes(t: Any, classes: int, ignore_index: int) -> None:
     if t.dtype.kind not in "iu":
-        raise RuntimeError(
-            f"expected scalar type Long but found {t.dtype.name.capitalize()}"
-        )
+        raise RuntimeError(f"expected scalar type Long but found {t.dtype.name.capitalize()}")
     if t.size and (int(t.min()) < 0 or int(t.max()) >= classes):
         bad = t[(t != ignore_index) & ((t < 0) | (t >= classes))]
         if bad.size:
@@ -503,7 +499,10 @@ def l1_loss(
     return reduced(losses if weight is None else losses * weight, reduction)
 
 
-@public(samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), delta=0.7)], torch="nn.functional.huber_loss")
+@public(
+    samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), delta=0.7)],
+    torch="nn.functional.huber_loss",
+)
 def huber_loss(
     input: Tensor,
     target: Tensor,
@@ -525,7 +524,10 @@ def huber_loss(
     return reduced(losses if weight is None else losses * weight, reduction)
 
 
-@public(samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), beta=0.7)], torch="nn.functional.smooth_l1_loss")
+@public(
+    samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), beta=0.7)],
+    torch="nn.functional.smooth_l1_loss",
+)
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -589,7 +591,10 @@ def kl_div(
     return reduced(losses, reduction)
 
 
-@public(samples=lambda: [S(positive(3, 4), positive(4)), S(np.zeros(3), positive(3), smooth=False)], method=True)
+@public(
+    samples=lambda: [S(positive(3, 4), positive(4)), S(np.zeros(3), positive(3), smooth=False)],
+    method=True,
+)
 def xlogy(input: Tensor, other: Tensor) -> Tensor:
     """``x * log(y)``, 0 where x is 0.
 
@@ -600,5 +605,3 @@ def xlogy(input: Tensor, other: Tensor) -> Tensor:
     zero = (input == 0) & ~other.isnan()  # type: ignore[attr-defined]
     safe = where(zero & (other == 0), 1.0, other)
     return where(zero & (other == 0), input * 0.0, input * safe.log())  # type: ignore[attr-defined]
-
-

@@ -109,7 +109,14 @@ class Mv(Op):
         return left, right
 
 
-@public(samples=lambda: [S(normal(2, 3), normal(3, 4)), S(normal(0, 3), normal(3, 2)), S(normal(2, 0), normal(0, 2))], method=True)
+@public(
+    samples=lambda: [
+        S(normal(2, 3), normal(3, 4)),
+        S(normal(0, 3), normal(3, 2)),
+        S(normal(2, 0), normal(0, 2)),
+    ],
+    method=True,
+)
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices, (n, m) @ (m, p) -> (n, p).
 
@@ -135,7 +142,10 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     return apply(Mm, (input, mat2))  # type: ignore[no-any-return]
 
 
-@public(samples=lambda: [S(normal(2, 3, 4), normal(2, 4, 5)), S(normal(0, 3, 4), normal(0, 4, 2))], method=True)
+@public(
+    samples=lambda: [S(normal(2, 3, 4), normal(2, 4, 5)), S(normal(0, 3, 4), normal(0, 4, 2))],
+    method=True,
+)
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Products of two batches of matrices, (b, n, m) @ (b, m, p) -> (b, n, p).
 
@@ -168,8 +178,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     _check("dot", input, tensor)
     if input.array.ndim != 1 or tensor.array.ndim != 1:
         raise RuntimeError(
-            "1D tensors expected, but got "
-            f"{input.array.ndim}D and {tensor.array.ndim}D tensors"
+            f"1D tensors expected, but got {input.array.ndim}D and {tensor.array.ndim}D tensors"
         )
     if input.array.shape != tensor.array.shape:
         raise RuntimeError(
@@ -231,8 +240,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         return mm(input, other)
     if n == 0 or m == 0:
         raise RuntimeError(
-            "both arguments to matmul need to be at least 1D, but they are "
-            f"{n}D and {m}D"
+            f"both arguments to matmul need to be at least 1D, but they are {n}D and {m}D"
         )
     if n == 1 and m == 1:
         return dot(input, other)
@@ -326,7 +334,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if x.ndim == 0 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
         if x.ndim == 0:
-            raise RuntimeError("both arguments to linear need to be at least 1D, but they are 0D and 2D")
+            raise RuntimeError(
+                "both arguments to linear need to be at least 1D, but they are 0D and 2D"
+            )
         if w.ndim != 2:
             if w.ndim == 1 and bias is None:
                 return matmul(input, weight)
@@ -348,7 +358,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ],
     method=True,
 )
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def addmm(
+    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
     """``beta * input + alpha * (mat1 @ mat2)``.
 
     >>> import gradlite

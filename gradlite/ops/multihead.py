@@ -61,9 +61,7 @@ def _check_shapes(
         )
 
 
-def _project(
-    query: Any, key: Any, value: Any, weights: tuple[Any, ...], bias: Any
-) -> list[Any]:
+def _project(query: Any, key: Any, value: Any, weights: tuple[Any, ...], bias: Any) -> list[Any]:
     """Queries, keys and values through their weights and their thirds of the bias."""
     biases = (None, None, None) if bias is None else bias.chunk(3)
     return [

@@ -37,7 +37,13 @@ __all__ = [
 
 
 def _draw(
-    method: str, shape: Any, dtype: Any, device: Any, requires_grad: bool, generator: Any, *args: Any
+    method: str,
+    shape: Any,
+    dtype: Any,
+    device: Any,
+    requires_grad: bool,
+    generator: Any,
+    *args: Any,
 ) -> Tensor:
     g = default_generator if generator is None else generator
     numpy_dtype = (dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)).numpy
@@ -94,17 +100,38 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
             default_generator.set_state_array(state)
 
 
-def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Uniform numbers of [0, 1)."""
     return _draw("random", sizes(size), dtype, device, requires_grad, generator)
 
 
-def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Standard normal numbers."""
     return _draw("normal", sizes(size), dtype, device, requires_grad, generator)
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Integers of [low, high); ``randint(high, size)`` starts at 0.
 
     Raises:
@@ -113,21 +140,27 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
     if size is None:
         low, high, size = 0, low, high
     if high <= low:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+        raise RuntimeError(
+            f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
+        )
     return _draw(
         "integers", tuple(size), dtypes.int64 if dtype is None else dtype, device, requires_grad,
         generator, int(low), int(high),
     )  # fmt: skip
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+def randperm(
+    n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None
+) -> Tensor:
     """A random order of the integers below n."""
     g = default_generator if generator is None else generator
     numpy_dtype = dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy
     return wrap(_array_on(g.permutation(n), as_device(device), numpy_dtype, copy=False))
 
 
-def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """`rand` with another tensor's shape, dtype and device."""
     return rand(
         *input.array.shape,
@@ -137,7 +170,9 @@ def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
     )
 
 
-def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """`randn` with another tensor's shape, dtype and device."""
     return randn(
         *input.array.shape,
@@ -154,7 +189,9 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any
     return randint(low, high, input.array.shape, dtype=input.dtype if dtype is None else dtype)
 
 
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None) -> Tensor:
+def normal(
+    mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None
+) -> Tensor:
     """Normal numbers of given means and standard deviations, numbers or tensors."""
     if size is None:
         shape = np.broadcast_shapes(
@@ -177,7 +214,13 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     return wrap(_array_on((drawn < host).astype(p.dtype), input.device, p.dtype, copy=False))
 
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+def multinomial(
+    input: Tensor,
+    num_samples: int,
+    replacement: bool = False,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
     """Indices drawn with probabilities proportional to each row of weights.
 
     >>> import gradlite
@@ -195,9 +238,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
             "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
         )
     if not np.isfinite(host).all() or (host < 0).any():
-        raise RuntimeError(
-            "probability tensor contains either `inf`, `nan` or element < 0"
-        )
+        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
     if (host.sum(-1) <= 0).any():
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
     drawn = g.multinomial(host, num_samples, replacement)
@@ -215,7 +256,9 @@ def _fill(self: Tensor, array: Any) -> Tensor:
     return self
 
 
-def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def uniform_(
+    self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fill with uniform numbers of [a, b)."""
     g = default_generator if generator is None else generator
     drawn = g.random(self.array.shape, self.array.dtype)
@@ -223,7 +266,9 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generat
     return _fill(self, drawn * scale(b - a) + scale(a))
 
 
-def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def normal_(
+    self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fill with normal numbers."""
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
@@ -233,7 +278,9 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
     return _fill(self, drawn * scale(std) + scale(mean))
 
 
-def random_(self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
+def random_(
+    self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None
+) -> Tensor:
     """Fill with integers of [low, high)."""
     g = default_generator if generator is None else generator
     if high is None:

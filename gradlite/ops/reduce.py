@@ -120,7 +120,10 @@ def _reduction_samples() -> list[Any]:
     ]
 
 
-@public(samples=lambda: [*_reduction_samples(), S(normal(0, 3)), S(np.arange(4)), S(np.ones(3, bool))], method=True)
+@public(
+    samples=lambda: [*_reduction_samples(), S(normal(0, 3)), S(np.arange(4)), S(np.ones(3, bool))],
+    method=True,
+)
 def sum(
     input: Tensor,
     dim: Dims = None,

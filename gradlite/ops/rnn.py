@@ -516,5 +516,3 @@ def rnn_sequence(
     _check(input, h0, w_ih, w_hh, 1)
     tensors = (input, h0, w_ih, w_hh, b_ih, b_hh)
     return apply(RnnSequence, tensors, nonlinearity, reverse)  # type: ignore[no-any-return]
-
-

@@ -137,7 +137,11 @@ class UnsafeView(View):
     grad_name = "UnsafeViewBackward0"
 
 
-@public(samples=lambda: [S(normal(2, 6), 3, 4), S(normal(12), 3, -1), S(normal(), 1, 1)], torch="Tensor.view", method=True)
+@public(
+    samples=lambda: [S(normal(2, 6), 3, 4), S(normal(12), 3, -1), S(normal(), 1, 1)],
+    torch="Tensor.view",
+    method=True,
+)
 def view(input: Tensor, *shape: Any) -> Tensor:
     """A view in another shape; one size may be -1.
 
@@ -160,7 +164,9 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     return apply_view(View, input, target)
 
 
-@public(samples=lambda: [S(normal(2, 6), (3, 4)), S(normal(2, 3, 2), (-1,)), S(normal(0, 3), (3, 0))])
+@public(
+    samples=lambda: [S(normal(2, 6), (3, 4)), S(normal(2, 3, 2), (-1,)), S(normal(0, 3), (3, 0))]
+)
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     """The same elements in another shape: a view where strides allow it, else a copy.
 
@@ -169,7 +175,9 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     tensor([[0, 1],
             [2, 3]])
     """
-    target = infer_shape(sizes((shape,)) if not isinstance(shape, int) else (shape,), input.array.size)
+    target = infer_shape(
+        sizes((shape,)) if not isinstance(shape, int) else (shape,), input.array.size
+    )
     if input.array.flags.c_contiguous:
         return apply_view(View, input, target)
     if _without_copy(input.array, target):
@@ -181,7 +189,15 @@ def _reshape_method(self: Tensor, *shape: Any) -> Tensor:
     return reshape(self, sizes(shape))
 
 
-@public(samples=lambda: [S(normal(2, 3, 4)), S(normal(2, 3, 4), 1), S(normal(2, 3, 4), 0, 1), S(normal())], method=True)
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 4)),
+        S(normal(2, 3, 4), 1),
+        S(normal(2, 3, 4), 0, 1),
+        S(normal()),
+    ],
+    method=True,
+)
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Merge the dimensions from ``start_dim`` to ``end_dim``.
 
@@ -234,7 +250,16 @@ class SqueezeDim(View):
     fname = "squeeze_dim"
 
 
-@public(samples=lambda: [S(normal(2, 1, 3, 1)), S(normal(2, 1, 3), 1), S(normal(2, 3), 0), S(normal(1, 2, 1), (0, 2)), S(normal(), 0)], method=True)
+@public(
+    samples=lambda: [
+        S(normal(2, 1, 3, 1)),
+        S(normal(2, 1, 3), 1),
+        S(normal(2, 3), 0),
+        S(normal(1, 2, 1), (0, 2)),
+        S(normal(), 0),
+    ],
+    method=True,
+)
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Drop dimensions of size 1: all, or only those named.
 
@@ -251,7 +276,10 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     )
 
 
-@public(samples=lambda: [S(normal(2, 3), 0), S(normal(2, 3), 1), S(normal(2, 3), -1), S(normal(), 0)], method=True)
+@public(
+    samples=lambda: [S(normal(2, 3), 0), S(normal(2, 3), 1), S(normal(2, 3), -1), S(normal(), 0)],
+    method=True,
+)
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Insert a dimension of size 1.
 
@@ -285,7 +313,10 @@ class Permute(Op):
         return (F.permute(grad, tuple(inverse)),)
 
 
-@public(samples=lambda: [S(normal(2, 3), 0, 1), S(normal(2, 3, 4), -1, 0), S(normal(2, 3), 1, 1)], method=True)
+@public(
+    samples=lambda: [S(normal(2, 3), 0, 1), S(normal(2, 3, 4), -1, 0), S(normal(2, 3), 1, 1)],
+    method=True,
+)
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """A view with two dimensions swapped.
 
@@ -375,7 +406,16 @@ class Expand(Op):
         return (sum_to(F, grad, tuple(ctx.shapes[0])),)
 
 
-@public(samples=lambda: [S(normal(3, 1), 3, 4), S(normal(3), 2, 3), S(normal(3, 1), -1, 4), S(normal(), 2)], torch="Tensor.expand", method=True)
+@public(
+    samples=lambda: [
+        S(normal(3, 1), 3, 4),
+        S(normal(3), 2, 3),
+        S(normal(3, 1), -1, 4),
+        S(normal(), 2),
+    ],
+    torch="Tensor.expand",
+    method=True,
+)
 def expand(input: Tensor, *shape: Any) -> Tensor:
     """A view with dimensions of size 1 repeated; -1 keeps a size.
 
@@ -423,7 +463,11 @@ def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
     return expand(input, *size)
 
 
-@public(samples=lambda: [S(normal(3, 2), 2, 3), S(normal(3), 2, 2), S(normal(3), 0)], torch="Tensor.repeat", method=True)
+@public(
+    samples=lambda: [S(normal(3, 2), 2, 3), S(normal(3), 2, 2), S(normal(3), 0)],
+    torch="Tensor.repeat",
+    method=True,
+)
 def repeat(input: Tensor, *repeats: Any) -> Tensor:
     """Copies of the tensor side by side, ``repeats`` of them along each dimension.
 
@@ -511,9 +555,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
     real = [p for p in parts if p.array.shape != (0,)] or parts[:1]
     if any(p.array.ndim == 0 for p in real):
         place = next(i for i, p in enumerate(parts) if p.array.ndim == 0)
-        raise RuntimeError(
-            f"zero-dimensional tensor (at position {place}) cannot be concatenated"
-        )
+        raise RuntimeError(f"zero-dimensional tensor (at position {place}) cannot be concatenated")
     same_device(*real)
     d = wrap_dim(dim, real[0].array.ndim)
     common = dtypes.result_dtype([p.array for p in parts])
@@ -550,7 +592,13 @@ class Stack(Op):
         )
 
 
-@public(samples=lambda: [S([normal(2, 3), normal(2, 3)]), S([normal(2), normal(2)], -1), S([normal()], 0)])
+@public(
+    samples=lambda: [
+        S([normal(2, 3), normal(2, 3)]),
+        S([normal(2), normal(2)], -1),
+        S([normal()], 0),
+    ]
+)
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension.
 
@@ -615,7 +663,9 @@ class Narrow(Op):
         return (F.cat([before, grad, after], dim),)
 
 
-@public(samples=lambda: [S(normal(5, 2), 2), S(normal(2, 5), [2, 3], 1), S(normal(4), 4)], method=True)
+@public(
+    samples=lambda: [S(normal(5, 2), 2), S(normal(2, 5), [2, 3], 1), S(normal(4), 4)], method=True
+)
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive pieces: of one size, or of the sizes in a list.
 
@@ -628,7 +678,9 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
         if size < 0:
-            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
+            raise RuntimeError(
+                f"split expects split_size be non-negative, but got split_size={size}"
+            )
         if size == 0 and n != 0:
             raise RuntimeError(
                 f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}"
@@ -705,9 +757,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     (tensor([1, 2]), tensor([3, 4]))
     """
     if input.array.ndim == 0:
-        raise IndexError(
-            "Dimension specified as 0 but tensor has no dimensions"
-        )
+        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
     d = wrap_dim(dim, input.array.ndim)
     results = apply(Unbind, (input,), d)
     link_views(results, input, Select, lambda i: (d, i))
@@ -758,7 +808,9 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     return apply_view(Narrow, input, d, int(start), int(length))
 
 
-@public(samples=lambda: [S(normal(3, 4)), S(normal(3, 4), 1), S(normal(2, 3, 3), 0, 1, 2)], method=True)
+@public(
+    samples=lambda: [S(normal(3, 4)), S(normal(3, 4), 1), S(normal(2, 3, 3), 0, 1, 2)], method=True
+)
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A view of the diagonal of two dimensions, appended as the last dimension.
 
@@ -887,4 +939,3 @@ _attach()
 swapaxes = swapdims = transpose
 moveaxis = movedim
 Tensor.moveaxis = movedim  # type: ignore[assignment, method-assign]
-

@@ -148,7 +148,7 @@ def _prepared(name: str, input: Tensor, dim: int | None, dtype: Any) -> tuple[Te
         input = cast(input, dtypes.as_dtype(dtype).numpy)
     if input.array.dtype not in dtypes.FLOATING:
         raise RuntimeError(
-            f'"{name}_lastdim_kernel_impl" not implemented for \'{input.dtype.name}\''
+            f"\"{name}_lastdim_kernel_impl\" not implemented for '{input.dtype.name}'"
         )
     return input, wrap_dim(dim, input.array.ndim)
 
@@ -202,8 +202,10 @@ class Logsumexp(Op):
         top = x.max(axis=dims, keepdims=True)
         top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
         total = xp.log(xp.exp(x - top).sum(axis=dims, keepdims=True)) + top
-        return total if keepdim else total.reshape(
-            tuple(n for d, n in enumerate(x.shape) if d not in dims)
+        return (
+            total
+            if keepdim
+            else total.reshape(tuple(n for d, n in enumerate(x.shape) if d not in dims))
         )
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 import weakref
-from functools import partial
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from gradlite import dtypes, graph, tensor as tensor_module
+from gradlite import dtypes, graph
+from gradlite import tensor as tensor_module
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import device_of
 from gradlite.graph import INFERENCE, Node, OutputEdge, current_mode, record
@@ -118,8 +119,10 @@ class Op:
         return describe(value)
 
 
-_TYPE_NAMES = {"float16": "Half", "float32": "Float", "float64": "Double", "int64": "Long",
-               "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool"}  # fmt: skip
+_TYPE_NAMES = {
+    "float16": "Half", "float32": "Float", "float64": "Double", "int64": "Long", "int32": "Int",
+    "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool",
+}  # fmt: skip
 
 
 def type_name(numpy_dtype: np.dtype[Any]) -> str:
@@ -419,9 +422,7 @@ def output_grads(ctx: Any, grads: Any, F: Any, like: Any) -> list[Any]:
     meta = ctx.shapes[-1]
     if len(meta) == 1:
         return [grads]
-    return [
-        F.zeros(shape, like) if g is None else g for g, (shape, _) in zip(grads, meta)
-    ]
+    return [F.zeros(shape, like) if g is None else g for g, (shape, _) in zip(grads, meta)]
 
 
 # -------------------------------------------------------------------------------- views
@@ -468,9 +469,7 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
                 else:
                     saved = (array, out)
                     versions = ((counter, counter[0]), (result._counter, 0))
-            result._edge = record(
-                op, (edge,), saved, versions, attrs, F, None, (array.shape,)
-            )
+            result._edge = record(op, (edge,), saved, versions, attrs, F, None, (array.shape,))
             result._requires_grad = True
     return result
 
@@ -562,7 +561,9 @@ def _ambiguous_view(origin: str) -> str:
     )
     block = "no_grad"
     if origin == "inference":
-        start = "A view was created in inference mode and is being modified inplace in normal mode. "
+        start = (
+            "A view was created in inference mode and is being modified inplace in normal mode. "
+        )
         block = "inference_mode"
     if origin == "multi":
         return start + (
@@ -581,8 +582,8 @@ def _ambiguous_view(origin: str) -> str:
 def _stale_view(tensor: Tensor, origin: str) -> str:
     if origin != "multi":
         return (
-            f"A view was created in {origin} mode and its base or another view of its base has been "
-            "modified inplace with grad mode enabled. Given that this use case is ambiguous and "
+            f"A view was created in {origin} mode and its base or another view of its base has "
+            "been modified inplace with grad mode enabled. Given that this use case is ambiguous and "
             "error-prone, it is forbidden. You can clarify your code by moving both the view and "
             "the inplace either both inside the no_grad block (if you don't want the inplace to be "
             "tracked) or both outside (if you want the inplace to be tracked)."
@@ -693,7 +694,11 @@ def check_inplace(t: Tensor) -> None:
                     "operation."
                 )
     array = t.array
-    if 0 in array.strides and array.size and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)):
+    if (
+        0 in array.strides
+        and array.size
+        and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape))
+    ):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a "
             "single memory location. Please clone() the tensor before performing the operation."
@@ -917,7 +922,14 @@ def public(
     def enter(function: Function) -> Function:
         name = function.__name__
         TABLE[name] = Entry(
-            name, function, samples, name if torch is None else torch, bool(method), inplace, differentiable, errors
+            name,
+            function,
+            samples,
+            name if torch is None else torch,
+            bool(method),
+            inplace,
+            differentiable,
+            errors,
         )
         if method:
             setattr(Tensor, method if isinstance(method, str) else name, function)

@@ -337,9 +337,7 @@ def test_float32_stays_near_float64(name: str) -> None:
             continue
         weights = weights_for([b for _, b in kept])
         sum((b * wrap(w)).sum() for (_, b), w in zip(kept, weights)).backward()
-        sum(
-            (a * wrap(w.astype(np.float32))).sum() for (a, _), w in zip(kept, weights)
-        ).backward()
+        sum((a * wrap(w.astype(np.float32))).sum() for (a, _), w in zip(kept, weights)).backward()
         for a, b in zip(single_leaves, exact_leaves):
             if b.grad is not None:
                 assert a.grad.dtype == gradlite.float32, f"{what}: gradient dtype"
