@@ -120,6 +120,17 @@ class Pool:
         names = [n for n in self.leaves if any(self.spaces[0][n] is leaf for leaf in leaves)]
         return names[number % len(names)] if names and number % 8 else self.pick(number)
 
+    def is_inference(self, name: str) -> bool:
+        """Its aliases and some copies are half inference tensors in PyTorch."""
+        return bool(self.spaces[0][name].is_inference())
+
+    def apart(self, source: str, target: str) -> str:
+        """What to copy from `source`: where memory overlaps, PyTorch may read what it wrote."""
+        one, other = (
+            self.spaces[0][name].untyped_storage().data_ptr() for name in (source, target)
+        )
+        return source if source == target or one != other else f"{source}.clone()"
+
     def has_views(self, name: str) -> bool:
         t = self.spaces[0][name]
         return any(self.spaces[0][other]._base is t for other in self.names)
@@ -340,8 +351,7 @@ def requires_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
 def alias(pool: Pool, a: int, b: int, c: int, d: int) -> str:
     how = ["", ".clone()", ".detach()", ".data", ".detach().requires_grad_()", ".contiguous()"]
     x = pool.pick(a)
-    is_inference = pool.spaces[0][x].is_inference()  # whose alias is half an inference tensor
-    return f"{pool.new()} = {x}{'' if is_inference else how[b % len(how)]}"
+    return f"{pool.new()} = {x}{'' if pool.is_inference(x) else how[b % len(how)]}"
 
 
 @kind()
@@ -456,7 +466,7 @@ def gathered(pool: Pool, a: int, b: int, c: int, d: int) -> str:
         f"{x}.repeat(2{', 1' * (len(pool.shape(x)) - 1)})",
         f"{x}[T.tensor([{b % max(rows, 1)}])]",
     ]
-    return f"{pool.new()} = {forms[d % len(forms)]}"
+    return f"{pool.new()} = {forms[3 if pool.is_inference(x) else d % len(forms)]}"
 
 
 # ---------------------------------------------------------------- views
@@ -552,13 +562,13 @@ UPDATES = [
 def update(pool: Pool, a: int, b: int, c: int, d: int) -> str:
     x = pool.pick_non_leaf(a)
     shape = pool.shape(x)
-    y = pool.pick_where(c, lambda other: fits_into(other, shape)) or x
+    y = pool.apart(pool.pick_where(c, lambda other: fits_into(other, shape)) or x, x)
     return UPDATES[b % len(UPDATES)].format(x=x, y=y)
 
 
 @kind()
 def update_without_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
-    if d % 5 == 4:
+    if d % 5 == 4 and not pool.is_inference(pool.pick(a)):
         return f"{pool.pick(a)}.data.mul_(0.5)"
     return f"with T.no_grad(): {update(pool, a, b, c, d)}"
 
@@ -580,6 +590,7 @@ def assignment(pool: Pool, a: int, b: int, c: int, d: int) -> str:
         (f"T.tensor([{d % shape[0]}, {(d + 1) % shape[0]}])", ()),
     ][b % 8]
     y = pool.pick_where(c // 2, lambda other: fits_into(other, part)) if c % 4 else None
+    y = y and pool.apart(y, x)
     if y is None and c % 8 == 0 and len(part) == 0:
         y = f"{x}.sum()"
     return f"{x}[{index}] = {y or 0.75}"
