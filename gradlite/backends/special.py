@@ -1,8 +1,8 @@
 """erf and the normal distribution's cdf, which NumPy lacks, as polynomials of our own fit.
 
 float64: on |x| <= 1 an even polynomial times x; beyond, 1 - erfc, erfc(z) = P(w) exp(-z²)/(z+2)
-with w a Möbius image of z. Largest relative error 3.1e-16. float32: erf(z) = tanh(z R(z²)), error 3e-8.
-The coefficients are Chebyshev fits made with 40 digits.
+with w a Möbius image of z. Largest relative error 3.1e-16. float32: erf(z) = tanh(z R(z²)), error
+3e-8. The coefficients are Chebyshev fits made with 40 digits.
 """
 
 from __future__ import annotations
