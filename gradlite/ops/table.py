@@ -585,8 +585,8 @@ def _stale_view(tensor: Tensor, origin: str) -> str:
             f"A view was created in {origin} mode and its base or another view of its base has "
             "been modified inplace with grad mode enabled. Given that this use case is ambiguous "
             "and error-prone, it is forbidden. You can clarify your code by moving both the view "
-            "and the inplace either both inside the no_grad block (if you don't want the inplace to be "
-            "tracked) or both outside (if you want the inplace to be tracked)."
+            "and the inplace either both inside the no_grad block (if you don't want the inplace "
+            "to be tracked) or both outside (if you want the inplace to be tracked)."
         )
     return _multi_view(tensor, "is a view and its base or another view of its base has been")
 
