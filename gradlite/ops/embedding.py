@@ -42,8 +42,8 @@ class EmbeddingDenseBackward(Op):
     def forward(xp: Any, grad: Any, index: Any, rows: int, padding_idx: int, by_freq: bool) -> Any:
         size = grad.shape[-1]
         out = xp.zeros((rows, size), grad.dtype)
-        flat = (index.astype(np.int64) * size).reshape(-1, 1) + xp.arange(size)
-        positions.add_at(xp, out, flat, grad.reshape(flat.shape))
+        if grad.size:
+            positions.add_rows(xp, out, index, grad.reshape(-1, size))
         if by_freq:
             count = xp.bincount(index.reshape(-1), minlength=rows)
             out /= xp.maximum(count, 1)[:, None].astype(out.dtype)

@@ -93,7 +93,7 @@ class IndexAccumulate(Op):
         if all(isinstance(i, slice) or i.dtype == np.bool_ for i in index):
             out[index] = x  # a mask names no element twice
             return out
-        return positions.add_at(xp, out, positions.elements(xp, shape, index), x)
+        return positions.add_indexed(xp, out, index, x)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.index(grad, ctx.attrs[1]),)
@@ -108,7 +108,7 @@ class IndexPut(Op):
     def forward(xp: Any, x: Any, values: Any, index: tuple[Any, ...], accumulate: bool) -> Any:
         out = x.copy()
         if accumulate:
-            return positions.add_at(xp, out, positions.elements(xp, out.shape, index), values)
+            return positions.add_indexed(xp, out, index, values)
         out[index] = values
         return out
 

@@ -58,32 +58,51 @@ def slices(xp: Any, shape: tuple[int, ...], index: Any, dim: int) -> Any:
     return flat
 
 
-def elements(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
-    """Positions of what ``array[index]`` reads, for any index that has an index array."""
-    arrays = []
-    for item in index:
+def row_numbers(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+    """Integer index arrays for the first dimensions as numbers of rows; None for other indices.
+
+    Numbers below 0 count from the end, of the dimension or of all rows.
+    """
+    rows: Any = None
+    for n, item in zip(shape, index):
         if isinstance(item, slice) or item.dtype == np.bool_:
-            break
-        arrays.append(item)
-    if len(arrays) < len(index):
-        size = 1
-        for n in shape:
-            size *= n
-        return xp.arange(size).reshape(shape)[index]
-    flat: Any = None
-    for n, item in zip(shape, arrays):
-        if len(arrays) > 1 or item.dtype == np.uint8:
+            return None
+        if len(index) > 1 or item.dtype == np.uint8:
             item = item.astype(np.int64)
             item = xp.where(item < 0, item + n, item)
-        flat = item if flat is None else flat * n + item
-    after = 1
-    for n in shape[len(arrays) :]:
-        after *= n
-    if after == 1 and len(arrays) == len(shape):
-        return flat
-    # A negative row number stays right: it counts from the end of the flat array too.
-    flat = flat.reshape((*flat.shape, *(1,) * (len(shape) - len(arrays)))) * after
-    return flat + xp.arange(after).reshape(shape[len(arrays) :])
+        rows = item if rows is None else rows * n + item
+    return rows
+
+
+def add_indexed(xp: Any, out: Any, index: tuple[Any, ...], values: Any) -> Any:
+    """``out[index] += values`` for a contiguous array, repeated indices included; returns it."""
+    rows = row_numbers(xp, out.shape, index)
+    size = 1
+    for n in out.shape if rows is None else out.shape[len(index) :]:
+        size *= n
+    if rows is None:
+        return add_at(xp, out, xp.arange(size).reshape(out.shape)[index], values)
+    shape = (*rows.shape, *out.shape[len(index) :])
+    if values.shape != shape:
+        values = xp.broadcast_to(values, shape)
+    if size == 1:
+        return add_at(xp, out, rows, values.reshape(rows.shape))
+    if out.size:
+        add_rows(xp, out.reshape(-1, size), rows, values.reshape(-1, size))
+    return out
+
+
+_PAIRS = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}
+
+
+def add_rows(xp: Any, out: Any, rows: Any, values: Any) -> None:
+    """Add rows, (count, size), to those of a contiguous matrix that integers name."""
+    size, pair = out.shape[1], _PAIRS.get(out.dtype)
+    if xp is np and pair is not None and size % 2 == 0 and values.dtype == out.dtype:
+        # Two elements as one complex number: half as many positions.
+        out, values, size = out.view(pair), np.ascontiguousarray(values).view(pair), size // 2
+    first = rows.reshape(-1, 1).astype(np.int64, copy=False) * size
+    add_at(xp, out, first + xp.arange(size), values)
 
 
 def add_at(xp: Any, out: Any, flat: Any, values: Any) -> Any:

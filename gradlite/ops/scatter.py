@@ -94,9 +94,13 @@ class IndexAdd(Writer):
     constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> Any:
+        values = source if alpha == 1 else source * alpha
+        if dim == 0 and out.ndim > 1 and values.size:
+            rows = out.reshape(out.shape[0], -1)
+            positions.add_rows(xp, rows, index, values.reshape(index.size, -1))
+            return out
         flat = positions.slices(xp, out.shape, index, dim)
-        values = source.reshape(flat.shape)
-        return positions.add_at(xp, out, flat, values if alpha == 1 else values * alpha)
+        return positions.add_at(xp, out, flat, values.reshape(flat.shape))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
