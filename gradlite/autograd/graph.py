@@ -125,6 +125,12 @@ _allowed: contextvars.ContextVar[bool] = contextvars.ContextVar(
 )
 
 
+class _Handle:
+    """Stands for one saved copy."""
+
+    __slots__ = ("__weakref__",)
+
+
 @contextlib.contextmanager
 def allow_mutation_on_saved_tensors() -> Iterator[None]:
     """Let tensors that were saved for backward be edited in place.
@@ -138,17 +144,14 @@ def allow_mutation_on_saved_tensors() -> Iterator[None]:
     """
     if _allowed.get():
         raise RuntimeError("allow_mutation_on_saved_tensors contexts cannot be nested")
-    copies: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+    copies: weakref.WeakKeyDictionary[_Handle, Tensor] = weakref.WeakKeyDictionary()
 
-    class Handle:
-        pass
-
-    def pack(tensor: Tensor) -> Handle:
-        handle = Handle()
+    def pack(tensor: Tensor) -> _Handle:
+        handle = _Handle()
         copies[handle] = tensor.clone()  # type: ignore[attr-defined]
         return handle
 
-    def unpack(handle: Handle) -> Tensor:
+    def unpack(handle: _Handle) -> Tensor:
         if handle not in copies:
             raise AssertionError(
                 "Trying to backward outside of the 'allow_mutation_on_saved_tensors' context "

@@ -6,7 +6,7 @@ A leaf is everything that is not a tuple, list, dict, OrderedDict or named tuple
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 __all__ = [
@@ -71,17 +71,17 @@ def tree_flatten(tree: Any) -> tuple[list[Any], TreeSpec]:
     [1, 2, 3]
     """
     leaves: list[Any] = []
-
-    def visit(part: Any) -> TreeSpec:
-        opened = _open(part)
-        if opened is None:
-            leaves.append(part)
-            return LEAF
-        kind, context, children = opened
-        return TreeSpec(kind, context, [visit(child) for child in children])
-
-    spec = visit(tree)
+    spec = _visit(tree, leaves)
     return leaves, spec
+
+
+def _visit(part: Any, leaves: list[Any]) -> TreeSpec:
+    opened = _open(part)
+    if opened is None:
+        leaves.append(part)
+        return LEAF
+    kind, context, children = opened
+    return TreeSpec(kind, context, [_visit(child, leaves) for child in children])
 
 
 def tree_unflatten(leaves: Sequence[Any], spec: TreeSpec) -> Any:
@@ -95,17 +95,16 @@ def tree_unflatten(leaves: Sequence[Any], spec: TreeSpec) -> Any:
             f"tree_unflatten(leaves, treespec): `leaves` has length {len(leaves)} but the spec "
             f"refers to a pytree that holds {spec.num_leaves} items ({spec})."
         )
-    remaining = iter(leaves)
+    return _build(spec, iter(leaves))
 
-    def build(part: TreeSpec) -> Any:
-        if part.kind is None:
-            return next(remaining)
-        children = [build(child) for child in part.children]
-        if part.kind in (dict, OrderedDict):
-            return part.kind(zip(part.context, children))
-        return part.kind(*children) if part.context is not None else part.kind(children)
 
-    return build(spec)
+def _build(part: TreeSpec, remaining: Iterator[Any]) -> Any:
+    if part.kind is None:
+        return next(remaining)
+    children = [_build(child, remaining) for child in part.children]
+    if part.kind in (dict, OrderedDict):
+        return part.kind(zip(part.context, children))
+    return part.kind(*children) if part.context is not None else part.kind(children)
 
 
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
