@@ -9,7 +9,6 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.arithmetic import cast
-from gradlite.ops.choose import where  # noqa: F401
 from gradlite.ops.samples import S, bools, normal, unary
 from gradlite.ops.samples import positive as positive_values
 from gradlite.ops.table import OUT, Op, apply1, public
