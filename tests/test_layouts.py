@@ -1,0 +1,166 @@
+"""Strides of results: what decides whether a later ``view`` works is as in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.oracle import outcome_of, same
+
+INPUTS = {
+    "rows": lambda T: T.arange(24.0).reshape(2, 3, 4),
+    "transposed": lambda T: T.arange(24.0).reshape(2, 4, 3).transpose(1, 2),
+    "permuted": lambda T: T.arange(24.0).reshape(4, 3, 2).permute(2, 1, 0),
+    "moved": lambda T: T.arange(24.0).reshape(3, 2, 4).transpose(0, 1),
+    "sliced": lambda T: T.arange(48.0).reshape(2, 3, 8)[:, :, ::2],
+    "part": lambda T: T.arange(48.0).reshape(2, 6, 4)[:, 1:4],
+    "expanded": lambda T: T.arange(4.0).expand(2, 3, 4),
+    "expanded_middle": lambda T: T.arange(8.0).reshape(2, 1, 4).expand(2, 3, 4),
+}
+OPS = {
+    "add_number": lambda T, x: x + 1,
+    "mul_itself": lambda T, x: x * x,
+    "mul_rows": lambda T, x: x * T.ones(2, 3, 4),
+    "rows_mul": lambda T, x: T.ones(2, 3, 4) * x,
+    "mul_vector": lambda T, x: x * T.ones(4),
+    "mul_column": lambda T, x: x * T.ones(3, 1),
+    "exp": lambda T, x: x.exp(),
+    "relu": lambda T, x: x.relu(),
+    "gt": lambda T, x: x > 3,
+    "double": lambda T, x: x.double(),
+    "to_int": lambda T, x: x.long(),
+    "clone": lambda T, x: x.clone(),
+    "contiguous": lambda T, x: x.contiguous(),
+    "where": lambda T, x: T.where(x > 3, x, -x),
+    "masked_fill": lambda T, x: x.masked_fill(x > 3, 0.0),
+    "clamp": lambda T, x: x.clamp(1, 5),
+    "pow": lambda T, x: x**2,
+    "neg": lambda T, x: -x,
+    "zeros_like": lambda T, x: T.zeros_like(x),
+    "empty_like": lambda T, x: T.empty_like(x),
+    "rand_like": lambda T, x: T.rand_like(x),
+    "sum_0": lambda T, x: x.sum(0),
+    "sum_1": lambda T, x: x.sum(1),
+    "sum_2_keep": lambda T, x: x.sum(2, keepdim=True),
+    "mean_01": lambda T, x: x.mean((0, 1)),
+    "max_1": lambda T, x: x.max(1)[0],
+    "argmax_2": lambda T, x: x.argmax(2),
+    "var_1": lambda T, x: x.var(1),
+    "logsumexp": lambda T, x: x.logsumexp(2),
+    "softmax": lambda T, x: x.softmax(1),
+    "log_softmax": lambda T, x: x.log_softmax(-1),
+    "cumsum": lambda T, x: x.cumsum(1),
+    "sort": lambda T, x: x.sort(1)[0],
+    "cat_0": lambda T, x: T.cat([x, x]),
+    "cat_2": lambda T, x: T.cat([x, x], 2),
+    "stack_0": lambda T, x: T.stack([x, x]),
+    "stack_3": lambda T, x: T.stack([x, x], 3),
+    "flip": lambda T, x: x.flip(1),
+    "roll": lambda T, x: x.roll(1, 2),
+    "repeat": lambda T, x: x.repeat(1, 2, 1),
+    "index_list": lambda T, x: x[[1, 0]],
+    "index_last": lambda T, x: x[..., [0, 2]],
+    "index_pair": lambda T, x: x[[0, 1], :, [1, 2]],
+    "mask": lambda T, x: x[x > 3],
+    "index_select": lambda T, x: x.index_select(1, T.tensor([0, 2])),
+    "gather": lambda T, x: x.gather(1, T.zeros(2, 1, 4, dtype=T.int64)),
+    "take_rows_and_slice": lambda T, x: x[T.tensor([0, 1]), 1:],
+    "matmul": lambda T, x: x @ T.ones(4, 5),
+    "batched_matmul": lambda T, x: x @ x.mT,
+    "matmul_of_transposed": lambda T, x: x.mT @ T.ones(3, 2),
+    "tril": lambda T, x: x.tril(),
+    "linear": lambda T, x: T.nn.functional.linear(x, T.ones(5, 4), T.ones(5)),
+    "layer_norm": lambda T, x: T.nn.functional.layer_norm(x, (4,)),
+    "gelu": lambda T, x: T.nn.functional.gelu(x),
+    "one_hot": lambda T, x: T.nn.functional.one_hot(x.long() % 3),
+    "dropout_off": lambda T, x: T.nn.functional.dropout(x, 0.0),
+    "pad": lambda T, x: T.nn.functional.pad(x, (1, 1)),
+}
+VIEWS = {
+    "reshape_flat": lambda T, x: x.reshape(-1),
+    "reshape_2d": lambda T, x: x.reshape(6, 4),
+    "flatten_1": lambda T, x: x.flatten(1),
+    "unsqueeze": lambda T, x: x.unsqueeze(1),
+    "squeeze": lambda T, x: x[:1].squeeze(),
+    "select": lambda T, x: x[:, 1],
+    "step": lambda T, x: x[:, ::2],
+    "diagonal": lambda T, x: x.diagonal(0, 1, 2),
+    "mT": lambda T, x: x.mT,
+    "movedim": lambda T, x: x.movedim(0, 2),
+    "expand": lambda T, x: x[:, :1].expand(2, 3, 4),
+    "expand_new": lambda T, x: x.expand(5, 2, 3, 4),
+    "split": lambda T, x: x.split(2, 1)[1],
+    "unbind": lambda T, x: x.unbind(1)[2],
+    "unfold": lambda T, x: x.unfold(2, 2, 1),
+    "newaxis": lambda T, x: x[:, None, 1:],
+    "detach": lambda T, x: x.detach(),
+    "view_dtype": lambda T, x: x.view_as(x),
+}
+
+
+def layout(t: Any) -> dict[str, Any]:
+    return {"shape": tuple(t.shape), "strides": tuple(t.stride()), "dense": t.is_contiguous()}
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_strides_of_results(op, name):
+    same(lambda T: layout(OPS[op](T, INPUTS[name](T))))
+
+
+@pytest.mark.parametrize("op", VIEWS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_strides_and_offsets_of_views(op, name):
+    def program(T):
+        x = INPUTS[name](T)
+        v = VIEWS[op](T, x)
+        shares = v._is_view() and v.data_ptr() >= x.data_ptr()
+        return layout(v), shares, v.storage_offset() if shares else None
+
+    same(program)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_results_can_be_viewed_as_in_pytorch(op, name):
+    def program(T):
+        y = OPS[op](T, INPUTS[name](T))
+        return type(outcome_of(lambda: y.view(-1))).__name__
+
+    same(program)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize(
+    "shape", [(24,), (6, 4), (2, 12), (3, 8), (4, 6), (2, 3, 2, 2), (1, 2, 3, 4)]
+)
+def test_which_views_are_possible(name, shape):
+    def program(T):
+        x = INPUTS[name](T)
+        v = outcome_of(lambda: x.view(shape))
+        r = x.reshape(shape)
+        return v if isinstance(v, Exception) else layout(v), layout(r), r._is_view(), r
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_gradients_have_the_layout_of_their_leaf(name):
+    def program(T):
+        x = INPUTS[name](T).detach().requires_grad_()
+        (x.sum() + (x * x).mT.sum()).backward()
+        return layout(x), layout(x.grad)
+
+    same(program)
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if "expanded" not in name])
+def test_in_place_ops_keep_the_layout(name):
+    def program(T):
+        x = INPUTS[name](T)
+        x.mul_(2).add_(T.ones(4)).clamp_(0, 30)
+        x[0] = 1.0
+        return layout(x), x
+
+    same(program)
