@@ -614,6 +614,19 @@ tensor_module.renew_view = _renew_view
 
 
 # ----------------------------------------------------------------------- in-place edits
+class CloneLaidOut(Op):
+    """A copy with its dimensions in a given order of strides: where a base's views fit."""
+
+    def forward(xp: Any, x: Any, order: tuple[int, ...]) -> Any:
+        out = xp.empty([x.shape[d] for d in order], x.dtype)
+        out = out.transpose(sorted(range(len(order)), key=order.__getitem__))
+        out[...] = x
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (grad,)
+
+
 class CopySlices(Op):
     """An in-place edit of a view, as the base's graph sees it.
 
@@ -636,7 +649,7 @@ class CopySlices(Op):
         node = graph.copy_node(inner, edges, ctx.saved)
         node.aux = ctx.aux
         if F.tensors:
-            result = part = grad.clone()
+            result = part = F.clone_laid_out(grad, ctx.shapes[1])
             for op, attrs in chain:
                 part = apply_view(op, part, *attrs)
             # What the edit read hangs on the view's old edge; the gradient goes to the base's.
@@ -651,7 +664,7 @@ class CopySlices(Op):
             grads = inner.op.backward(inner_ctx, part.clone(), F)
             part.zero_() if grads[0] is None else part.copy_(grads[0])
         else:
-            result = F.xp.array(grad)  # an array even where a 0-d gradient came as a scalar
+            result = CloneLaidOut.forward(F.xp, grad, ctx.shapes[1])
             part = replay(chain, F.xp, result)
             grads = inner.op.backward(node, part.copy(), F)
             part[...] = 0 if grads[0] is None else grads[0]
@@ -835,6 +848,8 @@ def rebase(t: Tensor, node: Node) -> None:
     base = view.base
     base_edge = gradient_edge(base)
     F = NAMESPACES[base.array.__class__]
+    strides = base.array.strides
+    layout = tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
     outer = record(
         CopySlices,
         (base_edge, *node.edges[1:]),
@@ -843,7 +858,7 @@ def rebase(t: Tensor, node: Node) -> None:
         (view.chain, node),
         F,
         None,
-        (base.array.shape,),
+        (base.array.shape, layout),
     )
     # Handed over, so that backward frees them; after record, which would pack them again.
     outer.saved, outer.aux = node.saved, node.aux
