@@ -69,10 +69,12 @@ from gradlite.ops.logic import *
 from gradlite.ops.loss import xlogy as xlogy
 from gradlite.ops.matmul import *
 from gradlite.ops.norms import *
+from gradlite.ops.quantile import *
 from gradlite.ops.random import *
 from gradlite.ops.reduce import *
 from gradlite.ops.rounding import *
 from gradlite.ops.scatter import *
+from gradlite.ops.scatter_reduce import *
 from gradlite.ops.shape import *
 from gradlite.ops.softmax import *
 from gradlite.ops.sorting import *

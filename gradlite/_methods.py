@@ -46,13 +46,9 @@ class TensorMethods:
         ) -> Tensor:
             """What NumPy's other functions call on a result: ``np.clip(t, 0, 1)`` is a Tensor too."""
 
-        def __ceil__(self) -> Tensor:
-            """The smallest integer not below each element; the gradient is 0."""
+        def __contains__(self, element: Any) -> Tensor: ...
 
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-
-        def __floor__(self) -> Tensor:
-            """The largest integer not above each element; the gradient is 0."""
 
         def __floordiv__(self, other: Any) -> Tensor: ...
 
@@ -152,9 +148,6 @@ class TensorMethods:
         def __sub__(self, other: Any) -> Tensor: ...
 
         def __truediv__(self, other: Any) -> Tensor: ...
-
-        def __trunc__(self) -> Tensor:
-            """Each element without its fraction; the gradient is 0."""
 
         def __xor__(self, other: Any) -> Tensor:
             """Bitwise exclusive or of integers; of bools, whether they differ."""
@@ -418,6 +411,18 @@ class TensorMethods:
         def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
             """In-place version of `clamp`."""
 
+        def clamp_max(self, max: Any) -> Tensor:
+            """Values lowered to an upper bound."""
+
+        def clamp_max_(self, max: Any) -> Tensor:
+            """In-place version of `clamp_max`."""
+
+        def clamp_min(self, min: Any) -> Tensor:
+            """Values raised to a lower bound."""
+
+        def clamp_min_(self, min: Any) -> Tensor:
+            """In-place version of `clamp_min`."""
+
         def clip(self, min: Any = None, max: Any = None) -> Tensor:
             """Values limited to [min, max]; either bound may be a number, a tensor or None."""
 
@@ -498,6 +503,18 @@ class TensorMethods:
 
         def diagonal(self, offset: int_ = 0, dim1: int_ = 0, dim2: int_ = 1) -> Tensor:
             """A view of the diagonal of two dimensions, appended as the last dimension."""
+
+        def diff(
+            self,
+            n: int_ = 1,
+            dim: int_ = -1,
+            prepend: Tensor | None = None,
+            append: Tensor | None = None,
+        ) -> Tensor:
+            """Differences of neighbours along a dimension, ``n`` times over."""
+
+        def dist(self, other: Tensor, p: float_ = 2) -> Tensor:
+            """The p-norm of the difference of two tensors, broadcast."""
 
         def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             """``input / other``; integers give floats. ``rounding_mode`` is None, "trunc" or "floor"."""
@@ -867,6 +884,9 @@ class TensorMethods:
         def mm(self, mat2: Tensor) -> Tensor:
             """The product of two matrices, (n, m) @ (m, p) -> (n, p)."""
 
+        def mode(self, dim: int_ = -1, keepdim: bool_ = False) -> Any:
+            """The most frequent element along a dimension (the smallest of those), with its last index."""
+
         def moveaxis(self, source: Any, destination: Any) -> Tensor:
             """Move dimensions to other places; the rest keep their order."""
 
@@ -915,6 +935,16 @@ class TensorMethods:
 
         def nanmedian(self, dim: int_ | None = None, keepdim: bool_ = False) -> Any:
             """`median` of the elements that are not NaN."""
+
+        def nanquantile(
+            self,
+            q: Any,
+            dim: int_ | None = None,
+            keepdim: bool_ = False,
+            *,
+            interpolation: str = "linear",
+        ) -> Tensor:
+            """`quantile` of the elements that are not NaN."""
 
         def nansum(self, dim: Any = None, keepdim: bool_ = False, *, dtype: Any = None) -> Tensor:
             """The sum of the elements that are not NaN."""
@@ -1007,6 +1037,16 @@ class TensorMethods:
         ) -> Tensor:
             """The product of all elements or along a dimension; integers multiply in int64."""
 
+        def quantile(
+            self,
+            q: Any,
+            dim: int_ | None = None,
+            keepdim: bool_ = False,
+            *,
+            interpolation: str = "linear",
+        ) -> Tensor:
+            """The value below which a fraction q of the elements lies; NaN when there is a NaN."""
+
         def rad2deg(self) -> Tensor:
             """Radians as degrees, elementwise."""
 
@@ -1082,6 +1122,16 @@ class TensorMethods:
 
         def scatter_add_(self, dim: int_, index: Tensor, src: Tensor) -> Tensor:
             """In-place version of `scatter_add`."""
+
+        def scatter_reduce(
+            self, dim: int_, index: Tensor, src: Tensor, reduce: str, *, include_self: bool_ = True
+        ) -> Tensor:
+            """`scatter` where values for the same place are combined: "sum", "mean", "amax" or "amin"."""
+
+        def scatter_reduce_(
+            self, dim: int_, index: Tensor, src: Tensor, reduce: str, *, include_self: bool_ = True
+        ) -> Tensor:
+            """In-place version of `scatter_reduce`."""
 
         def select(self, dim: int_, index: int_) -> Tensor:
             """A view of one index of a dimension, which it loses."""

@@ -67,6 +67,15 @@ class _Mode:
     def __call__(self, function: Callback) -> Callback:
         """Run the function, each step of a generator, or a coroutine in this mode."""
         wrapper: Any
+        if inspect.isclass(function):
+            warnings.warn(
+                "Decorating classes is deprecated and will be disabled in future versions. You "
+                "should only decorate functions or methods. To preserve the current behavior of "
+                "class decoration, you can directly decorate the `__init__` method and nothing "
+                "else.",
+                FutureWarning,
+                stacklevel=2,
+            )
         if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)

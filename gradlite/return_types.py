@@ -17,6 +17,7 @@ __all__ = [
     "max",
     "median",
     "min",
+    "mode",
     "nanmedian",
     "sort",
     "topk",
@@ -79,6 +80,7 @@ linalg_svd = _type("linalg_svd", "U", "S", "Vh")
 max = _type("max", "values", "indices")
 median = _type("median", "values", "indices")
 min = _type("min", "values", "indices")
+mode = _type("mode", "values", "indices")
 nanmedian = _type("nanmedian", "values", "indices")
 sort = _type("sort", "values", "indices")
 topk = _type("topk", "values", "indices")

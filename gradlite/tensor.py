@@ -165,6 +165,8 @@ class Tensor(TensorMethods):
         """The number of elements."""
         return int(self.array.size)
 
+    nelement = numel
+
     def element_size(self) -> int:
         """Bytes per element."""
         return int(self.array.itemsize)
@@ -443,7 +445,7 @@ class Tensor(TensorMethods):
                 "DistributedDataParallel (DDP) for training, and gradient_as_bucket_view is set as "
                 "True, gradients are views of DDP buckets, and hence detach_() cannot be called "
                 "on these gradients. To fix this error, please refer to the Optimizer.zero_grad() "
-                "function in gradlite/optim/optimizer.py as a solution."
+                "function in torch/optim/optimizer.py as a solution."
             )
         self._edge = None
         self._requires_grad = False
@@ -485,7 +487,7 @@ class Tensor(TensorMethods):
         if force:
             array = self.array
             return array if isinstance(array, np.ndarray) else array.get()
-        if self.requires_grad:
+        if self.requires_grad and graph.is_grad_enabled():
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. "
                 "Use tensor.detach().numpy() instead."

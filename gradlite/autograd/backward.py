@@ -118,22 +118,16 @@ def backward(
     graph.backward(roots, starts, retain, create_graph, [edge_of(t) for t in targets])
 
 
-_warned = False
-
-
 def _warn_about_cycles() -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "Using backward() with create_graph=True will create a reference cycle between the "
-            "parameter and its gradient which can cause a memory leak. We recommend using "
-            "autograd.grad when creating the graph to avoid this. If you have to use this "
-            "function, make sure to reset the .grad fields of your parameters to None after use "
-            "to break the cycle and avoid the leak.",
-            UserWarning,
-            stacklevel=4,
-        )
+    warnings.warn(
+        "Using backward() with create_graph=True will create a reference cycle between the "
+        "parameter and its gradient which can cause a memory leak. We recommend using "
+        "autograd.grad when creating the graph to avoid this. If you have to use this "
+        "function, make sure to reset the .grad fields of your parameters to None after use "
+        "to break the cycle and avoid the leak.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _target_edge(target: Tensor | GradientEdge) -> Any:

@@ -9,14 +9,26 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.gather import index_select
+from gradlite.ops.logic import logical_xor
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.shape import flatten, flip, sizes, stack, transpose, unsqueeze, wrap_dim
+from gradlite.ops.shape import (
+    cat,
+    flatten,
+    flip,
+    narrow,
+    sizes,
+    stack,
+    transpose,
+    unsqueeze,
+    wrap_dim,
+)
 from gradlite.ops.stacking import parts_of
 from gradlite.ops.table import NAMESPACES, Op, apply1, public, type_name
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "cartesian_prod",
+    "diff",
     "fliplr",
     "flipud",
     "meshgrid",
@@ -301,6 +313,47 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
         return tensors[0]
     grids: Any = meshgrid(*tensors, indexing="ij")
     return stack([grid.reshape(-1) for grid in grids], 1)
+
+
+@public(
+    samples=lambda: [
+        S(normal(5)),
+        S(normal(5), 2),
+        S(normal(2, 3), dim=0),
+        S(normal(3), prepend=normal(1), append=normal(2)),
+        S(normal(2), 5),
+        S(normal(3), 0),
+        S(np.array([True, False, False])),
+    ],
+    method=True,
+    errors=lambda: [S(normal()), S(normal(3), 1, 1)],
+)
+def diff(
+    input: Tensor,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Tensor | None = None,
+    append: Tensor | None = None,
+) -> Tensor:
+    """Differences of neighbours along a dimension, ``n`` times over.
+
+    >>> import gradlite
+    >>> gradlite.diff(gradlite.tensor([1, 4, 9]))
+    tensor([3, 5])
+    """
+    if input.array.ndim == 0:
+        raise RuntimeError("diff expects input to be at least one-dimensional")
+    d = wrap_dim(dim, input.array.ndim)
+    parts = [t for t in (prepend, input, append) if t is not None]
+    result: Any = cat(parts, d) if len(parts) > 1 else input
+    for _ in range(min(n, result.array.shape[d])):
+        size = result.array.shape[d] - 1
+        first, second = narrow(result, d, 0, size), narrow(result, d, 1, size)
+        if result.array.dtype == np.bool_:
+            result = logical_xor(second, first)
+        else:
+            result = second - first  # type: ignore[operator]
+    return result.clone() if result is input else result  # type: ignore[no-any-return]
 
 
 def _attach() -> None:

@@ -14,6 +14,8 @@ from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "clamp",
+    "clamp_max",
+    "clamp_min",
     "clip",
     "nan_to_num",
     "where",
@@ -138,6 +140,44 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     ):
         input = cast(input, dtypes.get_default_dtype().numpy)
     return apply1(Clamp, input, min, max)
+
+
+class ClampMin(Clamp):
+    grad_name = "ClampMinBackward0"
+
+
+class ClampMax(Clamp):
+    grad_name = "ClampMaxBackward0"
+
+
+def _clamp_samples() -> list[Any]:
+    return [S(distinct(3, 4), 0.15), S(distinct(5), -2), S(distinct(3, 4), distinct(4) + 0.05)]
+
+
+@public(samples=_clamp_samples, method=True, inplace=True)
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """Values raised to a lower bound.
+
+    >>> import gradlite
+    >>> gradlite.clamp_min(gradlite.tensor([-2.0, 0.5]), 0)
+    tensor([0.0000, 0.5000])
+    """
+    if isinstance(min, Tensor) or input.array.dtype not in dtypes.FLOATING:
+        return clamp(input, min)
+    return apply1(ClampMin, input, min, None)
+
+
+@public(samples=_clamp_samples, method=True, inplace=True)
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """Values lowered to an upper bound.
+
+    >>> import gradlite
+    >>> gradlite.clamp_max(gradlite.tensor([-2.0, 0.5]), 0)
+    tensor([-2.,  0.])
+    """
+    if isinstance(max, Tensor) or input.array.dtype not in dtypes.FLOATING:
+        return clamp(input, None, max)
+    return apply1(ClampMax, input, None, max)
 
 
 class NanToNum(Op):

@@ -64,6 +64,10 @@ def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
     except ValueError as error:
         raise ValueError(f"expected sequences of equal length at every level: {error}") from None
     if array.dtype.kind in "OUS":
+        if array.dtype.kind in "US":
+            raise TypeError("new(): invalid data type 'str'")
+        if all(isinstance(v, int) for v in array.reshape(-1)):
+            raise ValueError("Overflow when unpacking long long")
         bad = data
         while isinstance(bad, (list, tuple)) and bad:
             bad = bad[0]
@@ -221,7 +225,9 @@ def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
         TypeError: not an array, or of a dtype that tensors cannot hold.
     """
     if not isinstance(ndarray, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {ndarray.__class__.__name__})")
+        kind = ndarray.__class__
+        prefix = "numpy." if kind.__module__ == "numpy" else ""
+        raise TypeError(f"expected np.ndarray (got {prefix}{kind.__name__})")
     dtypes.from_numpy_dtype(ndarray.dtype)
     if any(s < 0 for s in ndarray.strides):
         raise ValueError(

@@ -180,6 +180,11 @@ def _split(
         if isinstance(item, bool) or item is None or item is Ellipsis:
             continue
         used += item.ndim if hasattr(item, "ndim") and item.dtype == np.bool_ else 1
+    if used > x.ndim == 0:
+        raise IndexError(
+            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or "
+            "`tensor.item<T>()` in C++ to convert a 0-dim tensor to a number"
+        )
     if used > x.ndim:
         raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
     basic: list[Any] = []

@@ -226,6 +226,7 @@ def bitwise_not(input: Tensor) -> Tensor:
 
 def _attach() -> None:
     t: Any = Tensor
+    t.__contains__ = lambda self, element: bool((self == element).array.any())
     t.__invert__ = bitwise_not
     t.__and__ = t.__rand__ = bitwise_and
     t.__or__ = t.__ror__ = bitwise_or

@@ -15,7 +15,7 @@ from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import OUT, Op, apply1, public, type_name
 from gradlite.tensor import Tensor
 
-__all__ = ["cdist", "norm"]
+__all__ = ["cdist", "dist", "norm"]
 
 
 class VectorNorm(Op):
@@ -182,6 +182,24 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> T
         raise RuntimeError(f"X1 and X2 must have the same number of columns. X1: {a} X2: {b}")
     apart: Any = x1.unsqueeze(-2) - x2.unsqueeze(-3)  # type: ignore[attr-defined]
     return vector_norm_of(apart, p, -1, False, None)
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), normal(3, 4)),
+        S(normal(3, 4), normal(4), 1),
+        S(normal(3), normal(3), math.inf),
+    ],
+    method=True,
+)
+def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """The p-norm of the difference of two tensors, broadcast.
+
+    >>> import gradlite
+    >>> gradlite.dist(gradlite.tensor([3.0, 0.0]), gradlite.tensor([0.0, 4.0]))
+    tensor(5.)
+    """
+    return norm(input - other, p)  # type: ignore[operator]
 
 
 def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:

@@ -121,7 +121,6 @@ def frac(input: Tensor) -> Tensor:
 
 def _attach() -> None:
     t: Any = Tensor
-    t.__floor__, t.__ceil__, t.__trunc__ = floor, ceil, trunc
     t.fix, t.fix_ = trunc, t.trunc_
 
 

@@ -146,7 +146,8 @@ class IndexFill(Writer):
 
 
 # ------------------------------------------------------------------------- preparation
-def _check_scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> int:
+def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> int:
+    """The dimension counted from the front, with sizes, dtypes and bounds checked."""
     check_tensor("scatter", "index", 3, index)
     x, i = input.array, index.array
     d = wrap_dim(dim, x.ndim)
@@ -175,7 +176,7 @@ def _check_scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> int:
     return d
 
 
-def _cut(src: Tensor, shape: tuple[int, ...]) -> Tensor:
+def cut(src: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The part of a source that an index of a shape reads."""
     if src.array.shape == shape:
         return src
@@ -193,9 +194,9 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
     reduce = options.get("reduce")
     if reduce not in (None, "add", "multiply"):
         raise RuntimeError("reduce argument must be either add or multiply.")
-    d = _check_scatter(input, dim, index, src)
+    d = check_scatter(input, dim, index, src)
     if isinstance(src, Tensor):
-        src = _cut(src, index.array.shape)
+        src = cut(src, index.array.shape)
     elif reduce is not None:
         src = input.new_full(index.array.shape, src)
     if reduce == "add":
@@ -220,8 +221,8 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
 
 def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Call:
     check_tensor("scatter_add", "src", 3, src)
-    d = _check_scatter(input, dim, index, src)
-    return ScatterAdd, (input, index, _cut(src, index.array.shape)), (d,)
+    d = check_scatter(input, dim, index, src)
+    return ScatterAdd, (input, index, cut(src, index.array.shape)), (d,)
 
 
 def _check_vector(name: str, index: Tensor) -> None:

@@ -492,12 +492,17 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
         result._view = View(above.base, (*above.chain, (op, attrs)), version[0], origin)
 
 
+def _multi_origin() -> str:
+    mode = current_mode()
+    return "multi" if mode == 0 else "no_grad" if mode < INFERENCE else "inference"
+
+
 def link_views(
     results: Sequence[Tensor], input: Tensor, op: Any, attrs_of: Callable[[int], tuple[Any, ...]]
 ) -> None:
     """Enter the outputs of an op that returns several views (split, unbind)."""
     for nr, result in enumerate(results):
-        _link(result, input, op, attrs_of(nr), "multi" if current_mode() == 0 else "no_grad")
+        _link(result, input, op, attrs_of(nr), _multi_origin())
 
 
 def replay(chain: tuple[Any, ...], xp: Any, array: Any) -> Any:
@@ -581,11 +586,14 @@ def _ambiguous_view(origin: str) -> str:
 
 def _stale_view(tensor: Tensor, origin: str) -> str:
     if origin != "multi":
+        where, block = "with grad mode enabled", "no_grad"
+        if origin == "inference":
+            where, block = "in normal mode", "inference_mode"
         return (
             f"A view was created in {origin} mode and its base or another view of its base has "
-            "been modified inplace with grad mode enabled. Given that this use case is ambiguous "
+            f"been modified inplace {where}. Given that this use case is ambiguous "
             "and error-prone, it is forbidden. You can clarify your code by moving both the view "
-            "and the inplace either both inside the no_grad block (if you don't want the inplace "
+            f"and the inplace either both inside the {block} block (if you don't want the inplace "
             "to be tracked) or both outside (if you want the inplace to be tracked)."
         )
     return _multi_view(tensor, "is a view and its base or another view of its base has been")
