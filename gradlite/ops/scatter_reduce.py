@@ -1,0 +1,126 @@
+"""Reductions of values that an index tensor sends to the same place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops import positions
+from gradlite.ops.samples import S, distinct, integers
+from gradlite.ops.scatter import check_scatter, cut
+from gradlite.ops.table import OUT, Op, apply, public
+from gradlite.tensor import Tensor
+
+__all__ = ["scatter_reduce"]
+
+
+class ScatterAmax(Op):
+    """The largest of what is written to each place; ties share the gradient evenly."""
+
+    reads = ((0, 1, 2, OUT), (), (0, 1, 2, OUT))
+    constants = (1,)
+    grad_name = "ScatterReduceBackward0"
+
+    def forward(xp: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
+        return _extremum(xp, xp.maximum, -np.inf, x, index, src, dim, include_self)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, index, src, out = ctx.saved
+        dim, include_self = ctx.attrs
+        dtype = F.array(grad).dtype
+        reached = F.to_copy(src == F.gather(out, index, dim), dtype)
+        kept = F.to_copy(x == out, dtype)
+        if not include_self:  # only what nothing was written to keeps its own value
+            kept = F.scatter_value(F.zeros(x.shape, grad) + 1, index, dim, 0)
+        share = grad / F.scatter_add(kept, index, reached, dim)
+        left = share * kept if ctx.edges[0] is not None else None
+        right = F.gather(share, index, dim) * reached if ctx.edges[2] is not None else None
+        return left, None, right
+
+
+class ScatterAmin(ScatterAmax):
+    """The smallest of what is written to each place; ties share the gradient evenly."""
+
+    grad_name = "ScatterReduceBackward0"
+
+    def forward(xp: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
+        return _extremum(xp, xp.minimum, np.inf, x, index, src, dim, include_self)
+
+
+def _extremum(
+    xp: Any, ufunc: Any, none: float, x: Any, index: Any, src: Any, dim: int, include_self: bool
+) -> Any:
+    out = xp.array(x, order="C")
+    flat = positions.along(xp, x.shape, index, dim).reshape(-1)
+    if not include_self:
+        info = None if x.dtype in dtypes.FLOATING else np.iinfo(x.dtype)
+        least = none if info is None else (info.min if none < 0 else info.max)
+        out.reshape(-1)[flat] = least
+    ufunc.at(out.reshape(-1), flat, src.reshape(-1))
+    return out
+
+
+def _samples() -> list[Any]:
+    found = []
+    for reduce in ("sum", "mean", "amax", "amin"):
+        for include_self in (True, False):
+            options: Any = {"reduce": reduce, "include_self": include_self}
+            found.append(
+                S(distinct(3, 4), 1, integers(0, 4, 3, 5), distinct(3, 5) + 0.05, **options)
+            )
+            found.append(S(distinct(4), 0, np.array([0, 0, 2]), distinct(3) + 0.05, **options))
+    ties = np.array([1.0, 1.0, 2.0])
+    found.append(S(ties, 0, np.array([0, 0, 2]), ties, "amax", smooth=False))
+    found.append(S(np.arange(4), 0, np.array([0, 0, 1]), np.array([5, 8, 9]), "mean"))
+    return found
+
+
+@public(
+    samples=_samples,
+    method=True,
+    inplace=True,
+    errors=lambda: [
+        S(distinct(3), 0, np.array([0]), distinct(1), "x"),
+        S(distinct(3), 0, np.array([3]), distinct(1), "sum"),
+    ],
+)
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """`scatter` where values for the same place are combined: "sum", "mean", "amax" or "amin".
+
+    The input's own element takes part unless ``include_self=False``.
+
+    >>> import gradlite
+    >>> groups = gradlite.tensor([0, 0, 1])
+    >>> values = gradlite.tensor([1.0, 3.0, 5.0])
+    >>> gradlite.scatter_reduce(gradlite.zeros(2), 0, groups, values, "mean", include_self=False)
+    tensor([2., 5.])
+
+    Raises:
+        NotImplementedError: ``reduce="prod"``.
+    """
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise RuntimeError(
+            f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
+        )
+    if reduce == "prod":
+        raise NotImplementedError("scatter_reduce: reduce='prod' is not supported")
+    d = check_scatter(input, dim, index, src)
+    values: Any = cut(src, index.array.shape)
+    if reduce in ("amax", "amin"):
+        op = ScatterAmax if reduce == "amax" else ScatterAmin
+        return apply(op, (input, index, values), d, include_self)  # type: ignore[no-any-return]
+    start: Any = input if include_self else input.scatter(d, index, 0)
+    total = start.scatter_add(d, index, values)
+    if reduce == "sum":
+        return total  # type: ignore[no-any-return]
+    ones = input.new_ones(input.array.shape)
+    if not include_self:
+        ones = ones.scatter(d, index, 0)
+    count: Any = ones.scatter_add(d, index, values.new_ones(index.array.shape)).clamp(min=1)
+    if input.array.dtype in dtypes.FLOATING:
+        return total / count  # type: ignore[no-any-return]
+    return total.div(count, rounding_mode="floor")  # type: ignore[no-any-return]
