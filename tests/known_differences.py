@@ -20,7 +20,7 @@ KNOWN = {
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch"
     "[binary_cross_entropy_with_logits]": FUSED,
     "test_inplace_saved.py::test_a_changed_input_is_caught_exactly_where_it_was_saved"
-    "[cross_entropy]": "the fused loss reads the logits again only under create_graph, yet guards them",
+    "[cross_entropy]": "the fused loss guards its logits, which it reads again under create_graph",
     "test_found_by_fuzzing.py::test_a_view_made_in_no_grad_passes_no_gradient_on": NO_GRAD_VIEW,
     "test_found_by_fuzzing.py::test_a_view_made_in_no_grad_saves_nothing_for_its_own_gradient": (
         NO_GRAD_VIEW
