@@ -21,35 +21,35 @@ __all__ = ["mode", "nanquantile", "quantile"]
 INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
-def _fractions(name: str, input: Tensor, q: Any, interpolation: str) -> Any:
+def _fractions(input: Tensor, q: Any, interpolation: str) -> Any:
     """The quantiles asked for as a float64 array, with the arguments checked."""
     if input.array.dtype not in (np.float32, np.float64):
-        raise RuntimeError(f"{name}() input tensor must be either float or double dtype")
+        raise RuntimeError("quantile() input tensor must be either float or double dtype")
     if input.array.size == 0:
-        raise RuntimeError(f"{name}() input tensor must be non-empty")
+        raise RuntimeError("quantile() input tensor must be non-empty")
     if interpolation not in INTERPOLATIONS:
         raise RuntimeError(
-            f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, "
+            f"quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, "
             f"but got {interpolation}"
         )
     if isinstance(q, Tensor):
         if q.array.dtype != input.array.dtype:
-            raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor")
+            raise RuntimeError("quantile() q tensor must be same dtype as the input tensor")
         if q.array.ndim > 1:
-            raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
+            raise RuntimeError("quantile() q must be a scalar or 1D tensor")
         wanted = np.asarray(q.tolist(), np.float64)
         if ((wanted < 0) | (wanted > 1)).any():
-            raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
+            raise RuntimeError("quantile() q values must be in the range [0, 1]")
         return wanted
     if not 0 <= q <= 1:
-        raise RuntimeError(f"{name}() q must be in the range [0, 1] but got {q:g}")
+        raise RuntimeError(f"quantile() q must be in the range [0, 1] but got {q:g}")
     return np.asarray(q, np.float64)
 
 
 def _quantile(
     name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str
 ) -> Tensor:
-    wanted = _fractions(name, input, q, interpolation)
+    wanted = _fractions(input, q, interpolation)
     shape = input.array.shape
     d = None if dim is None else wrap_dim(dim, len(shape))
     rows: Any = input.reshape(-1) if d is None or not shape else input.movedim(d, -1)
