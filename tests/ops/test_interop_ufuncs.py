@@ -128,8 +128,8 @@ def test_a_ufunc_without_an_op_needs_a_tensor_without_grad() -> None:
     assert np.cbrt(gradlite.tensor([8.0])).tolist() == [2.0]
     with pytest.raises(RuntimeError, match=r"Can't call numpy\(\) on Tensor that requires grad"):
         np.cbrt(leaf())
-    with gradlite.no_grad(), pytest.raises(RuntimeError, match=r"Can't call numpy\(\)"):
-        np.cbrt(leaf())
+    with gradlite.no_grad():  # no gradient to lose
+        assert not np.cbrt(leaf()).requires_grad
 
 
 def test_methods_of_ufuncs() -> None:
