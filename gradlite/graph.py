@@ -453,10 +453,10 @@ class _Packed(tuple[Any, ...]):
 class _PackedArray:
     """What the pack hook made of one array, with the hook that unpacks it."""
 
-    __slots__ = ("value", "unpack")
+    __slots__ = ("value", "unpack", "source")
 
-    def __init__(self, value: Any, unpack: Callable[[Any], Any]) -> None:
-        self.value, self.unpack = value, unpack
+    def __init__(self, value: Any, unpack: Callable[[Any], Any], source: int) -> None:
+        self.value, self.unpack, self.source = value, unpack, source  # the array's id
 
 
 def _pack(value: Any) -> Any:
@@ -467,7 +467,7 @@ def _pack(value: Any) -> Any:
         return value
     pack, unpack = _saved_hooks.get()[-1]
     with no_grad():
-        return _PackedArray(pack(wrap(value)), unpack)
+        return _PackedArray(pack(wrap(value)), unpack, id(value))
 
 
 def _unpack(value: Any) -> Any:

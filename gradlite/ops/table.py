@@ -585,7 +585,7 @@ def _ambiguous_view(origin: str) -> str:
 
 
 def _stale_view(tensor: Tensor, origin: str) -> str:
-    if origin != "multi":
+    if origin in ("no_grad", "inference"):
         where, block = "with grad mode enabled", "no_grad"
         if origin == "inference":
             where, block = "in normal mode", "inference_mode"
@@ -809,6 +809,15 @@ class Overwrite(Op):
 
 def _keep_input(node: Node, t: Tensor) -> None:
     """Let a node that reads the old values of an edited tensor keep a copy of them."""
+    if node.saved.__class__ is graph._Packed:
+        # Packed anew, as the hook may have kept the array itself.
+        node.saved = graph._Packed(
+            graph._pack(t.array.copy())
+            if item.__class__ is graph._PackedArray and item.source == id(t.array)
+            else item
+            for item in node.saved
+        )
+        return
     if node.saved.__class__ is not tuple or not node.saved:
         return
     for place, position in enumerate(node.op.saves):
