@@ -1,0 +1,237 @@
+// What every kernel shares: storage types, mathematics, vector access and the names of kernels.
+//
+// A kernel file is compiled once per storage dtype, with GRADLITE_DTYPE = f16, bf16, f32 or f64:
+// `scalar_t` is what lies in memory, `acc_t` what is computed with (float; double for f64).
+// Three compilers read the same text:
+//   CUDA                   NVRTC or nvcc, for a GPU
+//   GRADLITE_CPU_THREADS   a C++ compiler, one fiber per CUDA thread, for the tests
+//   GRADLITE_NATIVE        a C++ compiler, one thread that is the whole grid, for the CPU
+#pragma once
+
+typedef long long i64;
+typedef unsigned long long u64;
+typedef unsigned int u32;
+typedef unsigned short u16;
+
+#if defined(GRADLITE_NATIVE)
+#define __global__
+#define __device__ inline
+#define __forceinline__ __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+#endif
+
+#if defined(GRADLITE_NATIVE) || defined(GRADLITE_CPU_THREADS)
+#define GRADLITE_ON_CPU 1
+#define DEVICE static inline
+#else
+#define GRADLITE_ON_CPU 0
+#define DEVICE static __device__ __forceinline__
+#define DYNAMIC_SHARED(type, name)                         \
+  extern __shared__ __align__(16) unsigned char name##_[]; \
+  type* name = reinterpret_cast<type*>(name##_)
+#endif
+
+// ------------------------------------------------------------------------------ storage types
+// Plain structs, because the system's headers for half precision are not everywhere.
+struct half_t {
+  u16 bits;
+};
+struct bfloat16_t {
+  u16 bits;
+};
+
+template <class To, class From>
+DEVICE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast between different sizes");
+  union Both {
+    From from;
+    To to;
+  } both = {from};
+  return both.to;
+}
+
+DEVICE float widen(float value) { return value; }
+DEVICE double widen(double value) { return value; }
+DEVICE float widen(bfloat16_t value) { return bit_cast<float>(u32(value.bits) << 16); }
+DEVICE float widen(half_t value) {
+#if GRADLITE_ON_CPU
+  return float(bit_cast<_Float16>(value.bits));
+#else
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+#endif
+}
+
+// Rounding is to nearest, ties to even.
+template <class T>
+struct Narrow {
+  static __device__ T of(T value) { return value; }
+};
+template <>
+struct Narrow<bfloat16_t> {
+  static __device__ bfloat16_t of(float value) {
+    u32 bits = bit_cast<u32>(value);
+    u32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return bfloat16_t{value == value ? u16(rounded) : u16((bits >> 16) | 0x40u)};
+  }
+};
+template <>
+struct Narrow<half_t> {
+  static __device__ half_t of(float value) {
+#if GRADLITE_ON_CPU
+    return half_t{bit_cast<u16>(_Float16(value))};
+#else
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return half_t{bits};
+#endif
+  }
+};
+
+#define GRADLITE_TYPES_f16 half_t, float
+#define GRADLITE_TYPES_bf16 bfloat16_t, float
+#define GRADLITE_TYPES_f32 float, float
+#define GRADLITE_TYPES_f64 double, double
+template <class Storage, class Compute>
+struct Types {
+  typedef Storage storage;
+  typedef Compute compute;
+};
+#define GRADLITE_PASTE_(a, b) a##b
+#define GRADLITE_PASTE(a, b) GRADLITE_PASTE_(a, b)
+typedef Types<GRADLITE_PASTE(GRADLITE_TYPES_, GRADLITE_DTYPE)>::storage scalar_t;
+typedef Types<GRADLITE_PASTE(GRADLITE_TYPES_, GRADLITE_DTYPE)>::compute acc_t;
+
+DEVICE scalar_t narrow(acc_t value) { return Narrow<scalar_t>::of(value); }
+
+// ------------------------------------------------------------------------------------- kernels
+// KERNEL(softmax_forward)(...) defines softmax_forward_f32 (and so on). Scalars among the
+// parameters are i64 or double, which is what a Python int and a Python float arrive as.
+#define GRADLITE_NAME_(name, dtype) name##_##dtype
+#define GRADLITE_NAME(name, dtype) GRADLITE_NAME_(name, dtype)
+#define KERNEL_OF(name, threads) \
+  extern "C" __global__ void __launch_bounds__(threads) GRADLITE_NAME(name, GRADLITE_DTYPE)
+#define KERNEL(name) KERNEL_OF(name, 256)
+
+// The place of this thread among all threads of the launch, and their number.
+#if defined(GRADLITE_NATIVE)
+DEVICE constexpr i64 thread_index() { return 0; }
+DEVICE constexpr i64 thread_count() { return 1; }
+#else
+DEVICE i64 thread_index() { return i64(blockIdx.x) * blockDim.x + threadIdx.x; }
+DEVICE i64 thread_count() { return i64(gridDim.x) * blockDim.x; }
+#endif
+
+// --------------------------------------------------------------------------------- mathematics
+namespace math {
+#if defined(GRADLITE_NATIVE)
+DEVICE float exp(float x) { return __builtin_expf(x); }
+DEVICE float expm1(float x) { return __builtin_expm1f(x); }
+DEVICE float log(float x) { return __builtin_logf(x); }
+DEVICE float log1p(float x) { return __builtin_log1pf(x); }
+DEVICE float tanh(float x) { return __builtin_tanhf(x); }
+DEVICE float erf(float x) { return __builtin_erff(x); }
+DEVICE float erfc(float x) { return __builtin_erfcf(x); }
+DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
+DEVICE float pow(float x, float y) { return __builtin_powf(x, y); }
+DEVICE float sin(float x) { return __builtin_sinf(x); }
+DEVICE float cos(float x) { return __builtin_cosf(x); }
+DEVICE float abs(float x) { return __builtin_fabsf(x); }
+DEVICE float copysign(float x, float y) { return __builtin_copysignf(x, y); }
+DEVICE double exp(double x) { return __builtin_exp(x); }
+DEVICE double expm1(double x) { return __builtin_expm1(x); }
+DEVICE double log(double x) { return __builtin_log(x); }
+DEVICE double log1p(double x) { return __builtin_log1p(x); }
+DEVICE double tanh(double x) { return __builtin_tanh(x); }
+DEVICE double erf(double x) { return __builtin_erf(x); }
+DEVICE double erfc(double x) { return __builtin_erfc(x); }
+DEVICE double sqrt(double x) { return __builtin_sqrt(x); }
+DEVICE double pow(double x, double y) { return __builtin_pow(x, y); }
+DEVICE double sin(double x) { return __builtin_sin(x); }
+DEVICE double cos(double x) { return __builtin_cos(x); }
+DEVICE double abs(double x) { return __builtin_fabs(x); }
+DEVICE double copysign(double x, double y) { return __builtin_copysign(x, y); }
+#else
+DEVICE float exp(float x) { return ::expf(x); }
+DEVICE float expm1(float x) { return ::expm1f(x); }
+DEVICE float log(float x) { return ::logf(x); }
+DEVICE float log1p(float x) { return ::log1pf(x); }
+DEVICE float tanh(float x) { return ::tanhf(x); }
+DEVICE float erf(float x) { return ::erff(x); }
+DEVICE float erfc(float x) { return ::erfcf(x); }
+DEVICE float sqrt(float x) { return ::sqrtf(x); }
+DEVICE float pow(float x, float y) { return ::powf(x, y); }
+DEVICE float sin(float x) { return ::sinf(x); }
+DEVICE float cos(float x) { return ::cosf(x); }
+DEVICE float abs(float x) { return ::fabsf(x); }
+DEVICE float copysign(float x, float y) { return ::copysignf(x, y); }
+DEVICE double exp(double x) { return ::exp(x); }
+DEVICE double expm1(double x) { return ::expm1(x); }
+DEVICE double log(double x) { return ::log(x); }
+DEVICE double log1p(double x) { return ::log1p(x); }
+DEVICE double tanh(double x) { return ::tanh(x); }
+DEVICE double erf(double x) { return ::erf(x); }
+DEVICE double erfc(double x) { return ::erfc(x); }
+DEVICE double sqrt(double x) { return ::sqrt(x); }
+DEVICE double pow(double x, double y) { return ::pow(x, y); }
+DEVICE double sin(double x) { return ::sin(x); }
+DEVICE double cos(double x) { return ::cos(x); }
+DEVICE double abs(double x) { return ::fabs(x); }
+DEVICE double copysign(double x, double y) { return ::copysign(x, y); }
+#endif
+template <class T>
+DEVICE T larger(T a, T b) {
+  return a > b ? a : b;  // b when either is NaN
+}
+template <class T>
+DEVICE T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+DEVICE T sigmoid(T x) {
+  return T(1) / (T(1) + exp(-x));
+}
+}  // namespace math
+
+DEVICE acc_t infinity() { return acc_t(bit_cast<float>(0x7f800000u)); }
+
+// ------------------------------------------------------------------------------- vector access
+// 16 bytes at a time where all pointers allow it, and element by element elsewhere.
+constexpr int LANES = 16 / sizeof(scalar_t);
+struct __attribute__((aligned(16))) Pack {
+  scalar_t lane[LANES];
+};
+
+DEVICE bool aligned(const void* pointer) { return (u64(pointer) & 15u) == 0; }
+template <class... More>
+DEVICE bool aligned(const void* pointer, const More*... more) {
+  return aligned(pointer) && aligned(more...);
+}
+
+template <class Function, class... Packs>
+DEVICE Pack map_lanes(Function function, Packs... packs) {
+  Pack result;
+#pragma unroll
+  for (int l = 0; l < LANES; l++) result.lane[l] = narrow(function(widen(packs.lane[l])...));
+  return result;
+}
+
+// out[i] = function(in[i], ...) for i < n, by all threads of the launch. `out` may be one of `in`.
+template <class Function, class... In>
+DEVICE void elementwise(i64 n, scalar_t* out, Function function, const In*... in) {
+  i64 done = 0;
+#if !defined(GRADLITE_NATIVE)  // there the compiler finds the vectors itself
+  if (aligned(out, in...)) {
+    done = n / LANES * LANES;
+    for (i64 p = thread_index(); p < n / LANES; p += thread_count()) {
+      reinterpret_cast<Pack*>(out)[p] =
+          map_lanes(function, reinterpret_cast<const Pack*>(in)[p]...);
+    }
+  }
+#endif
+  for (i64 i = done + thread_index(); i < n; i += thread_count()) {
+    out[i] = narrow(function(widen(in[i])...));
+  }
+}

@@ -1,0 +1,120 @@
+// Teams: the threads that work on one row together.
+//
+// A row kernel is written once, for any team:
+//
+//     for_each_row(rows, [&](auto team, i64 row) {
+//       acc_t total = 0;
+//       for (i64 c = team.rank(); c < columns; c += team.size()) total += widen(x[c]);
+//       total = team.sum(total);   // every member gets the same total
+//       ...
+//     });
+//
+// On a GPU the launch decides: blocks of (32, w) threads give w warps, each a team of its own for
+// short rows; blocks of (n, 1) threads are one team each. On the CPU a team is one thread, and the
+// loop a serial one that the compiler vectorises.
+#pragma once
+#include "common.cuh"
+
+#if defined(GRADLITE_NATIVE)
+
+struct SerialTeam {
+  static constexpr i64 rank() { return 0; }
+  static constexpr i64 size() { return 1; }
+  static void sync() {}
+  template <class T>
+  static T sum(T value) {
+    return value;
+  }
+  template <class T>
+  static T max(T value) {
+    return value;
+  }
+};
+
+template <class Body>
+DEVICE void for_each_row(i64 rows, Body body) {
+  for (i64 row = 0; row < rows; row++) body(SerialTeam(), row);
+}
+
+#else
+
+struct Sum {
+  template <class T>
+  static __device__ T of(T a, T b) {
+    return a + b;
+  }
+};
+struct Max {
+  template <class T>
+  static __device__ T of(T a, T b) {
+    return math::larger(a, b);
+  }
+};
+
+// The same result in every lane; all 32 lanes of the warp must come here.
+template <class Operation, class T>
+DEVICE T reduce_warp(T value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) {
+    value = Operation::of(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  }
+  return value;
+}
+
+// One warp; its block has (32, w) threads.
+struct WarpTeam {
+  __device__ i64 rank() const { return threadIdx.x; }
+  __device__ i64 size() const { return 32; }
+  __device__ void sync() const { __syncwarp(); }
+  template <class T>
+  __device__ T sum(T value) const {
+    return reduce_warp<Sum>(value);
+  }
+  template <class T>
+  __device__ T max(T value) const {
+    return reduce_warp<Max>(value);
+  }
+};
+
+// One block of (n, 1) threads, n a multiple of 32.
+struct BlockTeam {
+  __device__ i64 rank() const { return threadIdx.x; }
+  __device__ i64 size() const { return blockDim.x; }
+  __device__ void sync() const { __syncthreads(); }
+  template <class T>
+  __device__ T sum(T value) const {
+    return reduce<Sum>(value, T(0));
+  }
+  template <class T>
+  __device__ T max(T value) const {
+    return reduce<Max>(value, value);
+  }
+
+ private:
+  template <class Operation, class T>
+  static __device__ T reduce(T value, T neutral) {
+    __shared__ T parts[32];
+    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    value = reduce_warp<Operation>(value);
+    if (lane == 0) parts[warp] = value;
+    __syncthreads();
+    // Every warp reduces the parts, so that the result needs no second trip through memory.
+    value = reduce_warp<Operation>(lane < warps ? parts[lane] : neutral);
+    __syncthreads();  // before the next reduction writes there again
+    return value;
+  }
+};
+
+template <class Body>
+DEVICE void for_each_row(i64 rows, Body body) {
+  if (blockDim.y > 1) {
+    const i64 stride = i64(gridDim.x) * blockDim.y;
+    for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += stride) {
+      body(WarpTeam(), row);
+    }
+  } else {
+    for (i64 row = blockIdx.x; row < rows; row += gridDim.x) body(BlockTeam(), row);
+  }
+}
+
+#endif
