@@ -41,12 +41,12 @@ from gradlite.dtypes import set_default_dtype as set_default_dtype
 from gradlite.dtypes import short as short
 from gradlite.dtypes import uint8 as uint8
 from gradlite.func import vmap as vmap
-from gradlite.graph import enable_grad as enable_grad
-from gradlite.graph import inference_mode as inference_mode
-from gradlite.graph import is_grad_enabled as is_grad_enabled
-from gradlite.graph import is_inference_mode_enabled as is_inference_mode_enabled
-from gradlite.graph import no_grad as no_grad
-from gradlite.graph import set_grad_enabled as set_grad_enabled
+from gradlite.grad_mode import enable_grad as enable_grad
+from gradlite.grad_mode import inference_mode as inference_mode
+from gradlite.grad_mode import is_grad_enabled as is_grad_enabled
+from gradlite.grad_mode import is_inference_mode_enabled as is_inference_mode_enabled
+from gradlite.grad_mode import no_grad as no_grad
+from gradlite.grad_mode import set_grad_enabled as set_grad_enabled
 from gradlite.io import load as load
 from gradlite.io import save as save
 from gradlite.ops.activation import *

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes, graph, printing
+from gradlite import dtypes, graph, graph_errors, graph_hooks, printing
 from gradlite._methods import TensorMethods
 from gradlite.backends import cpu
 from gradlite.device import CPU, device, device_of
-from gradlite.graph import INFERENCE, AccumulateGrad, Extra, Node, OutputEdge, RemovableHandle
+from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
+from gradlite.graph import AccumulateGrad, Node, OutputEdge
+from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
 
 
 class Size(tuple[int, ...]):
@@ -259,7 +261,7 @@ class Tensor(TensorMethods):
             return self
         if requires_grad:
             check_can_require_grad(self.array.dtype)
-            if self._counter is None and graph.current_mode() < INFERENCE:
+            if self._counter is None and current_mode() < INFERENCE:
                 raise RuntimeError(
                     "Setting requires_grad=True on inference tensor outside InferenceMode is not "
                     "allowed."
@@ -383,7 +385,7 @@ class Tensor(TensorMethods):
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         node = self.grad_fn
         hooks = self._leaf_extra() if node is None else node._extra()
-        return graph._add_hook(hooks.prehooks, (self.output_nr, hook))
+        return add_hook(hooks.prehooks, (self.output_nr, hook))
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Call ``hook(tensor)`` after a backward pass has added to this leaf's ``.grad``."""
@@ -393,7 +395,7 @@ class Tensor(TensorMethods):
             raise RuntimeError(
                 "post accumulate grad hooks cannot be registered on non-leaf tensors"
             )
-        return graph._add_hook(self._leaf_extra().post_accumulate, hook)
+        return add_hook(self._leaf_extra().post_accumulate, hook)
 
     def _leaf_extra(self) -> Extra:
         if self._extra is None:
@@ -487,7 +489,7 @@ class Tensor(TensorMethods):
         if force:
             array = self.array
             return array if isinstance(array, np.ndarray) else array.get()
-        if self.requires_grad and graph.is_grad_enabled():
+        if self.requires_grad and is_grad_enabled():
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. "
                 "Use tensor.detach().numpy() instead."
@@ -606,7 +608,7 @@ def wrap(array: Any) -> Tensor:
     if isinstance(array, np.generic):
         array = np.asarray(array)
     tensor.array = array
-    tensor._counter = [0] if graph.current_mode() < INFERENCE else None
+    tensor._counter = [0] if current_mode() < INFERENCE else None
     tensor._edge = tensor._grad = tensor._view = None
     tensor._requires_grad = False
     return tensor
@@ -621,7 +623,7 @@ def make(cls: type, array: Any, requires_grad: bool = False) -> Any:
     """A leaf of a Tensor subclass around a raw array, without a copy."""
     tensor: Any = _new(cls)
     tensor.array = array
-    tensor._counter = [0] if graph.current_mode() < INFERENCE else None
+    tensor._counter = [0] if current_mode() < INFERENCE else None
     tensor._edge = tensor._grad = tensor._view = None
     tensor._requires_grad = False
     if requires_grad:
@@ -703,5 +705,6 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
 
 
-graph.wrap, graph.unwrap, graph.has_nan, graph.is_array = wrap, unwrap, _has_nan, _is_array
+graph_hooks.wrap, graph_hooks.unwrap, graph_hooks.is_array = wrap, unwrap, _is_array
+graph_errors.has_nan = _has_nan
 graph.quiet, graph.loud = cpu.quiet, cpu.loud

@@ -6,12 +6,7 @@ from gradlite.autograd.backward import backward, grad
 from gradlite.autograd.function import Function
 from gradlite.autograd.gradcheck import gradcheck, gradgradcheck
 from gradlite.autograd.variable import Variable
-from gradlite.graph import (
-    enable_grad,
-    inference_mode,
-    no_grad,
-    set_grad_enabled,
-)
+from gradlite.grad_mode import enable_grad, inference_mode, no_grad, set_grad_enabled
 
 __all__ = [
     "Function",

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gradlite import graph
-from gradlite.graph import AccumulateGrad, Extra, Node, OutputEdge, RemovableHandle, no_grad
+from gradlite.grad_mode import no_grad
+from gradlite.graph import AccumulateGrad, Node, OutputEdge, raise_modified
+from gradlite.graph_errors import SECOND_BACKWARD
+from gradlite.graph_hooks import Extra, RemovableHandle, add_hook, saved_hooks
 from gradlite.ops.table import INFERENCE_SAVED
 from gradlite.tensor import Tensor, unwrap, wrap
 
@@ -77,7 +80,7 @@ class FunctionCtx(Node):
             return self._opened
         kept = self._kept
         if kept is None:
-            raise RuntimeError(graph.SECOND_BACKWARD)
+            raise RuntimeError(SECOND_BACKWARD)
         node = self._node()
         tensors = tuple(
             None if item is None else item.open(self, node, place)
@@ -120,11 +123,11 @@ class FunctionCtx(Node):
 
     def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call ``fn(grad_inputs, grad_outputs)`` after backward; it may return new ones."""
-        return graph._add_hook(self._extra().posthooks, fn)
+        return add_hook(self._extra().posthooks, fn)
 
     def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call ``fn(grad_outputs)`` before backward; it may return new ones."""
-        return graph._add_hook(self._extra().prehooks, (None, fn))
+        return add_hook(self._extra().prehooks, (None, fn))
 
 
 def _only_tensors(values: tuple[Any, ...], complaint: str) -> tuple[Tensor, ...]:
@@ -177,7 +180,7 @@ class Kept:
         self.place = place
         self.source = weakref.ref(tensor)
         self.unpack: Callable[[Any], Any] | None = None
-        hooks = graph._saved_hooks.get()
+        hooks = saved_hooks.get()
         if hooks:
             pack, self.unpack = hooks[-1]
             with no_grad():
@@ -188,7 +191,7 @@ class Kept:
         version = self.version
         if version is not None and version[0][0] != version[1]:
             if node is not None:
-                graph._raise_modified(node, nr, version)
+                raise_modified(node, nr, version)
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an "
                 "inplace operation"

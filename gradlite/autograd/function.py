@@ -14,7 +14,8 @@ import numpy as np
 
 from gradlite import graph
 from gradlite.autograd.context import CONSTANT, FunctionCtx, FunctionNode, Kept
-from gradlite.graph import Node, OutputEdge, current_mode, no_grad
+from gradlite.grad_mode import current_mode, is_grad_enabled, no_grad
+from gradlite.graph import Node, OutputEdge
 from gradlite.ops.arithmetic import sum_to
 from gradlite.ops.table import NAMESPACES, TENSORS, describe, edges_of, rebase
 from gradlite.tensor import Tensor, View, unwrap, wrap
@@ -358,7 +359,7 @@ def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(ctx: Context, *args: Any) -> Any:
         with no_grad():
             results = fn(ctx, *args)
-        if not graph.is_grad_enabled() or not any(
+        if not is_grad_enabled() or not any(
             isinstance(a, Tensor) and a.requires_grad for a in args
         ):
             return results

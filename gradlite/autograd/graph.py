@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gradlite import graph
-from gradlite.graph import Node, OutputEdge, RemovableHandle
+from gradlite.graph import Node, OutputEdge
+from gradlite.graph_hooks import RemovableHandle, saved_hooks
 from gradlite.tensor import Tensor, gradient_edge
 
 __all__ = [
@@ -81,10 +82,10 @@ class saved_tensors_hooks:
         message = _disabled.get()
         if message is not None:
             raise RuntimeError(message)
-        graph._saved_hooks.set((*graph._saved_hooks.get(), (self._pack, self._unpack)))
+        saved_hooks.set((*saved_hooks.get(), (self._pack, self._unpack)))
 
     def __exit__(self, *exc: object) -> None:
-        graph._saved_hooks.set(graph._saved_hooks.get()[:-1])
+        saved_hooks.set(saved_hooks.get()[:-1])
 
 
 class save_on_cpu(saved_tensors_hooks):
@@ -111,7 +112,7 @@ def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
     Raises:
         RuntimeError: there are hooks already, or somebody enters some.
     """
-    if graph._saved_hooks.get():
+    if saved_hooks.get():
         raise RuntimeError(error_message)
     token = _disabled.set(error_message)
     try:

@@ -15,7 +15,8 @@ from typing import Any
 
 from gradlite import graph
 from gradlite.autograd.backward import grad
-from gradlite.graph import AccumulateGrad, Node, OutputEdge, is_grad_enabled
+from gradlite.grad_mode import is_grad_enabled
+from gradlite.graph import AccumulateGrad, Node, OutputEdge
 from gradlite.ops.table import NAMESPACES
 from gradlite.tensor import Tensor, gradient_edge, wrap
 

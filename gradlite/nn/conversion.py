@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from gradlite import dtypes
 from gradlite.device import device as Device
-from gradlite.graph import no_grad
+from gradlite.grad_mode import no_grad
 from gradlite.nn.members import type_name
 from gradlite.tensor import Tensor
 

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradlite.autograd import Function
-from gradlite.graph import RemovableHandle, _add_hook, is_grad_enabled
+from gradlite.grad_mode import is_grad_enabled
+from gradlite.graph_hooks import RemovableHandle, add_hook
 from gradlite.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class HookMethods:
 
     def _register_hook(self, table: str, hook: Any, prepend: bool) -> RemovableHandle:
         hooks = self.__dict__.setdefault(table, OrderedDict())
-        handle = _add_hook(hooks, hook)
+        handle = add_hook(hooks, hook)
         if prepend:
             hooks.move_to_end(handle.id, last=False)
         self.__dict__["_hooked"] = True

@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlite.backends.special import erf
 from gradlite.device import array_module
-from gradlite.graph import no_grad
+from gradlite.grad_mode import no_grad
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor
 

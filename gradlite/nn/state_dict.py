@@ -6,7 +6,8 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gradlite.graph import RemovableHandle, _add_hook, no_grad
+from gradlite.grad_mode import no_grad
+from gradlite.graph_hooks import RemovableHandle, add_hook
 from gradlite.nn.hooks import NO_HOOKS
 from gradlite.nn.parameter import Parameter
 from gradlite.tensor import Tensor
@@ -126,7 +127,7 @@ class StateDictMethods:
         return self._add_state_hook("_state_dict_pre_hooks", hook)
 
     def _add_state_hook(self, table: str, hook: Any) -> RemovableHandle:
-        return _add_hook(self.__dict__.setdefault(table, OrderedDict()), hook)
+        return add_hook(self.__dict__.setdefault(table, OrderedDict()), hook)
 
     # ------------------------------------------------------------------------ loading
     def load_state_dict(

@@ -8,7 +8,8 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
-from gradlite.graph import INFERENCE, current_mode, record
+from gradlite.grad_mode import INFERENCE, current_mode
+from gradlite.graph import record
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import (
     INFERENCE_SAVED,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.graph import NO_GRAD, current_mode
+from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops.arithmetic import as_number, cast, sum_to
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.matmul import bmm

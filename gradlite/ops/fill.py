@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.graph import NO_GRAD, current_mode
+from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops.arithmetic import as_number, cast, same_device_or_scalar, sum_to
 from gradlite.ops.choose import where
 from gradlite.ops.gather import broadcast_shape, check_tensor

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.graph import NO_GRAD, current_mode
+from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import positions
 from gradlite.ops.arithmetic import as_number, cast, sum_to
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all

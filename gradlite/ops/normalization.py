@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.graph import current_mode
+from gradlite.grad_mode import current_mode
 from gradlite.ops.norm_rules import (
     InstanceNorm,
     NativeBatchNorm,

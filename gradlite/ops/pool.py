@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite import dtypes
-from gradlite.graph import current_mode
+from gradlite.grad_mode import current_mode
 from gradlite.ops import pooling
 from gradlite.ops.adaptive_pool import (
     adaptive_avg_pool1d,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.graph import NO_GRAD, current_mode
+from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import positions
 from gradlite.ops.arithmetic import as_number, cast
 from gradlite.ops.gather import check_bounds, check_tensor

@@ -22,7 +22,10 @@ from gradlite import dtypes, graph
 from gradlite import tensor as tensor_module
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import device_of
-from gradlite.graph import INFERENCE, Node, OutputEdge, current_mode, record
+from gradlite.grad_mode import INFERENCE, NO_GRAD, current_mode, enable_grad
+from gradlite.graph import Node, OutputEdge, record
+from gradlite.graph_errors import plain_name
+from gradlite.graph_hooks import Packed, PackedArray, pack_saved, unpack_saved
 from gradlite.tensor import Tensor, View, gradient_edge, wrap
 
 OUT = -1
@@ -146,9 +149,9 @@ class TensorContext:
         self.attrs, self.aux, self.shapes = node.attrs, node.aux, node.shapes
         self.F = TENSORS
         saved = node.saved or ()
-        packed = node.saved.__class__ is graph._Packed
+        packed = node.saved.__class__ is Packed
         if packed:
-            saved, self.aux = graph._unpack(saved), graph._unpack(node.aux)
+            saved, self.aux = unpack_saved(saved), unpack_saved(node.aux)
         self.saved = tuple(
             None if value is None else self._tensor(place, value, packed)
             for place, value in enumerate(saved)
@@ -602,7 +605,7 @@ def _stale_view(tensor: Tensor, origin: str) -> str:
 def _multi_view(tensor: Tensor, what: str) -> str:
     edge = tensor._edge
     nr, node = (edge.nr, edge.node) if edge.__class__ is OutputEdge else (0, edge)
-    name = graph.plain_name(node) if node is not None else "a view op"
+    name = plain_name(node) if node is not None else "a view op"
     if tensor._view is not None and tensor._view.origin == "custom":
         return (
             f"Output {nr} of {name} {what} modified inplace. This view was created inside a custom "
@@ -698,7 +701,7 @@ def check_inplace(t: Tensor) -> None:
             )
         return
     view = t._view
-    if mode & graph.NO_GRAD == 0:
+    if mode & NO_GRAD == 0:
         if t.requires_grad and t._edge is None:
             if view is None or not view.base._requires_grad:
                 raise RuntimeError(
@@ -809,11 +812,11 @@ class Overwrite(Op):
 
 def _keep_input(node: Node, t: Tensor) -> None:
     """Let a node that reads the old values of an edited tensor keep a copy of them."""
-    if node.saved.__class__ is graph._Packed:
+    if node.saved.__class__ is Packed:
         # Packed anew, as the hook may have kept the array itself.
-        node.saved = graph._Packed(
-            graph._pack(t.array.copy())
-            if item.__class__ is graph._PackedArray and item.source == id(t.array)
+        node.saved = Packed(
+            pack_saved(t.array.copy())
+            if item.__class__ is PackedArray and item.source == id(t.array)
             else item
             for item in node.saved
         )
@@ -860,7 +863,7 @@ def rebase(t: Tensor, node: Node) -> None:
         t._edge = node
         t._requires_grad = True
         assert t._counter is not None
-        t._counter[1:] = [graph.plain_name(node)]  # type: ignore[list-item]
+        t._counter[1:] = [plain_name(node)]  # type: ignore[list-item]
         return
     base = view.base
     base_edge = gradient_edge(base)
@@ -995,7 +998,7 @@ def gradients_of(
     ``function`` computes the op's outputs from its inputs with other ops; what comes back are
     Tensors in the graph of ``inputs`` and ``grads``.
     """
-    with graph.enable_grad():
+    with enable_grad():
         # Aliases, so that the pass stops here even where one input was made from another.
         aliases = [
             apply1(OPS["clone"], t) if t is not None and w else t for t, w in zip(inputs, wanted)

@@ -17,7 +17,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
-from gradlite.graph import enable_grad
+from gradlite.grad_mode import enable_grad
 from gradlite.optim.optimizer import Closure, Optimizer, Params
 from gradlite.optim.plan import (
     Block,

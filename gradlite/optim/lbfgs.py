@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
-from gradlite.graph import enable_grad
+from gradlite.grad_mode import enable_grad
 from gradlite.optim.checks import learning_rate
 from gradlite.optim.elementwise import number
 from gradlite.optim.line_search import Point, strong_wolfe

@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import array_module
-from gradlite.graph import RemovableHandle, _add_hook
+from gradlite.graph_hooks import RemovableHandle, add_hook
 from gradlite.tensor import Tensor, wrap
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -37,12 +37,12 @@ required = _RequiredParameter()
 
 def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
     """Call ``hook(optimizer, args, kwargs)`` before every step of every optimizer."""
-    return _add_hook(_global_optimizer_pre_hooks, hook)
+    return add_hook(_global_optimizer_pre_hooks, hook)
 
 
 def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> RemovableHandle:
     """Call ``hook(optimizer, args, kwargs)`` after every step of every optimizer."""
-    return _add_hook(_global_optimizer_post_hooks, hook)
+    return add_hook(_global_optimizer_post_hooks, hook)
 
 
 # ------------------------------------------------------------------------------- state
@@ -417,11 +417,11 @@ class Optimizer:
     # --------------------------------------------------------------------------- hooks
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ones."""
-        return _add_hook(self._optimizer_step_pre_hooks, hook)
+        return add_hook(self._optimizer_step_pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(optimizer, args, kwargs)`` after each step."""
-        return _add_hook(self._optimizer_step_post_hooks, hook)
+        return add_hook(self._optimizer_step_post_hooks, hook)
 
     def register_state_dict_pre_hook(
         self, hook: Callable[[Optimizer], None], prepend: bool = False
@@ -459,7 +459,7 @@ def _add_ordered(
     hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any], prepend: bool
 ) -> RemovableHandle:
     earlier = list(hooks.items()) if prepend else []
-    handle = _add_hook(hooks, hook)
+    handle = add_hook(hooks, hook)
     for key, value in earlier:
         del hooks[key]
         hooks[key] = value

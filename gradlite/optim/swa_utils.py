@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from gradlite.graph import no_grad
+from gradlite.grad_mode import no_grad
 from gradlite.nn import Module
 from gradlite.ops.creation import tensor
 from gradlite.optim.lr_scheduler.base import LRScheduler, per_group

@@ -25,7 +25,7 @@ from gradlite import graph
 from gradlite.autograd.backward import backward
 from gradlite.autograd.function import Function
 from gradlite.autograd.graph import saved_tensors_hooks
-from gradlite.graph import enable_grad, is_grad_enabled
+from gradlite.grad_mode import enable_grad, is_grad_enabled
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor, wrap
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from gradlite.graph import no_grad
+from gradlite.grad_mode import no_grad
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
 from gradlite.ops.norms import norm

@@ -1,0 +1,184 @@
+"""Hooks on nodes, on leaves and on saved values: few graphs have any, and the engine runs them."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradlite.grad_mode import no_grad
+
+if TYPE_CHECKING:
+    from gradlite.graph import Node
+
+Gradient = Any
+# What tensor.py hands in: wrap an array into a Tensor, take it out again, tell arrays from other
+# values.
+wrap: Callable[[Any], Any]
+unwrap: Callable[[Any], Any]
+is_array: Callable[[Any], bool]
+
+
+# ------------------------------------------------------------------------ registering
+class Extra:
+    """What few nodes carry: hooks, tensors that retain their grad, the forward's traceback."""
+
+    __slots__ = ("prehooks", "posthooks", "post_accumulate", "retained", "trace", "metadata")
+
+    def __init__(self) -> None:
+        self.prehooks: dict[int, tuple[int | None, Callable[..., Any]]] = {}
+        self.posthooks: dict[int, Callable[..., Any]] = {}
+        self.post_accumulate: dict[int, Callable[..., Any]] = {}
+        self.retained: dict[int, weakref.ref[Any]] = {}
+        self.trace: list[str] | None = None
+        self.metadata: dict[str, Any] = {}
+
+
+class RemovableHandle:
+    """Returned by every ``register_*hook``; ``remove()`` takes the hook away again."""
+
+    __slots__ = ("_hooks", "id", "__weakref__")
+
+    def __init__(self, hooks: dict[int, Any], key: int) -> None:
+        self._hooks = hooks
+        self.id = key
+
+    def remove(self) -> None:
+        """Remove the hook; calling it again does nothing."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+_next_hook_id = itertools.count().__next__
+
+
+def add_hook(hooks: dict[int, Any], value: Any) -> RemovableHandle:
+    """Enter a hook, after those that are there already."""
+    key = _next_hook_id()
+    hooks[key] = value
+    return RemovableHandle(hooks, key)
+
+
+# ------------------------------------------------------------------- saved-tensor hooks
+saved_hooks: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar(
+    "gradlite_saved_hooks", default=()
+)
+
+
+class Packed(tuple[Any, ...]):
+    """The saved values of a node whose arrays went through a pack hook."""
+
+    __slots__ = ()
+
+
+class PackedArray:
+    """What the pack hook made of one array, with the hook that unpacks it."""
+
+    __slots__ = ("value", "unpack", "source")
+
+    def __init__(self, value: Any, unpack: Callable[[Any], Any], source: int) -> None:
+        self.value, self.unpack, self.source = value, unpack, source  # the array's id
+
+
+def pack_saved(value: Any) -> Any:
+    """Arrays, and those inside of tuples, through the innermost pack hook; the rest as it is."""
+    if isinstance(value, tuple):
+        return tuple([pack_saved(v) for v in value])
+    if not is_array(value):
+        return value
+    pack, unpack = saved_hooks.get()[-1]
+    with no_grad():
+        return PackedArray(pack(wrap(value)), unpack, id(value))
+
+
+def unpack_saved(value: Any) -> Any:
+    """What went into `pack_saved`."""
+    if isinstance(value, tuple):
+        return tuple([unpack_saved(v) for v in value])
+    return unwrap(value.unpack(value.value)) if value.__class__ is PackedArray else value
+
+
+# --------------------------------------------------------------- what the engine runs
+def _as_tensor(grad: Gradient) -> Any:
+    return None if grad is None else wrap(grad)
+
+
+def _as_gradient(tensor: Any, like: Gradient) -> Gradient:
+    """Back to what the engine is carrying: an array, or a Tensor under create_graph."""
+    return tensor if tensor is None or wrap(like) is like else unwrap(tensor)
+
+
+def run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
+    """The gradient as the hooks before a rule leave it; it is retained where somebody asked."""
+    several = node.outputs > 1
+    parts = list(grad) if several else [grad]
+    like = next((p for p in parts if p is not None), None)
+    # Hooks on tensors run before hooks on the node, whatever the order of registration.
+    for nr, hook in sorted(extra.prehooks.values(), key=lambda entry: entry[0] is None):
+        if nr is None:
+            given = tuple(_as_tensor(p) for p in parts)
+            result = hook(given)
+            if result is not None:
+                result = result if isinstance(result, tuple) else (result,)
+                if len(result) != len(given):
+                    raise RuntimeError(
+                        f"hook '{getattr(hook, '__name__', hook)}' has returned an incorrect "
+                        f"number of values (got {len(result)}, but expected {len(given)})"
+                    )
+                parts = [_as_gradient(r, like) for r in result]
+        else:
+            result = hook(_as_tensor(parts[nr]))
+            if result is not None:
+                parts[nr] = _as_gradient(_checked(result, parts[nr]), like)
+    for nr, reference in extra.retained.items():
+        tensor = reference()
+        if tensor is not None and parts[nr] is not None:
+            tensor._retain(parts[nr])
+    return parts if several else parts[0]
+
+
+def _checked(result: Any, grad: Gradient) -> Any:
+    if unwrap(result) is result:
+        raise TypeError(f"expected Variable, but hook returned '{result.__class__.__name__}'")
+    if grad is not None and tuple(result.shape) != tuple(grad.shape):
+        raise RuntimeError("hook has changed the size of value")
+    return result
+
+
+def run_posthooks(extra: Extra, grads: Sequence[Gradient], grad: Gradient) -> Sequence[Gradient]:
+    """What a rule made of ``grad``, as the hooks after it leave it."""
+    outputs = grad if isinstance(grad, list) else [grad]
+    like = next((p for p in outputs if p is not None), None)
+    for hook in list(extra.posthooks.values()):
+        given = tuple(_as_tensor(g) for g in grads)
+        result = hook(given, tuple(_as_tensor(g) for g in outputs))
+        if result is not None:
+            result = result if isinstance(result, tuple) else (result,)
+            if len(result) != len(given):
+                raise RuntimeError(
+                    f"hook '{getattr(hook, '__name__', hook)}' has returned an incorrect number "
+                    f"of values (got {len(result)}, but expected {len(given)})"
+                )
+            grads = [_as_gradient(r, like) for r in result]
+    return grads
+
+
+def run_leaf_hooks(extra: Extra, variable: Any) -> None:
+    """What is registered on a leaf and its node, after its ``.grad`` has been added to."""
+    for hook in list(extra.post_accumulate.values()):
+        result = hook(variable)
+        if result is not None:
+            if unwrap(result) is result:
+                raise TypeError(
+                    f"expected Variable, but hook returned '{result.__class__.__name__}'"
+                )
+            raise RuntimeError("Tensor post accumulate grad hooks should return None.")
+    for post in list(extra.posthooks.values()):
+        post((), (variable.grad,))
