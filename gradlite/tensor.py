@@ -64,7 +64,7 @@ class View:
         self.base, self.chain, self.seen, self.origin = base, chain, seen, origin
 
 
-# Set by ops/table.py: replays a view's chain on its base to renew the view's edge.
+# Set by ops/views.py: replays a view's chain on its base to renew the view's edge.
 renew_view: Callable[[Tensor], None]
 
 

@@ -509,7 +509,7 @@ CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL  # type: ignore[attr-defined]
 def install(monkeypatch: Any) -> Any:
     """Let gradlite find the stand-in where it looks for CuPy, until the test ends."""
     from gradlite.backends import cuda
-    from gradlite.ops import table
+    from gradlite.ops import namespaces
 
     for name, module in {
         "cupy": MODULE,
@@ -519,6 +519,6 @@ def install(monkeypatch: Any) -> Any:
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(cuda, "_cache", (True, ""))
-    monkeypatch.setitem(table.NAMESPACES, Array, table.Namespace(MODULE))
+    monkeypatch.setitem(namespaces.NAMESPACES, Array, namespaces.Namespace(MODULE))
     _current[0] = 0
     return MODULE

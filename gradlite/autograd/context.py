@@ -16,7 +16,7 @@ from gradlite.grad_mode import no_grad
 from gradlite.graph import AccumulateGrad, Node, OutputEdge, raise_modified
 from gradlite.graph_errors import SECOND_BACKWARD
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook, saved_hooks
-from gradlite.ops.table import INFERENCE_SAVED
+from gradlite.ops.dispatch import INFERENCE_SAVED
 from gradlite.tensor import Tensor, unwrap, wrap
 
 

@@ -17,7 +17,10 @@ from gradlite.autograd.context import CONSTANT, FunctionCtx, FunctionNode, Kept
 from gradlite.grad_mode import current_mode, is_grad_enabled, no_grad
 from gradlite.graph import Node, OutputEdge
 from gradlite.ops.arithmetic import sum_to
-from gradlite.ops.table import NAMESPACES, TENSORS, describe, edges_of, rebase
+from gradlite.ops.dispatch import edges_of
+from gradlite.ops.inplace import rebase
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import TENSORS, describe
 from gradlite.tensor import Tensor, View, unwrap, wrap
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]

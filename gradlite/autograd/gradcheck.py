@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.autograd.backward import grad
-from gradlite.ops.table import NAMESPACES
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.random import Generator
 from gradlite.tensor import Tensor, wrap
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradlite.ops.table import NAMESPACES
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, wrap
 
 

@@ -17,7 +17,7 @@ from gradlite import graph
 from gradlite.autograd.backward import grad
 from gradlite.grad_mode import is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge
-from gradlite.ops.table import NAMESPACES
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, gradient_edge, wrap
 
 __all__ = ["Trace", "gradients", "zeros"]

@@ -10,10 +10,13 @@ import numpy as np
 from gradlite.backends import special
 from gradlite.ops.arithmetic import sum_to
 from gradlite.ops.choose import where
+from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.elementwise import float_op
+from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.shape import chunk
-from gradlite.ops.table import OUT, Op, apply, apply1, assign, check_inplace, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

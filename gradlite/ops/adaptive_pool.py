@@ -7,9 +7,11 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.ops import pooling
+from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.pool_arguments import check_dimensions, check_tensor, one
 from gradlite.ops.samples import S, distinct, normal
-from gradlite.ops.table import Op, apply, apply1, public, type_name
+from gradlite.ops.table import public
 from gradlite.ops.windows import Pair
 from gradlite.tensor import Tensor
 

@@ -10,20 +10,12 @@ from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import record
+from gradlite.ops.dispatch import INFERENCE_SAVED, OUT, apply, same_device
+from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.namespaces import NAMESPACES, OPS
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, binary, distinct, normal, positive
-from gradlite.ops.table import (
-    INFERENCE_SAVED,
-    NAMESPACES,
-    OPS,
-    OUT,
-    Op,
-    apply,
-    assign,
-    check_inplace,
-    public,
-    refuse_overlap,
-    same_device,
-)
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, gradient_edge, wrap
 
 __all__ = [

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.dispatch import apply1
 from gradlite.ops.gather import index_select
 from gradlite.ops.logic import logical_xor
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.shape import (
     cat,
@@ -23,7 +26,7 @@ from gradlite.ops.shape import (
     wrap_dim,
 )
 from gradlite.ops.stacking import parts_of
-from gradlite.ops.table import NAMESPACES, Op, apply1, public, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

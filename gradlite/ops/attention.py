@@ -10,11 +10,13 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.choose import where
+from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.dropout import dropout
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import ones
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.softmax import row_max, softmax
-from gradlite.ops.table import Op, apply, gradients_of, public, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = ["scaled_dot_product_attention"]

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.arithmetic import mul, sum_to
+from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.matmul import dot, matmul
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.shape import wrap_dim
-from gradlite.ops.table import Op, apply, public, same_device
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

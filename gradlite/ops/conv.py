@@ -22,9 +22,11 @@ from gradlite.ops.conv_arguments import (
     numbers,
     with_batch,
 )
+from gradlite.ops.dispatch import apply
+from gradlite.ops.op import Op
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import Op, apply, public
+from gradlite.ops.table import public
 from gradlite.ops.windows import Geometry, Pair
 from gradlite.tensor import Tensor
 

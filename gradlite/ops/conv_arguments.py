@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops.table import same_device, type_name
+from gradlite.ops.dispatch import same_device
+from gradlite.ops.op import type_name
 from gradlite.tensor import Tensor
 
 Shape = tuple[int, ...]

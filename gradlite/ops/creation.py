@@ -11,8 +11,9 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.device import array_module, as_device, device
 from gradlite.ops.arithmetic import as_number, cast
+from gradlite.ops.dispatch import apply
+from gradlite.ops.op import Op
 from gradlite.ops.shape import sizes
-from gradlite.ops.table import Op, apply
 from gradlite.tensor import Tensor, check_can_require_grad, wrap
 
 __all__ = [
@@ -570,7 +571,7 @@ def _converter(name: str) -> Any:
 def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The tensor as another dtype; without one, the name of its tensor type."""
     if dtype is None:
-        from gradlite.ops.table import type_name
+        from gradlite.ops.op import type_name
 
         prefix = "gradlite.cuda" if self.is_cuda else "gradlite"
         return f"{prefix}.{type_name(self.array.dtype)}Tensor"

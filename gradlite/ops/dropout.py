@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.dispatch import apply
+from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import NAMESPACES, Op, apply, assign, check_inplace, public
+from gradlite.ops.table import public
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.matmul import bmm
+from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import public, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = ["einsum"]

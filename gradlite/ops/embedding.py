@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import positions
+from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor, out_of_bounds
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.table import NAMESPACES, Op, apply, public, same_device, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = ["embedding", "one_hot"]

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.ops.dispatch import apply1
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import Op, apply1, public, type_name
+from gradlite.ops.table import public
 from gradlite.ops.windows import Geometry, Pair, padded_buffer, sliding
 from gradlite.tensor import Tensor
 

@@ -8,9 +8,12 @@ import numpy as np
 
 from gradlite.ops import positions
 from gradlite.ops.arithmetic import same_device_or_scalar
+from gradlite.ops.dispatch import apply
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import wrap_dim
-from gradlite.ops.table import NAMESPACES, Op, apply, public, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

@@ -7,20 +7,13 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, return_types
+from gradlite.ops.dispatch import OUT, apply, apply1, output_grads, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.matmul import matmul
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import (
-    NAMESPACES,
-    OUT,
-    Op,
-    apply,
-    apply1,
-    output_grads,
-    public,
-    same_device,
-    type_name,
-)
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

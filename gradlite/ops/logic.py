@@ -8,8 +8,9 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.arithmetic import operand
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.samples import S, bools, integers, normal
-from gradlite.ops.table import NAMESPACES, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

@@ -9,10 +9,12 @@ import numpy as np
 
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.choose import where
+from gradlite.ops.dispatch import apply
+from gradlite.ops.op import Op
 from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
 from gradlite.ops.softmax import _row_starts, log_softmax, row_max, row_sum
-from gradlite.ops.table import Op, apply, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import ColumnSums  # noqa: F401  the rule of Linear calls it
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import Op, apply, public, same_device, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

@@ -12,9 +12,10 @@ import numpy as np
 
 from gradlite.device import array_module
 from gradlite.ops.choose import where
+from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.softmax import softmax
-from gradlite.ops.table import assign, check_inplace, public
+from gradlite.ops.table import public
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor, wrap
 

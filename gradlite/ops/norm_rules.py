@@ -12,8 +12,8 @@ import numpy as np
 
 from gradlite.ops import standardize
 from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.op import Op
 from gradlite.ops.standardize import wide
-from gradlite.ops.table import Op
 from gradlite.tensor import wrap
 
 

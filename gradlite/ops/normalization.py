@@ -12,6 +12,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
+from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.norm_rules import (
     InstanceNorm,
     NativeBatchNorm,
@@ -20,10 +21,11 @@ from gradlite.ops.norm_rules import (
     RmsNorm,
     numel,
 )
+from gradlite.ops.op import type_name
 from gradlite.ops.pad import pad
 from gradlite.ops.pool import avg_pool2d
 from gradlite.ops.samples import S, constant, normal, positive
-from gradlite.ops.table import apply, public, same_device, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

@@ -9,10 +9,12 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.arithmetic import cast
+from gradlite.ops.dispatch import OUT, apply1
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import reduced_dims, spread
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.shape import wrap_dim
-from gradlite.ops.table import OUT, Op, apply1, public, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = ["cdist", "dist", "norm"]

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.dispatch import apply1
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.table import Op, apply1, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = ["pad"]

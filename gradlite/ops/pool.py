@@ -16,6 +16,8 @@ from gradlite.ops.adaptive_pool import (
     adaptive_max_pool1d,
     adaptive_max_pool2d,
 )
+from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.pool_arguments import (
     check_dimensions,
     check_tensor,
@@ -26,7 +28,7 @@ from gradlite.ops.pool_arguments import (
     window_count,
 )
 from gradlite.ops.samples import S, distinct, normal
-from gradlite.ops.table import Op, apply, apply1, public, type_name
+from gradlite.ops.table import public
 from gradlite.ops.windows import Geometry, Pair
 from gradlite.tensor import Tensor
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.arithmetic import cast
+from gradlite.ops.dispatch import apply1
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import wrap_dim
-from gradlite.ops.table import Op, apply1, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

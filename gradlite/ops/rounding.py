@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite.ops.dispatch import apply1
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, distinct, unary
-from gradlite.ops.table import Op, apply1, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

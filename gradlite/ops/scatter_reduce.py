@@ -8,9 +8,11 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import positions
+from gradlite.ops.dispatch import OUT, apply
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, distinct, integers
 from gradlite.ops.scatter import check_scatter, cut
-from gradlite.ops.table import OUT, Op, apply, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = ["scatter_reduce"]

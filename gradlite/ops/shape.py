@@ -9,18 +9,12 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.arithmetic import cast, sum_to
+from gradlite.ops.dispatch import apply, apply1, output_grads, same_device
+from gradlite.ops.inplace import check_inplace
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
-from gradlite.ops.table import (
-    Op,
-    apply,
-    apply1,
-    apply_view,
-    check_inplace,
-    link_views,
-    output_grads,
-    public,
-    same_device,
-)
+from gradlite.ops.table import public
+from gradlite.ops.views import apply_view, link_views
 from gradlite.tensor import Tensor
 
 __all__ = [

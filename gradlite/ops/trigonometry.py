@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.dispatch import OUT
 from gradlite.ops.elementwise import float_op
+from gradlite.ops.op import Op
 from gradlite.ops.samples import S, unary, uniform
-from gradlite.ops.table import OUT, Op, public
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [

@@ -8,11 +8,14 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
+from gradlite.ops.dispatch import same_device
 from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import type_name
 from gradlite.ops.reduce import reduced_dims
 from gradlite.ops.samples import S, bools, integers, normal
-from gradlite.ops.table import NAMESPACES, public, same_device, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

@@ -12,7 +12,8 @@ import pytest
 
 import gradlite
 from gradlite.ops import samples
-from gradlite.ops.table import OPS, TABLE, Entry, Sample
+from gradlite.ops.namespaces import OPS
+from gradlite.ops.table import TABLE, Entry, Sample
 from gradlite.tensor import Tensor, wrap
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")

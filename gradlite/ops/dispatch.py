@@ -1,0 +1,245 @@
+"""The few functions through which every op runs, and is recorded when a gradient is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gradlite import dtypes, graph
+from gradlite.backends.cpu import loud, quiet
+from gradlite.device import device_of
+from gradlite.grad_mode import INFERENCE, current_mode, enable_grad
+from gradlite.graph import Node, OutputEdge, record
+from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
+from gradlite.tensor import Tensor, gradient_edge, wrap
+
+OUT = -1
+INFERENCE_SAVED = (
+    "Inference tensors cannot be saved for backward. Please do not use Tensors created in "
+    "inference mode in computation tracked by autograd. To work around this, you can make a "
+    "clone to get a normal tensor and use it in autograd, or use `gradlite.no_grad()` instead of "
+    "`gradlite.inference_mode()`."
+)
+_new = object.__new__
+
+
+def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
+    """Run a primitive op and record it when a gradient is wanted.
+
+    Args:
+        op: the `Op` subclass.
+        inputs: its tensor operands, of one device and already of the dtype to compute in.
+        attrs: everything else its forward takes.
+
+    Returns:
+        A Tensor, or a tuple of them for ops with several outputs.
+    """
+    arrays = [None if t is None else t.array for t in inputs]
+    F = NAMESPACES[arrays[0].__class__]
+    token = quiet()
+    try:
+        if op.variadic:
+            out = op.forward(F.xp, arrays, *attrs)
+        else:
+            out = op.forward(F.xp, *arrays, *attrs)
+    finally:
+        loud(token)
+    aux = None
+    if op.has_aux:
+        out, aux = out
+    if op.outputs != 1:
+        return _several(op, inputs, attrs, arrays, out, aux, F)
+    if out.__class__ not in NAMESPACES:  # a scalar; an array stays where the op put it
+        out = F.xp.asarray(out)
+    result = _new(Tensor)
+    result.array = out
+    result._edge = result._grad = result._view = None
+    mode = current_mode()
+    result._counter = [0] if mode < INFERENCE else None
+    if mode == 0:
+        for t in inputs:
+            if t is not None and (t._requires_grad or t._view is not None):
+                edges = edges_of(inputs)
+                if edges is None or out.dtype not in dtypes.FLOATING:
+                    break
+                result._edge = _record(
+                    op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1
+                )
+                result._requires_grad = True
+                return result
+    result._requires_grad = False
+    return result
+
+
+def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
+    """The edges of some inputs, or None when none of them requires grad."""
+    edges = tuple(
+        [
+            gradient_edge(t)
+            if t is not None and (t._requires_grad or t._view is not None)
+            else None
+            for t in inputs
+        ]
+    )
+    return edges if any(edges) else None
+
+
+def _record(
+    op: Any,
+    edges: tuple[Any, ...],
+    inputs: Sequence[Tensor | None],
+    arrays: list[Any],
+    attrs: tuple[Any, ...],
+    F: Namespace,
+    aux: Any,
+    out: Any,
+    out_version: Any,
+    outputs: int,
+) -> Node:
+    saved: Any = ()
+    versions: Any = None
+    if op.saves:
+        saved, versions = [], []
+        for position in op.plan(tuple([e is not None for e in edges])):
+            if position is None:
+                saved.append(None)
+                versions.append(None)
+            elif position == OUT:
+                saved.append(out)
+                versions.append((out_version, 0))
+            else:
+                source = inputs[position]
+                if source is None:  # a Python number
+                    saved.append(arrays[position])
+                    versions.append(None)
+                    continue
+                version = source._counter
+                if version is None:
+                    raise RuntimeError(INFERENCE_SAVED)
+                saved.append(arrays[position])
+                versions.append((version, version[0]))
+        saved, versions = tuple(saved), tuple(versions)
+    shapes = tuple([None if a is None else a.shape for a in arrays])
+    return record(op, edges, saved, versions, attrs, F, aux, shapes, outputs)
+
+
+def _several(
+    op: Any,
+    inputs: Sequence[Tensor | None],
+    attrs: tuple[Any, ...],
+    arrays: list[Any],
+    outs: Sequence[Any],
+    aux: Any,
+    F: Namespace,
+) -> tuple[Tensor, ...]:
+    """Wrap the outputs of an op that has several."""
+    results = tuple(wrap(F.xp.asarray(o)) for o in outs)
+    if current_mode() == 0:
+        edges = edges_of(inputs)
+        if edges is not None:
+            first = results[0] if results else None
+            version = first._counter if first is not None else None
+            array = first.array if first is not None else None
+            # A node with one output carries its gradient bare, so it needs no OutputEdge.
+            node = _record(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
+            meta = [(r.array.shape, r.array.dtype) for r in results]
+            node.shapes = (*node.shapes, meta)
+            for nr, result in enumerate(results):
+                if result.array.dtype in dtypes.FLOATING:
+                    result._edge = node if len(results) == 1 else OutputEdge(node, nr)
+                    result._requires_grad = True
+    return results
+
+
+def output_grads(ctx: Any, grads: Any, F: Any, like: Any) -> list[Any]:
+    """The gradients of several outputs with zeros for those that got none.
+
+    ``like`` is an array (or Tensor) whose device the zeros share.
+    """
+    meta = ctx.shapes[-1]
+    if len(meta) == 1:
+        return [grads]
+    return [F.zeros(shape, like) if g is None else g for g, (shape, _) in zip(grads, meta)]
+
+
+def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
+    """`apply` for one input and one output without aux, which most calls are."""
+    array = input.array
+    F = NAMESPACES[array.__class__]
+    token = quiet()
+    try:
+        out = op.forward(F.xp, array, *attrs)
+    finally:
+        loud(token)
+    if out.__class__ is not array.__class__:
+        out = F.xp.asarray(out)
+    result = _new(Tensor)
+    result.array = out
+    result._edge = result._grad = result._view = None
+    result._requires_grad = False
+    mode = current_mode()
+    result._counter = [0] if mode < INFERENCE else None
+    if mode == 0 and (input._requires_grad or input._view is not None):
+        edge = gradient_edge(input)
+        if edge is not None:
+            saves = op.saves
+            saved: tuple[Any, ...] = ()
+            versions: Any = None
+            if saves:
+                counter = input._counter
+                if saves == _OUTPUT_ONLY:
+                    saved, versions = (out,), ((result._counter, 0),)
+                elif counter is None:
+                    raise RuntimeError(INFERENCE_SAVED)
+                elif saves == _INPUT_ONLY:
+                    saved, versions = (array,), ((counter, counter[0]),)
+                else:
+                    saved = (array, out)
+                    versions = ((counter, counter[0]), (result._counter, 0))
+            result._edge = record(op, (edge,), saved, versions, attrs, F, None, (array.shape,))
+            result._requires_grad = True
+    return result
+
+
+_OUTPUT_ONLY = (OUT,)
+_INPUT_ONLY = (0,)
+
+
+def same_device(*tensors: Tensor) -> None:
+    """RuntimeError when tensors live on different devices."""
+    first = tensors[0]
+    for other in tensors[1:]:
+        if other.array.__class__ is not first.array.__class__:
+            a, b = device_of(first.array), device_of(other.array)
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, "
+                f"{a} and {b}! Move one with .to('{a}')."
+            )
+
+
+def gradients_of(
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Differentiable gradients of a composition, for the rule of a fused op under create_graph.
+
+    ``function`` computes the op's outputs from its inputs with other ops; what comes back are
+    Tensors in the graph of ``inputs`` and ``grads``.
+    """
+    with enable_grad():
+        # Aliases, so that the pass stops here even where one input was made from another.
+        aliases = [
+            apply1(OPS["clone"], t) if t is not None and w else t for t, w in zip(inputs, wanted)
+        ]
+        outputs = function(*aliases)
+        pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None]
+        edges = [gradient_edge(t) for t, w in zip(aliases, wanted) if w and t is not None]
+        results = iter(
+            graph.backward(
+                [gradient_edge(o) for o, _ in pairs], [g for _, g in pairs], True, True, edges,
+                accumulate=False,
+            )
+        )  # fmt: skip
+    return tuple(next(results) if w and t is not None else None for t, w in zip(inputs, wanted))

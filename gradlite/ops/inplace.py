@@ -1,0 +1,290 @@
+"""In-place edits: what they may write to, and how the graph takes them up."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes, graph
+from gradlite import tensor as tensor_module
+from gradlite.grad_mode import INFERENCE, NO_GRAD, current_mode
+from gradlite.graph import Node, record
+from gradlite.graph_errors import plain_name
+from gradlite.graph_hooks import Packed, PackedArray, pack_saved
+from gradlite.ops.dispatch import OUT
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import TENSORS, Op, type_name
+from gradlite.ops.views import AsStrided, ambiguous_view, apply_view, multi_view, replay, take_over
+from gradlite.tensor import Tensor, gradient_edge
+
+
+class CloneLaidOut(Op):
+    """A copy with its dimensions in a given order of strides: where a base's views fit."""
+
+    def forward(xp: Any, x: Any, order: tuple[int, ...]) -> Any:
+        out = xp.empty([x.shape[d] for d in order], x.dtype)
+        out = out.transpose(sorted(range(len(order)), key=order.__getitem__))
+        out[...] = x
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (grad,)
+
+
+class CopySlices(Op):
+    """An in-place edit of a view, as the base's graph sees it.
+
+    Its attrs are the view's chain and the node recorded for the edit; its saved values and
+    versions are that node's.
+    """
+
+    grad_name = "CopySlices"
+    used_up = True
+
+    @classmethod
+    def saved_position(cls, node: Node, place: int) -> int:
+        inner = node.attrs[1]
+        position: int = inner.op.saved_position(inner, place)
+        return position
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        chain, inner = ctx.attrs[:2]
+        edges = (ctx.edges[0] or True, *ctx.edges[1:])
+        node = graph.copy_node(inner, edges, ctx.saved)
+        node.aux = ctx.aux
+        if F.tensors:
+            result = part = F.clone_laid_out(grad, ctx.shapes[1])
+            for op, attrs in chain:
+                part = apply_view(op, part, *attrs)
+            # What the edit read hangs on the view's old edge; the gradient goes to the base's.
+            node.edges = inner.edges
+            inner_ctx = inner.op.tensor_context(node, edges)
+            if inner.op.saves[-1:] == (OUT,) and inner_ctx.saved[-1] is not None:
+                # What the edit made is, from now on, a view of the edited base.
+                outer, out = ctx.attrs[2], inner_ctx.saved[-1]
+                F0 = NAMESPACES[out.array.__class__]
+                shapes = (tuple(grad.shape),)
+                out._edge = record(AsStrided, (outer,), (), None, (chain,), F0, None, shapes)
+            grads = inner.op.backward(inner_ctx, part.clone(), F)
+            part.zero_() if grads[0] is None else part.copy_(grads[0])
+        else:
+            result = CloneLaidOut.forward(F.xp, grad, ctx.shapes[1])
+            part = replay(chain, F.xp, result)
+            grads = inner.op.backward(node, part.copy(), F)
+            part[...] = 0 if grads[0] is None else grads[0]
+        return (result, *grads[1:])
+
+    @staticmethod
+    def tensor_context(node: Node, edges: tuple[Any, ...]) -> Any:
+        twin = graph.copy_node(node, edges, node.saved)  # the inner rule makes the Tensors
+        twin.F = TENSORS
+        twin.attrs = (*node.attrs, node)
+        return twin
+
+
+def check_inplace(t: Tensor) -> None:
+    """RuntimeError when PyTorch would not let this tensor be edited in place."""
+    mode = current_mode()
+    if t._counter is None:
+        if mode < INFERENCE:
+            raise RuntimeError(
+                "Inplace update to inference tensor outside InferenceMode is not allowed.You can "
+                "make a clone to get a normal tensor before doing inplace update.See "
+                "https://github.com/pytorch/rfcs/pull/17 for more details."
+            )
+        return
+    view = t._view
+    if mode & NO_GRAD == 0:
+        if t.requires_grad and t._edge is None:
+            if view is None or not view.base._requires_grad:
+                raise RuntimeError(
+                    "a leaf Variable that requires grad is being used in an in-place operation."
+                )
+        if view is not None and view.base.requires_grad:
+            if view.origin in ("multi", "custom"):
+                raise RuntimeError(multi_view(t, "is a view and is being"))
+            if view.origin != "grad":
+                raise RuntimeError(ambiguous_view(view.origin))
+            if view.base._edge is None:
+                raise RuntimeError(
+                    "a view of a leaf Variable that requires grad is being used in an in-place "
+                    "operation."
+                )
+    array = t.array
+    if (
+        0 in array.strides
+        and array.size
+        and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape))
+    ):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
+        )
+
+
+def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) -> None:
+    """RuntimeError when a tensor to be written shares part of its memory with one to be read.
+
+    As in PyTorch, arrays with gaps are given the benefit of the doubt, and the very same
+    elements in the same order are fine unless ``same_too``.
+    """
+    if source._view is not None:
+        tensor_module.refresh(source)  # a view that can no longer be used says so first
+    written, read = target.array, source.array
+    if written.__class__ is not np.ndarray or read.__class__ is not np.ndarray:
+        return
+    if written is read and not same_too:
+        return
+    if not (written.size and read.size and np.may_share_memory(written, read)):
+        return
+    if not (_dense(written) and _dense(read)):
+        return
+    same = (
+        written.__array_interface__["data"] == read.__array_interface__["data"]
+        and written.shape == read.shape
+        and written.strides == read.strides
+    )
+    if not same or same_too:
+        raise RuntimeError(
+            "unsupported operation: some elements of the input tensor and the written-to tensor "
+            "refer to a single memory location. Please clone() the tensor before performing the "
+            "operation."
+        )
+
+
+def _dense(array: Any) -> bool:
+    expected = array.itemsize
+    for stride, n in sorted(zip(array.strides, array.shape)):
+        if n != 1:
+            if stride != expected:
+                return False
+            expected *= n
+    return True
+
+
+def assign(t: Tensor, result: Tensor) -> Tensor:
+    """Write an op's result into a tensor and let it take over the result's history.
+
+    The values are copied into ``t.array``, the version shared by all views is bumped, and
+    the graph is rebased: on the tensor itself, or on its base for a view.
+    """
+    array, value = t.array, result.array
+    if value.shape != array.shape:
+        if value.ndim > array.ndim or np.broadcast_shapes(value.shape, array.shape) != array.shape:
+            raise RuntimeError(
+                f"output with shape {list(array.shape)} doesn't match the broadcast shape "
+                f"{list(value.shape)}"
+            )
+    if dtypes.category(value.dtype) > dtypes.category(array.dtype):
+        raise RuntimeError(
+            f"result type {type_name(value.dtype)} can't be cast to the desired output type "
+            f"{type_name(array.dtype)}"
+        )
+    edge = result._edge
+    if edge is not None:
+        if t._view is not None and t._view.origin != "grad":
+            raise RuntimeError(ambiguous_view(t._view.origin))
+        _keep_input(edge, t)
+    elif current_mode() == 0 and t.requires_grad:
+        F = NAMESPACES[array.__class__]
+        edge = record(Overwrite, (gradient_edge(t),), (), None, (), F)
+    array[...] = value
+    t._bump()
+    if edge is not None:
+        saves_output(edge, t)
+        rebase(t, edge)
+    return t
+
+
+class Overwrite(Op):
+    """New values that do not depend on the old ones in a differentiable way."""
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.zeros(grad.shape, grad),)
+
+
+def _keep_input(node: Node, t: Tensor) -> None:
+    """Let a node that reads the old values of an edited tensor keep a copy of them."""
+    if node.saved.__class__ is Packed:
+        # Packed anew, as the hook may have kept the array itself.
+        node.saved = Packed(
+            pack_saved(t.array.copy())
+            if item.__class__ is PackedArray and item.source == id(t.array)
+            else item
+            for item in node.saved
+        )
+        return
+    if node.saved.__class__ is not tuple or not node.saved:
+        return
+    for place, position in enumerate(node.op.saves):
+        if position == 0 and node.saved[place] is t.array:
+            assert node.versions is not None
+            saved, versions = list(node.saved), list(node.versions)
+            saved[place], versions[place] = t.array.copy(), None
+            node.saved, node.versions = tuple(saved), tuple(versions)
+
+
+def saves_output(node: Node, t: Tensor) -> None:
+    """Let a node that saved its output refer to the tensor it was written into."""
+    op = node.op
+    if node.saved.__class__ is not tuple:  # packed: its hook has seen the values
+        return
+    if op.saves and op.saves[-1] == OUT and node.saved and node.saved[-1] is not None:
+        node.saved = (*node.saved[:-1], t.array)
+        assert node.versions is not None and t._counter is not None
+        node.versions = (*node.versions[:-1], (t._counter, t._counter[0]))
+
+
+def rebase(t: Tensor, node: Node) -> None:
+    """Make a node, recorded for an in-place edit of ``t``, the history of ``t`` and its base."""
+    view = t._view
+    if view is None:
+        if t.retains_grad:
+            del t._edge.extra.retained[t.output_nr]
+            node._extra().retained[0] = weakref.ref(t)
+        t._edge = node
+        t._requires_grad = True
+        assert t._counter is not None
+        t._counter[1:] = [plain_name(node)]  # type: ignore[list-item]
+        return
+    base = view.base
+    base_edge = gradient_edge(base)
+    F = NAMESPACES[base.array.__class__]
+    strides = base.array.strides
+    layout = tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
+    outer = record(
+        CopySlices,
+        (base_edge, *node.edges[1:]),
+        (),
+        node.versions,
+        (view.chain, node),
+        F,
+        None,
+        (base.array.shape, layout),
+    )
+    # Handed over, so that backward frees them; after record, which would pack them again.
+    outer.saved, outer.aux = node.saved, node.aux
+    if node.__class__ is Node:
+        node.saved, node.aux = (), None
+    take_over(base, outer)
+    base._requires_grad = True
+    assert t._counter is not None
+    view.seen = t._counter[0]
+    shapes = (base.array.shape,)
+    take_over(t, record(AsStrided, (outer,), (), None, (view.chain,), F, None, shapes))
+    t._requires_grad = True
+
+
+def inplace_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The in-place method of an op: compute out of place, then `assign`."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_inplace(self)
+        return assign(self, function(self, *args, **kwargs))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place version of `{function.__name__}`."
+    return method

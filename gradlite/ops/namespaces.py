@@ -1,0 +1,68 @@
+"""What the rules call F: every primitive op, on the arrays of one library or on Tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+
+class Namespace:
+    """What a rule calls F: every primitive op under its ``fname``, on arrays or on Tensors."""
+
+    tensors = False
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        for op in OPS.values():
+            self.enter(op)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no primitive op is called {name!r}")
+
+    def enter(self, op: Any) -> None:
+        """Enter one op."""
+        setattr(self, op.fname, self._bind(op))
+
+    def _bind(self, op: Any) -> Callable[..., Any]:
+        forward, xp = op.forward, self.xp
+        if op.has_aux:
+
+            def call(*args: Any) -> Any:
+                return forward(xp, *args)[0]
+
+            return call
+        return partial(forward, xp)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        """Zeros with another array's dtype and device."""
+        return self.xp.zeros(shape, like.dtype)
+
+    def detach(self, value: Any) -> Any:
+        """The value as a constant."""
+        return value
+
+    def array(self, value: Any) -> Any:
+        """The raw array of a value."""
+        return value
+
+
+class _Namespaces(dict[type, Namespace]):
+    """The namespace of an array by its class; one look-up per op."""
+
+    def __missing__(self, cls: type) -> Namespace:
+        if issubclass(cls, (np.ndarray, np.generic)):
+            return self[np.ndarray]
+        if cls.__module__.partition(".")[0] == "cupy":
+            import cupy
+
+            self[cls] = namespace = Namespace(cupy)
+            return namespace
+        raise TypeError(f"expected a Tensor, but got {cls.__name__}")
+
+
+OPS: dict[str, Any] = {}
+NAMESPACES = _Namespaces()
+NAMESPACES[np.ndarray] = Namespace(np)

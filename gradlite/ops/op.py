@@ -1,0 +1,212 @@
+"""The base of the primitive ops, and what their rules see under create_graph.
+
+A primitive op is a class: ``forward`` on raw arrays and ``backward``, its rule, written once
+against operators and the namespace ``F``. The same rule runs on NumPy arrays, on CuPy arrays
+and, under ``create_graph=True``, on Tensors, so second derivatives come by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import graph
+from gradlite.graph import Node, OutputEdge
+from gradlite.graph_hooks import Packed, unpack_saved
+from gradlite.ops.dispatch import OUT, apply
+from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
+from gradlite.tensor import Tensor, wrap
+
+
+class Op:
+    """Base of the primitive ops; subclasses are never instantiated.
+
+    Attributes of a subclass:
+        reads: for each tensor input, the positions (inputs from 0, `OUT` for the output) of the
+            values its gradient reads. A value is kept only when such a gradient is wanted.
+        outputs: number of outputs; 0 means as many as forward returns in its tuple.
+        variadic: forward takes one list of arrays instead of one argument per array.
+        has_aux: forward returns ``(out, aux)``; the rule finds aux in ``ctx.aux``.
+        constants: positions of inputs that never get a gradient (indices, masks), which
+            ``grad_fn.next_functions`` leaves out.
+        fname: the op's name in the rules' namespace F; by default the class name in snake_case.
+        used_up: whether one backward pass uses the node up although it saved no tensor (its
+            aux or attrs hold what PyTorch saves); by default when it has aux.
+        grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
+
+    ``forward(xp, *arrays, *attrs)`` returns an array (or a tuple of them);
+    ``backward(ctx, grad, F)`` returns one gradient or None per tensor input.
+    """
+
+    reads: tuple[tuple[int, ...], ...] = ((),)
+    outputs = 1
+    has_aux = False
+    variadic = False
+    used_up = False
+    constants: tuple[int, ...] = ()
+    fname = ""
+    grad_name = ""
+    saves: tuple[int, ...] = ()
+    _plans: dict[Any, tuple[int | None, ...]]
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        name = cls.__name__
+        if "grad_name" not in cls.__dict__:
+            cls.grad_name = f"{name}Backward0"
+        if "has_aux" in cls.__dict__ and "used_up" not in cls.__dict__:
+            cls.used_up = cls.has_aux
+        if "fname" not in cls.__dict__:
+            cls.fname = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+        for function in ("forward", "backward"):
+            if function in cls.__dict__ and not isinstance(cls.__dict__[function], staticmethod):
+                setattr(cls, function, staticmethod(cls.__dict__[function]))
+        read = {position for positions in cls.reads for position in positions}
+        cls.saves = (*sorted(p for p in read if p >= 0), *([OUT] if OUT in read else []))
+        cls._plans = {}
+        if not hasattr(cls, "forward"):
+            return  # a base of several ops, or CopySlices, which nobody calls
+        OPS[cls.fname] = cls
+        for namespace in NAMESPACES.values():
+            namespace.enter(cls)
+
+    @classmethod
+    def plan(cls, wanted: tuple[bool, ...]) -> tuple[int | None, ...]:
+        """Which of `saves` to keep when these inputs' gradients are wanted (None: not kept)."""
+        plan = cls._plans.get(wanted)
+        if plan is None:
+            reads = cls.reads
+            if len(reads) < len(wanted):  # any number of inputs: all read the same
+                reads = reads[:1] * len(wanted)
+            read = {p for w, positions in zip(wanted, reads) if w for p in positions}
+            plan = cls._plans[wanted] = tuple(p if p in read else None for p in cls.saves)
+        return plan
+
+    @staticmethod
+    def tensor_context(node: Node, edges: tuple[Any, ...]) -> TensorContext:
+        """What the rule sees under create_graph: saved values as Tensors in the graph."""
+        return TensorContext(node, edges)
+
+    @classmethod
+    def saved_position(cls, node: Node, place: int) -> int:
+        """Which input (or `OUT`) a saved value of the node is."""
+        return cls.saves[place]
+
+    @staticmethod
+    def describe(value: Any) -> str:
+        """A saved value in error messages, as ``gradlite.FloatTensor [3]``."""
+        return describe(value)
+
+
+_TYPE_NAMES = {
+    "float16": "Half", "float32": "Float", "float64": "Double", "int64": "Long", "int32": "Int",
+    "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool",
+}  # fmt: skip
+
+
+def type_name(numpy_dtype: np.dtype[Any]) -> str:
+    """A dtype in PyTorch's error messages: Float, Double, Long, ..."""
+    return _TYPE_NAMES[numpy_dtype.name]
+
+
+def describe(array: Any) -> str:
+    """An array in error messages: type and shape."""
+    sizes = ", ".join(map(str, array.shape))
+    return f"gradlite.{type_name(array.dtype)}Tensor [{sizes}]"
+
+
+class TensorContext:
+    """A node as its rule sees it under create_graph."""
+
+    __slots__ = ("saved", "edges", "attrs", "aux", "shapes", "F", "node")
+
+    def __init__(self, node: Node, edges: tuple[Any, ...]) -> None:
+        self.node, self.edges = node, edges
+        self.attrs, self.aux, self.shapes = node.attrs, node.aux, node.shapes
+        self.F = TENSORS
+        saved = node.saved or ()
+        packed = node.saved.__class__ is Packed
+        if packed:
+            saved, self.aux = unpack_saved(saved), unpack_saved(node.aux)
+        self.saved = tuple(
+            None if value is None else self._tensor(place, value, packed)
+            for place, value in enumerate(saved)
+        )
+
+    def _tensor(self, place: int, array: Any, packed: bool) -> Any:
+        if not hasattr(array, "shape"):
+            return array  # a Python number
+        position = self.node.op.saved_position(self.node, place)
+        edge = self.node if position == OUT else self.node.edges[position]
+        if edge is self.node and self.node.outputs > 1:
+            edge = OutputEdge(self.node, 0)
+        if packed:
+            return stand_in(array, edge)
+        if edge.__class__ is graph.AccumulateGrad:
+            return edge.variable  # type: ignore[no-any-return]
+        result = wrap(array)
+        versions = self.node.versions
+        if versions is not None and versions[place] is not None:
+            result._counter = versions[place][0]  # edits are caught in this graph too
+        if edge is not None:
+            result._edge, result._requires_grad = edge, True
+        return result
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        """For each input, whether somebody needs its gradient."""
+        return tuple(edge is not None for edge in self.edges)
+
+
+def stand_in(array: Any, edge: Any) -> Tensor:
+    """A Tensor around an array at the place in the graph that an edge says."""
+    result = wrap(array)
+    if edge is not None:
+        result._requires_grad = True
+        if edge.__class__ is graph.AccumulateGrad:
+            result._accumulator = weakref.ref(edge)
+        else:
+            result._edge = edge
+    return result
+
+
+class TensorNamespace(Namespace):
+    """The ops on Tensors, so that what the rule computes is recorded."""
+
+    tensors = True
+
+    def _bind(self, op: Any) -> Callable[..., Any]:
+        arity = len(op.reads)
+
+        def call(*args: Any) -> Any:
+            if isinstance(args[0], (list, tuple)):
+                return apply(op, [as_tensor_operand(a) for a in args[0]], *args[1:])
+            inputs = [None if a is None else as_tensor_operand(a) for a in args[:arity]]
+            return apply(op, inputs, *args[arity:])
+
+        return call
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        array = like.array
+        return wrap(NAMESPACES[array.__class__].xp.zeros(shape, array.dtype))
+
+    def detach(self, value: Any) -> Any:
+        return value.detach()
+
+    def array(self, value: Any) -> Any:
+        return value.array
+
+
+TENSORS = TensorNamespace(np)
+NAMESPACES[Tensor] = TENSORS
+
+
+def as_tensor_operand(value: Any) -> Tensor:
+    """A Tensor as it is; a raw array as a constant around it."""
+    return value if isinstance(value, Tensor) else wrap(value)

@@ -1,0 +1,181 @@
+"""Views: results that share their input's storage, and how their history is renewed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import tensor as tensor_module
+from gradlite.grad_mode import INFERENCE, current_mode
+from gradlite.graph import Node, OutputEdge, record
+from gradlite.graph_errors import plain_name
+from gradlite.ops.dispatch import apply1
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op
+from gradlite.tensor import Tensor, View, gradient_edge
+
+
+def apply_view(op: Any, input: Tensor, *attrs: Any) -> Tensor:
+    """Run an op whose result shares the input's storage."""
+    result = apply1(op, input, *attrs)
+    mode = current_mode()
+    origin = "grad" if mode == 0 else "no_grad" if mode < INFERENCE else "inference"
+    _link(result, input, op, attrs, origin)
+    return result
+
+
+def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> None:
+    """Enter a result as a view of the input's base."""
+    version = result._counter = input._counter
+    if version is None:
+        return
+    above = input._view
+    if above is None:
+        result._view = View(input, ((op, attrs),), version[0], origin)
+    else:
+        if above.origin != "grad":
+            origin = above.origin
+        result._view = View(above.base, (*above.chain, (op, attrs)), version[0], origin)
+
+
+def _multi_origin() -> str:
+    mode = current_mode()
+    return "multi" if mode == 0 else "no_grad" if mode < INFERENCE else "inference"
+
+
+def link_views(
+    results: Sequence[Tensor], input: Tensor, op: Any, attrs_of: Callable[[int], tuple[Any, ...]]
+) -> None:
+    """Enter the outputs of an op that returns several views (split, unbind)."""
+    for nr, result in enumerate(results):
+        _link(result, input, op, attrs_of(nr), _multi_origin())
+
+
+def replay(chain: tuple[Any, ...], xp: Any, array: Any) -> Any:
+    """A chain of view ops on a raw array."""
+    for op, attrs in chain:
+        array = op.forward(xp, array, *attrs)
+    return array
+
+
+class AsStrided(Op):
+    """A view's chain as one node: the edge of a view after its base was edited in place."""
+
+    def forward(xp: Any, x: Any, chain: tuple[Any, ...]) -> Any:
+        return replay(chain, xp, x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (chain,) = ctx.attrs
+        return (_embed(chain, ctx.shapes[0], grad, F),)
+
+
+class _Link:
+    """The context of one rule within a chain."""
+
+    __slots__ = ("attrs", "shapes", "saved", "aux", "edges", "F")
+
+    def __init__(self, attrs: Any, shape: Any, F: Any) -> None:
+        self.attrs, self.shapes, self.F = attrs, (shape,), F
+        self.saved, self.aux, self.edges = (), None, (True,)
+
+
+def _embed(chain: tuple[Any, ...], shape: tuple[int, ...], grad: Any, F: Any) -> Any:
+    """The gradient of a view carried back to its base's shape."""
+    shapes = []
+    stand_in = np.broadcast_to(np.zeros((), bool), shape)
+    for op, attrs in chain:
+        shapes.append(stand_in.shape)
+        stand_in = op.forward(np, stand_in, *attrs)
+    for (op, attrs), inner in zip(reversed(chain), reversed(shapes)):
+        (grad,) = op.backward(_Link(attrs, inner, F), grad, F)
+    return grad
+
+
+def _renew_view(tensor: Tensor) -> None:
+    view = tensor._view
+    assert view is not None and tensor._counter is not None
+    base = view.base
+    edge = gradient_edge(base) if base._requires_grad else None
+    if edge is not None:
+        F = NAMESPACES[base.array.__class__]
+        if view.origin != "grad":
+            raise RuntimeError(_stale_view(tensor, view.origin))
+        view.seen = tensor._counter[0]
+        shapes = (base.array.shape,)
+        take_over(tensor, record(AsStrided, (edge,), (), None, (view.chain,), F, None, shapes))
+        tensor._requires_grad = True
+
+
+def ambiguous_view(origin: str) -> str:
+    start = (
+        "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
+    )
+    block = "no_grad"
+    if origin == "inference":
+        start = (
+            "A view was created in inference mode and is being modified inplace in normal mode. "
+        )
+        block = "inference_mode"
+    if origin == "multi":
+        return start + (
+            "This view is the output of a function that returns multiple views. Such functions do "
+            "not allow the output views to be modified inplace. You should replace the inplace "
+            "operation by an out-of-place one."
+        )
+    return start + (
+        "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify "
+        f"your code by moving both the view and the inplace either both inside the {block} block "
+        "(if you don't want the inplace to be tracked) or both outside (if you want the inplace "
+        "to be tracked)."
+    )
+
+
+def _stale_view(tensor: Tensor, origin: str) -> str:
+    if origin in ("no_grad", "inference"):
+        where, block = "with grad mode enabled", "no_grad"
+        if origin == "inference":
+            where, block = "in normal mode", "inference_mode"
+        return (
+            f"A view was created in {origin} mode and its base or another view of its base has "
+            f"been modified inplace {where}. Given that this use case is ambiguous "
+            "and error-prone, it is forbidden. You can clarify your code by moving both the view "
+            f"and the inplace either both inside the {block} block (if you don't want the inplace "
+            "to be tracked) or both outside (if you want the inplace to be tracked)."
+        )
+    return multi_view(tensor, "is a view and its base or another view of its base has been")
+
+
+def multi_view(tensor: Tensor, what: str) -> str:
+    edge = tensor._edge
+    nr, node = (edge.nr, edge.node) if edge.__class__ is OutputEdge else (0, edge)
+    name = plain_name(node) if node is not None else "a view op"
+    if tensor._view is not None and tensor._view.origin == "custom":
+        return (
+            f"Output {nr} of {name} {what} modified inplace. This view was created inside a custom "
+            "Function (or because an input was returned as-is) and the autograd logic to handle "
+            "view+inplace would override the custom backward associated with the custom Function, "
+            "leading to incorrect gradients. This behavior is forbidden. You can fix this by "
+            "cloning the output of the custom Function."
+        )
+    return (
+        f"Output {nr} of {name} {what} modified inplace. This view is the output of a function "
+        "that returns multiple views. Such functions do not allow the output views to be modified "
+        "inplace. You should replace the inplace operation by an out-of-place one."
+    )
+
+
+def take_over(t: Tensor, node: Node) -> None:
+    """Give a tensor a new node; a retained gradient is retained there from now on."""
+    retained = t.retains_grad
+    if retained:
+        old: Any = t._edge.node if t._edge.__class__ is OutputEdge else t._edge
+        old.extra.retained.pop(t.output_nr, None)
+    t._edge = node
+    if retained:
+        node._extra().retained[0] = weakref.ref(t)
+
+
+tensor_module.renew_view = _renew_view
