@@ -21,6 +21,15 @@ typedef unsigned short u16;
 #define __restrict__ __restrict
 #endif
 
+// Ahead of a loop whose steps do not meet in memory, for the vectoriser of a CPU compiler.
+#if !defined(GRADLITE_NATIVE)
+#define INDEPENDENT
+#elif defined(__clang__)
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 #if defined(GRADLITE_NATIVE) || defined(GRADLITE_CPU_THREADS)
 #define GRADLITE_ON_CPU 1
 #define DEVICE static inline
