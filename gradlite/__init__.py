@@ -55,6 +55,7 @@ from gradlite.ops.arrange import *
 from gradlite.ops.bivariate import *
 from gradlite.ops.blend import *
 from gradlite.ops.choose import *
+from gradlite.ops.comparison import *
 from gradlite.ops.contraction import *
 from gradlite.ops.creation import *
 from gradlite.ops.cumulative import *

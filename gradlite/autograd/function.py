@@ -16,7 +16,7 @@ from gradlite import graph
 from gradlite.autograd.context import CONSTANT, FunctionCtx, FunctionNode, Kept
 from gradlite.grad_mode import current_mode, is_grad_enabled, no_grad
 from gradlite.graph import Node, OutputEdge
-from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import edges_of
 from gradlite.ops.inplace import rebase
 from gradlite.ops.namespaces import NAMESPACES

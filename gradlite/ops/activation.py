@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import special
-from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.elementwise import float_op

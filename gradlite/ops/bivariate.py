@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.arithmetic import Binary, binary_op, cast, operand, promoted, sum_to
+from gradlite.ops.binary import Binary, binary_op, sum_to
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.op import type_name
+from gradlite.ops.operands import cast, operand, promoted
 from gradlite.ops.samples import S, binary, constant, distinct, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor

@@ -9,13 +9,14 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops.arithmetic import as_number, cast, sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.matmul import bmm
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import as_number, cast
 from gradlite.ops.samples import S, normal, positive, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.arithmetic import cast, operand, promoted, same_device_or_scalar, sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
+from gradlite.ops.operands import cast, operand, promoted, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, distinct, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap

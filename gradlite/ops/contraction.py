@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops.arithmetic import mul, sum_to
+from gradlite.ops.arithmetic import mul
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.matmul import dot, matmul

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.arithmetic import cast
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import wrap_dim

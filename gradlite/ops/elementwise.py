@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.arithmetic import cast
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, bools, normal, unary
 from gradlite.ops.samples import positive as positive_values
 from gradlite.ops.table import public

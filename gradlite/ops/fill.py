@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops.arithmetic import as_number, cast, same_device_or_scalar, sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import as_number, cast, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap

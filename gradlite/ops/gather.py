@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import positions
-from gradlite.ops.arithmetic import same_device_or_scalar
 from gradlite.ops.dispatch import apply
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import same_device_or_scalar
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public

@@ -8,12 +8,13 @@ import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import positions
-from gradlite.ops.arithmetic import as_number, cast, sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import as_number, cast
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.table import public
 from gradlite.ops.views import apply_view

@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops import arithmetic, bivariate, elementwise, logic, rounding, trigonometry
-from gradlite.ops.arithmetic import promoted
+from gradlite.ops import (
+    arithmetic,
+    bivariate,
+    comparison,
+    elementwise,
+    logic,
+    rounding,
+    trigonometry,
+)
 from gradlite.ops.matmul import matmul
+from gradlite.ops.operands import promoted
 from gradlite.tensor import Tensor, wrap
 
 # By the ufunc's own name; the aliases np.divide, np.mod, np.abs, np.radians carry those.
@@ -31,12 +39,12 @@ NUMBERS_TOO: dict[str, Callable[..., Any]] = {
     "floor_divide": arithmetic.floor_divide,
     "remainder": arithmetic.remainder,
     "fmod": bivariate.fmod,
-    "equal": arithmetic.eq,
-    "not_equal": arithmetic.ne,
-    "less": arithmetic.lt,
-    "less_equal": arithmetic.le,
-    "greater": arithmetic.gt,
-    "greater_equal": arithmetic.ge,
+    "equal": comparison.eq,
+    "not_equal": comparison.ne,
+    "less": comparison.lt,
+    "less_equal": comparison.le,
+    "greater": comparison.gt,
+    "greater_equal": comparison.ge,
     "bitwise_and": logic.bitwise_and,
     "bitwise_or": logic.bitwise_or,
     "bitwise_xor": logic.bitwise_xor,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.arithmetic import operand
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.operands import operand
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import ColumnSums  # noqa: F401  the rule of Linear calls it

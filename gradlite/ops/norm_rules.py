@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import standardize
-from gradlite.ops.arithmetic import sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.op import Op
 from gradlite.ops.standardize import wide
 from gradlite.tensor import wrap

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.arithmetic import cast, sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1, output_grads, same_device
 from gradlite.ops.inplace import check_inplace
 from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.ops.views import apply_view, link_views

@@ -1,0 +1,120 @@
+"""Elementwise comparison of two operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.operands import operand, plain, same_device_or_scalar
+from gradlite.ops.samples import S, binary
+from gradlite.ops.table import public
+from gradlite.tensor import Tensor, wrap
+
+__all__ = [
+    "eq",
+    "ge",
+    "greater",
+    "greater_equal",
+    "gt",
+    "le",
+    "less",
+    "less_equal",
+    "lt",
+    "ne",
+    "not_equal",
+]
+
+
+def _compare(function: str, input: Any, other: Any) -> Tensor:
+    a, b = operand(input), operand(other)
+    x, y = plain(a), plain(b)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        a, b = same_device_or_scalar(a, b)
+        x, y = a.array, b.array
+        if x.dtype != y.dtype:
+            common = dtypes.result_dtype([x, y])
+            x, y = x.astype(common), y.astype(common)
+    else:
+        common = dtypes.result_dtype([x, y])
+        if isinstance(a, Tensor):
+            x = x if x.dtype == common else x.astype(common)
+        else:
+            y = y if y.dtype == common else y.astype(common)
+    xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
+    return wrap(xp.asarray(getattr(xp, function)(x, y)))
+
+
+def _comparison_samples() -> list[Any]:
+    return [*binary(), S(np.arange(4.0), 2), S(np.arange(4), np.arange(4)), S(np.arange(3), 1.5)]
+
+
+@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+def eq(input: Any, other: Any) -> Tensor:
+    """Elementwise ``input == other``, a bool tensor.
+
+    >>> import gradlite
+    >>> gradlite.eq(gradlite.tensor([1, 2]), 2)
+    tensor([False,  True])
+    """
+    return _compare("equal", input, other)
+
+
+@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+def ne(input: Any, other: Any) -> Tensor:
+    """Elementwise ``input != other``, a bool tensor.
+
+    >>> import gradlite
+    >>> gradlite.ne(gradlite.tensor([1, 2]), 2)
+    tensor([ True, False])
+    """
+    return _compare("not_equal", input, other)
+
+
+@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+def lt(input: Any, other: Any) -> Tensor:
+    """Elementwise ``input < other``, a bool tensor.
+
+    >>> import gradlite
+    >>> gradlite.lt(gradlite.tensor([1, 2]), 2)
+    tensor([ True, False])
+    """
+    return _compare("less", input, other)
+
+
+@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+def le(input: Any, other: Any) -> Tensor:
+    """Elementwise ``input <= other``, a bool tensor.
+
+    >>> import gradlite
+    >>> gradlite.le(gradlite.tensor([1, 2]), 1)
+    tensor([ True, False])
+    """
+    return _compare("less_equal", input, other)
+
+
+@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+def gt(input: Any, other: Any) -> Tensor:
+    """Elementwise ``input > other``, a bool tensor.
+
+    >>> import gradlite
+    >>> gradlite.gt(gradlite.tensor([1, 2]), 1)
+    tensor([False,  True])
+    """
+    return _compare("greater", input, other)
+
+
+@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+def ge(input: Any, other: Any) -> Tensor:
+    """Elementwise ``input >= other``, a bool tensor.
+
+    >>> import gradlite
+    >>> gradlite.ge(gradlite.tensor([1, 2]), 2)
+    tensor([False,  True])
+    """
+    return _compare("greater_equal", input, other)
+
+
+greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne

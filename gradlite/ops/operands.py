@@ -1,0 +1,83 @@
+"""Operands: Python numbers, arrays and Tensors, and the dtype and device they meet on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.namespaces import NAMESPACES, OPS
+from gradlite.ops.op import Op
+from gradlite.tensor import Tensor, wrap
+
+
+class ToCopy(Op):
+    """A change of dtype."""
+
+    has_aux = True
+    used_up = False
+
+    def forward(xp: Any, x: Any, numpy_dtype: Any) -> Any:
+        return x.astype(numpy_dtype), x.dtype
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.to_copy(grad, ctx.aux),)
+
+
+def cast(input: Tensor, numpy_dtype: Any) -> Tensor:
+    """The tensor in another dtype; itself when it has it already."""
+    if input.array.dtype == numpy_dtype:
+        return input
+    return apply(ToCopy, (input,), np.dtype(numpy_dtype))  # type: ignore[no-any-return]
+
+
+def as_number(value: Any) -> Any:
+    """A Python number as it is; NumPy's scalars as Python numbers."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def operand(value: Any) -> Any:
+    """What the binary ops take besides Tensors: Python numbers and NumPy or CuPy arrays."""
+    cls = value.__class__
+    if cls is float or cls is int or cls is bool or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__"):
+        dtypes.from_numpy_dtype(value.dtype)
+        return wrap(value)
+    if isinstance(value, (float, int)):
+        return value
+    raise TypeError(f"unsupported operand: expected a Tensor or a number, not {cls.__name__}")
+
+
+def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
+    """Both operands in the dtype that PyTorch computes in (Python numbers stay numbers)."""
+    arrays = [x.array if isinstance(x, Tensor) else x for x in (a, b)]
+    common = dtypes.result_dtype(arrays)
+    if true_division and dtypes.category(common) < 2:
+        common = dtypes.get_default_dtype().numpy
+    a = cast(a, common) if isinstance(a, Tensor) else a
+    b = cast(b, common) if isinstance(b, Tensor) else b
+    if not isinstance(a, Tensor):
+        a = wrap(NAMESPACES[b.array.__class__].xp.asarray(a, dtype=common))
+    return a, b
+
+
+def same_device_or_scalar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on one device: a 0-d CPU tensor may meet a CUDA tensor, as in PyTorch."""
+    if a.array.__class__ is b.array.__class__:
+        return a, b
+    for scalar, other in ((a, b), (b, a)):
+        if scalar.array.ndim == 0 and scalar.is_cpu:
+            moved = apply(OPS["to_device"], (scalar,), other.device, True)
+            return (moved, b) if scalar is a else (a, moved)
+    same_device(a, b)
+    return a, b
+
+
+def plain(value: Any) -> Any:
+    value = operand(value)
+    return value.array if isinstance(value, Tensor) else value

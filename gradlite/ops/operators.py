@@ -1,0 +1,112 @@
+"""Tensor's operators and in-place arithmetic: the functions of the modules beside, as methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.grad_mode import current_mode
+from gradlite.ops.arithmetic import add, div, floor_divide, mul, pow, remainder, rsub, sub
+from gradlite.ops.comparison import eq, ge, gt, le, lt, ne
+from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.tensor import Tensor
+
+
+def _inplace(function: Any, ufunc: str, name: str) -> Any:
+    """The in-place form: one ufunc with ``out=`` when nothing has to be recorded."""
+
+    def method(self: Tensor, other: Any, **options: Any) -> Tensor:
+        check_inplace(self)
+        array = self.array
+        if isinstance(other, Tensor):
+            refuse_overlap(self, other)
+        if (
+            not options
+            and (current_mode() or not (self._requires_grad or self._view is not None))
+            and (
+                other.__class__ is float
+                or other.__class__ is int
+                or (
+                    isinstance(other, Tensor)
+                    and other.array.dtype == array.dtype
+                    and other.array.shape == array.shape
+                    and (current_mode() or not other.requires_grad)
+                )
+            )
+            and array.dtype in dtypes.FLOATING
+        ):
+            value = other.array if isinstance(other, Tensor) else other
+            if array.__class__ is getattr(value, "__class__", None) or value is other:
+                getattr(NAMESPACES[array.__class__].xp, ufunc)(array, value, out=array)
+                self._bump()
+                return self
+        return assign(self, function(self, other, **options))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place version of `{function.__name__}`."
+    return method
+
+
+def _operators() -> None:
+    """Give Tensor its operators; the functions above are the methods themselves."""
+    t: Any = Tensor
+    for function, ufunc in (
+        (add, "add"),
+        (sub, "subtract"),
+        (mul, "multiply"),
+        (div, "true_divide"),
+        (pow, "power"),
+        (remainder, "remainder"),
+        (floor_divide, "floor_divide"),
+    ):
+        setattr(t, f"{function.__name__}_", _inplace(function, ufunc, f"{function.__name__}_"))
+    t.__add__, t.__iadd__ = _operator(add), t.add_
+    t.__radd__ = _operator(_swapped(add))
+    t.__sub__, t.__isub__, t.__rsub__ = _operator(sub), t.sub_, _operator(rsub)
+    t.__mul__, t.__imul__ = _operator(mul), t.mul_
+    t.__rmul__ = _operator(_swapped(mul))
+    t.__truediv__, t.__itruediv__ = _operator(div), t.div_
+    t.__rtruediv__ = _operator(lambda self, other: self.reciprocal() * other)
+    t.__pow__, t.__ipow__ = _operator(pow), t.pow_
+    t.__rpow__ = _operator(_swapped(pow))
+    t.__mod__, t.__imod__ = _operator(remainder), t.remainder_
+    t.__rmod__ = _operator(_swapped(remainder))
+    t.__floordiv__, t.__ifloordiv__ = _operator(floor_divide), t.floor_divide_
+    t.__rfloordiv__ = _operator(_swapped(floor_divide))
+    t.__eq__, t.__ne__ = _comparison(eq), _comparison(ne)
+    t.__lt__, t.__le__, t.__gt__, t.__ge__ = map(_operator, (lt, le, gt, ge))
+    t.subtract, t.multiply, t.divide, t.true_divide = sub, mul, div, div
+    t.subtract_, t.multiply_, t.divide_, t.true_divide_ = t.sub_, t.mul_, t.div_, t.div_
+    t.greater, t.greater_equal, t.less, t.less_equal, t.not_equal = gt, ge, lt, le, ne
+
+
+def _swapped(function: Any) -> Any:
+    def reflected(self: Tensor, other: Any) -> Tensor:
+        return function(other, self)  # type: ignore[no-any-return]
+
+    return reflected
+
+
+def _operator(function: Any) -> Any:
+    """An operator method: NotImplemented for operands that are no numbers or arrays."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        try:
+            return function(self, other)
+        except TypeError:
+            if isinstance(other, (Tensor, int, float, np.ndarray, np.generic)):
+                raise
+            return NotImplemented
+
+    return method
+
+
+def _comparison(function: Any) -> Any:
+    """``==`` and ``!=``: anything that is no operand is simply different."""
+    return _operator(function)
+
+
+_operators()
