@@ -61,10 +61,12 @@ from gradlite.ops.creation import *
 from gradlite.ops.cumulative import *
 from gradlite.ops.einsum import *
 from gradlite.ops.elementwise import *
+from gradlite.ops.expansion import *
 from gradlite.ops.extrema import *
 from gradlite.ops.fill import *
 from gradlite.ops.gather import *
 from gradlite.ops.index import *
+from gradlite.ops.joining import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
 from gradlite.ops.loss import xlogy as xlogy

@@ -573,7 +573,7 @@ class TensorMethods:
         def expand(self, *shape: Any) -> Tensor:
             """A view with dimensions of size 1 repeated; -1 keeps a size."""
 
-        def expand_as(self, other: Any) -> Tensor:
+        def expand_as(self, other: Tensor) -> Tensor:
             """As ``torch.Tensor.expand_as``."""
 
         def expm1(self) -> Tensor:

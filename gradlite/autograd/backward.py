@@ -8,8 +8,8 @@ from typing import Any
 
 from gradlite import dtypes, graph
 from gradlite.autograd.graph import EdgeToken, GradientEdge, edge_of
+from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.shape import stack
 from gradlite.tensor import Size, Tensor, wrap
 
 Tensors = Any

@@ -16,8 +16,8 @@ import numpy as np
 from gradlite.autograd.backward import grad
 from gradlite.autograd.strict import check_connected, filled_in, zeros
 from gradlite.grad_mode import enable_grad, is_grad_enabled, set_grad_enabled
+from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.shape import stack
 from gradlite.tensor import Tensor, wrap
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from gradlite.ops.shape import stack
+from gradlite.ops.joining import stack
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor
 from gradlite.utils._pytree import (

@@ -11,8 +11,8 @@ import numpy as np
 from gradlite.func.arguments import Argnums
 from gradlite.func.trace import zeros
 from gradlite.func.transforms import JVP, Evaluation, pulled_back, pushed_forward
+from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.shape import stack
 from gradlite.tensor import Tensor, wrap
 from gradlite.utils._pytree import tree_unflatten
 

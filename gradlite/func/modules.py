@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradlite.ops.shape import stack
+from gradlite.ops.joining import stack
 from gradlite.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from gradlite.ops.choose import where
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.joining import chunk
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, distinct, normal, unary
-from gradlite.ops.shape import chunk
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

@@ -8,23 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.dims import sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.gather import index_select
+from gradlite.ops.joining import cat, narrow, stack
 from gradlite.ops.logic import logical_xor
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.shape import (
-    cat,
-    flatten,
-    flip,
-    narrow,
-    sizes,
-    stack,
-    transpose,
-    unsqueeze,
-    wrap_dim,
-)
+from gradlite.ops.shape import flatten, flip, transpose, unsqueeze
 from gradlite.ops.stacking import parts_of
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap

@@ -8,12 +8,12 @@ import numpy as np
 
 from gradlite.ops.arithmetic import mul
 from gradlite.ops.binary import sum_to
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.matmul import dot, matmul
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import array_module, as_device, device
+from gradlite.ops.dims import sizes
 from gradlite.ops.dispatch import apply
 from gradlite.ops.op import Op
 from gradlite.ops.operands import as_number, cast
-from gradlite.ops.shape import sizes
 from gradlite.tensor import Tensor, check_can_require_grad, wrap
 
 __all__ = [

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.namespaces import NAMESPACES
@@ -14,7 +15,6 @@ from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, bools, integers, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

@@ -11,13 +11,13 @@ import numpy as np
 from gradlite import return_types
 from gradlite.ops import positions
 from gradlite.ops.arithmetic import maximum, minimum
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.gather import Along
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.reduce import keepdim_shape, reduced_dims, spread
 from gradlite.ops.samples import S, distinct, integers
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.softmax import row_max
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap

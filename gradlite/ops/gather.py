@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import positions
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import same_device_or_scalar
 from gradlite.ops.samples import S, bools, integers, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 

@@ -12,9 +12,9 @@ from gradlite.ops.attention import scaled_dot_product_attention
 from gradlite.ops.choose import where
 from gradlite.ops.creation import zeros
 from gradlite.ops.dropout import dropout
+from gradlite.ops.joining import cat
 from gradlite.ops.matmul import linear
 from gradlite.ops.samples import S, normal
-from gradlite.ops.shape import cat
 from gradlite.ops.softmax import softmax
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor

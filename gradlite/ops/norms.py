@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import reduced_dims, spread
 from gradlite.ops.samples import S, distinct, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from gradlite import return_types
 from gradlite.ops.choose import where
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.reduce import keepdim_shape
 from gradlite.ops.samples import S, constant, distinct, integers
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.sorting import sort
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap

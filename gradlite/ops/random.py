@@ -11,8 +11,8 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.device import as_device
 from gradlite.ops.creation import _array_on, _finish
+from gradlite.ops.dims import sizes
 from gradlite.ops.inplace import check_inplace
-from gradlite.ops.shape import sizes
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
 

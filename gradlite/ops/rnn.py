@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite.ops.dispatch import OUT, apply, gradients_of, output_grads
+from gradlite.ops.joining import chunk, stack, unbind
 from gradlite.ops.matmul import linear
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
-from gradlite.ops.shape import chunk, stack, unbind
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

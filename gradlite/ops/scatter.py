@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import positions
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.gather import check_bounds, check_tensor
 from gradlite.ops.inplace import assign, check_inplace
@@ -16,7 +17,6 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast
 from gradlite.ops.samples import S, constant, integers, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

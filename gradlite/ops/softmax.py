@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import ones, reduced_dims, spread
 from gradlite.ops.samples import S, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

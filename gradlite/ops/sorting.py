@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from gradlite import return_types
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
 from gradlite.ops.gather import Along, check_tensor
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, distinct, integers
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 

@@ -6,8 +6,10 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
+from gradlite.ops.dims import wrap_dim
+from gradlite.ops.joining import cat, narrow
 from gradlite.ops.samples import S, normal
-from gradlite.ops.shape import cat, narrow, unsqueeze, wrap_dim
+from gradlite.ops.shape import unsqueeze
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite import dtypes, return_types
 from gradlite.ops.choose import where
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.extrema import Max, Pick, nonempty, numpy_keywords
 from gradlite.ops.gather import check_tensor
@@ -16,7 +17,6 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import keepdim_shape, mean, reduced_dims, spread
 from gradlite.ops.samples import S, constant, distinct, integers, normal
-from gradlite.ops.shape import wrap_dim
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 

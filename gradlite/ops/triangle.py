@@ -9,11 +9,12 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import array_module, device, get_default_device
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.shape import DiagonalScatter, wrap_dim
+from gradlite.ops.shape import DiagonalScatter
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 

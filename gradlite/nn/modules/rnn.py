@@ -13,7 +13,7 @@ from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
 from gradlite.nn.utils.rnn import PackedSequence, runs
 from gradlite.ops.creation import empty, zeros
-from gradlite.ops.shape import cat, stack
+from gradlite.ops.joining import cat, stack
 from gradlite.tensor import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "RNNBase"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gradlite.nn.members import type_name
-from gradlite.ops.shape import cat
+from gradlite.ops.joining import cat
 from gradlite.tensor import Tensor
 
 __all__ = ["parameters_to_vector", "vector_to_parameters"]

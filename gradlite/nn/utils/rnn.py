@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.creation import full
-from gradlite.ops.shape import cat
+from gradlite.ops.joining import cat
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.creation import as_tensor, tensor
-from gradlite.ops.shape import stack
+from gradlite.ops.joining import stack
 from gradlite.tensor import Tensor, wrap
 
 CollateMap = Mapping[Any, Callable[..., Any]]

@@ -1,0 +1,343 @@
+"""Joining tensors, and cutting one into views: cat, stack, split, chunk, unbind, select, narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gradlite import dtypes
+from gradlite.ops.dims import wrap_dim
+from gradlite.ops.dispatch import apply, output_grads, same_device
+from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import public
+from gradlite.ops.views import apply_view, link_views
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "cat",
+    "chunk",
+    "concat",
+    "concatenate",
+    "narrow",
+    "select",
+    "split",
+    "stack",
+    "unbind",
+]
+
+
+class Cat(Op):
+    variadic = True
+
+    def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
+        # PyTorch skips empty vectors whatever the other shapes are.
+        return xp.concatenate([a for a in arrays if a.shape != (0,)] or arrays, axis=dim)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (dim,) = ctx.attrs
+        grads, start = [], 0
+        skip = grad.ndim > 1
+        for edge, shape in zip(ctx.edges, ctx.shapes):
+            if skip and shape == (0,):
+                grads.append(F.zeros(shape, grad))
+                continue
+            stop = start + shape[dim]
+            index = (slice(None),) * dim + (slice(start, stop),)
+            grads.append(grad[index] if edge is not None else None)
+            start = stop
+        return tuple(grads)
+
+
+@public(
+    samples=lambda: [
+        S([normal(2, 3), normal(1, 3)]),
+        S([normal(2, 3), normal(2, 2), normal(2, 0)], 1),
+        S([normal(2, 3)], dim=-1),
+        S([normal(0), normal(2, 3)], 0),
+    ]
+)
+def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> Tensor:
+    """Join tensors along an existing dimension; dtypes promote.
+
+    >>> import gradlite
+    >>> gradlite.cat([gradlite.tensor([1, 2]), gradlite.tensor([3])])
+    tensor([1, 2, 3])
+
+    Raises:
+        RuntimeError: no tensor, or sizes that differ outside ``dim``.
+    """
+    parts = list(tensors)
+    if not parts:
+        raise RuntimeError("expected a non-empty list of Tensors")
+    for place, part in enumerate(parts):
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"expected Tensor as element {place} in argument 0, but got "
+                f"{part.__class__.__name__}"
+            )
+    dim = dim if axis is None else axis
+    real = [p for p in parts if p.array.shape != (0,)] or parts[:1]
+    if any(p.array.ndim == 0 for p in real):
+        place = next(i for i, p in enumerate(parts) if p.array.ndim == 0)
+        raise RuntimeError(f"zero-dimensional tensor (at position {place}) cannot be concatenated")
+    same_device(*real)
+    d = wrap_dim(dim, real[0].array.ndim)
+    common = dtypes.result_dtype([p.array for p in parts])
+    first = real[0].array.shape
+    for place, p in enumerate(real):
+        if p.array.ndim != len(first):
+            raise RuntimeError(
+                f"Tensors must have same number of dimensions: got {len(first)} and {p.array.ndim}"
+            )
+        for k, (m, n) in enumerate(zip(first, p.array.shape)):
+            if k != d and m != n:
+                raise RuntimeError(
+                    f"Sizes of tensors must match except in dimension {d}. Expected size {m} but "
+                    f"got size {n} for tensor number {place} in the list."
+                )
+    return apply(Cat, [cast(p, common) for p in parts], d)  # type: ignore[no-any-return]
+
+
+concat = concatenate = cat
+
+
+class Stack(Op):
+    variadic = True
+
+    def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
+        return xp.stack(arrays, axis=dim)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (dim,) = ctx.attrs
+        before = (slice(None),) * dim
+        return tuple(
+            grad[(*before, place)] if edge is not None else None
+            for place, edge in enumerate(ctx.edges)
+        )
+
+
+@public(
+    samples=lambda: [
+        S([normal(2, 3), normal(2, 3)]),
+        S([normal(2), normal(2)], -1),
+        S([normal()], 0),
+    ]
+)
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors of one shape along a new dimension.
+
+    >>> import gradlite
+    >>> gradlite.stack([gradlite.tensor([1, 2]), gradlite.tensor([3, 4])])
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    parts = list(tensors)
+    if not parts:
+        raise RuntimeError("stack expects a non-empty TensorList")
+    same_device(*parts)
+    first = parts[0].array.shape
+    for place, p in enumerate(parts):
+        if p.array.shape != first:
+            raise RuntimeError(
+                f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 "
+                f"and {list(p.array.shape)} at entry {place}"
+            )
+    common = dtypes.result_dtype([p.array for p in parts])
+    return apply(  # type: ignore[no-any-return]
+        Stack, [cast(p, common) for p in parts], wrap_dim(dim, len(first) + 1)
+    )
+
+
+class Split(Op):
+    """Pieces along a dimension, each a view."""
+
+    outputs = 0
+    multiple_views = True
+
+    def forward(xp: Any, x: Any, lengths: tuple[int, ...], dim: int) -> Any:
+        pieces, start = [], 0
+        before = (slice(None),) * dim
+        for n in lengths:
+            pieces.append(x[(*before, slice(start, start + n))])
+            start += n
+        return tuple(pieces)
+
+    def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
+        like = next(g for g in (grads if isinstance(grads, list) else [grads]) if g is not None)
+        return (F.cat(output_grads(ctx, grads, F, like), ctx.attrs[1]),)
+
+
+class SplitWithSizes(Split):
+    """`Split` into pieces of given sizes."""
+
+
+class Narrow(Op):
+    """One piece of a split, as an entry of a view's chain."""
+
+    grad_name = "SliceBackward0"
+
+    def forward(xp: Any, x: Any, dim: int, start: int, length: int) -> Any:
+        return x[(*(slice(None),) * dim, slice(start, start + length))]
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        dim, start, length = ctx.attrs
+        shape = tuple(ctx.shapes[0])
+        before = F.zeros((*shape[:dim], start, *shape[dim + 1 :]), grad)
+        after = F.zeros((*shape[:dim], shape[dim] - start - length, *shape[dim + 1 :]), grad)
+        return (F.cat([before, grad, after], dim),)
+
+
+@public(
+    samples=lambda: [S(normal(5, 2), 2), S(normal(2, 5), [2, 3], 1), S(normal(4), 4)], method=True
+)
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of consecutive pieces: of one size, or of the sizes in a list.
+
+    >>> import gradlite
+    >>> gradlite.split(gradlite.arange(5), 2)
+    (tensor([0, 1]), tensor([2, 3]), tensor([4]))
+    """
+    d = wrap_dim(dim, tensor.array.ndim)
+    n = tensor.array.shape[d]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size < 0:
+            raise RuntimeError(
+                f"split expects split_size be non-negative, but got split_size={size}"
+            )
+        if size == 0 and n != 0:
+            raise RuntimeError(
+                f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}"
+            )
+        lengths = [min(size, n - s) for s in range(0, n, size)] if n else [0]
+    else:
+        lengths = [int(s) for s in split_size_or_sections]
+        if sum(lengths) != n:
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size "
+                f"at dimension {d}), but got split_sizes={lengths}"
+            )
+    op = Split if isinstance(split_size_or_sections, int) else SplitWithSizes
+    results = apply(op, (tensor,), tuple(lengths), d)
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    link_views(results, tensor, Narrow, lambda i: (d, starts[i], lengths[i]))
+    return results  # type: ignore[no-any-return]
+
+
+@public(samples=lambda: [S(normal(5, 2), 2), S(normal(2, 6), 3, -1), S(normal(3), 5)], method=True)
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most ``chunks`` views of equal size, the last one possibly smaller.
+
+    >>> import gradlite
+    >>> gradlite.chunk(gradlite.arange(5), 2)
+    (tensor([0, 1, 2]), tensor([3, 4]))
+    """
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    n = input.array.shape[wrap_dim(dim, input.array.ndim)]
+    size = -(-n // chunks)
+    return split(input, [0] * chunks if size == 0 else size, dim)
+
+
+class Unbind(Op):
+    outputs = 0
+    multiple_views = True
+
+    def forward(xp: Any, x: Any, dim: int) -> Any:
+        before = (slice(None),) * dim
+        return tuple(x[(*before, i, ...)] for i in range(x.shape[dim]))
+
+    def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
+        like = next(g for g in (grads if isinstance(grads, list) else [grads]) if g is not None)
+        return (F.stack(output_grads(ctx, grads, F, like), ctx.attrs[0]),)
+
+
+class Select(Op):
+    """One index of a dimension, as a view."""
+
+    def forward(xp: Any, x: Any, dim: int, index: int) -> Any:
+        return x[(*(slice(None),) * dim, index, ...)]
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        dim, index = ctx.attrs
+        shape = tuple(ctx.shapes[0])
+        inner = F.unsqueeze(grad, dim)
+        return Narrow.backward(_SelectContext(shape, dim, index % shape[dim]), inner, F)  # type: ignore[no-any-return]
+
+
+class _SelectContext:
+    __slots__ = ("attrs", "shapes")
+
+    def __init__(self, shape: tuple[int, ...], dim: int, index: int) -> None:
+        self.attrs, self.shapes = (dim, index, 1), (shape,)
+
+
+@public(samples=lambda: [S(normal(3, 2)), S(normal(2, 3), 1), S(normal(1, 2))], method=True)
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of all slices along a dimension, which they lose.
+
+    >>> import gradlite
+    >>> gradlite.unbind(gradlite.tensor([[1, 2], [3, 4]]))
+    (tensor([1, 2]), tensor([3, 4]))
+    """
+    if input.array.ndim == 0:
+        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
+    d = wrap_dim(dim, input.array.ndim)
+    results = apply(Unbind, (input,), d)
+    link_views(results, input, Select, lambda i: (d, i))
+    return results  # type: ignore[no-any-return]
+
+
+@public(samples=lambda: [S(normal(3, 2), 0, 1), S(normal(3, 2), 1, -1)], method=True)
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """A view of one index of a dimension, which it loses.
+
+    >>> import gradlite
+    >>> gradlite.select(gradlite.tensor([[1, 2], [3, 4]]), 0, 1)
+    tensor([3, 4])
+    """
+    if input.array.ndim == 0:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
+    d = wrap_dim(dim, input.array.ndim)
+    n = input.array.shape[d]
+    if not -n <= index < n:
+        raise IndexError(
+            f"select(): index {index} out of range for tensor of size {list(input.array.shape)} "
+            f"at dimension {d}"
+        )
+    return apply_view(Select, input, d, int(index))
+
+
+@public(samples=lambda: [S(normal(4, 2), 0, 1, 2), S(normal(2, 4), 1, -3, 2)], method=True)
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A view of ``length`` consecutive indices of a dimension.
+
+    >>> import gradlite
+    >>> gradlite.narrow(gradlite.arange(5), 0, 1, 3)
+    tensor([1, 2, 3])
+    """
+    if input.array.ndim == 0:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
+    if length < 0:
+        raise RuntimeError("narrow(): length must be non-negative.")
+    d = wrap_dim(dim, input.array.ndim)
+    n = input.array.shape[d]
+    if not -n <= start <= n:
+        raise IndexError(
+            f"start out of range (expected to be in range of [{-n}, {n}], but got {start})"
+        )
+    start += n if start < 0 else 0
+    if start + length > n:
+        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
+    return apply_view(Narrow, input, d, int(start), int(length))
+
+
+def _iterate(self: Tensor) -> Any:
+    if self.array.ndim == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(unbind(self, 0))
+
+
+Tensor.__iter__ = _iterate  # type: ignore[assignment, method-assign]
