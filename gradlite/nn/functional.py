@@ -26,6 +26,7 @@ from gradlite.ops.activation import (
 from gradlite.ops.attention import scaled_dot_product_attention
 from gradlite.ops.bilinear import bilinear
 from gradlite.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from gradlite.ops.conv3d import conv3d, conv_transpose3d
 from gradlite.ops.distance import cosine_similarity, normalize, pairwise_distance
 from gradlite.ops.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d
 from gradlite.ops.elementwise import sigmoid
@@ -74,6 +75,12 @@ from gradlite.ops.pool import (
     max_pool1d,
     max_pool2d,
 )
+from gradlite.ops.pool3d import (
+    adaptive_avg_pool3d,
+    adaptive_max_pool3d,
+    avg_pool3d,
+    max_pool3d,
+)
 from gradlite.ops.resize import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from gradlite.ops.rnn import gru_sequence, lstm_sequence, rnn_sequence
 from gradlite.ops.softmax import log_softmax, softmax, softmin
@@ -82,11 +89,14 @@ from gradlite.ops.trigonometry import tanh
 __all__ = [
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "bilinear",
     "binary_cross_entropy",
@@ -95,8 +105,10 @@ __all__ = [
     "channel_shuffle",
     "conv1d",
     "conv2d",
+    "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
@@ -134,6 +146,7 @@ __all__ = [
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "mish",
     "mse_loss",
     "multi_head_attention_forward",

@@ -11,6 +11,7 @@ from gradlite.ops import (
     comparison,
     contraction,
     conv,
+    conv3d,
     creation,
     cumulative,
     dropout,
@@ -34,6 +35,7 @@ from gradlite.ops import (
     operators,
     pad,
     pool,
+    pool3d,
     quantile,
     random,
     reduce,
@@ -53,9 +55,11 @@ from gradlite.ops import (
 
 __all__ = [
     "conv",
+    "conv3d",
     "fold",
     "pad",
     "pool",
+    "pool3d",
     "normalization",
     "dropout",
     "attention",

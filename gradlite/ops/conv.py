@@ -1,9 +1,9 @@
-"""Convolutions in one and two dimensions, and their transposes.
+"""Convolutions in one and two dimensions, and their transposes; `conv3d` builds on the ops.
 
 A convolution is linear in its input and in its weight, so three ops, `Convolution`,
 `ConvolutionInputGrad` and `ConvolutionWeightGrad`, are each other's gradients, to any order.
 One-dimensional convolutions are two-dimensional ones of height 1; the attributes of all ops
-are pairs.
+are pairs, or a `Volume`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import grouped
+from gradlite.ops import grouped, volumes
 from gradlite.ops.conv_arguments import (
     check_dtypes,
     check_shapes,
@@ -27,6 +27,7 @@ from gradlite.ops.op import Op
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
+from gradlite.ops.volumes import Volume
 from gradlite.ops.windows import Geometry, Pair
 from gradlite.tensor import Tensor
 
@@ -38,10 +39,23 @@ __all__ = [
 ]
 
 
+Slides = Geometry | Volume
+
+
 # --------------------------------------------------------------------------- raw arrays
 def _lift(x: Any) -> Any:
     """A (N, C, L) array as (N, C, 1, L)."""
     return x.reshape((*x.shape[:2], 1, x.shape[2])) if x.ndim == 3 else x
+
+
+def _loops(x: Any) -> Any:
+    """The module with the loops for volumes or for images."""
+    return volumes if x.ndim == 5 else grouped
+
+
+def _size(shape: Any) -> Any:
+    """The sizes of images or volumes; sequences are images of height 1."""
+    return (1, shape[2]) if len(shape) == 3 else shape[2:]
 
 
 def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
@@ -73,9 +87,9 @@ class ChannelSum(Op):
 class Convolution(Op):
     reads = ((1,), (0,), ())
 
-    def forward(xp: Any, x: Any, w: Any, b: Any, geometry: Geometry, groups: int) -> Any:
+    def forward(xp: Any, x: Any, w: Any, b: Any, geometry: Slides, groups: int) -> Any:
         bias = None if b is None else _wide(b)
-        y = grouped.convolve(xp, _wide(_lift(x)), _wide(_lift(w)), bias, geometry, groups)
+        y = _loops(x).convolve(xp, _wide(_lift(x)), _wide(_lift(w)), bias, geometry, groups)
         y = y.astype(x.dtype, copy=False)
         return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
 
@@ -92,9 +106,9 @@ class Convolution(Op):
         )
 
 
-def _gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, groups: int) -> Any:
+def _gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Slides, groups: int) -> Any:
     """The gradients of input and weight at once, on raw arrays."""
-    grad_x, grad_w = grouped.gradients(
+    grad_x, grad_w = _loops(x).gradients(
         xp, _wide(_lift(x)), _wide(_lift(g)), _wide(_lift(w)), geometry, groups
     )
     return (
@@ -109,10 +123,9 @@ class ConvolutionInputGrad(Op):
     reads = ((1,), (0,))
     grad_name = "ConvolutionBackwardBackward0"
 
-    def forward(xp: Any, g: Any, w: Any, shape: Any, geometry: Geometry, groups: int) -> Any:
-        size = (1, *shape[2:])[-2:]
-        result = grouped.input_gradient(
-            xp, _wide(_lift(g)), _wide(_lift(w)), size, geometry, groups
+    def forward(xp: Any, g: Any, w: Any, shape: Any, geometry: Slides, groups: int) -> Any:
+        result = _loops(g).input_gradient(
+            xp, _wide(_lift(g)), _wide(_lift(w)), _size(shape), geometry, groups
         )
         return _shaped(result.astype(g.dtype, copy=False), shape)
 
@@ -131,10 +144,9 @@ class ConvolutionWeightGrad(Op):
     reads = ((1,), (0,))
     grad_name = "ConvolutionBackwardBackward0"
 
-    def forward(xp: Any, x: Any, g: Any, shape: Any, geometry: Geometry, groups: int) -> Any:
-        kernel = (1, *shape[2:])[-2:]
-        result = grouped.weight_gradient(
-            xp, _wide(_lift(x)), _wide(_lift(g)), kernel, geometry, groups
+    def forward(xp: Any, x: Any, g: Any, shape: Any, geometry: Slides, groups: int) -> Any:
+        result = _loops(x).weight_gradient(
+            xp, _wide(_lift(x)), _wide(_lift(g)), _size(shape), geometry, groups
         )
         return _shaped(result.astype(x.dtype, copy=False), shape)
 
@@ -153,9 +165,7 @@ class ConvolutionTranspose(Op):
     reads = ((1,), (0,), ())
     grad_name = "ConvolutionBackward0"
 
-    def forward(
-        xp: Any, x: Any, w: Any, b: Any, shape: Any, geometry: Geometry, groups: int
-    ) -> Any:
+    def forward(xp: Any, x: Any, w: Any, b: Any, shape: Any, geometry: Slides, groups: int) -> Any:
         y = ConvolutionInputGrad.forward(xp, x, w, shape, geometry, groups)
         if b is not None:
             y += b.reshape((-1, *(1,) * (y.ndim - 2)))
@@ -173,8 +183,15 @@ class ConvolutionTranspose(Op):
 
 # ----------------------------------------------------------------------------- functions
 def _pairs(values: tuple[int, ...], fill: int) -> Pair:
-    """The values of one dimension as those of two."""
-    return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
+    """The values of one dimension as those of two, or those of a volume's plane."""
+    return (fill, values[0]) if len(values) == 1 else (values[-2], values[-1])
+
+
+def _slides(strides: Any, sides: Any, dilations: Any) -> Slides:
+    """How kernels slide along one, two or three dimensions."""
+    pads = ((0, 0), *sides)[-2:]
+    plane = Geometry(_pairs(strides, 1), (pads[0], pads[1]), _pairs(dilations, 1))
+    return plane if len(sides) < 3 else Volume(strides[0], sides[0], dilations[0], plane)
 
 
 @functools.lru_cache(256, typed=True)
@@ -188,7 +205,7 @@ def _geometry(
     padding: Any,
     dilation: Any,
     groups: int,
-) -> Geometry:
+) -> Slides:
     """How the kernels slide, from the checked arguments."""
     kernel = weight[2:]
     spatial = len(kernel)
@@ -213,8 +230,7 @@ def _geometry(
             f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
             "input size"
         )
-    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
-    return Geometry(_pairs(strides, 1), pads, _pairs(dilations, 1))
+    return _slides(strides, sides, dilations)
 
 
 @functools.lru_cache(256, typed=True)
@@ -229,7 +245,7 @@ def _transposed_geometry(
     output_padding: Any,
     groups: int,
     dilation: Any,
-) -> tuple[tuple[int, ...], Geometry]:
+) -> tuple[tuple[int, ...], Slides]:
     """The shape of the output, and how the kernels slide over it."""
     kernel = weight[2:]
     spatial = len(kernel)
@@ -242,13 +258,8 @@ def _transposed_geometry(
     if min(paddings) >= 0 and min(extra) < 0:
         raise RuntimeError("negative output_padding is not supported")
     check_shapes(shape, weight, bias, strides, paddings, dilations, groups, True)
-    s, d, e = _pairs(strides, 1), _pairs(dilations, 1), _pairs(extra, 0)
-    if any(e[i] >= s[i] and e[i] >= d[i] for i in (0, 1)):
-        raise RuntimeError(
-            "output padding must be smaller than either stride or dilation, but got "
-            f"output_padding_height: {e[0]} output_padding_width: {e[1]} stride_height: {s[0]} "
-            f"stride_width: {s[1]} dilation_height: {d[0]} dilation_width: {d[1]}"
-        )
+    if any(e >= s and e >= d for e, s, d in zip(extra, strides, dilations)):
+        raise RuntimeError(_too_much_output_padding(extra, strides, dilations))
     own = shape[2:]
     reach = [(n - 1) * a + b * (k - 1) + 1 for n, a, b, k in zip(own, strides, dilations, kernel)]
     outputs = [r - 2 * p + q for r, p, q in zip(reach, paddings, extra)]
@@ -259,11 +270,21 @@ def _transposed_geometry(
         )
     # The output padding is what the convolution back would leave out at the far end.
     sides = [(p, p - q) for p, q in zip(paddings, extra)]
-    pads = ((0, 0), sides[0]) if spatial == 1 else (sides[0], sides[1])
-    return (shape[0], weight[1] * groups, *outputs), Geometry(s, pads, d)
+    return (shape[0], weight[1] * groups, *outputs), _slides(strides, sides, dilations)
 
 
-def _conv(
+def _too_much_output_padding(extra: Any, strides: Any, dilations: Any) -> str:
+    axes = ("depth", "height", "width")[-max(len(extra), 2) :]
+    rows = [
+        ("output_padding", extra if len(extra) > 1 else (0, *extra)),
+        ("stride", strides if len(extra) > 1 else (1, *strides)),
+        ("dilation", dilations if len(extra) > 1 else (1, *dilations)),
+    ]
+    numbers = " ".join(f"{name}_{axis}: {n}" for name, row in rows for axis, n in zip(axes, row))
+    return f"output padding must be smaller than either stride or dilation, but got {numbers}"
+
+
+def convolution(
     name: str,
     dims: int,
     input: Tensor,
@@ -289,7 +310,7 @@ def _conv(
     return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
 
 
-def _conv_transpose(
+def transposed_convolution(
     name: str,
     dims: int,
     input: Tensor,
@@ -345,7 +366,7 @@ def conv1d(
     >>> gradlite.nn.functional.conv1d(x, gradlite.ones(1, 1, 3))
     tensor([[[3., 6., 9.]]])
     """
-    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+    return convolution("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
 
 @public(
@@ -402,7 +423,7 @@ def conv2d(
     Raises:
         RuntimeError: sizes, dtypes or numbers that do not fit.
     """
-    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+    return convolution("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
 
 @public(
@@ -435,7 +456,7 @@ def conv_transpose1d(
     tensor([[[1., 2., 2., 1.]]])
     """
     settings = (stride, padding, output_padding, groups, dilation)
-    return _conv_transpose("conv_transpose1d", 1, input, weight, bias, *settings)
+    return transposed_convolution("conv_transpose1d", 1, input, weight, bias, *settings)
 
 
 @public(
@@ -479,4 +500,4 @@ def conv_transpose2d(
             not smaller than stride or dilation.
     """
     settings = (stride, padding, output_padding, groups, dilation)
-    return _conv_transpose("conv_transpose2d", 2, input, weight, bias, *settings)
+    return transposed_convolution("conv_transpose2d", 2, input, weight, bias, *settings)

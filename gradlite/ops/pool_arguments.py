@@ -40,6 +40,14 @@ def pair(name: str, argument: str, value: Any) -> Pair:
     return given[0], given[-1]
 
 
+def triple(name: str, argument: str, value: Any) -> tuple[int, int, int]:
+    given = ints(name, argument, value)
+    if len(given) not in (1, 3):
+        omitted = "either be omitted, a single int," if argument == "stride" else "be a single int,"
+        raise RuntimeError(f"{name}: {argument} must {omitted} or a tuple of three ints")
+    return (given[0], given[len(given) // 2], given[-1])
+
+
 def one(name: str, argument: str, value: Any) -> int:
     given = ints(name, argument, value)
     if len(given) != 1:

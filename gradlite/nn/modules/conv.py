@@ -1,4 +1,4 @@
-"""Convolutions in one and two dimensions, and their transposes."""
+"""Convolutions in one to three dimensions, and their transposes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from gradlite.nn.parameter import Parameter
 from gradlite.ops.creation import empty
 from gradlite.tensor import Tensor
 
-__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+]
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -134,23 +141,7 @@ class _ConvNd(Module):
         return extra
 
 
-class Conv1d(_ConvNd):
-    """Cross-correlation of ``(N, C_in, L)`` or ``(C_in, L)`` with ``out_channels`` kernels.
-
-    Args:
-        in_channels, out_channels: C_in and C_out; ``groups`` divides both.
-        kernel_size, stride, dilation: integers or tuples of one.
-        padding: added on both sides; "same" keeps L, "valid" is 0.
-        padding_mode: "zeros", "reflect", "replicate" or "circular".
-
-    Shapes: output ``(N, C_out, L_out)`` with L_out = (L + 2 padding - dilation (kernel_size - 1)
-    - 1) // stride + 1; ``weight`` ``(C_out, C_in / groups, kernel_size)``.
-
-    Initialised uniformly between -r and r, r = 1/sqrt(C_in / groups * kernel_size).
-    """
-
-    _dimensions = 1
-
+class _Conv(_ConvNd):
     def __init__(
         self,
         in_channels: int,
@@ -170,6 +161,24 @@ class Conv1d(_ConvNd):
             *(padding_mode, device, dtype),
         )
 
+
+class Conv1d(_Conv):
+    """Cross-correlation of ``(N, C_in, L)`` or ``(C_in, L)`` with ``out_channels`` kernels.
+
+    Args:
+        in_channels, out_channels: C_in and C_out; ``groups`` divides both.
+        kernel_size, stride, dilation: integers or tuples of one.
+        padding: added on both sides; "same" keeps L, "valid" is 0.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+
+    Shapes: output ``(N, C_out, L_out)`` with L_out = (L + 2 padding - dilation (kernel_size - 1)
+    - 1) // stride + 1; ``weight`` ``(C_out, C_in / groups, kernel_size)``.
+
+    Initialised uniformly between -r and r, r = 1/sqrt(C_in / groups * kernel_size).
+    """
+
+    _dimensions = 1
+
     def forward(self, input: Tensor) -> Tensor:
         input, padding = self._padded(input)
         return F.conv1d(
@@ -177,7 +186,7 @@ class Conv1d(_ConvNd):
         )
 
 
-class Conv2d(_ConvNd):
+class Conv2d(_Conv):
     """Cross-correlation of ``(N, C_in, H, W)`` or ``(C_in, H, W)`` with ``out_channels`` kernels.
 
     Args:
@@ -199,28 +208,28 @@ class Conv2d(_ConvNd):
 
     _dimensions = 2
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(
-            *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias),
-            *(padding_mode, device, dtype),
-        )
-
     def forward(self, input: Tensor) -> Tensor:
         input, padding = self._padded(input)
         return F.conv2d(
+            *(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        )
+
+
+class Conv3d(_Conv):
+    """Cross-correlation of volumes ``(N, C_in, D, H, W)`` or ``(C_in, D, H, W)`` with kernels.
+
+    Arguments and shapes are those of `Conv2d`, with numbers for (depth, height, width).
+
+    >>> import gradlite
+    >>> Conv3d(1, 8, 3, padding=1)(gradlite.zeros(2, 1, 4, 8, 8)).shape
+    gradlite.Size([2, 8, 4, 8, 8])
+    """
+
+    _dimensions = 3
+
+    def forward(self, input: Tensor) -> Tensor:
+        input, padding = self._padded(input)
+        return F.conv3d(
             *(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         )
 
@@ -317,6 +326,19 @@ class ConvTranspose2d(_ConvTransposeNd):
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         output_padding = self._output_padding(input, output_size)
         return F.conv_transpose2d(
+            *(input, self.weight, self.bias, self.stride, self.padding, output_padding),
+            *(self.groups, self.dilation),
+        )
+
+
+class ConvTranspose3d(_ConvTransposeNd):
+    """The transpose (the gradient) of `Conv3d`, with the arguments of `ConvTranspose2d`."""
+
+    _dimensions = 3
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        output_padding = self._output_padding(input, output_size)
+        return F.conv_transpose3d(
             *(input, self.weight, self.bias, self.stride, self.padding, output_padding),
             *(self.groups, self.dilation),
         )

@@ -15,13 +15,16 @@ from gradlite.tensor import Tensor
 __all__ = [
     "CircularPad1d",
     "CircularPad2d",
+    "CircularPad3d",
     "ConstantPad1d",
     "ConstantPad2d",
     "ConstantPad3d",
     "ReflectionPad1d",
     "ReflectionPad2d",
+    "ReflectionPad3d",
     "ReplicationPad1d",
     "ReplicationPad2d",
+    "ReplicationPad3d",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
@@ -114,6 +117,13 @@ class ReflectionPad2d(_Pad):
     _mode = "reflect"
 
 
+class ReflectionPad3d(_Pad):
+    """Mirror the last three dimensions at their borders."""
+
+    _dimensions = 3
+    _mode = "reflect"
+
+
 class ReplicationPad1d(_Pad):
     """Repeat the first and the last element of the last dimension."""
 
@@ -128,6 +138,13 @@ class ReplicationPad2d(_Pad):
     _mode = "replicate"
 
 
+class ReplicationPad3d(_Pad):
+    """Repeat the borders of the last three dimensions."""
+
+    _dimensions = 3
+    _mode = "replicate"
+
+
 class CircularPad1d(_Pad):
     """Continue the last dimension periodically."""
 
@@ -139,4 +156,11 @@ class CircularPad2d(_Pad):
     """Continue the last two dimensions periodically."""
 
     _dimensions = 2
+    _mode = "circular"
+
+
+class CircularPad3d(_Pad):
+    """Continue the last three dimensions periodically."""
+
+    _dimensions = 3
     _mode = "circular"

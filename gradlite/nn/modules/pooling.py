@@ -16,12 +16,16 @@ from gradlite.tensor import Tensor
 __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
 ]
 
 
@@ -84,6 +88,20 @@ class MaxPool2d(_MaxPoolNd):
         )
 
 
+class MaxPool3d(_MaxPoolNd):
+    """The largest value of each box of ``(N, C, D, H, W)`` or ``(C, D, H, W)``.
+
+    Sizes are as in `MaxPool2d`; with ``return_indices`` also the places of the values.
+    """
+
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool3d(
+            *(input, self.kernel_size, self.stride, self.padding, self.dilation),
+            ceil_mode=self.ceil_mode,
+            return_indices=self.return_indices,
+        )
+
+
 class AvgPool1d(Module):
     """The mean of each window of ``(N, C, L)`` or ``(C, L)``.
 
@@ -115,13 +133,7 @@ class AvgPool1d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class AvgPool2d(Module):
-    """The mean of each window of ``(N, C, H, W)`` or ``(C, H, W)``.
-
-    ``count_include_pad`` counts the zeros of the padding too; ``divisor_override`` replaces
-    the number of elements of the window.
-    """
-
+class _AvgPoolNd(Module):
     def __init__(
         self,
         kernel_size: Any,
@@ -139,14 +151,32 @@ class AvgPool2d(Module):
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
 
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool2d(_AvgPoolNd):
+    """The mean of each window of ``(N, C, H, W)`` or ``(C, H, W)``.
+
+    ``count_include_pad`` counts the zeros of the padding too; ``divisor_override`` replaces
+    the number of elements of the window.
+    """
+
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool2d(
             *(input, self.kernel_size, self.stride, self.padding),
             *(self.ceil_mode, self.count_include_pad, self.divisor_override),
         )
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+class AvgPool3d(_AvgPoolNd):
+    """The mean of each box of ``(N, C, D, H, W)`` or ``(C, D, H, W)``; see `AvgPool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool3d(
+            *(input, self.kernel_size, self.stride, self.padding),
+            *(self.ceil_mode, self.count_include_pad, self.divisor_override),
+        )
 
 
 class _AdaptivePoolNd(Module):
@@ -181,6 +211,13 @@ class AdaptiveAvgPool2d(_AdaptivePoolNd):
         return F.adaptive_avg_pool2d(input, self.output_size)
 
 
+class AdaptiveAvgPool3d(_AdaptivePoolNd):
+    """Means over boxes that cover ``(N, C, D, H, W)``; output ``(N, C, *output_size)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_avg_pool3d(input, self.output_size)
+
+
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """The largest values of ``output_size`` windows that cover ``(N, C, L)``."""
 
@@ -196,3 +233,10 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
 
     def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
+    """The largest values of boxes that cover ``(N, C, D, H, W)``; see `AdaptiveMaxPool2d`."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
