@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.ops.op import type_name
 from gradlite.ops.pool import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -18,7 +19,7 @@ from gradlite.ops.pool import (
 )
 from gradlite.ops.pool_arguments import check_tensor, is_given, triple, window_count
 from gradlite.ops.samples import S, distinct, normal
-from gradlite.ops.table import public, type_name
+from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = ["adaptive_avg_pool3d", "adaptive_max_pool3d", "avg_pool3d", "max_pool3d"]
