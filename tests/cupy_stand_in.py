@@ -7,6 +7,7 @@ of reductions and of indexing with integers are 0-d arrays, as in CuPy.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.machinery
 import sys
 import types
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends import special
+from gradlite.backends import kernel_source, native, special
 
 COUNT = 2
 _current = [0]
@@ -467,7 +468,10 @@ class MemoryHook:
 
 
 def _properties(index: int) -> dict[str, Any]:
-    return {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 30}
+    return {
+        "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 30,
+        "multiProcessorCount": 4,
+    }  # fmt: skip
 
 
 _pool = Pool()
@@ -492,6 +496,47 @@ MODULE.get_default_memory_pool = lambda: _pool
 MODULE.get_default_pinned_memory_pool = lambda: _pool
 
 
+# ---------------------------------------------------------------------------- kernels
+class RawModule:
+    """``cupy.RawModule``: the same source, compiled for the CPU."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
+        self.code, self.options = code, options
+        self.loaded: Any = None
+
+    def get_function(self, name: str) -> RawKernel:
+        if self.loaded is None:
+            definitions = tuple(o for o in self.options if o.startswith("-D"))
+            self.loaded = native.library("stand-in", self.code, definitions)
+        return RawKernel(self, name)
+
+
+class RawKernel:
+    """``cupy.RawKernel``; its ``kernel`` is what launches it on the current device."""
+
+    def __init__(self, module: RawModule, name: str) -> None:
+        declared = {k.name: k for k in kernel_source.declarations(name, module.code)}
+        self.parameters = declared[name.rpartition("_")[0]].parameters
+        self.function = module.loaded[name]
+        self.function.restype = None
+
+    @property
+    def kernel(self) -> RawKernel:
+        return self
+
+    def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
+        assert len(args) == len(self.parameters)
+        self.function(*(self._argument(p.kind, a) for p, a in zip(self.parameters, args)))
+
+    def _argument(self, kind: str, value: Any) -> Any:
+        if kind != "pointer":
+            return {"int": ctypes.c_int64, "float": ctypes.c_double}[kind](value)
+        return ctypes.c_void_p(None if value is None else value.host.ctypes.data)
+
+
+MODULE.RawModule = RawModule
+
+
 # --------------------------------------------------------------- cupyx.scipy.special
 def _special(function: Any) -> Any:
     return lambda x: _wrap(function(np, x.host), x)
@@ -508,7 +553,7 @@ CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL  # type: ignore[attr-defined]
 
 def install(monkeypatch: Any) -> Any:
     """Let gradlite find the stand-in where it looks for CuPy, until the test ends."""
-    from gradlite.backends import cuda
+    from gradlite.backends import cuda, kernels
     from gradlite.ops import namespaces
 
     for name, module in {
@@ -519,6 +564,8 @@ def install(monkeypatch: Any) -> Any:
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(cuda, "_cache", (True, ""))
-    monkeypatch.setitem(namespaces.NAMESPACES, Array, namespaces.Namespace(MODULE))
+    monkeypatch.setattr(kernels, "check_all", True)
+    namespace = namespaces.Namespace(MODULE, kernels.CudaLauncher(MODULE))
+    monkeypatch.setitem(namespaces.NAMESPACES, Array, namespace)
     _current[0] = 0
     return MODULE

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import gradlite
+from gradlite.backends import kernel_source
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,12 +73,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "gradlite").rglob("*.py")}
-    assert sources | {"gradlite/py.typed"} <= set(names)
+    kernels = {f"gradlite/kernels/{p.name}" for p in (ROOT / "kernels").glob("*.cu*")}
+    assert sources | kernels | {"gradlite/py.typed"} <= set(names)
+    assert "gradlite/kernels/common.cuh" in kernels
     assert {n.split("/")[0] for n in names} == {
         "gradlite",
         f"gradlite-{gradlite.__version__}.dist-info",
     }
     assert any(n.endswith("licenses/LICENSE") for n in names)
+
+
+def test_wheel_finds_its_kernels(wheel: Path, tmp_path: Path) -> None:
+    code = "from gradlite.backends.kernel_source import index, source;"
+    code += "print(*index()); source('softmax.cu')"
+    names = run("-c", code, cwd=tmp_path, PYTHONPATH=str(wheel), PYTHONSAFEPATH="1").split()
+    assert names == list(kernel_source.index())
 
 
 def test_wheel_trains(wheel: Path, tmp_path: Path) -> None:

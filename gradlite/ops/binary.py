@@ -77,6 +77,8 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
             a, b = promoted(a, b, true_division=true_division)
         return binary_op(op, a, b, *attrs, true_division=true_division)
     F = NAMESPACES[x.__class__]
+    if F.twins:
+        op = F.twins.get(op, op)
     token = quiet()
     try:
         out = op.forward(F.xp, x, y, *attrs)

@@ -36,6 +36,8 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
     """
     arrays = [None if t is None else t.array for t in inputs]
     F = NAMESPACES[arrays[0].__class__]
+    if F.twins:
+        op = F.twins.get(op, op)
     token = quiet()
     try:
         if op.variadic:
@@ -166,6 +168,8 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     """`apply` for one input and one output without aux, which most calls are."""
     array = input.array
     F = NAMESPACES[array.__class__]
+    if F.twins:
+        op = F.twins.get(op, op)
     token = quiet()
     try:
         out = op.forward(F.xp, array, *attrs)

@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends.kernels import CudaLauncher
+from gradlite.ops.twins import has_kernel, twin
+
 
 class Namespace:
     """What a rule calls F: every primitive op under its ``fname``, on arrays or on Tensors."""
 
     tensors = False
 
-    def __init__(self, xp: Any) -> None:
+    def __init__(self, xp: Any, launcher: Any = None) -> None:
         self.xp = xp
+        self.use(launcher)
+
+    def use(self, launcher: Any) -> None:
+        """Run the ops that have kernels with a launcher's; None: run the rules alone."""
+        self.launcher = launcher
+        self.twins: dict[Any, Any] = {}
         for op in OPS.values():
             self.enter(op)
 
@@ -24,7 +33,10 @@ class Namespace:
 
     def enter(self, op: Any) -> None:
         """Enter one op."""
-        setattr(self, op.fname, self._bind(op))
+        runs = op
+        if self.launcher is not None and has_kernel(op):
+            runs = self.twins[op] = twin(op, self.launcher)
+        setattr(self, op.fname, self._bind(runs))
 
     def _bind(self, op: Any) -> Callable[..., Any]:
         forward, xp = op.forward, self.xp
@@ -58,7 +70,7 @@ class _Namespaces(dict[type, Namespace]):
         if cls.__module__.partition(".")[0] == "cupy":
             import cupy
 
-            self[cls] = namespace = Namespace(cupy)
+            self[cls] = namespace = Namespace(cupy, CudaLauncher(cupy))
             return namespace
         raise TypeError(f"expected a Tensor, but got {cls.__name__}")
 

@@ -40,6 +40,8 @@ class Op:
 
     ``forward(xp, *arrays, *attrs)`` returns an array (or a tuple of them);
     ``backward(ctx, grad, F)`` returns one gradient or None per tensor input.
+    ``fused_forward(K, *arrays, *attrs)`` and ``fused_backward(K, ctx, grad)``, where an op has
+    them, do the same with kernels (``kernels/README.md``).
     """
 
     reads: tuple[tuple[int, ...], ...] = ((),)
@@ -57,6 +59,8 @@ class Op:
     backward: Callable[..., Any]
 
     def __init_subclass__(cls) -> None:
+        if "rule" in cls.__dict__:
+            return  # a twin (see twins.py): not an op of its own
         name = cls.__name__
         if "grad_name" not in cls.__dict__:
             cls.grad_name = f"{name}Backward0"
@@ -64,7 +68,7 @@ class Op:
             cls.used_up = cls.has_aux
         if "fname" not in cls.__dict__:
             cls.fname = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-        for function in ("forward", "backward"):
+        for function in ("forward", "backward", "fused_forward", "fused_backward"):
             if function in cls.__dict__ and not isinstance(cls.__dict__[function], staticmethod):
                 setattr(cls, function, staticmethod(cls.__dict__[function]))
         read = {position for positions in cls.reads for position in positions}

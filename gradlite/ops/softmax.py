@@ -66,6 +66,31 @@ def _numpy_float(xp: Any, x: Any) -> bool:
     return xp is np and x.ndim > 0 and x.size > 0 and x.dtype != np.float16
 
 
+def rows_forward(K: Any, kernel: str, x: Any, dim: int) -> Any:
+    """A kernel over the rows of an array's last dimension."""
+    if dim != x.ndim - 1 or not K.takes(x):
+        return NotImplemented
+    x = K.dense(x)
+    out = K.empty_like(x)
+    columns = x.shape[-1]
+    rows = x.size // columns
+    K.rows(kernel, x.dtype, rows, columns, x, out, rows, columns)
+    return out
+
+
+def rows_backward(K: Any, kernel: str, ctx: Any, grad: Any) -> Any:
+    """The gradient by a kernel that reads the output, over the rows of the last dimension."""
+    (out,) = ctx.saved
+    if ctx.attrs[0] != out.ndim - 1 or not K.takes(grad, out):
+        return NotImplemented
+    grad, out = K.dense(grad), K.dense(out)
+    dx = K.empty_like(out)
+    columns = out.shape[-1]
+    rows = out.size // columns
+    K.rows(kernel, out.dtype, rows, columns, grad, out, dx, rows, columns)
+    return (dx,)
+
+
 class Softmax(Op):
     """exp(x - max) / sum."""
 
@@ -99,6 +124,12 @@ class Softmax(Op):
         total = F.sum(grad * out, (dim,) if out.ndim else (), True)
         return ((grad - total) * out,)
 
+    def fused_forward(K: Any, x: Any, dim: int) -> Any:
+        return rows_forward(K, "softmax_forward", x, dim)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return rows_backward(K, "softmax_backward", ctx, grad)
+
 
 class LogSoftmax(Op):
     """x - max - log(sum(exp(x - max)))."""
@@ -124,6 +155,12 @@ class LogSoftmax(Op):
         (dim,) = ctx.attrs
         total = F.sum(grad, (dim,) if out.ndim else (), True)
         return (grad - F.exp(out) * total,)
+
+    def fused_forward(K: Any, x: Any, dim: int) -> Any:
+        return rows_forward(K, "log_softmax_forward", x, dim)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return rows_backward(K, "log_softmax_backward", ctx, grad)
 
 
 def _samples() -> list[Any]:

@@ -1,0 +1,235 @@
+"""Launching kernels: what the ops' fused functions see as ``K``.
+
+One `Launcher` serves one array library. It finds a kernel by its name, compiles its file once
+for each dtype and device, checks the arguments against the declaration, and chooses the size
+of the launch. The cost of a launch counts as much as the kernel for small arrays, so everything
+that can be known is kept, and what a launch still does is a few look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends.kernel_source import SUFFIXES, Kernel, acc_dtype, kernel, source
+
+BLOCK = 256
+_ELEMENTS = {  # of pointers, the dtype that does not depend on the storage dtype
+    "i64": "int64", "u64": "uint64", "int": "int32", "u32": "uint32", "u16": "uint16",
+    "u8": "uint8", "i8": "int8", "bool": "bool", "float": "float32", "double": "float64",
+}  # fmt: skip
+_recordings: list[list[str]] = []
+# Every launch is compared with its declaration in full, and not only the first of its kind.
+check_all = False
+
+
+@contextmanager
+def record() -> Iterator[list[str]]:
+    """Context manager: the names of the kernels launched inside, in order, by any launcher."""
+    names: list[str] = []
+    _recordings.append(names)
+    try:
+        yield names
+    finally:
+        _recordings[:] = [r for r in _recordings if r is not names]
+
+
+class Entry:
+    """A kernel, compiled for a dtype and a device.
+
+    Attributes:
+        run: ``run(grid, block, arguments, shared)`` launches it.
+        seen: the classes of arguments that have been compared with the declaration.
+    """
+
+    __slots__ = ("kernel", "dtype", "run", "seen")
+
+    def __init__(self, declared: Kernel, dtype: Any, run: Any) -> None:
+        self.kernel, self.dtype, self.run = declared, dtype, run
+        self.seen: set[tuple[type, ...]] = set()
+
+
+class Launcher:
+    """Launches kernels on the arrays of one library.
+
+    Args:
+        xp: the array library.
+        processors: the multiprocessors of a device, which decide how many blocks a launch has.
+    """
+
+    def __init__(self, xp: Any, processors: int) -> None:
+        self.xp = xp
+        self.array = xp.ndarray
+        self.empty = xp.empty
+        self.zeros = xp.zeros
+        self._entries: dict[Any, Entry] = {}
+        self.set_processors(processors)
+
+    def set_processors(self, processors: int) -> None:
+        """Choose launch sizes for a device with that many multiprocessors."""
+        # 2048 threads fit on one: twice as many blocks let the last ones even out the load.
+        most = 16 * processors
+
+        @lru_cache(maxsize=4096)
+        def elementwise_grid(n: int) -> tuple[int]:
+            return (min(-(-n // (4 * BLOCK)), most),)
+
+        @lru_cache(maxsize=4096)
+        def row_geometry(rows: int, columns: int) -> tuple[tuple[int], tuple[int, int]]:
+            # A warp to a row needs no barrier, but a long row keeps its 32 threads busy alone.
+            if columns <= 256 or (columns <= 1024 and rows >= 8 * most):
+                return (min(-(-rows // 8), most),), (32, 8)
+            threads = min(BLOCK, max(64, 32 * -(-columns // 128)))
+            return (min(rows, 4 * most),), (threads, 1)
+
+        self.elementwise_grid, self.row_geometry = elementwise_grid, row_geometry
+
+    # ----------------------------------------------------------------------------- arrays
+    acc = staticmethod(acc_dtype)
+
+    def takes(self, *arrays: Any) -> bool:
+        """Whether kernels can serve these arrays: one floating dtype, and none is empty."""
+        dtype = arrays[0].dtype
+        if dtype not in SUFFIXES:
+            return False
+        cls = self.array
+        for array in arrays:
+            if array.__class__ is not cls or not array.size or array.dtype != dtype:
+                return False
+        return True
+
+    def dense(self, array: Any) -> Any:
+        """The array itself when it is row-major, or a row-major copy."""
+        return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
+
+    def empty_like(self, array: Any) -> Any:
+        """A row-major array of the same shape and dtype, with any values."""
+        return self.empty(array.shape, array.dtype)
+
+    # --------------------------------------------------------------------------- launches
+    def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
+        """Launch a kernel whose threads share ``n`` elements."""
+        self._launch(name, dtype, self.elementwise_grid(n), (BLOCK,), arguments, 0)
+
+    def rows(self, name: str, dtype: Any, rows: int, columns: int, *arguments: Any) -> None:
+        """Launch a kernel whose teams take a row each."""
+        grid, block = self.row_geometry(rows, columns)
+        self._launch(name, dtype, grid, block, arguments, 0)
+
+    def launch(
+        self,
+        name: str,
+        dtype: Any,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        shared: int = 0,
+    ) -> None:
+        """Launch a kernel.
+
+        Args:
+            name: as in its declaration ``KERNEL(name)``.
+            dtype: the storage dtype.
+            grid: the number of blocks, in each direction.
+            block: the number of threads of a block, in each direction.
+            arguments: of the kernel, in order: arrays, ints, floats, None for a null pointer.
+            shared: bytes of dynamic shared memory.
+
+        Raises:
+            TypeError: an argument does not fit its parameter.
+            RuntimeError: the kernel's file does not compile.
+        """
+        self._launch(name, dtype, grid, block, arguments, shared)
+
+    def _launch(
+        self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
+    ) -> None:
+        entry = self._entries.get((name, dtype))
+        if entry is None:
+            entry = self._entries[name, dtype] = self._entry(name, dtype)
+        classes = tuple(map(type, arguments))
+        if check_all or classes not in entry.seen:
+            self._check(entry, arguments, block)
+            entry.seen.add(classes)
+        if _recordings:
+            for names in _recordings:
+                names.append(name)
+        entry.run(grid, block, arguments, shared)
+
+    def _entry(self, name: str, dtype: Any) -> Entry:
+        dtype = np.dtype(dtype)
+        if dtype not in SUFFIXES:
+            raise TypeError(f"{name}: kernels hold no {dtype}")
+        declared = kernel(name)
+        return Entry(declared, dtype, self._load(declared, dtype))
+
+    def _load(self, declared: Kernel, dtype: Any) -> Any:
+        """``run(grid, block, arguments, shared)`` of a kernel compiled for a dtype."""
+        raise NotImplementedError
+
+    def _check(self, entry: Entry, arguments: Sequence[Any], block: Sequence[int]) -> None:
+        """TypeError when arguments or block do not fit the declaration of the kernel."""
+        name, parameters = entry.kernel.name, entry.kernel.parameters
+        if len(arguments) != len(parameters):
+            names = ", ".join(p.name for p in parameters)
+            raise TypeError(
+                f"{name}: {len(parameters)} arguments are expected ({names}), "
+                f"{len(arguments)} were given"
+            )
+        for argument, parameter in zip(arguments, parameters):
+            what = f"{name}: parameter '{parameter.name}'"
+            if parameter.kind == "pointer":
+                if argument is not None:
+                    self._check_array(what, argument, parameter.element, entry.dtype)
+            elif type(argument).__name__ != parameter.kind:
+                raise TypeError(
+                    f"{what} takes a Python {parameter.kind}, not {type(argument).__name__}"
+                )
+        threads = int(np.prod(block))
+        if threads % 32 or not 0 < threads <= entry.kernel.threads:
+            raise TypeError(
+                f"{name}: blocks of {threads} threads; expected a multiple of 32 up to "
+                f"{entry.kernel.threads}"
+            )
+
+    def _check_array(self, what: str, array: Any, element: str, dtype: Any) -> None:
+        if array.__class__ is not self.array:
+            raise TypeError(f"{what} takes an array of {self.xp.__name__}, not {type(array)}")
+        if not array.flags.c_contiguous:
+            raise TypeError(f"{what} takes a row-major array; use K.dense(array)")
+        expected = {"scalar_t": dtype, "acc_t": acc_dtype(dtype)}.get(element)
+        if expected is None and element in _ELEMENTS:
+            expected = np.dtype(_ELEMENTS[element])
+        if expected is not None and array.dtype != expected:
+            raise TypeError(f"{what} points to {expected}, but the array holds {array.dtype}")
+
+
+class CudaLauncher(Launcher):
+    """Launches kernels on CuPy's arrays, on the current device and its current stream."""
+
+    OPTIONS = ("-std=c++17",)
+
+    def __init__(self, cupy: Any) -> None:
+        runtime = cupy.cuda.runtime
+        properties = runtime.getDeviceProperties(runtime.getDevice())
+        super().__init__(cupy, int(properties["multiProcessorCount"]))
+        self._modules: dict[tuple[str, Any], Any] = {}
+
+    def _load(self, declared: Kernel, dtype: Any) -> Any:
+        suffix = SUFFIXES[dtype]
+        module = self._modules.get((declared.file, dtype))
+        if module is None:
+            module = self._modules[declared.file, dtype] = self.xp.RawModule(
+                code=source(declared.file),
+                options=(*self.OPTIONS, f"-DGRADLITE_DTYPE={suffix}"),
+            )
+        try:
+            return module.get_function(f"{declared.name}_{suffix}").kernel
+        except Exception as error:  # CuPy has several types for a compiler's refusal
+            raise RuntimeError(
+                f"kernels/{declared.file} does not compile for {dtype}:\n{error}"
+            ) from error

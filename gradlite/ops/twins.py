@@ -1,0 +1,60 @@
+"""Twins: ops that run with kernels where a kernel can serve them, and as their rule elsewhere.
+
+An op and its kernels stand together in the op's class, but an op does not know on which array
+it will run. A namespace whose library has a launcher keeps a twin of each op with kernels: a
+subclass whose forward and backward try the fused functions first. The twin, not the op, is what
+the node of such an array holds, so the engine calls either in the same way and pays nothing
+for ops without kernels. Names and all else are inherited.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def has_kernel(op: Any) -> bool:
+    """Whether an op can run with kernels."""
+    return fused(op, "forward") is not None or fused(op, "backward") is not None
+
+
+def fused(op: Any, rule: str) -> Any:
+    """The op's function with kernels for ``forward`` or ``backward``, or None.
+
+    One that a base class defines stands for the base's rule, and not for the rule of a subclass
+    that has its own.
+    """
+    for cls in op.__mro__:
+        found = cls.__dict__.get(f"fused_{rule}")
+        if found is not None:
+            return found.__func__
+        if rule in cls.__dict__:
+            return None
+    return None
+
+
+def twin(op: Any, launcher: Any) -> Any:
+    """The op as it runs where a launcher has its kernels."""
+    body: dict[str, Any] = {"rule": op, "__module__": op.__module__, "__doc__": op.__doc__}
+    for rule, made in (("forward", _forward), ("backward", _backward)):
+        function = fused(op, rule)
+        if function is not None:
+            body[rule] = staticmethod(made(getattr(op, rule), function, launcher))
+    return type(op.__name__, (op,), body)
+
+
+def _forward(rule: Any, fused: Any, launcher: Any) -> Any:
+    def forward(xp: Any, *args: Any) -> Any:
+        result = fused(launcher, *args)
+        return rule(xp, *args) if result is NotImplemented else result
+
+    return forward
+
+
+def _backward(rule: Any, fused: Any, launcher: Any) -> Any:
+    def backward(ctx: Any, grad: Any, F: Any) -> Any:
+        if F.tensors:  # create_graph: what is computed has to be recorded, op by op
+            return rule(ctx, grad, F)
+        result = fused(launcher, ctx, grad)
+        return rule(ctx, grad, F) if result is NotImplemented else result
+
+    return backward
