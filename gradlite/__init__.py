@@ -72,6 +72,7 @@ from gradlite.ops.logic import *
 from gradlite.ops.loss import xlogy as xlogy
 from gradlite.ops.matmul import *
 from gradlite.ops.norms import *
+from gradlite.ops.piecewise import *
 from gradlite.ops.quantile import *
 from gradlite.ops.random import *
 from gradlite.ops.reduce import *

@@ -85,7 +85,7 @@ def erfc(xp: Any, x: Any) -> Any:
     if xp is not np:
         return _library(x).erfc(x)
     wide = np.asarray(x, np.float64)
-    z = np.maximum(np.minimum(np.abs(wide), 27.0), 1.0)
+    z = np.maximum(np.minimum(np.abs(wide), 28.0), 1.0)
     w = 1.5 * ((z - 2) / (z + 2) + 1 / 3) - 1
     tail = _horner(_LARGE, w) / (z + 2) * np.exp(-z * z)
     result = np.where(np.abs(wide) <= 1, 1 - _erf64(wide), np.where(wide > 0, tail, 2 - tail))

@@ -5,23 +5,13 @@ from gradlite.ops.activation import (
     elu,
     gelu,
     glu,
-    hardshrink,
-    hardsigmoid,
-    hardswish,
-    hardtanh,
-    leaky_relu,
     logsigmoid,
     mish,
-    prelu,
-    relu,
-    relu6,
     selu,
     silu,
     softplus,
-    softshrink,
     softsign,
     tanhshrink,
-    threshold,
 )
 from gradlite.ops.attention import scaled_dot_product_attention
 from gradlite.ops.bilinear import bilinear
@@ -65,6 +55,18 @@ from gradlite.ops.normalization import (
     rms_norm,
 )
 from gradlite.ops.pad import pad
+from gradlite.ops.piecewise import (
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu,
+    relu6,
+    softshrink,
+    threshold,
+)
 from gradlite.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

@@ -1,4 +1,4 @@
-"""Activation functions."""
+"""Smooth activation functions; the piecewise linear ones are in `piecewise`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import special
-from gradlite.ops.binary import sum_to
-from gradlite.ops.choose import where
-from gradlite.ops.dispatch import OUT, apply, apply1
+from gradlite.ops.dims import wrap_dim
+from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op
-from gradlite.ops.inplace import assign, check_inplace
-from gradlite.ops.joining import chunk
 from gradlite.ops.op import Op
+from gradlite.ops.piecewise import maybe_inplace
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -26,119 +24,14 @@ __all__ = [
     "erfc",
     "gelu",
     "glu",
-    "hardshrink",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "leaky_relu",
     "logsigmoid",
     "mish",
-    "prelu",
-    "relu",
-    "relu6",
     "selu",
     "silu",
     "softplus",
-    "softshrink",
     "softsign",
     "tanhshrink",
-    "threshold",
 ]
-
-try:  # three times as fast as np.maximum(x, 0) on floats
-    from numpy._core.umath import clip as _clip  # type: ignore[attr-defined]
-except ImportError:  # pragma: no cover - older or newer NumPy without it
-    _clip = None
-_BOUNDS = {
-    np.dtype(k): (np.array(0, k), np.array(np.inf, k)) for k in ("float16", "float32", "float64")
-}
-_SHIFTS = {
-    np.dtype("float32"): (np.dtype("int32"), np.array(31, np.int32)),
-    np.dtype("float64"): (np.dtype("int64"), np.array(63, np.int64)),
-}
-
-
-class ThresholdBackward(Op):
-    """grad where out > 0, else 0: exact for infinite and NaN gradients too."""
-
-    reads = ((1,), ())
-
-    def forward(xp: Any, grad: Any, out: Any) -> Any:
-        kind = _SHIFTS.get(out.dtype)
-        if xp is np and kind is not None and grad.__class__ is np.ndarray:
-            if out.flags.c_contiguous and grad.flags.c_contiguous and out.ndim:
-                # out >= 0, so -bits is negative exactly where out > 0: its sign bit, spread
-                # over the word, is the mask.
-                integer: Any = kind[0]
-                shift: Any = kind[1]
-                mask = np.negative(out.view(integer))
-                np.right_shift(mask, shift, out=mask)
-                np.bitwise_and(mask, grad.view(integer), out=mask)
-                return mask.view(out.dtype)
-        return xp.where(out > 0, grad, xp.zeros((), out.dtype))
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        (out,) = ctx.saved
-        return F.threshold_backward(grad, F.detach(out)), None
-
-
-class Relu(Op):
-    reads = ((OUT,),)
-
-    def forward(xp: Any, x: Any) -> Any:
-        bounds = _BOUNDS.get(x.dtype) if xp is np and _clip is not None else None
-        return xp.maximum(x, 0) if bounds is None else _clip(x, *bounds)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        (out,) = ctx.saved
-        return (F.threshold_backward(grad, F.detach(out)),)
-
-
-@public(samples=lambda: unary(distinct), method=True, inplace=True)
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """``max(x, 0)``; the gradient at 0 is 0.
-
-    >>> import gradlite
-    >>> gradlite.relu(gradlite.tensor([-1.0, 2.0]))
-    tensor([0., 2.])
-    """
-    if inplace:
-        return input.relu_()  # type: ignore[attr-defined,no-any-return]
-    return apply1(Relu, input)
-
-
-class LeakyRelu(Op):
-    reads = ((0,),)
-
-    def forward(xp: Any, x: Any, slope: float) -> Any:
-        return xp.where(x > 0, x, x * x.dtype.type(slope))
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        (x,) = ctx.saved
-        return (F.where(x > 0, grad, grad * ctx.attrs[0]),)
-
-
-@public(
-    samples=lambda: [*unary(distinct), S(distinct(5), 0.2), S(distinct(5), -0.5)],
-    torch="nn.functional.leaky_relu",
-)
-def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """x where positive, else ``negative_slope * x``.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.leaky_relu(gradlite.tensor([-1.0, 2.0]))
-    tensor([-0.0100,  2.0000])
-    """
-    return _maybe_inplace(input, apply1(LeakyRelu, input, negative_slope), inplace)
-
-
-def _maybe_inplace(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
-    """Write a result into the input when asked to."""
-    if not inplace:
-        return result
-
-    check_inplace(input)
-    return assign(input, result)
 
 
 class Elu(Op):
@@ -149,13 +42,17 @@ class Elu(Op):
     def forward(xp: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
         kind = x.dtype.type
         negative = xp.expm1(xp.minimum(x, kind(0)) * kind(input_scale)) * kind(alpha * scale)
-        return xp.where(x > 0, x * kind(scale), negative)
+        return xp.where(x <= 0, negative, x * kind(scale))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         alpha, scale, input_scale = ctx.attrs
         below = F.exp(F.minimum(x, F.zeros(x.shape, x)) * input_scale)
-        return (F.where(x > 0, grad * scale, grad * below * (alpha * scale * input_scale)),)
+        return (F.where(x <= 0, grad * below * (alpha * scale * input_scale), grad * scale),)
+
+
+class Celu(Elu):
+    """Elu whose input scale is the inverse of alpha."""
 
 
 @public(samples=lambda: [*unary(distinct), S(distinct(5), 0.7)], torch="nn.functional.elu")
@@ -166,7 +63,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.elu(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.6321,  2.0000])
     """
-    return _maybe_inplace(input, apply1(Elu, input, alpha, 1.0, 1.0), inplace)
+    return maybe_inplace(input, apply1(Elu, input, alpha, 1.0, 1.0), inplace)
 
 
 @public(
@@ -182,7 +79,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    return _maybe_inplace(input, apply1(Elu, input, alpha, 1.0, 1.0 / alpha), inplace)
+    return maybe_inplace(input, apply1(Celu, input, alpha, 1.0, 1.0 / alpha), inplace)
 
 
 @public(samples=lambda: unary(distinct), torch="nn.functional.selu")
@@ -194,7 +91,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     tensor([-1.1113,  2.1014])
     """
     alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-    return _maybe_inplace(input, apply1(Elu, input, alpha, scale, 1.0), inplace)
+    return maybe_inplace(input, apply1(Elu, input, alpha, scale, 1.0), inplace)
 
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -332,7 +229,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.silu(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.2689,  1.7616])
     """
-    return _maybe_inplace(input, apply1(Silu, input), inplace)
+    return maybe_inplace(input, apply1(Silu, input), inplace)
 
 
 class Softplus(Op):
@@ -389,6 +286,20 @@ def logsigmoid(input: Tensor) -> Tensor:
     return apply1(LogSigmoid, input)
 
 
+class Mish(Op):
+    """x tanh(log(1 + exp(x)))."""
+
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        return x * xp.tanh(xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(x, x.dtype.type(0)))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        t = F.tanh(F.softplus(x, 1.0, 20.0))
+        return (grad * (t + x * F.sigmoid(x) * (1 - t * t)),)
+
+
 @public(samples=lambda: unary(), torch="nn.functional.mish")
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """``x * tanh(softplus(x))`` (Misra 2020).
@@ -397,7 +308,20 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.mish(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.3034,  1.9440])
     """
-    return _maybe_inplace(input, input * softplus(input).tanh(), inplace)
+    return maybe_inplace(input, apply1(Mish, input), inplace)
+
+
+class Softsign(Op):
+    reads = ((0,),)
+    grad_name = "DivBackward0"
+
+    def forward(xp: Any, x: Any) -> Any:
+        return x / (xp.abs(x) + x.dtype.type(1))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        below = F.abs(x) + 1
+        return (grad / (below * below),)
 
 
 @public(samples=lambda: unary(), torch="nn.functional.softsign")
@@ -408,7 +332,20 @@ def softsign(input: Tensor) -> Tensor:
     >>> gradlite.nn.functional.softsign(gradlite.tensor([-1.0, 3.0]))
     tensor([-0.5000,  0.7500])
     """
-    return input / (input.abs() + 1)
+    return apply1(Softsign, input)
+
+
+class Tanhshrink(Op):
+    reads = ((0,),)
+    grad_name = "SubBackward0"
+
+    def forward(xp: Any, x: Any) -> Any:
+        return x - xp.tanh(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        t = F.tanh(x)
+        return (grad * (t * t),)
 
 
 @public(samples=lambda: unary(), torch="nn.functional.tanhshrink")
@@ -419,169 +356,30 @@ def tanhshrink(input: Tensor) -> Tensor:
     >>> gradlite.nn.functional.tanhshrink(gradlite.tensor([-1.0, 3.0]))
     tensor([-0.2384,  2.0049])
     """
-    return input - input.tanh()
+    return apply1(Tanhshrink, input)
 
 
-class Hardtanh(Op):
-    """Between bounds; the gradient at the bounds is 0."""
+class Glu(Op):
+    """The first half of a dimension times the sigmoid of the second."""
 
     reads = ((0,),)
 
-    def forward(xp: Any, x: Any, low: float, high: float) -> Any:
-        kind = x.dtype.type
-        return xp.minimum(xp.maximum(x, kind(low)), kind(high))
+    def forward(xp: Any, x: Any, dim: int) -> Any:
+        a, b = _halves(x, dim)
+        half = x.dtype.type(0.5)
+        return a * (xp.tanh(b * half) * half + half)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        low, high = ctx.attrs
-        return (F.where((x > low) & (x < high), grad, F.zeros((), grad)),)
+        (dim,) = ctx.attrs
+        a, b = _halves(x, dim)
+        s = F.sigmoid(b)
+        return (F.cat([grad * s, grad * a * (s * (1 - s))], dim),)
 
 
-@public(
-    samples=lambda: [*unary(distinct), S(distinct(5), -0.4, 0.6)], torch="nn.functional.hardtanh"
-)
-def hardtanh(
-    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Tensor:
-    """x limited to [min_val, max_val].
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.hardtanh(gradlite.tensor([-3.0, 0.5]))
-    tensor([-1.0000,  0.5000])
-    """
-    if min_val > max_val:
-        raise ValueError("min_val cannot be greater than max_val")
-    return _maybe_inplace(input, apply1(Hardtanh, input, min_val, max_val), inplace)
-
-
-@public(samples=lambda: [*unary(distinct), S(distinct(5) * 5)], torch="nn.functional.relu6")
-def relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    """x limited to [0, 6].
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.relu6(gradlite.tensor([-3.0, 8.0]))
-    tensor([0., 6.])
-    """
-    return hardtanh(input, 0.0, 6.0, inplace)
-
-
-@public(
-    # PyTorch's gradient multiplies by a float32 sixth
-    samples=lambda: [*unary(distinct, rtol=1e-7), S(distinct(5) * 3, rtol=1e-7)],
-    torch="nn.functional.hardsigmoid",
-)
-def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """``x / 6 + 1/2`` limited to [0, 1].
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.hardsigmoid(gradlite.tensor([-4.0, 0.0, 1.5]))
-    tensor([0.0000, 0.5000, 0.7500])
-    """
-    return _maybe_inplace(input, hardtanh(input + 3, 0.0, 6.0) / 6, inplace)
-
-
-class Hardswish(Op):
-    reads = ((0,),)
-
-    def forward(xp: Any, x: Any) -> Any:
-        kind = x.dtype.type
-        return x * xp.minimum(xp.maximum(x + kind(3), kind(0)), kind(6)) / kind(6)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        (x,) = ctx.saved
-        middle = grad * (x / 3 + 0.5)
-        return (F.where(x <= -3, F.zeros((), grad), F.where(x < 3, middle, grad)),)
-
-
-@public(samples=lambda: [*unary(distinct), S(distinct(5) * 3)], torch="nn.functional.hardswish")
-def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """``x * relu6(x + 3) / 6`` (Howard et al. 2019).
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.hardswish(gradlite.tensor([-4.0, 1.5]))
-    tensor([-0.0000,  1.1250])
-    """
-    return _maybe_inplace(input, apply1(Hardswish, input), inplace)
-
-
-@public(samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.3)], torch="nn.functional.hardshrink")
-def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x where ``|x| > lambd``, else 0.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.hardshrink(gradlite.tensor([-0.3, 2.0]))
-    tensor([0., 2.])
-    """
-    return where((input > lambd) | (input < -lambd), input, 0.0)
-
-
-@public(samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.3)], torch="nn.functional.softshrink")
-def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x moved towards 0 by ``lambd``, 0 within.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.softshrink(gradlite.tensor([-0.3, 2.0]))
-    tensor([0.0000, 1.5000])
-    """
-    if lambd < 0:
-        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
-    return where(input > lambd, input - lambd, where(input < -lambd, input + lambd, 0.0))
-
-
-@public(samples=lambda: [S(distinct(3, 4), 0.3, -1.0)], torch="nn.functional.threshold")
-def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """x where above the threshold, else ``value``.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.threshold(gradlite.tensor([0.1, 2.0]), 0.5, -1.0)
-    tensor([-1.,  2.])
-    """
-    return _maybe_inplace(input, where(input > threshold, input, value), inplace)
-
-
-class Prelu(Op):
-    reads = ((0, 1), (0,))
-    grad_name = "PreluKernelBackward0"
-
-    def forward(xp: Any, x: Any, weight: Any) -> Any:
-        return xp.where(x > 0, x, weight * x)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        x, weight = ctx.saved
-        left = right = None
-        if ctx.edges[0] is not None:
-            left = F.where(x > 0, grad, grad * weight)
-        if ctx.edges[1] is not None:
-            part = F.where(x > 0, F.zeros((), grad), grad * x)
-            right = sum_to(F, part, tuple(ctx.shapes[1]))
-        return left, right
-
-
-@public(
-    samples=lambda: [S(distinct(2, 3, 4), normal(1)), S(distinct(2, 3, 4), normal(3))],
-    torch="nn.functional.prelu",
-)
-def prelu(input: Tensor, weight: Tensor) -> Tensor:
-    """x where positive, else ``weight * x``; one weight, or one per channel (dimension 1).
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.prelu(gradlite.tensor([-2.0, 2.0]), gradlite.tensor([0.1]))
-    tensor([-0.2000,  2.0000])
-    """
-    n = weight.array.size
-    if n != 1:
-        channels = input.array.shape[1] if input.array.ndim > 1 else 1
-        if n != channels:
-            raise RuntimeError(
-                "Mismatch of parameter numbers and input channel size. Found parameter numbers = "
-                f"{n} and channel size = {channels}."
-            )
-        weight = weight.reshape(  # type: ignore[attr-defined]
-            tuple(n if d == 1 else 1 for d in range(input.array.ndim))
-        )
-    elif input.array.ndim != 1:
-        weight = weight.reshape((1,) * input.array.ndim)  # type: ignore[attr-defined]
-    return apply(Prelu, (input, weight))  # type: ignore[no-any-return]
+def _halves(x: Any, dim: int) -> tuple[Any, Any]:
+    before, n = (slice(None),) * dim, x.shape[dim] // 2
+    return x[(*before, slice(n))], x[(*before, slice(n, None))]
 
 
 @public(samples=lambda: [S(normal(3, 4)), S(normal(4, 3), 0)], torch="nn.functional.glu")
@@ -599,5 +397,4 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         raise RuntimeError(
             f"Halving dimension must be even, but dimension {dim % input.array.ndim} is size {n}"
         )
-    a, b = chunk(input, 2, dim)
-    return a * b.sigmoid()
+    return apply1(Glu, input, wrap_dim(dim, input.array.ndim))

@@ -1,0 +1,335 @@
+"""Piecewise linear activation functions: relu and its relatives, hard and shrinking ones.
+
+Where a rule compares, a NaN takes the side that it takes in PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.binary import sum_to
+from gradlite.ops.dispatch import OUT, apply, apply1
+from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.op import Op
+from gradlite.ops.samples import S, distinct, normal, unary
+from gradlite.ops.table import public
+from gradlite.tensor import Tensor
+
+__all__ = [
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "prelu",
+    "relu",
+    "relu6",
+    "softshrink",
+    "threshold",
+]
+
+try:  # three times as fast as np.maximum(x, 0) on floats
+    from numpy._core.umath import clip as _clip  # type: ignore[attr-defined]
+except ImportError:  # pragma: no cover - older or newer NumPy without it
+    _clip = np.clip
+_BOUNDS = {
+    np.dtype(k): (np.array(0, k), np.array(np.inf, k)) for k in ("float16", "float32", "float64")
+}
+_WORDS = {
+    np.dtype(f"float{n}"): (np.dtype(f"int{n}"), np.array(0, f"int{n}"), np.array(1, f"int{n}"))
+    for n in (32, 64)
+}
+
+
+def maybe_inplace(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
+    """Write a result into the input when asked to."""
+    if not inplace:
+        return result
+
+    check_inplace(input)
+    return assign(input, result)
+
+
+class ThresholdBackward(Op):
+    """grad where out > 0, else 0: exact for infinite and NaN gradients too."""
+
+    reads = ((1,), ())
+
+    def forward(xp: Any, grad: Any, out: Any) -> Any:
+        kind = _WORDS.get(out.dtype)
+        if xp is np and kind is not None and grad.__class__ is np.ndarray:
+            if out.flags.c_contiguous and grad.flags.c_contiguous and out.ndim:
+                # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
+                # times the gradient's bits.
+                word: Any = kind[0]
+                mask = _clip(out.view(word), kind[1], kind[2])
+                np.multiply(mask, grad.view(word), out=mask)
+                return mask.view(out.dtype)
+        return xp.where(out <= 0, xp.zeros((), out.dtype), grad)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (out,) = ctx.saved
+        return F.threshold_backward(grad, F.detach(out)), None
+
+
+class Relu(Op):
+    reads = ((OUT,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        bounds = _BOUNDS.get(x.dtype) if xp is np else None
+        return xp.maximum(x, 0) if bounds is None else _clip(x, *bounds)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (out,) = ctx.saved
+        return (F.threshold_backward(grad, F.detach(out)),)
+
+
+@public(samples=lambda: unary(distinct), method=True, inplace=True)
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``max(x, 0)``; the gradient at 0 is 0.
+
+    >>> import gradlite
+    >>> gradlite.relu(gradlite.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    if inplace:
+        return input.relu_()  # type: ignore[attr-defined,no-any-return]
+    return apply1(Relu, input)
+
+
+class LeakyRelu(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any, slope: float) -> Any:
+        return xp.where(x > 0, x, x * x.dtype.type(slope))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (F.where(x > 0, grad, grad * ctx.attrs[0]),)
+
+
+@public(
+    samples=lambda: [*unary(distinct), S(distinct(5), 0.2), S(distinct(5), -0.5)],
+    torch="nn.functional.leaky_relu",
+)
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x where positive, else ``negative_slope * x``.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.leaky_relu(gradlite.tensor([-1.0, 2.0]))
+    tensor([-0.0100,  2.0000])
+    """
+    return maybe_inplace(input, apply1(LeakyRelu, input, negative_slope), inplace)
+
+
+class Hardtanh(Op):
+    """Between bounds; the gradient at the bounds is 0."""
+
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any, low: float, high: float) -> Any:
+        kind = x.dtype.type
+        return xp.minimum(xp.maximum(x, kind(low)), kind(high))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        low, high = ctx.attrs
+        return (F.where((x <= low) | (x >= high), F.zeros((), grad), grad),)
+
+
+@public(
+    samples=lambda: [*unary(distinct), S(distinct(5), -0.4, 0.6)], torch="nn.functional.hardtanh"
+)
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
+    """x limited to [min_val, max_val].
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.hardtanh(gradlite.tensor([-3.0, 0.5]))
+    tensor([-1.0000,  0.5000])
+    """
+    if min_val > max_val:
+        raise ValueError("min_val cannot be greater than max_val")
+    return maybe_inplace(input, apply1(Hardtanh, input, min_val, max_val), inplace)
+
+
+@public(samples=lambda: [*unary(distinct), S(distinct(5) * 5)], torch="nn.functional.relu6")
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """x limited to [0, 6].
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.relu6(gradlite.tensor([-3.0, 8.0]))
+    tensor([0., 6.])
+    """
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+class Hardsigmoid(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        kind = x.dtype.type
+        return xp.minimum(xp.maximum(x + kind(3), kind(0)), kind(6)) / kind(6)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (F.where((x > -3) & (x < 3), grad / 6, F.zeros((), grad)),)
+
+
+@public(
+    # PyTorch's gradient multiplies by a float32 sixth
+    samples=lambda: [*unary(distinct, rtol=1e-7), S(distinct(5) * 3, rtol=1e-7)],
+    torch="nn.functional.hardsigmoid",
+)
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x / 6 + 1/2`` limited to [0, 1].
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.hardsigmoid(gradlite.tensor([-4.0, 0.0, 1.5]))
+    tensor([0.0000, 0.5000, 0.7500])
+    """
+    return maybe_inplace(input, apply1(Hardsigmoid, input), inplace)
+
+
+class Hardswish(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any) -> Any:
+        kind = x.dtype.type
+        return x * xp.minimum(xp.maximum(x + kind(3), kind(0)), kind(6)) / kind(6)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        middle = grad * (x / 3 + 0.5)
+        return (F.where(x <= -3, F.zeros((), grad), F.where(x < 3, middle, grad)),)
+
+
+@public(samples=lambda: [*unary(distinct), S(distinct(5) * 3)], torch="nn.functional.hardswish")
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * relu6(x + 3) / 6`` (Howard et al. 2019).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.hardswish(gradlite.tensor([-4.0, 1.5]))
+    tensor([-0.0000,  1.1250])
+    """
+    return maybe_inplace(input, apply1(Hardswish, input), inplace)
+
+
+class Hardshrink(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any, lambd: float) -> Any:
+        return xp.where((x >= -lambd) & (x <= lambd), x.dtype.type(0), x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        (lambd,) = ctx.attrs
+        return (F.where((x >= -lambd) & (x <= lambd), F.zeros((), grad), grad),)
+
+
+@public(samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.3)], torch="nn.functional.hardshrink")
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x where ``|x| > lambd``, else 0.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.hardshrink(gradlite.tensor([-0.3, 2.0]))
+    tensor([0., 2.])
+    """
+    return apply1(Hardshrink, input, lambd)
+
+
+class Softshrink(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any, lambd: float) -> Any:
+        kind = x.dtype.type
+        # x less what of it lies within the bounds, so that a NaN stays one.
+        return x - xp.minimum(xp.maximum(x, kind(-lambd)), kind(lambd))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        (lambd,) = ctx.attrs
+        return (F.where((x >= -lambd) & (x <= lambd), F.zeros((), grad), grad),)
+
+
+@public(samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.3)], torch="nn.functional.softshrink")
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x moved towards 0 by ``lambd``, 0 within.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.softshrink(gradlite.tensor([-0.3, 2.0]))
+    tensor([0.0000, 1.5000])
+    """
+    if lambd < 0:
+        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
+    return apply1(Softshrink, input, lambd)
+
+
+class Threshold(Op):
+    reads = ((0,),)
+
+    def forward(xp: Any, x: Any, threshold: float, value: float) -> Any:
+        return xp.where(x <= threshold, x.dtype.type(value), x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        return (F.where(x <= ctx.attrs[0], F.zeros((), grad), grad),)
+
+
+@public(samples=lambda: [S(distinct(3, 4), 0.3, -1.0)], torch="nn.functional.threshold")
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """x where above the threshold, else ``value``.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.threshold(gradlite.tensor([0.1, 2.0]), 0.5, -1.0)
+    tensor([-1.,  2.])
+    """
+    return maybe_inplace(input, apply1(Threshold, input, threshold, value), inplace)
+
+
+class Prelu(Op):
+    reads = ((0, 1), (0,))
+    grad_name = "PreluKernelBackward0"
+
+    def forward(xp: Any, x: Any, weight: Any) -> Any:
+        return xp.where(x > 0, x, weight * x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, weight = ctx.saved
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = F.where(x > 0, grad, grad * weight)
+        if ctx.edges[1] is not None:
+            part = F.where(x > 0, F.zeros((), grad), grad * x)
+            right = sum_to(F, part, tuple(ctx.shapes[1]))
+        return left, right
+
+
+@public(
+    samples=lambda: [S(distinct(2, 3, 4), normal(1)), S(distinct(2, 3, 4), normal(3))],
+    torch="nn.functional.prelu",
+)
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """x where positive, else ``weight * x``; one weight, or one per channel (dimension 1).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.prelu(gradlite.tensor([-2.0, 2.0]), gradlite.tensor([0.1]))
+    tensor([-0.2000,  2.0000])
+    """
+    n = weight.array.size
+    if n != 1:
+        channels = input.array.shape[1] if input.array.ndim > 1 else 1
+        if n != channels:
+            raise RuntimeError(
+                "Mismatch of parameter numbers and input channel size. Found parameter numbers = "
+                f"{n} and channel size = {channels}."
+            )
+        weight = weight.reshape(  # type: ignore[attr-defined]
+            tuple(n if d == 1 else 1 for d in range(input.array.ndim))
+        )
+    elif input.array.ndim != 1:
+        weight = weight.reshape((1,) * input.array.ndim)  # type: ignore[attr-defined]
+    return apply(Prelu, (input, weight))  # type: ignore[no-any-return]
