@@ -16,6 +16,7 @@ from gradlite import return_types as return_types
 from gradlite import utils as utils
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
+from gradlite.description import Size as Size
 from gradlite.device import device as device
 from gradlite.device import get_default_device as get_default_device
 from gradlite.device import set_default_device as set_default_device
@@ -67,6 +68,7 @@ from gradlite.ops.fill import *
 from gradlite.ops.gather import *
 from gradlite.ops.index import *
 from gradlite.ops.joining import *
+from gradlite.ops.like import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
 from gradlite.ops.loss import xlogy as xlogy
@@ -92,7 +94,6 @@ from gradlite.printing import printoptions as printoptions
 from gradlite.printing import set_printoptions as set_printoptions
 from gradlite.random import Generator as Generator
 from gradlite.random import default_generator as default_generator
-from gradlite.tensor import Size as Size
 from gradlite.tensor import Tensor as Tensor
 
 __version__ = "0.1.0"

@@ -18,36 +18,11 @@ import numpy as np
 from gradlite import dtypes, graph, graph_errors, graph_hooks, printing
 from gradlite._methods import TensorMethods
 from gradlite.backends import cpu
-from gradlite.device import CPU, device, device_of
+from gradlite.description import Description
+from gradlite.device import CPU, device
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
-
-
-class Size(tuple[int, ...]):
-    """A tensor's shape: a tuple that prints as PyTorch's does and knows ``numel()``."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """The number of elements of a tensor of this shape."""
-        result = 1
-        for n in self:
-            result *= n
-        return result
-
-    def __repr__(self) -> str:
-        return f"gradlite.Size([{', '.join(map(str, self))}])"
-
-    def __getitem__(self, index: Any) -> Any:
-        item = tuple.__getitem__(self, index)
-        return Size(item) if isinstance(index, slice) else item
-
-    def __add__(self, other: Any) -> Size:
-        return Size(tuple.__add__(self, tuple(other)))
-
-    def __radd__(self, other: Any) -> Size:
-        return Size(tuple(other) + tuple(self))
 
 
 class View:
@@ -68,7 +43,7 @@ class View:
 renew_view: Callable[[Tensor], None]
 
 
-class Tensor(TensorMethods):
+class Tensor(Description, TensorMethods):
     """A multi-dimensional array that autograd can follow.
 
     Made by `gradlite.tensor`, the factories (`gradlite.zeros`, ...) and every op. As in
@@ -105,110 +80,6 @@ class Tensor(TensorMethods):
             source = data[0].array if isinstance(data[0], Tensor) else data[0]
             return make(cls, np.array(source, dtype=default))
         return make(cls, np.empty(data or (0,), dtype=default))
-
-    # ------------------------------------------------------------------ description
-    @property
-    def shape(self) -> Size:
-        """The sizes of all dimensions."""
-        return Size(self.array.shape)
-
-    @property
-    def dtype(self) -> dtypes.dtype:
-        """The data type of the elements."""
-        return dtypes.from_numpy_dtype(self.array.dtype)
-
-    @property
-    def device(self) -> device:
-        """The device that holds the array."""
-        return device_of(self.array)
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return int(self.array.ndim)
-
-    @property
-    def is_cuda(self) -> bool:
-        """Whether the array lives on a CUDA device."""
-        return self.device.type == "cuda"
-
-    @property
-    def is_cpu(self) -> bool:
-        """Whether the array is NumPy's."""
-        return isinstance(self.array, np.ndarray)
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes per element."""
-        return int(self.array.itemsize)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return int(self.array.nbytes)
-
-    def dim(self) -> int:
-        """The number of dimensions."""
-        return int(self.array.ndim)
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or the size of one dimension."""
-        if dim is None:
-            return Size(self.array.shape)
-        if not -self.array.ndim <= dim < self.array.ndim:
-            n = max(self.array.ndim, 1)
-            raise IndexError(
-                f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], "
-                f"but got {dim})"
-            )
-        return int(self.array.shape[dim])
-
-    def numel(self) -> int:
-        """The number of elements."""
-        return int(self.array.size)
-
-    nelement = numel
-
-    def element_size(self) -> int:
-        """Bytes per element."""
-        return int(self.array.itemsize)
-
-    def stride(self, dim: int | None = None) -> Any:
-        """Steps in elements, per dimension or for one."""
-        strides = tuple(s // self.array.itemsize for s in self.array.strides)
-        return strides if dim is None else strides[dim]
-
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in row-major order without gaps."""
-        return bool(self.array.flags.c_contiguous)
-
-    def data_ptr(self) -> int:
-        """The address of the first element."""
-        if isinstance(self.array, np.ndarray):
-            return int(self.array.__array_interface__["data"][0])
-        return int(self.array.data.ptr)
-
-    def is_floating_point(self) -> bool:
-        """Whether the dtype is a floating one."""
-        return self.array.dtype in dtypes.FLOATING
-
-    def is_complex(self) -> bool:
-        """Always False."""
-        return False
-
-    def is_signed(self) -> bool:
-        """Whether the dtype is signed."""
-        return self.dtype.is_signed
-
-    def get_device(self) -> int:
-        """The CUDA device number, -1 on the CPU."""
-        index = self.device.index
-        return -1 if index is None else index
-
-    def __len__(self) -> int:
-        if self.array.ndim == 0:
-            raise TypeError("len() of a 0-d tensor")
-        return int(self.array.shape[0])
 
     def __repr__(self) -> str:
         return printing.tensor_str(self)

@@ -25,7 +25,7 @@ FLOORS = (
         "gradlite.backends",
         "gradlite._methods",
     ),
-    ("gradlite.device", "gradlite.printing"),
+    ("gradlite.device", "gradlite.printing", "gradlite.description"),
     ("gradlite.tensor", "gradlite.random"),
     ("gradlite.ops", "gradlite.return_types"),
     ("gradlite.autograd", "gradlite.linalg"),

@@ -16,6 +16,7 @@ from gradlite.ops.table import TABLE
 # Public functions of ops that are no ops of tensors, so that no samples can drive them.
 NO_OPS = {
     "creation": "factories: tests/test_interop.py and the tests of each dtype",
+    "like": "factories: tests/test_interop.py and the tests of each dtype",
     "random": "random numbers: tests/test_random.py",
     "interop": "conversions from and to other libraries: tests/test_interop.py",
 }

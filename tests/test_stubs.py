@@ -66,9 +66,9 @@ def test_the_class_is_empty_at_run_time() -> None:
 
 def test_every_public_attribute_can_be_found() -> None:
     """What ``x.`` completes is in the text that editors read."""
-    text = stubs.PATH.read_text(encoding="utf-8") + Path(
-        sys.modules["gradlite.tensor"].__file__ or ""
-    ).read_text(encoding="utf-8")
+    text = stubs.PATH.read_text(encoding="utf-8")
+    for module in ("gradlite.tensor", "gradlite.description"):
+        text += Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8")
     names = [n for n in dir(gradlite.Tensor) if not n.startswith("_")]
     missing = [n for n in names if f"def {n}(" not in text and f'"{n}"' not in text]
     assert not [n for n in missing if f"\n    {n} = " not in text and f"\n    {n}: " not in text]

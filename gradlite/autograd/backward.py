@@ -8,9 +8,10 @@ from typing import Any
 
 from gradlite import dtypes, graph
 from gradlite.autograd.graph import EdgeToken, GradientEdge, edge_of
+from gradlite.description import Size
 from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.tensor import Size, Tensor, wrap
+from gradlite.tensor import Tensor, wrap
 
 Tensors = Any
 

@@ -27,10 +27,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.description import Size
 from gradlite.device import array_module, as_device
 from gradlite.device import device as Device
 from gradlite.io.files import replacing
-from gradlite.tensor import Size, Tensor, make
+from gradlite.tensor import Tensor, make
 
 if TYPE_CHECKING:
     import zipfile

@@ -26,12 +26,8 @@ from gradlite.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
-    huber_loss,
     kl_div,
-    l1_loss,
-    mse_loss,
     nll_loss,
-    smooth_l1_loss,
 )
 from gradlite.ops.loss_derived import (
     cosine_embedding_loss,
@@ -43,6 +39,7 @@ from gradlite.ops.loss_derived import (
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
+from gradlite.ops.loss_regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from gradlite.ops.matmul import linear
 from gradlite.ops.multihead import multi_head_attention_forward
 from gradlite.ops.noise import feature_alpha_dropout, gumbel_softmax, rrelu

@@ -1,4 +1,4 @@
-"""Making tensors: from data, filled, ranges; and converting dtype and device."""
+"""Making tensors: from data, filled, ranges."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import array_module, as_device, device
+from gradlite.ops.conversion import array_on
 from gradlite.ops.dims import sizes
-from gradlite.ops.dispatch import apply
-from gradlite.ops.op import Op
-from gradlite.ops.operands import as_number, cast
+from gradlite.ops.operands import as_number
 from gradlite.tensor import Tensor, check_can_require_grad, wrap
 
 __all__ = [
@@ -21,24 +20,23 @@ __all__ = [
     "as_tensor",
     "asarray",
     "empty",
-    "empty_like",
     "eye",
     "from_dlpack",
     "from_numpy",
     "full",
-    "full_like",
     "linspace",
     "logspace",
     "ones",
-    "ones_like",
     "scalar_tensor",
     "tensor",
     "zeros",
-    "zeros_like",
 ]
 
+# Where a parameter is called device.
+_Device = device
 
-def _finish(array: Any, requires_grad: bool) -> Tensor:
+
+def finish(array: Any, requires_grad: bool) -> Tensor:
     if requires_grad:
         check_can_require_grad(array.dtype, factory=True)
     result = wrap(array)
@@ -143,18 +141,7 @@ def tensor(
         source = data if hasattr(data, "__cuda_array_interface__") else _infer(data, given)
     wanted = source.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     wanted = dtypes.from_numpy_dtype(wanted).numpy
-    return _finish(_array_on(source, where, wanted, copy=True), requires_grad)
-
-
-def _array_on(source: Any, where: device, numpy_dtype: Any, copy: bool) -> Any:
-    """An array on a device in a dtype."""
-    xp = array_module(where)
-    if xp is np:
-        if not isinstance(source, np.ndarray):
-            source, copy = source.get(), False
-        return np.array(source, dtype=numpy_dtype, copy=True if copy else None)
-    with xp.cuda.Device(where.index):
-        return xp.array(source, dtype=numpy_dtype, copy=copy)
+    return finish(array_on(source, where, wanted, copy=True), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -268,16 +255,18 @@ def scalar_tensor(
 
 
 # ------------------------------------------------------------------------------- filled
-def _new(maker: str, shape: Any, dtype: Any, where: Any, requires_grad: bool, *fill: Any) -> Tensor:
+def filled(
+    maker: str, shape: Any, dtype: Any, where: Any, requires_grad: bool, *fill: Any
+) -> Tensor:
     if any(n < 0 for n in shape):
         bad = next(n for n in shape if n < 0)
         raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
     d = as_device(where)
     xp = array_module(d)
     if xp is np:
-        return _finish(getattr(np, maker)(shape, *fill, dtype=dtype), requires_grad)
+        return finish(getattr(np, maker)(shape, *fill, dtype=dtype), requires_grad)
     with xp.cuda.Device(d.index):
-        return _finish(getattr(xp, maker)(shape, *fill, dtype=dtype), requires_grad)
+        return finish(getattr(xp, maker)(shape, *fill, dtype=dtype), requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -288,7 +277,7 @@ def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     tensor([[0., 0., 0.],
             [0., 0., 0.]])
     """
-    return _new("zeros", sizes(size), _dtype(dtype), device, requires_grad)
+    return filled("zeros", sizes(size), _dtype(dtype), device, requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -298,7 +287,7 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
     >>> gradlite.ones(2)
     tensor([1., 1.])
     """
-    return _new("ones", sizes(size), _dtype(dtype), device, requires_grad)
+    return filled("ones", sizes(size), _dtype(dtype), device, requires_grad)
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -308,7 +297,7 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     >>> gradlite.empty(2, 0).shape
     gradlite.Size([2, 0])
     """
-    return _new("empty", sizes(size), _dtype(dtype), device, requires_grad)
+    return filled("empty", sizes(size), _dtype(dtype), device, requires_grad)
 
 
 def full(
@@ -331,7 +320,7 @@ def full(
     if dtype is None:
         kinds = {bool: dtypes.bool, int: dtypes.int64}
         dtype = kinds.get(value.__class__)
-    return _new("full", sizes((size,)), _dtype(dtype), device, requires_grad, value)
+    return filled("full", sizes((size,)), _dtype(dtype), device, requires_grad, value)
 
 
 def eye(
@@ -351,7 +340,7 @@ def eye(
     """
     d = as_device(device)
     array = np.eye(n, n if m is None else m, dtype=_dtype(dtype))
-    return _finish(_array_on(array, d, array.dtype, copy=False), requires_grad)
+    return finish(array_on(array, d, array.dtype, copy=False), requires_grad)
 
 
 def arange(
@@ -393,7 +382,7 @@ def arange(
         )
         * step
     )
-    return _finish(_array_on(values, as_device(device), numpy_dtype, copy=False), requires_grad)
+    return finish(array_on(values, as_device(device), numpy_dtype, copy=False), requires_grad)
 
 
 def linspace(
@@ -414,7 +403,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     values = np.linspace(float(start), float(end), steps)
-    return _finish(_array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
+    return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
 
 
 def logspace(
@@ -434,211 +423,4 @@ def logspace(
     tensor([  1.,  10., 100.])
     """
     values = float(base) ** np.linspace(float(start), float(end), steps)
-    return _finish(_array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
-
-
-def _like(
-    maker: str, input: Tensor, dtype: Any, where: Any, requires_grad: bool, *fill: Any
-) -> Tensor:
-    numpy_dtype = input.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
-    target = input.device if where is None else where
-    return _new(maker, input.array.shape, numpy_dtype, target, requires_grad, *fill)
-
-
-def zeros_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """Zeros with another tensor's shape, dtype and device.
-
-    >>> import gradlite
-    >>> gradlite.zeros_like(gradlite.ones(2))
-    tensor([0., 0.])
-    """
-    return _like("zeros", input, dtype, device, requires_grad)
-
-
-def ones_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """Ones with another tensor's shape, dtype and device.
-
-    >>> import gradlite
-    >>> gradlite.ones_like(gradlite.zeros(2))
-    tensor([1., 1.])
-    """
-    return _like("ones", input, dtype, device, requires_grad)
-
-
-def empty_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """Uninitialised values with another tensor's shape, dtype and device.
-
-    >>> import gradlite
-    >>> gradlite.empty_like(gradlite.zeros(2)).shape
-    gradlite.Size([2])
-    """
-    return _like("empty", input, dtype, device, requires_grad)
-
-
-def full_like(
-    input: Tensor,
-    fill_value: Any,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """One value with another tensor's shape, dtype and device.
-
-    >>> import gradlite
-    >>> gradlite.full_like(gradlite.zeros(2), 7)
-    tensor([7., 7.])
-    """
-    return _like("full", input, dtype, device, requires_grad, as_number(fill_value))
-
-
-# --------------------------------------------------------------------------- conversion
-class ToDevice(Op):
-    """A copy on another device."""
-
-    grad_name = "ToCopyBackward0"
-    has_aux = True
-    used_up = False
-
-    def forward(xp: Any, x: Any, where: device, copy: bool) -> Any:
-        from gradlite.device import device_of
-
-        return _array_on(x, where, x.dtype, copy), device_of(x)
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.to_device(grad, ctx.aux, True),)
-
-
-def to(
-    self: Tensor,
-    *args: Any,
-    dtype: Any = None,
-    device: Any = None,
-    non_blocking: bool = False,
-    copy: bool = False,
-) -> Tensor:
-    """The tensor with another dtype and/or on another device; itself when nothing changes.
-
-    ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``, each followed by
-    ``non_blocking`` and ``copy``.
-    """
-    rest = list(args)
-    if rest and isinstance(rest[0], Tensor):
-        other = rest.pop(0)
-        dtype, device = other.dtype, other.device
-    elif rest and (isinstance(rest[0], (str, int, _Device)) and not isinstance(rest[0], bool)):
-        device = rest.pop(0)
-        if rest and rest[0] is not None and not isinstance(rest[0], bool):
-            dtype = rest.pop(0)
-        elif rest and rest[0] is None:
-            rest.pop(0)
-    elif rest:
-        dtype = rest.pop(0)
-    if rest:
-        rest.pop(0)  # non_blocking
-    if rest:
-        copy = bool(rest.pop(0))
-    result = self
-    if device is not None:
-        target, here = as_device(device), self.device
-        if target.type != here.type or (target.index is not None and target.index != here.index):
-            result = apply(ToDevice, (result,), target, True)
-    if dtype is not None:
-        result = cast(result, dtypes.as_dtype(dtype).numpy)
-    return result.clone() if copy and result is self else result  # type: ignore[attr-defined,no-any-return]
-
-
-_Device = device
-
-
-def _converter(name: str) -> Any:
-    target = getattr(dtypes, name)
-
-    def method(self: Tensor) -> Tensor:
-        return cast(self, target.numpy)
-
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"The tensor as {target.name}; itself when it is that already."
-    return method
-
-
-def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The tensor as another dtype; without one, the name of its tensor type."""
-    if dtype is None:
-        from gradlite.ops.op import type_name
-
-        prefix = "gradlite.cuda" if self.is_cuda else "gradlite"
-        return f"{prefix}.{type_name(self.array.dtype)}Tensor"
-    return cast(self, dtypes.as_dtype(dtype).numpy)
-
-
-def _attach() -> None:
-    t: Any = Tensor
-    t.to, t.type = to, type
-    for name in ("float", "double", "half", "int", "long", "short", "bool"):
-        setattr(t, name, _converter(name))
-    t.byte, t.char = _named(dtypes.uint8, "byte"), _named(dtypes.int8, "char")
-    t.type_as = lambda self, other: cast(self, other.array.dtype)
-    t.cpu = lambda self: to(self, "cpu")
-    t.cuda = lambda self, device=None, non_blocking=False: to(
-        self, "cuda" if device is None else device
-    )
-    t.new_zeros = _new_method("zeros")
-    t.new_ones = _new_method("ones")
-    t.new_empty = _new_method("empty")
-    t.new_full = _new_full
-    t.new_tensor = _new_tensor
-
-
-def _named(target: Any, name: str) -> Any:
-    def method(self: Tensor) -> Tensor:
-        return cast(self, target.numpy)
-
-    method.__name__ = method.__qualname__ = name
-    return method
-
-
-def _new_method(maker: str) -> Any:
-    def method(
-        self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
-    ) -> Tensor:
-        numpy_dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
-        target = self.device if device is None else device
-        return _new(maker, sizes(size), numpy_dtype, target, requires_grad)
-
-    method.__name__ = method.__qualname__ = f"new_{maker}"
-    return method
-
-
-def _new_full(
-    self: Tensor,
-    size: Sequence[int],
-    fill_value: Any,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    numpy_dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
-    target = self.device if device is None else device
-    return _new("full", sizes((size,)), numpy_dtype, target, requires_grad, as_number(fill_value))
-
-
-def _new_tensor(
-    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    return tensor(
-        data,
-        dtype=self.dtype if dtype is None else dtype,
-        device=self.device if device is None else device,
-        requires_grad=requires_grad,
-    )
-
-
-_attach()
+    return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)

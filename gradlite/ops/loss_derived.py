@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.choose import where
-from gradlite.ops.creation import full_like
 from gradlite.ops.distance import pairwise_distance
+from gradlite.ops.like import full_like
 from gradlite.ops.loss import reduced
 from gradlite.ops.samples import S, integers, normal, positive
 from gradlite.ops.table import public

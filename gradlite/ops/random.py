@@ -10,7 +10,8 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import as_device
-from gradlite.ops.creation import _array_on, _finish
+from gradlite.ops.conversion import array_on
+from gradlite.ops.creation import finish
 from gradlite.ops.dims import sizes
 from gradlite.ops.inplace import check_inplace
 from gradlite.random import Generator, default_generator
@@ -53,7 +54,7 @@ def _draw(
             f"not implemented for '{dtypes.from_numpy_dtype(numpy_dtype).name}'"
         )
     array = getattr(g, method)(*args, shape, numpy_dtype)
-    return _finish(_array_on(array, as_device(device), numpy_dtype, copy=False), requires_grad)
+    return finish(array_on(array, as_device(device), numpy_dtype, copy=False), requires_grad)
 
 
 def manual_seed(seed: int) -> Generator:
@@ -155,7 +156,7 @@ def randperm(
     """A random order of the integers below n."""
     g = default_generator if generator is None else generator
     numpy_dtype = dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy
-    return wrap(_array_on(g.permutation(n), as_device(device), numpy_dtype, copy=False))
+    return wrap(array_on(g.permutation(n), as_device(device), numpy_dtype, copy=False))
 
 
 def rand_like(
@@ -211,7 +212,7 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     host = p if isinstance(p, np.ndarray) else p.get()
     if host.size and (host.min() < 0 or host.max() > 1):
         raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
-    return wrap(_array_on((drawn < host).astype(p.dtype), input.device, p.dtype, copy=False))
+    return wrap(array_on((drawn < host).astype(p.dtype), input.device, p.dtype, copy=False))
 
 
 def multinomial(
@@ -242,7 +243,7 @@ def multinomial(
     if (host.sum(-1) <= 0).any():
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
     drawn = g.multinomial(host, num_samples, replacement)
-    return wrap(_array_on(drawn, input.device, np.dtype(np.int64), copy=False))
+    return wrap(array_on(drawn, input.device, np.dtype(np.int64), copy=False))
 
 
 # ------------------------------------------------------------------------------ in place

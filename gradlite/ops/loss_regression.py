@@ -1,0 +1,142 @@
+"""Losses of regression: squared, absolute and Huber errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.choose import where
+from gradlite.ops.dispatch import apply
+from gradlite.ops.loss import reduced, warn_sizes
+from gradlite.ops.op import Op
+from gradlite.ops.samples import S, normal
+from gradlite.ops.table import public
+from gradlite.tensor import Tensor
+
+__all__ = ["huber_loss", "l1_loss", "mse_loss", "smooth_l1_loss"]
+
+
+class MseLoss(Op):
+    """The mean (or sum) of (x - y)²."""
+
+    reads = ((0, 1), (0, 1))
+
+    def forward(xp: Any, x: Any, y: Any, scale: float) -> Any:
+        difference = (x - y).reshape(-1)
+        if xp is np and x.dtype == np.float16:
+            return (difference.astype(np.float32) ** 2).sum().astype(x.dtype) * x.dtype.type(scale)
+        return xp.dot(difference, difference) * x.dtype.type(scale)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, y = ctx.saved
+        slope = (x - y) * (grad * (2 * ctx.attrs[0]))
+        if ctx.edges[0] is None:
+            return None, -slope
+        return slope, (-slope if ctx.edges[1] is not None else None)
+
+
+def _pairs() -> list[Any]:
+    return [
+        S(normal(3, 4), normal(3, 4)),
+        S(normal(3, 4), normal(3, 4), reduction="sum"),
+        S(normal(3, 4), normal(3, 4), reduction="none"),
+        S(normal(), normal()),
+    ]
+
+
+@public(samples=_pairs, torch="nn.functional.mse_loss")
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean of ``(input - target) ** 2``; different shapes broadcast, with a warning.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.mse_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(5.)
+    """
+    warn_sizes(input, target)
+    x, y = input.array, target.array
+    if x.shape == y.shape and x.dtype == y.dtype and x.size and weight is None:
+        if reduction in ("mean", "sum") and x.__class__ is y.__class__:
+            scale = 1 / x.size if reduction == "mean" else 1.0
+            return apply(MseLoss, (input, target), scale)  # type: ignore[no-any-return]
+    losses = (input - target) ** 2
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+@public(samples=_pairs, torch="nn.functional.l1_loss")
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean of ``|input - target|``.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(2.)
+    """
+    warn_sizes(input, target)
+    losses = (input - target).abs()
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+@public(
+    samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), delta=0.7)],
+    torch="nn.functional.huber_loss",
+)
+def huber_loss(
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Squared error up to ``delta``, linear beyond (Huber 1964).
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.huber_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(1.5000)
+    """
+    if delta <= 0:
+        raise RuntimeError("huber_loss does not support non-positive values for delta.")
+    warn_sizes(input, target)
+    error = (input - target).abs()
+    losses = where(error <= delta, error * error * 0.5, (error - 0.5 * delta) * delta)
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+@public(
+    samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), beta=0.7)],
+    torch="nn.functional.smooth_l1_loss",
+)
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
+    """`huber_loss` divided by ``beta`` (Girshick 2015); the absolute error for beta 0.
+
+    >>> import gradlite
+    >>> gradlite.nn.functional.smooth_l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
+    tensor(1.5000)
+    """
+    if beta < 0:
+        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
+    warn_sizes(input, target)
+    error = (input - target).abs()
+    if beta == 0:
+        return reduced(error, reduction)
+    return reduced(where(error < beta, error * error * (0.5 / beta), error - 0.5 * beta), reduction)
