@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz_programs import WEIGHTS, WRITERS, DifferenceError, run_program
+from tests.fuzz_pool import DifferenceError
+from tests.fuzz_programs import WEIGHTS, WRITERS, run_program
 from tests.library import library
 from tests.oracle import torch
 

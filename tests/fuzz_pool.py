@@ -1,0 +1,310 @@
+"""The tensors of one random program, in both libraries, and how they are compared."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import reject
+
+from tests.oracle import facts
+from tests.oracle import prefix as exact_prefix
+
+LARGE = 50.0
+TOLERANCE = 1e-10
+# PyTorch refuses saved tensors that were cut off since; ours still know their place, so from
+# there on the graphs differ.
+UNSUPPORTED = "detached in-place|moved into the graph interior|INTERNAL ASSERT"
+
+
+class DifferenceError(AssertionError):
+    """The libraries disagree."""
+
+
+class AmbiguousError(Exception):
+    """The program means nothing definite: it is left out."""
+
+
+class Pool:
+    """The tensors of one program in both libraries, and the lines that made them."""
+
+    def __init__(self, reference: Any, library: Any) -> None:
+        self.products: set[str] = set()
+        self.spaces = [{"T": T, "np": np, "values": values} for T in (reference, library)]
+        self.names: list[str] = []
+        self.lines: list[str] = []
+        self.leaves: list[str] = []
+        self.versions: dict[str, list[int]] = {}
+        self.counts: Counter[str] = Counter()
+
+    # ------------------------------------------------------------ choices
+
+    def pick(self, number: int) -> str:
+        """A name, the latest first."""
+        return self.names[-1 - number % len(self.names)]
+
+    def pick_where(self, number: int, fits: Callable[[tuple[int, ...]], bool]) -> str | None:
+        names = [name for name in self.names if fits(self.shape(name))]
+        return names[-1 - number % len(names)] if names else None
+
+    def look(self, name: str, attribute: str) -> Any:
+        """An attribute in PyTorch, None where it raises.
+
+        Looking makes the grad_fn of a changed view anew, so both libraries must look alike.
+        """
+        found = []
+        for space in self.spaces:
+            try:
+                found.append(getattr(space[name], attribute))
+            except RuntimeError:
+                found.append(None)
+        return found[0]
+
+    def pick_non_leaf(self, number: int) -> str:
+        """Mostly a name that in-place ops may change: not a leaf that requires grad."""
+        if number % 8 == 7:
+            return self.pick(number // 8)
+        names = [
+            name
+            for name in self.names
+            if not (self.look(name, "is_leaf") and self.look(name, "requires_grad"))
+            and not self.is_expanded(name)
+        ]
+        return names[-1 - number % len(names)] if names else self.pick(number)
+
+    def is_expanded(self, name: str) -> bool:
+        """Some in-place ops of PyTorch write expanded memory, most refuse: leave that out."""
+        t = self.spaces[0][name]
+        return any(s == 0 and n > 1 for s, n in zip(t.stride(), t.shape))
+
+    def pick_root(self, number: int) -> str:
+        """Mostly a name that backward can start from."""
+        names = [name for name in self.names if self.look(name, "grad_fn") is not None]
+        return names[-1 - number % len(names)] if names and number % 8 else self.pick(number)
+
+    def pick_below(self, root: str, number: int) -> str:
+        """Mostly the name of a leaf that the graph of `root` leads to."""
+        leaves, seen, todo = [], set(), [self.look(root, "grad_fn")]
+        while todo:
+            node = todo.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                leaves.append(node.variable)
+            todo.extend(child for child, _ in node.next_functions)
+        names = [n for n in self.leaves if any(self.spaces[0][n] is leaf for leaf in leaves)]
+        return names[number % len(names)] if names and number % 8 else self.pick(number)
+
+    def is_inference(self, name: str) -> bool:
+        """Its aliases and some copies are half inference tensors in PyTorch."""
+        return bool(self.spaces[0][name].is_inference())
+
+    def apart(self, source: str, target: str) -> str:
+        """What to copy from `source`: where memory overlaps, PyTorch may read what it wrote."""
+        one, other = (
+            self.spaces[0][name].untyped_storage().data_ptr() for name in (source, target)
+        )
+        return source if source == target or one != other else f"{source}.clone()"
+
+    def has_views(self, name: str) -> bool:
+        t = self.spaces[0][name]
+        return any(self.spaces[0][other]._base is t for other in self.names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.spaces[0][name].shape)
+
+    def new(self) -> str:
+        """The name of what the next line makes."""
+        return f"t{len(self.lines)}"
+
+    # ------------------------------------------------------------ execution
+
+    def run(self, kind: str, line: str) -> None:
+        """Executes `line` in both libraries and compares how it ends."""
+        self.lines.append(line)
+        code = compile(line, "<program>", "exec")
+        expected, actual = [self.execute(code, space) for space in self.spaces]
+        self.counts[f"{kind} {'runs' if expected is None else 'fails'}"] += 1
+        if re.search(UNSUPPORTED, str(expected)) or (
+            # Ours are contiguous in more places, so that more views are possible.
+            actual is None and "view size is not compatible" in str(expected)
+        ):
+            raise AmbiguousError
+        outcomes = f"{expected} {actual}"
+        if "single memory location" in outcomes and (expected is None) != (actual is None):
+            # What overlaps depends on the strides of dimensions of size 1, which NumPy chooses.
+            raise AmbiguousError
+        if type(expected).__name__ != type(actual).__name__:
+            raise self.difference(f"ends with {actual!r}\nPyTorch: {expected!r}")
+        if expected is not None:
+            self.lines[-1] += f"  # {type(expected).__name__}"
+            if is_about_autograd(str(expected)) and prefix(str(expected)) != prefix(str(actual)):
+                raise self.difference(f"says {actual}\nPyTorch: {expected}")
+            self.forget_what_failed(line, str(expected))
+            return
+        made = re.match(r"(?:with [^:]*: )?(t\d+) = (.*)", line)
+        if made is not None and hasattr(self.spaces[0][made[1]], "shape"):
+            self.names.append(made[1])
+            if " @ " in made[2]:
+                self.products.add(made[1])
+            if made[2].startswith("values("):
+                self.leaves.append(made[1])
+            self.versions[made[1]] = [version_of(space[made[1]]) for space in self.spaces]
+            self.compare(made[1])
+        self.drop_large_values()
+
+    @staticmethod
+    def execute(code: Any, space: dict[str, Any]) -> Exception | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                exec(code, space)
+            except Exception as error:
+                return error.with_traceback(None)
+        return None
+
+    def forget_what_failed(self, line: str, message: str) -> None:
+        """A failing backward of PyTorch may have filled some leaves, and a refused update of an
+        inference tensor has written it all the same: neither is compared."""
+        if "backward" in line:
+            for name in self.leaves:
+                for space in self.spaces:
+                    space[name].grad = None
+        if "Inplace update to inference tensor" in message:
+            for name in [n for n in self.names if self.spaces[0][n].is_inference()]:
+                self.names.remove(name)
+
+    def drop_large_values(self) -> None:
+        """Rounding differences grow with the values: what is large is not used or compared."""
+        for name in list(self.names):
+            values = self.spaces[0][name].detach().numpy()
+            if values.size and not np.abs(values).max() < LARGE:
+                self.names.remove(name)
+
+    # ------------------------------------------------------------ comparison
+
+    def difference(self, text: str) -> DifferenceError:
+        return DifferenceError(f"{text}\n\n" + "\n".join(self.lines))
+
+    def compare(self, name: str) -> None:
+        expected, actual = (space[name] for space in self.spaces)
+        # Counted from when it was made: PyTorch computes some results in place.
+        first = self.versions[name]
+        one, other = observed(actual, first[1]), observed(expected, first[0])
+        if name in self.products:  # named by how PyTorch folds the dimensions of a batched product
+            for fact in ("grad_fn", "is_view"):
+                one[fact] = other[fact] = None
+        if one != other:
+            different = {
+                key: (one.get(key), other[key]) for key in other if one.get(key) != other[key]
+            }
+            raise self.difference(f"{name}: (ours, PyTorch's) {different}")
+        self.compare_values(name, actual.detach().numpy(), expected.detach().numpy())
+
+    def compare_values(self, what: str, actual: np.ndarray, expected: np.ndarray) -> None:
+        if not close(actual, expected):
+            raise self.difference(f"{what}:\n{actual!r}\nPyTorch:\n{expected!r}")
+
+    def grads_share_memory(self, space: dict[str, Any]) -> bool:
+        """PyTorch hands several leaves views of one element (x and y in stack([x, y]).sum()) and
+        then adds the next gradients to all of them: nothing to compare with."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            grads = [space[name].grad for name in self.leaves]
+        places = [g.data_ptr() for g in grads if g is not None and g.numel()]
+        return len(set(places)) < len(places)
+
+    def compare_everything(self) -> None:
+        if self.grads_share_memory(self.spaces[0]):
+            reject()
+        for name in self.names:
+            self.compare(name)
+        for name in self.leaves:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected, actual = (space[name].grad for space in self.spaces)
+            if (expected is None) != (actual is None):
+                raise self.difference(f"{name}.grad is {actual}, PyTorch's {expected}")
+            if expected is not None:
+                self.counts["leaf gradients"] += 1
+                self.counts["leaf gradients that are not zero"] += bool((expected != 0).any())
+                a, b = actual.detach().numpy(), expected.detach().numpy()
+                self.compare_values(f"{name}.grad", a, b)
+                if actual.requires_grad != expected.requires_grad:
+                    raise self.difference(f"{name}.grad.requires_grad is {actual.requires_grad}")
+
+
+def values(T: Any, shape: tuple[int, ...], seed: int, requires_grad: bool) -> Any:
+    """A leaf of irregular values between -1.5 and 1.5, none of them 0."""
+    array = np.sin(np.arange(math.prod(shape)) * 1.7 + seed * 0.9 + 0.3) * 1.5
+    return T.tensor(array.reshape(shape), requires_grad=requires_grad)
+
+
+def version_of(t: Any) -> int:
+    return 0 if t.is_inference() else t._version
+
+
+def observed(t: Any, first_version: int) -> dict[str, Any]:
+    """All that a user can see of a tensor but for its values."""
+    found = facts(t)
+    for name, fact in found.items():
+        if isinstance(fact, tuple) and fact[:1] == ("RuntimeError",):
+            found[name] = (fact[0], prefix(fact[1]))
+    if found["grad_fn"] == "CloneBackward0":  # how PyTorch folds a batched product, or a clone
+        found["grad_fn"] = "UnsafeViewBackward0"
+    for name, look in {
+        "version": lambda: version_of(t) - first_version,
+        "is_view": lambda: not t.is_inference() and t._is_view(),
+        "is_inference": lambda: t.is_inference(),
+        # PyTorch keeps this of a view only until its grad_fn is made anew.
+        "retains_grad": lambda: not t._is_view() and t.retains_grad,
+    }.items():
+        try:
+            found[name] = look()
+        except RuntimeError as error:
+            found[name] = prefix(str(error))
+    return found
+
+
+def prefix(message: str) -> str:
+    """The start of a message; every refusal to edit a view, or to use one whose base was edited,
+    is the same: which of several reasons comes first is not compared."""
+    reasons = (
+        "modified inplace",
+        "modified by an inplace",
+        "single memory location",
+        "used in an in-place operation",
+    )
+    if any(reason in message for reason in reasons):
+        return "edited in place"
+    return exact_prefix(message)
+
+
+def is_about_autograd(message: str) -> bool:
+    words = (
+        "inplace",
+        "in-place",
+        "leaf",
+        "second time",
+        "requires_grad",
+        "grad_fn",
+        "view ",
+        "Inference",
+    )
+    return any(word in message for word in words)
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> bool:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return False
+    finite = np.isfinite(expected)
+    if not finite.all() or not expected.size:
+        return bool((np.isfinite(actual) == finite).all())
+    scale = max(1.0, float(np.abs(expected).max()))
+    return bool(np.abs(actual - expected).max() <= TOLERANCE * scale)
