@@ -7,7 +7,6 @@ of reductions and of indexing with integers are 0-d arrays, as in CuPy.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.machinery
 import sys
 import types
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends import kernel_source, native, special
+from gradlite.backends import special
+from tests.cuda_on_cpu import CpuModule, compiler
 
 COUNT = 2
 _current = [0]
@@ -137,6 +137,7 @@ class Array:
     mT = property(lambda self: _wrap(self.host.mT, self))  # noqa: N815
     real = property(lambda self: _wrap(self.host.real, self))
     base = property(lambda self: None if self.host.base is None else self)
+    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
 
     # -- elements
     def __getitem__(self, key: Any) -> Array:
@@ -498,40 +499,35 @@ MODULE.get_default_pinned_memory_pool = lambda: _pool
 
 # ---------------------------------------------------------------------------- kernels
 class RawModule:
-    """``cupy.RawModule``: the same source, compiled for the CPU."""
+    """``cupy.RawModule``: the same source, run thread by thread on the CPU."""
+
+    check = False  # whether accesses to memory are checked
 
     def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
         self.code, self.options = code, options
-        self.loaded: Any = None
+        self.module: Any = None
 
     def get_function(self, name: str) -> RawKernel:
-        if self.loaded is None:
-            definitions = tuple(o for o in self.options if o.startswith("-D"))
-            self.loaded = native.library("stand-in", self.code, definitions)
-        return RawKernel(self, name)
+        if self.module is None:
+            self.module = CpuModule(self.code, self.options, check=self.check)
+        return RawKernel(self.module.get_function(name))
 
 
 class RawKernel:
-    """``cupy.RawKernel``; its ``kernel`` is what launches it on the current device."""
+    """``cupy.RawKernel``, and the ``cupy.cuda.Function`` that is its ``kernel``."""
 
-    def __init__(self, module: RawModule, name: str) -> None:
-        declared = {k.name: k for k in kernel_source.declarations(name, module.code)}
-        self.parameters = declared[name.rpartition("_")[0]].parameters
-        self.function = module.loaded[name]
-        self.function.restype = None
+    def __init__(self, run: Any) -> None:
+        self.run, self.device = run, Device()
 
     @property
     def kernel(self) -> RawKernel:
         return self
 
     def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
-        assert len(args) == len(self.parameters)
-        self.function(*(self._argument(p.kind, a) for p, a in zip(self.parameters, args)))
-
-    def _argument(self, kind: str, value: Any) -> Any:
-        if kind != "pointer":
-            return {"int": ctypes.c_int64, "float": ctypes.c_double}[kind](value)
-        return ctypes.c_void_p(None if value is None else value.host.ctypes.data)
+        for arg in args:
+            if isinstance(arg, Array) and not arg.device.id == self.device.id == _current[0]:
+                raise RuntimeError("cudaErrorIllegalAddress: the array is on another device")
+        self.run(grid, block, [_host(arg) for arg in args], shared_mem=shared_mem)
 
 
 MODULE.RawModule = RawModule
@@ -565,7 +561,8 @@ def install(monkeypatch: Any) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(cuda, "_cache", (True, ""))
     monkeypatch.setattr(kernels, "check_all", True)
-    namespace = namespaces.Namespace(MODULE, kernels.CudaLauncher(MODULE))
+    launcher = kernels.CudaLauncher(MODULE) if compiler() else None
+    namespace = namespaces.Namespace(MODULE, launcher)
     monkeypatch.setitem(namespaces.NAMESPACES, Array, namespace)
     _current[0] = 0
     return MODULE

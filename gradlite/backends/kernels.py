@@ -110,6 +110,10 @@ class Launcher:
         """A row-major array of the same shape and dtype, with any values."""
         return self.empty(array.shape, array.dtype)
 
+    def address(self, array: Any) -> int:
+        """Where an array's memory begins, for tables of pointers; the array has to outlive them."""
+        return int(array.data.ptr)
+
     # --------------------------------------------------------------------------- launches
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
         """Launch a kernel whose threads share ``n`` elements."""

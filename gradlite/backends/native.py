@@ -117,6 +117,9 @@ class NativeLauncher(Launcher):
         super().__init__(np, 1)
         self._libraries: dict[tuple[str, Any], ctypes.CDLL] = {}
 
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
+
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         suffix = SUFFIXES[dtype]
         loaded = self._libraries.get((declared.file, dtype))

@@ -1,0 +1,35 @@
+"""The launchers that the tests of kernels run on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gradlite.backends import cuda, kernels, native
+from tests.cuda_on_cpu import compiler
+from tests.kernels.support import ThreadsLauncher
+
+
+@pytest.fixture(params=["cpu_threads", "native", pytest.param("cuda", marks=pytest.mark.cuda)])
+def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A launcher: on fibers, on the CPU, on a GPU. Every launch is checked with its declaration."""
+    monkeypatch.setattr(kernels, "check_all", True)
+    if request.param == "cuda":
+        return kernels.CudaLauncher(cuda.module())
+    if request.param == "native":
+        found = native.launcher()
+        if found is None:
+            pytest.skip("kernels cannot be compiled natively here")
+        return found
+    if compiler() is None:
+        pytest.skip("kernels run thread by thread on Linux with g++ alone")
+    return ThreadsLauncher()
+
+
+@pytest.fixture
+def threads() -> ThreadsLauncher:
+    """A launcher on fibers, whose ``check`` and ``seed`` the test sets."""
+    if compiler() is None:
+        pytest.skip("kernels run thread by thread on Linux with g++ alone")
+    return ThreadsLauncher()
