@@ -198,9 +198,18 @@ template <class T>
 DEVICE T smaller(T a, T b) {
   return a < b ? a : b;
 }
+// 1 / x to two units in the last place, and 0 for |x| > 2^126; a division takes ten instructions.
+DEVICE float reciprocal(float x) {
+#if GRADLITE_ON_CPU
+  return 1.0f / x;
+#else
+  return __fdividef(1.0f, x);
+#endif
+}
+DEVICE double reciprocal(double x) { return 1.0 / x; }
 template <class T>
 DEVICE T sigmoid(T x) {
-  return T(1) / (T(1) + exp(-x));
+  return reciprocal(T(1) + exp(-x));
 }
 }  // namespace math
 

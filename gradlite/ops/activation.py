@@ -11,6 +11,7 @@ from gradlite.backends import special
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op
+from gradlite.ops.fused import activation_kernels
 from gradlite.ops.op import Op
 from gradlite.ops.piecewise import maybe_inplace
 from gradlite.ops.samples import S, distinct, normal, unary
@@ -38,6 +39,7 @@ class Elu(Op):
     """x, or alpha (exp(x s) - 1), all times scale."""
 
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("elu")
 
     def forward(xp: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
         kind = x.dtype.type
@@ -147,6 +149,7 @@ class Gelu(Op):
 
     reads = ((0,),)
     has_aux = True
+    fused_forward, fused_backward = activation_kernels("gelu", aux=True)
 
     def forward(xp: Any, x: Any) -> Any:
         cdf = special.normal_cdf(xp, x)
@@ -163,7 +166,7 @@ class Gelu(Op):
         F.xp.exp(slope, out=slope)
         slope *= kind(_DENSITY_AT_0)
         slope *= x
-        slope += ctx.aux
+        slope += special.normal_cdf(F.xp, x) if ctx.aux is None else ctx.aux
         slope *= grad
         return (slope,)
 
@@ -173,6 +176,7 @@ class GeluTanh(Op):
 
     reads = ((0,),)
     grad_name = "GeluBackward0"
+    fused_forward, fused_backward = activation_kernels("gelu_tanh")
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type
@@ -210,6 +214,7 @@ class Silu(Op):
     """x sigmoid(x)."""
 
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("silu")
 
     def forward(xp: Any, x: Any) -> Any:
         half = x.dtype.type(0.5)
@@ -236,6 +241,7 @@ class Softplus(Op):
     """log(1 + exp(beta x)) / beta; x itself where beta x exceeds the threshold."""
 
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("softplus")
 
     def forward(xp: Any, x: Any, beta: float, threshold: float) -> Any:
         kind = x.dtype.type
@@ -266,6 +272,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 class LogSigmoid(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("logsigmoid")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.minimum(x, x.dtype.type(0)) - xp.log1p(xp.exp(-xp.abs(x)))
@@ -290,6 +297,7 @@ class Mish(Op):
     """x tanh(log(1 + exp(x)))."""
 
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("mish")
 
     def forward(xp: Any, x: Any) -> Any:
         return x * xp.tanh(xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(x, x.dtype.type(0)))
@@ -314,6 +322,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 class Softsign(Op):
     reads = ((0,),)
     grad_name = "DivBackward0"
+    fused_forward, fused_backward = activation_kernels("softsign")
 
     def forward(xp: Any, x: Any) -> Any:
         return x / (xp.abs(x) + x.dtype.type(1))
@@ -338,6 +347,7 @@ def softsign(input: Tensor) -> Tensor:
 class Tanhshrink(Op):
     reads = ((0,),)
     grad_name = "SubBackward0"
+    fused_forward, fused_backward = activation_kernels("tanhshrink")
 
     def forward(xp: Any, x: Any) -> Any:
         return x - xp.tanh(x)

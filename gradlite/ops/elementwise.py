@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.dispatch import OUT, apply1
+from gradlite.ops.fused import activation_kernels
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, bools, normal, unary
@@ -274,6 +275,7 @@ class Sigmoid(Op):
     """1 / (1 + exp(-x)), as (1 + tanh(x / 2)) / 2, which never overflows."""
 
     reads = ((OUT,),)
+    fused_forward, fused_backward = activation_kernels("sigmoid")
 
     def forward(xp: Any, x: Any) -> Any:
         half = x.dtype.type(0.5)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import OUT, apply, apply1
+from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, distinct, normal, unary
@@ -73,9 +74,13 @@ class ThresholdBackward(Op):
         (out,) = ctx.saved
         return F.threshold_backward(grad, F.detach(out)), None
 
+    def fused_forward(K: Any, grad: Any, out: Any) -> Any:
+        return fused_slope(K, "relu_backward", grad, out)
+
 
 class Relu(Op):
     reads = ((OUT,),)
+    fused_forward, fused_backward = activation_kernels("relu")
 
     def forward(xp: Any, x: Any) -> Any:
         bounds = _BOUNDS.get(x.dtype) if xp is np else None
@@ -101,6 +106,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 class LeakyRelu(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("leaky_relu")
 
     def forward(xp: Any, x: Any, slope: float) -> Any:
         return xp.where(x > 0, x, x * x.dtype.type(slope))
@@ -128,6 +134,7 @@ class Hardtanh(Op):
     """Between bounds; the gradient at the bounds is 0."""
 
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("hardtanh")
 
     def forward(xp: Any, x: Any, low: float, high: float) -> Any:
         kind = x.dtype.type
@@ -169,6 +176,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 class Hardsigmoid(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("hardsigmoid")
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type
@@ -196,6 +204,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 class Hardswish(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("hardswish")
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type
@@ -220,6 +229,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
 class Hardshrink(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("hardshrink")
 
     def forward(xp: Any, x: Any, lambd: float) -> Any:
         return xp.where((x >= -lambd) & (x <= lambd), x.dtype.type(0), x)
@@ -243,6 +253,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 class Softshrink(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("softshrink")
 
     def forward(xp: Any, x: Any, lambd: float) -> Any:
         kind = x.dtype.type
@@ -270,6 +281,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 class Threshold(Op):
     reads = ((0,),)
+    fused_forward, fused_backward = activation_kernels("threshold")
 
     def forward(xp: Any, x: Any, threshold: float, value: float) -> Any:
         return xp.where(x <= threshold, x.dtype.type(value), x)

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.elementwise import float_op
+from gradlite.ops.fused import activation_kernels
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, unary, uniform
 from gradlite.ops.table import public
@@ -216,6 +217,7 @@ def cosh(input: Tensor) -> Tensor:
 
 class Tanh(Op):
     reads = ((OUT,),)
+    fused_forward, fused_backward = activation_kernels("tanh")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.tanh(x)

@@ -1,0 +1,135 @@
+"""The kernels of the activation functions: the rules in float64 are the reference."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradlite.backends import kernels
+from gradlite.ops.namespaces import NAMESPACES, OPS
+from tests.kernels.support import ThreadsLauncher, host
+
+CALLS: dict[str, tuple[float, ...]] = {
+    "relu": (), "leaky_relu": (0.1,), "elu": (0.7, 1.05, 1 / 0.7), "gelu": (), "gelu_tanh": (),
+    "silu": (), "softplus": (2.0, 1.0), "log_sigmoid": (), "mish": (), "softsign": (),
+    "tanhshrink": (), "sigmoid": (), "tanh": (), "hardtanh": (-0.4, 0.6), "hardsigmoid": (),
+    "hardswish": (), "hardshrink": (0.5,), "softshrink": (0.5,), "threshold": (0.3, -1.0),
+}  # fmt: skip
+READ_OUTPUT = {"relu", "sigmoid", "tanh"}
+SIZES = [1, 31, 32, 33, 1023, 1024, 1025, 100003]
+# Relative, and absolute where values are small; a gradient's sums cancel more.
+TOLERANCES = {
+    "float16": (2e-3, 1e-4, 2e-3), "float32": (1e-5, 1e-6, 1e-4), "float64": (1e-10, 1e-14, 1e-10)
+}  # fmt: skip
+NAN, INF = float("nan"), float("inf")
+EDGES = [NAN, INF, -INF, -0.0, 0.0, 3.0, -3.0, 0.5, -0.5, 20.0, -20.0, 100.0, -100.0, 6e4, -6e4,
+         1e-7, -6e-8]  # fmt: skip
+
+
+def reference(name: str, x: Any, grad: Any, out: Any) -> tuple[Any, Any]:
+    """Value and gradient by the rule, in float64; a rule that reads the output reads ``out``."""
+    op, attrs = OPS[name], CALLS[name]
+    x, grad, out = x.astype("f8"), grad.astype("f8"), out.astype("f8")
+    made = op.forward(np, x, *attrs)
+    value, aux = made if op.has_aux else (made, None)
+    saved = out if name in READ_OUTPUT else x
+    ctx = SimpleNamespace(saved=(saved,), attrs=attrs, aux=aux, edges=(1,), shapes=(x.shape,))
+    (slope,) = op.backward(ctx, grad, NAMESPACES[np.ndarray])
+    return value, slope
+
+
+def run(K: Any, name: str, x: Any, grad: Any) -> tuple[Any, Any]:
+    """Value and gradient by the kernels."""
+    op, attrs = OPS[name], CALLS[name]
+    x = K.xp.asarray(x) if x.__class__ is np.ndarray else x
+    out = op.fused_forward(K, x, *attrs)
+    out = out[0] if op.has_aux else out
+    ctx = SimpleNamespace(saved=(out if name in READ_OUTPUT else x,), attrs=attrs)
+    (dx,) = op.fused_backward(K, ctx, K.xp.asarray(grad))
+    return out, dx
+
+
+def compare(K: Any, name: str, x: Any, grad: Any) -> None:
+    out, dx = run(K, name, x, grad)
+    with np.errstate(all="ignore"):
+        value, slope = reference(name, x, grad, host(out))
+    rtol, atol, slope_rtol = TOLERANCES[x.dtype.name]
+    np.testing.assert_allclose(host(out), value.astype(x.dtype), rtol, atol, err_msg="value")
+    np.testing.assert_allclose(
+        host(dx), slope.astype(x.dtype), slope_rtol, 10 * atol, err_msg="gradient"
+    )
+
+
+def draw(n: int, dtype: str) -> tuple[Any, Any]:
+    generator = np.random.default_rng(n)
+    x = (generator.standard_normal(n) * 4).astype(dtype)
+    return x, generator.standard_normal(n).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", CALLS)
+def test_values_and_gradients(launcher: Any, name: str, dtype: str) -> None:
+    for n in SIZES[:-1]:
+        compare(launcher, name, *draw(n, dtype))
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "threshold"])
+def test_long_arrays(launcher: Any, name: str) -> None:
+    compare(launcher, name, *draw(SIZES[-1], "float32"))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", CALLS)
+def test_edges_and_nans(launcher: Any, name: str, dtype: str) -> None:
+    x = np.array(EDGES, dtype)
+    if name == "threshold":
+        x = x[x != 0.3]
+    for grad in (1.0, -2.0):
+        compare(launcher, name, x, np.full_like(x, grad))
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 5])
+def test_arrays_that_start_anywhere(launcher: Any, start: int) -> None:
+    x, grad = draw(100, "float16")
+    whole = launcher.xp.asarray(np.concatenate([np.zeros(start, x.dtype), x]))
+    out, dx = run(launcher, "silu", whole[start:], grad)
+    same_out, same_dx = run(launcher, "silu", x, grad)
+    np.testing.assert_array_equal(host(out), host(same_out))
+    np.testing.assert_array_equal(host(dx), host(same_dx))
+
+
+def test_a_gradient_stops_at_either_zero_and_passes_infinite(launcher: Any) -> None:
+    xp = launcher.xp
+    out = xp.asarray(np.array([-0.0, 0.0, 1.0, 2.0], np.float32))
+    grad = xp.asarray(np.array([INF, NAN, -INF, NAN], np.float32))
+    dx = host(OPS["threshold_backward"].fused_forward(launcher, grad, out))
+    np.testing.assert_array_equal(dx, np.array([0, 0, -INF, NAN], np.float32))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    for n in (5, 67):
+        compare(threads, "gelu", *draw(n, "float32"))
+        compare(threads, "elu", *draw(n, "float16"))
+
+
+def test_each_way_is_one_launch(launcher: Any) -> None:
+    x, grad = draw(100, "float32")
+    for name in CALLS:
+        kernel = name.replace("log_sigmoid", "logsigmoid")
+        with kernels.record() as launches:
+            run(launcher, name, x, grad)
+        assert launches == [f"{kernel}_forward", f"{kernel}_backward"]
+
+
+def test_other_arrays_are_left_to_the_rule(launcher: Any) -> None:
+    x = launcher.xp.asarray(np.ones((2, 3), np.float32))
+    ctx = SimpleNamespace(saved=(x,), attrs=())
+    for unfit in (x[:0], x.astype(np.int64)):
+        assert OPS["silu"].fused_forward(launcher, unfit) is NotImplemented
+        assert OPS["gelu"].fused_forward(launcher, unfit) is NotImplemented
+        assert OPS["silu"].fused_backward(launcher, ctx, unfit) is NotImplemented
