@@ -716,6 +716,9 @@ class TensorMethods:
         def inverse(self) -> Tensor:
             """The inverses of square matrices, (*, n, n) -> (*, n, n)."""
 
+        def is_pinned(self, device: Any = None) -> bool_:
+            """Whether the tensor is in page-locked memory."""
+
         def isclose(
             self,
             other: Tensor,
@@ -1022,6 +1025,9 @@ class TensorMethods:
 
         def permute(self, *dims: Any) -> Tensor:
             """As ``torch.Tensor.permute``."""
+
+        def pin_memory(self, device: Any = None) -> Tensor:
+            """The tensor in page-locked memory, from which copies to a GPU are fast and asynchronous."""
 
         def positive(self) -> Tensor:
             """The tensor itself."""

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from gradlite.backends import cuda as backend
+from gradlite.backends.cuda import OutOfMemoryError
 from gradlite.device import device as Device
 from gradlite.random import default_generator
 
 __all__ = [
     "Event",
+    "OutOfMemoryError",
     "Stream",
     "current_device",
     "current_stream",

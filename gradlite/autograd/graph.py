@@ -91,12 +91,16 @@ class saved_tensors_hooks:
 class save_on_cpu(saved_tensors_hooks):
     """Keep what backward will read in host memory, and bring it back when it does.
 
-    What is on the CPU already is kept as it is.
+    What is on the CPU already is kept as it is. With ``pin_memory`` it waits in page-locked
+    memory, from where it comes back faster.
     """
 
     def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
         def pack(tensor: Tensor) -> Any:
-            return tensor.device, tensor.cpu()  # type: ignore[attr-defined]
+            kept: Any = tensor.cpu()  # type: ignore[attr-defined]
+            if pin_memory and kept is not tensor:
+                kept = kept.pin_memory()
+            return tensor.device, kept
 
         def unpack(packed: Any) -> Tensor:
             device, tensor = packed

@@ -80,8 +80,62 @@ def module() -> Any:
         raise RuntimeError(f"CUDA is not available: {reason}")
     import cupy
 
-    _handed_out = True
+    if not _handed_out:
+        _handed_out = True
+        _name_full_gpus(cupy)
     return cupy
+
+
+class OutOfMemoryError(RuntimeError):
+    """A GPU's memory does not suffice; the message says what was asked for and what is free."""
+
+
+def _name_full_gpus(cupy: Any) -> None:
+    """Let CuPy's allocator say what PyTorch would when a GPU is full.
+
+    It is the one place that every array of a GPU comes through. The error is CuPy's too, so
+    programs that catch that one still do.
+    """
+    full: Any = cupy.cuda.memory.OutOfMemoryError
+
+    class CudaOutOfMemoryError(OutOfMemoryError, full):  # type: ignore[misc]
+        def __init__(self, message: str) -> None:
+            RuntimeError.__init__(self, message)
+
+        def __reduce__(self) -> Any:
+            return OutOfMemoryError, self.args
+
+    CudaOutOfMemoryError.__name__ = CudaOutOfMemoryError.__qualname__ = OutOfMemoryError.__name__
+    allocate = cupy.cuda.get_allocator()
+
+    def allocate_or_explain(size: int) -> Any:
+        try:
+            return allocate(size)
+        except full as error:
+            raise CudaOutOfMemoryError(_full_gpu(cupy, size)) from error
+
+    cupy.cuda.set_allocator(allocate_or_explain)
+
+
+def _full_gpu(cupy: Any, size: int) -> str:
+    index = cupy.cuda.runtime.getDevice()
+    free, total = cupy.cuda.runtime.memGetInfo()
+    pool = cupy.get_default_memory_pool()
+    used, reserved = pool.used_bytes(), pool.total_bytes()
+    return (
+        f"CUDA out of memory. Tried to allocate {_bytes(size)}. GPU {index} has a total capacity "
+        f"of {_bytes(total)} of which {_bytes(free)} is free. {_bytes(used)} is held by tensors, "
+        f"and {_bytes(reserved - used)} is reserved by the memory pool but unused. A smaller "
+        "batch, no_grad() for evaluation, utils.checkpoint, autocast, or cuda.empty_cache() may "
+        "help."
+    )
+
+
+def _bytes(number: int) -> str:
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number >= scale:
+            return f"{number / scale:.2f} {unit}"
+    return f"{number} bytes"
 
 
 def in_use() -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.device import array_module, as_device, device, device_of
+from gradlite.backends import cuda, transfer
+from gradlite.device import as_device, device, device_of
 from gradlite.ops.dispatch import apply
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
@@ -17,15 +18,15 @@ from gradlite.tensor import Tensor
 _Device = device
 
 
-def array_on(source: Any, where: device, numpy_dtype: Any, copy: bool) -> Any:
+def array_on(
+    source: Any, where: device, numpy_dtype: Any, copy: bool, non_blocking: bool = False
+) -> Any:
     """An array on a device in a dtype."""
-    xp = array_module(where)
-    if xp is np:
-        if not isinstance(source, np.ndarray):
-            source, copy = source.get(), False
-        return np.array(source, dtype=numpy_dtype, copy=True if copy else None)
-    with xp.cuda.Device(where.index):
-        return xp.array(source, dtype=numpy_dtype, copy=copy)
+    if where.type != "cpu":
+        return transfer.to_gpu(source, where.index, numpy_dtype, copy, non_blocking)
+    if not isinstance(source, np.ndarray):
+        source, copy = transfer.to_host(source, non_blocking), False
+    return np.array(source, dtype=numpy_dtype, copy=True if copy else None)
 
 
 class ToDevice(Op):
@@ -35,8 +36,8 @@ class ToDevice(Op):
     has_aux = True
     used_up = False
 
-    def forward(xp: Any, x: Any, where: device, copy: bool) -> Any:
-        return array_on(x, where, x.dtype, copy), device_of(x)
+    def forward(xp: Any, x: Any, where: device, copy: bool, non_blocking: bool = False) -> Any:
+        return array_on(x, where, x.dtype, copy, non_blocking), device_of(x)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.to_device(grad, ctx.aux, True),)
@@ -53,7 +54,9 @@ def to(
     """The tensor with another dtype and/or on another device; itself when nothing changes.
 
     ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``, each followed by
-    ``non_blocking`` and ``copy``.
+    ``non_blocking`` and ``copy``. With ``non_blocking`` a copy from page-locked memory
+    (`pin_memory`) to a GPU goes on while the program does, and so does one to the CPU, whose
+    values may be read after ``gradlite.cuda.synchronize()``.
     """
     rest = list(args)
     if rest and isinstance(rest[0], Tensor):
@@ -68,17 +71,53 @@ def to(
     elif rest:
         dtype = rest.pop(0)
     if rest:
-        rest.pop(0)  # non_blocking
+        non_blocking = bool(rest.pop(0))
     if rest:
         copy = bool(rest.pop(0))
     result = self
     if device is not None:
         target, here = as_device(device), self.device
         if target.type != here.type or (target.index is not None and target.index != here.index):
-            result = apply(ToDevice, (result,), target, True)
+            result = apply(ToDevice, (result,), target, True, non_blocking)
     if dtype is not None:
         result = cast(result, dtypes.as_dtype(dtype).numpy)
     return result.clone() if copy and result is self else result  # type: ignore[attr-defined,no-any-return]
+
+
+class PinMemory(Op):
+    """A copy in page-locked memory."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        return transfer.pinned(x)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (grad,)
+
+
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor in page-locked memory, from which copies to a GPU are fast and asynchronous.
+
+    Itself when it is there already.
+
+    Raises:
+        RuntimeError: CUDA cannot be used, or the tensor is not on the CPU.
+    """
+    if not self.is_cpu:
+        raise RuntimeError(f"cannot pin '{type(self)}' only dense CPU tensors can be pinned")
+    if is_pinned(self):
+        return self
+    cuda.module()  # says what is missing
+    return apply(PinMemory, (self,))  # type: ignore[no-any-return]
+
+
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """Whether the tensor is in page-locked memory.
+
+    >>> import gradlite
+    >>> gradlite.zeros(2).is_pinned()
+    False
+    """
+    return self.is_cpu and transfer.is_pinned(self.array)
 
 
 def _converter(name: str) -> Any:
@@ -109,8 +148,9 @@ def _attach() -> None:
     t.type_as = lambda self, other: cast(self, other.array.dtype)
     t.cpu = lambda self: to(self, "cpu")
     t.cuda = lambda self, device=None, non_blocking=False: to(
-        self, "cuda" if device is None else device
+        self, "cuda" if device is None else device, non_blocking=non_blocking
     )
+    t.pin_memory, t.is_pinned = pin_memory, is_pinned
 
 
 def _named(target: Any, name: str) -> Any:

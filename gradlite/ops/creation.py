@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends import cuda, transfer
 from gradlite.device import array_module, as_device, device
 from gradlite.ops.conversion import array_on
 from gradlite.ops.dims import sizes
@@ -141,7 +142,17 @@ def tensor(
         source = data if hasattr(data, "__cuda_array_interface__") else _infer(data, given)
     wanted = source.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     wanted = dtypes.from_numpy_dtype(wanted).numpy
-    return finish(array_on(source, where, wanted, copy=True), requires_grad)
+    array = array_on(source, where, wanted, copy=True)
+    if pin_memory:
+        array = _pinned(array)
+    return finish(array, requires_grad)
+
+
+def _pinned(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
+        raise RuntimeError("Only dense CPU tensors can be pinned")
+    cuda.module()  # says what is missing
+    return transfer.pinned(array)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:

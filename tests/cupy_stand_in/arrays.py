@@ -1,6 +1,6 @@
-"""A stand-in for CuPy on machines without a GPU, for tests alone.
+"""The arrays and functions of the stand-in for CuPy.
 
-Its arrays wrap NumPy's without being NumPy arrays, and refuse what CuPy refuses: NumPy arrays
+The arrays wrap NumPy's without being NumPy arrays, and refuse what CuPy refuses: NumPy arrays
 and lists in ufuncs, silent conversion to NumPy, keywords and ufunc methods CuPy lacks. Results
 of reductions and of indexing with integers are 0-d arrays, as in CuPy.
 """
@@ -8,17 +8,12 @@ of reductions and of indexing with integers are 0-d arrays, as in CuPy.
 from __future__ import annotations
 
 import importlib.machinery
-import sys
 import types
 from typing import Any
 
 import numpy as np
 
-from gradlite.backends import special
-from tests.cuda_on_cpu import CpuModule, compiler
-
-COUNT = 2
-_current = [0]
+from tests.cupy_stand_in.runtime import Device, get_allocator
 
 # Public names of NumPy that CuPy 14 does not have.
 MISSING = set(
@@ -35,35 +30,6 @@ AT_DTYPES = {"int32", "uint32", "uint64", "float16", "float32", "float64"}
 HOST = {"asarray", "array", "ascontiguousarray", "asfortranarray"}
 
 
-class Device:
-    """``cupy.cuda.Device``."""
-
-    def __init__(self, device: Any = None) -> None:
-        self.id = _current[0] if device is None else int(device)
-        if not 0 <= self.id < COUNT:
-            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-
-    def use(self) -> None:
-        _current[0] = self.id
-
-    def synchronize(self) -> None:
-        pass
-
-    def __enter__(self) -> Device:
-        self._before = _current[0]
-        _current[0] = self.id
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        _current[0] = self._before
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Device) and other.id == self.id
-
-    def __hash__(self) -> int:
-        return self.id
-
-
 class Flags:
     """``cupy.ndarray.flags``, which knows three of NumPy's flags."""
 
@@ -75,19 +41,27 @@ class Flags:
 class Array:
     """``cupy.ndarray``."""
 
-    __slots__ = ("host", "device", "__weakref__")
+    __slots__ = ("host", "device", "memory", "__weakref__")
     __hash__ = None  # type: ignore[assignment]
     __array_priority__ = 100
 
     def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
         self.host = np.empty(shape, dtype, order)
         self.device = Device()
+        self.memory = get_allocator()(self.host.nbytes)
 
     # -- to and from the host
-    def get(self) -> np.ndarray[Any, Any]:
-        return self.host.copy()
+    def get(
+        self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
+    ) -> np.ndarray[Any, Any]:
+        if out is None:
+            return self.host.copy()
+        if out.dtype != self.host.dtype or out.shape != self.host.shape:
+            raise ValueError("Shape mismatch")
+        out[...] = self.host
+        return out  # type: ignore[no-any-return]
 
-    def set(self, array: Any) -> None:
+    def set(self, array: Any, stream: Any = None) -> None:
         if not isinstance(array, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if array.dtype != self.host.dtype:
@@ -198,8 +172,13 @@ def _wrap(result: Any, like: Any = None) -> Any:
     """A result of NumPy as CuPy would hand it out."""
     if isinstance(result, (np.ndarray, np.generic)):
         array = object.__new__(Array)
-        array.host = np.asarray(result)
+        array.host = host = np.asarray(result)
         array.device = Device() if like is None else like.device
+        view = like is not None and host.base is not None
+        if view and np.may_share_memory(host, like.host):
+            array.memory = like.memory
+        else:
+            array.memory = get_allocator()(host.nbytes)
         return array
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(*(_wrap(r, like) for r in result))
@@ -396,173 +375,3 @@ Array.__neg__ = lambda self: MODULE.negative(self)  # type: ignore[attr-defined]
 Array.__pos__ = lambda self: MODULE.positive(self)  # type: ignore[attr-defined]
 Array.__abs__ = lambda self: MODULE.absolute(self)  # type: ignore[attr-defined]
 Array.__invert__ = lambda self: MODULE.invert(self)  # type: ignore[attr-defined]
-
-
-# -------------------------------------------------------------------------- cupy.cuda
-class Pool:
-    """A memory pool that holds nothing."""
-
-    def used_bytes(self) -> int:
-        return 1024 * (_current[0] + 1)
-
-    def total_bytes(self) -> int:
-        return 4096
-
-    def free_all_blocks(self) -> None:
-        pass
-
-
-class Stream:
-    """``cupy.cuda.Stream``: everything is done at once."""
-
-    null: Any
-    _now: list[Any] = []
-    done = True
-
-    def __init__(
-        self, null: bool = False, non_blocking: bool = False, priority: Any = None
-    ) -> None:
-        self.ptr = 0 if null else id(self)
-
-    def __enter__(self) -> Stream:
-        Stream._now.append(self)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        Stream._now.pop()
-
-    def synchronize(self) -> None:
-        pass
-
-    def wait_event(self, event: Any) -> None:
-        assert isinstance(event, Event)
-
-
-Stream.null = Stream(null=True)
-
-
-class Event:
-    """``cupy.cuda.Event``."""
-
-    done = True
-
-    def __init__(
-        self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
-    ) -> None:
-        self.recorded: Any = None
-
-    def record(self, stream: Any = None) -> None:
-        self.recorded = stream
-
-    def synchronize(self) -> None:
-        pass
-
-
-class MemoryHook:
-    """``cupy.cuda.MemoryHook``; tests call its methods."""
-
-    entered: list[Any] = []
-
-    def __enter__(self) -> Any:
-        MemoryHook.entered.append(self)
-        return self
-
-
-def _properties(index: int) -> dict[str, Any]:
-    return {
-        "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 30,
-        "multiProcessorCount": 4,
-    }  # fmt: skip
-
-
-_pool = Pool()
-MODULE.cuda = types.SimpleNamespace(
-    Device=Device,
-    Stream=Stream,
-    Event=Event,
-    MemoryHook=MemoryHook,
-    is_available=lambda: True,
-    get_current_stream=lambda: Stream._now[-1] if Stream._now else Stream.null,
-    get_elapsed_time=lambda start, end: 0.5,
-    runtime=types.SimpleNamespace(
-        getDevice=lambda: _current[0],
-        getDeviceCount=lambda: COUNT,
-        getDeviceProperties=_properties,
-        driverGetVersion=lambda: 12090,
-        runtimeGetVersion=lambda: 12090,
-        memGetInfo=lambda: (1 << 29, 1 << 30),
-    ),
-)
-MODULE.get_default_memory_pool = lambda: _pool
-MODULE.get_default_pinned_memory_pool = lambda: _pool
-
-
-# ---------------------------------------------------------------------------- kernels
-class RawModule:
-    """``cupy.RawModule``: the same source, run thread by thread on the CPU."""
-
-    check = False  # whether accesses to memory are checked
-
-    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
-        self.code, self.options = code, options
-        self.module: Any = None
-
-    def get_function(self, name: str) -> RawKernel:
-        if self.module is None:
-            self.module = CpuModule(self.code, self.options, check=self.check)
-        return RawKernel(self.module.get_function(name))
-
-
-class RawKernel:
-    """``cupy.RawKernel``, and the ``cupy.cuda.Function`` that is its ``kernel``."""
-
-    def __init__(self, run: Any) -> None:
-        self.run, self.device = run, Device()
-
-    @property
-    def kernel(self) -> RawKernel:
-        return self
-
-    def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
-        for arg in args:
-            if isinstance(arg, Array) and not arg.device.id == self.device.id == _current[0]:
-                raise RuntimeError("cudaErrorIllegalAddress: the array is on another device")
-        self.run(grid, block, [_host(arg) for arg in args], shared_mem=shared_mem)
-
-
-MODULE.RawModule = RawModule
-
-
-# --------------------------------------------------------------- cupyx.scipy.special
-def _special(function: Any) -> Any:
-    return lambda x: _wrap(function(np, x.host), x)
-
-
-CUPYX = types.ModuleType("cupyx")
-SCIPY = types.ModuleType("cupyx.scipy")
-SPECIAL = types.ModuleType("cupyx.scipy.special")
-SPECIAL.erf = _special(special.erf)  # type: ignore[attr-defined]
-SPECIAL.erfc = _special(special.erfc)  # type: ignore[attr-defined]
-SPECIAL.ndtr = _special(special.normal_cdf)  # type: ignore[attr-defined]
-CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL  # type: ignore[attr-defined]
-
-
-def install(monkeypatch: Any) -> Any:
-    """Let gradlite find the stand-in where it looks for CuPy, until the test ends."""
-    from gradlite.backends import cuda, kernels
-    from gradlite.ops import namespaces
-
-    for name, module in {
-        "cupy": MODULE,
-        "cupyx": CUPYX,
-        "cupyx.scipy": SCIPY,
-        "cupyx.scipy.special": SPECIAL,
-    }.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(cuda, "_cache", (True, ""))
-    monkeypatch.setattr(kernels, "check_all", True)
-    launcher = kernels.CudaLauncher(MODULE) if compiler() else None
-    namespace = namespaces.Namespace(MODULE, launcher)
-    monkeypatch.setitem(namespaces.NAMESPACES, Array, namespace)
-    _current[0] = 0
-    return MODULE

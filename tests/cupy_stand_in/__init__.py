@@ -1,0 +1,60 @@
+"""A stand-in for CuPy on machines without a GPU, for tests alone.
+
+`install` lets gradlite find it where it looks for CuPy, so that the whole CUDA backend runs:
+dispatch, launches, memory, streams. Kernels run on ``tests/cuda_on_cpu``.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+from gradlite.backends import special
+from tests.cuda_on_cpu import compiler
+from tests.cupy_stand_in import kernels, runtime
+from tests.cupy_stand_in.arrays import MODULE, Array, _wrap
+
+__all__ = ["MODULE", "Array", "install", "runtime"]
+
+MODULE.cuda = runtime.CUDA
+MODULE.get_default_memory_pool = lambda: runtime.pool
+MODULE.get_default_pinned_memory_pool = lambda: runtime.pinned_pool
+MODULE.RawModule = kernels.RawModule
+
+
+def _special(function: Any) -> Any:
+    return lambda x: _wrap(function(MODULE._source, x.host), x)
+
+
+CUPYX: Any = types.ModuleType("cupyx")
+SCIPY: Any = types.ModuleType("cupyx.scipy")
+SPECIAL: Any = types.ModuleType("cupyx.scipy.special")
+CUPYX.empty_pinned = runtime.empty_pinned
+SPECIAL.erf = _special(special.erf)
+SPECIAL.erfc = _special(special.erfc)
+SPECIAL.ndtr = _special(special.normal_cdf)
+CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL
+
+
+def install(monkeypatch: Any) -> Any:
+    """Let gradlite find the stand-in where it looks for CuPy, until the test ends."""
+    from gradlite.backends import cuda
+    from gradlite.backends import kernels as launching
+    from gradlite.ops import namespaces
+
+    runtime.reset(monkeypatch)
+    for name, module in {
+        "cupy": MODULE,
+        "cupyx": CUPYX,
+        "cupyx.scipy": SCIPY,
+        "cupyx.scipy.special": SPECIAL,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(cuda, "_cache", (True, ""))
+    monkeypatch.setattr(cuda, "_handed_out", False)
+    monkeypatch.setattr(launching, "check_all", True)
+    launcher = launching.CudaLauncher(MODULE) if compiler() else None
+    namespace = namespaces.Namespace(MODULE, launcher)
+    monkeypatch.setitem(namespaces.NAMESPACES, Array, namespace)
+    return MODULE

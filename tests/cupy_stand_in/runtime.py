@@ -1,0 +1,261 @@
+"""``cupy.cuda`` on the CPU: two devices, their memory, streams and events.
+
+Everything that is asked for is done at once, so a stream has nothing to wait for; what is kept is
+what a test may want to know: who allocated how much, and which stream was asked.
+"""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+COUNT = 2
+CAPACITY = 1 << 30  # bytes of a device
+current = [0]  # the number of the current device
+
+
+class Device:
+    """``cupy.cuda.Device``."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = current[0] if device is None else int(device)
+        if not 0 <= self.id < COUNT:
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    def use(self) -> None:
+        current[0] = self.id
+
+    def synchronize(self) -> None:
+        pass
+
+    def __enter__(self) -> Device:
+        self._before = current[0]
+        current[0] = self.id
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        current[0] = self._before
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return self.id
+
+
+# ------------------------------------------------------------------------------- memory
+class OutOfMemoryError(MemoryError):
+    """``cupy.cuda.memory.OutOfMemoryError``."""
+
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,}).")
+
+
+class MemoryHook:
+    """``cupy.cuda.MemoryHook``: told of every allocation while it is entered."""
+
+    entered: list[MemoryHook] = []
+
+    def __enter__(self) -> MemoryHook:
+        MemoryHook.entered.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        MemoryHook.entered.remove(self)
+
+    def malloc_postprocess(self, **call: Any) -> None:
+        pass
+
+    def free_postprocess(self, **call: Any) -> None:
+        pass
+
+
+class Block:
+    """A piece of a device's memory; the pool has it back when nobody refers to it."""
+
+    __slots__ = ("pool", "device", "size")
+
+    def __init__(self, pool: MemoryPool, device: int, size: int) -> None:
+        self.pool, self.device, self.size = pool, device, size
+
+    def __del__(self) -> None:
+        self.pool.used[self.device] -= self.size
+        for hook in MemoryHook.entered:
+            hook.free_postprocess(device_id=self.device, mem_size=self.size)
+
+
+class MemoryPool:
+    """``cupy.cuda.MemoryPool``: counts, in units of 512 bytes, what each device holds."""
+
+    def __init__(self) -> None:
+        self.used, self.reserved = [0] * COUNT, [0] * COUNT
+
+    def malloc(self, size: int) -> Block:
+        device, size = current[0], -(-size // 512) * 512
+        used = self.used[device] + size
+        if used > CAPACITY:
+            raise OutOfMemoryError(size, self.used[device])
+        self.used[device] = used
+        self.reserved[device] = max(used, self.reserved[device])
+        for hook in MemoryHook.entered:
+            hook.malloc_postprocess(device_id=device, mem_size=size)
+        return Block(self, device, size)
+
+    def used_bytes(self) -> int:
+        return self.used[current[0]]
+
+    def total_bytes(self) -> int:
+        return self.reserved[current[0]]
+
+    def free_all_blocks(self) -> None:
+        self.reserved[current[0]] = self.used[current[0]]
+
+
+pool = MemoryPool()
+pinned_pool = MemoryPool()
+_allocators: list[Any] = [pool.malloc]
+
+
+def get_allocator() -> Any:
+    return _allocators[-1]
+
+
+def set_allocator(allocator: Any) -> None:
+    if len(_allocators) > 1:
+        raise ValueError("Can't change the global allocator inside `using_allocator`")
+    _allocators[0] = allocator
+
+
+@contextmanager
+def using_allocator(allocator: Any) -> Iterator[None]:
+    _allocators.append(allocator)
+    try:
+        yield
+    finally:
+        _allocators.pop()
+
+
+# ------------------------------------------------------------------- page-locked memory
+class _PageLocked(bytearray):
+    """The memory of a page-locked array."""
+
+
+_page_locked: weakref.WeakValueDictionary[int, _PageLocked] = weakref.WeakValueDictionary()
+
+
+def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray[Any, Any]:
+    """``cupyx.empty_pinned``."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, _PageLocked(max(size, 1)), order=order)
+    _page_locked[array.ctypes.data] = array.base  # type: ignore[assignment]
+    return array
+
+
+def _is_page_locked(address: int) -> bool:
+    return any(low <= address < low + len(held) for low, held in _page_locked.items())
+
+
+# ------------------------------------------------------------------- streams and events
+class Stream:
+    """``cupy.cuda.Stream``."""
+
+    null: Any
+    entered: list[Any] = []
+    done = True
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, priority: Any = None
+    ) -> None:
+        self.ptr = 0 if null else id(self)
+        self.waited: list[Event] = []
+
+    def __enter__(self) -> Stream:
+        Stream.entered.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        Stream.entered.pop()
+
+    def synchronize(self) -> None:
+        pass
+
+    def record(self, event: Event | None = None) -> Event:
+        event = Event() if event is None else event
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        self.waited.append(event)
+
+
+Stream.null = Stream(null=True)
+
+
+def get_current_stream() -> Stream:
+    return Stream.entered[-1] if Stream.entered else Stream.null
+
+
+class Event:
+    """``cupy.cuda.Event``."""
+
+    done = True
+
+    def __init__(
+        self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
+    ) -> None:
+        self.recorded: Any = None
+
+    def record(self, stream: Any = None) -> None:
+        self.recorded = get_current_stream() if stream is None else stream
+
+    def synchronize(self) -> None:
+        pass
+
+
+def _properties(index: int) -> dict[str, Any]:
+    return {
+        "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": CAPACITY,
+        "multiProcessorCount": 4,
+    }  # fmt: skip
+
+
+CUDA = types.SimpleNamespace(
+    Device=Device,
+    Stream=Stream,
+    Event=Event,
+    MemoryHook=MemoryHook,
+    MemoryPool=MemoryPool,
+    memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    get_allocator=get_allocator,
+    set_allocator=set_allocator,
+    using_allocator=using_allocator,
+    is_available=lambda: True,
+    get_current_stream=get_current_stream,
+    get_elapsed_time=lambda start, end: 0.5,
+    runtime=types.SimpleNamespace(
+        memoryTypeHost=1,
+        getDevice=lambda: current[0],
+        getDeviceCount=lambda: COUNT,
+        getDeviceProperties=_properties,
+        driverGetVersion=lambda: 12090,
+        runtimeGetVersion=lambda: 12090,
+        memGetInfo=lambda: (CAPACITY - pool.total_bytes(), CAPACITY),
+        pointerGetAttributes=lambda address: types.SimpleNamespace(
+            type=int(_is_page_locked(address))
+        ),
+    ),
+)
+
+
+def reset(monkeypatch: Any) -> None:
+    """The state of a fresh process, until the test ends."""
+    current[0] = 0
+    _allocators[:] = [pool.malloc]
+    monkeypatch.setattr(MemoryHook, "entered", [])
+    for held in (pool, pinned_pool):
+        held.reserved[:] = held.used

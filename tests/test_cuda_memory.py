@@ -1,0 +1,188 @@
+"""Memory of GPUs, on the stand-in for CuPy: what is counted, what is said when it is full, and
+page-locked memory."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from typing import Any
+
+import pytest
+
+import gradlite
+from gradlite import nn
+from gradlite.backends import transfer
+from gradlite.utils.data import DataLoader, TensorDataset
+from tests import cupy_stand_in as stand_in
+from tests.cupy_stand_in import runtime
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(gradlite.cuda, "_peaks", {})
+    monkeypatch.setattr(gradlite.cuda, "_hooks", [])
+    gc.collect()  # what other tests left in cycles is not to go in the middle of this one
+    return stand_in.install(monkeypatch)
+
+
+def quarter(device: str = "cuda") -> Any:
+    return gradlite.zeros(MIB // 16, device=device)
+
+
+# ------------------------------------------------------------------------------- counting
+def test_memory_is_that_of_the_pool(cupy: Any) -> None:
+    before, other = gradlite.cuda.memory_allocated(), gradlite.cuda.memory_allocated(1)
+    x = quarter()
+    assert gradlite.cuda.memory_allocated() == before + MIB // 4
+    assert gradlite.cuda.memory_allocated(1) == other
+    view = x[10:]
+    del x
+    assert gradlite.cuda.memory_allocated("cuda:0") == before + MIB // 4
+    del view
+    assert gradlite.cuda.memory_allocated() == before
+    assert gradlite.cuda.memory_reserved() >= before + MIB // 4
+    gradlite.cuda.empty_cache()
+    assert gradlite.cuda.memory_reserved() == before
+    assert gradlite.cuda.mem_get_info() == (runtime.CAPACITY - before, runtime.CAPACITY)
+
+
+def test_the_peak_is_measured_from_the_reset_on(cupy: Any) -> None:
+    x = quarter()
+    assert gradlite.cuda.max_memory_allocated() == gradlite.cuda.memory_reserved()
+    start = gradlite.cuda.memory_allocated()
+    gradlite.cuda.reset_peak_memory_stats()
+    y = [quarter(), quarter(), quarter("cuda:1")]
+    del x
+    y.append(quarter())
+    assert gradlite.cuda.max_memory_allocated() == start + MIB // 2
+    gradlite.cuda.reset_peak_memory_stats()
+    assert gradlite.cuda.max_memory_allocated() == start + MIB // 2
+    del y
+    gradlite.cuda.reset_peak_memory_stats()
+    assert gradlite.cuda.max_memory_allocated() == start - MIB // 4
+
+
+# ------------------------------------------------------------------------------- full
+def test_a_full_gpu_says_what_was_asked_and_what_is_free(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradlite.cuda.empty_cache()
+    used = gradlite.cuda.memory_allocated()
+    monkeypatch.setattr(runtime, "CAPACITY", used + 5 * MIB)
+    held = gradlite.zeros(MIB // 2, device="cuda")
+    gradlite.zeros(MIB // 4, device="cuda")
+    with pytest.raises(gradlite.cuda.OutOfMemoryError) as caught:
+        gradlite.zeros(2 * MIB, device="cuda")
+    text = str(caught.value)
+    assert text.startswith(
+        "CUDA out of memory. Tried to allocate 8.00 MiB. GPU 0 has a total capacity of 5.0"
+    )
+    assert "of which 2.00 MiB is free. 2.0" in text
+    assert "MiB is held by tensors, and 1.00 MiB is reserved by the memory pool but unused." in text
+    assert isinstance(caught.value, RuntimeError)
+    assert isinstance(caught.value, cupy.cuda.memory.OutOfMemoryError)
+    assert gradlite.OutOfMemoryError is gradlite.cuda.OutOfMemoryError
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is gradlite.OutOfMemoryError and str(again) == text
+    assert held.is_cuda
+
+
+def test_ops_and_backward_say_it_too(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = gradlite.zeros(MIB // 4, device="cuda", requires_grad=True)
+    y = (x * 2).sum()
+    monkeypatch.setattr(runtime, "CAPACITY", gradlite.cuda.memory_allocated() + MIB // 2)
+    with pytest.raises(gradlite.OutOfMemoryError, match="Tried to allocate 1.00 MiB"):
+        x.exp()
+    with pytest.raises(gradlite.OutOfMemoryError, match="Tried to allocate 1.00 MiB"):
+        y.backward()
+
+
+def test_small_sizes_are_in_fitting_units() -> None:
+    from gradlite.backends.cuda import _bytes
+
+    assert [_bytes(n) for n in (7, 2048, 3 * MIB, 5 << 30)] == [
+        "7 bytes", "2.00 KiB", "3.00 MiB", "5.00 GiB",
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------- page-locked
+def test_without_cuda_nothing_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradlite.backends import cuda
+
+    monkeypatch.setattr(cuda, "_cache", (False, "no GPU"))
+    x = gradlite.ones(2)
+    assert not x.is_pinned()
+    with pytest.raises(RuntimeError, match="CUDA is not available: no GPU"):
+        x.pin_memory()
+    with pytest.raises(RuntimeError, match="CUDA is not available: no GPU"):
+        gradlite.tensor([1.0], pin_memory=True)
+
+
+def test_pinned_tensors(cupy: Any) -> None:
+    x = gradlite.arange(6.0).reshape(2, 3).t()
+    x.requires_grad_()
+    y = x.pin_memory()
+    assert y.is_pinned() and not x.is_pinned() and y.tolist() == x.tolist()
+    assert y.pin_memory() is y
+    assert y[1:].is_pinned()
+    (y * y).sum().backward()
+    assert x.grad.tolist() == (2 * x).tolist()
+    assert gradlite.tensor([1, 2], pin_memory=True).is_pinned()
+    assert gradlite.zeros(0).pin_memory().shape == (0,)
+    there = gradlite.ones(2, device="cuda")
+    assert not there.is_pinned()
+    with pytest.raises(RuntimeError, match=r"cannot pin 'gradlite\.cuda\.FloatTensor' only dense"):
+        there.pin_memory()
+
+
+def test_a_copy_that_does_not_block_keeps_its_source(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime.Event, "done", False)
+    x = gradlite.arange(5.0).pin_memory()
+    transfer._in_flight.clear()
+    y = x.to("cuda", non_blocking=True)
+    assert y.tolist() == x.tolist() and y.is_cuda
+    ((event, array),) = transfer._in_flight
+    assert array is x.array and event.recorded is cupy.cuda.Stream.null
+    back = y.to("cpu", non_blocking=True)
+    assert back.is_pinned() and back.tolist() == x.tolist()
+    assert len(transfer._in_flight) == 2
+    monkeypatch.setattr(runtime.Event, "done", True)
+    x.cuda(non_blocking=True)
+    assert len(transfer._in_flight) == 1
+
+
+def test_other_copies_are_done_when_they_return(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.Event, "done", False)
+    transfer._in_flight.clear()
+    x = gradlite.arange(5.0)
+    x.to("cuda", non_blocking=True)  # not page-locked
+    x.pin_memory().cuda()  # not asked for
+    x.pin_memory()[::2].to("cuda", non_blocking=True)  # not one piece of memory
+    assert not transfer._in_flight
+    x.pin_memory().to("cuda", gradlite.float64, non_blocking=True)
+    assert len(transfer._in_flight) == 1  # copied first, and converted on the GPU
+    assert not x.cuda().cpu().is_pinned()
+
+
+def test_a_loader_pins_its_batches(cupy: Any) -> None:
+    data = TensorDataset(gradlite.arange(6.0), gradlite.arange(6))
+    loader = DataLoader(data, batch_size=4, pin_memory=True)
+    for x, y in loader:
+        assert x.is_pinned() and y.is_pinned()
+        assert x.cuda(non_blocking=True).tolist() == y.cuda(non_blocking=True).tolist()
+
+
+def test_what_is_saved_on_the_cpu_can_be_pinned(cupy: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).cuda()
+    x = gradlite.randn(2, 3, device="cuda", requires_grad=True)
+    model(x).sum().backward()
+    expected = x.grad.clone()
+    x.grad = None
+    with gradlite.autograd.graph.save_on_cpu(pin_memory=True):
+        y = model(x).sum()
+    y.backward()
+    assert x.grad.tolist() == expected.tolist()
