@@ -17,6 +17,8 @@ from gradlite import utils as utils
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
 from gradlite.backends.cuda import OutOfMemoryError as OutOfMemoryError
+from gradlite.capturing import CaptureError as CaptureError
+from gradlite.capturing import capture as capture
 from gradlite.description import Size as Size
 from gradlite.device import device as device
 from gradlite.device import get_default_device as get_default_device

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradlite import changes
 from gradlite.grad_mode import no_grad
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class RemovableHandle:
 
     def remove(self) -> None:
         """Remove the hook; calling it again does nothing."""
+        changes.count[0] += 1
         self._hooks.pop(self.id, None)
 
     def __enter__(self) -> RemovableHandle:
@@ -61,6 +63,7 @@ _next_hook_id = itertools.count().__next__
 
 def add_hook(hooks: dict[int, Any], value: Any) -> RemovableHandle:
     """Enter a hook, after those that are there already."""
+    changes.count[0] += 1
     key = _next_hook_id()
     hooks[key] = value
     return RemovableHandle(hooks, key)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes, graph, graph_errors, graph_hooks, printing
+from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, printing
 from gradlite._methods import TensorMethods
 from gradlite.backends import cpu
 from gradlite.description import Description
@@ -137,6 +137,7 @@ class Tensor(Description, TensorMethods):
                     "Setting requires_grad=True on inference tensor outside InferenceMode is not "
                     "allowed."
                 )
+        changes.count[0] += 1
         self._requires_grad = bool(requires_grad)
         return self
 
@@ -342,6 +343,7 @@ class Tensor(Description, TensorMethods):
                     "data set to a tensor that requires gradients must be floating point or "
                     "complex dtype"
                 )
+        changes.count[0] += 1
         self.array = value.array
 
     def _bump(self) -> None:
@@ -403,7 +405,7 @@ class Tensor(Description, TensorMethods):
             if self.array.size == 0:
                 raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
             raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
-        return bool(self.array.item())
+        return bool(self.array)
 
     def __float__(self) -> float:
         return float(self._scalar())

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from gradlite import changes
 from gradlite.tensor import Tensor
 
 __all__ = ["Members", "type_name"]
@@ -25,10 +26,12 @@ class Members(MutableMapping[str, Any]):
         return self._values[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
+        changes.count[0] += 1
         self._names.setdefault(name, True)
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
+        changes.count[0] += 1
         del self._names[name]
         del self._values[name]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gradlite import changes
 from gradlite.nn.conversion import ConversionMethods
 from gradlite.nn.hooks import HookMethods
 from gradlite.nn.members import Members, type_name
@@ -85,6 +86,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
                     f"be created explicitly. To express '{name}' as a function of another Tensor, "
                     "compute the value in the forward() method."
                 )
+        changes.count[0] += 1
         self._parameter_names[name] = True
         self.__dict__[name] = param
 
@@ -101,6 +103,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
                 f"cannot assign '{type_name(tensor)}' object to buffer '{name}' "
                 "(gradlite Tensor or None required)"
             )
+        changes.count[0] += 1
         self._buffer_names[name] = persistent
         self.__dict__[name] = tensor
 
@@ -111,6 +114,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
         if "_module_names" not in self.__dict__:
             raise AttributeError("cannot assign module before Module.__init__() call")
         self._check_name("module", name, self._module_names)
+        changes.count[0] += 1
         self._module_names[name] = True
         self.__dict__[name] = module
 
@@ -128,6 +132,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
             raise KeyError(f'{kind} name can\'t be empty string ""')
 
     def __setattr__(self, name: str, value: Any) -> None:
+        changes.count[0] += 1
         attributes = self.__dict__
         if isinstance(value, Parameter):
             if "_parameter_names" not in attributes:
@@ -185,6 +190,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
             self.__dict__.pop(name, None)
 
     def __delattr__(self, name: str) -> None:
+        changes.count[0] += 1
         if name not in self.__dict__:
             # Said here because Python itself says only the name.
             if not hasattr(type(self), name):

@@ -197,7 +197,7 @@ def _check_reduction(reduction: str) -> None:
 def _check_classes(t: Any, classes: int, ignore_index: int) -> None:
     if t.dtype.kind not in "iu":
         raise RuntimeError(f"expected scalar type Long but found {t.dtype.name.capitalize()}")
-    if t.size and (int(t.min()) < 0 or int(t.max()) >= classes):
+    if t.size and (t.min() < 0 or t.max() >= classes):
         bad = t[(t != ignore_index) & ((t < 0) | (t >= classes))]
         if bad.size:
             raise IndexError(f"Target {int(bad.reshape(-1)[0])} is out of bounds.")
@@ -416,7 +416,7 @@ def binary_cross_entropy(
             f"({input.shape}) is deprecated. Please ensure they have the same size."
         )
     p = input.array
-    if p.size and not (float(p.min()) >= 0 and float(p.max()) <= 1):
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError("all elements of input should be between 0 and 1")
     losses = apply(Bce, (input, target))
     if weight is not None:

@@ -60,7 +60,7 @@ class ThresholdBackward(Op):
 
     def forward(xp: Any, grad: Any, out: Any) -> Any:
         kind = _WORDS.get(out.dtype)
-        if xp is np and kind is not None and grad.__class__ is np.ndarray:
+        if xp is np and kind is not None and isinstance(grad, np.ndarray):
             if out.flags.c_contiguous and grad.flags.c_contiguous and out.ndim:
                 # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
                 # times the gradient's bits.

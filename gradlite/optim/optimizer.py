@@ -23,6 +23,8 @@ StateDict = dict[str, Any]
 
 _global_optimizer_pre_hooks: dict[int, Callable[..., Any]] = {}
 _global_optimizer_post_hooks: dict[int, Callable[..., Any]] = {}
+# Set while a step is recorded: takes over the steps of optimizers, which a replay makes anew.
+intercept: Callable[..., tuple[Any] | None] | None = None
 
 
 class _RequiredParameter:
@@ -114,6 +116,10 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(step)
     def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if intercept is not None:
+            taken = intercept(hooked, self, args, kwargs)
+            if taken is not None:
+                return taken[0]
         if self._in_hooked_step or not (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks

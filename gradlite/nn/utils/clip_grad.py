@@ -113,12 +113,10 @@ def clip_grads_with_norm_(
         return
     total = total_norm.array
     xp = array_module(device_of(total))
-    if xp is np:
-        factor: Any = float(max_norm) / (float(total) + 1e-6)
-        if factor >= 1.0:
-            return
-    else:  # decided on the device: a look at the value would wait for it
-        factor = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
+    factor: Any = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
+    # Elsewhere the device decides: a look at the value would wait for it, or stop a recording.
+    if total.__class__ is np.ndarray and factor == 1.0:
+        return
     factors: dict[Any, Any] = {}
     token = quiet()
     try:

@@ -1,0 +1,99 @@
+"""Two recordings of one step compared: what differs between them, no replay can repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.capturing.recorder import (
+    CONSTANT,
+    STATE,
+    Buffer,
+    Call,
+    Guard,
+    HostCall,
+    Recorder,
+    Ref,
+)
+
+
+def difference(first: Recorder, second: Recorder) -> str | None:
+    """What differs between two recordings, in words; None when they are the same."""
+    if len(first.calls) != len(second.calls):
+        return f"it made {len(first.calls)} array calls, and then {len(second.calls)}"
+    pairs: dict[Buffer, Buffer] = {}
+    for number, (a, b) in enumerate(zip(first.calls, second.calls)):
+        reason = _calls(a, b, pairs)
+        if reason is not None:
+            return f"call {number} ({name_of(b)}) {reason}"
+    return None
+
+
+def name_of(call: Call | HostCall | Guard) -> str:
+    """A call's name for people."""
+    if isinstance(call, Guard):
+        return "a branch on a value"
+    if isinstance(call, HostCall):
+        return getattr(call.function, "__qualname__", "a call of Python code")
+    function = call.function
+    owner = getattr(function, "__self__", None)
+    name = getattr(function, "__name__", str(function))
+    return f"{owner.__name__}.{name}" if isinstance(owner, np.ufunc) else name
+
+
+def _calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
+    if a.__class__ is not b.__class__:
+        return f"took the place of {name_of(a)}"
+    if isinstance(a, Guard):
+        return None if a.value == b.value else "took another branch"
+    if isinstance(a, HostCall):
+        return None
+    if a.function != b.function:
+        return f"took the place of {name_of(a)}"
+    return _values(
+        (a.args, a.kwargs, a.outs, a.writes), (b.args, b.kwargs, b.outs, b.writes), pairs
+    )
+
+
+def _values(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
+    if a.__class__ is not b.__class__:
+        return f"had the argument {b!r} instead of {a!r}"
+    if isinstance(a, Ref):
+        return _refs(a, b, pairs)
+    if isinstance(a, (tuple, list)):
+        if len(a) != len(b):
+            return "had another number of arguments"
+        return next((r for x, y in zip(a, b) if (r := _values(x, y, pairs)) is not None), None)
+    if isinstance(a, dict):
+        return _values(tuple(a.items()), tuple(b.items()), pairs)
+    if isinstance(a, np.ndarray):
+        return None if _same(a, b) else "had other values as an argument"
+    if a is b or a == b or (a != a and b != b):
+        return None
+    return f"had the argument {b!r} instead of {a!r}"
+
+
+def _refs(a: Ref, b: Ref, pairs: dict[Buffer, Buffer]) -> str | None:
+    if (a.shape, a.strides, a.dtype, a.offset) != (b.shape, b.strides, b.dtype, b.offset):
+        return f"had an array of shape {b.shape} and type {b.dtype}, not {a.shape} and {a.dtype}"
+    if a.buffer.kind != b.buffer.kind:
+        return "had an array of another origin"
+    known = pairs.setdefault(a.buffer, b.buffer)
+    if known is not b.buffer:
+        return "used another array"
+    if a.buffer.kind == CONSTANT and not _same(a.buffer.root, b.buffer.root):
+        return (
+            "used values that Python or NumPy had computed and that were others than before (a "
+            "random number, a counter): make them an input of the step"
+        )
+    return None
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(
+        a.shape == b.shape and a.dtype == b.dtype and (a is b or a.tobytes() == b.tobytes())
+    )
+
+
+__all__ = ["STATE", "difference", "name_of"]

@@ -1,0 +1,76 @@
+"""A readable listing of what recordings do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradlite.capturing.compare import name_of
+from gradlite.capturing.recorder import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
+
+if TYPE_CHECKING:
+    from gradlite.capturing.step import Recording
+
+
+def explain(recordings: Sequence[Recording]) -> str:
+    """Every recording: its memory, its calls, and which of them run Python code."""
+    if not recordings:
+        return "nothing is recorded yet"
+    return "\n\n".join(_recording(number, r) for number, r in enumerate(recordings))
+
+
+def _recording(number: int, recording: Recording) -> str:
+    plan = recording.plan
+    names: dict[Buffer, str] = {}
+    made = sum(b.stop - b.start for b in plan.places)
+    host = sum(isinstance(c, HostCall) for c in plan.calls)
+    guards = sum(isinstance(c, Guard) for c in plan.calls)
+    head = (
+        f"recording {number}: {recording.replays} replays of {len(plan.calls)} calls, {host} of "
+        f"them of Python code, {guards} of them checks; {len(plan.places)} arrays of "
+        f"{_bytes(made)} in {_bytes(plan.arena.nbytes)} of memory"
+    )
+    lines = [head]
+    lines += [f"  {i:4d}  {_call(call, names)}" for i, call in enumerate(plan.calls)]
+    return "\n".join(lines)
+
+
+def _bytes(n: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if n < 1024 or unit == "MiB":
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024  # type: ignore[assignment]
+    raise AssertionError
+
+
+def _call(call: Any, names: dict[Buffer, str]) -> str:
+    if isinstance(call, Guard):
+        return f"check that {_value(call.ref, names)} is {call.value}"
+    if isinstance(call, HostCall):
+        out = "" if call.out is None else f"{_value(call.out, names)} = "
+        return f"{out}Python: {name_of(call)}"
+    assert isinstance(call, Call)
+    arguments = [_value(a, names) for a in call.args]
+    arguments += [f"{k}={_value(v, names)}" for k, v in call.kwargs.items()]
+    text = f"{name_of(call)}({', '.join(arguments)})"
+    outs = ", ".join(_value(o, names) for o in call.outs)
+    return f"{outs} = {text}" if outs else text
+
+
+def _value(value: Any, names: dict[Buffer, str]) -> str:
+    if isinstance(value, Ref):
+        letter = {MADE: "t", STATE: "state"}.get(value.buffer.kind, "c")
+        name = names.setdefault(value.buffer.origin, f"{letter}{len(names)}")
+        sizes = "x".join(map(str, value.shape)) or "0-d"
+        at = f"+{value.offset}" if value.offset else ""
+        return f"{name}{at}[{sizes} {value.dtype.name}]"
+    if isinstance(value, (tuple, list)):
+        inner = ", ".join(_value(v, names) for v in value)
+        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    if isinstance(value, np.ndarray):
+        return f"array{value.shape}"
+    if isinstance(value, type):
+        return value.__name__
+    return repr(value)

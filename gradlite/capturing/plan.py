@@ -1,0 +1,356 @@
+"""Plan: recorded calls with memory of their own, ready to be made again.
+
+`Plan` lays out the buffers that the calls write (those whose lifetimes do not overlap share
+memory), turns every `Ref` into an array, and every call into the cheapest form that NumPy has for
+it: ufuncs and products with the place of the result, copies instead of methods that would allocate.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends.cpu import loud, quiet
+from gradlite.capturing.recorder import (
+    MADE,
+    STATE,
+    Buffer,
+    Call,
+    CaptureError,
+    Guard,
+    HostCall,
+    Ref,
+)
+from gradlite.tensor import Tensor, wrap
+
+ALIGNMENT = 64
+# Functions with a parameter `out` for the result, and methods of arrays with one.
+WITH_OUT = frozenset(
+    (np.dot, np.concatenate, np.einsum, np.take, np.cumsum, np.cumprod, np.stack, np.clip,
+     np.max, np.min, np.amax, np.amin, np.sum, np.mean, np.prod, np.argmax, np.argmin)
+)  # fmt: skip
+METHODS_WITH_OUT = frozenset(
+    (np.ndarray.sum, np.ndarray.mean, np.ndarray.max, np.ndarray.min, np.ndarray.prod,
+     np.ndarray.argmax, np.ndarray.argmin, np.ndarray.cumsum, np.ndarray.cumprod, np.ndarray.var,
+     np.ndarray.std, np.ndarray.any, np.ndarray.all, np.ndarray.dot, np.ndarray.clip)
+)  # fmt: skip
+Step = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class GuardError(Exception):
+    """A value on which the recorded step had branched is another one now."""
+
+
+class Plan:
+    """Calls ready to be replayed.
+
+    Attributes:
+        steps: functions and their arguments, in order.
+        arena: the memory of the buffers that the calls write.
+        guarded: whether a replay may find that it does not hold.
+    """
+
+    def __init__(self, calls: list[Call | HostCall | Guard], kept: Iterable[Ref]) -> None:
+        kept = list(kept)
+        self.calls = calls = without_copies(hoisted(calls), kept)
+        self.guarded = any(isinstance(call, Guard) for call in calls)
+        pinned = {ref.buffer for ref in kept}
+        for call in calls:
+            if isinstance(call, HostCall):
+                pinned.update(ref.buffer for _, ref in call.grads)
+        self._lay_out(pinned)
+        self._arrays: dict[int, np.ndarray[Any, Any]] = {}
+        self.steps = [self._step(call) for call in calls]
+
+    # ------------------------------------------------------------------------- memory
+    def _lay_out(self, pinned: set[Buffer]) -> None:
+        """Give every made buffer a place in the arena, largest first, the lowest that is free."""
+        lives: dict[Buffer, list[int]] = {}
+        for position, call in enumerate(self.calls):
+            for ref in refs_of(call):
+                buffer = ref.buffer.origin
+                if buffer.kind == MADE:
+                    life = lives.setdefault(buffer, [position, position])
+                    life[1] = position
+        for buffer in {b.origin for b in pinned}:
+            if buffer.kind == MADE:
+                lives[buffer] = [-1, len(self.calls)]
+        placed: list[tuple[int, int, int, int]] = []  # start, stop, first, last
+        self.places: dict[Buffer, int] = {}
+        total = 0
+        for buffer in sorted(lives, key=lambda b: b.start - b.stop):
+            size = -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
+            first, last = lives[buffer]
+            at = 0
+            for start, stop, other_first, other_last in sorted(placed):
+                if other_first <= last and first <= other_last and start < at + size and at < stop:
+                    at = stop
+            self.places[buffer] = at
+            placed.append((at, at + size, first, last))
+            total = max(total, at + size)
+        raw = np.zeros(total + ALIGNMENT, np.uint8)
+        shift = -raw.__array_interface__["data"][0] % ALIGNMENT
+        self.arena = raw[shift : shift + total]
+
+    def array(self, ref: Ref) -> np.ndarray[Any, Any]:
+        """The array that a replay uses for a recorded one."""
+        known = self._arrays.get(id(ref))
+        if known is None:
+            known = self._arrays[id(ref)] = self._view(ref)
+        return known
+
+    def _view(self, ref: Ref) -> np.ndarray[Any, Any]:
+        buffer = ref.buffer.origin
+        if buffer.kind == MADE:
+            return np.ndarray(
+                ref.shape, ref.dtype, self.arena, self.places[buffer] + ref.offset, ref.strides
+            )
+        root = buffer.root
+        whole = np.lib.stride_tricks.as_strided(root, ref.shape, ref.strides)
+        if (
+            root.dtype == ref.dtype
+            and root.__array_interface__["data"][0] == buffer.start + ref.offset
+        ):
+            return whole
+        return _at_address(root, buffer.start + ref.offset, ref)
+
+    def bind(self, value: Any) -> Any:
+        """Arguments with arrays in place of their `Ref`."""
+        cls = value.__class__
+        if cls is Ref:
+            return self.array(value)
+        if cls is tuple or cls is list:
+            return cls([self.bind(v) for v in value])
+        if cls is dict:
+            return {k: self.bind(v) for k, v in value.items()}
+        return value
+
+    # -------------------------------------------------------------------------- calls
+    def _step(self, call: Call | HostCall | Guard) -> Step:
+        if isinstance(call, Guard):
+            return _check, (self.array(call.ref), call.value)
+        if isinstance(call, HostCall):
+            if call.grads:
+                # A gradient that was there before stays the tensor that it is.
+                grads = [
+                    (p, wrap(self.array(ref))) for p, ref in call.grads if ref.buffer.kind != STATE
+                ]
+                return _with_grads, (call.function, grads)
+            if call.out is None:
+                return call.function, ()
+            return _fill, (self.array(call.out), call.function)
+        args, kwargs = self.bind(call.args), self.bind(call.kwargs)
+        outs = tuple(map(self.array, call.outs))
+        function = call.function
+        if not outs:
+            if function is operator.setitem:
+                return _assignment(*args)
+            return (partial(function, **kwargs) if kwargs else function), args
+        if isinstance(function, np.ufunc):
+            args = _as_arrays(args)
+            if function in (np.maximum, np.minimum):  # which want the place as a keyword
+                return partial(function, out=outs[0], **kwargs), args
+            return (partial(function, **kwargs) if kwargs else function), (*args, *outs)
+        owner = getattr(function, "__self__", None)
+        (out,) = outs if len(outs) == 1 else (None,)
+        if (
+            isinstance(owner, np.ufunc)
+            and function.__name__ == "reduce"
+            and not (kwargs.keys() - {"axis", "dtype", "keepdims"})
+        ):
+            given = {"axis": 0, "dtype": None, "keepdims": False}
+            given.update(zip(("axis", "dtype"), args[1:3]))
+            given.update(kwargs)
+            return function, (args[0], given["axis"], given["dtype"], out, given["keepdims"])
+        if out is not None:
+            if function is np.ndarray.astype or function is np.ndarray.copy:
+                return partial(np.copyto, casting="unsafe"), (out, args[0])
+            if function in (np.ndarray.reshape, np.ndarray.flatten, np.ndarray.ravel):
+                if out.flags.c_contiguous and not kwargs and "F" not in args[1:]:
+                    return np.copyto, (out.reshape(args[0].shape), args[0])
+            if function is np.dot and not kwargs and out.flags.c_contiguous and out.ndim:
+                return np.dot, (*args, out)
+            if isinstance(owner, np.ufunc) or function in WITH_OUT or function in METHODS_WITH_OUT:
+                if out.flags.c_contiguous or function not in (np.dot, np.ndarray.dot):
+                    return partial(function, out=out, **kwargs), args
+            if function in (np.asarray, np.array, np.ascontiguousarray, np.copy):
+                if len(args) == 1 and isinstance(args[0], np.ndarray) and "like" not in kwargs:
+                    return partial(np.copyto, casting="unsafe"), (out, args[0])
+        return _copied, (outs, partial(function, **kwargs) if kwargs else function, args)
+
+    def replay(self) -> None:
+        """Make all calls.
+
+        Raises:
+            GuardError: a value that was branched on has changed; nothing outside has then.
+        """
+        token = quiet()
+        try:
+            for function, args in self.steps:
+                function(*args)
+        finally:
+            loud(token)
+
+
+def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:
+    """All arrays that a call mentions."""
+    if isinstance(call, Guard):
+        return [call.ref]
+    if isinstance(call, HostCall):
+        return [*([call.out] if call.out is not None else []), *(ref for _, ref in call.grads)]
+    found: list[Ref] = [*call.outs, *call.writes]
+    stack: list[Any] = [call.args, call.kwargs]
+    while stack:
+        value = stack.pop()
+        if value.__class__ is Ref:
+            found.append(value)
+        elif value.__class__ in (tuple, list):
+            stack.extend(value)
+        elif value.__class__ is dict:
+            stack.extend(value.values())
+    return found
+
+
+def _has_effect(call: Call | HostCall | Guard) -> bool:
+    """Whether a call changes what outlives the replay."""
+    if isinstance(call, Call):
+        return any(ref.buffer.kind != MADE for ref in (*call.outs, *call.writes))
+    return isinstance(call, HostCall) and not call.undoable
+
+
+def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
+    """The calls with every guard before the first effect, so that a failed one leaves no trace.
+
+    Raises:
+        CaptureError: a guard depends on something that the step itself has changed.
+    """
+    first = next((i for i, call in enumerate(calls) if _has_effect(call)), len(calls))
+    late = [i for i in range(first, len(calls)) if isinstance(calls[i], Guard)]
+    early: set[int] = set()
+    for guard in late:
+        needed = {ref.buffer for ref in refs_of(calls[guard])}
+        early.add(guard)
+        for position in range(guard - 1, -1, -1):
+            call = calls[position]
+            if isinstance(call, Guard) or needed.isdisjoint(_written(call)):
+                continue
+            if _has_effect(call):
+                raise CaptureError(
+                    "the step branches on a value that it has itself changed before: a replay "
+                    "could not go back. Branch first, or use where()"
+                )
+            needed.update(ref.buffer for ref in refs_of(call))
+            early.add(position)
+    early.update(range(first))
+    return [calls[i] for i in sorted(early)] + [
+        call for i, call in enumerate(calls) if i not in early
+    ]
+
+
+def without_copies(
+    calls: list[Call | HostCall | Guard], kept: Iterable[Ref]
+) -> list[Call | HostCall | Guard]:
+    """The calls without copies of arrays that nothing uses afterwards."""
+    last: dict[Buffer, int] = {}
+    for position, call in enumerate(calls):
+        for ref in refs_of(call):
+            last[ref.buffer] = position
+    needed = {ref.buffer for ref in kept}
+    result = []
+    for position, call in enumerate(calls):
+        copied = _copy_of(call)
+        if copied is not None:
+            source, out = copied
+            if last[source.buffer] == position and source.buffer not in needed:
+                out.buffer.same_as = source.buffer
+                continue
+        result.append(call)
+    return result
+
+
+def _copy_of(call: Call | HostCall | Guard) -> tuple[Ref, Ref] | None:
+    """``(source, copy)`` when a call makes a whole new buffer a copy of a whole other one."""
+    if not isinstance(call, Call) or len(call.outs) != 1:
+        return None
+    if call.function not in (np.array, np.ascontiguousarray, np.ndarray.copy, np.ndarray.astype):
+        return None
+    source, out = call.args[0], call.outs[0]
+    if not isinstance(source, Ref) or source.buffer.kind != MADE or out.buffer.kind != MADE:
+        return None
+    same = (source.shape, source.strides, source.dtype, source.offset, 0) == (
+        out.shape, out.strides, out.dtype, 0, out.offset,
+    )  # fmt: skip
+    whole = source.buffer.stop - source.buffer.start == out.buffer.stop - out.buffer.start
+    return (source, out) if same and whole else None
+
+
+def _written(call: Call | HostCall | Guard) -> set[Buffer]:
+    if isinstance(call, Call):
+        return {ref.buffer for ref in (*call.outs, *call.writes)}
+    if isinstance(call, HostCall) and call.out is not None:
+        return {call.out.buffer}
+    return set()
+
+
+def _at_address(root: Any, address: int, ref: Ref) -> np.ndarray[Any, Any]:
+    """An array anywhere in the memory of another one, which it keeps alive."""
+
+    class Interface:
+        __array_interface__ = {
+            "data": (address, not root.flags.writeable),
+            "shape": ref.shape,
+            "strides": ref.strides,
+            "typestr": ref.dtype.str,
+            "version": 3,
+        }
+        owner = root
+
+    return np.asarray(Interface())
+
+
+def _check(array: Any, value: bool) -> None:
+    if bool(array) is not value:
+        raise GuardError
+
+
+def _with_grads(function: Callable[[], Any], grads: list[tuple[Tensor, Tensor]]) -> None:
+    for p, grad in grads:
+        p._grad = grad
+    function()
+
+
+def _fill(out: Any, function: Callable[[], Any]) -> None:
+    np.copyto(out, function())
+
+
+def _assignment(target: Any, key: Any, value: Any) -> Step:
+    """``target[key] = value`` as a copy into a view where that is possible."""
+    keys = key if key.__class__ is tuple else (key,)
+    if all(k is None or k is Ellipsis or k.__class__ in (int, slice) for k in keys):
+        view = target[(*keys, ...)] if Ellipsis not in keys else target[keys]
+        return partial(np.copyto, casting="unsafe"), (view, value)
+    return operator.setitem, (target, key, value)
+
+
+def _copied(outs: tuple[Any, ...], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Call what has no place for its result, and copy the result to its place."""
+    result = function(*args)
+    if len(outs) == 1 and not isinstance(result, (tuple, list)):
+        result = (result,)
+    for out, value in zip(outs, result):
+        np.copyto(out, value)
+
+
+def _as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Python numbers as 0-d arrays of the dtype that they take on, which NumPy reads faster."""
+    kinds = {a.dtype for a in args if isinstance(a, np.ndarray)}
+    if len(kinds) != 1:
+        return args
+    (kind,) = kinds
+    if kind.kind != "f":
+        return args
+    return tuple(np.asarray(a, kind) if a.__class__ in (int, float) else a for a in args)

@@ -1,0 +1,215 @@
+"""What a step can reach: the modules, optimizers and tensors in its closure, and plain values.
+
+A recording is right as long as all of it stays the same, so `Surroundings` remembers what was
+there, compares it quickly before every replay, and says what has changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gradlite import changes
+from gradlite.amp import GradScaler
+from gradlite.nn import Module
+from gradlite.optim.lr_scheduler import LRScheduler
+from gradlite.optim.optimizer import Optimizer
+from gradlite.tensor import Tensor
+
+SIMPLE = (bool, int, float, complex, str, bytes, type(None))
+DEPTH = 4  # of containers and plain objects that are looked into
+
+
+class Surroundings:
+    """The variables that a step's code can read, and what they lead to.
+
+    Attributes:
+        modules: every module, with its children.
+        optimizers: every optimizer.
+        tensors: every tensor outside of modules.
+    """
+
+    def __init__(self, function: Callable[..., Any], declared: Iterable[Any]) -> None:
+        self.modules: dict[int, Module] = {}
+        self.optimizers: dict[int, Optimizer] = {}
+        self.tensors: dict[int, Tensor] = {}
+        self._places: list[tuple[Any, Any, str]] = []  # container, key, name
+        self._seen: set[int] = set()
+        self._keep: list[Any] = []
+        self._function(function)
+        for value in declared:
+            self._look(value, DEPTH)
+        self._values = [self._read(container, key) for container, key, _ in self._places]
+        self._count = changes.count[0]
+        self._state = self._describe()
+        self._grads = [(p, p._grad) for p in self.parameters()]
+
+    # ---------------------------------------------------------------------- finding out
+    def _function(self, function: Any) -> None:
+        while isinstance(function, functools.partial):
+            self._look(list(function.args), DEPTH)
+            self._look(dict(function.keywords), DEPTH)
+            function = function.func
+        owner = getattr(function, "__self__", None)
+        if owner is not None and not isinstance(owner, types.ModuleType):
+            self._look(owner, DEPTH)
+            function = getattr(function, "__func__", function)
+        if not isinstance(function, types.FunctionType):
+            if not isinstance(function, type):
+                self._look(function, DEPTH)
+            return
+        if id(function) in self._seen or function.__module__.partition(".")[0] == "gradlite":
+            return
+        self._seen.add(id(function))
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+            self._place(cell, None, name)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._look(value, DEPTH)
+        for name in sorted(set(_global_names(function.__code__))):
+            if name in function.__globals__:
+                self._place(function.__globals__, name, name)
+
+    def _place(self, container: Any, key: Any, name: str) -> None:
+        try:
+            value = self._read(container, key)
+        except ValueError:  # a cell that is not filled yet
+            return
+        if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
+            return
+        self._places.append((container, key, name))
+        self._look(value, DEPTH)
+
+    @staticmethod
+    def _read(container: Any, key: Any) -> Any:
+        if container.__class__ is types.CellType:
+            return container.cell_contents
+        return container[key]
+
+    def _look(self, value: Any, depth: int) -> None:
+        if value.__class__ in SIMPLE or id(value) in self._seen:
+            return
+        self._keep.append(value)  # so that its id stays its own
+        if isinstance(value, types.FunctionType) or hasattr(value, "__func__"):
+            self._function(value)
+            return
+        self._seen.add(id(value))
+        if isinstance(value, Module):
+            for module in value.modules():
+                self.modules[id(module)] = module
+                self._seen.add(id(module))
+        elif isinstance(value, Tensor):
+            self.tensors[id(value)] = value
+        elif isinstance(value, Optimizer):
+            self.optimizers[id(value)] = value
+        elif isinstance(value, LRScheduler):
+            self._look(value.optimizer, depth)
+        elif isinstance(value, (GradScaler, np.ndarray, np.random.Generator)):
+            pass
+        elif depth and isinstance(value, dict):
+            for key in value:
+                self._place(value, key, f"[{key!r}]")
+        elif depth and isinstance(value, (list, tuple, set, frozenset)):
+            for item in value:
+                self._look(item, depth - 1)
+        elif depth and hasattr(value, "__dict__") and not isinstance(value, type):
+            if type(value).__module__.partition(".")[0] in ("gradlite", "numpy"):
+                return
+            for key in value.__dict__:
+                self._place(value.__dict__, key, f".{key}")
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Every tensor that can have a gradient: of modules, optimizers, and by itself."""
+        seen: set[int] = set()
+        groups: list[Iterable[Tensor]] = [self.tensors.values()]
+        groups += [module.__dict__.values() for module in self.modules.values()]
+        groups += [g["params"] for o in self.optimizers.values() for g in o.param_groups]
+        for group in groups:
+            for value in group:
+                if isinstance(value, Tensor) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield value
+
+    def grads(
+        self, ref: Callable[[Any], Any], used: Iterable[int]
+    ) -> tuple[list[tuple[Tensor, Any]], list[tuple[Tensor, Tensor | None]]]:
+        """The gradients after the step that are others than before, and those it began with.
+
+        Returns:
+            ``(parameter, ref(array) or None)`` for each that the step has replaced, and
+            ``(parameter, gradient or None)`` for each that a replay must find as it was.
+        """
+        replaced, expected = [], []
+        for p, before in self._grads:
+            if p._grad is not before or (before is None and id(p) in used):
+                replaced.append((p, None if p._grad is None else ref(p._grad.array)))
+            if id(p) in used and (before is None or p._grad is before):
+                expected.append((p, before))
+        return replaced, expected
+
+    # ------------------------------------------------------------------------ comparing
+    def _describe(self) -> tuple[Any, ...]:
+        """Everything about the modules and tensors that decides what a step does."""
+        return (
+            tuple(
+                [
+                    (number, key, _described(value))
+                    for number, module in self.modules.items()
+                    for key, value in list(module.__dict__.items())
+                ]
+            ),
+            tuple([_described(t) for t in self.tensors.values()]),
+        )
+
+    def changed(self) -> str | None:
+        """The name of what has changed since, or None."""
+        for (container, key, name), value in zip(self._places, self._values):
+            try:
+                now = self._read(container, key)
+            except (KeyError, ValueError):
+                return name
+            if now is not value and not (
+                now.__class__ is value.__class__ and now.__class__ in SIMPLE and _equal(now, value)
+            ):
+                return name
+        if changes.count[0] != self._count:
+            state = self._describe()
+            if state != self._state:
+                return self._difference(state)
+            self._count = changes.count[0]
+        return None
+
+    def _difference(self, state: tuple[Any, ...]) -> str:
+        before = {(number, key): value for number, key, value in self._state[0]}
+        for number, key, value in state[0]:
+            if before.get((number, key), self) != value:
+                return f"{type(self.modules[number]).__name__}.{key}"
+        return "a tensor's flags, hooks or memory"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return bool(a == b or (a != a and b != b))
+
+
+def _described(value: Any) -> Any:
+    if value.__class__ in SIMPLE:
+        return repr(value)
+    if isinstance(value, Tensor):
+        extra = value._extra
+        hooks = () if extra is None else (*extra.prehooks, "|", *extra.post_accumulate)
+        return id(value), value._requires_grad, id(value.array), hooks
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_described, value))
+    if isinstance(value, dict):
+        return tuple([(key, _described(item)) for key, item in value.items()])
+    return id(value)
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)

@@ -1,0 +1,186 @@
+"""Recorded: a NumPy array that tells the recorder of everything that is done with it.
+
+While a step is recorded, ``Tensor.array`` hands out arrays of this class. They share the memory of
+ordinary arrays, and every ufunc, function and method applied to them comes to `Recorder.run`.
+Outside a recording they behave as ordinary arrays.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from typing import Any
+
+import numpy as np
+
+# The recorder of the thread that records; None while none does.
+current: Any = None
+
+
+def active() -> Any:
+    """The recorder if this thread records just now, else None."""
+    recorder = current
+    if recorder is None or recorder.paused or recorder.thread != threading.get_ident():
+        return None
+    return recorder
+
+
+METHODS = (
+    "all any argmax argmin argpartition argsort astype choose clip compress copy cumprod cumsum "
+    "diagonal dot fill flatten max mean min nonzero partition prod put ravel "
+    "repeat reshape round searchsorted sort squeeze std sum swapaxes take trace transpose var view"
+).split()
+
+
+class Recorded(np.ndarray):
+    """An array whose uses are recorded; see the module's description.
+
+    Attributes:
+        plain: the ordinary array with the same memory, of which this is another face.
+    """
+
+    plain: np.ndarray[Any, Any] | None
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.plain = None
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        if recorder is None:
+            return function(*map(plain, inputs), **plain_values(kwargs))
+        if "out" in kwargs:
+            kwargs["out"] = tuple(kwargs["out"])
+        return recorder.run(function, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return function(*plain_values(args), **plain_values(kwargs))
+        return recorder.run(function, args, kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return plain(self)[plain_values(key)]
+        return recorder.run(operator.getitem, (self, key), {})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        recorder = active()
+        if recorder is None:
+            plain(self)[plain_values(key)] = plain(value)
+        else:
+            recorder.run(operator.setitem, (self, key, value), {})
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    # ------------------------------------------------------- values that reach the host
+    def __bool__(self) -> bool:
+        value = bool(plain(self))
+        recorder = active()
+        if recorder is not None:
+            recorder.guard(self, value)
+        return value
+
+    def _read(self, how: str) -> None:
+        recorder = active()
+        if recorder is not None:
+            recorder.refuse_read(how)
+
+    def item(self, *args: Any) -> Any:
+        """A value as a Python number: refused in a recording."""
+        self._read("item()")
+        return plain(self).item(*args)
+
+    def tolist(self) -> Any:
+        """The values as Python numbers: refused in a recording."""
+        self._read("tolist()")
+        return plain(self).tolist()
+
+    def tobytes(self, *args: Any) -> bytes:
+        """The values as bytes: refused in a recording."""
+        self._read("tobytes()")
+        return plain(self).tobytes(*args)
+
+    def __float__(self) -> float:
+        self._read("float()")
+        return float(plain(self))
+
+    def __int__(self) -> int:
+        self._read("int()")
+        return int(plain(self))
+
+    def __index__(self) -> int:
+        self._read("index()")
+        return operator.index(plain(self))
+
+    def __repr__(self) -> str:
+        self._read("repr()")
+        return repr(plain(self))
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        self._read("format()")
+        return format(plain(self), spec)
+
+    # ------------------------------------------------------------------- views of itself
+    @property
+    def T(self) -> Any:  # type: ignore[override]  # noqa: N802
+        """The array with its dimensions in reverse order."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> Any:  # type: ignore[override]  # noqa: N802
+        """The array with its last two dimensions swapped."""
+        return self.swapaxes(-1, -2)
+
+    @property  # type: ignore[misc]
+    def real(self) -> Any:  # type: ignore[override]
+        """The array itself: there are no complex numbers."""
+        return self
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.copy()
+
+
+def plain(value: Any) -> Any:
+    """The ordinary array behind a recorded one; anything else as it is."""
+    if value.__class__ is not Recorded:
+        return value
+    if value.plain is None:
+        value.plain = np.ndarray.view(value, np.ndarray)
+    return value.plain
+
+
+def plain_values(value: Any) -> Any:
+    """`plain` for arguments: also inside tuples, lists, dictionaries and slices."""
+    cls = value.__class__
+    if cls is Recorded:
+        return plain(value)
+    if cls is tuple or cls is list:
+        return cls([plain_values(v) for v in value])
+    if cls is dict:
+        return {k: plain_values(v) for k, v in value.items()}
+    return value
+
+
+def _method(name: str) -> Any:
+    function = getattr(np.ndarray, name)
+
+    def method(self: Recorded, *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return function(plain(self), *plain_values(args), **plain_values(kwargs))
+        return recorder.run(function, (self, *args), kwargs)
+
+    method.__name__ = name
+    return method
+
+
+for _name in METHODS:
+    setattr(Recorded, _name, _method(_name))

@@ -1,0 +1,347 @@
+"""capture: a training step recorded once and replayed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.capturing.compare import difference
+from gradlite.capturing.plan import GuardError, Plan
+from gradlite.capturing.reachable import SIMPLE, Surroundings
+from gradlite.capturing.recorder import (
+    STATE,
+    Call,
+    CaptureError,
+    HostCall,
+    Recorder,
+    is_recording,
+    recording,
+)
+from gradlite.grad_mode import current_mode
+from gradlite.random import default_generator
+from gradlite.tensor import Tensor, wrap
+from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+__all__ = ["CaptureError", "CapturedStep", "capture"]
+
+ATTEMPTS = 3  # recordings in a row that may differ from each other
+
+
+def capture(
+    step: Callable[..., Any] | None = None,
+    *,
+    state: Iterable[Any] = (),
+    warmup: int = 1,
+    max_recordings: int = 8,
+) -> Any:
+    """Record a step once and replay it from then on, without Python's cost per operation.
+
+    The first calls run as they are; two more are recorded and compared, and from then on a call
+    copies its inputs to the recorded ones' place and makes the recorded array calls again. A
+    function, or a decorator.
+
+    What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer
+    state and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers,
+    which go on in the same stream. What makes another recording: inputs of another shape, dtype or
+    number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
+    number behind a variable of the step. What is refused: reading a value as a Python number,
+    branching on a value after the step has changed something, and whatever differs between the two
+    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints and
+    its counters included, does not run in a replay.
+
+    Args:
+        step: the function: its arguments and results may be nested in tuples, lists and
+            dictionaries. Tensors among the results are yours: copies, outside of any graph.
+        state: objects that the step uses and that cannot be found in its closure, its globals or
+            the object it is a method of.
+        warmup: how many calls run as they are before the recordings.
+        max_recordings: how many recordings are kept, the ones used last.
+
+    Raises:
+        CaptureError: a `RuntimeError`: the step does what a replay could not repeat.
+
+    >>> import gradlite
+    >>> from gradlite import nn, optim
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+    >>> @gradlite.capture
+    ... def step(x, y):
+    ...     optimizer.zero_grad()
+    ...     loss = nn.functional.mse_loss(model(x), y)
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> x, y = gradlite.randn(8, 2), gradlite.randn(8, 1)
+    >>> losses = [step(x, y).item() for _ in range(20)]
+    >>> losses[-1] < losses[0], step.replays
+    (True, 17)
+    """
+    if step is None:
+        return functools.partial(capture, state=state, warmup=warmup, max_recordings=max_recordings)
+    if not callable(step):
+        raise TypeError(f"capture() takes a function, not {type(step).__name__}")
+    return CapturedStep(step, tuple(state), warmup, max_recordings)
+
+
+class Recording:
+    """One recording of a step, for one signature of its inputs and one state of its surroundings.
+
+    Attributes:
+        plan: what a replay does.
+        replays: how often it has been done.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        surroundings: Surroundings,
+        inputs: Sequence[Any],
+        results: Sequence[Any],
+        spec: TreeSpec,
+        flat: bool,
+    ) -> None:
+        self.surroundings, self.spec, self.replays = surroundings, spec, 0
+        self._mode, self._default = current_mode(), dtypes.get_default_dtype()
+        self._kinds = None
+        if flat and all(isinstance(t, Tensor) for t in inputs):
+            self._kinds = [(t.__class__, t.array.shape, t.array.dtype) for t in inputs]
+        numbers = {id(t): i for i, t in enumerate(inputs) if isinstance(t, Tensor)}
+        self._results: list[tuple[str, Any]] = []
+        for value in results:
+            if not isinstance(value, Tensor):
+                if value.__class__ not in SIMPLE:
+                    raise CaptureError(
+                        f"a captured step returned {type(value).__name__}: return tensors"
+                    )
+                self._results.append(("value", value))
+            elif id(value) in numbers:
+                self._results.append(("input", numbers[id(value)]))
+            elif id(value) in recorder.touched and id(value) not in recorder.born:
+                self._results.append(("state", value))
+            else:
+                self._results.append(("tensor", recorder.ref(value.array)))
+        grads, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
+        kept = [ref for kind, ref in self._results if kind == "tensor"]
+        kept += [ref for _, ref in grads if ref is not None]
+        self.plan = Plan(recorder.calls, kept)
+        bind = self.plan.array
+        self.inputs = [(place, t.array) for place, t in enumerate(inputs) if isinstance(t, Tensor)]
+        self._outputs: list[tuple[str, Any]] = [
+            (kind, bind(v) if kind == "tensor" else v) for kind, v in self._results
+        ]
+        self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in grads]
+        self._counters = self._written_counters(recorder)
+        self._draws = any(isinstance(c, HostCall) for c in recorder.calls)
+
+    @staticmethod
+    def _written_counters(recorder: Recorder) -> list[list[int]]:
+        written = {
+            ref.buffer
+            for call in recorder.calls
+            if isinstance(call, Call)
+            for ref in (*call.outs, *call.writes)
+            if ref.buffer.kind == STATE
+        }
+        counters = {}
+        for tensor, array in recorder.touched.values():
+            if array.size and recorder.find(array) in written and tensor._counter is not None:
+                counters[id(tensor._counter)] = tensor._counter
+        return list(counters.values())
+
+    def accepts(self, args: Sequence[Any]) -> bool:
+        """Whether arguments that are all tensors are like those of the recording."""
+        kinds = self._kinds
+        if kinds is None or len(args) != len(kinds) or current_mode() != self._mode:
+            return False
+        for a, (cls, shape, dtype) in zip(args, kinds):
+            if a.__class__ is not cls or a._requires_grad:
+                return False
+            array = a.array
+            if array.shape != shape or array.dtype != dtype or array.__class__ is not np.ndarray:
+                return False
+        return dtypes.get_default_dtype() is self._default
+
+    def fits(self) -> bool:
+        """Whether everything around the step is as it was recorded."""
+        for p, grad in self._expected:
+            if p._grad is not grad:
+                return False
+        return self.surroundings.changed() is None
+
+    def replay(self, leaves: Sequence[Any]) -> Any:
+        """Run the plan on new inputs; `GuardError` when it does not hold for them."""
+        for place, array in self.inputs:
+            np.copyto(array, leaves[place].array)
+        before = default_generator.state_array() if self._draws and self.plan.guarded else None
+        try:
+            self.plan.replay()
+        except GuardError:
+            if before is not None:
+                default_generator.set_state_array(before)
+            raise
+        for p, grad in self._grads:
+            p._grad = grad
+        for counter in self._counters:
+            counter[0] += 1
+        self.replays += 1
+        results: list[Any] = [
+            wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value
+            for kind, value in self._outputs
+        ]
+        return results[0] if self.spec.kind is None else tree_unflatten(results, self.spec)
+
+
+class CapturedStep:
+    """A function that is recorded and replayed; made by `capture`.
+
+    Attributes:
+        step: the function itself.
+        recordings: how many recordings are kept.
+        replays: how many calls were replays.
+    """
+
+    def __init__(
+        self, step: Callable[..., Any], state: tuple[Any, ...], warmup: int, limit: int
+    ) -> None:
+        functools.update_wrapper(self, step)
+        self.step = step
+        self._declared, self._warmup, self._limit = state, warmup, limit
+        self._calls: dict[Any, int] = {}
+        self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
+        self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
+        self._latest: Recording | None = None
+        self._lock = threading.Lock()  # a replay has its memory for itself
+        self.replays = 0
+
+    @property
+    def recordings(self) -> int:
+        """How many recordings are kept."""
+        return sum(map(len, self._kept.values()))
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        latest = self._latest
+        if latest is not None and not kwargs and latest.accepts(args) and latest.fits():
+            leaves: Sequence[Any] = args
+            candidates = [latest]
+        else:
+            if is_recording():
+                return self.step(*args, **kwargs)  # a captured step inside another is part of it
+            leaves, spec = tree_flatten((args, kwargs))
+            key = _signature(leaves, spec)
+            candidates = [r for r in self._kept.get(key, ()) if r.fits()]
+            if not candidates:
+                calls = self._calls.get(key, 0)
+                if calls >= self._warmup:
+                    return self._record(key, leaves, spec)
+                self._calls[key] = calls + 1
+        if candidates:
+            try:
+                with self._lock:
+                    result = candidates[0].replay(leaves)
+            except GuardError:
+                pass  # the step takes another branch: run it as it is, this time
+            else:
+                self._latest = candidates[0]
+                self.replays += 1
+                return result
+        return _detached(*tree_flatten(self.step(*args, **kwargs)))
+
+    def reset(self) -> None:
+        """Forget all recordings; the next calls warm up and record anew."""
+        self._calls.clear()
+        self._pending.clear()
+        self._kept.clear()
+        self._latest = None
+
+    def explain(self) -> str:
+        """What the recordings do, call by call."""
+        from gradlite.capturing.explain import explain
+
+        return explain([r for recordings in self._kept.values() for r in recordings])
+
+    def _record(self, key: Any, leaves: Sequence[Any], spec: TreeSpec) -> Any:
+        inputs = [_replica(leaf) for leaf in leaves]
+        args, kwargs = tree_unflatten(inputs, spec)
+        flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
+        owner = [a for a in args[:1] if not isinstance(a, Tensor)]
+        before = Surroundings(self.step, (*self._declared, *owner))
+        with recording() as recorder:
+            result = self.step(*args, **kwargs)
+            result_leaves, result_spec = tree_flatten(result)
+        changed = before.changed()
+        if changed is not None:
+            raise CaptureError(
+                f"the step itself replaces {changed}, which a replay would not do: change tensors "
+                "in place (copy_, add_), or give and return the value"
+            )
+        if any(id(t) not in {id(i) for i in inputs} for t in recorder.replaced):
+            raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
+        pending = self._pending.setdefault(key, [])
+        earlier = next((p for p in pending if p[1].changed() is None), None)
+        attempts = 1
+        if earlier is not None:
+            pending.remove(earlier)
+            reason = difference(earlier[0], recorder)
+            if reason is None:
+                self._keep(
+                    key, Recording(recorder, before, inputs, result_leaves, result_spec, flat)
+                )
+                recorder.release()
+                return _detached(result_leaves, result_spec)
+            attempts = earlier[2] + 1
+            if attempts > ATTEMPTS:
+                raise CaptureError(f"the step is another one at every call: {reason}")
+        recorder.release()
+        pending.append((recorder, before, attempts))
+        del pending[: -self._limit]
+        return _detached(result_leaves, result_spec)
+
+    def _keep(self, key: Any, recording: Recording) -> None:
+        kept = self._kept.setdefault(key, [])
+        kept.insert(0, recording)
+        self._kept.move_to_end(key)
+        while self.recordings > self._limit:
+            oldest = next(iter(self._kept))
+            self._kept[oldest].pop()
+            if not self._kept[oldest]:
+                del self._kept[oldest]
+
+
+def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
+    """What two calls must share to be served by one recording."""
+    parts: list[Any] = [current_mode(), dtypes.get_default_dtype(), repr(spec)]
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            array = leaf.array
+            parts.append((array.shape, array.dtype, array.__class__, leaf._requires_grad))
+        elif leaf.__class__ in SIMPLE:
+            parts.append((leaf.__class__, leaf))
+        else:
+            parts.append((leaf.__class__, id(leaf)))
+    return tuple(parts)
+
+
+def _replica(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if not isinstance(leaf.array, np.ndarray):
+        raise CaptureError("capture() records steps on the CPU only: the input is on the GPU")
+    if leaf.requires_grad:
+        raise CaptureError(
+            "an input of a captured step requires grad: make it a variable of the step instead"
+        )
+    return wrap(leaf.array.copy())
+
+
+def _detached(leaves: Sequence[Any], spec: TreeSpec) -> Any:
+    results = [v.detach() if isinstance(v, Tensor) else v for v in leaves]
+    return results[0] if spec.kind is None else tree_unflatten(results, spec)
