@@ -86,7 +86,17 @@ class Launcher:
             threads = min(BLOCK, max(64, 32 * -(-columns // 128)))
             return (min(rows, 4 * most),), (threads, 1)
 
+        @lru_cache(maxsize=4096)
+        def kept_geometry(rows: int, size: int) -> tuple[tuple[int], tuple[int, int]]:
+            # Four packs of 16 bytes to a thread keep memory busy; a warp takes eight at most.
+            packs = -(-size // 16)
+            if packs <= 64 or (packs <= 256 and rows >= most):
+                return (min(-(-rows // 8), most),), (32, 8)
+            threads = min(BLOCK, max(64, 32 * -(-packs // 128)))
+            return (min(rows, 4 * most),), (threads, 1)
+
         self.elementwise_grid, self.row_geometry = elementwise_grid, row_geometry
+        self.kept_geometry = kept_geometry
 
     # ----------------------------------------------------------------------------- arrays
     acc = staticmethod(acc_dtype)
@@ -122,6 +132,13 @@ class Launcher:
     def rows(self, name: str, dtype: Any, rows: int, columns: int, *arguments: Any) -> None:
         """Launch a kernel whose teams take a row each."""
         grid, block = self.row_geometry(rows, columns)
+        self._launch(name, dtype, grid, block, arguments, 0)
+
+    def kept_rows(
+        self, name: str, dtype: Any, rows: int, columns: int, kept: int, *arguments: Any
+    ) -> None:
+        """Launch a kernel whose teams keep ``kept`` rows at a time in registers (`rows.cuh`)."""
+        grid, block = self.kept_geometry(rows, columns * kept * dtype.itemsize)
         self._launch(name, dtype, grid, block, arguments, 0)
 
     def launch(

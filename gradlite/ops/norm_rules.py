@@ -12,6 +12,7 @@ import numpy as np
 
 from gradlite.ops import standardize
 from gradlite.ops.binary import sum_to
+from gradlite.ops.column_sums import column_sums, sum_parts, total
 from gradlite.ops.op import Op
 from gradlite.ops.standardize import wide
 from gradlite.tensor import wrap
@@ -103,6 +104,15 @@ def _no_elements(ctx: Any, F: Any, grad: Any) -> tuple[Any, ...]:
     )
 
 
+def _takes(K: Any, *arrays: Any) -> bool:
+    """Whether kernels can serve the arrays that are not None."""
+    return K.takes(*[a for a in arrays if a is not None])  # type: ignore[no-any-return]
+
+
+def _dense(K: Any, array: Any) -> Any:
+    return None if array is None else K.dense(array)
+
+
 # ---------------------------------------------------------------------------------- ops
 class NativeLayerNorm(Op):
     """Rows of the last dimensions standardised; aux: see `standardize.rows_forward`."""
@@ -145,6 +155,55 @@ class NativeLayerNorm(Op):
             w = _as(w, rows.dtype).reshape(-1)
         grads = standardize.rows_backward(xp, rows, x, w, ctx.aux, ctx.edges[0] is not None)
         return _fused(ctx, grads, grad.dtype)
+
+    def fused_forward(
+        K: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        shape: tuple[int, ...],
+        center: bool,
+        eps: float,
+        parameter_dtype: Any,
+    ) -> Any:
+        if not _takes(K, x, w, b):
+            return NotImplemented
+        x, columns = K.dense(x), numel(shape)
+        rows = x.size // columns
+        y, mean, rstd = K.empty_like(x), None, K.empty((rows,), K.acc(x.dtype))
+        if center:
+            mean = K.empty_like(rstd)
+        K.kept_rows(
+            "layer_norm_forward", x.dtype, rows, columns, 1,
+            x, _dense(K, w), _dense(K, b), y, mean, rstd, rows, columns, float(eps),
+        )  # fmt: skip
+        return y, (mean, rstd, None)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, w = ctx.saved
+        shape, *_, parameter_dtype = ctx.attrs
+        if ctx.aux is None or grad.dtype != parameter_dtype or not _takes(K, grad, x, w):
+            return NotImplemented
+        grad, columns, dtype = K.dense(grad), numel(shape), grad.dtype
+        if x is None:
+            return None, None, column_sums(K, grad.reshape(-1, columns)).reshape(shape)
+        x, rows = K.dense(x), x.size // columns
+        mean, rstd, _ = ctx.aux
+        dx = dw = db = None
+        if ctx.edges[1] is not None or ctx.edges[2] is not None:
+            partials, _ = sum_parts(
+                K, "layer_norm_parameters", dtype, 2, rows, columns, grad, x, mean, rstd
+            )
+            dw = K.empty(shape, dtype)
+            db = K.empty(shape, dtype) if ctx.edges[2] is not None else None
+            total(K, dtype, partials, dw, db)
+        if ctx.edges[0] is not None:
+            dx = K.empty_like(x)
+            K.kept_rows(
+                "layer_norm_backward", dtype, rows, columns, 2,
+                grad, x, _dense(K, w), mean, rstd, dx, rows, columns,
+            )  # fmt: skip
+        return dx, (dw if ctx.edges[1] is not None else None), db
 
 
 class RmsNorm(NativeLayerNorm):

@@ -13,6 +13,8 @@ import numpy as np
 
 from gradlite.backends.kernel_source import SUFFIXES, Kernel
 from gradlite.backends.kernels import Launcher
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import OUT
 from tests.cuda_on_cpu import load
 
 
@@ -48,3 +50,52 @@ class ThreadsLauncher(Launcher):
 def host(array: Any) -> np.ndarray:
     """The values of a launcher's array in NumPy."""
     return array if isinstance(array, np.ndarray) else array.get()
+
+
+class Context:
+    """What backward reads of a node: see `gradlite.ops.op`."""
+
+    def __init__(
+        self, op: Any, inputs: Sequence[Any], attrs: Any, out: Any, aux: Any, wanted: Any
+    ) -> None:
+        values = {**dict(enumerate(inputs)), OUT: out}
+        self.saved = tuple(None if p is None else values[p] for p in op.plan(wanted))
+        self.attrs, self.aux = attrs, aux
+        self.shapes = tuple(None if a is None else a.shape for a in inputs)
+        self.edges = tuple(True if w else None for w in wanted)
+        self.needs_input_grad = wanted
+
+
+def by_rule(
+    op: Any, inputs: Sequence[Any], attrs: Sequence[Any], grad: Any, wanted: Sequence[bool]
+) -> list[Any]:
+    """The output of an op's rule and the gradients of its inputs, from NumPy's arrays."""
+    out = op.forward(np, *inputs, *attrs)
+    out, aux = out if op.has_aux else (out, None)
+    context = Context(op, inputs, tuple(attrs), out, aux, tuple(wanted))
+    return [out, *op.backward(context, grad, NAMESPACES[np.ndarray])]
+
+
+def by_kernel(
+    K: Any,
+    op: Any,
+    inputs: Sequence[Any],
+    attrs: Sequence[Any],
+    grad: Any,
+    wanted: Sequence[bool],
+) -> list[Any]:
+    """What `by_rule` gives, with an op's kernels."""
+    inputs = [None if a is None else K.xp.asarray(a) for a in inputs]
+    out = op.fused_forward(K, *inputs, *attrs)
+    assert out is not NotImplemented
+    out, aux = out if op.has_aux else (out, None)
+    context = Context(op, inputs, tuple(attrs), out, aux, tuple(wanted))
+    gradients = op.fused_backward(K, context, K.xp.asarray(grad))
+    assert gradients is not NotImplemented
+    assert [g is not None for g in gradients] == [bool(w) for w in wanted]
+    return [None if a is None else host(a) for a in (out, *gradients)]
+
+
+def wide(array: Any) -> Any:
+    """A floating array in float64; anything else as it is."""
+    return array.astype("f8") if getattr(array, "dtype", np.dtype(bool)).kind == "f" else array

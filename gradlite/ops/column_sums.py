@@ -1,0 +1,52 @@
+"""Sums over the rows of matrices with kernels: gradients of biases and of norms' weights.
+
+The first of two kernels sums parts of the rows, the second adds up the parts (`columns.cuh`), so
+the order of the additions, and with it the result, is the same at every run.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+
+@lru_cache(maxsize=4096)
+def parts_of(rows: int, tiles: int) -> int:
+    """Into how many parts to cut the rows, for a grid with ``tiles`` blocks for each part.
+
+    It depends on nothing else, so that every GPU adds in the same order. Blocks enough to fill
+    one, parts of 32 rows at least, and as few additions one after another as that allows.
+    """
+    return min(-(-rows // 32), max(-(-512 // tiles), min(-(-rows // 1024), 1024)))
+
+
+def sum_parts(
+    K: Any, kernel: str, dtype: Any, sums: int, rows: int, columns: int, *arrays: Any
+) -> tuple[Any, int]:
+    """The ``sums`` sums of each part of the rows, and how many parts they are.
+
+    ``kernel`` takes the arrays, where the sums go, the rows, the columns and the parts.
+    """
+    tiles = -(-columns // (32 * (16 // dtype.itemsize)))
+    parts = parts_of(rows, tiles)
+    partials = K.empty((sums, parts, columns), K.acc(dtype))
+    K.launch(
+        kernel, dtype, (tiles, min(parts, 65535)), (32, 8), *arrays, partials, rows, columns, parts
+    )
+    return partials, parts
+
+
+def total(K: Any, dtype: Any, partials: Any, first: Any, second: Any = None) -> None:
+    """Add up the parts of the first and, where wanted, of the second sums."""
+    _, parts, columns = partials.shape
+    grid = (-(-columns // 32), 1 if second is None else 2)
+    K.launch("columns_total", dtype, grid, (32, 8), partials, first, second, parts, columns)
+
+
+def column_sums(K: Any, x: Any) -> Any:
+    """The sums of the columns of a row-major matrix."""
+    rows, columns = x.shape
+    partials, _ = sum_parts(K, "columns_parts", x.dtype, 1, rows, columns, x)
+    out = K.empty((columns,), x.dtype)
+    total(K, x.dtype, partials, out)
+    return out
