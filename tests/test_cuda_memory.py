@@ -12,6 +12,7 @@ import pytest
 import gradlite
 from gradlite import nn
 from gradlite.backends import transfer
+from gradlite.cuda import memory
 from gradlite.utils.data import DataLoader, TensorDataset
 from tests import cupy_stand_in as stand_in
 from tests.cupy_stand_in import runtime
@@ -21,8 +22,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(gradlite.cuda, "_peaks", {})
-    monkeypatch.setattr(gradlite.cuda, "_hooks", [])
+    monkeypatch.setattr(memory, "_peaks", {})
+    monkeypatch.setattr(memory, "_hooks", [])
     gc.collect()  # what other tests left in cycles is not to go in the middle of this one
     return stand_in.install(monkeypatch)
 

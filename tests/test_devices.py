@@ -123,7 +123,6 @@ def test_without_cuda_one_error_says_what_is_missing(missing: str) -> None:
 
 def test_without_cuda_questions_have_answers(missing: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(backend, "_handed_out", False)
-    monkeypatch.setattr(gradlite.cuda, "_used", False)
     assert gradlite.cuda.is_available() is False
     assert gradlite.cuda.device_count() == 0
     assert gradlite.cuda.is_initialized() is False

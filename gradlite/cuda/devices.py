@@ -1,0 +1,139 @@
+"""GPUs: how many there are, which one is current, what they are called; and their seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.backends import cuda as backend
+from gradlite.backends.cuda import module as cupy_module
+from gradlite.device import device as Device
+from gradlite.random import default_generator
+
+DeviceLike = str | int | Device | None
+
+
+def index_of(d: DeviceLike, cupy: Any) -> int:
+    """The number of a CUDA device; None and a device without number mean the current one."""
+    if d is None:
+        return int(cupy.cuda.runtime.getDevice())
+    if isinstance(d, bool) or not isinstance(d, (str, int, Device)):
+        raise TypeError(f"expected a CUDA device, but got {type(d).__name__}")
+    wanted = d if isinstance(d, Device) else Device(d)
+    if wanted.type != "cuda":
+        raise ValueError(f"Expected a cuda device, but got: {wanted}")
+    index = int(cupy.cuda.runtime.getDevice()) if wanted.index is None else wanted.index
+    if not 0 <= index < cupy.cuda.runtime.getDeviceCount():
+        raise RuntimeError("CUDA error: invalid device ordinal")
+    return index
+
+
+def is_available() -> bool:
+    """Whether tensors can be put on a GPU. Never raises.
+
+    >>> import gradlite
+    >>> isinstance(gradlite.cuda.is_available(), bool)
+    True
+    """
+    return backend.status()[0]
+
+
+def is_initialized() -> bool:
+    """Whether this process has used CUDA."""
+    return backend.in_use()
+
+
+def device_count() -> int:
+    """The number of GPUs; 0 where CUDA cannot be used."""
+    return int(cupy_module().cuda.runtime.getDeviceCount()) if is_available() else 0
+
+
+def current_device() -> int:
+    """The number of the device that ``"cuda"`` without a number means."""
+    return index_of(None, cupy_module())
+
+
+def set_device(device: DeviceLike) -> None:
+    """Make a GPU the current one, for this thread."""
+    cupy = cupy_module()
+    if isinstance(device, int) and device < 0:
+        return  # as in PyTorch: a negative number changes nothing
+    cupy.cuda.Device(index_of(device, cupy)).use()
+
+
+class device:
+    """Context manager: the current GPU inside the block; None or a negative number: no change.
+
+    Raises:
+        RuntimeError: CUDA cannot be used, or there is no such GPU.
+    """
+
+    def __init__(self, device: DeviceLike) -> None:
+        self.idx = -1
+        if device is None or (isinstance(device, int) and device < 0):
+            return
+        self.idx = index_of(device, cupy_module())
+
+    def __enter__(self) -> None:
+        if self.idx >= 0:
+            self._entered = cupy_module().cuda.Device(self.idx)
+            self._entered.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        if self.idx >= 0:
+            self._entered.__exit__(*exc)
+
+
+def _properties(device: DeviceLike) -> dict[str, Any]:
+    cupy = cupy_module()
+    found: dict[str, Any] = cupy.cuda.runtime.getDeviceProperties(index_of(device, cupy))
+    return found
+
+
+def get_device_name(device: DeviceLike = None) -> str:
+    """The name of a GPU, as ``NVIDIA H200``."""
+    name = _properties(device)["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def get_device_capability(device: DeviceLike = None) -> tuple[int, int]:
+    """The compute capability of a GPU, as ``(9, 0)``."""
+    found = _properties(device)
+    return int(found["major"]), int(found["minor"])
+
+
+def synchronize(device: DeviceLike = None) -> None:
+    """Wait until a GPU has done everything it was asked to do."""
+    cupy = cupy_module()
+    cupy.cuda.Device(index_of(device, cupy)).synchronize()
+
+
+# ---------------------------------------------------------------------- random numbers
+def manual_seed(seed: int) -> None:
+    """Seed the random numbers. One generator serves all devices, so the CPU's too.
+
+    >>> import gradlite
+    >>> gradlite.cuda.manual_seed(3)
+    >>> gradlite.initial_seed()
+    3
+    """
+    default_generator.manual_seed(seed)
+
+
+def manual_seed_all(seed: int) -> None:
+    """Seed the random numbers of all devices, as `manual_seed`."""
+    default_generator.manual_seed(seed)
+
+
+def seed() -> None:
+    """Seed the random numbers from the system's entropy."""
+    default_generator.seed()
+
+
+def seed_all() -> None:
+    """Seed the random numbers of all devices from the system's entropy."""
+    default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the random numbers."""
+    return default_generator.initial_seed()

@@ -1,0 +1,97 @@
+"""The memory of GPUs: what tensors hold, what the allocator holds, what is free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.backends.cuda import module as cupy_module
+from gradlite.cuda.devices import DeviceLike, index_of, is_initialized
+
+_peaks: dict[int, Any] = {}  # of each watched GPU: [bytes now, most bytes]
+_hooks: list[Any] = []
+
+
+def _pool_bytes(device: DeviceLike, method: str) -> int:
+    """A number that CuPy's pool knows of a GPU; 0 before CUDA is first used."""
+    if not is_initialized():
+        return 0
+    cupy = cupy_module()
+    with cupy.cuda.Device(index_of(device, cupy)):
+        return int(getattr(cupy.get_default_memory_pool(), method)())
+
+
+def empty_cache() -> None:
+    """Give the memory that no tensor holds back to the GPU. Does nothing before CUDA is used."""
+    if is_initialized():
+        cupy = cupy_module()
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def memory_allocated(device: DeviceLike = None) -> int:
+    """Bytes of a GPU's memory held by tensors (and everything else made with CuPy)."""
+    return _pool_bytes(device, "used_bytes")
+
+
+def memory_reserved(device: DeviceLike = None) -> int:
+    """Bytes of a GPU's memory held by the allocator, whether or not a tensor uses them."""
+    return _pool_bytes(device, "total_bytes")
+
+
+def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
+    """Free and total bytes of a GPU's memory."""
+    cupy = cupy_module()
+    with cupy.cuda.Device(index_of(device, cupy)):
+        free, total = cupy.cuda.runtime.memGetInfo()
+    return int(free), int(total)
+
+
+def reset_peak_memory_stats(device: DeviceLike = None) -> None:
+    """Start measuring `max_memory_allocated` anew, from what is allocated now."""
+    cupy = cupy_module()
+    index = index_of(device, cupy)
+    now = memory_allocated(index)
+    if not _hooks:
+        _hooks.append(_peak_hook(cupy))
+        _hooks[0].__enter__()
+    _peaks[index] = [now, now]
+
+
+def max_memory_allocated(device: DeviceLike = None) -> int:
+    """The most bytes that were allocated at once since `reset_peak_memory_stats`.
+
+    CuPy keeps no peak by itself, and watching every allocation costs time, so the measurement
+    begins with the first `reset_peak_memory_stats`, in the thread that calls it; before, this
+    is the number of bytes the allocator has reserved, which the peak cannot exceed unless the
+    cache was emptied meanwhile.
+    """
+    if not is_initialized():
+        return 0
+    index = index_of(device, cupy_module())
+    peak = _peaks.get(index)
+    if peak is None:
+        return memory_reserved(index)
+    now = memory_allocated(index)
+    peak[0], peak[1] = now, max(peak[1], now)
+    return int(peak[1])
+
+
+def _peak_hook(cupy: Any) -> Any:
+    """A CuPy memory hook that keeps ``[bytes now, most bytes]`` of each watched GPU."""
+
+    class Peak(cupy.cuda.MemoryHook):  # type: ignore[misc]
+        name = "gradlite peak memory"
+
+        def malloc_postprocess(self, **call: Any) -> None:
+            peak = _peaks.get(call["device_id"])
+            if peak is not None:
+                peak[0] += call["mem_size"]
+                if peak[0] > peak[1]:
+                    peak[1] = peak[0]
+
+        def free_postprocess(self, **call: Any) -> None:
+            peak = _peaks.get(call["device_id"])
+            if peak is not None:
+                peak[0] -= call["mem_size"]
+
+    return Peak()
