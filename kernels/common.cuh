@@ -21,6 +21,14 @@ typedef unsigned short u16;
 #define __restrict__ __restrict
 #endif
 
+// Ahead of a loop that many threads share: four copies of its body take more registers and twice as
+// long to compile, and it is the other threads that hide the memory's latency.
+#if defined(GRADLITE_NATIVE)
+#define ROLLED
+#else
+#define ROLLED _Pragma("unroll 1")
+#endif
+
 // Ahead of a loop whose steps do not meet in memory, for the vectoriser of a CPU compiler.
 #if !defined(GRADLITE_NATIVE)
 #define INDEPENDENT
@@ -243,12 +251,14 @@ DEVICE void elementwise(i64 n, scalar_t* out, Function function, const In*... in
 #if !defined(GRADLITE_NATIVE)  // there the compiler finds the vectors itself
   if (aligned(out, in...)) {
     done = n / LANES * LANES;
+    ROLLED
     for (i64 p = thread_index(); p < n / LANES; p += thread_count()) {
       reinterpret_cast<Pack*>(out)[p] =
           map_lanes(function, reinterpret_cast<const Pack*>(in)[p]...);
     }
   }
 #endif
+  ROLLED
   for (i64 i = done + thread_index(); i < n; i += thread_count()) {
     out[i] = narrow(function(widen(in[i])...));
   }

@@ -1,0 +1,119 @@
+"""Every kernel compiles for GPUs old and new, spills nothing and keeps within the table.
+
+No GPU is needed: NVIDIA's run-time compiler comes from a package (see tools/nvrtc.py).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gradlite.backends.kernel_source import index, kernel
+from tools import nvrtc, registers
+
+pytestmark = pytest.mark.skipif(
+    nvrtc.library() is None, reason="needs NVRTC: pip install nvidia-cuda-nvrtc-cu12"
+)
+SMALL = """
+extern "C" __global__ void __launch_bounds__(256) small(const float* x, float* out) {
+  __shared__ float parts[64];
+  parts[threadIdx.x % 64] = x[threadIdx.x];
+  __syncthreads();
+  out[threadIdx.x] = parts[(threadIdx.x + 1) % 64];
+}
+extern "C" __global__ void __launch_bounds__(1024, 2) crowded(const double* x, double* out) {
+  double values[48];
+#pragma unroll
+  for (int i = 0; i < 48; i++) values[i] = x[threadIdx.x + i * 1024];
+  __syncthreads();
+  double total = 0;
+#pragma unroll
+  for (int i = 0; i < 48; i++) total = total * values[i] + values[47 - i];
+  out[threadIdx.x] = total;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[registers.Target, dict[str, nvrtc.Resources]]:
+    return registers.measure(registers.targets(registers.OLD_MAIN_NEW))
+
+
+def test_every_kernel_is_there_in_every_dtype(measured: Any) -> None:
+    for target, found in measured.items():
+        declared = {f"{k.name}_{target.dtype}" for k in index().values() if k.file == target.file}
+        assert set(found) == declared, target
+
+
+def test_nothing_spills(measured: Any) -> None:
+    # In float64 the compiler may keep two values in memory for the sake of more threads.
+    spilling = {
+        (symbol, target.gpu): resources
+        for target, found in measured.items()
+        for symbol, resources in found.items()
+        if resources.spilled > (32 if target.dtype == "f64" else 0)
+    }
+    assert not spilling
+
+
+def test_registers_are_within_the_table(measured: Any) -> None:
+    table = registers.ceilings()
+    over = {
+        (symbol, target.gpu): resources.registers
+        for target, found in measured.items()
+        for symbol, resources in found.items()
+        if resources.registers > table[symbol.rpartition("_")[0]][target.dtype]
+    }
+    assert not over, "more registers than the table allows; if meant: python -m tools.registers"
+
+
+def test_the_table_lists_the_kernels_and_no_others() -> None:
+    table = registers.ceilings()
+    assert list(table) == sorted(index()), "out of date: python -m tools.registers"
+    assert {tuple(row) for row in table.values()} == {registers.DTYPES}
+
+
+def test_a_block_of_every_kernel_fits_a_multiprocessor(measured: Any) -> None:
+    for found in measured.values():
+        for symbol, resources in found.items():
+            threads = kernel(symbol.rpartition("_")[0]).threads
+            assert threads * resources.registers <= 64 << 10, symbol
+            assert resources.shared <= 48 << 10, symbol
+
+
+# ---- the check itself ------------------------------------------------------------------------
+
+
+def test_what_a_kernel_takes_is_read_from_the_compiler() -> None:
+    found = nvrtc.compile(SMALL, "small.cu", (*registers.OPTIONS, "-arch=sm_80"))
+    assert found["small"].shared == 256 and found["small"].spilled == 0
+    assert 4 <= found["small"].registers <= 32
+    assert found["crowded"].registers == 32 and found["crowded"].spilled > 0
+
+
+def test_an_error_names_the_place() -> None:
+    text = '#line 7 "wrong.cu"\nextern "C" __global__ void wrong(float* x) { x[0] = y; }'
+    with pytest.raises(RuntimeError, match=r"wrong\.cu\(7\): error: identifier \"y\" is undefined"):
+        nvrtc.compile(text, "wrong.cu", ("-arch=sm_90",))
+
+
+def test_a_missing_and_a_stale_row_are_noticed(monkeypatch: Any, tmp_path: Any) -> None:
+    first, *others = registers.ceilings().items()
+    for rows in (others, [first, *others, ("no_such_kernel", first[1])]):
+        path = tmp_path / "registers.json"
+        path.write_text(json.dumps(dict(rows)))
+        monkeypatch.setattr(registers, "TABLE", path)
+        with pytest.raises(AssertionError):
+            test_the_table_lists_the_kernels_and_no_others()
+
+
+def test_a_kernel_that_grows_is_noticed(measured: Any, monkeypatch: Any, tmp_path: Any) -> None:
+    table = registers.ceilings()
+    name = next(iter(table))
+    table[name]["f32"] -= 8
+    (tmp_path / "registers.json").write_text(json.dumps(table))
+    monkeypatch.setattr(registers, "TABLE", tmp_path / "registers.json")
+    with pytest.raises(AssertionError, match="more registers than the table allows"):
+        test_registers_are_within_the_table(measured)
