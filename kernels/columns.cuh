@@ -13,13 +13,14 @@
 
 constexpr int COLUMN_TILE = 32 * LANES;
 
-// Calls function(row, column, sum, values of `in` there...) for every element. It adds to
+// Calls function(prepared, row, column, sum, values of `in` there...) for every element. It adds to
 // sum[0] ... sum[N - 1], and what it returns goes to `out`, which may be null or one of `in`.
-template <int N, class Function, class... In>
-DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scalar_t* out,
-                         Function function, const In*... in) {
-  const i64 rows_of_part = (rows + parts - 1) / parts;
+// `prepared` is prepare(row, column) of the element, or of the first one of its pack.
+template <int N, class Prepare, class Function, class... In>
+DEVICE void prepared_column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scalar_t* out,
+                                  Prepare prepare, Function function, const In*... in) {
 #if defined(GRADLITE_NATIVE)
+  const i64 rows_of_part = (rows + parts - 1) / parts;
   for (i64 part = 0; part < parts; part++) {
     acc_t* totals = partials + part * columns;
     for (int n = 0; n < N; n++) {
@@ -31,7 +32,7 @@ DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scal
       INDEPENDENT
       for (i64 c = 0; c < columns; c++) {
         acc_t sum[N] = {};
-        const acc_t result = function(row, c, sum, widen(in[base + c])...);
+        const acc_t result = function(prepare(row, c), row, c, sum, widen(in[base + c])...);
         if (out) out[base + c] = narrow(result);
         for (int n = 0; n < N; n++) totals[n * parts * columns + c] += sum[n];
       }
@@ -41,7 +42,6 @@ DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scal
   __shared__ acc_t tile[LANES * N][8][32];
   const bool packed = columns % LANES == 0 && aligned(out, in...);
   for (i64 part = blockIdx.y; part < parts; part += gridDim.y) {
-    const i64 first = part * rows_of_part, last = math::smaller(first + rows_of_part, rows);
     for (i64 left = i64(blockIdx.x) * COLUMN_TILE; left < columns;
          left += i64(gridDim.x) * COLUMN_TILE) {
       // The l-th of a thread's LANES columns: neighbours where a pack holds them, else apart, so
@@ -49,15 +49,17 @@ DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scal
       const i64 step = packed ? 1 : 32;
       const i64 column = left + threadIdx.x * (packed ? LANES : 1);
       acc_t sum[LANES][N] = {};
-      for (i64 row = first + threadIdx.y; row < last; row += 8) {
+      // Every 8 * parts rows, so that no thread has to divide.
+      for (i64 row = part * 8 + threadIdx.y; row < rows; row += parts * 8) {
         const i64 base = row * columns + column;
         if (packed) {
           if (column < columns) {
+            const auto prepared = prepare(row, column);
             int l = 0;
             const Pack result = map_lanes(
                 [&](auto... values) {
                   const int lane = l++;
-                  return function(row, column + lane, sum[lane], values...);
+                  return function(prepared, row, column + lane, sum[lane], values...);
                 },
                 reinterpret_cast<const Pack*>(in + base)[0]...);
             if (out) reinterpret_cast<Pack*>(out + base)[0] = result;
@@ -65,10 +67,11 @@ DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scal
         } else {
 #pragma unroll
           for (int l = 0; l < LANES; l++) {
-            const i64 c = 32 * l;
-            if (column + c < columns) {
-              const acc_t result = function(row, column + c, sum[l], widen(in[base + c])...);
-              if (out) out[base + c] = narrow(result);
+            const i64 c = column + 32 * l;
+            if (c < columns) {
+              const acc_t result =
+                  function(prepare(row, c), row, c, sum[l], widen(in[base + 32 * l])...);
+              if (out) out[base + 32 * l] = narrow(result);
             }
           }
         }
@@ -90,6 +93,18 @@ DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scal
     }
   }
 #endif
+}
+
+// The same for functions that need nothing prepared: function(row, column, sum, values...).
+template <int N, class Function, class... In>
+DEVICE void column_parts(i64 rows, i64 columns, i64 parts, acc_t* partials, scalar_t* out,
+                         Function function, const In*... in) {
+  prepared_column_parts<N>(
+      rows, columns, parts, partials, out, [](i64, i64) { return 0; },
+      [&](int, i64 row, i64 column, acc_t* sum, auto... values) {
+        return function(row, column, sum, values...);
+      },
+      in...);
 }
 
 // Calls write(n, column, total) for every column of each of the `sums`.

@@ -18,7 +18,14 @@ from gradlite.ops.bilinear import bilinear
 from gradlite.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from gradlite.ops.conv3d import conv3d, conv_transpose3d
 from gradlite.ops.distance import cosine_similarity, normalize, pairwise_distance
-from gradlite.ops.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d
+from gradlite.ops.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+)
 from gradlite.ops.elementwise import sigmoid
 from gradlite.ops.embedding import embedding, one_hot
 from gradlite.ops.fold import fold, unfold
@@ -42,7 +49,7 @@ from gradlite.ops.loss_derived import (
 from gradlite.ops.loss_regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from gradlite.ops.matmul import linear
 from gradlite.ops.multihead import multi_head_attention_forward
-from gradlite.ops.noise import feature_alpha_dropout, gumbel_softmax, rrelu
+from gradlite.ops.noise import gumbel_softmax, rrelu
 from gradlite.ops.normalization import (
     batch_norm,
     group_norm,

@@ -1,17 +1,17 @@
-"""Random functions written with other ops: rrelu, feature_alpha_dropout, gumbel_softmax.
+"""Random functions written with other ops: rrelu and gumbel_softmax.
 
 The draws come from the default generator.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from gradlite.device import array_module
 from gradlite.ops.choose import where
+from gradlite.ops.draws import drawn
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.softmax import softmax
@@ -19,13 +19,10 @@ from gradlite.ops.table import public
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor, wrap
 
-__all__ = ["feature_alpha_dropout", "gumbel_softmax", "rrelu"]
-
-# SELU's value at minus infinity (Klambauer et al., 2017).
-SELU_LIMIT = -1.0507009873554805 * 1.6732632423543772
+__all__ = ["gumbel_softmax", "rrelu"]
 
 
-def _constant(array: np.ndarray[Any, Any], like: Tensor) -> Any:
+def _constant(array: Any, like: Tensor) -> Any:
     return wrap(array_module(like.device).asarray(array, dtype=like.array.dtype))
 
 
@@ -60,48 +57,11 @@ def rrelu(
         raise RuntimeError("Lower bound should be less than or equal to the upper bound")
     slope: Any = (lower + upper) / 2
     if training:
-        draws = default_generator.random(input.array.shape, input.array.dtype)
-        slope = _constant(draws * (upper - lower) + lower, input)
+        array = input.array
+        draws = drawn(default_generator, "random", array.shape, array.dtype, input.device)
+        slope = wrap((draws * (upper - lower) + lower).astype(array.dtype, copy=False))
     x: Any = input
     return _result(input, where(x >= 0, x, x * slope), inplace)
-
-
-@public(
-    samples=lambda: [
-        S(normal(3, 4, 2), 0.3),
-        S(normal(3, 4), 0.0, True),
-        S(normal(2, 3), 1.0, True),
-    ],
-    torch="nn.functional.feature_alpha_dropout",
-)
-def feature_alpha_dropout(
-    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
-) -> Tensor:
-    """`alpha_dropout` of whole channels of ``(N, C, *)``.
-
-    >>> import gradlite
-    >>> gradlite.nn.functional.feature_alpha_dropout(gradlite.ones(1, 2, 2), 0.5).shape
-    gradlite.Size([1, 2, 2])
-
-    Raises:
-        ValueError: p is outside [0, 1].
-    """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if input.dim() < 2:
-        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
-    x: Any = input
-    if not training or p == 0 or input.numel() == 0:
-        return x  # type: ignore[no-any-return]
-    if p == 1:
-        return _result(input, x * 0, inplace)
-    shape = (*input.shape[:2], *(1,) * (input.dim() - 2))
-    keep = default_generator.bernoulli_mask(shape, 1 - p)
-    # The affine map that gives back mean 0 and variance 1.
-    scale = 1 / math.sqrt((1 - p) * (1 + p * SELU_LIMIT**2))
-    shift = np.where(keep, 0.0, SELU_LIMIT) * scale - SELU_LIMIT * p * scale
-    kept = x * _constant(keep * scale, input) + _constant(shift, input)
-    return _result(input, kept, inplace)
 
 
 @public(
@@ -120,7 +80,8 @@ def gumbel_softmax(
     >>> gradlite.nn.functional.gumbel_softmax(gradlite.zeros(2, 3), hard=True).sum(-1)
     tensor([1., 1.])
     """
-    draws = default_generator.random(logits.array.shape, np.float64)
+    shape, double = logits.array.shape, np.dtype(np.float64)
+    draws = drawn(default_generator, "random", shape, double, logits.device)
     gumbel = _constant(-np.log(-np.log1p(-draws) + np.finfo(np.float64).tiny), logits)
     soft: Any = softmax((logits + gumbel) / tau, dim)
     if not hard:

@@ -13,6 +13,7 @@ from gradlite.device import as_device
 from gradlite.ops.conversion import array_on
 from gradlite.ops.creation import finish
 from gradlite.ops.dims import sizes
+from gradlite.ops.draws import drawn
 from gradlite.ops.inplace import check_inplace
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
@@ -53,8 +54,7 @@ def _draw(
             f'"{"normal_kernel_cpu" if method == "normal" else "check_uniform_bounds"}" '
             f"not implemented for '{dtypes.from_numpy_dtype(numpy_dtype).name}'"
         )
-    array = getattr(g, method)(*args, shape, numpy_dtype)
-    return finish(array_on(array, as_device(device), numpy_dtype, copy=False), requires_grad)
+    return finish(drawn(g, method, shape, numpy_dtype, as_device(device), *args), requires_grad)
 
 
 def manual_seed(seed: int) -> Generator:
@@ -156,7 +156,8 @@ def randperm(
     """A random order of the integers below n."""
     g = default_generator if generator is None else generator
     numpy_dtype = dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy
-    return wrap(array_on(g.permutation(n), as_device(device), numpy_dtype, copy=False))
+    order = drawn(g, "permutation", (n,), np.dtype(np.int64), as_device(device))
+    return wrap(order.astype(numpy_dtype, copy=False))
 
 
 def rand_like(
@@ -208,11 +209,10 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that each element gives, else 0."""
     g = default_generator if generator is None else generator
     p = input.array
-    drawn = g.random(p.shape, np.float64)
-    host = p if isinstance(p, np.ndarray) else p.get()
-    if host.size and (host.min() < 0 or host.max() > 1):
+    draws = drawn(g, "random", p.shape, np.dtype(np.float64), input.device)
+    if p.size and (p.min() < 0 or p.max() > 1):
         raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
-    return wrap(array_on((drawn < host).astype(p.dtype), input.device, p.dtype, copy=False))
+    return wrap((draws < p).astype(p.dtype))
 
 
 def multinomial(
@@ -242,17 +242,14 @@ def multinomial(
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
     if (host.sum(-1) <= 0).any():
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-    drawn = g.multinomial(host, num_samples, replacement)
-    return wrap(array_on(drawn, input.device, np.dtype(np.int64), copy=False))
+    indices = g.multinomial(host, num_samples, replacement)
+    return wrap(array_on(indices, input.device, np.dtype(np.int64), copy=False))
 
 
 # ------------------------------------------------------------------------------ in place
 def _fill(self: Tensor, array: Any) -> Tensor:
     check_inplace(self)
-    if isinstance(self.array, np.ndarray):
-        self.array[...] = array
-    else:
-        self.array.set(np.ascontiguousarray(array, dtype=self.array.dtype))
+    self.array[...] = array
     self._bump()
     return self
 
@@ -262,9 +259,9 @@ def uniform_(
 ) -> Tensor:
     """Fill with uniform numbers of [a, b)."""
     g = default_generator if generator is None else generator
-    drawn = g.random(self.array.shape, self.array.dtype)
+    draws = drawn(g, "random", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type
-    return _fill(self, drawn * scale(b - a) + scale(a))
+    return _fill(self, draws * scale(b - a) + scale(a))
 
 
 def normal_(
@@ -274,9 +271,9 @@ def normal_(
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     g = default_generator if generator is None else generator
-    drawn = g.normal(self.array.shape, self.array.dtype)
+    draws = drawn(g, "normal", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type
-    return _fill(self, drawn * scale(std) + scale(mean))
+    return _fill(self, draws * scale(std) + scale(mean))
 
 
 def random_(
@@ -288,7 +285,8 @@ def random_(
         kind = self.array.dtype
         top = 2**24 if kind.kind == "f" else (2 if kind.kind == "b" else int(np.iinfo(kind).max))
         low, high = (0, low) if low else (0, top)
-    return _fill(self, g.integers(low, high, self.array.shape, np.dtype(np.int64)))
+    shape, where = self.array.shape, self.device
+    return _fill(self, drawn(g, "integers", shape, np.dtype(np.int64), where, low, high))
 
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
@@ -296,14 +294,17 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
     g = default_generator if generator is None else generator
     if isinstance(p, Tensor):
         return _fill(self, bernoulli(p, generator=g).array)
-    return _fill(self, g.bernoulli_mask(self.array.shape, p))
+    if not 0.0 <= p <= 1.0:
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+    shape, where = self.array.shape, self.device
+    return _fill(self, drawn(g, "bernoulli_mask", shape, np.dtype(np.bool_), where, p))
 
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with exponentially distributed numbers of rate ``lambd``."""
     g = default_generator if generator is None else generator
-    drawn = g.random(self.array.shape, np.float64)
-    return _fill(self, -np.log1p(-drawn) / lambd)
+    draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
+    return _fill(self, -np.log1p(-draws) / lambd)
 
 
 def _attach() -> None:

@@ -1,0 +1,110 @@
+"""Draws where they are wanted: by NumPy on the CPU, by kernels on the device elsewhere.
+
+A kernel is handed the place of its draw in the generator's stream and makes the very numbers that
+`Generator` makes for it; nothing is computed on the host, and nothing is copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradlite.device import array_module
+from gradlite.device import device as Device
+from gradlite.ops.conversion import array_on
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.random import Generator
+
+_UNIFORM_PER_BLOCK = {"float16": 16, "float32": 8, "float64": 4}
+_NORMAL_PER_BLOCK = {"float16": 8, "float32": 8, "float64": 4}
+_ANY = np.dtype(np.float32)  # for kernels whose file is compiled for a dtype that they do not use
+
+
+class Place(NamedTuple):
+    """Where a draw begins, as kernels take it: a pointer to a state or None, seed and offset."""
+
+    state: Any
+    seed: int
+    offset: int
+
+
+def signed(value: int) -> int:
+    """The 64-bit integer with the same bits, as a kernel's i64 takes it."""
+    value %= 1 << 64
+    return value - (1 << 64) if value >> 63 else value
+
+
+def place(generator: Generator, values: int, per_block: int) -> Place:
+    """Take the blocks of a draw from a generator's stream."""
+    seed, offset = generator.reserve(-(-values // per_block))
+    return Place(None, signed(seed), signed(offset))
+
+
+def threshold(p: float) -> int:
+    """What a lane of 32 bits is below with probability p."""
+    return int(p * 4294967296.0 + 0.5)
+
+
+def _launch(
+    K: Any, kernel: str, dtype: Any, out: Any, generator: Generator, per_block: int, *more: int
+) -> Any:
+    n = out.size
+    where = place(generator, n, per_block)
+    if n:
+        # A thread to a block; a launch over elements has one for every four of them.
+        K.elementwise(kernel, dtype, 4 * -(-n // per_block), out, *where, n, *more)
+    return out
+
+
+def _by_kernel(
+    K: Any, generator: Generator, method: str, shape: tuple[int, ...], dtype: Any, args: Any
+) -> Any:
+    if method in ("random", "normal"):
+        name = "random_uniform" if method == "random" else "random_normal"
+        per_block = (_UNIFORM_PER_BLOCK if method == "random" else _NORMAL_PER_BLOCK)[dtype.name]
+        return _launch(K, name, dtype, K.empty(shape, dtype), generator, per_block)
+    if method == "integers":
+        low, high = args
+        integers = K.empty(shape, np.dtype(np.int64))
+        bounds = signed(low), signed(high - low)
+        _launch(K, "random_integers", _ANY, integers, generator, 4, *bounds)
+        return integers.astype(dtype, copy=False)
+    if method == "bernoulli_mask":
+        mask = K.empty(shape, np.dtype(np.bool_))
+        return _launch(K, "random_mask", _ANY, mask, generator, 8, threshold(*args))
+    assert method == "permutation"
+    keys = _launch(K, "random_words", _ANY, K.empty(shape, np.dtype(np.uint64)), generator, 4)
+    return K.xp.argsort(keys, kind="stable").astype(np.int64, copy=False)
+
+
+def drawn(
+    generator: Generator,
+    method: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    where: Device,
+    *args: Any,
+) -> Any:
+    """An array on a device, drawn by one of the generator's methods.
+
+    Args:
+        generator: what is drawn from.
+        method: "random", "normal", "integers", "bernoulli_mask" or "permutation".
+        shape: of the array; ``(n,)`` for a permutation.
+        dtype: of the array, in NumPy's spelling; bool for a mask, int64 for a permutation.
+        where: the device.
+        args: the method's arguments that are not the shape and the dtype.
+    """
+    xp = array_module(where)
+    K = None if xp is np else NAMESPACES[xp.ndarray].launcher
+    if K is not None:
+        with xp.cuda.Device(where.index):
+            return _by_kernel(K, generator, method, shape, dtype, args)
+    if method == "bernoulli_mask":
+        array = generator.bernoulli_mask(shape, *args)
+    elif method == "permutation":
+        array = generator.permutation(*shape)
+    else:
+        array = getattr(generator, method)(*args, shape, dtype)
+    return array_on(array, where, dtype, copy=False)
