@@ -75,7 +75,12 @@ def cache_folder() -> Path:
 
 
 def library(name: str, text: str, options: Sequence[str] = ()) -> ctypes.CDLL:
-    """A C++ text as a loaded library, compiled unless the cache has it.
+    """`build`, and load what was built."""
+    return ctypes.CDLL(str(build(name, text, options)))
+
+
+def build(name: str, text: str, options: Sequence[str] = ()) -> Path:
+    """A C++ text as a shared library, compiled unless the cache has it.
 
     Args:
         name: what the text is called in messages and in the cache.
@@ -107,7 +112,7 @@ def library(name: str, text: str, options: Sequence[str] = ()) -> ctypes.CDLL:
             if result.returncode != 0:
                 raise RuntimeError(f"{name} does not compile with {path}:\n{result.stderr}")
             os.replace(made, built)  # at once, so that another process sees all of it or nothing
-    return ctypes.CDLL(str(built))
+    return built
 
 
 class NativeLauncher(Launcher):

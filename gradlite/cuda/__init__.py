@@ -21,6 +21,7 @@ from gradlite.cuda.devices import (
     set_device,
     synchronize,
 )
+from gradlite.cuda.kernel import Kernel, kernel
 from gradlite.cuda.memory import (
     empty_cache,
     max_memory_allocated,
@@ -39,6 +40,7 @@ from gradlite.cuda.streams import (
 
 __all__ = [
     "Event",
+    "Kernel",
     "OutOfMemoryError",
     "Stream",
     "current_device",
@@ -52,6 +54,7 @@ __all__ = [
     "initial_seed",
     "is_available",
     "is_initialized",
+    "kernel",
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",

@@ -267,7 +267,7 @@ class CpuKernel:
             if arg is None or isinstance(arg, np.ndarray):
                 fits = parameter[0] == "*" and (arg is None or _fits(arg.dtype, parameter[1:]))
             else:
-                fits = value.dtype.str[1:] == parameter.replace("b1", "?1") or (
+                fits = value.dtype.str[1:] == parameter or (
                     parameter[0] == "*" and value.dtype.str[1:] in ("i8", "u8")
                 )
             if not fits:

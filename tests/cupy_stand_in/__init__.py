@@ -20,7 +20,7 @@ __all__ = ["MODULE", "Array", "install", "runtime"]
 MODULE.cuda = runtime.CUDA
 MODULE.get_default_memory_pool = lambda: runtime.pool
 MODULE.get_default_pinned_memory_pool = lambda: runtime.pinned_pool
-MODULE.RawModule = kernels.RawModule
+MODULE.RawModule, MODULE.RawKernel = kernels.RawModule, kernels.RawKernel
 
 
 def _special(function: Any) -> Any:

@@ -16,24 +16,29 @@ class RawModule:
 
     def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
         self.code, self.options = code, options
-        self.module: Any = None
+        self.module: CpuModule | None = None
 
-    def get_function(self, name: str) -> RawKernel:
+    def load(self) -> CpuModule:
         if self.module is None:
             self.module = CpuModule(self.code, self.options, check=self.check)
-        return RawKernel(self.module.get_function(name))
+        return self.module
+
+    def get_function(self, name: str) -> RawKernel:
+        kernel = RawKernel(self.code, name, self.options)
+        kernel.module = self
+        return kernel
 
 
 class RawKernel:
     """``cupy.RawKernel``."""
 
-    def __init__(self, run: Any) -> None:
-        self.run = run
+    def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
+        self.module, self.name = RawModule(code=code, options=options), name
 
     @property
     def kernel(self) -> Function:
         """The kernel as loaded on the current device."""
-        return Function(self.run, runtime.current[0])
+        return Function(self.module.load().get_function(self.name), runtime.current[0])
 
 
 class Function:
