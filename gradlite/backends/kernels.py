@@ -22,7 +22,7 @@ _ELEMENTS = {  # of pointers, the dtype that does not depend on the storage dtyp
     "i64": "int64", "u64": "uint64", "int": "int32", "u32": "uint32", "u16": "uint16",
     "u8": "uint8", "i8": "int8", "bool": "bool", "float": "float32", "double": "float64",
 }  # fmt: skip
-_recordings: list[list[str]] = []
+recordings: list[list[str]] = []
 # Every launch is compared with its declaration in full, and not only the first of its kind.
 check_all = False
 
@@ -31,11 +31,17 @@ check_all = False
 def record() -> Iterator[list[str]]:
     """Context manager: the names of the kernels launched inside, in order, by any launcher."""
     names: list[str] = []
-    _recordings.append(names)
+    recordings.append(names)
     try:
         yield names
     finally:
-        _recordings[:] = [r for r in _recordings if r is not names]
+        recordings[:] = [r for r in recordings if r is not names]
+
+
+def note(name: str) -> None:
+    """Enter a launch in what `record` lists."""
+    for names in recordings:
+        names.append(name)
 
 
 class Entry:
@@ -176,9 +182,8 @@ class Launcher:
         if check_all or classes not in entry.seen:
             self._check(entry, arguments, block)
             entry.seen.add(classes)
-        if _recordings:
-            for names in _recordings:
-                names.append(name)
+        if recordings:
+            note(name)
         entry.run(grid, block, arguments, shared)
 
     def _entry(self, name: str, dtype: Any) -> Entry:

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends.kernel_source import SUFFIXES, Kernel, source
+from gradlite.backends import kernels
+from gradlite.backends.kernel_source import SUFFIXES, Kernel, expand, index, source
 from gradlite.backends.kernels import Launcher
 
 OPTIONS = (
@@ -31,11 +32,6 @@ OPTIONS = (
     "-fno-signed-zeros", "-fassociative-math", "-Wno-unknown-pragmas", "-shared", "-fPIC",
     "-DGRADLITE_NATIVE",
 )  # fmt: skip
-_CTYPES: dict[str, Any] = {
-    "pointer": ctypes.c_void_p,
-    "int": ctypes.c_longlong,
-    "float": ctypes.c_double,
-}
 
 
 @cache
@@ -72,11 +68,6 @@ def cache_folder() -> Path:
         return Path.home() / "Library" / "Caches" / "gradlite"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "gradlite"
-
-
-def library(name: str, text: str, options: Sequence[str] = ()) -> ctypes.CDLL:
-    """`build`, and load what was built."""
-    return ctypes.CDLL(str(build(name, text, options)))
 
 
 def build(name: str, text: str, options: Sequence[str] = ()) -> Path:
@@ -120,31 +111,69 @@ class NativeLauncher(Launcher):
 
     def __init__(self) -> None:
         super().__init__(np, 1)
-        self._libraries: dict[tuple[str, Any], ctypes.CDLL] = {}
+        self._libraries: dict[tuple[str, Any], ctypes.PyDLL] = {}
 
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)
+
+    def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
+        self._launch(name, dtype, None, None, arguments, 0)
+
+    def rows(self, name: str, dtype: Any, rows: int, columns: int, *arguments: Any) -> None:
+        self._launch(name, dtype, None, None, arguments, 0)
+
+    def _launch(
+        self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
+    ) -> None:
+        entry = self._entries.get((name, dtype))
+        if entry is None:
+            entry = self._entries[name, dtype] = self._entry(name, dtype)
+            self._check(entry, arguments, (32,) if block is None else block)
+        elif kernels.check_all:
+            self._check(entry, arguments, (32,) if block is None else block)
+        if kernels.recordings:
+            kernels.note(name)
+        entry.run(arguments)  # which looks at the kinds of the arguments itself
 
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         suffix = SUFFIXES[dtype]
         loaded = self._libraries.get((declared.file, dtype))
         if loaded is None:
-            loaded = self._libraries[declared.file, dtype] = library(
-                declared.file, source(declared.file), (f"-DGRADLITE_DTYPE={suffix}",)
+            loaded = self._libraries[declared.file, dtype] = _callable(
+                declared.file,
+                source(declared.file),
+                [f"{k.name}_{suffix}" for k in index().values() if k.file == declared.file],
+                (f"-DGRADLITE_DTYPE={suffix}",),
             )
-        function = loaded[f"{declared.name}_{suffix}"]
-        function.restype = None
-        function.argtypes = [_CTYPES[p.kind] for p in declared.parameters]
+        return _function(loaded, f"{declared.name}_{suffix}")
 
-        def run(grid: Any, block: Any, arguments: Any, shared: int) -> None:
-            function(
-                *[
-                    a.__array_interface__["data"][0] if a.__class__ is np.ndarray else a
-                    for a in arguments
-                ]
-            )
 
-        return run
+def _callable(
+    name: str, text: str, kernels: Sequence[str], options: Sequence[str] = ()
+) -> ctypes.PyDLL:
+    """A text with kernels, as a library that takes Python's arguments to them."""
+    called = "".join(f"CALLED_FROM_PYTHON({kernel})\n" for kernel in kernels)
+    header = f"-DGRADLITE_OBJECT_HEADER={object.__basicsize__}"
+    whole = expand("calls", f'{text}\n#include "from_python.h"\n{called}')
+    loaded = ctypes.PyDLL(str(build(name, whole, (*options, header))))
+    bind = loaded.gradlite_bind
+    bind.argtypes, bind.restype = (ctypes.py_object, ctypes.py_object), None
+    bind(None, np.ndarray)
+    return loaded
+
+
+def _function(loaded: ctypes.PyDLL, name: str) -> Any:
+    function = loaded[f"{name}_called"]
+    function.argtypes, function.restype = (ctypes.py_object,), None
+    return function
+
+
+PROBE = """
+typedef long long i64;
+extern "C" void probe(double* out, const float* in, i64 n, double scale) {
+  for (i64 i = 0; i < n; i++) out[i] = in == nullptr ? scale : scale * in[i];
+}
+"""
 
 
 @cache
@@ -156,7 +185,10 @@ def launcher() -> NativeLauncher | None:
     if os.environ.get("GRADLITE_NATIVE") == "0":
         return None
     try:
-        probe = library("probe", 'extern "C" int gradlite_probe() { return 1; }\n')
+        probe = _function(_callable("probe", PROBE, ["probe"]), "probe")
+        out = np.zeros(3)
+        probe((out, np.arange(5, dtype=np.float32)[1:], 2, 2.0))
+        probe((out[2:], None, 1, 7.0))
     except (RuntimeError, OSError, subprocess.SubprocessError):
         return None
-    return NativeLauncher() if probe.gradlite_probe() == 1 else None
+    return NativeLauncher() if out.tolist() == [2.0, 4.0, 7.0] else None

@@ -17,6 +17,10 @@ from gradlite.ops.namespaces import NAMESPACES
 ANSWER = 'extern "C" long long answer() { return ANSWER; }\n'
 
 
+def library(name: str, text: str, options: tuple[str, ...] = ()) -> Any:
+    return ctypes.CDLL(str(native.build(name, text, options)))
+
+
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     if native.compiler() is None:
@@ -26,20 +30,20 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_text_is_compiled_once_and_again_when_anything_changes(folder: Path) -> None:
-    first = native.library("answer", ANSWER, ("-DANSWER=42",))
+    first = library("answer", ANSWER, ("-DANSWER=42",))
     (built,) = folder.glob("answer-*.so")
     when = os.stat(built).st_mtime_ns
     assert first.answer() == 42
-    assert native.library("answer", ANSWER, ("-DANSWER=42",)).answer() == 42
+    assert library("answer", ANSWER, ("-DANSWER=42",)).answer() == 42
     assert os.stat(built).st_mtime_ns == when and list(folder.iterdir()) == [built]
-    assert native.library("answer", ANSWER, ("-DANSWER=43",)).answer() == 43
-    assert native.library("answer", ANSWER + "\n", ("-DANSWER=44",)).answer() == 44
+    assert library("answer", ANSWER, ("-DANSWER=43",)).answer() == 43
+    assert library("answer", ANSWER + "\n", ("-DANSWER=44",)).answer() == 44
     assert len(list(folder.glob("answer-*.so"))) == 3
 
 
 def test_what_does_not_compile_says_why_and_leaves_nothing(folder: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)wrong does not compile with .*error: "):
-        native.library("wrong", "no C++ at all")
+        library("wrong", "no C++ at all")
     assert list(folder.iterdir()) == []
 
 
@@ -103,8 +107,19 @@ def test_ops_run_natively_on_request() -> None:
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12, atol=1e-14)
 
 
-def test_a_null_pointer_arrives_as_null(folder: Path) -> None:
-    text = 'extern "C" int is_null(const void* p) { return p == nullptr; }\n'
-    function = native.library("null", text).is_null
-    function.argtypes = [ctypes.c_void_p]
-    assert function(None) == 1 and function(np.zeros(1).ctypes.data) == 0
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1,), "wrong number of arguments"),
+        (([1.0], None, 0, 1.0), "takes an array of NumPy or None"),
+        ((None, 7, 0, 1.0), "takes an array of NumPy or None"),
+        ((None, None, 0.5, 1.0), "'float' object cannot be interpreted as an integer"),
+        ((None, None, 0, "1"), "must be real number, not str"),
+    ],
+)
+def test_what_a_kernel_cannot_take_is_refused(
+    folder: Path, arguments: tuple[Any, ...], message: str
+) -> None:
+    probe = native._function(native._callable("probe", native.PROBE, ["probe"]), "probe")
+    with pytest.raises(TypeError, match=message):
+        probe(arguments)
