@@ -111,7 +111,7 @@ KERNEL(bias_dropout_add_backward)
   const Fate f = fate(threshold, scale, 0.0, 0.0);
   const Draw draw = Draw::at(state, seed, offset);
   const auto block_at = [=](i64 row, i64 column) {  // which serves a pack: LANES divides 8
-    return draw.block((row * columns + column) >> 3);
+    return draw.block<1>((row * columns + column) >> 3);
   };
   prepared_column_parts<1>(
       rows, columns, parts, partials, dx, block_at,

@@ -25,9 +25,11 @@ DEVICE u64 multiply_high(u64 a, u64 b) {
 #endif
 }
 
+// ROUNDS at once: 10, or 1 where the registers for the keys of all rounds are wanted elsewhere.
+template <int ROUNDS>
 DEVICE Block philox(u64 counter0, u64 counter1, u64 key) {
   u64 x0 = counter0, x1 = counter1, x2 = 0, x3 = 0, key0 = key, key1 = 0;
-#pragma unroll
+#pragma unroll ROUNDS
   for (int round = 0; round < 10; round++) {
     const u64 high0 = multiply_high(0xD2E7470EE14C6C93ull, x0), low0 = 0xD2E7470EE14C6C93ull * x0;
     const u64 high1 = multiply_high(0xCA5A826395121157ull, x2), low1 = 0xCA5A826395121157ull * x2;
@@ -50,8 +52,9 @@ struct Draw {
   static __device__ Draw at(const u64* state, i64 seed, i64 offset) {
     return state ? Draw{state[0], state[1] + u64(offset)} : Draw{u64(seed), u64(offset)};
   }
+  template <int ROUNDS = 10>
   __device__ Block block(i64 index) const {
     const u64 counter = first + u64(index) + 1;
-    return philox(counter, counter <= first ? 1 : 0, seed);  // carried, as NumPy does
+    return philox<ROUNDS>(counter, counter <= first ? 1 : 0, seed);  // carried, as NumPy does
   }
 };
