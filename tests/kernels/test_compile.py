@@ -1,4 +1,4 @@
-"""Every kernel compiles for GPUs old and new, spills nothing and keeps within the table.
+"""Every kernel compiles for GPUs old and new and keeps within the table of registers.
 
 No GPU is needed: NVIDIA's run-time compiler comes from a package (see tools/nvrtc.py).
 """
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="needs NVRTC: pip install nvidia-cuda-nvrtc-cu12"
 )
 SMALL = """
-extern "C" __global__ void __launch_bounds__(256) small(const float* x, float* out) {
+extern "C" __global__ void __launch_bounds__(256) small_f32(const float* x, float* out) {
   __shared__ float parts[64];
   parts[threadIdx.x % 64] = x[threadIdx.x];
   __syncthreads();
   out[threadIdx.x] = parts[(threadIdx.x + 1) % 64];
 }
-extern "C" __global__ void __launch_bounds__(1024, 2) crowded(const double* x, double* out) {
+extern "C" __global__ void __launch_bounds__(1024, 2) crowded_f32(const double* x, double* out) {
   double values[48];
 #pragma unroll
   for (int i = 0; i < 48; i++) values[i] = x[threadIdx.x + i * 1024];
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(1024, 2) crowded(const double* x, d
 
 @pytest.fixture(scope="module")
 def measured() -> dict[registers.Target, dict[str, nvrtc.Resources]]:
-    return registers.measure(registers.targets(registers.OLD_MAIN_NEW))
+    return registers.measure(registers.sample())
 
 
 def test_every_kernel_is_there_in_every_dtype(measured: Any) -> None:
@@ -47,15 +47,16 @@ def test_every_kernel_is_there_in_every_dtype(measured: Any) -> None:
         assert set(found) == declared, target
 
 
-def test_nothing_spills(measured: Any) -> None:
-    # In float64 the compiler may keep two values in memory for the sake of more threads.
-    spilling = {
-        (symbol, target.gpu): resources
+def test_what_spills_is_within_the_table(measured: Any) -> None:
+    table = registers.ceilings()
+    over = {
+        (symbol, target.gpu): resources.spilled
         for target, found in measured.items()
         for symbol, resources in found.items()
-        if resources.spilled > (32 if target.dtype == "f64" else 0)
+        if resources.spilled > table[symbol.rpartition("_")[0]].get("spilled", 0)
     }
-    assert not spilling
+    assert not over, "registers are kept in memory"
+    assert max(row.get("spilled", 0) for row in table.values()) <= registers.MOST_SPILLED
 
 
 def test_registers_are_within_the_table(measured: Any) -> None:
@@ -72,7 +73,8 @@ def test_registers_are_within_the_table(measured: Any) -> None:
 def test_the_table_lists_the_kernels_and_no_others() -> None:
     table = registers.ceilings()
     assert list(table) == sorted(index()), "out of date: python -m tools.registers"
-    assert {tuple(row) for row in table.values()} == {registers.DTYPES}
+    for row in table.values():
+        assert tuple(row) in (registers.DTYPES, (*registers.DTYPES, "spilled"))
 
 
 def test_a_block_of_every_kernel_fits_a_multiprocessor(measured: Any) -> None:
@@ -88,9 +90,9 @@ def test_a_block_of_every_kernel_fits_a_multiprocessor(measured: Any) -> None:
 
 def test_what_a_kernel_takes_is_read_from_the_compiler() -> None:
     found = nvrtc.compile(SMALL, "small.cu", (*registers.OPTIONS, "-arch=sm_80"))
-    assert found["small"].shared == 256 and found["small"].spilled == 0
-    assert 4 <= found["small"].registers <= 32
-    assert found["crowded"].registers == 32 and found["crowded"].spilled > 0
+    assert found["small_f32"].shared == 256 and found["small_f32"].spilled == 0
+    assert 4 <= found["small_f32"].registers <= 32
+    assert found["crowded_f32"].registers == 32 and found["crowded_f32"].spilled > 0
 
 
 def test_an_error_names_the_place() -> None:
@@ -111,9 +113,17 @@ def test_a_missing_and_a_stale_row_are_noticed(monkeypatch: Any, tmp_path: Any) 
 
 def test_a_kernel_that_grows_is_noticed(measured: Any, monkeypatch: Any, tmp_path: Any) -> None:
     table = registers.ceilings()
-    name = next(iter(table))
-    table[name]["f32"] -= 8
+    row = table["softmax_backward"]
+    row["f64"] = 16
     (tmp_path / "registers.json").write_text(json.dumps(table))
     monkeypatch.setattr(registers, "TABLE", tmp_path / "registers.json")
     with pytest.raises(AssertionError, match="more registers than the table allows"):
         test_registers_are_within_the_table(measured)
+
+
+def test_a_spilling_kernel_is_refused(monkeypatch: Any) -> None:
+    target = registers.Target("small.cu", "f32", 80)
+    monkeypatch.setattr(registers, "targets", lambda only: [target])
+    monkeypatch.setattr(registers, "source", lambda file: SMALL)
+    with pytest.raises(RuntimeError, match="crowded_f32 spills .* bytes on sm_80"):
+        registers.measured_ceilings()
