@@ -36,6 +36,11 @@ DEVICE void for_each_row(i64 rows, Body body) {
   for (i64 row = 0; row < rows; row++) body(SerialTeam(), row);
 }
 
+template <class Body>
+DEVICE void for_each_block(i64 count, Body body) {
+  for (i64 i = 0; i < count; i++) body(SerialTeam(), i);
+}
+
 #else
 
 struct Sum {
@@ -115,6 +120,12 @@ DEVICE void for_each_row(i64 rows, Body body) {
   } else {
     for (i64 row = blockIdx.x; row < rows; row += gridDim.x) body(BlockTeam(), row);
   }
+}
+
+// The same with a block of (n, 1) threads for each, always.
+template <class Body>
+DEVICE void for_each_block(i64 count, Body body) {
+  for (i64 i = blockIdx.x; i < count; i += gridDim.x) body(BlockTeam(), i);
 }
 
 #endif

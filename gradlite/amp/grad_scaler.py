@@ -14,6 +14,7 @@ import numpy as np
 from gradlite.backends import cuda
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
+from gradlite.ops import many
 from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor, wrap
 
@@ -225,7 +226,10 @@ class GradScaler:
             ]
             if not found:
                 raise AssertionError("No inf checks were recorded prior to update.")
-            self._adapt(scale, tracker, any(value.item() for value in found))
+            flags = [value.to(scale.device).array for value in found]
+            settings = (self._growth_factor, self._backoff_factor, self._growth_interval)
+            if not many.adapt_scale(scale.array, tracker.array, flags, *settings):
+                self._adapt(scale, tracker, any(value.item() for value in found))
         scale._bump()
         self._per_optimizer_states = defaultdict(_fresh_state)
 
@@ -353,25 +357,34 @@ def _unscale(optimizer: Optimizer, inverse: Any, allow_half: bool) -> dict[Any, 
             if grad.array.dtype == np.float16 and not allow_half:
                 raise ValueError("Attempting to unscale FP16 gradients.")
             grads.append(grad)
-    found: dict[Any, Any] = {}
+    together: dict[Any, list[Any]] = {}
+    for grad in grads:
+        together.setdefault(device_of(grad.array), []).append(grad.array)
+    found = {}
     token = quiet()
     try:
+        for device, arrays in together.items():
+            xp = array_module(device)
+            flag = xp.zeros((), np.float32)
+            factor = xp.asarray(inverse, dtype=np.float32)
+            if not many.unscale(arrays, factor, flag):
+                flag[...] = _unscale_each(xp, arrays, factor)
+            found[device] = wrap(flag)
         for grad in grads:
-            array = grad.array
-            device = device_of(array)
-            if isinstance(array, np.ndarray):
-                # A finite sum has finite terms only: one pass when all is well.
-                bad: Any = not (np.isfinite(array.sum()) or np.isfinite(array).all())
-                bad = bad or bool(found.get(device, 0))
-            else:  # decided on the device: a look at the value would wait for it
-                xp = array_module(device)
-                bad = xp.maximum(~xp.isfinite(array).all(), found.get(device, False))
-            found[device] = bad
-            array *= array_module(device).asarray(inverse, dtype=array.dtype)
             grad._bump()
     finally:
         loud(token)
-    return {
-        device: wrap(array_module(device).asarray(bad, dtype=np.float32))
-        for device, bad in found.items()
-    }
+    return found
+
+
+def _unscale_each(xp: Any, arrays: list[Any], factor: Any) -> Any:
+    """Multiply arrays of one device; whether an element was infinite or not a number."""
+    bad: Any = False
+    for array in arrays:
+        if xp is np:
+            # A finite sum has finite terms only: one pass when all is well.
+            bad = bad or not (np.isfinite(array.sum()) or np.isfinite(array).all())
+        else:  # decided on the device: a look at the value would wait for it
+            bad = xp.maximum(~xp.isfinite(array).all(), bad)
+        array *= factor.astype(array.dtype)
+    return bad

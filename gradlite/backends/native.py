@@ -114,7 +114,10 @@ class NativeLauncher(Launcher):
         self._libraries: dict[tuple[str, Any], ctypes.PyDLL] = {}
 
     def address(self, array: Any) -> int:
-        return int(array.ctypes.data)
+        try:  # several times as fast as the array's own attribute
+            return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        except TypeError:  # read-only
+            return int(array.ctypes.data)
 
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
         self._launch(name, dtype, None, None, arguments, 0)

@@ -15,6 +15,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.device import array_module
 from gradlite.graph_hooks import RemovableHandle, add_hook
+from gradlite.ops import many
 from gradlite.tensor import Tensor, wrap
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -321,6 +322,7 @@ class Optimizer:
         Args:
             set_to_none: drop them (the default); otherwise fill them with zeros in place.
         """
+        grads = []
         for group in self.param_groups:
             if set_to_none:
                 for p in group["params"]:
@@ -333,8 +335,12 @@ class Optimizer:
                         grad.detach_()
                     else:
                         grad.requires_grad_(False)
-                    grad.array.fill(0)
-                    grad._bump()
+                    grads.append(grad)
+        if grads and not many.zero([grad.array for grad in grads]):
+            for grad in grads:
+                grad.array.fill(0)
+        for grad in grads:
+            grad._bump()
 
     def step(self, closure: Closure | None = None) -> Any:
         """Update the parameters from their gradients.

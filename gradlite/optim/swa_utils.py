@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from gradlite.grad_mode import no_grad
 from gradlite.nn import Module
+from gradlite.ops import many
 from gradlite.ops.creation import tensor
 from gradlite.optim.lr_scheduler.base import LRScheduler, per_group
 from gradlite.optim.optimizer import Optimizer
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, unwrap
 
 AverageFunction = Callable[[Any, Any, Any], Any]
 MultiAverageFunction = Callable[[Sequence[Any], Sequence[Any], Any], None]
@@ -26,12 +27,26 @@ def _check_decay(decay: float) -> None:
         )
 
 
-def _move(averaged: Tensor, current: Tensor, weight: float) -> None:
-    """``averaged += weight * (current - averaged)``, in place."""
-    change = current.array - averaged.array
-    change *= weight
-    averaged.array[...] += change
-    averaged._bump()
+def _move_all(
+    averaged: Sequence[Tensor], current: Sequence[Tensor], weight: float, count: Any = None
+) -> None:
+    arrays = [old.array for old in averaged], [new.array for new in current]
+    if many.average(*arrays, weight, unwrap(count)):
+        for old in averaged:
+            old._bump()
+        return
+    if count is not None:
+        weight = 1 / (float(count) + 1)
+    for old, new in zip(averaged, current):
+        if old.is_floating_point():
+            change = new.array - old.array
+            change *= weight
+            old.array[...] += change
+        elif count is None:
+            old.array[...] = old.array * (1 - weight) + new.array * weight
+        else:
+            old.array[...] = old.array + (new.array - old.array) / (float(count) + 1)
+        old._bump()
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> MultiAverageFunction:
@@ -39,12 +54,7 @@ def get_ema_multi_avg_fn(decay: float = 0.999) -> MultiAverageFunction:
     _check_decay(decay)
 
     def ema_update(averaged: Sequence[Tensor], current: Sequence[Tensor], _: Any) -> None:
-        for old, new in zip(averaged, current):
-            if old.is_floating_point():
-                _move(old, new, 1 - decay)
-            else:
-                old.array[...] = old.array * decay + new.array * (1 - decay)
-                old._bump()
+        _move_all(averaged, current, 1 - decay)
 
     return ema_update
 
@@ -53,12 +63,7 @@ def get_swa_multi_avg_fn() -> MultiAverageFunction:
     """The mean of all models so far, of lists of tensors, for `AveragedModel`."""
 
     def swa_update(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Any) -> None:
-        for old, new in zip(averaged, current):
-            if old.is_floating_point():
-                _move(old, new, 1 / (float(n) + 1))
-            else:
-                old.array[...] = old.array + (new.array - old.array) / (float(n) + 1)
-                old._bump()
+        _move_all(averaged, current, 0.0, n)
 
     return swa_update
 

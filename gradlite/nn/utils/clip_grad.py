@@ -13,6 +13,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
+from gradlite.ops import many
 from gradlite.tensor import Tensor, wrap
 
 Tensors = Tensor | Iterable[Tensor]
@@ -40,6 +41,18 @@ def _norm(xp: Any, array: Any, order: float) -> Any:
     if order == 1.0:
         return size.sum()
     return (size**order).sum() ** (1.0 / order)
+
+
+def _norm_of_norms(xp: Any, arrays: list[Any], order: float) -> Any:
+    norms = []
+    for array in arrays:
+        array = array.ravel()
+        if array.itemsize < 4:  # whose squares overflow half precision long before the norm
+            array = array.astype(np.float32)
+        norms.append(_norm(xp, array, order))
+    if len(norms) == 1:
+        return norms[0]
+    return _norm(xp, np.array(norms) if xp is np else xp.stack(norms), order)
 
 
 def get_total_norm(
@@ -73,16 +86,9 @@ def get_total_norm(
     xp = array_module(device_of(arrays[0]))
     token = quiet()
     try:
-        norms = []
-        for array in arrays:
-            array = array.ravel()
-            if array.itemsize < 4:  # whose squares overflow half precision long before the norm
-                array = array.astype(np.float32)
-            norms.append(_norm(xp, array, order))
-        total = norms[0]
-        if len(norms) > 1:
-            total = _norm(xp, np.array(norms) if xp is np else xp.stack(norms), order)
-        total = xp.asarray(total, dtype=dtype)
+        total = many.total_norm(arrays, order)
+        if total is None:
+            total = xp.asarray(_norm_of_norms(xp, arrays, order), dtype=dtype)
     finally:
         loud(token)
     if error_if_nonfinite and not xp.isfinite(total):
@@ -112,6 +118,10 @@ def clip_grads_with_norm_(
     if not grads:
         return
     total = total_norm.array
+    if many.clip([grad.array for grad in grads], total, float(max_norm)):
+        for grad in grads:
+            grad._bump()
+        return
     xp = array_module(device_of(total))
     factor: Any = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
     # Elsewhere the device decides: a look at the value would wait for it, or stop a recording.
@@ -195,8 +205,13 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
         foreach: accepted for PyTorch's sake.
     """
     bound = float(clip_value)
+    grads = _grads(parameters)
+    if grads and many.clamp([grad.array for grad in grads], bound):
+        for grad in grads:
+            grad._bump()
+        return
     bounds: dict[Any, Any] = {}
-    for grad in _grads(parameters):
+    for grad in grads:
         array = grad.array
         pair = bounds.get(array.dtype)
         if pair is None:
