@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -70,6 +71,12 @@ class Adadelta(ElementwiseOptimizer):
     def _advance(self, group: Group, counters: tuple[float, ...], round: Any) -> Advance:
         rho = number(group["rho"])
         return (counters[0] + 1,), 1.0, (rho, 1 - rho, number(group["eps"]), number(group["lr"]))
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "adadelta", "adadelta_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return group["rho"], group["eps"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -72,6 +73,12 @@ class Adagrad(ElementwiseOptimizer):
     def _advance(self, group: Group, counters: tuple[float, ...], round: Any) -> Advance:
         lr = number(group["lr"]) / (1 + counters[0] * number(group["lr_decay"]))
         return (counters[0] + 1,), 1.0, (number(group["eps"]), lr)
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "adagrad", "adagrad_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return group["lr_decay"], group["eps"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -117,6 +118,12 @@ class Adam(ElementwiseOptimizer):
         step_size = number(group["lr"]) / (1 - beta1**step) * correction
         eps = number(group["eps"]) * correction
         return (step,), scale, (beta1, (1 - beta1) / scale, beta2, eps, step_size)
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "adam_amsgrad" if variant[0] else "adam", "adam_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return *group["betas"], group["eps"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

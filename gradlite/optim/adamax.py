@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -69,6 +70,12 @@ class Adamax(ElementwiseOptimizer):
         beta1, beta2 = map(number, group["betas"])
         step_size = number(group["lr"]) / (1 - beta1**step)
         return (step,), 1.0, (1 - beta1, beta2, number(group["eps"]), step_size)
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "adamax", "adamax_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return *group["betas"], group["eps"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -79,6 +80,12 @@ class ASGD(ElementwiseOptimizer):
 
     def _shrink(self, group: Group, weight_decay: float, counters: tuple[float, ...]) -> float:
         return 1 - number(group["lambd"]) * counters[1]
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "asgd", "asgd_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return group["lambd"], group["alpha"], group["t0"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

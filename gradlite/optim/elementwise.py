@@ -6,10 +6,15 @@ array (scaled, and with the weight decay added), runs the rule on the flat array
 subtracts the result from each parameter. The parameters stay where they are, so that every
 alias of them stays valid. A rule thus costs a dozen array calls for all small parameters
 together; a large parameter is worked off in slices that fit the cache.
+
+Where kernels can be launched, one launch does all that for all parameters of a dtype and device.
+There the counters may be on the device too (``capturable`` or ``fused``), so that a step can be
+captured, and left out when gradients overflowed, without the host knowing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
@@ -18,6 +23,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import enable_grad
+from gradlite.optim.launch import Launch
 from gradlite.optim.optimizer import Closure, Optimizer, Params
 from gradlite.optim.plan import (
     Block,
@@ -26,6 +32,7 @@ from gradlite.optim.plan import (
     Slot,
     build_cohorts,
     build_segment,
+    launcher_for,
     place,
 )
 from gradlite.tensor import Tensor, unwrap
@@ -41,6 +48,11 @@ def number(value: Any) -> float:
     if value.__class__ is float:
         return value  # type: ignore[no-any-return]
     return float(value.array.item() if isinstance(value, Tensor) else value)
+
+
+def on_device(group: Group) -> bool:
+    """Whether a group's counters go with its parameters where kernels update these."""
+    return bool(group.get("capturable") or group.get("fused"))
 
 
 class ElementwiseOptimizer(Optimizer):
@@ -79,6 +91,7 @@ class ElementwiseOptimizer(Optimizer):
                 raise RuntimeError("`fused` does not support `differentiable`")
             if defaults.get("foreach"):
                 raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+            self._step_supports_amp_scaling = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -94,6 +107,7 @@ class ElementwiseOptimizer(Optimizer):
         self._plans: dict[int, Plan] = {}
         self._earlier_plans: dict[Any, Plan] = {}
         self._slots: dict[int, Slot] = {}
+        self._launches: dict[Any, Any] = {}
 
     def _is_complete(self, group: Group, p: Tensor) -> bool:
         """Whether a parameter has all the state that the rule wants, in the right shapes."""
@@ -125,6 +139,14 @@ class ElementwiseOptimizer(Optimizer):
 
         ``round`` rounds a number to the counters' precision.
         """
+        raise NotImplementedError
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        """The kernels of `_update` and `_advance`: see optimizer.cu and optimizer_advance.cu."""
+        raise NotImplementedError
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        """The rule's own options, in the order in which the kernel of `_advance` reads them."""
         raise NotImplementedError
 
     def _shrink(self, group: Group, weight_decay: float, counters: tuple[float, ...]) -> float:
@@ -181,24 +203,30 @@ class ElementwiseOptimizer(Optimizer):
         if stale:
             work = self._renew(work)
         # Everything that can fail comes before the first write.
-        jobs = [
-            (
-                options,
-                cohort,
-                grads,
-                weight_decay,
-                self._shrink(group, weight_decay, cohort.values),
-                self._advance(group, cohort.values, cohort.round),
-            )
-            for group, weight_decay, options, plan, grads in work
-            for cohort in plan.cohorts
-        ]
+        jobs: list[Any] = []
+        launches: list[Any] = []
+        for group, weight_decay, options, plan, grads in work:
+            for cohort in plan.cohorts:
+                if cohort.on_device:
+                    numbers, rate = self._device_numbers(group, options, weight_decay)
+                    launches.append((self._kernels(options[2:]), cohort, grads, numbers, rate))
+                    continue
+                shrink = self._shrink(group, weight_decay, cohort.values)
+                advance = self._advance(group, cohort.values, cohort.round)
+                jobs.append((options, cohort, grads, weight_decay, shrink, advance))
+        if jobs and "found_inf" in self.__dict__:
+            jobs = self._unscaled(jobs)
         token = quiet()
         try:
             for job in jobs:
-                self._run(*job)
+                if job[1].launcher is None:
+                    self._run(*job)
+                else:
+                    launches.append(self._host_launch(*job))
         finally:
             loud(token)
+        if launches:
+            self._launch(launches)
         for group, _, _, plan, _ in work:
             for version in plan.versions:
                 version[0] += 1
@@ -247,6 +275,70 @@ class ElementwiseOptimizer(Optimizer):
             block.grad = block.out  # holds the user's array no longer than the step
             list(map(subtract, params, parts, params))
         cohort.advance(counters)
+
+    # -------------------------------------------------------------------------- launches
+    def _device_numbers(
+        self, group: Group, options: tuple[Any, ...], weight_decay: float
+    ) -> tuple[tuple[float, ...], Tensor | None]:
+        """A row of options for the device, and the learning rate if that is there as well."""
+        maximize, l2, *_ = options
+        lr = group["lr"]
+        rate = lr if isinstance(lr, Tensor) and not lr.is_cpu else None
+        return (
+            -1.0 if maximize else 1.0,
+            weight_decay if l2 else 0.0,
+            0.0 if l2 else weight_decay,
+            0.0 if rate is not None else number(lr),
+            *map(number, self._options(group)),
+        ), rate
+
+    def _host_launch(
+        self,
+        options: tuple[Any, ...],
+        cohort: Cohort,
+        grads: Any,
+        weight_decay: float,
+        shrink: float,
+        advance: Advance,
+    ) -> tuple[Any, ...]:
+        """What `_launch` does for a cohort whose counters the host keeps."""
+        maximize, l2, *variant = options
+        counters, scale, constants = advance
+        cohort.advance(counters)
+        numbers = (-1.0 if maximize else 1.0, weight_decay if l2 else 0.0, scale, shrink)
+        return self._kernels(variant), cohort, grads, (*numbers, *constants), None
+
+    def _launch(self, launches: list[Any]) -> None:
+        """Update what kernels update, whatever the group: one launch where one kernel can do it."""
+        key = tuple([(kernels, id(cohort)) for kernels, cohort, *_ in launches])
+        found = self._launches.get(key)
+        if found is None:
+            if len(self._launches) >= PLANS_KEPT:
+                self._launches.clear()
+            together: dict[Any, list[int]] = {}
+            for i, (kernels, cohort, *_) in enumerate(launches):
+                kind = (kernels, cohort.launcher, cohort.place, cohort.on_device)
+                together.setdefault(kind, []).append(i)
+            found = self._launches[key] = [
+                (Launch(launches[at[0]][1].launcher, kernels, [launches[i][1] for i in at]), at)
+                for (kernels, *_), at in together.items()
+            ]
+        flags = [getattr(self, name, None) for name in ("found_inf", "grad_scale")]
+        for launch, at in found:
+            own = [launches[i] for i in at]
+            flagged = [unwrap(flag) for flag in flags] if launch.on_device else (None, None)
+            launch.run([o[2] for o in own], [o[3] for o in own], [o[4] for o in own], *flagged)
+
+    def _unscaled(self, jobs: list[Any]) -> list[Any]:
+        """Steps of the host after `GradScaler` has left its findings here: perhaps none."""
+        if self.__dict__["found_inf"].item():
+            return []
+        scale = self.__dict__.get("grad_scale")
+        if scale is not None:
+            for _, cohort, grads, *_ in jobs:
+                for i in cohort.numbers():
+                    grads[i] /= number(scale)
+        return jobs
 
     # ----------------------------------------------------------------------------- plans
     def _renew(self, work: list[Any]) -> list[Any]:
@@ -324,7 +416,9 @@ class ElementwiseOptimizer(Optimizer):
         if names or self._counters(group):
             self._join(group, active)
             slots = [self._slots[id(p)] for p in active]
-        plan.cohorts = build_cohorts(arrays, slots, names, self.scratch, self.reads_param)
+        plan.cohorts = build_cohorts(
+            arrays, slots, names, self.scratch, self.reads_param, on_device(group)
+        )
         if len(self._earlier_plans) >= PLANS_KEPT:
             self._earlier_plans.clear()
         self._plans[id(params)] = self._earlier_plans[key] = plan
@@ -340,8 +434,9 @@ class ElementwiseOptimizer(Optimizer):
                 newcomers.setdefault(place(p.array), []).append(p)
         double = dtypes.get_default_dtype() is dtypes.float64 and not group.get("fused")
         for together in newcomers.values():
-            dtype = np.float64 if double else np.float32
-            for slot in build_segment(together, buffers, counters, dtype):
+            there = on_device(group) and launcher_for(together[0].array) is not None
+            dtype = np.float64 if double and not there else np.float32
+            for slot in build_segment(together, buffers, counters, dtype, there):
                 p, state = slot.param, self._state[slot.param]
                 for row, name in enumerate(counters):
                     if name.startswith("_"):

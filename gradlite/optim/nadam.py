@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -99,6 +100,12 @@ class NAdam(ElementwiseOptimizer):
                 lr * mu_next / (1.0 - product * mu_next) * correction,
             ),
         )
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "nadam", "nadam_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return *group["betas"], group["eps"], group["momentum_decay"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

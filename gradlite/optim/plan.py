@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.device import array_module, device_of
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, wrap
 
 # The scratch arrays of a block should stay in the second-level cache between a rule's passes.
@@ -48,12 +49,12 @@ class Segment:
 
     Attributes:
         buffers: per name, one flat array with a part for every parameter.
-        counters: on the host, one row per counter and one column per parameter.
+        counters: one row per counter and one column per parameter, on the host or the device.
     """
 
     __slots__ = ("buffers", "counters")
 
-    def __init__(self, buffers: dict[str, Any], counters: np.ndarray[Any, Any]) -> None:
+    def __init__(self, buffers: dict[str, Any], counters: Any) -> None:
         self.buffers, self.counters = buffers, counters
 
 
@@ -91,8 +92,12 @@ def build_segment(
     buffers: dict[str, float],
     counters: dict[str, float],
     counter_dtype: Any,
+    on_device: bool = False,
 ) -> list[Slot]:
-    """Allocate the state of parameters that share a `place`, filled with initial values."""
+    """Allocate the state of parameters that share a `place`, filled with initial values.
+
+    With ``on_device``, the counters are where the parameters are.
+    """
     array = params[0].array
     xp, dtype = array_module(device_of(array)), array.dtype
     limit, alone = block_sizes(xp, dtype)
@@ -100,17 +105,18 @@ def build_segment(
     starts, total, run = [], 0, 0
     for p in params:
         n = p.array.size
-        if n >= alone or run + n > limit:  # here a new block will begin
+        # Here a new block will begin, or what a kernel reads in vectors.
+        if n >= alone or run + n > limit or xp is not np:
             total, run = -(-total // per_line) * per_line, 0
         starts.append(total)
         total += n
         run = run + n if n < alone else limit
     segment = Segment(
         {name: allocate(xp, total, dtype, fill) for name, fill in buffers.items()},
-        np.empty((len(counters), len(params)), counter_dtype),
+        (xp if on_device else np).empty((len(counters), len(params)), counter_dtype),
     )
-    for row, value in zip(segment.counters, counters.values()):
-        row.fill(value)
+    for row, value in enumerate(counters.values()):
+        segment.counters[row].fill(value)
     slots = []
     for column, (p, start) in enumerate(zip(params, starts)):
         stop = start + p.array.size
@@ -183,21 +189,45 @@ class Block:
 
 
 class Cohort:
-    """Blocks of parameters that have been updated equally often.
+    """Parameters that have been updated equally often.
 
     Attributes:
-        rows: for each counter, the parts of `Segment.counters` that hold it.
+        launcher: of the kernel that updates them, or None.
+        members: with a launcher, (number of the gradient, parameter, state, slot) of each.
+        blocks: without one, what the rule is applied to.
+        on_device: whether the counters are there, so that the host does not know them.
+        rows: for each counter on the host, the parts of `Segment.counters` that hold it.
         values: what these parts hold.
     """
 
-    __slots__ = ("xp", "rows", "values", "round", "blocks", "_cells", "_constants")
+    __slots__ = (
+        "_cells",
+        "_constants",
+        "blocks",
+        "launcher",
+        "members",
+        "on_device",
+        "place",
+        "round",
+        "rows",
+        "values",
+        "xp",
+    )
 
-    def __init__(self, xp: Any, dtype: np.dtype[Any], slots: Sequence[Slot]) -> None:
-        self.xp = xp
+    def __init__(
+        self,
+        array: Any,
+        slots: Sequence[Slot],
+        launcher: Any = None,
+        on_device: bool = False,
+    ) -> None:
+        self.place, dtype = place(array), array.dtype
+        self.xp, self.launcher, self.on_device = array_module(device_of(array)), launcher, on_device
         self.rows: list[list[np.ndarray[Any, Any]]] = []
         self.round: Any = float
         self.blocks: list[Block] = []
-        if slots:
+        self.members: list[tuple[int, Any, tuple[Any, ...], Slot | None]] = []
+        if slots and not on_device:
             self.round = slots[0].segment.counters.dtype.type
             runs: list[tuple[np.ndarray[Any, Any], int, int]] = []
             for slot in slots:
@@ -215,6 +245,12 @@ class Cohort:
         # single. CuPy passes Python numbers to its kernels without a copy to the device.
         self._cells = np.empty(0, np.float32 if dtype.itemsize < 4 else dtype)
         self._constants: list[Any] = []
+
+    def numbers(self) -> list[int]:
+        """The numbers of the gradients that belong here."""
+        if self.launcher is not None:
+            return [member[0] for member in self.members]
+        return sorted({number for block in self.blocks for number in block.numbers})
 
     def refresh(self) -> bool:
         """Read the counters, which others may have set; False when they differ by now."""
@@ -310,43 +346,76 @@ def build_cohorts(
     names: Sequence[str],
     scratch: int,
     reads_param: bool,
+    on_device: bool = False,
 ) -> list[Cohort]:
-    """Sort the arrays of the parameters that take part into cohorts and blocks.
+    """Sort the arrays of the parameters that take part into cohorts.
 
-    ``slots[i]`` is None for rules without state; gradient ``i`` belongs to ``arrays[i]``.
+    ``slots[i]`` is None for rules without state; gradient ``i`` belongs to ``arrays[i]``. With
+    ``on_device``, the counters of those that kernels update are with them.
     """
     members: dict[Any, list[int]] = {}
     for i, (array, slot) in enumerate(zip(arrays, slots)):
-        values = slot.segment.counters[:, slot.column].tolist() if slot else ()
-        members.setdefault((place(array), *values), []).append(i)
+        launcher = launcher_for(array)
+        values = ()
+        if slot is not None and not (on_device and launcher is not None):
+            values = slot.segment.counters[:, slot.column].tolist()
+        members.setdefault((launcher, place(array), *values), []).append(i)
     cohorts = []
-    for numbers in members.values():
-        numbers.sort(key=lambda i: _position(slots[i]))
-        array = arrays[numbers[0]]
-        xp, dtype = array_module(device_of(array)), array.dtype
-        cohort = Cohort(xp, dtype, [s for i in numbers if (s := slots[i]) is not None])
-        runs = _runs(numbers, arrays, slots, *block_sizes(xp, dtype))
-        largest = max((run[2] for run in runs), default=0)
-        count = 1 + scratch + reads_param
-        rows = [allocate(xp, largest, dtype, 0.0) for _ in range(count)]
-        for run, offset, n in runs:
-            first = slots[run[0]]
-            state: tuple[Any, ...] = ()
-            if first is not None:
-                start = first.start + (offset or 0)
-                state = tuple(first.segment.buffers[name][start : start + n] for name in names)
-            block = Block([row[:n] for row in rows], state, reads_param)
-            if offset is None:
-                at = 0
-                for i in run:
-                    block.add(i, arrays[i], at)
-                    at += arrays[i].size
-            else:
-                block.add(run[0], arrays[run[0]].reshape(-1)[offset : offset + n], 0)
-                block.bounds = (offset, offset + n)
-            cohort.blocks.append(block)
+    for (launcher, *_), numbers in members.items():
+        if launcher is None:
+            numbers.sort(key=lambda i: _position(slots[i]))
+        own = [s for i in numbers if (s := slots[i]) is not None]
+        there = on_device and launcher is not None
+        cohort = Cohort(arrays[numbers[0]], own, launcher, there)
+        if launcher is None:
+            _build_blocks(cohort, numbers, arrays, slots, names, 1 + scratch, reads_param)
+        else:
+            for i in numbers:
+                slot = slots[i]
+                state: tuple[Any, ...] = ()
+                if slot is not None:
+                    buffers = slot.segment.buffers
+                    state = tuple(buffers[name][slot.start : slot.stop] for name in names)
+                cohort.members.append((i, arrays[i], state, slot))
         cohorts.append(cohort)
     return cohorts
+
+
+def launcher_for(array: Any) -> Any:
+    """What launches kernels on a parameter's array, or None: then the rule runs on arrays."""
+    K = NAMESPACES[array.__class__].launcher
+    return K if K is not None and K.takes(array) and array.flags.c_contiguous else None
+
+
+def _build_blocks(
+    cohort: Cohort,
+    numbers: Sequence[int],
+    arrays: Sequence[Any],
+    slots: Sequence[Slot | None],
+    names: Sequence[str],
+    scratch: int,
+    reads_param: bool,
+) -> None:
+    xp, dtype = cohort.xp, arrays[numbers[0]].dtype
+    runs = _runs(numbers, arrays, slots, *block_sizes(xp, dtype))
+    largest = max((run[2] for run in runs), default=0)
+    rows = [allocate(xp, largest, dtype, 0.0) for _ in range(scratch + reads_param)]
+    for run, offset, n in runs:
+        first = slots[run[0]]
+        state: tuple[Any, ...] = ()
+        if first is not None:
+            start = first.start + (offset or 0)
+            state = tuple(first.segment.buffers[name][start : start + n] for name in names)
+        block = Block([row[:n] for row in rows], state, reads_param)
+        if offset is None:
+            at = 0
+            for i in run:
+                block.add(i, arrays[i], at)
+                at += arrays[i].size
+        else:
+            block.add(run[0], arrays[run[0]].reshape(-1)[offset : offset + n], 0)
+            block.bounds = (offset, offset + n)
+        cohort.blocks.append(block)
 
 
 def _position(slot: Slot | None) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -88,6 +89,12 @@ class RAdam(ElementwiseOptimizer):
             ) * math.sqrt(correction2)
         numbers = (1 - beta1, beta2, 1 - beta2, number(group["eps"]), step_size)
         return (step,), 1.0, (*numbers, float(rectified))
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "radam", "radam_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return *group["betas"], group["eps"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

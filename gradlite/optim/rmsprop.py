@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -81,6 +82,14 @@ class RMSprop(ElementwiseOptimizer):
         alpha = number(group["alpha"])
         numbers = (alpha, 1 - alpha, number(group["eps"]), number(group["lr"]))
         return (counters[0] + 1,), 1.0, (*numbers, number(group["momentum"]))
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        momentum, centered = variant
+        name = "rmsprop" + "_centered" * centered + "_momentum" * momentum
+        return name, "rmsprop_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return group["alpha"], group["eps"], group["momentum"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

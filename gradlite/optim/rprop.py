@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import learning_rate
@@ -63,6 +64,12 @@ class Rprop(ElementwiseOptimizer):
     def _advance(self, group: Group, counters: tuple[float, ...], round: Any) -> Advance:
         numbers = map(number, (*group["etas"], *group["step_sizes"]))
         return (counters[0] + 1,), 1.0, (*numbers, 0.0, 1.0)
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        return "rprop", "rprop_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return *group["etas"], *group["step_sizes"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gradlite.optim.checks import at_least_zero, learning_rate
@@ -94,6 +95,15 @@ class SGD(ElementwiseOptimizer):
             return (), lr, ()
         scale = 1 - number(group["dampening"]) if counters[0] else 1.0
         return (1.0,), scale, (lr, number(momentum))
+
+    def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
+        momentum, nesterov = variant
+        if not momentum:
+            return "sgd", "sgd_advance"
+        return "sgd_nesterov" if nesterov else "sgd_momentum", "sgd_momentum_advance"
+
+    def _options(self, group: Group) -> tuple[Any, ...]:
+        return group["momentum"], group["dampening"]
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:

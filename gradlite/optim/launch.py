@@ -1,0 +1,117 @@
+"""A step of an elementwise optimizer as one kernel launch over all its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends.staging import Staging
+from gradlite.backends.tables import BLOCK, chunk_table
+from gradlite.optim.plan import Cohort
+from gradlite.tensor import Tensor
+
+STATES = 3  # addresses of state in a row of kernels/optimizer.cu
+NUMBERS = 10  # in a row of constants, and in a row of options
+
+
+class Launch:
+    """The parameters of one dtype and device that one kernel updates, whatever their groups.
+
+    The tables stay on the device. What changes from step to step, the gradients' addresses and
+    the rule's numbers, is copied there in one piece. Gradients are not gathered in a buffer that
+    never moves instead: an address costs less than a copy, and nobody else has to know.
+
+    Args:
+        K: the launcher.
+        kernels: the names of the update's kernel and of the one that advances counters.
+        cohorts: parameters and their state; either all of them count on the device or none.
+    """
+
+    def __init__(self, K: Any, kernels: tuple[str, str], cohorts: Sequence[Cohort]) -> None:
+        self.K, (self.kernel, self.advance_kernel) = K, kernels
+        self.cohorts = cohorts
+        self.on_device = cohorts[0].on_device
+        members = [(row, *member) for row, c in enumerate(cohorts) for member in c.members]
+        arrays = [array for _, _, array, _, _ in members]
+        self.dtype = arrays[0].dtype
+        self.count = len(arrays)
+        address, xp = K.address, K.xp
+        table = np.zeros((self.count, 3 + STATES), np.int64)
+        for i, (row, _, array, states, _) in enumerate(members):
+            # On the device every parameter has counters, and so constants, of its own.
+            table[i, :3] = array.size, address(array), i if self.on_device else row
+            table[i, 3 : 3 + len(states)] = [address(state) for state in states]
+        self.tensors = xp.asarray(table.reshape(-1))
+        self.chunks, self.chunk_count, self.chunk_size = chunk_table(K, [a.size for a in arrays])
+        staging = self._staging = Staging(xp, self.count + len(cohorts) * NUMBERS)
+        self._addresses = staging.values[: self.count]
+        self._numbers = staging.values[self.count :].view(np.float64).reshape(-1, NUMBERS)
+        self.grads = staging.array[: self.count]
+        self.numbers = staging.array[self.count :].view(np.float64)
+        if self.on_device:
+            self._prepare_advance(members)
+
+    def _prepare_advance(self, members: Sequence[Any]) -> None:
+        rows = np.zeros((self.count, 4), np.int64)
+        for i, (row, _, _, _, slot) in enumerate(members):
+            rows[i, 0] = row
+            if slot is not None and len(slot.segment.counters):
+                counters = slot.segment.counters
+                rows[i, 2:] = self.K.address(counters[0, slot.column :]), counters.shape[1]
+        self._counters = Staging(self.K.xp, rows.size)
+        self._counters.values[...] = rows.reshape(-1)
+        self._rates = self._counters.values.reshape(-1, 4)[:, 1]
+        self._rows = rows[:, 0]
+        self.constants = self.K.xp.zeros(self.count * NUMBERS, np.float64)
+
+    def run(
+        self,
+        grads: Sequence[Sequence[Any]],
+        numbers: Sequence[Sequence[float]],
+        rates: Sequence[Tensor | None] = (),
+        found_inf: Any = None,
+        grad_scale: Any = None,
+    ) -> None:
+        """Update the parameters.
+
+        Args:
+            grads: for each cohort the gradients of its group.
+            numbers: for each cohort the constants of the rule, or its options where the counters
+                are on the device.
+            rates: for each cohort the learning rate where it is on the device as well.
+            found_inf, grad_scale: arrays of one float32 on the device, or None.
+        """
+        K, dtype, address = self.K, self.dtype, self.K.address
+        addresses = []
+        copies = []
+        for cohort, own in zip(self.cohorts, grads):
+            for number, *_ in cohort.members:
+                grad = own[number]
+                if not grad.flags.c_contiguous or grad.dtype != dtype:
+                    original, grad = grad, K.xp.array(grad, dtype=dtype, order="C")
+                    copies.append((original, grad))
+                addresses.append(address(grad))
+        self._addresses[:] = addresses
+        for row, given in zip(self._numbers, numbers):
+            row[: len(given)] = given
+        self._staging.send()
+        constants = self.numbers
+        if self.on_device:
+            at = [0 if rate is None else address(rate.array) for rate in rates]
+            self._rates[:] = np.array(at)[self._rows]
+            self._counters.send()
+            constants = self.constants
+            K.elementwise(
+                self.advance_kernel, dtype, self.count, self._counters.array, self.numbers,
+                found_inf, grad_scale, constants, self.count,
+            )  # fmt: skip
+        unscale = int(grad_scale is not None)
+        K.launch(
+            self.kernel, dtype, (self.chunk_count,), (BLOCK,), self.tensors, self.grads,
+            self.chunks, constants, found_inf, unscale, self.chunk_count, self.chunk_size,
+        )  # fmt: skip
+        if unscale:
+            for original, grad in copies:
+                original[...] = grad
