@@ -273,6 +273,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 class LogSigmoid(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("logsigmoid")
+    row_major = True
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.minimum(x, x.dtype.type(0)) - xp.log1p(xp.exp(-xp.abs(x)))

@@ -16,7 +16,7 @@ from gradlite.ops.logic import logical_xor
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, integers, normal
-from gradlite.ops.shape import flatten, flip, transpose, unsqueeze
+from gradlite.ops.shape import contiguous, flatten, flip, transpose, unsqueeze
 from gradlite.ops.stacking import parts_of
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -37,6 +37,8 @@ __all__ = [
 # -------------------------------------------------------------------- moving elements
 class Roll(Op):
     """Elements shifted along dimensions, those that fall off entering at the other end."""
+
+    row_major = True
 
     def forward(xp: Any, x: Any, shifts: tuple[int, ...], dims: tuple[int, ...] | None) -> Any:
         return xp.roll(x, shifts if dims is not None else shifts[0], dims)
@@ -106,7 +108,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     first, second = (wrap_dim(d, n) for d in dims)
     turns = k % 4
     if turns == 0:
-        return input.clone()  # type: ignore[attr-defined,no-any-return]
+        return contiguous(input.clone())  # type: ignore[attr-defined]
     if turns == 2:
         return flip(input, (first, second))
     if turns == 1:

@@ -12,6 +12,7 @@ from gradlite import dtypes
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.dropout import dropout
+from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import ones
 from gradlite.ops.samples import S, bools, constant, normal
@@ -59,7 +60,7 @@ class Attention(Op):
                 s = xp.where(xp.tril(xp.ones((rows, columns), bool)), s, kind(-np.inf))
             s = xp.exp(s - s.max(-1, keepdims=True))
             s /= s.sum(-1, keepdims=True)
-        out = xp.matmul(s, v)
+        out = row_major(xp.matmul(s, v))
         return out, (s, out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.gather import nonzero
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast, operand, promoted, same_device_or_scalar
@@ -64,7 +65,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     tensor([1., 0.])
     """
     if input is None and other is None:
-        return tuple(wrap(i) for i in condition.array.nonzero())
+        return nonzero(condition, as_tuple=True)
     if condition.array.dtype != np.bool_:
         if condition.array.dtype != np.uint8:
             raise RuntimeError(

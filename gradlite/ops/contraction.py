@@ -116,6 +116,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 class LinalgCross(Op):
     """The vector product along a dimension of size 3."""
 
+    row_major = True
     reads = ((1,), (0,))
     fname = "cross"
 

@@ -57,6 +57,7 @@ class Prod(Op):
     """The product of all elements, or along one dimension."""
 
     reads = ((0, OUT),)
+    row_major = True
 
     def forward(xp: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
         wide = np.float32 if x.dtype == np.float16 else x.dtype
@@ -100,12 +101,14 @@ def accumulate(xp: Any, ufunc: str, x: Any, dim: int, dtype: Any) -> Any:
 class Cumsum(Op):
     """Running sums along a dimension, from the end when reversed."""
 
+    row_major = True
+
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
         if x.ndim == 0:
             return x.copy()
         wide = np.float32 if x.dtype == np.float16 else x.dtype
         out = accumulate(xp, "add", xp.flip(x, dim) if reverse else x, dim, wide)
-        out = xp.ascontiguousarray(xp.flip(out, dim)) if reverse else out
+        out = xp.flip(out, dim) if reverse else out
         return out if wide == x.dtype else out.astype(x.dtype)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -117,6 +120,7 @@ class Cumprod(Op):
     """Running products along a dimension."""
 
     reads = ((0, OUT),)
+    row_major = True
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         return accumulate(xp, "multiply", x, dim, x.dtype) if x.ndim else x.copy()

@@ -297,7 +297,11 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     result, labels = parts[0]
     for place in range(1, len(parts)):
         needed = set(output).union(*(rest for _, rest in parts[place + 1 :]))
-        result, labels = _pair(result, labels, *parts[place], needed)
+        first, second = (result, labels), parts[place]
+        own = [s for s in output if (s in labels) != (s in second[1])]
+        if own and own[0] in second[1]:  # so that the product comes in the order of the output
+            first, second = second, first
+        result, labels = _pair(*first, *second, needed)
     result, labels = _sum_out(result, labels, set(output))
     result = _ordered(result, labels, output)
     return result.view(result.array.shape) if result is tensors[0] else result  # type: ignore[no-any-return]

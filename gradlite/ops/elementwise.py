@@ -10,6 +10,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.fused import activation_kernels
+from gradlite.ops.layout import copy_order
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, bools, normal, unary
@@ -390,7 +391,7 @@ def clone(input: Tensor) -> Tensor:
 
 class Clone(Op):
     def forward(xp: Any, x: Any) -> Any:
-        return x.copy("K") if x.flags.c_contiguous is False and 0 not in x.strides else x.copy()
+        return x.copy(copy_order(x))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (grad,)

@@ -191,4 +191,5 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     elif int(index.max()) >= num_classes:
         raise RuntimeError("Class values must be smaller than num_classes.")
     xp = NAMESPACES[index.__class__].xp
-    return wrap((index[..., None] == xp.arange(num_classes)).astype(np.int64))
+    rows = index[..., None] == xp.arange(num_classes)
+    return wrap(rows.astype(np.int64, order="C"))

@@ -14,6 +14,7 @@ from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.gather import Along
+from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.reduce import keepdim_shape, reduced_dims, spread
@@ -74,6 +75,7 @@ class Amax(Op):
     """The largest element over dimensions; ties share the gradient evenly."""
 
     reads = ((0, OUT),)
+    row_major = True
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is np and x.ndim > 1 and dims == (x.ndim - 1,) and x.flags.c_contiguous and x.size:
@@ -450,7 +452,7 @@ def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
         # element is the running extremum.
         reached = (array == running) | ((array != array) & (running != running))
         places = xp.arange(array.shape[d]).reshape((-1,) + (1,) * (array.ndim - 1 - d))
-        index = wrap(_accumulate(xp, xp.maximum, xp.where(reached, places, 0), d))
+        index = wrap(row_major(_accumulate(xp, xp.maximum, xp.where(reached, places, 0), d)))
     return getattr(return_types, name)((apply(op, (input, index), d), index))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from gradlite.ops import positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
+from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import same_device_or_scalar
@@ -361,7 +362,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     array = input.array
     xp = NAMESPACES[array.__class__].xp
     if as_tuple:
-        return tuple(wrap(i) for i in xp.atleast_1d(array).nonzero())
+        return tuple(wrap(row_major(i)) for i in xp.atleast_1d(array).nonzero())
     if array.ndim == 0:
         return wrap(xp.zeros((1 if array else 0, 0), np.int64))
     return wrap(xp.stack(array.nonzero(), axis=1))

@@ -12,6 +12,7 @@ from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast
@@ -74,7 +75,7 @@ class Index(Op):
     def forward(xp: Any, x: Any, index: tuple[Any, ...]) -> Any:
         if xp is np and len(index) == 1 and index[0].dtype == np.int64 and x.ndim > 1:
             return x.take(index[0], axis=0)  # twice as fast as x[index]
-        return x[index]
+        return row_major(x[index])
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.index_accumulate(grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)

@@ -15,6 +15,7 @@ from gradlite.graph import Node, record
 from gradlite.graph_errors import plain_name
 from gradlite.graph_hooks import Packed, PackedArray, pack_saved
 from gradlite.ops.dispatch import OUT
+from gradlite.ops.layout import is_dense
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import TENSORS, Op, type_name
 from gradlite.ops.views import AsStrided, ambiguous_view, apply_view, multi_view, replay, take_over
@@ -140,7 +141,7 @@ def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) ->
         return
     if not (written.size and read.size and np.may_share_memory(written, read)):
         return
-    if not (_dense(written) and _dense(read)):
+    if not (is_dense(written) and is_dense(read)):
         return
     same = (
         written.__array_interface__["data"] == read.__array_interface__["data"]
@@ -153,16 +154,6 @@ def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) ->
             "refer to a single memory location. Please clone() the tensor before performing the "
             "operation."
         )
-
-
-def _dense(array: Any) -> bool:
-    expected = array.itemsize
-    for stride, n in sorted(zip(array.strides, array.shape)):
-        if n != 1:
-            if stride != expected:
-                return False
-            expected *= n
-    return True
 
 
 def assign(t: Tensor, result: Tensor) -> Tensor:

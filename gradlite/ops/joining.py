@@ -30,6 +30,7 @@ __all__ = [
 
 class Cat(Op):
     variadic = True
+    row_major = True
 
     def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
         # PyTorch skips empty vectors whatever the other shapes are.
@@ -105,6 +106,7 @@ concat = concatenate = cat
 
 class Stack(Op):
     variadic = True
+    row_major = True
 
     def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
         return xp.stack(arrays, axis=dim)

@@ -13,6 +13,7 @@ from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
+from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
@@ -270,7 +271,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
             "gradlite.linalg.solve: The solver failed because the input matrix is singular."
         ) from None
     if not left:
-        return result.mT  # type: ignore[no-any-return]
+        return contiguous(result.mT)
     return result.squeeze(-1) if vector else result  # type: ignore[no-any-return]
 
 
@@ -377,7 +378,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         xp = NAMESPACES[input.array.__class__].xp
         eye = xp.zeros(input.array.shape, input.array.dtype)
         eye[...] = xp.eye(input.array.shape[-1])
-        return input.clone().copy_(wrap(eye))  # type: ignore[attr-defined,no-any-return]
+        return contiguous(input.clone()).copy_(wrap(eye))  # type: ignore[attr-defined,no-any-return]
     result, square = None, input
     while n:
         if n & 1:
@@ -385,7 +386,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         n >>= 1
         square = matmul(square, square) if n else square
     assert result is not None
-    return result.clone() if result is input else result  # type: ignore[attr-defined,no-any-return]
+    return contiguous(result.clone() if result is input else result)  # type: ignore[attr-defined]
 
 
 def _attach() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import ColumnSums  # noqa: F401  the rule of Linear calls it
 from gradlite.ops.samples import S, normal
@@ -65,7 +66,8 @@ class Matmul(Op):
     grad_name = "BmmBackward0"
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        return xp.matmul(a, b)
+        out = xp.matmul(a, b)
+        return row_major(out) if out.ndim > 3 else out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved

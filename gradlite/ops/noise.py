@@ -14,6 +14,7 @@ from gradlite.ops.choose import where
 from gradlite.ops.draws import drawn
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.samples import S, distinct, normal
+from gradlite.ops.shape import contiguous
 from gradlite.ops.softmax import softmax
 from gradlite.ops.table import public
 from gradlite.random import default_generator
@@ -60,7 +61,7 @@ def rrelu(
         array = input.array
         draws = drawn(default_generator, "random", array.shape, array.dtype, input.device)
         slope = wrap((draws * (upper - lower) + lower).astype(array.dtype, copy=False))
-    x: Any = input
+    x: Any = input if inplace else contiguous(input)
     return _result(input, where(x >= 0, x, x * slope), inplace)
 
 

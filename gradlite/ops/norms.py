@@ -27,6 +27,7 @@ class VectorNorm(Op):
     """
 
     reads = ((0, OUT),)
+    row_major = True
     grad_name = "LinalgVectorNormBackward0"
 
     def forward(xp: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:

@@ -18,6 +18,7 @@ from gradlite import graph
 from gradlite.graph import Node, OutputEdge
 from gradlite.graph_hooks import Packed, unpack_saved
 from gradlite.ops.dispatch import OUT, apply
+from gradlite.ops.layout import row_major_result
 from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
 from gradlite.tensor import Tensor, wrap
 
@@ -37,6 +38,8 @@ class Op:
         used_up: whether one backward pass uses the node up although it saved no tensor (its
             aux or attrs hold what PyTorch saves); by default when it has aux.
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
+        row_major: whether the result lies in row-major order whatever the inputs' strides are,
+            as PyTorch allocates it; NumPy's functions keep the order of their inputs.
 
     ``forward(xp, *arrays, *attrs)`` returns an array (or a tuple of them);
     ``backward(ctx, grad, F)`` returns one gradient or None per tensor input.
@@ -48,6 +51,7 @@ class Op:
     outputs = 1
     has_aux = False
     variadic = False
+    row_major = False
     used_up = False
     constants: tuple[int, ...] = ()
     fname = ""
@@ -71,6 +75,8 @@ class Op:
         for function in ("forward", "backward", "fused_forward", "fused_backward"):
             if function in cls.__dict__ and not isinstance(cls.__dict__[function], staticmethod):
                 setattr(cls, function, staticmethod(cls.__dict__[function]))
+        if cls.row_major and "forward" in cls.__dict__:
+            cls.forward = staticmethod(row_major_result(cls.forward))
         read = {position for positions in cls.reads for position in positions}
         cls.saves = (*sorted(p for p in read if p >= 0), *([OUT] if OUT in read else []))
         cls._plans = {}

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.layout import copy_order
 from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import Op
 from gradlite.tensor import Tensor, wrap
@@ -20,7 +21,7 @@ class ToCopy(Op):
     used_up = False
 
     def forward(xp: Any, x: Any, numpy_dtype: Any) -> Any:
-        return x.astype(numpy_dtype), x.dtype
+        return x.astype(numpy_dtype, copy_order(x)), x.dtype
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.to_copy(grad, ctx.aux),)

@@ -11,6 +11,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply1
+from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, normal
@@ -61,10 +62,11 @@ def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> An
 class Sum(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is not np:
-            return x.sum(dims, keepdims=keepdim)
+            return row_major(x.sum(dims, keepdims=keepdim))
         if len(dims) == x.ndim and not keepdim:
             return np.add.reduce(x, None)
-        return np.add.reduce(x, dims, None, None, keepdim)  # type: ignore[call-overload]
+        out = np.add.reduce(x, dims, None, None, keepdim)  # type: ignore[call-overload]
+        return row_major(out) if x.ndim > 2 else out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (spread(F, grad, ctx.shapes[0], ctx.attrs[0]),)
@@ -90,7 +92,7 @@ class SumDim(Sum):
 class Mean(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is not np:
-            return x.mean(dims, keepdims=keepdim)
+            return row_major(x.mean(dims, keepdims=keepdim))
         total = Sum.forward(np, x, dims, keepdim)
         n = 1
         for d in dims:
@@ -114,6 +116,7 @@ def _reduction_samples() -> list[Any]:
         S(normal(3, 4)),
         S(normal(3, 4), 0),
         S(normal(3, 4), -1, True),
+        S(normal(2, 3, 4), 1),
         S(normal(2, 3, 4), (0, 2)),
         S(normal(2, 3, 4), dim=(1, 2), keepdim=True),
         S(normal()),

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlite.device import array_module
 from gradlite.ops.samples import S, normal
+from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
@@ -161,7 +162,8 @@ def interpolate(
         else:
             index = _nearest(n, wanted, scale, mode == "nearest-exact")
             result = result.index_select(axis, wrap(xp.asarray(index)))
-    return input.clone() if result is input else result  # type: ignore[attr-defined, no-any-return]
+    result = input.clone() if result is input else result  # type: ignore[attr-defined]
+    return contiguous(result)
 
 
 @public(
@@ -259,4 +261,4 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
         )
     x: Any = input
     x = x.reshape(n, groups, channels // groups, *rest).transpose(1, 2)
-    return x.reshape(n, channels, *rest)  # type: ignore[no-any-return]
+    return contiguous(x.reshape(n, channels, *rest))

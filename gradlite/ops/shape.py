@@ -10,6 +10,7 @@ import numpy as np
 from gradlite.ops.dims import infer_shape, sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.inplace import check_inplace
+from gradlite.ops.layout import copy_order
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -360,7 +361,7 @@ class DiagonalScatter(Op):
 
 class Flip(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...]) -> Any:
-        return xp.flip(x, dims).copy()
+        return xp.flip(x, dims).copy(copy_order(x))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.flip(grad, *ctx.attrs),)

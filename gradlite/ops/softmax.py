@@ -234,6 +234,7 @@ class Logsumexp(Op):
     """log(sum(exp(x))) over dimensions."""
 
     reads = ((0, OUT),)
+    row_major = True
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if x.size == 0:

@@ -50,6 +50,7 @@ class Var(Op):
     """Mean squared distance from the mean, with ``n - correction`` as the divisor."""
 
     reads: tuple[tuple[int, ...], ...] = ((0,),)
+    row_major = True
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
         wide = x.astype(np.float32) if x.dtype == np.float16 else x

@@ -37,6 +37,8 @@ def _triangle(xp: Any, rows: int, columns: int, diagonal: int) -> Any:
 class Tril(Op):
     """The lower triangle of matrices."""
 
+    row_major = True
+
     def forward(xp: Any, x: Any, diagonal: int) -> Any:
         return xp.where(_triangle(xp, *x.shape[-2:], diagonal), x, xp.zeros((), x.dtype))
 
@@ -46,6 +48,8 @@ class Tril(Op):
 
 class Triu(Op):
     """The upper triangle of matrices."""
+
+    row_major = True
 
     def forward(xp: Any, x: Any, diagonal: int) -> Any:
         return xp.where(_triangle(xp, *x.shape[-2:], diagonal - 1), xp.zeros((), x.dtype), x)

@@ -11,6 +11,7 @@ from gradlite.backends.cpu import loud, quiet
 from gradlite.ops.dispatch import same_device
 from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
 from gradlite.ops.reduce import reduced_dims
@@ -37,7 +38,8 @@ def _truth(function: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
         dims = reduced_dims(dim, array.ndim)
         result = getattr(xp, function)(array, axis=dims, keepdims=keepdim)
     # PyTorch keeps uint8, its bool of old.
-    return wrap(xp.asarray(result, dtype=np.uint8 if array.dtype == np.uint8 else np.bool_))
+    kind = np.uint8 if array.dtype == np.uint8 else np.bool_
+    return wrap(row_major(xp.asarray(result, dtype=kind)))
 
 
 def _truth_samples() -> list[Any]:

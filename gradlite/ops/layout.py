@@ -1,0 +1,42 @@
+"""Where the elements of results lie in memory.
+
+A later ``view`` works or not by the strides, so they are PyTorch's: elementwise ops keep the
+order of their inputs' dimensions, as NumPy does by itself; most other ops give row-major results,
+where NumPy's functions often keep the order too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def copy_order(array: Any) -> str:
+    """The order in which NumPy lays out a copy: that of the dimensions, when it has one."""
+    return "C" if 0 in array.strides else "K"
+
+
+def row_major(array: Any) -> Any:
+    """The array, or a copy of it in row-major order when its elements lie otherwise."""
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def row_major_result(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward function whose result is `row_major`: for ops that say so (`Op.row_major`)."""
+
+    def laid_out(xp: Any, *args: Any) -> Any:
+        out = forward(xp, *args)
+        return out if out.flags.c_contiguous else out.copy()
+
+    return laid_out
+
+
+def is_dense(array: Any) -> bool:
+    """Whether the elements fill a piece of memory without gaps, in some order of dimensions."""
+    expected = array.itemsize
+    for stride, n in sorted(zip(array.strides, array.shape)):
+        if n != 1:
+            if stride != expected:
+                return False
+            expected *= n
+    return True
