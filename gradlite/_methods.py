@@ -1326,6 +1326,9 @@ class TensorMethods:
         def unflatten(self, dim: int_, sizes: Sequence[int_]) -> Tensor:
             """Split one dimension into several."""
 
+        def unfold(self, dimension: int_, size: int_, step: int_) -> Tensor:
+            """`Tensor.unfold`: a view of all windows of ``size`` elements along a dimension."""
+
         def uniform_(
             self, a: float_ = 0.0, b: float_ = 1.0, *, generator: Generator | None = None
         ) -> Tensor:

@@ -123,6 +123,18 @@ class Description:
             return int(self.array.__array_interface__["data"][0])
         return int(self.array.data.ptr)
 
+    def storage_offset(self) -> int:
+        """Elements between the start of the memory that views share and the first one."""
+        array = self.array
+        if not isinstance(array, np.ndarray):
+            return int(array.data.ptr - array.data.mem.ptr) // int(array.itemsize)
+        root, base = array, array.base
+        while base is not None:  # as_strided puts an object without elements in between
+            root = base if isinstance(base, np.ndarray) else root
+            base = getattr(base, "base", None)
+        here, start = (a.__array_interface__["data"][0] for a in (array, root))
+        return int(here - start) // int(array.itemsize)
+
     def is_floating_point(self) -> bool:
         """Whether the dtype is a floating one."""
         return self.array.dtype in dtypes.FLOATING

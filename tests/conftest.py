@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known_differences import KNOWN, LAYOUTS
+from tests.known_differences import KNOWN
 from tests.library import T
 
 SEED = 20240229
@@ -24,9 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         reason = KNOWN.get(item.nodeid.removeprefix("tests/"))
-        if "tests/test_layouts.py" in item.nodeid and T.__name__ == "gradlite":
-            item.add_marker(pytest.mark.xfail(reason=LAYOUTS, strict=False))
-        elif reason is not None and T.__name__ == "gradlite":
+        if reason is not None and T.__name__ == "gradlite":
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 

@@ -7,12 +7,6 @@ FUSED = "one fused or composed op here where PyTorch records another one: the gr
 EDGES = "a Python number keeps a place among the edges of an op, without a node behind it"
 NO_GRAD_VIEW = "a view that no_grad made of a graph hands its base's requires_grad on to its uses"
 
-# About 170 of tests/test_layouts.py fail, the rest pass: no list of them is kept.
-LAYOUTS = (
-    "some results keep NumPy's memory order where PyTorch's are contiguous (a .view of them needs "
-    ".reshape), and Tensor.storage_offset and Tensor.unfold do not exist yet"
-)
-
 KNOWN = {
     "test_grad_fn.py::test_grad_fn_is_named_as_in_pytorch[radd]": EDGES,
     "test_grad_fn.py::test_grad_fn_is_named_as_in_pytorch[rsub]": EDGES,

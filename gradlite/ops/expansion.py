@@ -1,4 +1,4 @@
-"""Repeating elements along dimensions: views with `expand`, copies with `repeat`."""
+"""Repeating elements: views with `expand` and `unfold`, copies with `repeat`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.binary import sum_to
-from gradlite.ops.dims import sizes
+from gradlite.ops.dims import sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
@@ -135,3 +135,88 @@ def _expand_as(self: Tensor, other: Tensor) -> Tensor:
 
 
 Tensor.expand_as = _expand_as  # type: ignore[assignment, method-assign]
+
+
+# ------------------------------------------------------------------------------- windows
+class Unfold(Op):
+    """A view of the windows along a dimension, whose elements become the last one."""
+
+    def forward(xp: Any, x: Any, dim: int, size: int, step: int) -> Any:
+        if x.ndim == 0:
+            return x.reshape(1)[:size]
+        shape = (*x.shape[:dim], (x.shape[dim] - size) // step + 1, *x.shape[dim + 1 :], size)
+        strides = list(x.strides)
+        strides[dim] *= step
+        return xp.lib.stride_tricks.as_strided(x, shape, (*strides, x.strides[dim]))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.unfold_grad(grad, tuple(ctx.shapes[0]), *ctx.attrs),)
+
+
+class UnfoldGrad(Op):
+    """Each window's gradient added to where the window came from."""
+
+    grad_name = "UnfoldBackwardBackward0"
+
+    def forward(xp: Any, g: Any, shape: tuple[int, ...], dim: int, size: int, step: int) -> Any:
+        if not shape:
+            return xp.asarray(g.sum())
+        out = xp.zeros(shape, g.dtype)
+        before = (slice(None),) * dim
+        count = g.shape[dim]
+        if size <= count:
+            for k in range(size):
+                out[(*before, slice(k, k + (count - 1) * step + 1, step))] += g[..., k]
+        else:
+            windows = xp.moveaxis(g, -1, dim + 1)
+            for k in range(count):
+                out[(*before, slice(k * step, k * step + size))] += windows[(*before, k)]
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.unfold(grad, *ctx.attrs[1:]),)
+
+
+@public(
+    samples=lambda: [
+        S(normal(7), 0, 2, 1),
+        S(normal(7), 0, 3, 2),
+        S(normal(2, 6, 3), 1, 2, 4),
+        S(normal(2, 6), -1, 5, 1),
+        S(normal(2, 3), 0, 2, 5),
+        S(normal(3, 2), 0, 0, 1),
+        S(normal(), 0, 1, 1),
+    ],
+    torch="Tensor.unfold",
+    method="unfold",
+    errors=lambda: [
+        S(normal(4), 0, 5, 1),
+        S(normal(4), 0, -1, 1),
+        S(normal(4), 0, 2, 0),
+        S(normal(4), 1, 2, 1),
+    ],
+)
+def unfold_dimension(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """`Tensor.unfold`: a view of all windows of ``size`` elements along a dimension.
+
+    Windows start every ``step`` elements; the elements of each are the last dimension.
+
+    >>> import gradlite
+    >>> gradlite.arange(4).unfold(0, 2, 1)
+    tensor([[0, 1],
+            [1, 2],
+            [2, 3]])
+
+    Raises:
+        RuntimeError: the windows are larger than the dimension, or the step is not positive.
+    """
+    shape = input.array.shape
+    d = wrap_dim(dimension, len(shape))
+    n = shape[d] if shape else 1
+    if size > n:
+        raise RuntimeError(f"maximum size for tensor at dimension {d} is {n} but size is {size}")
+    if size < 0:
+        raise RuntimeError(f"size is {size} but must be >= 0")
+    if step <= 0:
+        raise RuntimeError(f"step is {step} but must be > 0")
+    return apply_view(Unfold, input, d, int(size), int(step))

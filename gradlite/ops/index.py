@@ -17,6 +17,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast
 from gradlite.ops.samples import S, bools, integers, normal
+from gradlite.ops.shape import View
 from gradlite.ops.table import public
 from gradlite.ops.views import apply_view
 from gradlite.tensor import Tensor, wrap
@@ -26,7 +27,7 @@ __all__ = ["index_put"]
 
 # -------------------------------------------------------------------------------- views
 class BasicIndex(Op):
-    """x[...] with integers, slices, None and an ellipsis: a view."""
+    """x[...] with integers, slices and an ellipsis: a view."""
 
     fname = "basic_index"
     grad_name = "SliceBackward0"
@@ -51,6 +52,13 @@ class UnsqueezeIndex(BasicIndex):
 class AliasIndex(BasicIndex):
     fname = "alias_index"
     grad_name = "AliasBackward0"
+
+
+class NewDims(View):
+    """New dimensions, not by NumPy's index None, which gives them the stride 0."""
+
+    fname = "new_dims"
+    grad_name = "UnsqueezeBackward0"
 
 
 class BasicScatter(Op):
@@ -166,10 +174,11 @@ def _number(value: Any) -> Any:
 
 def _split(
     x: Any, items: list[Any], alone: bool = False
-) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
-    """Divide an index into its basic part, its advanced part and the name of the last step.
+) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
+    """Divide an index into steps: a shape with new dimensions, a basic and an advanced index.
 
-    PyTorch applies integers and slices first, as views, and index arrays to the result.
+    PyTorch applies integers and slices first, as views, and index arrays to the result. The
+    last item is the name of the last view.
     """
     used = 0
     for item in items:
@@ -185,7 +194,8 @@ def _split(
         raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
     basic: list[Any] = []
     advanced: list[Any] = []
-    has_advanced = has_basic = False
+    has_advanced = has_cut = False
+    places: list[int] = []  # of new dimensions
     last = "alias"
     dim = 0
     seen_ellipsis = False
@@ -199,21 +209,22 @@ def _split(
             advanced.extend([slice(None)] * skipped)
             dim += skipped
         elif item is None:
-            basic.append(None)
+            places.append(len(basic))
+            basic.append(slice(None))
             advanced.append(slice(None))
-            has_basic, last = True, "unsqueeze"
-        elif isinstance(item, bool):
-            basic.append(None)
-            advanced.append(np.array([item]))
-            has_basic = has_advanced = True
             last = "unsqueeze"
+        elif isinstance(item, bool):
+            places.append(len(basic))
+            basic.append(slice(None))
+            advanced.append(np.array([item]))
+            has_advanced, last = True, "unsqueeze"
         elif isinstance(item, int):
             n = x.shape[dim]
             if not -n <= item < n:
                 raise IndexError(f"index {item} is out of bounds for dimension {dim} with size {n}")
             basic.append(item)
             dim += 1
-            has_basic, last = True, "select"
+            has_cut, last = True, "select"
         elif isinstance(item, slice):
             part = slice(
                 *(None if v is None else int(v) for v in (item.start, item.stop, item.step))
@@ -224,7 +235,7 @@ def _split(
             whole = (start, step) == (0, 1) and stop >= x.shape[dim]
             # PyTorch skips slices of everything, unless one is all that the index consists of.
             if not whole or alone:
-                has_basic, last = True, "slice"
+                has_cut, last = True, "slice"
             basic.append(slice(start, max(start, stop), step))
             advanced.append(slice(None))
             dim += 1
@@ -237,8 +248,12 @@ def _split(
             has_advanced = True
     while advanced and isinstance(advanced[-1], slice):
         advanced.pop()
+    shape = list(x.shape) if places else []
+    for place in places:
+        shape.insert(place, 1)
     return (
-        (*basic, Ellipsis) if has_basic or not has_advanced else None,
+        tuple(shape) if places else None,
+        (*basic, Ellipsis) if has_cut or not (places or has_advanced) else None,
         tuple(advanced) if has_advanced else None,
         last,
     )
@@ -284,10 +299,10 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         IndexError: out of bounds, too many indices, or an index of the wrong type.
     """
     array = self.array
-    basic, advanced, last = _split(array, _items(index), isinstance(index, slice))
-    result = self
+    new, basic, advanced, last = _split(array, _items(index), isinstance(index, slice))
+    result = self if new is None else apply_view(NewDims, self, new)
     if basic is not None:
-        result = apply_view(_BY_NAME[last], self, basic)
+        result = apply_view(_BY_NAME[last], result, basic)
     if advanced is not None:
         xp = NAMESPACES[array.__class__].xp
         advanced = _to_device(xp, advanced)
@@ -310,10 +325,10 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``: copy a broadcast value into the place that the index names."""
     array = self.array
-    basic, advanced, last = _split(array, _items(index))
-    target = self
+    new, basic, advanced, last = _split(array, _items(index))
+    target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
-        target = apply_view(_BY_NAME[last], self, basic)
+        target = apply_view(_BY_NAME[last], target, basic)
     xp = NAMESPACES[array.__class__].xp
     if not isinstance(value, Tensor):
         if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
@@ -377,7 +392,7 @@ def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
             f"{type_name(values.array.dtype)} for the source."
         )
     items = [slice(None) if i is None else _item_array(i) for i in indices]
-    _, advanced, _ = _split(self.array, items)
+    *_, advanced, _ = _split(self.array, items)
     return _to_device(NAMESPACES[self.array.__class__].xp, advanced or (slice(None),))
 
 

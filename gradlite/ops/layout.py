@@ -26,7 +26,7 @@ def row_major_result(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def laid_out(xp: Any, *args: Any) -> Any:
         out = forward(xp, *args)
-        return out if out.flags.c_contiguous else out.copy()
+        return out if out.ndim < 2 or out.flags.c_contiguous else out.copy()
 
     return laid_out
 
