@@ -74,40 +74,26 @@ def test_a_part_of_an_expanded_tensor_is_written():
     same(program)
 
 
-def test_a_view_made_in_no_grad_passes_no_gradient_on():
-    def program(T):
-        results = []
-        for base in (leaf(T), leaf(T) * 2):
-            with T.no_grad():
-                v = base.view(-1)
-            y = v * base
-            results.append((v, [node is None for node, _ in y.grad_fn.next_functions]))
-            y.sum().backward()
-        return results
-
-    same(program)
-
-
-def test_a_view_made_in_no_grad_saves_nothing_for_its_own_gradient():
-    def program(T):
-        x, y = leaf(T), leaf(T)
-        with T.no_grad():
-            v = x.view(-1)
-        h = v * y
-        z = h * v
-        h.relu_()
-        z.sum().backward()
-        return x.grad, y.grad
-
-    same(program)
-
-
 @pytest.mark.parametrize("shape", [(3, 0), (0,), (0, 5), (2, 0, 7)])
 def test_views_of_nothing(shape):
     def program(T):
         x = T.ones(0, 3, requires_grad=True)
         y = x.view(shape) * 2
         z = x[1:].reshape(shape)
+        (y.sum() + z.sum()).backward()
+        return y, z, x.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(1, 0, 1), (0, 3, 2), (2, 3, 0)])
+def test_rows_of_nothing(shape, dim):
+    def program(T):
+        x = T.ones(*shape, requires_grad=True)
+        rows = T.tensor([0, 0] if shape[dim] else [])
+        y = (x * 1).index_select(dim, rows.long())
+        z = (x * 1).index_add(dim, rows.long(), y)
         (y.sum() + z.sum()).backward()
         return y, z, x.grad
 

@@ -50,9 +50,9 @@ def slices(xp: Any, shape: tuple[int, ...], index: Any, dim: int) -> Any:
         after *= n
     size = shape[dim] if shape else 1
     flat = index.astype(np.int64).reshape(1, -1, 1) * after
-    if after > 1:
+    if after != 1:
         flat = flat + xp.arange(after)
-    if before > 1:
+    if before != 1:
         step = size * after
         flat = flat + xp.arange(0, before * step, step or 1)[:before].reshape(-1, 1, 1)
     return flat
