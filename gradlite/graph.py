@@ -25,7 +25,6 @@ from typing import Any
 
 from gradlite.grad_mode import NO_GRAD, current_mode, set_mode
 from gradlite.graph_errors import (
-    MOVED_LEAF,
     SECOND_BACKWARD,
     STALE_MULTIPLE_VIEW,
     check_nan,
@@ -339,8 +338,6 @@ def backward(
                 else:
                     push(queue, (-edge.seq, edge))
         for leaf in leaves:
-            if leaf.variable._edge is not None:
-                raise RuntimeError(MOVED_LEAF)
             leaf.variable._accumulate(
                 pending[leaf], leaf in owned or leaf not in shared, create_graph
             )
@@ -441,8 +438,6 @@ def _targets(
 
 def _accumulate(node: AccumulateGrad, grad: Gradient, private: bool, create_graph: bool) -> None:
     variable = node.variable
-    if variable._edge is not None:
-        raise RuntimeError(MOVED_LEAF)
     variable._accumulate(grad, private, create_graph)
     if node.extra is not None:
         run_leaf_hooks(node.extra, variable)

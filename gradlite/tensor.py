@@ -22,6 +22,7 @@ from gradlite.description import Description
 from gradlite.device import CPU, device
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge
+from gradlite.graph_errors import MOVED_LEAF
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
 
 
@@ -30,7 +31,8 @@ class View:
 
     Slots: ``base`` (the Tensor that owns the storage), ``chain`` (the view ops from it, each
     with its attributes), ``seen`` (the version for which the view's own edge is right) and
-    ``origin`` ("grad", "no_grad" or "multi": what an in-place edit of the view may do).
+    ``origin`` (what made it, which says whether it may be edited in place: "grad" for one view
+    in grad mode, else "custom", "multi", "no_grad" or "inference").
     """
 
     __slots__ = ("base", "chain", "seen", "origin")
@@ -94,10 +96,8 @@ class Tensor(Description, TensorMethods):
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow to this tensor; can be set on leaves."""
-        if self._view is not None:
-            _try_refresh(self)
-            return self._requires_grad or self._view.base._requires_grad
-        return self._requires_grad
+        view = self._view
+        return self._requires_grad or (view is not None and view.base._requires_grad)
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
@@ -120,8 +120,6 @@ class Tensor(Description, TensorMethods):
                 "requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
                 f"{requires_grad.__class__.__name__}"
             )
-        if self._view is not None:
-            _try_refresh(self)
         if self._edge is not None:
             if not requires_grad:
                 raise RuntimeError(
@@ -219,14 +217,16 @@ class Tensor(Description, TensorMethods):
     @property
     def retains_grad(self) -> bool:
         """Whether this tensor gets a ``.grad`` as a non-leaf, because of `retain_grad`."""
-        return self._retains
+        return self._retains and self._edge is not None
 
     def retain_grad(self) -> None:
         """Let backward fill ``.grad`` of this non-leaf tensor too."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        if self.retains_grad:
+            return
         if self._view is not None:
-            (refresh if self._view.origin == "multi" else _try_refresh)(self)
+            (_try_refresh if self._edge is None else refresh)(self)
         edge = self._edge
         node = edge.node if edge.__class__ is OutputEdge else edge
         if node is not None:
@@ -279,6 +279,10 @@ class Tensor(Description, TensorMethods):
 
     def _accumulate(self, grad: Any, private: bool, create_graph: bool) -> None:
         """Add a gradient that backward brings: an array, or a Tensor under create_graph."""
+        if self._view is not None:
+            refresh(self)
+        if self._edge is not None:
+            raise RuntimeError(MOVED_LEAF)
         if not self.requires_grad:
             return  # switched off since the forward pass
         known = self._grad
@@ -322,7 +326,7 @@ class Tensor(Description, TensorMethods):
                 "function in torch/optim/optimizer.py as a solution."
             )
         self._edge = None
-        self._requires_grad = False
+        self._requires_grad = self._retains = False
         return self
 
     @property
@@ -533,14 +537,14 @@ def _try_refresh(tensor: Tensor) -> None:
 
 
 def gradient_edge(tensor: Tensor) -> Any:
-    """Where the gradient of a tensor goes: its node, its leaf's accumulator, or None."""
+    """Where the gradient of a tensor goes: its node, its leaf's accumulator, or None.
+
+    None although it requires grad: for a view that has that from its base alone.
+    """
     if tensor._view is not None:
         refresh(tensor)
     edge = tensor._edge
-    if edge is None and (
-        tensor._requires_grad
-        or (tensor._view is not None and tensor._view.base._requires_grad)  # made in no_grad
-    ):
+    if edge is None and tensor._requires_grad:
         edge = tensor._accumulator()
         if edge is None:
             edge = AccumulateGrad(tensor, tensor._extra)

@@ -133,7 +133,7 @@ def _warn_about_cycles() -> None:
 
 def _target_edge(target: Tensor | GradientEdge) -> Any:
     edge = edge_of(target)
-    if edge is None:
+    if edge is None and not (isinstance(target, Tensor) and target.requires_grad):
         raise RuntimeError("One of the differentiated Tensors does not require grad")
     return edge
 

@@ -17,7 +17,7 @@ from gradlite.autograd.context import CONSTANT, FunctionCtx, FunctionNode, Kept
 from gradlite.grad_mode import current_mode, is_grad_enabled, no_grad
 from gradlite.graph import Node, OutputEdge
 from gradlite.ops.binary import sum_to
-from gradlite.ops.dispatch import edges_of
+from gradlite.ops.dispatch import NOWHERE, edges_of
 from gradlite.ops.inplace import rebase
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import TENSORS, describe
@@ -203,6 +203,8 @@ class Function:
         tensor_places = [place for place, a in enumerate(args) if isinstance(a, Tensor)]
         tensors = [args[place] for place in tensor_places]
         edges = edges_of(tensors) if current_mode() == 0 else None
+        if edges is NOWHERE:
+            edges = (None,) * len(tensors)
         needs = [False] * len(args)
         for place, t in zip(tensor_places, tensors):
             needs[place] = t.requires_grad

@@ -10,7 +10,7 @@ from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import record
-from gradlite.ops.dispatch import INFERENCE_SAVED, OUT
+from gradlite.ops.dispatch import INFERENCE_SAVED, OUT, Cut
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.operands import operand, promoted, same_device_or_scalar
@@ -101,7 +101,14 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
             if other is not None and (other._requires_grad or other._view is not None)
             else None
         )
-        if p is not None or q is not None:
+        if (
+            p is not None
+            or q is not None
+            or (a._view is not None and a.requires_grad)
+            or (other is not None and other._view is not None and other.requires_grad)
+        ):
+            if p is q is None:
+                op = Cut(op)
             saved: Any = ()
             versions: Any = None
             if op.saves:

@@ -29,6 +29,7 @@ __all__ = [
 
 class Where(Op):
     reads = ((), (0,), (0,))
+    constants = (0,)
 
     def forward(xp: Any, condition: Any, a: Any, b: Any) -> Any:
         return xp.where(condition, a, b)

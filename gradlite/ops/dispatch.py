@@ -64,6 +64,8 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
                 edges = edges_of(inputs)
                 if edges is None or out.dtype not in dtypes.FLOATING:
                     break
+                if edges is NOWHERE:
+                    op, edges = Cut(op), (None,) * len(inputs)
                 result._edge = _record(
                     op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1
                 )
@@ -74,7 +76,7 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
 
 
 def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
-    """The edges of some inputs, or None when none of them requires grad."""
+    """The edges of some inputs, `NOWHERE`, or None when none of them requires grad."""
     edges = tuple(
         [
             gradient_edge(t)
@@ -83,7 +85,29 @@ def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
             for t in inputs
         ]
     )
-    return edges if any(edges) else None
+    if any(edges):
+        return edges
+    return NOWHERE if any(t is not None and t.requires_grad for t in inputs) else None
+
+
+NOWHERE = (None,)  # of inputs that require grad, but have no place in the graph themselves
+
+
+class Cut:
+    """An op whose node leads nowhere, since its inputs are views that require grad by their
+    bases alone: as in PyTorch, the result requires grad, and no gradient comes of it."""
+
+    __slots__ = ("op",)
+
+    def __init__(self, op: Any) -> None:
+        self.op = op
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.op, name)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[None, ...]:
+        return (None,) * len(ctx.edges)
 
 
 def _record(
@@ -139,6 +163,8 @@ def _several(
     if current_mode() == 0:
         edges = edges_of(inputs)
         if edges is not None:
+            if edges is NOWHERE:
+                op, edges = Cut(op), (None,) * len(inputs)
             first = results[0] if results else None
             version = first._counter if first is not None else None
             array = first.array if first is not None else None
@@ -185,23 +211,26 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     result._counter = [0] if mode < INFERENCE else None
     if mode == 0 and (input._requires_grad or input._view is not None):
         edge = gradient_edge(input)
-        if edge is not None:
-            saves = op.saves
-            saved: tuple[Any, ...] = ()
-            versions: Any = None
-            if saves:
-                counter = input._counter
-                if saves == _OUTPUT_ONLY:
-                    saved, versions = (out,), ((result._counter, 0),)
-                elif counter is None:
-                    raise RuntimeError(INFERENCE_SAVED)
-                elif saves == _INPUT_ONLY:
-                    saved, versions = (array,), ((counter, counter[0]),)
-                else:
-                    saved = (array, out)
-                    versions = ((counter, counter[0]), (result._counter, 0))
-            result._edge = record(op, (edge,), saved, versions, attrs, F, None, (array.shape,))
-            result._requires_grad = True
+        if edge is None:
+            if not input.requires_grad:
+                return result
+            op = Cut(op)
+        saves = op.saves
+        saved: tuple[Any, ...] = ()
+        versions: Any = None
+        if saves:
+            counter = input._counter
+            if saves == _OUTPUT_ONLY:
+                saved, versions = (out,), ((result._counter, 0),)
+            elif counter is None:
+                raise RuntimeError(INFERENCE_SAVED)
+            elif saves == _INPUT_ONLY:
+                saved, versions = (array,), ((counter, counter[0]),)
+            else:
+                saved = (array, out)
+                versions = ((counter, counter[0]), (result._counter, 0))
+        result._edge = record(op, (edge,), saved, versions, attrs, F, None, (array.shape,))
+        result._requires_grad = True
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,15 @@ from gradlite.ops.dispatch import OUT
 from gradlite.ops.layout import is_dense
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import TENSORS, Op, type_name
-from gradlite.ops.views import AsStrided, ambiguous_view, apply_view, multi_view, replay, take_over
+from gradlite.ops.views import (
+    IS_BEING,
+    AsStrided,
+    apply_view,
+    forbidden_edit,
+    hang_on,
+    replay,
+    take_over,
+)
 from gradlite.tensor import Tensor, gradient_edge
 
 
@@ -98,22 +105,22 @@ def check_inplace(t: Tensor) -> None:
             )
         return
     view = t._view
-    if mode & NO_GRAD == 0:
-        if t.requires_grad and t._edge is None:
-            if view is None or not view.base._requires_grad:
-                raise RuntimeError(
-                    "a leaf Variable that requires grad is being used in an in-place operation."
-                )
-        if view is not None and view.base.requires_grad:
-            if view.origin in ("multi", "custom"):
-                raise RuntimeError(multi_view(t, "is a view and is being"))
+    if mode & NO_GRAD == 0 and (
+        t._requires_grad or (view is not None and view.base._requires_grad)
+    ):
+        if view is not None:
             if view.origin != "grad":
-                raise RuntimeError(ambiguous_view(view.origin))
+                raise forbidden_edit(t, IS_BEING)
             if view.base._edge is None:
                 raise RuntimeError(
                     "a view of a leaf Variable that requires grad is being used in an in-place "
                     "operation."
                 )
+            tensor_module.refresh(t)
+        if t._edge is None:
+            raise RuntimeError(
+                "a leaf Variable that requires grad is being used in an in-place operation."
+            )
     array = t.array
     if (
         0 in array.strides
@@ -132,7 +139,7 @@ def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) ->
     As in PyTorch, arrays with gaps are given the benefit of the doubt, and the very same
     elements in the same order are fine unless ``same_too``.
     """
-    if source._view is not None:
+    if source._view is not None and current_mode() == 0:
         tensor_module.refresh(source)  # a view that can no longer be used says so first
     written, read = target.array, source.array
     if written.__class__ is not np.ndarray or read.__class__ is not np.ndarray:
@@ -177,7 +184,7 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
     edge = result._edge
     if edge is not None:
         if t._view is not None and t._view.origin != "grad":
-            raise RuntimeError(ambiguous_view(t._view.origin))
+            raise forbidden_edit(t, IS_BEING)
         _keep_input(edge, t)
     elif current_mode() == 0 and t.requires_grad:
         F = NAMESPACES[array.__class__]
@@ -233,10 +240,7 @@ def rebase(t: Tensor, node: Node) -> None:
     """Make a node, recorded for an in-place edit of ``t``, the history of ``t`` and its base."""
     view = t._view
     if view is None:
-        if t.retains_grad:
-            del t._edge.extra.retained[t.output_nr]
-            node._extra().retained[0] = weakref.ref(t)
-        t._edge = node
+        take_over(t, node)
         t._requires_grad = True
         assert t._counter is not None
         t._counter[1:] = [plain_name(node)]  # type: ignore[list-item]
@@ -264,9 +268,7 @@ def rebase(t: Tensor, node: Node) -> None:
     base._requires_grad = True
     assert t._counter is not None
     view.seen = t._counter[0]
-    shapes = (base.array.shape,)
-    take_over(t, record(AsStrided, (outer,), (), None, (view.chain,), F, None, shapes))
-    t._requires_grad = True
+    hang_on(t, outer)
 
 
 def inplace_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:

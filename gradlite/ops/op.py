@@ -88,14 +88,25 @@ class Op:
 
     @classmethod
     def plan(cls, wanted: tuple[bool, ...]) -> tuple[int | None, ...]:
-        """Which of `saves` to keep when these inputs' gradients are wanted (None: not kept)."""
+        """Which of `saves` to keep when these inputs' gradients are wanted (None: not kept).
+
+        When none is (see `Cut`), those that PyTorch keeps whatever is wanted: all of an op with
+        one differentiable input, else what the gradients of several inputs read.
+        """
         plan = cls._plans.get(wanted)
         if plan is None:
             reads = cls.reads
             if len(reads) < len(wanted):  # any number of inputs: all read the same
                 reads = reads[:1] * len(wanted)
             read = {p for w, positions in zip(wanted, reads) if w for p in positions}
-            plan = cls._plans[wanted] = tuple(p if p in read else None for p in cls.saves)
+            nowhere = not any(wanted)
+            if nowhere:
+                several = [set(r) for place, r in enumerate(reads) if place not in cls.constants]
+                read = set(cls.saves)
+                if len(several) > 1:
+                    read = {p for p in read if sum(p in positions for positions in several) > 1}
+            plan = tuple(p if p in read else None for p in cls.saves)
+            plan = cls._plans[wanted] = () if nowhere and not read else plan
         return plan
 
     @staticmethod

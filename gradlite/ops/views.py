@@ -12,7 +12,7 @@ from gradlite import tensor as tensor_module
 from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import Node, OutputEdge, record
 from gradlite.graph_errors import plain_name
-from gradlite.ops.dispatch import apply1
+from gradlite.ops.dispatch import Cut, apply1
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.tensor import Tensor, View, gradient_edge
@@ -36,7 +36,7 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
     if above is None:
         result._view = View(input, ((op, attrs),), version[0], origin)
     else:
-        if above.origin != "grad":
+        if origin == "grad" or above.origin == "inference":
             origin = above.origin
         result._view = View(above.base, (*above.chain, (op, attrs)), version[0], origin)
 
@@ -84,6 +84,8 @@ class _Link:
 
 def _embed(chain: tuple[Any, ...], shape: tuple[int, ...], grad: Any, F: Any) -> Any:
     """The gradient of a view carried back to its base's shape."""
+    if 0 in grad.shape:  # as in PyTorch a constant: nothing of it is differentiated again
+        return F.zeros(shape, grad)
     shapes = []
     stand_in = np.broadcast_to(np.zeros((), bool), shape)
     for op, attrs in chain:
@@ -97,85 +99,73 @@ def _embed(chain: tuple[Any, ...], shape: tuple[int, ...], grad: Any, F: Any) ->
 def _renew_view(tensor: Tensor) -> None:
     view = tensor._view
     assert view is not None and tensor._counter is not None
-    base = view.base
-    edge = gradient_edge(base) if base._requires_grad else None
-    if edge is not None:
-        F = NAMESPACES[base.array.__class__]
-        if view.origin != "grad":
-            raise RuntimeError(_stale_view(tensor, view.origin))
-        view.seen = tensor._counter[0]
-        shapes = (base.array.shape,)
-        take_over(tensor, record(AsStrided, (edge,), (), None, (view.chain,), F, None, shapes))
-        tensor._requires_grad = True
+    if tensor._edge is None and not view.base._requires_grad:
+        return  # a constant
+    if view.origin != "grad":
+        raise forbidden_edit(tensor, BASE_HAS_BEEN)
+    view.seen = tensor._counter[0]
+    hang_on(tensor, gradient_edge(view.base))
 
 
-def ambiguous_view(origin: str) -> str:
-    start = (
-        "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
-    )
-    block = "no_grad"
-    if origin == "inference":
-        start = (
-            "A view was created in inference mode and is being modified inplace in normal mode. "
-        )
-        block = "inference_mode"
-    if origin == "multi":
-        return start + (
-            "This view is the output of a function that returns multiple views. Such functions do "
-            "not allow the output views to be modified inplace. You should replace the inplace "
-            "operation by an out-of-place one."
-        )
-    return start + (
-        "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify "
-        f"your code by moving both the view and the inplace either both inside the {block} block "
-        "(if you don't want the inplace to be tracked) or both outside (if you want the inplace "
-        "to be tracked)."
-    )
+def hang_on(tensor: Tensor, edge: Any) -> None:
+    """Make a view's gradient go to its base, straight."""
+    view = tensor._view
+    assert view is not None
+    base = view.base.array
+    F, shapes = NAMESPACES[base.__class__], (base.shape,)
+    op = AsStrided if edge is not None else Cut(AsStrided)
+    take_over(tensor, record(op, (edge,), (), None, (view.chain,), F, None, shapes))
+    tensor._requires_grad = True
 
 
-def _stale_view(tensor: Tensor, origin: str) -> str:
-    if origin in ("no_grad", "inference"):
-        where, block = "with grad mode enabled", "no_grad"
-        if origin == "inference":
-            where, block = "in normal mode", "inference_mode"
-        return (
-            f"A view was created in {origin} mode and its base or another view of its base has "
-            f"been modified inplace {where}. Given that this use case is ambiguous "
-            "and error-prone, it is forbidden. You can clarify your code by moving both the view "
-            f"and the inplace either both inside the {block} block (if you don't want the inplace "
-            "to be tracked) or both outside (if you want the inplace to be tracked)."
-        )
-    return multi_view(tensor, "is a view and its base or another view of its base has been")
+def forbidden_edit(tensor: Tensor, edited: str) -> RuntimeError:
+    """What to raise for an edit of a view, or for the use of a view after an edit of its base.
 
-
-def multi_view(tensor: Tensor, what: str) -> str:
-    edge = tensor._edge
+    ``edited`` says which of the two it is, in PyTorch's words.
+    """
+    view, edge = tensor._view, tensor._edge
+    assert view is not None
     nr, node = (edge.nr, edge.node) if edge.__class__ is OutputEdge else (0, edge)
-    name = plain_name(node) if node is not None else "a view op"
-    if tensor._view is not None and tensor._view.origin == "custom":
-        return (
-            f"Output {nr} of {name} {what} modified inplace. This view was created inside a custom "
-            "Function (or because an input was returned as-is) and the autograd logic to handle "
-            "view+inplace would override the custom backward associated with the custom Function, "
-            "leading to incorrect gradients. This behavior is forbidden. You can fix this by "
-            "cloning the output of the custom Function."
-        )
-    return (
-        f"Output {nr} of {name} {what} modified inplace. This view is the output of a function "
-        "that returns multiple views. Such functions do not allow the output views to be modified "
-        "inplace. You should replace the inplace operation by an out-of-place one."
+    made_by = "" if node is None else f"Output {nr} of {plain_name(node)} is a view "
+    if node is not None and view.origin in ("multi", "custom"):
+        return RuntimeError(f"{made_by}and {edited} modified inplace. {_WHY[view.origin]}")
+    subject = "A view was" if node is None else f"{made_by}of a view which was"
+    mode, where = "no_grad", "with grad mode enabled"
+    if view.origin == "inference":
+        mode, where = "inference", "in normal mode"
+    return RuntimeError(
+        f"{subject} created in {mode} mode and {edited} modified inplace {where}. "
+        f"{_WHY[view.origin]}"
     )
+
+
+IS_BEING = "is being"
+BASE_HAS_BEEN = "its base or another view of its base has been"
+_AMBIGUOUS = (
+    "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your "
+    "code by moving both the view and the inplace either both inside the {0} block (if you don't "
+    "want the inplace to be tracked) or both outside (if you want the inplace to be tracked)."
+)
+_WHY = {
+    "custom": "This view was created inside a custom Function (or because an input was returned "
+    "as-is) and the autograd logic to handle view+inplace would override the custom backward "
+    "associated with the custom Function, leading to incorrect gradients. This behavior is "
+    "forbidden. You can fix this by cloning the output of the custom Function.",
+    "multi": "This view is the output of a function that returns multiple views. Such functions "
+    "do not allow the output views to be modified inplace. You should replace the inplace "
+    "operation by an out-of-place one.",
+    "no_grad": _AMBIGUOUS.format("no_grad"),
+    "inference": _AMBIGUOUS.format("inference_mode"),
+}
 
 
 def take_over(t: Tensor, node: Node) -> None:
     """Give a tensor a new node; a retained gradient is retained there from now on."""
-    retained = t.retains_grad
-    if retained:
+    if t.retains_grad:
         old: Any = t._edge.node if t._edge.__class__ is OutputEdge else t._edge
-        old.extra.retained.pop(t.output_nr, None)
-    t._edge = node
-    if retained:
+        del old.extra.retained[t.output_nr]
         node._extra().retained[0] = weakref.ref(t)
+    t._edge = node
 
 
 tensor_module.renew_view = _renew_view
