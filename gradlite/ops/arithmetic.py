@@ -52,14 +52,19 @@ class Sub(Binary):
 
 
 class Rsub(Binary):
-    grad_name = "RsubBackward1"
-
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.subtract(b, a)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         left = -grad if ctx.edges[0] is not None else None
         return unbroadcast(ctx, F, left, grad)
+
+
+class RsubScalar(Rsub):
+    """`Rsub` from a Python number."""
+
+    grad_name = "RsubBackward1"
+    constants = (1,)
 
 
 class AddScaled(Binary):
@@ -116,6 +121,7 @@ class Pow(Binary):
     """x ** y; d/dx = y x**(y-1), 0 where y is 0; d/dy = x**y log x, 0 where x = 0 and y >= 0."""
 
     reads = ((0, 1), (0, 1, OUT))
+    constants: tuple[int, ...] = (1,)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         if b.__class__ is int and b == 2:
@@ -183,16 +189,25 @@ class FloorDivide(DivFloor):
         raise RuntimeError("derivative for aten::floor_divide is not implemented")
 
 
+class FloorDivideScalar(FloorDivide):
+    """`FloorDivide` by a Python number."""
+
+    grad_name = "NotImplemented"
+    constants = (1,)
+
+
 class PowTensor(Pow):
     """`Pow` with a tensor as exponent."""
 
     grad_name = "PowBackward1"
+    constants = ()
 
 
 class PowOfNumber(Pow):
     """`Pow` of a Python number."""
 
     grad_name = "PowBackward2"
+    constants = (0,)
 
 
 class Remainder(Binary):
@@ -212,6 +227,13 @@ class Remainder(Binary):
         if ctx.edges[1] is not None:
             right = -grad * F.floor(F.detach(a) / F.detach(b))
         return unbroadcast(ctx, F, grad if ctx.edges[0] is not None else None, right)
+
+
+class RemainderScalar(Remainder):
+    """`Remainder` by a Python number."""
+
+    grad_name = "RemainderBackward0"
+    constants = (1,)
 
 
 class Maximum(Binary):
@@ -308,7 +330,9 @@ def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     tensor([9., 8.])
     """
     _refuse_bools(input, other)
-    return sub(other, input, alpha=alpha) if alpha != 1 else binary_op(Rsub, input, other)
+    if alpha != 1:
+        return sub(other, input, alpha=alpha)
+    return binary_op(Rsub if isinstance(other, Tensor) else RsubScalar, input, other)
 
 
 @public(samples=lambda: [*binary(), S(normal(3), 2.0)], method=True)
@@ -391,7 +415,7 @@ def remainder(input: Any, other: Any) -> Tensor:
     tensor([1., 1.])
     """
     _check_integer_zero(input, other)
-    return binary_op(Remainder, input, other)
+    return binary_op(Remainder if isinstance(other, Tensor) else RemainderScalar, input, other)
 
 
 def _check_integer_zero(input: Any, other: Any) -> None:
@@ -413,7 +437,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     tensor([-2,  2])
     """
     _check_integer_zero(input, other)
-    return binary_op(FloorDivide, input, other)
+    return binary_op(FloorDivide if isinstance(other, Tensor) else FloorDivideScalar, input, other)
 
 
 @public(

@@ -85,6 +85,7 @@ class Fmod(Binary):
 
 class FmodScalar(Fmod):
     grad_name = "FmodBackward0"
+    constants = (1,)
 
 
 class Logaddexp(Binary):
@@ -135,6 +136,7 @@ class Copysign(Binary):
 
 class CopysignScalar(Copysign):
     grad_name = "CopysignBackward1"
+    constants = (1,)
 
 
 class Fmax(Binary):

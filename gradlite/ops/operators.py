@@ -64,10 +64,10 @@ def _operators() -> None:
     ):
         setattr(t, f"{function.__name__}_", _inplace(function, ufunc, f"{function.__name__}_"))
     t.__add__, t.__iadd__ = _operator(add), t.add_
-    t.__radd__ = _operator(_swapped(add))
+    t.__radd__ = _operator(add)
     t.__sub__, t.__isub__, t.__rsub__ = _operator(sub), t.sub_, _operator(rsub)
     t.__mul__, t.__imul__ = _operator(mul), t.mul_
-    t.__rmul__ = _operator(_swapped(mul))
+    t.__rmul__ = _operator(mul)
     t.__truediv__, t.__itruediv__ = _operator(div), t.div_
     t.__rtruediv__ = _operator(lambda self, other: self.reciprocal() * other)
     t.__pow__, t.__ipow__ = _operator(pow), t.pow_
