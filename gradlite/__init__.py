@@ -5,6 +5,7 @@
 
 # ruff: noqa: F401, F403
 from gradlite import autograd as autograd
+from gradlite import copying as copying
 from gradlite import cuda as cuda
 from gradlite import dtypes as dtypes
 from gradlite import func as func
@@ -20,13 +21,6 @@ from gradlite.backends.cuda import OutOfMemoryError as OutOfMemoryError
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
 from gradlite.description import Size as Size
-from gradlite.determinism import (
-    are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled,
-)
-from gradlite.determinism import (
-    is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled,
-)
-from gradlite.determinism import use_deterministic_algorithms as use_deterministic_algorithms
 from gradlite.device import device as device
 from gradlite.device import get_default_device as get_default_device
 from gradlite.device import set_default_device as set_default_device
@@ -105,5 +99,6 @@ from gradlite.printing import set_printoptions as set_printoptions
 from gradlite.random import Generator as Generator
 from gradlite.random import default_generator as default_generator
 from gradlite.tensor import Tensor as Tensor
+from gradlite.tensor import is_tensor as is_tensor
 
 __version__ = "0.1.0"

@@ -48,6 +48,9 @@ class TensorMethods:
 
         def __contains__(self, element: Any) -> Tensor: ...
 
+        def __deepcopy__(self, memo: Any) -> Tensor:
+            """A leaf of its own with the same values, ``.grad`` and attributes; see `copied`."""
+
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
 
         def __floordiv__(self, other: Any) -> Tensor: ...
@@ -121,6 +124,8 @@ class TensorMethods:
 
         def __rand__(self, other: Any) -> Tensor:
             """Bitwise and of integers; logical and of bools."""
+
+        def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]: ...
 
         def __rfloordiv__(self, other: Any) -> Tensor: ...
 

@@ -36,6 +36,23 @@ class Size(tuple[int, ...]):
         return Size(tuple(other) + tuple(self))
 
 
+def address(array: Any) -> int:
+    """Where the first element of an array lies."""
+    if isinstance(array, np.ndarray):
+        return int(array.__array_interface__["data"][0])
+    return int(array.data.ptr)
+
+
+def owner(array: Any) -> Any:
+    """The array in whose memory an array lies."""
+    whole, base = array, array.base
+    while base is not None:
+        if isinstance(base, array.__class__):
+            whole = base
+        base = getattr(base, "base", None)
+    return whole
+
+
 class Description:
     """Base of Tensor: what can be read off its array alone."""
 
@@ -119,21 +136,14 @@ class Description:
 
     def data_ptr(self) -> int:
         """The address of the first element."""
-        if isinstance(self.array, np.ndarray):
-            return int(self.array.__array_interface__["data"][0])
-        return int(self.array.data.ptr)
+        return address(self.array)
 
     def storage_offset(self) -> int:
         """Elements between the start of the memory that views share and the first one."""
         array = self.array
         if not isinstance(array, np.ndarray):
             return int(array.data.ptr - array.data.mem.ptr) // int(array.itemsize)
-        root, base = array, array.base
-        while base is not None:  # as_strided puts an object without elements in between
-            root = base if isinstance(base, np.ndarray) else root
-            base = getattr(base, "base", None)
-        here, start = (a.__array_interface__["data"][0] for a in (array, root))
-        return int(here - start) // int(array.itemsize)
+        return (address(array) - address(owner(array))) // int(array.itemsize)
 
     def is_floating_point(self) -> bool:
         """Whether the dtype is a floating one."""

@@ -7,7 +7,6 @@ to and from NumPy. The ops in `gradlite.ops` add the methods that compute.
 
 from __future__ import annotations
 
-import copy
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -17,9 +16,8 @@ import numpy as np
 
 from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, printing
 from gradlite._methods import TensorMethods
-from gradlite.backends import asserts, cpu
+from gradlite.backends import cpu
 from gradlite.description import Description
-from gradlite.device import CPU, device
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge
 from gradlite.graph_errors import MOVED_LEAF
@@ -398,17 +396,11 @@ class Tensor(Description, TensorMethods):
             raise RuntimeError(
                 f"a Tensor with {self.array.size} elements cannot be converted to Scalar"
             )
-        value = self.array.item()
-        if asserts.watched:
-            asserts.check()
-        return value
+        return self.array.item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        values = self.array.tolist()
-        if asserts.watched:
-            asserts.check()
-        return values
+        return self.array.tolist()
 
     def __bool__(self) -> bool:
         if self.array.size != 1:
@@ -418,6 +410,13 @@ class Tensor(Description, TensorMethods):
         return bool(self.array)
 
     def __float__(self) -> float:
+        if self.requires_grad and is_grad_enabled():
+            warnings.warn(
+                "Converting a tensor with requires_grad=True to a scalar may lead to unexpected "
+                "behavior.\nConsider using tensor.detach() first.",
+                UserWarning,
+                stacklevel=2,
+            )
         return float(self._scalar())
 
     def __int__(self) -> int:
@@ -426,57 +425,12 @@ class Tensor(Description, TensorMethods):
     def _scalar(self) -> Any:
         if self.array.size != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
-        if self._requires_grad:
-            warnings.warn(
-                "Converting a tensor with requires_grad=True to a scalar may lead to unexpected "
-                "behavior.\nConsider using tensor.detach() first.",
-                UserWarning,
-                stacklevel=3,
-            )
         return self.array.item()
 
     def __index__(self) -> int:
         if self.array.size != 1 or self.array.dtype.kind not in "iub":
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.array.item())
-
-    # ------------------------------------------------------------- copies and pickle
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        if id(self) in memo:
-            return memo[id(self)]
-        if not self.is_leaf:
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
-                "protocol at the moment.  If you were attempting to deepcopy a module, this may "
-                "be because of a gradlite.nn.utils.weight_norm usage, see "
-                "https://github.com/pytorch/pytorch/pull/103001"
-            )
-        twin = make(self.__class__, self.array.copy(), self._requires_grad)
-        memo[id(self)] = twin
-        twin._grad = copy.deepcopy(self._grad, memo)
-        for key, value in self.__dict__.items():
-            if key not in ("_accumulator", "_extra", "_retains"):
-                twin.__dict__[key] = copy.deepcopy(value, memo)
-        return twin
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if not self.is_leaf:
-            array, flag = self.array, False
-            if self._requires_grad:
-                raise RuntimeError(
-                    "Only Tensors created explicitly by the user (graph leaves) can be pickled; "
-                    "call detach() first"
-                )
-        else:
-            array, flag = self.array, self._requires_grad
-        if not isinstance(array, np.ndarray):
-            array = array.get()
-        state = {
-            k: v
-            for k, v in self.__dict__.items()
-            if k not in ("_accumulator", "_extra", "_retains")
-        }
-        return _rebuild, (self.__class__, array, flag, str(self.device)), state or None
 
 
 # --------------------------------------------------------------------------- helpers
@@ -561,12 +515,9 @@ def _copy(grad: Any, like: Any) -> Any:
     return result
 
 
-def _rebuild(cls: type, array: Any, requires_grad: bool, where: str) -> Any:
-    if where != str(CPU):
-        from gradlite.device import array_module
-
-        array = array_module(device(where)).asarray(array)
-    return make(cls, array, requires_grad)
+def is_tensor(obj: Any) -> bool:
+    """Whether something is a Tensor."""
+    return isinstance(obj, Tensor)
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:

@@ -18,7 +18,6 @@ OPTIONAL = ("cupy", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "t
 FLOORS = (
     (
         "gradlite.changes",
-        "gradlite.determinism",
         "gradlite.dtypes",
         "gradlite.grad_mode",
         "gradlite.graph",
@@ -28,7 +27,7 @@ FLOORS = (
         "gradlite._methods",
     ),
     ("gradlite.device", "gradlite.printing", "gradlite.description"),
-    ("gradlite.tensor", "gradlite.random"),
+    ("gradlite.tensor", "gradlite.copying", "gradlite.random"),
     ("gradlite.ops", "gradlite.return_types"),
     ("gradlite.autograd", "gradlite.linalg"),
     ("gradlite.nn",),

@@ -55,7 +55,11 @@ class TensorMethods:
 NAMES = {"bool": "bool_", "float": "float_", "int": "int_"}
 NAMES |= {name: name for name in ("Any", "Generator", "Sequence", "Tensor", "str", "tuple")}
 COMPARISONS = ("__eq__", "__ne__")  # object declares them otherwise
-RETURNS = {"__iter__": "Iterator[Tensor]", "__setitem__": "None"}
+RETURNS = {
+    "__iter__": "Iterator[Tensor]",
+    "__reduce_ex__": "tuple[Any, ...]",
+    "__setitem__": "None",
+}
 DOCUMENTED = {"T": "All dimensions in reverse order.", "mT": "The last two dimensions swapped."}
 
 

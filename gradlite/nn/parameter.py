@@ -36,7 +36,7 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
-            twin = make(type(self), self.array.copy()).requires_grad_(self.requires_grad)
+            twin = make(type(self), self.array.copy(order="K")).requires_grad_(self.requires_grad)
             memo[id(self)] = twin
         return memo[id(self)]
 
