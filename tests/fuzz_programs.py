@@ -48,8 +48,12 @@ def leaf(pool: Pool, a: int, b: int, c: int, d: int) -> str:
 
 
 @kind()
-def requires_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
+def requires_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
+    """Not where views made in no_grad live on: PyTorch then finds some of them unusable only when
+    it has to say where a value saved long ago came from."""
     x = pool.pick(a)
+    if pool.has_views_without_grad(x):
+        return None
     return f"{x}.requires_grad_({b % 2 == 0 or pool.has_views(x)})"
 
 
@@ -62,9 +66,10 @@ def alias(pool: Pool, a: int, b: int, c: int, d: int) -> str:
 
 @kind()
 def detach_in_place(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
-    """Not of leaves and not where views live on: PyTorch keeps what they recorded, in part."""
+    """Not of leaves and not where views live on: PyTorch keeps what they recorded, in part. And
+    not where the gradient is retained: an in-place op then runs into an assertion of PyTorch's."""
     x = pool.pick(a)
-    if pool.has_views(x) or pool.look(x, "is_leaf"):
+    if pool.has_views(x) or pool.look(x, "is_leaf") or pool.look(x, "retains_grad"):
         return None
     return f"{x}.detach_()"
 
@@ -221,14 +226,8 @@ def view(pool: Pool, a: int, b: int, c: int, d: int) -> str:
 
 @kind()
 def view_without_grad(pool: Pool, a: int, b: int, c: int, d: int) -> str:
-    """Of a detached tensor: for views that no_grad makes of a graph PyTorch has rules of their
-    own, which tests/test_inplace_graph.py goes through one by one."""
     mode = "inference_mode" if a % 5 == 4 else "no_grad"
-    view = view_of(pool, pool.pick(a // 5), b, c, d)
-    name, dot, rest = view.partition(".")
-    if not dot or not name.isidentifier():
-        name, dot, rest = view.partition("[")
-    return f"with T.{mode}(): {pool.new()} = {name}.detach(){dot}{rest}"
+    return f"with T.{mode}(): {pool.new()} = {view_of(pool, pool.pick(a // 5), b, c, d)}"
 
 
 @kind()
@@ -326,8 +325,9 @@ def gradient(pool: Pool, a: int, b: int, c: int, d: int) -> str:
     options = "create_graph=True" if d % 3 else "retain_graph=True"
     if c % 3 == 0:
         options += ", allow_unused=True"
-    # The clone hides how PyTorch computed the gradient: as a view, in place, or neither.
-    return f"{pool.new()} = T.autograd.grad(({x} * {x}).sum(), {y}, {options})[0].clone()"
+    # The copy hides how PyTorch computed the gradient: as a view, in place, in which layout.
+    inner = f"T.autograd.grad(({x} * {x}).sum(), {y}, {options})[0]"
+    return f"{pool.new()} = {inner}.clone().contiguous()"
 
 
 @kind()
