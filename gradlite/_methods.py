@@ -38,6 +38,11 @@ class TensorMethods:
         def __and__(self, other: Any) -> Tensor:
             """Bitwise and of integers; logical and of bools."""
 
+        def __array_function__(
+            self, function: Any, types: Any, args: tuple[Any, ...], kwargs: Any
+        ) -> Tensor:
+            """What NumPy calls for its functions, when an argument is a Tensor."""
+
         def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Tensor:
             """What NumPy calls for ``ufunc(*inputs)`` when an input is a Tensor."""
 

@@ -1,13 +1,15 @@
-"""NumPy's ufuncs on Tensors: ``np.exp(t)``, ``array + t``, ``np.maximum(t, 0)``, ``array @ t``.
+"""NumPy's functions on Tensors: ``np.exp(t)``, ``array + t``, ``array @ t``, ``np.sum(t, axis=0)``.
 
 A ufunc that has a counterpart among the ops runs as that op, so its result is a Tensor that
 gradients flow through, on whichever side the Tensor stands. Other ufuncs compute on the array
 of a Tensor that requires no grad, and hand back a Tensor; one that requires grad refuses, since
-its gradient would be lost.
+its gradient would be lost. Reductions run as ops too; NumPy's other functions call what they
+always do: a method of the Tensor, or its array.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +20,15 @@ from gradlite.ops import (
     arithmetic,
     bivariate,
     comparison,
+    cumulative,
     elementwise,
+    extrema,
     logic,
+    reduce,
     rounding,
+    statistics,
     trigonometry,
+    truth,
 )
 from gradlite.ops.matmul import matmul
 from gradlite.ops.operands import promoted
@@ -172,9 +179,55 @@ def array_wrap(self: Tensor, array: Any, context: Any = None, return_scalar: boo
     return _as_tensor(array)
 
 
+# NumPy's reductions, by the functions themselves.
+REDUCTIONS: dict[Any, Any] = {
+    getattr(np, name): op
+    for name, op in {
+        "sum": reduce.sum, "mean": reduce.mean, "prod": cumulative.prod, "all": truth.all,
+        "any": truth.any, "max": extrema.amax, "amax": extrema.amax, "min": extrema.amin,
+        "amin": extrema.amin, "std": statistics.std, "var": statistics.var,
+    }.items()
+}  # fmt: skip
+
+
+def array_function(
+    self: Tensor, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What NumPy calls for its functions, when an argument is a Tensor.
+
+    >>> import numpy as np
+    >>> import gradlite
+    >>> t = gradlite.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> np.sum(t, axis=0)
+    tensor([4., 6.], grad_fn=<SumBackward1>)
+
+    Raises:
+        TypeError: a reduction with an argument that the op does not take, such as ``where=``.
+    """
+    op = REDUCTIONS.get(function)
+    if op is None:
+        return function._implementation(*args, **kwargs)
+    given = dict(inspect.signature(function).bind(*args, **kwargs).arguments)
+    options: dict[str, Any] = {"dim": given.pop("axis", None)}
+    if given.pop("keepdims", np._NoValue) is True:  # type: ignore[attr-defined]
+        options["keepdim"] = True
+    dtype, divisor = given.pop("dtype", None), given.pop("ddof", 0)
+    if op in (statistics.std, statistics.var):
+        options["correction"] = given.pop("correction", divisor)
+    source, out = given.pop("a"), given.pop("out", None)
+    unknown = [k for k, v in given.items() if v is not np._NoValue]  # type: ignore[attr-defined]
+    if out is not None or unknown:
+        raise TypeError(
+            f"numpy.{function.__name__} of a Tensor does not take {(unknown or ['out'])[0]}="
+        )
+    source = source if dtype is None else source.to(dtypes.as_dtype(dtype))
+    return op(source, **options)
+
+
 def _attach() -> None:
     t: Any = Tensor
     t.__array_ufunc__, t.__array_wrap__ = array_ufunc, array_wrap
+    t.__array_function__ = array_function
 
 
 _attach()

@@ -178,3 +178,41 @@ def test_other_functions_of_numpy_give_tensors_where_pytorchs_do() -> None:
 def test_arrays_of_foreign_dtypes_are_refused() -> None:
     with pytest.raises(TypeError, match="can't convert np.ndarray of type complex128"):
         np.add(np.array([1j, 2j, 3j]), leaf())
+
+
+REDUCTIONS: dict[str, list[dict[str, Any]]] = {
+    name: [{}, {"axis": 0}, {"axis": -1, "keepdims": True}]
+    for name in ("sum", "mean", "prod", "max", "min", "amax", "amin", "any", "all", "std", "var")
+}
+REDUCTIONS["sum"] += [{"axis": (0, 1)}, {"dtype": np.float32}]
+REDUCTIONS["std"] += [{"ddof": 1}, {"axis": 1, "correction": 1}]
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_numpys_reductions_compute_what_numpy_does(name: str) -> None:
+    array = np.array([[1.0, 2.0, 0.5], [0.25, -3.0, 4.0]])
+    for options in REDUCTIONS[name]:
+        tensor = gradlite.tensor(array, requires_grad=True)
+        expected = getattr(np, name)(array, **options)
+        result = getattr(np, name)(tensor, **options)
+        assert isinstance(result, Tensor) and result.requires_grad == (name not in ("any", "all"))
+        assert tuple(result.shape) == np.shape(expected)
+        assert result.detach().numpy().dtype == expected.dtype
+        np.testing.assert_allclose(result.detach().numpy(), expected)
+
+
+def test_numpys_reductions_refuse_what_they_cannot_do() -> None:
+    tensor = gradlite.ones(2, 3)
+    with pytest.raises(TypeError, match="where="):
+        np.sum(tensor, where=np.ones((2, 3), bool))
+    with pytest.raises(TypeError, match="out="):
+        np.sum(tensor, out=np.zeros(()))
+
+
+def test_numpys_other_functions_work_as_they_always_did() -> None:
+    tensor = gradlite.tensor([[3.0, 1.0], [2.0, 4.0]])
+    assert np.argmax(tensor) == 3
+    assert np.concatenate([tensor, tensor]).shape == (4, 2)
+    np.testing.assert_allclose(np.median(tensor), 2.5)
+    assert np.array_equal(tensor, tensor.numpy())
+    assert isinstance(np.clip(tensor, 2, 3), Tensor)
