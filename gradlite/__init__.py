@@ -21,6 +21,13 @@ from gradlite.backends.cuda import OutOfMemoryError as OutOfMemoryError
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
 from gradlite.description import Size as Size
+from gradlite.determinism import (
+    are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled,
+)
+from gradlite.determinism import (
+    is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled,
+)
+from gradlite.determinism import use_deterministic_algorithms as use_deterministic_algorithms
 from gradlite.device import device as device
 from gradlite.device import get_default_device as get_default_device
 from gradlite.device import set_default_device as set_default_device

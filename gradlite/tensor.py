@@ -16,7 +16,7 @@ import numpy as np
 
 from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, printing
 from gradlite._methods import TensorMethods
-from gradlite.backends import cpu
+from gradlite.backends import asserts, cpu
 from gradlite.description import Description
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge
@@ -396,11 +396,17 @@ class Tensor(Description, TensorMethods):
             raise RuntimeError(
                 f"a Tensor with {self.array.size} elements cannot be converted to Scalar"
             )
-        return self.array.item()
+        value = self.array.item()
+        if asserts.watched:
+            asserts.check()
+        return value
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self.array.tolist()
+        values = self.array.tolist()
+        if asserts.watched:
+            asserts.check()
+        return values
 
     def __bool__(self) -> bool:
         if self.array.size != 1:

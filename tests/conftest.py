@@ -59,6 +59,7 @@ def global_state(library: Any) -> dict[str, Any]:
         "inference mode": library.is_inference_mode_enabled(),
         "default dtype": library.get_default_dtype(),
         "anomaly mode": library.is_anomaly_enabled(),
+        "determinism": library.are_deterministic_algorithms_enabled(),
         "printing": repr(library.tensor([1 / 3, 1e6])),
     }
     if hasattr(library, "get_default_device"):
@@ -72,6 +73,7 @@ def restore(library: Any) -> None:
     library.set_grad_enabled(True)
     library.set_default_dtype(library.float32)
     library.set_anomaly_enabled(False)
+    library.use_deterministic_algorithms(False)
     library.set_printoptions(profile="default")
     if hasattr(library, "set_default_device"):
         library.set_default_device(None)

@@ -18,6 +18,7 @@ OPTIONAL = ("cupy", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "t
 FLOORS = (
     (
         "gradlite.changes",
+        "gradlite.determinism",
         "gradlite.dtypes",
         "gradlite.grad_mode",
         "gradlite.graph",

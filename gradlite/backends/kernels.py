@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import asserts
 from gradlite.backends.kernel_source import SUFFIXES, Kernel, acc_dtype, kernel, source
 
 BLOCK = 256
@@ -73,6 +74,8 @@ class Launcher:
         self.empty = xp.empty
         self.zeros = xp.zeros
         self._entries: dict[Any, Entry] = {}
+        self._notes: dict[int, Any] = {}
+        self.tables: dict[Any, Any] = {}  # those of tables.py
         self.set_processors(processors)
 
     def set_processors(self, processors: int) -> None:
@@ -129,6 +132,17 @@ class Launcher:
     def address(self, array: Any) -> int:
         """Where an array's memory begins, for tables of pointers; the array has to outlive them."""
         return int(array.data.ptr)
+
+    @property
+    def errors(self) -> Any:
+        """Where a kernel notes an index out of bounds: `asserts.check` makes an error of it."""
+        if asserts.watched:
+            asserts.check()
+        device = 0 if self.xp is np else self.xp.cuda.runtime.getDevice()
+        found = self._notes.get(device)
+        if found is None:
+            found = self._notes[device] = asserts.note(self.xp, device)
+        return found
 
     # --------------------------------------------------------------------------- launches
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:

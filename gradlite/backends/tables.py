@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,13 @@ class TensorTable:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=TABLES_KEPT)
-def _table(K: Any, device: int, sizes: tuple[int, ...], columns: int) -> TensorTable:
-    return TensorTable(K, sizes, columns)
-
-
 def table(K: Any, arrays: Sequence[Any], columns: int = 1) -> TensorTable:
     """The table for arrays of such sizes on such a device, made at the first call."""
     device = getattr(getattr(arrays[0], "device", None), "id", 0)
-    return _table(K, device, tuple([array.size for array in arrays]), columns)
+    sizes = tuple([array.size for array in arrays])
+    found = K.tables.get((device, sizes, columns))
+    if found is None:
+        if len(K.tables) >= TABLES_KEPT:
+            K.tables.clear()
+        found = K.tables[device, sizes, columns] = TensorTable(K, sizes, columns)
+    return found  # type: ignore[no-any-return]

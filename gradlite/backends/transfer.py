@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends import cuda
+from gradlite.backends import asserts, cuda
 
 _in_flight: deque[tuple[Any, Any]] = deque()  # an event, and the host array it stands for
 
@@ -54,7 +54,9 @@ def to_host(array: Any, non_blocking: bool) -> np.ndarray[Any, Any]:
     With ``non_blocking`` its values are there only when the GPU's current stream has got there.
     """
     if not (non_blocking and array.size):
-        return array.get()  # type: ignore[no-any-return]
+        values = array.get()
+        asserts.check()
+        return values  # type: ignore[no-any-return]
     with array.device:
         out = empty_pinned(array.shape, array.dtype)
         array.get(out=out, blocking=False)

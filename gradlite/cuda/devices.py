@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite.backends import asserts
 from gradlite.backends import cuda as backend
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.device import device as Device
@@ -105,6 +106,7 @@ def synchronize(device: DeviceLike = None) -> None:
     """Wait until a GPU has done everything it was asked to do."""
     cupy = cupy_module()
     cupy.cuda.Device(index_of(device, cupy)).synchronize()
+    asserts.check()
 
 
 # ---------------------------------------------------------------------- random numbers

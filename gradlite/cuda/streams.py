@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gradlite.backends import asserts
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.cuda.devices import DeviceLike, index_of
 from gradlite.device import device as Device
@@ -40,6 +41,7 @@ class Event:
     def synchronize(self) -> None:
         """Wait until the GPU has reached the mark."""
         self.cupy_event.synchronize()
+        asserts.check()
 
     def elapsed_time(self, end_event: Event) -> float:
         """Milliseconds of the GPU between this mark and a later one; both measure time."""
@@ -72,6 +74,7 @@ class Stream:
     def synchronize(self) -> None:
         """Wait until the stream's work is done."""
         self.cupy_stream.synchronize()
+        asserts.check()
 
     def query(self) -> bool:
         """Whether the stream's work is done."""

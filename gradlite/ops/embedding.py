@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import positions
+from gradlite.ops import indexing, positions
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor, out_of_bounds
 from gradlite.ops.namespaces import NAMESPACES
@@ -32,6 +32,11 @@ class Embedding(Op):
         rows = ctx.shapes[0][0]
         return F.embedding_dense_backward(grad, index, rows, *ctx.attrs), None
 
+    def fused_forward(K: Any, weight: Any, index: Any, padding_idx: int, by_freq: bool) -> Any:
+        if not index.size or not K.takes(weight):
+            return NotImplemented
+        return indexing.take_slices(K, weight, index, 0, (*index.shape, weight.shape[1]))
+
 
 class EmbeddingDenseBackward(Op):
     """The gradient of a table: each row's gradients added up.
@@ -52,6 +57,15 @@ class EmbeddingDenseBackward(Op):
             out /= xp.maximum(count, 1)[:, None].astype(out.dtype)
         if padding_idx >= 0:
             out[padding_idx] = 0
+        return out
+
+    def fused_forward(
+        K: Any, grad: Any, index: Any, rows: int, padding_idx: int, by_freq: bool
+    ) -> Any:
+        if by_freq or not K.takes(grad):
+            return NotImplemented
+        out = K.zeros((rows, grad.shape[-1]), grad.dtype)
+        indexing.add_rows(K, out, index, grad, skipped=padding_idx)
         return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -181,15 +195,17 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     index = input.array
     if index.dtype != np.int64:
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
+    F = NAMESPACES[index.__class__]
     if index.size == 0:
         if num_classes <= 0:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    elif num_classes > 0 and F.launcher is not None and F.xp is not np:
+        return wrap(indexing.one_hot(F.launcher, index, num_classes))
     elif int(index.min()) < 0:
         raise RuntimeError("Class values must be non-negative.")
     elif num_classes == -1:
         num_classes = int(index.max()) + 1
     elif int(index.max()) >= num_classes:
         raise RuntimeError("Class values must be smaller than num_classes.")
-    xp = NAMESPACES[index.__class__].xp
-    rows = index[..., None] == xp.arange(num_classes)
+    rows = index[..., None] == F.xp.arange(num_classes)
     return wrap(rows.astype(np.int64, order="C"))

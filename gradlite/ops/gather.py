@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import positions
+from gradlite.ops import indexing, positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.layout import row_major
@@ -44,6 +44,24 @@ class Along(Op):
         zeros = F.zeros(tuple(ctx.shapes[0]), grad)
         return F.scatter_add(zeros, index, grad, ctx.attrs[0]), None
 
+    def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
+        if not index.size or not K.takes(x) or not alike(x.shape, index.shape, dim):
+            return NotImplemented
+        return indexing.take_along(K, x, index, dim)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        index, shape, (dim,) = ctx.saved[-1], tuple(ctx.shapes[0]), ctx.attrs
+        if not K.takes(grad) or not alike(shape, index.shape, dim):
+            return NotImplemented
+        out = K.zeros(shape, grad.dtype)
+        indexing.add_along(K, out, index, grad, dim)
+        return out, None
+
+
+def alike(shape: tuple[int, ...], index: tuple[int, ...], dim: int) -> bool:
+    """Whether an index has the shape of an array but along one dimension."""
+    return bool(shape) and (*shape[:dim], *shape[dim + 1 :]) == (*index[:dim], *index[dim + 1 :])
+
 
 class Gather(Along):
     """`Along`, which as PyTorch's own notices edits of the input too."""
@@ -66,6 +84,20 @@ class IndexSelect(Op):
         if not shape:
             return grad.reshape(()), None
         return F.index_add(F.zeros(shape, grad), index, grad, ctx.attrs[0], 1), None
+
+    def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
+        if not x.ndim or not index.size or not K.takes(x):
+            return NotImplemented
+        shape = (*x.shape[:dim], index.size, *x.shape[dim + 1 :])
+        return indexing.take_slices(K, x, index, dim, shape)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        shape = tuple(ctx.shapes[0])
+        if not shape or not K.takes(grad):
+            return NotImplemented
+        out = K.zeros(shape, grad.dtype)
+        indexing.add_slices(K, out, ctx.saved[0], grad, ctx.attrs[0])
+        return out, None
 
 
 class MaskedSelect(Op):

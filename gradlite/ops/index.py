@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops import positions
+from gradlite.ops import indexing, positions
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all
@@ -88,6 +89,17 @@ class Index(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.index_accumulate(grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
 
+    def fused_forward(K: Any, x: Any, index: tuple[Any, ...]) -> Any:
+        if not K.takes(x):
+            return NotImplemented
+        rows = positions.row_numbers(K.xp, x.shape, index)
+        if rows is None or not rows.size:
+            return NotImplemented
+        n = len(index)
+        table = K.dense(x).reshape(math.prod(x.shape[:n]), -1)
+        shape = (*rows.shape, *x.shape[n:])
+        return indexing.take_slices(K, table, rows, 0, shape, -len(table))
+
 
 class IndexAccumulate(Op):
     """Zeros with values added at index arrays, repeated indices included."""
@@ -98,6 +110,15 @@ class IndexAccumulate(Op):
             out[index] = x  # a mask names no element twice
             return out
         return positions.add_indexed(xp, out, index, x)
+
+    def fused_forward(K: Any, x: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+        rows = positions.row_numbers(K.xp, shape, index)
+        if rows is None or not K.takes(x):
+            return NotImplemented
+        out = K.zeros(shape, x.dtype)
+        table = out.reshape(math.prod(shape[: len(index)]), -1)
+        indexing.add_rows(K, table, rows, x, -len(table))
+        return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.index(grad, ctx.attrs[1]),)

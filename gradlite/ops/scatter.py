@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops import positions
+from gradlite.ops import indexing, positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
-from gradlite.ops.gather import check_bounds, check_tensor
+from gradlite.ops.gather import alike, check_bounds, check_tensor
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
@@ -36,6 +36,8 @@ class Writer(Op):
     write: Callable[..., Any]
 
     def __init_subclass__(cls) -> None:
+        if "rule" in cls.__dict__:
+            return  # a twin, which has its op's
         write = staticmethod(cls.__dict__["write"])
         cls.write = write  # type: ignore[assignment]
 
@@ -87,6 +89,13 @@ class ScatterAdd(Writer):
     def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
         return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
 
+    def fused_forward(K: Any, x: Any, index: Any, src: Any, dim: int) -> Any:
+        if not K.takes(x, src) or not alike(x.shape, index.shape, dim):
+            return NotImplemented
+        out = K.xp.array(x, order="C")
+        indexing.add_along(K, out, index, src, dim)
+        return out
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
         right = F.gather(grad, index, ctx.attrs[0]) if ctx.edges[2] is not None else None
@@ -105,6 +114,13 @@ class IndexAdd(Writer):
             return out
         flat = positions.slices(xp, out.shape, index, dim)
         return positions.add_at(xp, out, flat, values.reshape(flat.shape))
+
+    def fused_forward(K: Any, x: Any, index: Any, source: Any, dim: int, alpha: Any) -> Any:
+        if not x.ndim or not K.takes(x, source):
+            return NotImplemented
+        out = K.xp.array(x, order="C")
+        indexing.add_slices(K, out, index, source if alpha == 1 else source * alpha, dim)
+        return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved

@@ -45,10 +45,21 @@ class Array:
     __hash__ = None  # type: ignore[assignment]
     __array_priority__ = 100
 
-    def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
-        self.host = np.empty(shape, dtype, order)
+    def __init__(
+        self,
+        shape: Any,
+        dtype: Any = float,
+        memptr: Any = None,
+        strides: Any = None,
+        order: str = "C",
+    ) -> None:
         self.device = Device()
-        self.memory = get_allocator()(self.host.nbytes)
+        if memptr is None:
+            self.host = np.empty(shape, dtype, order)
+            self.memory = get_allocator()(self.host.nbytes)
+        else:
+            self.host = np.ndarray(shape, dtype, memptr.mem.buffer, memptr.offset, strides)
+            self.memory = memptr
 
     # -- to and from the host
     def get(

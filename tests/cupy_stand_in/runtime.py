@@ -6,6 +6,7 @@ what a test may want to know: who allocated how much, and which stream was asked
 
 from __future__ import annotations
 
+import ctypes
 import types
 import weakref
 from collections.abc import Iterator
@@ -156,6 +157,22 @@ def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray
     return array
 
 
+class UnownedMemory:
+    """``cupy.cuda.UnownedMemory``: page-locked memory as a GPU sees it."""
+
+    def __init__(self, ptr: int, size: int, owner: Any, device_id: int = -1) -> None:
+        if not _is_page_locked(ptr):
+            raise RuntimeError("cudaErrorInvalidValue: a GPU cannot read this memory")
+        self.owner, self.buffer = owner, (ctypes.c_char * size).from_address(ptr)
+
+
+class MemoryPointer:
+    """``cupy.cuda.MemoryPointer``: a place in a memory."""
+
+    def __init__(self, mem: UnownedMemory, offset: int) -> None:
+        self.mem, self.offset = mem, offset
+
+
 def _is_page_locked(address: int) -> bool:
     return any(low <= address < low + len(held) for low, held in _page_locked.items())
 
@@ -230,6 +247,8 @@ CUDA = types.SimpleNamespace(
     Event=Event,
     MemoryHook=MemoryHook,
     MemoryPool=MemoryPool,
+    MemoryPointer=MemoryPointer,
+    UnownedMemory=UnownedMemory,
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     get_allocator=get_allocator,
     set_allocator=set_allocator,

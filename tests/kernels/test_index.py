@@ -1,0 +1,215 @@
+"""Reading rows and elements at indices and adding to them: NumPy in float64 is the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite.backends import kernels
+from gradlite.backends.kernel_source import index
+from gradlite.nn import functional as F
+from gradlite.ops import indexing
+from tests import cupy_stand_in as stand_in
+from tests.kernels.support import ThreadsLauncher, host
+
+# One thread to a sum rounds each term, which shows in half precision.
+TOLERANCES = {"float16": 2e-2, "float32": 1e-5, "float64": 1e-12}
+# (rows, columns, indices)
+ROWS = [(1, 1, 1), (5, 31, 40), (9, 32, 33), (70, 33, 65), (3, 1025, 7), (33, 160, 100)]
+# (outer, size, inner), indices
+ALONG = [((1, 5, 1), 3), ((33, 7, 1), 1), ((4, 9, 1), 31), ((3, 4, 8), 70), ((2, 33, 17), 5)]
+
+
+def values(K: Any, shape: Any, dtype: str, seed: int = 0) -> Any:
+    return K.xp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(dtype))
+
+
+def indices(K: Any, low: int, high: int, shape: Any) -> Any:
+    return K.xp.asarray(np.random.default_rng(3).integers(low, high, shape))
+
+
+def wide(array: Any) -> np.ndarray:
+    return host(array).astype("f8")
+
+
+def close(found: Any, expected: Any, dtype: str) -> None:
+    scale = TOLERANCES[dtype] * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(wide(found), expected, TOLERANCES[dtype], scale)
+
+
+def compare_rows(K: Any, rows: int, columns: int, count: int, dtype: str) -> None:
+    table, grad = values(K, (rows, columns), dtype), values(K, (count, columns), dtype, 1)
+    index = indices(K, -rows, rows, count)
+    taken = indexing.take_slices(K, table, index, 0, (count, columns), -rows)
+    np.testing.assert_array_equal(host(taken), host(table)[host(index)])
+    out = K.xp.array(table)
+    indexing.add_rows(K, out, index, grad, -rows)
+    expected = wide(table)
+    np.add.at(expected, host(index), wide(grad))
+    close(out, expected, dtype)
+    out = K.xp.array(table)
+    indexing.add_rows(K, out, abs(index) % rows, grad, skipped=rows // 2)
+    expected = wide(table)
+    np.add.at(expected, abs(host(index)) % rows, wide(grad))
+    expected[rows // 2] = wide(table)[rows // 2]
+    close(out, expected, dtype)
+
+
+def compare_along(K: Any, shape: Any, count: int, dtype: str) -> None:
+    outer, size, inner = shape
+    x, grad = values(K, shape, dtype), values(K, (outer, count, inner), dtype, 1)
+    index = indices(K, 0, size, (outer, count, inner))
+    taken = indexing.take_along(K, x, index, 1)
+    np.testing.assert_array_equal(host(taken), np.take_along_axis(host(x), host(index), 1))
+    out = K.xp.array(x)
+    indexing.add_along(K, out, index, grad, 1)
+    expected = wide(x)
+    o, _, c = np.ogrid[:outer, :count, :inner]
+    np.add.at(expected, (o, host(index), c), wide(grad))
+    close(out, expected, dtype)
+    vector = host(index)[0, :, 0]
+    taken = indexing.take_slices(K, x, K.xp.asarray(vector), 1, (outer, count, inner))
+    np.testing.assert_array_equal(host(taken), host(x)[:, vector])
+    out = K.xp.array(x)
+    indexing.add_slices(K, out, K.xp.asarray(vector), grad, 1)
+    expected = wide(x)
+    np.add.at(expected, (slice(None), vector), wide(grad))
+    close(out, expected, dtype)
+
+
+@pytest.fixture(params=["searched", "sorted", "atomic"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Which kernel adds rows where there is a choice."""
+    if request.param != "searched":
+        monkeypatch.setattr(indexing, "SEARCHED", 0)
+    gradlite.use_deterministic_algorithms(request.param == "sorted")
+    yield request.param
+    gradlite.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("sizes", ROWS, ids=str)
+def test_rows(launcher: Any, way: str, sizes: tuple[int, int, int], dtype: str) -> None:
+    compare_rows(launcher, *sizes, dtype)
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("shape", "count"), ALONG, ids=str)
+def test_along(
+    launcher: Any, monkeypatch: Any, shape: Any, count: int, dtype: str, few: bool
+) -> None:
+    monkeypatch.setattr(indexing, "TERMS", 1000 if few else 0)
+    compare_along(launcher, shape, count, dtype)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_race_and_nothing_out_of_bounds(
+    threads: ThreadsLauncher, monkeypatch: Any, way: str, seed: int
+) -> None:
+    threads.check, threads.seed = True, seed
+    monkeypatch.setattr(indexing, "TERMS", 0 if way == "atomic" else 1000)
+    for sizes in ((5, 31, 40), (9, 64, 65)):
+        compare_rows(threads, *sizes, "float32")
+    compare_along(threads, (3, 4, 8), 20, "float32")
+
+
+# ---------------------------------------------------------------------- as the ops use them
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return stand_in.install(monkeypatch)
+
+
+def on_both(function: Any, *shapes: Any) -> list[str]:
+    """Compare values and gradients of a device with the CPU's; the kernels that ran there."""
+    results = []
+    for device in ("cpu", "cuda"):
+        generator = np.random.default_rng(1)
+        given = [
+            gradlite.tensor(generator.standard_normal(s), device=device, requires_grad=True)
+            for s in shapes
+        ]
+        with kernels.record() as launched:
+            out = function(*given, lambda x, device=device: gradlite.tensor(x, device=device))
+            weight = np.random.default_rng(2).standard_normal(out.shape)
+            (out * gradlite.tensor(weight, device=device)).sum().backward()
+        results.append([t.detach().cpu().numpy() for t in (out, *[g.grad for g in given])])
+    for a, b in zip(*results):
+        np.testing.assert_allclose(b, a, 1e-10, 1e-10)
+    own = {k.name for k in index().values() if k.file == "index.cu"}
+    return [name for name in launched if name in own]
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "expected"),
+    [
+        (lambda w, t: F.embedding(t([[1, 4], [4, 0]]), w), [(5, 9)], ["take_rows"]),
+        (lambda w, t: F.embedding(t([1, 4, 1]), w, padding_idx=1), [(5, 3)], ["take_along"]),
+        (lambda x, t: x.index_select(1, t([2, 0, 2])), [(2, 3, 4)], ["take_along", "add_along"]),
+        (lambda x, t: x.gather(1, t([[0, 2], [1, 1]])), [(2, 3)], ["take_along", "add_along"]),
+        (lambda x, t: x[t([0, -1, 0])], [(3, 10)], ["take_rows"]),
+        (lambda x, t: x[t([0, -1]), t([[2], [1]])], [(3, 4, 2)], ["take_along"]),
+        (lambda x, y, t: x.scatter_add(1, t([[0, 0]] * 3), y), [(3, 4), (3, 2)], ["add_along"]),
+        (lambda x, y, t: x.index_add(0, t([0, 0]), y), [(3, 9), (2, 9)], None),
+        (lambda x, y, t: x.index_add(1, t([0, 1]), y, alpha=2), [(2, 3, 9), (2, 2, 9)], None),
+    ],
+)
+def test_ops_use_them(cupy: Any, function: Any, shapes: Any, expected: Any) -> None:
+    launched = on_both(function, *shapes)
+    if expected is None:
+        expected = ["add_rows_searched" if len(shapes[0]) == 2 else "add_along", "take_rows"]
+    elif len(expected) == 1 and expected[0] != "add_along":
+        expected = [*expected, "add_rows_searched"]
+    elif expected == ["add_along"]:
+        expected = [*expected, "take_along"]
+    assert launched == expected
+
+
+def test_one_hot_asks_the_device_nothing(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = gradlite.tensor([[0, 3], [1, 1]], device="cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(stand_in.Array, "__bool__", None)
+        patch.setattr(stand_in.Array, "__int__", None)
+        result = F.one_hot(x, 4)
+    assert result.tolist() == F.one_hot(x.cpu(), 4).tolist()
+    assert result.dtype == gradlite.int64
+
+
+@pytest.mark.parametrize("bad", [5, -1])
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, i: F.embedding(i, x),
+        lambda x, i: x.index_select(0, i),
+        lambda x, i: x.gather(0, i[:, None].expand(3, 9)),
+        lambda x, i: F.one_hot(i, 5),
+        lambda x, i: x.index_add(0, i, gradlite.ones(3, 9, device="cuda")),
+    ],
+)
+def test_an_index_out_of_bounds_is_an_error_in_the_end(cupy: Any, op: Any, bad: int) -> None:
+    x = gradlite.ones(5, 9, device="cuda")
+    index = gradlite.tensor([1, bad, 4], device="cuda")
+    result = op(x, index)
+    with pytest.raises(RuntimeError, match=f"device-side assert.*\nindex {bad} is out .* size 5"):
+        gradlite.cuda.synchronize()
+    gradlite.cuda.synchronize()  # it is told once
+    rows = result.tolist()
+    expected = {3: [[1.0] * 9, [0.0] * 9, [1.0] * 9], 5: [[1.0] * 9, [2.0] * 9] + [[1.0] * 9] * 2}
+    if result.dtype == gradlite.float32:
+        assert rows[:4] == expected[len(rows)]
+    op(x, index)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        x.sum().item()
+
+
+def test_determinism_can_be_asked_for() -> None:
+    assert not gradlite.are_deterministic_algorithms_enabled()
+    gradlite.use_deterministic_algorithms(True, warn_only=True)
+    assert gradlite.are_deterministic_algorithms_enabled()
+    assert gradlite.is_deterministic_algorithms_warn_only_enabled()
+    gradlite.use_deterministic_algorithms(False)
+    assert not gradlite.are_deterministic_algorithms_enabled()
+    assert not gradlite.is_deterministic_algorithms_warn_only_enabled()
