@@ -28,6 +28,7 @@ from gradlite.ops.dropout import (
 )
 from gradlite.ops.elementwise import sigmoid
 from gradlite.ops.embedding import embedding, one_hot
+from gradlite.ops.embedding_bag import embedding_bag
 from gradlite.ops.fold import fold, unfold
 from gradlite.ops.loss import (
     binary_cross_entropy,
@@ -124,6 +125,7 @@ __all__ = [
     "dropout3d",
     "elu",
     "embedding",
+    "embedding_bag",
     "feature_alpha_dropout",
     "fold",
     "gaussian_nll_loss",

@@ -148,11 +148,11 @@ def embedding(
     if isinstance(index, np.ndarray) and out_of_bounds(index, rows):
         raise IndexError("index out of range in self")
     if max_norm is not None:
-        _limit(weight, index, max_norm, norm_type)
+        limit_rows(weight, index, max_norm, norm_type)
     return apply(Embedding, (weight, input), padding_idx, scale_grad_by_freq)  # type: ignore[no-any-return]
 
 
-def _limit(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
+def limit_rows(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
     """Scale the rows that an index reads down to a norm, outside the graph."""
     xp = NAMESPACES[index.__class__].xp
     read = xp.unique(index)

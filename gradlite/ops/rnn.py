@@ -174,14 +174,16 @@ class LstmSequence(_Sequence):
 
 
 def _lstm_steps(
-    x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any,
+    reverse: bool, w_hr: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The same layer step by step, from ops that can be differentiated any number of times."""
     outs = []
     for step in _ordered(x, reverse):
         i, f, g, o = chunk(linear(step, w_ih, b_ih) + linear(h, w_hh, b_hh), 4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()  # type: ignore[attr-defined]
         h = o.sigmoid() * c.tanh()  # type: ignore[attr-defined]
+        h = h if w_hr is None else linear(h, w_hr)
         outs.append(h)
     return stack(outs[::-1] if reverse else outs), h, c
 
@@ -220,6 +222,10 @@ def _weights(gates: int) -> list[Any]:
         S(normal(5, 2, 4), normal(2, 3), normal(2, 3), *_weights(4), False),
         S(normal(5, 2, 4), normal(2, 3), normal(2, 3), *_weights(4), True),
         S(normal(1, 2, 4), normal(2, 3), normal(2, 3), *_weights(4)[:2], None, None, False),
+        S(
+            *(normal(3, 2, 4), normal(2, 2), normal(2, 3), normal(12, 4), normal(12, 2)),
+            *(normal(12), normal(12), True, normal(2, 3)),
+        ),
     ],
     torch="",
 )
@@ -232,6 +238,7 @@ def lstm_sequence(
     b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
     reverse: bool = False,
+    w_hr: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of one LSTM layer (Hochreiter & Schmidhuber 1997) over a sequence.
 
@@ -239,6 +246,8 @@ def lstm_sequence(
         input: (T, N, I); h0, c0: (N, H); w_ih: (4H, I), w_hh: (4H, H), biases (4H,), with
             the gates in PyTorch's order i, f, g, o.
         reverse: run from the last step to the first.
+        w_hr: (P, H), a projection of the hidden states (Sak et al. 2014), which have the size P
+            then, in h0 and w_hh too.
 
     Returns:
         The hidden states of all steps (T, N, H) and the final h and c (N, H).
@@ -251,6 +260,8 @@ def lstm_sequence(
     gradlite.Size([5, 2, 3])
     """
     _check(input, h0, w_ih, w_hh, 4)
+    if w_hr is not None:
+        return _lstm_steps(input, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse, w_hr)
     return apply(LstmSequence, (input, h0, c0, w_ih, w_hh, b_ih, b_hh), reverse)  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
-from tests.nn import cases_volumes  # noqa: F401
+from tests.nn import cases_rest, cases_volumes  # noqa: F401
 from tests.nn.cases import CASES, Case, Constant
 from tests.nn.programs import fill, values
 from tests.oracle import same

@@ -28,7 +28,8 @@ class RNNBase(Module):
 
     The parameters of layer k are ``weight_ih_lk`` ``(gates * hidden_size, input size)``,
     ``weight_hh_lk`` ``(gates * hidden_size, hidden_size)``, ``bias_ih_lk`` and ``bias_hh_lk``;
-    those of the backward direction end in ``_reverse``.
+    those of the backward direction end in ``_reverse``. With ``proj_size``, ``weight_hr_lk``
+    ``(proj_size, hidden_size)`` comes last, and hidden states have that size.
     """
 
     def __init__(
@@ -71,7 +72,12 @@ class RNNBase(Module):
         if proj_size != 0:
             if mode != "LSTM":
                 raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
-            raise NotImplementedError("LSTM: proj_size is not supported")
+            if proj_size < 0:
+                raise ValueError(
+                    "proj_size should be a positive integer or zero to disable projections"
+                )
+            if proj_size >= hidden_size:
+                raise ValueError("proj_size has to be smaller than hidden_size")
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -85,15 +91,21 @@ class RNNBase(Module):
         rows = GATES[mode] * hidden_size
         where = {"device": device, "dtype": dtype}
         for layer in range(num_layers):
-            columns = input_size if layer == 0 else hidden_size * directions
+            columns = input_size if layer == 0 else (proj_size or hidden_size) * directions
+            shapes = {
+                "weight_ih": (rows, columns),
+                "weight_hh": (rows, proj_size or hidden_size),
+                "weight_hr": (proj_size, hidden_size),
+            }
             for reverse in range(directions):
-                shapes = [(rows, columns), (rows, hidden_size), (rows,), (rows,)]
-                for name, shape in zip(self._names(layer, reverse), shapes, strict=False):
+                for name in self._names(layer, reverse):
+                    shape = shapes.get(name[:9], (rows,))
                     setattr(self, name, Parameter(empty(shape, **where)))
         self.reset_parameters()
 
     def _names(self, layer: int, reverse: int) -> list[str]:
         kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
+        kinds += ["weight_hr"] if self.proj_size else []
         return [f"{kind}_l{layer}{'_reverse' if reverse else ''}" for kind in kinds]
 
     @property
@@ -154,9 +166,9 @@ class RNNBase(Module):
             )
 
     def _check_state(self, state: State, batch: int) -> None:
-        directions = 2 if self.bidirectional else 1
-        expected = (self.num_layers * directions, batch, self.hidden_size)
-        for place, h in enumerate(state):
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        for place, (h, size) in enumerate(zip(state, self._sizes())):
+            expected = (count, batch, size)
             if h.shape != expected:
                 name = f"hidden[{place}]" if len(state) == 2 else "hidden"
                 raise RuntimeError(f"Expected {name} size {expected}, got {list(h.shape)}")
@@ -198,8 +210,12 @@ class RNNBase(Module):
 
     def _initial(self, input: Tensor, batch: int, states: int) -> State:
         count = self.num_layers * (2 if self.bidirectional else 1)
-        shape = (count, batch, self.hidden_size)
-        return (zeros(shape, dtype=input.dtype, device=input.device),) * states
+        where: dict[str, Any] = {"dtype": input.dtype, "device": input.device}
+        return tuple(zeros((count, batch, size), **where) for size in self._sizes()[:states])
+
+    def _sizes(self) -> tuple[int, int]:
+        """The sizes of h and of c."""
+        return self.proj_size or self.hidden_size, self.hidden_size
 
     def _layers(
         self, input: Tensor, state: State, spans: list[Span] | None
@@ -212,7 +228,8 @@ class RNNBase(Module):
             for reverse in range(directions):
                 place = layer * directions + reverse
                 initial = tuple(h[place] for h in state)  # type: ignore[index]
-                given = [*weights[place], *([] if self.bias else [None, None])]
+                given = [*weights[place][:2], *(weights[place][2:4] if self.bias else [None, None])]
+                given += weights[place][-1:] if self.proj_size else []
                 if spans is None:
                     output, *final = self._sequence(input, initial, given, bool(reverse))
                 else:
@@ -258,6 +275,8 @@ class RNNBase(Module):
 
     def extra_repr(self) -> str:
         extra = f"{self.input_size}, {self.hidden_size}"
+        if self.proj_size:
+            extra += f", proj_size={self.proj_size}"
         if self.num_layers != 1:
             extra += f", num_layers={self.num_layers}"
         if not self.bias:
@@ -379,8 +398,8 @@ class LSTM(RNNBase):
 
     def _sequence(self, input: Tensor, state: State, weights: list[Any], reverse: bool) -> Any:
         h, c = state
-        w_ih, w_hh, b_ih, b_hh = weights
-        return F.lstm_sequence(input, h, c, w_ih, w_hh, b_ih, b_hh, reverse)
+        w_ih, w_hh, b_ih, b_hh, *projection = weights
+        return F.lstm_sequence(input, h, c, w_ih, w_hh, b_ih, b_hh, reverse, *projection)
 
     def forward(self, input: Any, hx: State | None = None) -> Any:
         return self._forward(input, None if hx is None else (hx[0], hx[1]), 2)

@@ -1,0 +1,180 @@
+"""Sums, means and maxima of rows of a look-up table, bag by bag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.embedding import embedding, limit_rows
+from gradlite.ops.gather import check_tensor
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.samples import S, distinct, integers, normal
+from gradlite.ops.scatter import index_add
+from gradlite.ops.table import public
+from gradlite.tensor import Tensor, wrap
+
+__all__ = ["embedding_bag"]
+
+
+def _starts(input: Tensor, offsets: Tensor | None, include_last: bool) -> Any:
+    """Where each bag starts in the row of all indices."""
+    n = input.array.ndim
+    if n == 2:
+        if offsets is not None:
+            raise ValueError(
+                "if input is 2D, then offsets has to be None, as input is treated is a "
+                "mini-batch of fixed length sequences. However, found offsets of type "
+                f"{type(offsets)}"
+            )
+        count, length = input.array.shape
+        return np.arange(0, count * length, length) if length else np.zeros(count, np.int64)
+    if n != 1:
+        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {n}")
+    if offsets is None:
+        raise ValueError("offsets has to be a 1D Tensor but got None")
+    if offsets.array.ndim != 1:
+        raise ValueError("offsets has to be a 1D Tensor")
+    array = offsets.array
+    starts = array if isinstance(array, np.ndarray) else array.get()
+    size = input.array.size
+    if include_last:
+        if not starts.size:
+            raise RuntimeError("include_last_offset: numBags should be at least 1")
+    if starts.size and starts[0] != 0:
+        raise RuntimeError(
+            "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from "
+            f"position 0. However, got {starts[0]}"
+        )
+    if starts.size and starts[-1] > size:
+        raise RuntimeError(
+            "offsets[-1] can not be greater than input's length, but got offsets[-1] of "
+            f"{starts[-1]}, and input's length is {size}"
+        )
+    return starts[:-1] if include_last else starts
+
+
+def _highest(rows: Any, bags: Any, count: int) -> Tensor:
+    """The maxima of each bag's rows; 0 for bags without any."""
+    array = rows.array
+    xp = NAMESPACES[array.__class__].xp
+    host = np.asarray(bags)
+    sizes = np.bincount(host, minlength=count)
+    width = int(sizes.max(initial=0))
+    if width == 0:
+        return rows.new_zeros(count, array.shape[1])  # type: ignore[no-any-return]
+    # The rows of each bag side by side, a missing one standing for row 0 until it is masked.
+    order = np.argsort(host, kind="stable")
+    places = np.zeros((count, width), np.int64)
+    missing = np.arange(width) >= sizes[:, None]
+    places[~missing] = order
+    wide = rows[wrap(xp.asarray(places))].masked_fill(
+        wrap(xp.asarray(missing))[..., None],  # type: ignore[index]
+        -float("inf"),
+    )
+    best = wide.max(1).values
+    return best.masked_fill(wrap(xp.asarray(sizes == 0))[:, None], 0)  # type: ignore[index,no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(integers(0, 5, 3, 4), normal(5, 2)),
+        S(integers(0, 5, 7), normal(5, 2), np.array([0, 2, 2, 5])),
+        S(integers(0, 5, 7), normal(5, 2), np.array([0, 2, 2, 7]), include_last_offset=True),
+        S(integers(0, 5, 3, 4), normal(5, 2), mode="sum", per_sample_weights=normal(3, 4)),
+        S(integers(0, 5, 7), normal(5, 3), np.array([0, 4]), mode="sum", padding_idx=1),
+        S(np.array([1, 1, 0, 2, 1]), normal(5, 3), np.array([0, 1, 4]), padding_idx=1),
+        S(np.array([1, 1, 0, 1]), normal(5, 3), np.array([0, 2]), None, 2.0, True, smooth=False),
+        S(integers(0, 5, 3, 4), distinct(5, 2), mode="max"),
+        S(np.array([1, 4, 0, 3, 2]), distinct(5, 3), np.array([0, 2, 2]), mode="max"),
+        S(np.array([1, 4, 1, 3]), distinct(5, 3), np.array([0, 3]), mode="max", padding_idx=-4),
+    ],
+    torch="nn.functional.embedding_bag",
+    errors=lambda: [
+        S(np.array([1, 2]), normal(5, 2)),
+        S(np.array([[1, 2]]), normal(5, 2), np.array([0])),
+        S(np.array([1, 2]), normal(5, 2), np.array([1])),
+        S(np.array([1, 2]), normal(5, 2), np.array([0, 3])),
+        S(np.array([[1, 2]]), normal(5, 2), mode="min"),
+        S(np.array([[1, 2]]), normal(5, 2), mode="sum", per_sample_weights=normal(2)),
+        S(np.array([[1, 2]]), normal(5, 2), mode="max", scale_grad_by_freq=True),
+        S(np.array([[1, 2]]), normal(5)),
+    ],
+)
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """The sum, mean or maximum of the rows of ``weight`` that each bag of indices names.
+
+    Args:
+        input: (bags, length), or all bags in one row, which start at ``offsets``.
+        mode: "sum", "mean" or "max"; empty bags give zeros.
+        per_sample_weights: factors of the rows, in the shape of ``input``, for "sum" alone.
+        include_last_offset: whether ``offsets`` ends with the length of ``input``.
+        padding_idx: an index that is left out, as if it were not in its bag.
+        max_norm, norm_type, scale_grad_by_freq: as in `embedding`.
+
+    >>> import gradlite
+    >>> table = gradlite.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+    >>> indices, offsets = gradlite.tensor([1, 2, 2]), gradlite.tensor([0, 2])
+    >>> gradlite.nn.functional.embedding_bag(indices, table, offsets)
+    tensor([[2., 3.],
+            [3., 4.]])
+
+    Raises:
+        ValueError, RuntimeError: shapes or offsets that do not fit, or an unknown mode.
+    """
+    check_tensor("embedding_bag", "indices", 2, input)
+    check_tensor("embedding_bag", "weight", 1, weight)
+    factors: Any = per_sample_weights
+    if factors is not None and factors.array.shape != input.array.shape:
+        raise ValueError(
+            f"embedding_bag: If per_sample_weights ({factors.shape}) is not None, then it must "
+            f"have the same shape as the input ({input.shape})"
+        )
+    if weight.array.ndim != 2:
+        raise ValueError(
+            f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.array.ndim}"
+        )
+    starts = _starts(input, offsets, include_last_offset)
+    if mode not in ("sum", "mean", "max"):
+        raise ValueError("mode has to be one of sum, mean or max")
+    if mode == "max" and scale_grad_by_freq:
+        raise ValueError("max mode does not support scaling the gradient by the frequency")
+    if factors is not None and mode != "sum":
+        raise NotImplementedError(
+            "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported "
+            f"for mode='sum' (got mode='{mode}'). Please open a feature request on GitHub."
+        )
+    index: Any = input.reshape(-1)  # type: ignore[attr-defined]
+    if max_norm is not None:
+        limit_rows(weight, index.array, max_norm, norm_type)
+    xp = NAMESPACES[index.array.__class__].xp
+    counts = np.diff(starts, append=index.array.size)
+    bags = xp.repeat(xp.arange(len(starts)), xp.asarray(counts) if xp is np else counts.tolist())
+    factors = None if factors is None else factors.reshape(-1)
+    if padding_idx is not None:
+        kept = index.array != padding_idx % weight.array.shape[0]
+        index, bags = index[wrap(kept)], bags[kept]
+        factors = None if factors is None else factors[wrap(kept)]
+    rows: Any = embedding(index, weight, None, None, 2.0, scale_grad_by_freq, sparse)
+    if mode == "max":
+        return _highest(rows, bags if xp is np else bags.get(), len(starts))
+    if factors is not None:
+        rows = rows * factors[:, None]
+    zeros = rows.new_zeros(len(starts), rows.shape[1])
+    sums: Any = index_add(zeros, 0, wrap(bags), rows)
+    if mode == "sum":
+        return sums  # type: ignore[no-any-return]
+    sizes = xp.maximum(xp.bincount(bags, minlength=len(starts)), 1)[:, None]
+    return sums / wrap(sizes.astype(rows.array.dtype))  # type: ignore[no-any-return]
