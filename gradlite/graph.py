@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextvars
 import heapq
 import itertools
+import operator
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -53,6 +54,9 @@ _next_sequence_number = itertools.count(1).__next__
 # What the backend hands in: rules run without floating-point warnings.
 quiet: Callable[[], Any]
 loud: Callable[[Any], None]
+# How gradients are added; where there are several GPUs, on that of the gradients.
+add: Callable[[Any, Any], Any] = operator.add
+add_in_place: Callable[[Any, Any], Any] = operator.iadd
 anomaly_enabled = False
 anomaly_check_nan = True
 
@@ -396,17 +400,16 @@ def _deliver(
         if parts is None:
             parts = pending[node] = [None] * node.outputs
             heapq.heappush(queue, (-node.seq, node))
-        parts[nr] = grad if parts[nr] is None else parts[nr] + grad
+        parts[nr] = grad if parts[nr] is None else add(parts[nr], grad)
         return
     known = pending.get(edge)
     if known is None:
         pending[edge] = grad
         heapq.heappush(queue, (-edge.seq, edge))
     elif edge in owned and not create_graph:
-        known += grad
-        pending[edge] = known
+        pending[edge] = add_in_place(known, grad)
     else:
-        pending[edge] = known + grad
+        pending[edge] = add(known, grad)
         owned.add(edge)
 
 

@@ -287,8 +287,7 @@ class Tensor(Description, TensorMethods):
         if create_graph:
             self._grad = grad if known is None else known + grad
         elif known is not None:
-            array = known.array
-            array += grad
+            graph.add_in_place(known.array, grad)
             known._bump()
         else:
             # A fresh array becomes .grad as it is; one that others may hold is copied.
@@ -304,7 +303,7 @@ class Tensor(Description, TensorMethods):
         elif known is None:
             self._grad = wrap(_copy(grad, self.array))
         else:
-            self._grad = wrap(known.array + grad)
+            self._grad = wrap(graph.add(known.array, grad))
 
     # -------------------------------------------------------------------- aliases
     def detach(self) -> Tensor:
@@ -516,8 +515,9 @@ def _copy(grad: Any, like: Any) -> Any:
     """A contiguous array of its own with a gradient's values."""
     if isinstance(like, np.ndarray):
         return np.array(grad, dtype=like.dtype, order="C")
-    result = like.__class__(like.shape, like.dtype)
-    result[...] = grad
+    with like.device:
+        result = like.__class__(like.shape, like.dtype)
+        result[...] = grad
     return result
 
 

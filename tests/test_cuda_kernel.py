@@ -173,7 +173,7 @@ def test_mixed_devices_are_refused(way: Way) -> None:
 def test_a_launch_goes_to_the_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     if compiler() is None:
         pytest.skip("kernels run thread by thread on Linux with g++ alone")
-    stand_in.install(monkeypatch)
+    stand_in.install(monkeypatch, devices=2)
     streams: list[Any] = []
     monkeypatch.setattr(Function, "streams", streams)
     x = gradlite.ones(4, device="cuda:1")

@@ -25,7 +25,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(memory, "_peaks", {})
     monkeypatch.setattr(memory, "_hooks", [])
     gc.collect()  # what other tests left in cycles is not to go in the middle of this one
-    return stand_in.install(monkeypatch)
+    return stand_in.install(monkeypatch, devices=2)
 
 
 def quarter(device: str = "cuda") -> Any:

@@ -173,7 +173,7 @@ def test_seeding_cuda_seeds_the_one_generator() -> None:
 # -------------------------------------------------------------------- on the stand-in
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return stand_in.install(monkeypatch)
+    return stand_in.install(monkeypatch, devices=2)
 
 
 def test_devices_are_counted_named_and_chosen(cupy: Any) -> None:

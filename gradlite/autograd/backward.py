@@ -9,6 +9,7 @@ from typing import Any
 from gradlite import dtypes, graph
 from gradlite.autograd.graph import EdgeToken, GradientEdge, edge_of
 from gradlite.description import Size
+from gradlite.ops import guard
 from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, wrap
@@ -48,7 +49,8 @@ def _initial_grads(
                         "grad can be implicitly created only for real scalar outputs but got "
                         f"{dtypes.from_numpy_dtype(array.dtype)}"
                     )
-            start = NAMESPACES[array.array_class].xp.ones(array.shape, array.dtype)
+            with guard.at(array.device):
+                start = NAMESPACES[array.array_class].xp.ones(array.shape, array.dtype)
             result.append(wrap(start) if create_graph else start)
             continue
         if not isinstance(grad, Tensor):
@@ -195,7 +197,8 @@ def grad(
                     "materialize_grads cannot be used when the given input is a GradientEdge"
                 )
             if materialize_grads:
-                result = NAMESPACES[target.array.__class__].xp.zeros_like(target.array)
+                with guard.on(target):
+                    result = NAMESPACES[target.array.__class__].xp.zeros_like(target.array)
             elif not allow_unused:
                 raise RuntimeError(
                     f"The differentiated Tensor at index {place} appears to not have been used in "

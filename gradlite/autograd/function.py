@@ -16,6 +16,7 @@ from gradlite import graph
 from gradlite.autograd.context import CONSTANT, FunctionCtx, FunctionNode, Kept
 from gradlite.grad_mode import current_mode, is_grad_enabled, no_grad
 from gradlite.graph import Node, OutputEdge
+from gradlite.ops import guard
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import NOWHERE, edges_of
 from gradlite.ops.inplace import rebase
@@ -66,7 +67,8 @@ class _FunctionOp:
         for nr, (g, meta) in enumerate(zip(grads, metas)):
             if g is None and ctx._materialize:
                 shape, dtype, cls = meta
-                g = NAMESPACES[cls].xp.zeros(shape, dtype)
+                with guard.on(*(g for g in grads if g is not None)):
+                    g = NAMESPACES[cls].xp.zeros(shape, dtype)
             grads[nr] = None if g is None else wrap(g)
         ctx._opened = ()
         try:

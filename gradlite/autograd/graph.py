@@ -189,10 +189,10 @@ class GradientEdge(NamedTuple):
 class EdgeToken:
     """What a `GradientEdge` remembers: the engine's edge, and what its tensor looked like."""
 
-    __slots__ = ("edge", "shape", "size", "dtype", "array_class")
+    __slots__ = ("edge", "shape", "size", "dtype", "array_class", "device")
 
     def __init__(self, edge: Any, array: Any) -> None:
-        self.edge, self.array_class = edge, array.__class__
+        self.edge, self.array_class, self.device = edge, array.__class__, array.device
         self.shape, self.size, self.dtype = array.shape, array.size, array.dtype
 
     def __repr__(self) -> str:

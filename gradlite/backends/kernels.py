@@ -273,3 +273,24 @@ class CudaLauncher(Launcher):
             raise RuntimeError(
                 f"kernels/{declared.file} does not compile for {dtype}:\n{error}"
             ) from error
+
+
+class DevicesLauncher(CudaLauncher):
+    """Launches kernels where there are several GPUs, each of which has modules of its own.
+
+    The device of the arrays is the current one when an op runs (``ops/guard.py``).
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        super().__init__(cupy)
+        self._current = cupy.cuda.runtime.getDevice
+        self._launchers: dict[int, CudaLauncher] = {}
+
+    def _launch(
+        self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
+    ) -> None:
+        index = self._current()
+        found = self._launchers.get(index)
+        if found is None:
+            found = self._launchers[index] = CudaLauncher(self.xp)
+        found._launch(name, dtype, grid, block, arguments, shared)

@@ -15,6 +15,7 @@ import numpy as np
 from gradlite.backends.special import erf
 from gradlite.device import array_module
 from gradlite.grad_mode import no_grad
+from gradlite.ops.guard import on_its_device
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor
 
@@ -112,6 +113,7 @@ def normal_(
     return tensor
 
 
+@on_its_device
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -249,6 +251,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(fan), generator)
 
 
+@on_its_device
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = None) -> Tensor:
     """Fill with a (semi-)orthogonal matrix, all dimensions after the first taken together.
 

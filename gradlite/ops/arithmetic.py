@@ -9,6 +9,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import OUT
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.operands import plain
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import public
@@ -418,6 +419,7 @@ def remainder(input: Any, other: Any) -> Tensor:
     return binary_op(Remainder if isinstance(other, Tensor) else RemainderScalar, input, other)
 
 
+@on_its_device
 def _check_integer_zero(input: Any, other: Any) -> None:
     a, b = plain(input), plain(other)
     if dtypes.category(dtypes.result_dtype([a, b])) < 2 and np.any(np.equal(b, 0)):

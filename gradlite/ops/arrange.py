@@ -11,6 +11,7 @@ import numpy as np
 from gradlite.ops.dims import sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.gather import index_select
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.joining import cat, narrow, stack
 from gradlite.ops.logic import logical_xor
 from gradlite.ops.namespaces import NAMESPACES
@@ -188,6 +189,7 @@ def _tile_method(self: Tensor, *dims: Any) -> Tensor:
         S(normal(3), 2, 1),
     ],
 )
+@on_its_device
 def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:

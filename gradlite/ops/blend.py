@@ -12,6 +12,7 @@ from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.matmul import bmm
 from gradlite.ops.namespaces import NAMESPACES
@@ -209,6 +210,7 @@ def _name(array: Any) -> str:
 def _in_place(call: Callable[..., Call], name: str) -> Any:
     """The in-place form: into the array itself when nothing has to be recorded."""
 
+    @on_its_device
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_inplace(self)
         op, inputs, attrs = call(self, *args, **kwargs)

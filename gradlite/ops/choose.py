@@ -10,6 +10,7 @@ from gradlite import dtypes
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import nonzero
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast, operand, promoted, same_device_or_scalar
@@ -55,6 +56,7 @@ class Where(Op):
         S(bools(0, 3), normal(3), normal(0, 3)),
     ],
 )
+@on_its_device
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """``input`` where the condition holds, ``other`` elsewhere; all three broadcast.
 

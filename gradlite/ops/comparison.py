@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import operand, plain, same_device_or_scalar
 from gradlite.ops.samples import S, binary
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@on_its_device
 def _compare(function: str, input: Any, other: Any) -> Tensor:
     a, b = operand(input), operand(other)
     x, y = plain(a), plain(b)

@@ -10,6 +10,7 @@ from gradlite.backends.cpu import loud, quiet
 from gradlite.device import device_of
 from gradlite.grad_mode import INFERENCE, current_mode, enable_grad
 from gradlite.graph import Node, OutputEdge, record
+from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
 from gradlite.tensor import Tensor, gradient_edge, wrap
 
@@ -244,10 +245,9 @@ def same_device(*tensors: Tensor) -> None:
     for other in tensors[1:]:
         if other.array.__class__ is not first.array.__class__:
             a, b = device_of(first.array), device_of(other.array)
-            raise RuntimeError(
-                "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{a} and {b}! Move one with .to('{a}')."
-            )
+            raise RuntimeError(guard.MIXED.format(a, b, a))
+    if guard.several is not None:
+        guard.several.place(*tensors)
 
 
 def gradients_of(

@@ -9,6 +9,7 @@ import numpy as np
 from gradlite.ops import indexing, positions
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor, out_of_bounds
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, integers, normal
@@ -182,6 +183,7 @@ def limit_rows(weight: Tensor, index: Any, max_norm: float, norm_type: float) ->
         S(np.zeros(0, np.int64)),
     ],
 )
+@on_its_device
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """int64 rows with a 1 at each index: (*) -> (*, num_classes).
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite.ops.embedding import embedding, limit_rows
 from gradlite.ops.gather import check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.samples import S, distinct, integers, normal
 from gradlite.ops.scatter import index_add
@@ -101,6 +102,7 @@ def _highest(rows: Any, bags: Any, count: int) -> Tensor:
         S(np.array([[1, 2]]), normal(5)),
     ],
 )
+@on_its_device
 def embedding_bag(
     input: Tensor,
     weight: Tensor,

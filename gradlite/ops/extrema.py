@@ -14,6 +14,7 @@ from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.gather import Along
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
@@ -225,6 +226,7 @@ class PickMin(Pick):
     grad_name = "MinBackward0"
 
 
+@on_its_device
 def arg_extremum(name: str, function: str, input: Tensor, dim: int, keepdim: bool) -> Tensor:
     """The index of the first extremum (NaN counts as one) of each row along a dimension."""
     array = input.array
@@ -371,6 +373,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg("argmin", input, dim, keepdim)
 
 
+@on_its_device
 def _arg(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     array = input.array
     if array.dtype == np.bool_:
@@ -439,6 +442,7 @@ def _accumulate(xp: Any, ufunc: Any, array: Any, dim: int) -> Any:
     return result
 
 
+@on_its_device
 def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
     array = input.array
     d = wrap_dim(dim, array.ndim)

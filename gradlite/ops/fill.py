@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
+from gradlite.ops import guard
 from gradlite.ops.binary import sum_to
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
-from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor
 
 __all__ = ["masked_fill", "masked_scatter"]
 
@@ -83,13 +84,11 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     if value.ndim > array.ndim or not _fits(value.shape, array.shape):
         raise RuntimeError(_expand_message(value.shape, array.shape))
     refuse_overlap(self, src)
-    if value.__class__ is not array.__class__:
-        xp = NAMESPACES[array.__class__].xp
-        moved = xp.asarray(value if isinstance(value, np.ndarray) else value.get())
-        src = src.to(self.device) if src.requires_grad else wrap(moved)  # type: ignore[attr-defined]
+    if value.__class__ is not array.__class__ or (guard.several and src.device != self.device):
+        src = src.to(self.device, non_blocking=non_blocking)  # type: ignore[attr-defined]
         value = src.array
     if current_mode() & NO_GRAD or not (self.requires_grad or src.requires_grad):
-        array[...] = value
+        guard.fill(array, value)
         self._bump()
         return self
     result = apply(CopyInto, (self, src))
@@ -142,7 +141,7 @@ def set_all(self: Tensor, value: Any, op: Any) -> Tensor:
     """Set all elements to a number, recorded as a `Fill` when a gradient is wanted."""
     check_inplace(self)
     if current_mode() & NO_GRAD or not self.requires_grad:
-        self.array[...] = value
+        guard.fill(self.array, value)
         self._bump()
         return self
     return assign(self, apply1(op, self, value))
@@ -246,6 +245,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     inplace=True,
     errors=lambda: [S(normal(3), np.ones(3, bool), normal(2)), S(normal(3), np.ones(3), normal(3))],
 )
+@on_its_device
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """The elements of ``source``, in order, where a bool mask holds; the input elsewhere.
 

@@ -9,6 +9,7 @@ import numpy as np
 from gradlite.ops import indexing, positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
@@ -306,6 +307,7 @@ def broadcast_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     method=True,
     errors=lambda: [S(normal(3), np.array([3])), S(normal(3), np.array([0.0]))],
 )
+@on_its_device
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the input read as one row; the result has the index's shape.
 
@@ -336,6 +338,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     method=True,
     errors=lambda: [S(normal(3, 4), np.array([0]), 1)],
 )
+@on_its_device
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` whose operands broadcast; without ``dim``, from the input as one row.
 
@@ -383,6 +386,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     method=True,
     differentiable=False,
 )
+@on_its_device
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The indices of all nonzero elements: rows (count, ndim), or one vector per dimension.
 
@@ -403,6 +407,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 @public(
     samples=lambda: [S(integers(0, 2, 3, 4)), S(np.array(2))], method=True, differentiable=False
 )
+@on_its_device
 def argwhere(input: Tensor) -> Tensor:
     """The indices of all nonzero elements, one row each.
 

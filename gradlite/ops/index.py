@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops import indexing, positions
+from gradlite.ops import guard, indexing, positions
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, cast
+from gradlite.ops.operands import as_number, beside, cast
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import View
 from gradlite.ops.table import public
@@ -303,7 +304,9 @@ _BY_NAME = {
 }
 
 
-def _to_device(xp: Any, advanced: tuple[Any, ...]) -> tuple[Any, ...]:
+@on_its_device
+def _to_device(array: Any, advanced: tuple[Any, ...]) -> tuple[Any, ...]:
+    xp = NAMESPACES[array.__class__].xp
     if xp is np:
         return advanced
     return tuple(i if isinstance(i, slice) else xp.asarray(i) for i in advanced)
@@ -325,8 +328,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     if basic is not None:
         result = apply_view(_BY_NAME[last], result, basic)
     if advanced is not None:
-        xp = NAMESPACES[array.__class__].xp
-        advanced = _to_device(xp, advanced)
+        advanced = _to_device(array, advanced)
         if current_mode() == 0 and self.requires_grad:
             # The caller may edit an index before backward runs.
             advanced = tuple([i if isinstance(i, slice) else i.copy() for i in advanced])
@@ -350,7 +352,6 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)
-    xp = NAMESPACES[array.__class__].xp
     if not isinstance(value, Tensor):
         if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
             raise TypeError(f"can't assign a {value.__class__.__name__} to a {_tensor_type(array)}")
@@ -358,19 +359,19 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             if target is self and self.array.ndim:
                 set_all(self, as_number(value), FillFrom)
                 return
-        value = wrap(xp.asarray(_plain_value(value, array.dtype)))
+        value = wrap(beside(array, _plain_value(value, array.dtype)))
     if advanced is None:
         if value.array.ndim == 0 and target.array.ndim and value.is_cpu == target.is_cpu:
             check_inplace(target)
             if current_mode() & NO_GRAD or not (target.requires_grad or value.requires_grad):
-                target.array[...] = value.array
+                guard.fill(target.array, value.array)
                 target._bump()
             else:
                 assign(target, apply(FillTensor, (target, value)))
             return
         copy_(target, _drop_leading(value, target.array.ndim))
         return
-    _put(target, _to_device(xp, advanced), cast(value, array.dtype), False)
+    _put(target, _to_device(array, advanced), cast(value, array.dtype), False)
 
 
 def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: bool) -> Tensor:
@@ -384,7 +385,8 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
     recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
         if not recorded and not accumulate:
-            array[index] = values.array
+            with guard.on(array):
+                array[index] = values.array
             target._bump()
             return target
         return assign(target, apply(IndexPut, (target, values), index, accumulate))
@@ -414,7 +416,7 @@ def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
         )
     items = [slice(None) if i is None else _item_array(i) for i in indices]
     *_, advanced, _ = _split(self.array, items)
-    return _to_device(NAMESPACES[self.array.__class__].xp, advanced or (slice(None),))
+    return _to_device(self.array, advanced or (slice(None),))
 
 
 def _item_array(item: Any) -> Any:
@@ -439,6 +441,7 @@ def _item_array(item: Any) -> Any:
         S(normal(3), (np.array([0]),), np.arange(1)),
     ],
 )
+@on_its_device
 def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of the input with values written, or added, at index tensors or masks.
 
@@ -454,6 +457,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
         raise RuntimeError(_put_message(input.array, index, values)) from None
 
 
+@on_its_device
 def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """In-place version of `index_put`."""
     return _put(self, _put_index(self, indices, values), values, accumulate)

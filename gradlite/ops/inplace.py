@@ -13,6 +13,7 @@ from gradlite.grad_mode import INFERENCE, NO_GRAD, current_mode
 from gradlite.graph import Node, record
 from gradlite.graph_errors import plain_name
 from gradlite.graph_hooks import Packed, PackedArray, pack_saved
+from gradlite.ops import guard
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.layout import is_dense
 from gradlite.ops.namespaces import NAMESPACES
@@ -189,7 +190,7 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
     elif current_mode() == 0 and t.requires_grad:
         F = NAMESPACES[array.__class__]
         edge = record(Overwrite, (gradient_edge(t),), (), None, (), F)
-    array[...] = value
+    guard.fill(array, value)
     t._bump()
     if edge is not None:
         saves_output(edge, t)

@@ -9,9 +9,11 @@ import numpy as np
 from gradlite import dtypes, return_types
 from gradlite.ops.dispatch import OUT, apply, apply1, output_grads, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import beside
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
@@ -308,6 +310,7 @@ def slogdet(A: Tensor) -> Any:
 
 
 @public(samples=lambda: [S(_positive(3, 3)), S(_positive(2, 2, 2))], method=True)
+@on_its_device
 def logdet(input: Tensor) -> Tensor:
     """The logarithms of determinants; NaN where they are negative.
 
@@ -375,10 +378,8 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
     if n < 0:
         return matrix_power(inv(input), -n)
     if n == 0:
-        xp = NAMESPACES[input.array.__class__].xp
-        eye = xp.zeros(input.array.shape, input.array.dtype)
-        eye[...] = xp.eye(input.array.shape[-1])
-        return contiguous(input.clone()).copy_(wrap(eye))  # type: ignore[attr-defined,no-any-return]
+        eye = wrap(beside(input.array, np.eye(input.array.shape[-1])))
+        return contiguous(input.clone()).copy_(eye)  # type: ignore[attr-defined,no-any-return]
     result, square = None, input
     while n:
         if n & 1:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import operand
 from gradlite.ops.samples import S, bools, integers, normal
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@on_its_device
 def _constant(function: str, *inputs: Any) -> Tensor:
     xp = NAMESPACES[inputs[0].array.__class__].xp
     arrays = [i.array if isinstance(i, Tensor) else i for i in inputs]
@@ -143,6 +145,7 @@ def logical_xor(input: Tensor, other: Tensor) -> Tensor:
     return _constant("logical_xor", input, other)
 
 
+@on_its_device
 def _bits(function: str, input: Any, other: Any) -> Tensor:
     a, b = operand(input), operand(other)
     if not isinstance(a, Tensor):

@@ -10,6 +10,7 @@ import numpy as np
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.op import Op
 from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
@@ -126,6 +127,7 @@ class CrossEntropy(Op):
     ],
     torch="nn.functional.cross_entropy",
 )
+@on_its_device
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -194,6 +196,7 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"{reduction} is not a valid value for reduction")
 
 
+@on_its_device
 def _check_classes(t: Any, classes: int, ignore_index: int) -> None:
     if t.dtype.kind not in "iu":
         raise RuntimeError(f"expected scalar type Long but found {t.dtype.name.capitalize()}")
@@ -274,6 +277,7 @@ class NllSpread(Op):
     ],
     torch="nn.functional.nll_loss",
 )
+@on_its_device
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -391,6 +395,7 @@ class Bce(Op):
     ],
     torch="nn.functional.binary_cross_entropy",
 )
+@on_its_device
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,

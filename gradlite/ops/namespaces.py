@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends.kernels import CudaLauncher
+from gradlite import graph
+from gradlite.backends.kernels import CudaLauncher, DevicesLauncher
+from gradlite.ops import guard
+from gradlite.ops.guard import Guard
 from gradlite.ops.twins import has_kernel, twin
 
 
@@ -17,8 +20,8 @@ class Namespace:
 
     tensors = False
 
-    def __init__(self, xp: Any, launcher: Any = None) -> None:
-        self.xp = xp
+    def __init__(self, xp: Any, launcher: Any = None, guard: Guard | None = None) -> None:
+        self.xp, self.guard = xp, guard
         self.use(launcher)
 
     def use(self, launcher: Any) -> None:
@@ -34,8 +37,8 @@ class Namespace:
     def enter(self, op: Any) -> None:
         """Enter one op."""
         runs = op
-        if self.launcher is not None and has_kernel(op):
-            runs = self.twins[op] = twin(op, self.launcher)
+        if self.guard is not None or (self.launcher is not None and has_kernel(op)):
+            runs = self.twins[op] = twin(op, self.launcher, self.guard)
         setattr(self, op.fname, self._bind(runs))
 
     def _bind(self, op: Any) -> Callable[..., Any]:
@@ -70,9 +73,18 @@ class _Namespaces(dict[type, Namespace]):
         if cls.__module__.partition(".")[0] == "cupy":
             import cupy
 
-            self[cls] = namespace = Namespace(cupy, CudaLauncher(cupy))
+            self[cls] = namespace = of_cupy(cupy)
             return namespace
         raise TypeError(f"expected a Tensor, but got {cls.__name__}")
+
+
+def of_cupy(cupy: Any) -> Namespace:
+    """The namespace of CuPy's arrays."""
+    if cupy.cuda.runtime.getDeviceCount() == 1:
+        return Namespace(cupy, CudaLauncher(cupy))
+    guard.several = several = Guard(cupy)
+    graph.add, graph.add_in_place = several.call(graph.add), several.call(graph.add_in_place)
+    return Namespace(cupy, DevicesLauncher(cupy), several)
 
 
 OPS: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import numpy as np
 from gradlite.device import array_module
 from gradlite.ops.choose import where
 from gradlite.ops.draws import drawn
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.shape import contiguous
@@ -38,6 +39,7 @@ def _result(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
     samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.2, 0.6), S(distinct(5), 0.3, 0.3, True)],
     torch="nn.functional.rrelu",
 )
+@on_its_device
 def rrelu(
     input: Tensor,
     lower: float = 1.0 / 8,
@@ -70,6 +72,7 @@ def rrelu(
     samples=lambda: [S(normal(3, 1)), S(normal(1, 4), 0.5, True, dim=0)],
     torch="nn.functional.gumbel_softmax",
 )
+@on_its_device
 def gumbel_softmax(
     logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
 ) -> Tensor:

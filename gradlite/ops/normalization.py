@@ -13,6 +13,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
 from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.norm_rules import (
     InstanceNorm,
     NativeBatchNorm,
@@ -374,6 +375,7 @@ def group_norm(
         S(normal(2, 3, 4), use_input_stats=False),
     ],
 )
+@on_its_device
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,

@@ -20,6 +20,7 @@ from gradlite.graph_hooks import Packed, unpack_saved
 from gradlite.ops.dispatch import OUT, apply
 from gradlite.ops.layout import row_major_result
 from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
+from gradlite.ops.twins import is_twin
 from gradlite.tensor import Tensor, wrap
 
 
@@ -63,8 +64,8 @@ class Op:
     backward: Callable[..., Any]
 
     def __init_subclass__(cls) -> None:
-        if "rule" in cls.__dict__:
-            return  # a twin (see twins.py): not an op of its own
+        if is_twin(cls):
+            return  # not an op of its own
         name = cls.__name__
         if "grad_name" not in cls.__dict__:
             cls.grad_name = f"{name}Backward0"

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import copy_order
 from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import Op
@@ -63,8 +64,14 @@ def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
     a = cast(a, common) if isinstance(a, Tensor) else a
     b = cast(b, common) if isinstance(b, Tensor) else b
     if not isinstance(a, Tensor):
-        a = wrap(NAMESPACES[b.array.__class__].xp.asarray(a, dtype=common))
+        a = wrap(beside(b.array, a, common))
     return a, b
+
+
+@on_its_device
+def beside(array: Any, value: Any, dtype: Any = None) -> Any:
+    """A number or an array of the host as an array on another array's device."""
+    return NAMESPACES[array.__class__].xp.asarray(value, dtype=dtype)
 
 
 def same_device_or_scalar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
+from gradlite.ops import guard
 from gradlite.ops.arithmetic import add, div, floor_divide, mul, pow, remainder, rsub, sub
 from gradlite.ops.comparison import eq, ge, gt, le, lt, ne
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
@@ -40,7 +41,12 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
         ):
             value = other.array if isinstance(other, Tensor) else other
             if array.__class__ is getattr(value, "__class__", None) or value is other:
-                getattr(NAMESPACES[array.__class__].xp, ufunc)(array, value, out=array)
+                edit = getattr(NAMESPACES[array.__class__].xp, ufunc)
+                if guard.several is None:
+                    edit(array, value, out=array)
+                else:
+                    with guard.several.on(array, value):
+                        edit(array, value, out=array)
                 self._bump()
                 return self
         return assign(self, function(self, other, **options))

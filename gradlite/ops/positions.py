@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.guard import on_its_device
+
 
 def row_major_strides(shape: tuple[int, ...]) -> list[int]:
     """Steps in elements between neighbours along each dimension of a contiguous array."""
@@ -20,6 +22,7 @@ def row_major_strides(shape: tuple[int, ...]) -> list[int]:
     return strides
 
 
+@on_its_device
 def along(xp: Any, shape: tuple[int, ...], index: Any, dim: int) -> Any:
     """Positions, in an array of a shape, of ``[i][j]...[index[i, j, ...]]...`` at ``dim``.
 
@@ -41,6 +44,7 @@ def along(xp: Any, shape: tuple[int, ...], index: Any, dim: int) -> Any:
     return flat if flat.dtype == np.int64 else flat.astype(np.int64)
 
 
+@on_its_device
 def slices(xp: Any, shape: tuple[int, ...], index: Any, dim: int) -> Any:
     """Positions of whole slices along ``dim``: (sizes before, len(index), sizes after), in 3-d."""
     before, after = 1, 1

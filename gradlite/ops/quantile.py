@@ -11,6 +11,7 @@ from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.reduce import keepdim_shape
 from gradlite.ops.samples import S, constant, distinct, integers
@@ -48,6 +49,7 @@ def _fractions(input: Tensor, q: Any, interpolation: str) -> Any:
     return np.asarray(q, np.float64)
 
 
+@on_its_device
 def _quantile(
     name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str
 ) -> Tensor:
@@ -163,6 +165,7 @@ def _mode_index(row: Any) -> int:
     method=True,
     errors=lambda: [S(distinct(0, 2), 0), S(distinct(2), 1)],
 )
+@on_its_device
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along a dimension (the smallest of those), with its last index.
 

@@ -10,10 +10,12 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import as_device
+from gradlite.ops import guard
 from gradlite.ops.conversion import array_on
 from gradlite.ops.creation import finish
 from gradlite.ops.dims import sizes
 from gradlite.ops.draws import drawn
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
@@ -205,6 +207,7 @@ def normal(
     return randn(*shape, generator=generator) * std + mean
 
 
+@on_its_device
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that each element gives, else 0."""
     g = default_generator if generator is None else generator
@@ -249,11 +252,12 @@ def multinomial(
 # ------------------------------------------------------------------------------ in place
 def _fill(self: Tensor, array: Any) -> Tensor:
     check_inplace(self)
-    self.array[...] = array
+    guard.fill(self.array, array)
     self._bump()
     return self
 
 
+@on_its_device
 def uniform_(
     self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
@@ -264,6 +268,7 @@ def uniform_(
     return _fill(self, draws * scale(b - a) + scale(a))
 
 
+@on_its_device
 def normal_(
     self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
@@ -276,6 +281,7 @@ def normal_(
     return _fill(self, draws * scale(std) + scale(mean))
 
 
+@on_its_device
 def random_(
     self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None
 ) -> Tensor:
@@ -289,6 +295,7 @@ def random_(
     return _fill(self, drawn(g, "integers", shape, np.dtype(np.int64), where, low, high))
 
 
+@on_its_device
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Fill with 1 with probability p, else 0."""
     g = default_generator if generator is None else generator
@@ -300,6 +307,7 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
     return _fill(self, drawn(g, "bernoulli_mask", shape, np.dtype(np.bool_), where, p))
 
 
+@on_its_device
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with exponentially distributed numbers of rate ``lambd``."""
     g = default_generator if generator is None else generator

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.device import array_module
+from gradlite.ops.operands import beside
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
@@ -150,7 +150,6 @@ def interpolate(
             "Input and output sizes should be greater than 0, but got input "
             f"{tuple(input.shape[2:])} output {tuple(sizes)}"
         )
-    xp = array_module(input.device)
     result: Any = input
     for axis, (wanted, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         n = result.shape[axis]
@@ -158,10 +157,12 @@ def interpolate(
             if wanted == n:
                 continue  # Whatever the scale says.
             matrix = _linear(n, wanted, scale, bool(align_corners)).T.astype(result.array.dtype)
-            result = (result.transpose(axis, -1) @ wrap(xp.asarray(matrix))).transpose(axis, -1)
+            result = (result.transpose(axis, -1) @ wrap(beside(result.array, matrix))).transpose(
+                axis, -1
+            )
         else:
             index = _nearest(n, wanted, scale, mode == "nearest-exact")
-            result = result.index_select(axis, wrap(xp.asarray(index)))
+            result = result.index_select(axis, wrap(beside(result.array, index)))
     result = input.clone() if result is input else result  # type: ignore[attr-defined]
     return contiguous(result)
 

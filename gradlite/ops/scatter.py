@@ -12,12 +12,14 @@ from gradlite.ops import indexing, positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.gather import alike, check_bounds, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast
 from gradlite.ops.samples import S, constant, integers, normal
 from gradlite.ops.table import public
+from gradlite.ops.twins import is_twin
 from gradlite.tensor import Tensor
 
 __all__ = [
@@ -36,8 +38,8 @@ class Writer(Op):
     write: Callable[..., Any]
 
     def __init_subclass__(cls) -> None:
-        if "rule" in cls.__dict__:
-            return  # a twin, which has its op's
+        if is_twin(cls):
+            return  # which has its op's
         write = staticmethod(cls.__dict__["write"])
         cls.write = write  # type: ignore[assignment]
 
@@ -313,6 +315,7 @@ def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:
     return IndexCopy, (input, index, source), (d,)
 
 
+@on_its_device
 def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
     check_tensor("index_fill", "index", 3, index)
     x, i = input.array, index.array
@@ -341,6 +344,7 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
 def _in_place(call: Callable[..., Call], name: str) -> Any:
     """The in-place form of a `Writer`: into the array itself when nothing has to be recorded."""
 
+    @on_its_device
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_inplace(self)
         op, inputs, attrs = call(self, *args, **kwargs)
@@ -497,6 +501,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
         S(normal(2, 3), 1, np.array([0.0]), 1.0),
     ],
 )
+@on_its_device
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """The input with the slices along ``dim`` that ``index`` names set to one value.
 

@@ -11,6 +11,7 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
 from gradlite.ops.gather import Along, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, distinct, integers
@@ -42,6 +43,7 @@ class Kthvalue(Pick):
     grad_name = "KthvalueBackward0"
 
 
+@on_its_device
 def order_of(xp: Any, x: Any, dim: int, descending: bool, stable: bool = False) -> Any:
     """The indices that sort along a dimension; NaN is the largest."""
     if x.ndim == 0:
@@ -135,6 +137,7 @@ def msort(input: Tensor) -> Tensor:
     method=True,
     errors=lambda: [S(distinct(3), 4), S(distinct(3), -1), S(distinct(3), 1, 1)],
 )
+@on_its_device
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or smallest) elements along a dimension in order, with their indices.
 
@@ -177,6 +180,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     method=True,
     errors=lambda: [S(distinct(3), 4), S(distinct(3), 0), S(distinct(3), 1, 1)],
 )
+@on_its_device
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """The k-th smallest element along a dimension (k counts from 1), with its index.
 
@@ -213,6 +217,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     method=True,
     differentiable=False,
 )
+@on_its_device
 def unique(
     input: Tensor,
     sorted: bool = True,
@@ -256,6 +261,7 @@ def _results(values: Any, inverse: Any, counts: Any, *wanted: bool) -> Any:
     method=True,
     differentiable=False,
 )
+@on_its_device
 def unique_consecutive(
     input: Tensor,
     return_inverse: bool = False,
@@ -303,6 +309,7 @@ def unique_consecutive(
         S(np.array([[1.0], [2.0]]), np.array([2.0])),
     ],
 )
+@on_its_device
 def searchsorted(
     sorted_sequence: Tensor,
     input: Any,

@@ -13,6 +13,7 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.extrema import Max, Pick, nonempty, numpy_keywords
 from gradlite.ops.gather import check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import keepdim_shape, mean, reduced_dims, spread
@@ -248,6 +249,7 @@ def median_index(xp: Any, rows: Any, skip_nan: bool) -> Any:
     return xp.where(is_nan.any(axis=-1), is_nan.argmax(axis=-1), index)
 
 
+@on_its_device
 def _median(name: str, whole: Any, pick: Any, input: Tensor, dim: int | None, keepdim: bool) -> Any:
     array = input.array
     if array.dtype == np.bool_:
@@ -325,6 +327,7 @@ def _nan_samples() -> list[Any]:
 
 @public(samples=lambda: [*_nan_samples(), S(integers(0, 9, 3))], method=True)
 @numpy_keywords
+@on_its_device
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum of the elements that are not NaN.
 
@@ -339,6 +342,7 @@ def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any 
 
 @public(samples=_nan_samples, method=True, errors=lambda: [S(integers(0, 9, 3))])
 @numpy_keywords
+@on_its_device
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean of the elements that are not NaN.
 
@@ -373,6 +377,7 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
         S(constant(np.array([1.0, np.nan])), 4),
     ],
 )
+@on_its_device
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many elements fall in each of ``bins`` equal intervals of [min, max].
 
@@ -425,6 +430,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
         S(np.array([1]), np.ones(2)),
     ],
 )
+@on_its_device
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each of 0, 1, 2, ... occurs in a vector, or the sums of its weights.
 

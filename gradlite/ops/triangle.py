@@ -29,9 +29,15 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=64)
 def _triangle(xp: Any, rows: int, columns: int, diagonal: int) -> Any:
-    return xp.tri(rows, columns, diagonal, dtype=bool)
+    if xp is np:
+        return _kept_triangle(rows, columns, diagonal)
+    return xp.tri(rows, columns, diagonal, dtype=bool)  # on the device that is current
+
+
+@lru_cache(maxsize=64)
+def _kept_triangle(rows: int, columns: int, diagonal: int) -> Any:
+    return np.tri(rows, columns, diagonal, dtype=bool)
 
 
 class Tril(Op):
@@ -40,7 +46,7 @@ class Tril(Op):
     row_major = True
 
     def forward(xp: Any, x: Any, diagonal: int) -> Any:
-        return xp.where(_triangle(xp, *x.shape[-2:], diagonal), x, xp.zeros((), x.dtype))
+        return xp.where(_triangle(xp, x.shape[-2], x.shape[-1], diagonal), x, xp.zeros((), x.dtype))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.tril(grad, ctx.attrs[0]),)
@@ -52,7 +58,9 @@ class Triu(Op):
     row_major = True
 
     def forward(xp: Any, x: Any, diagonal: int) -> Any:
-        return xp.where(_triangle(xp, *x.shape[-2:], diagonal - 1), xp.zeros((), x.dtype), x)
+        return xp.where(
+            _triangle(xp, x.shape[-2], x.shape[-1], diagonal - 1), xp.zeros((), x.dtype), x
+        )
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.triu(grad, ctx.attrs[0]),)

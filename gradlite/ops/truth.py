@@ -11,6 +11,7 @@ from gradlite.backends.cpu import loud, quiet
 from gradlite.ops.dispatch import same_device
 from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+@on_its_device
 def _truth(function: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     array = input.array
     xp = NAMESPACES[array.__class__].xp
@@ -92,6 +94,7 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     method=True,
     differentiable=False,
 )
+@on_its_device
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """The number of nonzero elements, over all or some dimensions.
 
@@ -129,6 +132,7 @@ def _close_errors() -> list[Any]:
 
 
 @public(samples=_close_samples, method=True, differentiable=False, errors=_close_errors)
+@on_its_device
 def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
@@ -167,6 +171,7 @@ def isclose(
 
 
 @public(samples=_close_samples, method=True, differentiable=False, errors=_close_errors)
+@on_its_device
 def allclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
@@ -191,6 +196,7 @@ def allclose(
     differentiable=False,
     errors=lambda: [S(normal(2), 1)],
 )
+@on_its_device
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements.
 

@@ -4,7 +4,8 @@ An op and its kernels stand together in the op's class, but an op does not know 
 it will run. A namespace whose library has a launcher keeps a twin of each op with kernels: a
 subclass whose forward and backward try the fused functions first. The twin, not the op, is what
 the node of such an array holds, so the engine calls either in the same way and pays nothing
-for ops without kernels. Names and all else are inherited.
+for ops without kernels. Names and all else are inherited. Where there are several GPUs, every op
+has a twin, which also looks for the device to run on (`guard.py`).
 """
 
 from __future__ import annotations
@@ -32,13 +33,21 @@ def fused(op: Any, rule: str) -> Any:
     return None
 
 
-def twin(op: Any, launcher: Any) -> Any:
-    """The op as it runs where a launcher has its kernels."""
+def is_twin(cls: type) -> bool:
+    """Whether a class is a twin, and not an op that is being defined."""
+    return "rule" in cls.__dict__
+
+
+def twin(op: Any, launcher: Any, guard: Any = None) -> Any:
+    """The op as it runs where a launcher has its kernels, or where there are several devices."""
     body: dict[str, Any] = {"rule": op, "__module__": op.__module__, "__doc__": op.__doc__}
     for rule, made in (("forward", _forward), ("backward", _backward)):
-        function = fused(op, rule)
+        function = fused(op, rule) if launcher is not None else None
         if function is not None:
             body[rule] = staticmethod(made(getattr(op, rule), function, launcher))
+        if guard is not None:
+            runs = body[rule].__func__ if rule in body else getattr(op, rule)
+            body[rule] = staticmethod(getattr(guard, rule)(runs))
     return type(op.__name__, (op,), body)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import enable_grad
+from gradlite.ops import guard
 from gradlite.optim.launch import Launch
 from gradlite.optim.optimizer import Closure, Optimizer, Params
 from gradlite.optim.plan import (
@@ -219,10 +220,11 @@ class ElementwiseOptimizer(Optimizer):
         token = quiet()
         try:
             for job in jobs:
-                if job[1].launcher is None:
-                    self._run(*job)
-                else:
+                if job[1].launcher is not None:
                     launches.append(self._host_launch(*job))
+                    continue
+                with guard.on(job[1].blocks[0].params):
+                    self._run(*job)
         finally:
             loud(token)
         if launches:
@@ -319,15 +321,17 @@ class ElementwiseOptimizer(Optimizer):
             for i, (kernels, cohort, *_) in enumerate(launches):
                 kind = (kernels, cohort.launcher, cohort.place, cohort.on_device)
                 together.setdefault(kind, []).append(i)
-            found = self._launches[key] = [
-                (Launch(launches[at[0]][1].launcher, kernels, [launches[i][1] for i in at]), at)
-                for (kernels, *_), at in together.items()
-            ]
+            found = self._launches[key] = []
+            for (kernels, launcher, *_), at in together.items():
+                cohorts = [launches[i][1] for i in at]
+                with guard.on(cohorts[0].members[0][1]):
+                    found.append((Launch(launcher, kernels, cohorts), at))
         flags = [getattr(self, name, None) for name in ("found_inf", "grad_scale")]
         for launch, at in found:
             own = [launches[i] for i in at]
             flagged = [unwrap(flag) for flag in flags] if launch.on_device else (None, None)
-            launch.run([o[2] for o in own], [o[3] for o in own], [o[4] for o in own], *flagged)
+            with guard.on(launch.cohorts[0].members[0][1]):
+                launch.run([o[2] for o in own], [o[3] for o in own], [o[4] for o in own], *flagged)
 
     def _unscaled(self, jobs: list[Any]) -> list[Any]:
         """Steps of the host after `GradScaler` has left its findings here: perhaps none."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.device import array_module, device_of
+from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, wrap
 
@@ -87,6 +88,7 @@ class Slot:
         )
 
 
+@guard.on_its_device
 def build_segment(
     params: Sequence[Tensor],
     buffers: dict[str, float],
@@ -399,7 +401,8 @@ def _build_blocks(
     xp, dtype = cohort.xp, arrays[numbers[0]].dtype
     runs = _runs(numbers, arrays, slots, *block_sizes(xp, dtype))
     largest = max((run[2] for run in runs), default=0)
-    rows = [allocate(xp, largest, dtype, 0.0) for _ in range(scratch + reads_param)]
+    with guard.on(arrays[numbers[0]]):
+        rows = [allocate(xp, largest, dtype, 0.0) for _ in range(scratch + reads_param)]
     for run, offset, n in runs:
         first = slots[run[0]]
         state: tuple[Any, ...] = ()

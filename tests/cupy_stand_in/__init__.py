@@ -13,7 +13,7 @@ from typing import Any
 from gradlite.backends import special
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import kernels, runtime
-from tests.cupy_stand_in.arrays import MODULE, Array, _wrap
+from tests.cupy_stand_in.arrays import MODULE, Array, _computed
 
 __all__ = ["MODULE", "Array", "install", "runtime"]
 
@@ -24,7 +24,7 @@ MODULE.RawModule, MODULE.RawKernel = kernels.RawModule, kernels.RawKernel
 
 
 def _special(function: Any) -> Any:
-    return lambda x: _wrap(function(MODULE._source, x.host), x)
+    return lambda x: _computed(function.__name__, function(MODULE._source, x.host), x)
 
 
 CUPYX: Any = types.ModuleType("cupyx")
@@ -37,13 +37,15 @@ SPECIAL.ndtr = _special(special.normal_cdf)
 CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL
 
 
-def install(monkeypatch: Any) -> Any:
+def install(monkeypatch: Any, devices: int = 1) -> Any:
     """Let gradlite find the stand-in where it looks for CuPy, until the test ends."""
+    from gradlite import graph
     from gradlite.backends import cuda
     from gradlite.backends import kernels as launching
-    from gradlite.ops import namespaces
+    from gradlite.ops import guard, namespaces
 
     runtime.reset(monkeypatch)
+    monkeypatch.setattr(runtime, "COUNT", devices)
     for name, module in {
         "cupy": MODULE,
         "cupyx": CUPYX,
@@ -54,7 +56,11 @@ def install(monkeypatch: Any) -> Any:
     monkeypatch.setattr(cuda, "_cache", (True, ""))
     monkeypatch.setattr(cuda, "_handed_out", False)
     monkeypatch.setattr(launching, "check_all", True)
-    launcher = launching.CudaLauncher(MODULE) if compiler() else None
-    namespace = namespaces.Namespace(MODULE, launcher)
+    for function in ("add", "add_in_place"):  # which several devices replace
+        monkeypatch.setattr(graph, function, getattr(graph, function))
+    monkeypatch.setattr(guard, "several", None)
+    namespace = namespaces.of_cupy(MODULE)
+    if compiler() is None:
+        namespace.use(None)
     monkeypatch.setitem(namespaces.NAMESPACES, Array, namespace)
     return MODULE

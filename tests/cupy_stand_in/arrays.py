@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.cupy_stand_in.runtime import Device, get_allocator
+from tests.cupy_stand_in.runtime import Device, current, get_allocator
 
 # Public names of NumPy that CuPy 14 does not have.
 MISSING = set(
@@ -28,6 +28,9 @@ ACCUMULATE = {"add", "multiply"}
 AT = {"add", "maximum", "minimum"}
 AT_DTYPES = {"int32", "uint32", "uint64", "float16", "float32", "float64"}
 HOST = {"asarray", "array", "ascontiguousarray", "asfortranarray"}
+NO_LAUNCH = {"empty", "empty_like"}
+# The names of the calls that would launch kernels, while a test has put a list here.
+calls: list[str] | None = None
 
 
 class Flags:
@@ -126,17 +129,18 @@ class Array:
 
     # -- elements
     def __getitem__(self, key: Any) -> Array:
-        key = _key(key)
-        found = self.host[key]
+        inside = _key(key)
+        found = self.host[inside]
         if not isinstance(found, np.ndarray):  # CuPy gives a view where NumPy gives a scalar
-            found = self.host[(*key, ...) if isinstance(key, tuple) else (key, ...)]
-        return _wrap(found, self)
+            found = self.host[(*inside, ...) if isinstance(inside, tuple) else (inside, ...)]
+        return _computed("getitem", found, self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.ndim:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         if isinstance(value, (list, tuple)):
             raise TypeError("a list cannot be assigned to a cupy.ndarray")
+        _launched("setitem", self, key, value)
         self.host[_key(key)] = _host(value)
 
     def __len__(self) -> int:
@@ -164,10 +168,10 @@ class Array:
         return format(self.host, spec)
 
     def __copy__(self) -> Array:
-        return _wrap(self.host.copy(), self)
+        return self.copy()
 
     def __deepcopy__(self, memo: Any) -> Array:
-        return _wrap(self.host.copy(), self)
+        return self.copy()
 
     def item(self, *args: Any) -> Any:
         return self.host.item(*args)
@@ -179,17 +183,47 @@ class Array:
         return self.host.tobytes(*args)
 
 
+def _launched(name: str, *values: Any) -> None:
+    """Note a call that launches a kernel; RuntimeError unless its arrays are where it runs."""
+    if calls is not None and name not in NO_LAUNCH:
+        calls.append(name)
+    for value in values:
+        if isinstance(value, Array):
+            if value.device.id != current[0] and name != "copy":
+                raise RuntimeError(
+                    f"{name}: the device where the array resides ({value.device.id}) is different "
+                    f"from the current device ({current[0]})."
+                )
+        elif isinstance(value, (list, tuple)):
+            _launched("empty", *value)
+
+
+def _is_view(host: Any, like: Any) -> bool:
+    return (
+        like is not None
+        and isinstance(host, np.ndarray)
+        and host.base is not None
+        and np.may_share_memory(host, like.host)
+    )
+
+
+def _computed(name: str, result: Any, like: Any, *values: Any) -> Any:
+    """A result of a function of NumPy as CuPy would hand it out."""
+    first = result[0] if isinstance(result, (list, tuple)) and result else result
+    if not _is_view(first, like):
+        _launched(name, like, *values)
+    return _wrap(result, like)
+
+
 def _wrap(result: Any, like: Any = None) -> Any:
     """A result of NumPy as CuPy would hand it out."""
     if isinstance(result, (np.ndarray, np.generic)):
         array = object.__new__(Array)
         array.host = host = np.asarray(result)
-        array.device = Device() if like is None else like.device
-        view = like is not None and host.base is not None
-        if view and np.may_share_memory(host, like.host):
-            array.memory = like.memory
+        if _is_view(host, like):
+            array.device, array.memory = like.device, like.memory
         else:
-            array.memory = get_allocator()(host.nbytes)
+            array.device, array.memory = Device(), get_allocator()(host.nbytes)
         return array
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(*(_wrap(r, like) for r in result))
@@ -252,7 +286,7 @@ def _function(function: Any, name: str) -> Any:
             result = function(given, *args[1:], **kwargs)
             if like is not None and result is like.host:
                 return like
-            return _wrap(result, like)
+            return _computed(name, result, like)
         like = _first(args)
         if name in ("sort", "argsort"):
             kwargs["kind"] = "stable"
@@ -260,7 +294,10 @@ def _function(function: Any, name: str) -> Any:
         if name == "diagonal":
             result.flags.writeable = True
         out = kwargs.get("out")
-        return out if out is not None else _wrap(result, like)
+        if out is not None:
+            _launched(name, args, out)
+            return out
+        return _computed(name, result, like, args)
 
     call.__name__ = name
     return call
@@ -283,6 +320,7 @@ class Ufunc:
             (out,) = out
         if out is not None:
             kwargs = {**kwargs, "out": _host(out)}
+        _launched(self.__name__, args, out)
         result = self.ufunc(*(_host(a) for a in args), **kwargs)
         return out if out is not None else _wrap(result, _first(args))
 
@@ -291,21 +329,25 @@ class Ufunc:
             raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
         if a.dtype.name not in AT_DTYPES:
             raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype}")
+        _launched(f"{self.__name__}.at", a, indices, b)
         self.ufunc.at(a.host, _key(indices), _host(b))
 
     def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None,
                keepdims: bool = False) -> Any:  # fmt: skip
         if self.__name__ not in ACCUMULATE:
             raise NotImplementedError(f"`{self.__name__}.reduce` is not supported yet")
+        _launched(f"{self.__name__}.reduce", array)
         return _wrap(self.ufunc.reduce(_host(array), axis, dtype, None, keepdims), array)
 
     def accumulate(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
         if self.__name__ not in ACCUMULATE:
             raise NotImplementedError(f"`{self.__name__}.accumulate` is not supported yet")
+        _launched(f"{self.__name__}.accumulate", array, out)
         result = self.ufunc.accumulate(_host(array), axis, dtype, _host(out))
         return out if out is not None else _wrap(result, array)
 
     def outer(self, a: Any, b: Any) -> Any:
+        _launched(f"{self.__name__}.outer", a, b)
         return _wrap(self.ufunc.outer(_host(a), _host(b)), a)
 
 
@@ -338,11 +380,12 @@ def _method(name: str) -> Any:
             kwargs["kind"] = "stable"
         result = getattr(self.host, name)(*_host(args), **{k: _host(v) for k, v in kwargs.items()})
         out = kwargs.get("out")
-        if out is not None:
+        if out is not None or result is None:
+            _launched(name, self, args, out)
             return out
         if name == "diagonal":
             result.flags.writeable = True
-        return self if result is self.host else _wrap(result, self)
+        return self if result is self.host else _computed(name, result, self, args)
 
     method.__name__ = name
     return method

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-COUNT = 2
+COUNT = 1  # devices, of up to MOST
+MOST = 4
 CAPACITY = 1 << 30  # bytes of a device
 current = [0]  # the number of the current device
 
@@ -94,7 +95,7 @@ class MemoryPool:
     """``cupy.cuda.MemoryPool``: counts, in units of 512 bytes, what each device holds."""
 
     def __init__(self) -> None:
-        self.used, self.reserved = [0] * COUNT, [0] * COUNT
+        self.used, self.reserved = [0] * MOST, [0] * MOST
 
     def malloc(self, size: int) -> Block:
         device, size = current[0], -(-size // 512) * 512

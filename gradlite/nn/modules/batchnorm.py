@@ -9,6 +9,7 @@ from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
+from gradlite.ops import guard
 from gradlite.ops.creation import empty, zeros
 from gradlite.tensor import Tensor
 
@@ -101,7 +102,8 @@ class _BatchNorm(_NormBase):
         if self.training and count is not None:
             # Straight on the array: an op with its checks would cost more than the addition.
             array = count.array
-            array += 1
+            with guard.on(array):
+                array += 1
             count._bump()
             if self.momentum is None:
                 momentum = 1.0 / float(count.item())
