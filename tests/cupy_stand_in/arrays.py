@@ -29,8 +29,10 @@ AT = {"add", "maximum", "minimum"}
 AT_DTYPES = {"int32", "uint32", "uint64", "float16", "float32", "float64"}
 HOST = {"asarray", "array", "ascontiguousarray", "asfortranarray"}
 NO_LAUNCH = {"empty", "empty_like"}
-# The names of the calls that would launch kernels, while a test has put a list here.
+# While a test has put lists here: the names of the calls that would launch kernels or copy from
+# the host, and of those that wait for the device and read from it.
 calls: list[str] | None = None
+reads: list[str] | None = None
 
 
 class Flags:
@@ -68,6 +70,7 @@ class Array:
     def get(
         self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
     ) -> np.ndarray[Any, Any]:
+        _read("get")
         if out is None:
             return self.host.copy()
         if out.dtype != self.host.dtype or out.shape != self.host.shape:
@@ -82,6 +85,7 @@ class Array:
             raise TypeError(f"{array.dtype} array cannot be set to {self.host.dtype} array")
         if array.shape != self.host.shape:
             raise ValueError("Shape mismatch")
+        _launched("set")  # which goes to the device of the array by itself
         self.host[...] = array
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -150,15 +154,19 @@ class Array:
         return (self[i] for i in range(len(self.host)))
 
     def __bool__(self) -> bool:
+        _read("bool")
         return bool(self.host)
 
     def __int__(self) -> int:
+        _read("int")
         return int(self.host)
 
     def __float__(self) -> float:
+        _read("float")
         return float(self.host)
 
     def __index__(self) -> int:
+        _read("index")
         return self.host.__index__()
 
     def __repr__(self) -> str:
@@ -174,13 +182,21 @@ class Array:
         return self.copy()
 
     def item(self, *args: Any) -> Any:
+        _read("item")
         return self.host.item(*args)
 
     def tolist(self) -> Any:
+        _read("tolist")
         return self.host.tolist()
 
     def tobytes(self, *args: Any) -> bytes:
+        _read("tobytes")
         return self.host.tobytes(*args)
+
+
+def _read(name: str) -> None:
+    if reads is not None:
+        reads.append(name)
 
 
 def _launched(name: str, *values: Any) -> None:
