@@ -53,6 +53,7 @@ from gradlite.dtypes import set_default_dtype as set_default_dtype
 from gradlite.dtypes import short as short
 from gradlite.dtypes import uint8 as uint8
 from gradlite.func import vmap as vmap
+from gradlite.functions import *
 from gradlite.grad_mode import enable_grad as enable_grad
 from gradlite.grad_mode import inference_mode as inference_mode
 from gradlite.grad_mode import is_grad_enabled as is_grad_enabled
@@ -107,5 +108,6 @@ from gradlite.random import Generator as Generator
 from gradlite.random import default_generator as default_generator
 from gradlite.tensor import Tensor as Tensor
 from gradlite.tensor import is_tensor as is_tensor
+from gradlite.tensor_types import *
 
 __version__ = "0.1.0"

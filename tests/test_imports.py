@@ -30,7 +30,7 @@ FLOORS = (
     ("gradlite.device", "gradlite.printing", "gradlite.description"),
     ("gradlite.tensor", "gradlite.copying", "gradlite.random"),
     ("gradlite.ops", "gradlite.return_types"),
-    ("gradlite.autograd", "gradlite.linalg"),
+    ("gradlite.autograd", "gradlite.functions", "gradlite.linalg", "gradlite.tensor_types"),
     ("gradlite.nn",),
     ("gradlite.optim", "gradlite.io", "gradlite.utils", "gradlite.transforms"),
     ("gradlite.amp", "gradlite.datasets", "gradlite.func", "gradlite.cuda"),

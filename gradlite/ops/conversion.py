@@ -132,11 +132,20 @@ def _converter(name: str) -> Any:
 
 
 def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The tensor as another dtype; without one, the name of its tensor type."""
+    """The tensor as another dtype; without one, the name of its tensor type.
+
+    The dtype may also be a tensor type, such as ``gradlite.LongTensor`` or its name.
+    """
     if dtype is None:
         prefix = "gradlite.cuda" if self.is_cuda else "gradlite"
         return f"{prefix}.{type_name(self.array.dtype)}Tensor"
-    return cast(self, dtypes.as_dtype(dtype).numpy)
+    if isinstance(dtype, str):
+        name = dtype.rpartition(".")[2].removesuffix("Tensor")
+        numpy_dtype = next((d.numpy for d in dtypes.ALL if type_name(d.numpy) == name), None)
+        if numpy_dtype is None or not dtype.endswith("Tensor"):
+            raise ValueError(f"invalid type: '{dtype}'")
+        return cast(self, numpy_dtype)
+    return cast(self, dtypes.as_dtype(getattr(dtype, "dtype", dtype)).numpy)
 
 
 def _attach() -> None:
