@@ -269,7 +269,7 @@ class CudaLauncher(Launcher):
             )
         try:
             return module.get_function(f"{declared.name}_{suffix}").kernel
-        except Exception as error:  # CuPy has several types for a compiler's refusal
+        except self.xp.cuda.compiler.CompileException as error:
             raise RuntimeError(
                 f"kernels/{declared.file} does not compile for {dtype}:\n{error}"
             ) from error

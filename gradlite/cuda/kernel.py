@@ -214,7 +214,7 @@ class Kernel:
         with array.device:
             try:
                 run = self._on_gpu.kernel  # compiled at the first launch on each device
-            except Exception as error:  # CuPy has several types for a compiler's refusal
+            except cupy.cuda.compiler.CompileException as error:
                 raise RuntimeError(f"kernel {self.name} does not compile:\n{error}") from error
             run(grid, block, values, shared)
 

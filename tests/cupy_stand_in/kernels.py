@@ -20,7 +20,10 @@ class RawModule:
 
     def load(self) -> CpuModule:
         if self.module is None:
-            self.module = CpuModule(self.code, self.options, check=self.check)
+            try:
+                self.module = CpuModule(self.code, self.options, check=self.check)
+            except RuntimeError as error:
+                raise runtime.CompileException(str(error)) from None
         return self.module
 
     def get_function(self, name: str) -> RawKernel:

@@ -235,6 +235,10 @@ class Event:
         pass
 
 
+class CompileException(Exception):  # noqa: N818
+    """``cupy.cuda.compiler.CompileException``."""
+
+
 def _properties(index: int) -> dict[str, Any]:
     return {
         "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": CAPACITY,
@@ -250,6 +254,7 @@ CUDA = types.SimpleNamespace(
     MemoryPool=MemoryPool,
     MemoryPointer=MemoryPointer,
     UnownedMemory=UnownedMemory,
+    compiler=types.SimpleNamespace(CompileException=CompileException),
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     get_allocator=get_allocator,
     set_allocator=set_allocator,
