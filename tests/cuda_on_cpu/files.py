@@ -9,6 +9,6 @@ from tests.cuda_on_cpu.module import CpuModule
 
 
 @cache
-def load(file: str, dtype: str = "f32", *, check: bool = True) -> CpuModule:
-    """A kernel file compiled for a storage dtype: f16, bf16, f32 or f64."""
-    return CpuModule(source(file), (f"-DGRADLITE_DTYPE={dtype}",), check=check)
+def load(file: str, dtype: str = "f32", *, check: bool = True, only: str = "") -> CpuModule:
+    """A kernel file, or only one of its kernels, compiled for a dtype: f16, bf16, f32 or f64."""
+    return CpuModule(source(file), (f"-DGRADLITE_DTYPE={dtype}",), check=check, only=only)

@@ -93,19 +93,22 @@ def _runtime_objects(cxx: str) -> list[str]:
     return objects
 
 
-def _build(text: str, options: Sequence[str], check: bool) -> Path:
+def _build(text: str, options: Sequence[str], check: bool, only: str) -> Path:
     """The shared library of a kernel file, from the cache or compiled."""
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("kernels run thread by thread on Linux with g++ alone")
     defines = [o for o in options if o.startswith("-D")] + ["-DGRADLITE_CPU_THREADS"]
-    target = _cache_folder() / f"{_key(text, *defines, str(check))}.so"
+    target = _cache_folder() / f"{_key(text, *defines, str(check), only)}.so"
     if target.exists():
         return target
     # Only the preprocessor knows what the macros of a file make of the kernels' names.
     plain = _run(cxx, "-E", "-P", "-x", "c++", "-std=c++17", *defines, "-", text=text)
-    table = "".join(f"CUDA_ON_CPU_KERNEL({name}, {most or 1024}),\n"
-                    for most, name in KERNEL.findall(plain))  # fmt: skip
+    table = "".join(
+        f"CUDA_ON_CPU_KERNEL({name}, {most or 1024}),\n"
+        for most, name in KERNEL.findall(plain)
+        if only in ("", name)
+    )
     whole = (
         f'#include "launch.h"\n{text}\n#line 1 "table of kernels"\n'
         f"CUDA_ON_CPU_TABLE = {{\n{table}{{nullptr, nullptr, 0, nullptr}}}};\n"
@@ -154,13 +157,20 @@ class CpuModule:
         check: whether memory accesses are checked, which takes a launch several times as long.
         seed: how threads and blocks are ordered where `CpuKernel` is not told: 0 in order, an odd
             number any thread at any time, an even number one warp as long as it can run.
+        only: the name of the one kernel to compile, which takes less time than all of them.
     """
 
     def __init__(
-        self, code: str, options: Sequence[str] = (), *, check: bool = True, seed: int = 0
+        self,
+        code: str,
+        options: Sequence[str] = (),
+        *,
+        check: bool = True,
+        seed: int = 0,
+        only: str = "",
     ) -> None:
         self.check, self.seed = check, seed
-        self.path = _build(code, options, check)
+        self.path = _build(code, options, check, only)
         self._library = ctypes.CDLL(str(self.path))
         self._entries: dict[str, _Entry] = {}
         address = ctypes.addressof(ctypes.c_char.in_dll(self._library, "cuda_on_cpu_kernels"))

@@ -16,7 +16,7 @@
 
 using std::size_t;
 
-#define __global__
+#define __global__ inline  // only the kernels in the table of module.py are compiled
 #define __device__
 #define __host__
 #define __constant__ static

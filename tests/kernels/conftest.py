@@ -27,9 +27,9 @@ def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return ThreadsLauncher()
 
 
-@pytest.fixture
-def threads() -> ThreadsLauncher:
+@pytest.fixture(params=[1 << 30, 2], ids=["all blocks", "two blocks"])
+def threads(request: pytest.FixtureRequest) -> ThreadsLauncher:
     """A launcher on fibers, whose ``check`` and ``seed`` the test sets."""
     if compiler() is None:
         pytest.skip("kernels run thread by thread on Linux with g++ alone")
-    return ThreadsLauncher()
+    return ThreadsLauncher(blocks=request.param)

@@ -25,12 +25,14 @@ class ThreadsLauncher(Launcher):
         check: whether memory accesses and races are checked.
         seed: of the order of threads and blocks.
         regions: arrays that a kernel reaches through pointers in other arrays.
+        blocks: of a launch at most, in each direction: any grid has to give the right result.
     """
 
-    def __init__(self, check: bool = False, seed: int = 0) -> None:
+    def __init__(self, check: bool = False, seed: int = 0, blocks: int = 1 << 30) -> None:
         super().__init__(np, 4)
-        self.check, self.seed = check, seed
+        self.check, self.seed, self.blocks = check, seed, blocks
         self.regions: Sequence[np.ndarray] = ()
+        self.empty = unwritten
 
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)
@@ -39,12 +41,23 @@ class ThreadsLauncher(Launcher):
         suffix = SUFFIXES[dtype]
 
         def run(grid: Any, block: Any, arguments: Any, shared: int) -> None:
-            module = load(declared.file, suffix, check=self.check)
-            module.get_function(f"{declared.name}_{suffix}")(
+            grid = [min(n, self.blocks) for n in grid]
+            self._function(declared, suffix)(
                 grid, block, arguments, shared_mem=shared, seed=self.seed, regions=self.regions
             )
 
         return run
+
+    def _function(self, declared: Kernel, suffix: str) -> Any:
+        module = load(declared.file, suffix, check=self.check)
+        return module.get_function(f"{declared.name}_{suffix}")
+
+
+def unwritten(shape: Any, dtype: Any) -> np.ndarray:
+    """An array that shows what a kernel leaves out: NaN, -1 or True everywhere."""
+    array = np.empty(shape, dtype)
+    array.reshape(-1).view(np.uint8)[:] = 0xFF
+    return array
 
 
 def host(array: Any) -> np.ndarray:

@@ -102,6 +102,9 @@ def test_no_race_and_nothing_out_of_bounds(
 
     monkeypatch.setattr(many.TensorTable, "launch", noted)
     compare_all(threads, (33, 1, 1300), "float32")
+    flag = threads.zeros((), "f4")
+    assert many.unscale([np.full(40, v, "f4") for v in (np.inf, np.nan)], np.ones((), "f4"), flag)
+    assert float(flag) == 1
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

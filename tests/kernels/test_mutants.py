@@ -1,0 +1,43 @@
+"""Every planted bug is caught: the tests of kernels see what they are there to see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gradlite.backends.kernel_source import index
+from tests.cuda_on_cpu import compiler
+from tests.kernels.mutants import MUTANTS
+from tests.kernels.mutation import Mutant, caught
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and g++")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.bug}")
+def test_a_planted_bug_is_caught(mutant: Mutant) -> None:
+    assert caught(mutant) is not None
+
+
+def test_every_file_has_mutants() -> None:
+    touched = {Path(mutant.file).stem for mutant in MUTANTS if mutant.launch is None}
+    files = {Path(kernel.file).stem for kernel in index().values()}
+    assert files <= touched | {"activation"}
+
+
+def test_a_bug_that_is_none_is_not_caught() -> None:
+    harmless = Mutant("another order", "columns.cu", "total += widen(in[i])",
+                      "total = widen(in[i]) + total")  # fmt: skip
+    assert caught(harmless) is None
+
+
+def test_a_text_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not once in softmax.cu"):
+        caught(Mutant("", "softmax.cu", "no such text", ""))
+    with pytest.raises(ValueError, match="not once in softmax.cu"):
+        caught(Mutant("", "softmax.cu", "team", ""))
+
+
+def test_a_mutant_that_does_not_compile_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="unknown"):
+        caught(Mutant("", "columns.cu", "sum[0] += value;", "sum[0] += unknown;"))
