@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,21 @@ def test_barriers_need_a_reference_on_the_cpu() -> None:
         kernel(source, "k")(1, 32, x)
     kernel(source, "k", reference=lambda a: a.fill(2))(1, 32, x)
     assert x.item() == 2
+
+
+def test_the_example_of_the_readme_runs_on_a_device(way: Way) -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## A kernel of one's own") :].split("\n## ")[0]
+    names: dict[str, Any] = {"gradlite": gradlite}
+    for example in doctest.DocTestParser().get_examples(section):
+        exec(example.source, names)
+    if way.forward._reference is None:
+        for name in ("swish", "swish_backward"):
+            names[name] = kernel(names["source"], name)
+    x = gradlite.linspace(-2, 2, 9).to(way.device).requires_grad_()
+    y = names["Swish"].apply(x)
+    y.sum().backward()
+    z = x.detach().clone().requires_grad_()
+    (z * z.sigmoid()).sum().backward()
+    np.testing.assert_allclose(y.tolist(), (z * z.sigmoid()).tolist(), rtol=1e-5)
+    np.testing.assert_allclose(x.grad.tolist(), z.grad.tolist(), rtol=1e-5, atol=1e-7)

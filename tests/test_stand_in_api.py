@@ -67,7 +67,7 @@ def test_cupy_has_every_function_that_gradlite_calls() -> None:
     package = Path(gradlite.__file__).parent
     text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
     names = set(re.findall(r"\b(?:xp|cupy)\.([a-z]\w*)", text))
-    assert len(names) > 100
+    assert len(names) > 80
     assert not [name for name in sorted(names) if not hasattr(cupy, name)]
 
 
