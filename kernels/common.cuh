@@ -12,6 +12,7 @@ typedef long long i64;
 typedef unsigned long long u64;
 typedef unsigned int u32;
 typedef unsigned short u16;
+typedef unsigned char u8;
 
 #if defined(GRADLITE_NATIVE)
 #define __global__

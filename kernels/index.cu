@@ -7,6 +7,7 @@
 //
 // Sums at repeated indices come in several forms. All of them add in the order of the indices,
 // and so give the same bits at every run, but the one that is called `_atomic`.
+#include "places.cuh"
 #include "team.cuh"
 
 DEVICE void note(i64* place, i64 value) {
@@ -157,30 +158,6 @@ KERNEL(add_rows_searched)
 }
 
 // ----------------------------------------------------------------------------------- elements
-// A division by what mostly fits into 32 bits, which a GPU divides several times as fast.
-DEVICE i64 quotient(i64 a, i64 b) {
-  return ((a | b) >> 32) == 0 ? i64(u32(a) / u32(b)) : i64(u64(a) / u64(b));
-}
-
-// body(o, j, c, i) for all elements i = (o, j, c) of (outer, count, inner).
-template <class Body>
-DEVICE void for_each_place(i64 outer, i64 count, i64 inner, Body body) {
-#if defined(GRADLITE_NATIVE)
-  i64 i = 0;
-  for (i64 o = 0; o < outer; o++) {
-    for (i64 j = 0; j < count; j++) {
-      for (i64 c = 0; c < inner; c++) body(o, j, c, i++);
-    }
-  }
-#else
-  for (i64 i = thread_index(); i < outer * count * inner; i += thread_count()) {
-    const i64 row = inner == 1 ? i : quotient(i, inner);
-    const i64 o = outer == 1 ? 0 : quotient(row, count);
-    body(o, row - o * count, i - row * inner, i);
-  }
-#endif
-}
-
 // out[o, j, c] = x[o, i, c], the index i being at o index_outer + j index_count + c index_inner.
 KERNEL(take_along)
 (const scalar_t* __restrict__ x, const i64* __restrict__ index, scalar_t* __restrict__ out,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes
-from gradlite.ops import pooling
+from gradlite.ops import pool_launch, pooling
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.pool_arguments import check_dimensions, check_tensor, one
@@ -36,6 +36,10 @@ class AdaptiveMaxPool2d(Op):
         out, places = pooling.adaptive_maxima(xp, x, size)
         return (out, places), places
 
+    def fused_forward(K: Any, x: Any, size: Pair) -> Any:
+        result = pool_launch.adaptive_max_pool(K, x, size)
+        return result if result is NotImplemented else (result, result[1])
+
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         return (F.max_pool_scatter(grads[0], ctx.aux, tuple(ctx.shapes[0]), None, None),)
 
@@ -47,6 +51,9 @@ class AdaptiveAvgPool2d(Op):
     def forward(xp: Any, x: Any, size: Pair) -> Any:
         return pooling.adaptive_means(xp, x, size)
 
+    def fused_forward(K: Any, x: Any, size: Pair) -> Any:
+        return pool_launch.adaptive_avg_pool(K, x, size)
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.adaptive_avg_pool2d_grad(grad, tuple(ctx.shapes[0]), *ctx.attrs),)
 
@@ -57,6 +64,9 @@ class AdaptiveAvgPool2dGrad(Op):
 
     def forward(xp: Any, g: Any, shape: Any, size: Pair) -> Any:
         return pooling.spread_adaptive_means(xp, g, shape)
+
+    def fused_forward(K: Any, g: Any, shape: Any, size: Pair) -> Any:
+        return pool_launch.adaptive_avg_pool_grad(K, g, shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.adaptive_avg_pool2d(grad, ctx.attrs[1]),)

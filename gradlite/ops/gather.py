@@ -46,7 +46,9 @@ class Along(Op):
         return F.scatter_add(zeros, index, grad, ctx.attrs[0]), None
 
     def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
-        if not index.size or not K.takes(x) or not alike(x.shape, index.shape, dim):
+        if not K.takes(x) or not 0 < index.size < indexing.MOST:
+            return NotImplemented
+        if not alike(x.shape, index.shape, dim):
             return NotImplemented
         return indexing.take_along(K, x, index, dim)
 

@@ -21,6 +21,7 @@ SUMS = 1 << 12
 TERMS = 64
 # A row of fewer elements is read element by element, by neighbouring threads.
 SHORT = 8
+MOST = 1 << 31  # elements that are told apart by 32-bit numbers
 
 
 def split(shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
@@ -40,7 +41,7 @@ def take_slices(
     outer, size, inner = split(x.shape, dim)
     count, dtype = index.size, x.dtype
     x, index, out = K.dense(x), as_index(K, index), K.empty(out_shape, dtype)
-    if inner >= SHORT:
+    if inner >= SHORT or out.size >= MOST:
         K.rows(
             "take_rows", dtype, outer * count, inner, x, index, out, K.errors, lowest, outer, size,
             count, inner,
@@ -82,7 +83,7 @@ def add_rows(K: Any, out: Any, index: Any, values: Any, lowest: int = 0, skipped
             "add_rows_searched", dtype, grid, (32, 8), values, index, out, K.errors, lowest,
             skipped, rows, count, inner,
         )  # fmt: skip
-    elif narrow or determinism.are_deterministic_algorithms_enabled():
+    elif narrow or values.size >= MOST or determinism.are_deterministic_algorithms_enabled():
         if lowest < 0:
             index = K.xp.where(index < 0, index - lowest, index)
         order = K.xp.argsort(index.reshape(-1))
@@ -118,7 +119,7 @@ def _add(
     dtype = out.dtype
     few_to_a_sum = count <= TERMS or outer * inner >= SUMS
     ordered = few_to_a_sum or determinism.are_deterministic_algorithms_enabled()
-    if K.acc(dtype) != dtype or (ordered and K.xp is not np):
+    if K.acc(dtype) != dtype or values.size >= MOST or (ordered and K.xp is not np):
         K.elementwise(
             "add_along", dtype, outer * inner, values, index, out, K.errors, 0, outer, size, count,
             inner, *steps,

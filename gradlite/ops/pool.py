@@ -9,7 +9,7 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
-from gradlite.ops import pooling
+from gradlite.ops import pool_launch, pooling
 from gradlite.ops.adaptive_pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -57,6 +57,10 @@ class MaxPool2d(Op):
             return pooling.maxima(xp, x, kernel, geometry)
         return pooling.maximum_values(xp, x, kernel, geometry), None
 
+    def fused_forward(K: Any, x: Any, kernel: Pair, geometry: Geometry, winners: bool) -> Any:
+        result = pool_launch.max_pool(K, x, kernel, geometry, winners, False)
+        return result if result is NotImplemented else result[:2]
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         kernel, geometry, _ = ctx.attrs
         return (F.max_pool_scatter(grad, ctx.aux, tuple(ctx.shapes[0]), kernel, geometry),)
@@ -74,6 +78,12 @@ class MaxPool2dWithIndices(Op):
         out, winners = pooling.maxima(xp, x, kernel, geometry)
         return (out, pooling.positions(xp, winners, x.shape[-2:], kernel, geometry)), winners
 
+    def fused_forward(K: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
+        if geometry.dilation != (1, 1):  # a window may miss the image
+            return NotImplemented
+        result = pool_launch.max_pool(K, x, kernel, geometry, True, True)
+        return result if result is NotImplemented else ((result[0], result[2]), result[1])
+
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         shape = tuple(ctx.shapes[0])
         return (F.max_pool_scatter(grads[0], ctx.aux, shape, *ctx.attrs),)
@@ -84,6 +94,11 @@ class MaxPoolScatter(Op):
 
     def forward(xp: Any, g: Any, winners: Any, shape: Any, kernel: Pair, geometry: Geometry) -> Any:
         return pooling.scatter(xp, g, winners, shape, kernel, geometry)
+
+    def fused_forward(K: Any, g: Any, winners: Any, shape: Any, kernel: Any, geometry: Any) -> Any:
+        if kernel is None:
+            return pool_launch.adaptive_max_pool_scatter(K, g, winners, shape)
+        return pool_launch.max_pool_scatter(K, g, winners, shape, kernel, geometry)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         winners, _, kernel, geometry = ctx.attrs
@@ -108,6 +123,13 @@ class AvgPool2d(Op):
     def forward(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
         return pooling.means(xp, x, kernel, geometry, divisor)
 
+    def fused_forward(K: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
+        size = x.shape[-2:]
+        counts = geometry.counts(size, kernel)
+        shape = (*x.shape[:-2], *counts)
+        slides = (size, counts, kernel, geometry, divisor)
+        return pool_launch.avg_pool(K, "avg_pool_forward", x, shape, *slides)
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.avg_pool2d_grad(grad, tuple(ctx.shapes[0]), *ctx.attrs),)
 
@@ -118,6 +140,12 @@ class AvgPool2dGrad(Op):
 
     def forward(xp: Any, g: Any, shape: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
         return pooling.spread_means(xp, g, shape, kernel, geometry, divisor)
+
+    def fused_forward(
+        K: Any, g: Any, shape: Any, kernel: Pair, geometry: Geometry, divisor: Any
+    ) -> Any:
+        slides = (shape[-2:], g.shape[-2:], kernel, geometry, divisor)
+        return pool_launch.avg_pool(K, "avg_pool_backward", g, shape, *slides)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.avg_pool2d(grad, *ctx.attrs[1:]),)

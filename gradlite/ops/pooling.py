@@ -8,6 +8,7 @@ elements are laid side by side instead, and the place of the winner kept.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,7 @@ def gather(xp: Any, x: Any, winners: Any, kernel: Pair | None, geometry: Geometr
 
 
 # ---------------------------------------------------------------------------------- means
+@lru_cache(256)
 def window_areas(
     size: Pair, kernel: Pair, geometry: Geometry, padding: Pair, include_pad: bool
 ) -> Any:
