@@ -18,6 +18,12 @@ from gradlite import utils as utils
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
 from gradlite.backends.cuda import OutOfMemoryError as OutOfMemoryError
+from gradlite.backends.precision import (
+    get_float32_matmul_precision as get_float32_matmul_precision,
+)
+from gradlite.backends.precision import (
+    set_float32_matmul_precision as set_float32_matmul_precision,
+)
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
 from gradlite.description import Size as Size

@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from typing import Any
 
+from gradlite.backends.precision import matmul as matmul
+
 _cache: tuple[bool, str] | None = None
 _handed_out = False
 
