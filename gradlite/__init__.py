@@ -69,6 +69,7 @@ from gradlite.grad_mode import set_grad_enabled as set_grad_enabled
 from gradlite.io import load as load
 from gradlite.io import save as save
 from gradlite.ops.activation import *
+from gradlite.ops.addmm import *
 from gradlite.ops.arithmetic import *
 from gradlite.ops.arrange import *
 from gradlite.ops.bivariate import *

@@ -209,10 +209,11 @@ class TensorMethods:
         def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
             """In-place version of `addcmul`."""
 
-        def addmm(
-            self, mat1: Tensor, mat2: Tensor, *, beta: float_ = 1, alpha: float_ = 1
-        ) -> Tensor:
-            """``beta * input + alpha * (mat1 @ mat2)``."""
+        def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+            """``beta * input + alpha * mat1 @ mat2``; the input broadcasts."""
+
+        def addmm_(self, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+            """In-place version of `addmm`."""
 
         def addmv(self, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
             """``beta * input + alpha * mat @ vec``."""

@@ -7,7 +7,6 @@ FUSED = "one fused or composed op here where PyTorch records another one: the gr
 
 KNOWN = {
     "test_grad_fn.py::test_grad_fn_is_named_as_in_pytorch[matmul_3d]": FUSED,
-    "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[addmm]": FUSED,
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[linear_without_bias]": FUSED,
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[linear_3d]": FUSED,
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[nll_loss]": FUSED,

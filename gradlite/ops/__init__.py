@@ -2,6 +2,7 @@
 
 from gradlite.ops import (
     activation,
+    addmm,
     arithmetic,
     arrange,
     attention,
@@ -72,6 +73,7 @@ __all__ = [
     "loss",
     "softmax",
     "activation",
+    "addmm",
     "arithmetic",
     "comparison",
     "operators",

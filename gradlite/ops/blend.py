@@ -1,4 +1,4 @@
-"""Sums with a product in them: addcmul, addcdiv, lerp, baddbmm, addmv, addr."""
+"""Sums with a product in them, elementwise: addcmul, addcdiv, lerp."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
-from gradlite.ops.matmul import bmm
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast
@@ -23,17 +22,12 @@ from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [
-    "addbmm",
     "addcdiv",
     "addcmul",
-    "addmv",
-    "addr",
-    "baddbmm",
     "lerp",
 ]
 
 
-# ------------------------------------------------------------------------- elementwise
 class Addcmul(Op):
     """x + value * a * b."""
 
@@ -303,174 +297,6 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     tensor([ 0.2500, 12.5000])
     """
     return _run(_lerp(input, end, weight))
-
-
-# ---------------------------------------------------------------------------- products
-class Baddbmm(Op):
-    """beta * x + alpha * a @ b, for batches of matrices and for a matrix and a vector."""
-
-    reads = ((), (2,), (1,))
-
-    def forward(xp: Any, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
-        out = xp.matmul(a, b)
-        if alpha != 1:
-            out *= out.dtype.type(alpha)
-        if beta != 0:  # then NaNs in x do not matter
-            out += x if beta == 1 else x * x.dtype.type(beta)
-        return out
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        a, b = ctx.saved
-        beta, alpha = ctx.attrs
-        first = second = third = None
-        if ctx.edges[0] is not None:
-            first = sum_to(F, grad if beta == 1 else grad * beta, tuple(ctx.shapes[0]))
-        scaled = grad if alpha == 1 else grad * alpha
-        if ctx.edges[1] is not None:
-            if b.ndim == 1:
-                second = scaled.reshape((-1, 1)) * b
-            else:
-                second = F.matmul(scaled, b.swapaxes(-1, -2))
-        if ctx.edges[2] is not None:
-            transposed = a.swapaxes(-1, -2)
-            third = F.mv(transposed, scaled) if grad.ndim == 1 else F.matmul(transposed, scaled)
-        return first, second, third
-
-
-class Addmv(Baddbmm):
-    pass
-
-
-def _same_dtype(name: str, *tensors: Any) -> None:
-    for place, t in enumerate(tensors):
-        check_tensor(name, ("input", "tensor1", "tensor2")[place], place + 1, t)
-    same_device(*tensors)
-    for t in tensors[1:]:
-        if t.array.dtype != tensors[0].array.dtype:
-            raise RuntimeError(
-                f"{name}: expected all tensors to have the same dtype, but got "
-                f"{_name(tensors[0].array)} and {_name(t.array)}"
-            )
-
-
-def _check_expands(x: Any, shape: tuple[int, ...]) -> None:
-    for d in range(1, x.ndim + 1):
-        if x.shape[-d] not in (1, shape[-d]):
-            raise RuntimeError(
-                f"The expanded size of the tensor ({shape[-d]}) must match the existing size "
-                f"({x.shape[-d]}) at non-singleton dimension {len(shape) - d}.  Target sizes: "
-                f"{list(shape)}.  Tensor sizes: {list(x.shape)}"
-            )
-
-
-@public(
-    samples=lambda: [
-        S(normal(2, 3, 5), normal(2, 3, 4), normal(2, 4, 5)),
-        S(normal(5), normal(2, 3, 4), normal(2, 4, 5), beta=0.5, alpha=2),
-        S(normal(2, 1, 1), normal(2, 3, 4), normal(2, 4, 5), alpha=-1),
-    ],
-    method=True,
-    inplace=True,
-    errors=lambda: [
-        S(normal(2), normal(2, 3, 4), normal(2, 4, 5)),
-        S(normal(5), normal(2, 3, 4), normal(2, 3, 5)),
-    ],
-)
-def baddbmm(
-    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
-) -> Tensor:
-    """``beta * input + alpha * batch1 @ batch2`` for batches of matrices.
-
-    >>> import gradlite
-    >>> a, b = gradlite.ones(1, 1, 3), gradlite.ones(1, 3, 2)
-    >>> gradlite.baddbmm(gradlite.ones(2), a, b, alpha=2)
-    tensor([[[7., 7.]]])
-    """
-    _same_dtype("baddbmm", input, batch1, batch2)
-    a, b = batch1.array, batch2.array
-    if a.ndim != 3:
-        raise RuntimeError("batch1 must be a 3D tensor")
-    if b.ndim != 3:
-        raise RuntimeError("batch2 must be a 3D tensor")
-    if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
-        raise RuntimeError(
-            "Expected size for first two dimensions of batch2 tensor to be: "
-            f"[{a.shape[0]}, {a.shape[2]}] but got: [{b.shape[0]}, {b.shape[1]}]."
-        )
-    if input.array.ndim > 3:
-        raise RuntimeError(f"baddbmm: input has {input.array.ndim} dimensions, at most 3 fit")
-    _check_expands(input.array, (a.shape[0], a.shape[1], b.shape[2]))
-    return apply(Baddbmm, (input, batch1, batch2), beta, alpha)  # type: ignore[no-any-return]
-
-
-@public(
-    samples=lambda: [
-        S(normal(2), normal(2, 3), normal(3)),
-        S(normal(1), normal(2, 3), normal(3), beta=0.5, alpha=2),
-        S(normal(), normal(2, 3), normal(3)),
-    ],
-    method=True,
-    inplace=True,
-    errors=lambda: [S(normal(3), normal(2, 3), normal(3)), S(normal(2), normal(2, 3), normal(2))],
-)
-def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """``beta * input + alpha * mat @ vec``.
-
-    >>> import gradlite
-    >>> gradlite.addmv(gradlite.ones(2), gradlite.ones(2, 3), gradlite.ones(3), beta=2)
-    tensor([5., 5.])
-    """
-    _same_dtype("addmv", input, mat, vec)
-    x, a, b = input.array, mat.array, vec.array
-    if a.ndim != 2 or b.ndim != 1 or x.ndim > 1:
-        raise RuntimeError(f"vector + matrix @ vector expected, got {x.ndim}, {a.ndim}, {b.ndim}")
-    if a.shape[1] != b.shape[0] or x.size not in (1, a.shape[0]):
-        raise RuntimeError(
-            f"size mismatch, got input ({x.size}), mat ({a.shape[0]}x{a.shape[1]}), "
-            f"vec ({b.shape[0]})"
-        )
-    return apply(Addmv, (input, mat, vec), beta, alpha)  # type: ignore[no-any-return]
-
-
-@public(
-    samples=lambda: [
-        S(normal(3, 5), normal(2, 3, 4), normal(2, 4, 5)),
-        S(normal(5), normal(2, 3, 4), normal(2, 4, 5), beta=0.5, alpha=2),
-    ],
-    method=True,
-)
-def addbmm(
-    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
-) -> Tensor:
-    """``beta * input + alpha * sum of batch1[i] @ batch2[i]``.
-
-    >>> import gradlite
-    >>> a, b = gradlite.ones(2, 1, 3), gradlite.ones(2, 3, 2)
-    >>> gradlite.addbmm(gradlite.ones(2), a, b)
-    tensor([[7., 7.]])
-    """
-    product: Any = bmm(batch1, batch2).sum(0)  # type: ignore[attr-defined]
-    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
-
-
-@public(
-    samples=lambda: [
-        S(normal(2, 3), normal(2), normal(3)),
-        S(normal(3), normal(2), normal(3), beta=0.5, alpha=2),
-    ],
-    method=True,
-    inplace=True,
-)
-def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """``beta * input`` plus ``alpha`` times the outer product of two vectors.
-
-    >>> import gradlite
-    >>> gradlite.addr(gradlite.zeros(2, 2), gradlite.tensor([1.0, 2.0]), gradlite.ones(2))
-    tensor([[1., 1.],
-            [2., 2.]])
-    """
-    product: Any = vec1.reshape(-1, 1) * vec2  # type: ignore[attr-defined]
-    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
 
 
 def _attach() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
 __all__ = [
-    "addmm",
     "bmm",
     "dot",
     "linear",
@@ -72,11 +72,25 @@ class Matmul(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
         left = right = None
+        if len(ctx.shapes[1]) == 2:  # the same b for all: the rows of one matrix
+            return _of_rows(F, a, b, grad, ctx.shapes[0])
         if b is not None:
             left = sum_to(F, F.matmul(grad, b.swapaxes(-1, -2)), tuple(ctx.shapes[0]))
         if a is not None:
             right = sum_to(F, F.matmul(a.swapaxes(-1, -2), grad), tuple(ctx.shapes[1]))
         return left, right
+
+
+def _of_rows(F: Any, a: Any, b: Any, grad: Any, shape: Any) -> tuple[Any, Any]:
+    """The gradients of a stack of matrices, of that shape, times one matrix."""
+    rows = math.prod(shape[:-1])
+    grad = grad.reshape((rows, grad.shape[-1]))
+    left = right = None
+    if b is not None:
+        left = F.mm(grad, b.swapaxes(0, 1)).reshape(tuple(shape))
+    if a is not None:
+        right = F.mm(a.reshape((rows, shape[-1])).swapaxes(0, 1), grad)
+    return left, right
 
 
 class MatmulFolded(Matmul):
@@ -285,7 +299,8 @@ class Linear(Op):
         if x.ndim == 2:
             out = xp.dot(x, weight.T)
         else:
-            rows = xp.dot(x.reshape((-1, x.shape[-1])), weight.T)
+            count = -1 if x.size else math.prod(x.shape[:-1])
+            rows = xp.dot(x.reshape((count, x.shape[-1])), weight.T)
             out = rows.reshape((*x.shape[:-1], weight.shape[0]))
         if bias is not None:
             out += bias
@@ -295,14 +310,15 @@ class Linear(Op):
         x, weight = ctx.saved
         shape = ctx.shapes[0]
         if len(shape) != 2:
-            grad = grad.reshape((-1, grad.shape[-1]))
+            count = math.prod(shape[:-1])
+            grad = grad.reshape((count, grad.shape[-1]))
         grad_x = grad_weight = grad_bias = None
         if weight is not None:
             grad_x = F.mm(grad, weight)
             if len(shape) != 2:
                 grad_x = grad_x.reshape(shape)
         if x is not None:
-            rows = x if len(shape) == 2 else x.reshape((-1, shape[-1]))
+            rows = x if len(shape) == 2 else x.reshape((count, shape[-1]))
             grad_weight = F.mm(grad.swapaxes(0, 1), rows)
         if ctx.edges[2] is not None:
             grad_bias = F.column_sums(grad)
@@ -316,6 +332,7 @@ class Linear(Op):
         S(normal(2, 4, 3), normal(5, 3), normal(5)),
         S(normal(3), normal(2, 3), normal(2)),
         S(normal(0, 3), normal(2, 3), normal(2)),
+        S(normal(2, 3, 0), normal(2, 0), normal(2)),
     ],
     torch="nn.functional.linear",
 )
@@ -353,27 +370,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.__class__ is not w.__class__:
         same_device(input, weight)
     return apply(Linear, (input, weight, bias))  # type: ignore[no-any-return]
-
-
-@public(
-    samples=lambda: [
-        S(normal(2, 4), normal(2, 3), normal(3, 4)),
-        S(normal(4), normal(2, 3), normal(3, 4), beta=0.5, alpha=2),
-    ],
-    method=True,
-)
-def addmm(
-    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
-) -> Tensor:
-    """``beta * input + alpha * (mat1 @ mat2)``.
-
-    >>> import gradlite
-    >>> gradlite.addmm(gradlite.ones(1), gradlite.ones(1, 2), gradlite.ones(2, 1))
-    tensor([[3.]])
-    """
-    product = mm(mat1, mat2)
-    product = product if alpha == 1 else product * alpha
-    return product + (input if beta == 1 else input * beta)
 
 
 def _attach() -> None:
