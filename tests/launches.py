@@ -80,13 +80,14 @@ def main() -> None:
     """Write the table, and print what has changed and the sums."""
     import pytest
 
-    from tests import cupy_stand_in
+    from tests import cublaslt_stand_in, cupy_stand_in
 
     old = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
     table = {}
     for name in MODELS:
         with pytest.MonkeyPatch.context() as monkeypatch:
             cupy_stand_in.install(monkeypatch)
+            cublaslt_stand_in.install(monkeypatch)
             table[name] = counted(name)
         sums = ", ".join(f"{sum(v.values())} {kind}" for kind, v in table[name].items())
         print(f"{name}: {sums}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import cupy_stand_in, launches
+from tests import cublaslt_stand_in, cupy_stand_in, launches
 from tests.cuda_on_cpu import compiler
 
 TABLE = json.loads(launches.PATH.read_text(encoding="utf-8"))
@@ -17,7 +17,9 @@ TABLE = json.loads(launches.PATH.read_text(encoding="utf-8"))
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     if compiler() is None:
         pytest.skip("kernels run thread by thread on Linux with g++ alone")
-    return cupy_stand_in.install(monkeypatch)
+    cupy = cupy_stand_in.install(monkeypatch)
+    cublaslt_stand_in.install(monkeypatch)
+    return cupy
 
 
 @pytest.mark.parametrize("name", launches.MODELS)

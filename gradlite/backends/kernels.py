@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,8 @@ class Launcher:
         xp: the array library.
         processors: the multiprocessors of a device, which decide how many blocks a launch has.
     """
+
+    multiplies = False  # whether it has `gemm`
 
     def __init__(self, xp: Any, processors: int) -> None:
         self.xp = xp
@@ -252,12 +254,20 @@ class CudaLauncher(Launcher):
     """Launches kernels on CuPy's arrays, on the current device and its current stream."""
 
     OPTIONS = ("-std=c++17",)
+    multiplies = True
 
     def __init__(self, cupy: Any) -> None:
         runtime = cupy.cuda.runtime
         properties = runtime.getDeviceProperties(runtime.getDevice())
         super().__init__(cupy, int(properties["multiProcessorCount"]))
         self._modules: dict[tuple[str, Any], Any] = {}
+
+    @cached_property
+    def gemm(self) -> Any:
+        """The products of matrices: see `gradlite.backends.gemm`."""
+        from gradlite.backends.gemm import gemm  # late: nvmath takes a while to import
+
+        return gemm(self.xp)
 
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         suffix = SUFFIXES[dtype]
@@ -286,11 +296,19 @@ class DevicesLauncher(CudaLauncher):
         self._current = cupy.cuda.runtime.getDevice
         self._launchers: dict[int, CudaLauncher] = {}
 
-    def _launch(
-        self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
-    ) -> None:
+    def _here(self) -> CudaLauncher:
         index = self._current()
         found = self._launchers.get(index)
         if found is None:
             found = self._launchers[index] = CudaLauncher(self.xp)
-        found._launch(name, dtype, grid, block, arguments, shared)
+        return found
+
+    @property
+    def gemm(self) -> Any:  # type: ignore[override]
+        """The products of matrices of the current device."""
+        return self._here().gemm
+
+    def _launch(
+        self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
+    ) -> None:
+        self._here()._launch(name, dtype, grid, block, arguments, shared)

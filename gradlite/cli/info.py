@@ -10,7 +10,7 @@ from importlib import metadata
 import numpy as np
 
 import gradlite
-from gradlite.backends import cuda
+from gradlite.backends import cuda, gemm
 
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 EXAMPLES = ("scikit-learn", "matplotlib", "tqdm", "safetensors")
@@ -43,6 +43,7 @@ def report() -> Iterator[tuple[str, str]]:
         properties = runtime.getDeviceProperties(number)
         memory = properties["totalGlobalMem"] / 2**30
         yield "", f"cuda:{number} ({properties['name'].decode()}, {memory:.0f} GiB)"
+    yield "products", gemm.described(gemm.gemm(cuda.module()))
 
 
 def version(package: str) -> str | None:

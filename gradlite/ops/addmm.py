@@ -8,6 +8,7 @@ from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.matmul import bmm
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, describe, type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -26,6 +27,13 @@ class Baddbmm(Op):
     """beta * x + alpha * a @ b, for batches of matrices and for a matrix and a vector."""
 
     reads = ((), (2,), (1,))
+    multiplies = True
+
+    def fused_forward(K: Any, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
+        if b.ndim == 1:
+            out = K.gemm.addmm(x[..., None], a, b[:, None], beta, alpha)
+            return out if out is NotImplemented else out[:, 0]
+        return K.gemm.addmm(x, a, b, beta, alpha)
 
     def forward(xp: Any, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
         out = xp.matmul(a, b)
@@ -58,7 +66,17 @@ class Addmv(Baddbmm):
 
 
 class Addmm(Baddbmm):
-    pass
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        a, b = ctx.saved
+        if ctx.attrs != (1, 1) or len(ctx.shapes[0]) != 1 or ctx.edges[0] is None or a is None:
+            return NotImplemented
+        # A linear layer with its weight as (in, out): the bias's gradient comes with the weight's.
+        third, first = K.gemm.with_column_sums(a.T, grad)
+        if third is NotImplemented:
+            return third
+        if first is None or first.shape != ctx.shapes[0]:
+            first = sum_to(NAMESPACES[grad.__class__], grad, ctx.shapes[0])
+        return first, None if b is None else K.gemm.matmul(grad, b.T), third
 
 
 def _same_dtype(name: str, *tensors: Any) -> None:

@@ -14,6 +14,7 @@ from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.dropout import dropout
 from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.products import product, product_of
 from gradlite.ops.reduce import ones
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.softmax import row_max, softmax
@@ -38,7 +39,10 @@ class Attention(Op):
 
     def forward(xp: Any, q: Any, k: Any, v: Any, scale: float, causal: bool) -> Any:
         kind = q.dtype.type
-        s = xp.matmul(q * kind(scale), k.swapaxes(-1, -2))
+        if xp is not np:
+            s = product(q, k.swapaxes(-1, -2), None, scale)
+        else:
+            s = xp.matmul(q * kind(scale), k.swapaxes(-1, -2))
         rows, columns = s.shape[-2:]
         if xp is np:
             high, low = s.max(), s.min()
@@ -60,7 +64,7 @@ class Attention(Op):
                 s = xp.where(xp.tril(xp.ones((rows, columns), bool)), s, kind(-np.inf))
             s = xp.exp(s - s.max(-1, keepdims=True))
             s /= s.sum(-1, keepdims=True)
-        out = row_major(xp.matmul(s, v))
+        out = row_major(product_of(xp)(s, v))
         return out, (s, out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -72,14 +76,15 @@ class Attention(Op):
                 lambda q, k, v: (_composed(q, k, v, scale, causal),), (q, k, v), (grad,), wanted
             )
         p, out = ctx.aux
-        xp = F.xp
-        grad_v = xp.matmul(p.swapaxes(-1, -2), grad) if ctx.edges[2] is not None else None
-        s = xp.matmul(grad, v.swapaxes(-1, -2))
+        matmul = product_of(F.xp)
+        grad = row_major(grad)  # once, for two products
+        grad_v = matmul(p.swapaxes(-1, -2), grad) if ctx.edges[2] is not None else None
+        s = matmul(grad, v.swapaxes(-1, -2))
         s -= (grad * out).sum(-1, keepdims=True)
         s *= p
         s *= q.dtype.type(scale)
-        grad_q = xp.matmul(s, k) if ctx.edges[0] is not None else None
-        grad_k = xp.matmul(s.swapaxes(-1, -2), q) if ctx.edges[1] is not None else None
+        grad_q = matmul(s, k) if ctx.edges[0] is not None else None
+        grad_k = matmul(s.swapaxes(-1, -2), q) if ctx.edges[1] is not None else None
         return grad_q, grad_k, grad_v
 
 

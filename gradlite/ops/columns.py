@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.products import product_of
 from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, sliding
 
 # With so few channels, runs along the width of the image are longer than runs of channels.
@@ -100,13 +101,13 @@ def _product(xp: Any, matrix: Any, block: Any, out: Any, last: bool) -> None:
     """Columns times kernels, into a part (images, O, pixels) of the result."""
     if not last:
         parts = pieces(block.shape[2], matrix.size) if xp is np else 1
-        xp.matmul(matrix, in_pieces(block, parts), out=in_pieces(out, parts))
+        product_of(xp)(matrix, in_pieces(block, parts), out=in_pieces(out, parts))
     elif xp is np and block.shape[1] * matrix.size > SMALL_PRODUCT:
         count, size, k = block.shape
         product = np.dot(block.reshape(-1, k), matrix)
         out[...] = product.reshape(count, size, -1).swapaxes(1, 2)
     else:
-        xp.matmul(matrix.T, block.swapaxes(1, 2), out=out)
+        product_of(xp)(matrix.T, block.swapaxes(1, 2), out=out)
 
 
 def convolve(xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
@@ -137,7 +138,7 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -
     last = channels_last(c, kernel)
     total = xp.zeros((o, c * kernel[0] * kernel[1]), x.dtype)
     for images, pixels, block in columns(xp, x, kernel, geometry):
-        parts = xp.matmul(g[images, :, pixels], block if last else block.swapaxes(1, 2))
+        parts = product_of(xp)(g[images, :, pixels], block if last else block.swapaxes(1, 2))
         total += parts.sum(0)
     if last:
         return xp.ascontiguousarray(total.reshape(o, *kernel, c).transpose(0, 3, 1, 2))
@@ -189,7 +190,7 @@ def gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry) -> tuple[Any,
     total = xp.zeros((c, kh * kw * o), g.dtype)
     for images, pixels, block in columns(xp, g, (kh, kw), turned_back(geometry, (kh, kw))):
         _product(xp, matrix, block, flat[images, :, pixels], last)
-        total += xp.matmul(pixels_of_x[images, :, pixels], block).sum(0)
+        total += product_of(xp)(pixels_of_x[images, :, pixels], block).sum(0)
     total = total.reshape(c, kh, kw, o)[:, ::-1, ::-1].transpose(3, 0, 1, 2)
     return grad_x, xp.ascontiguousarray(total)
 
@@ -212,11 +213,11 @@ def _windows_summed(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> 
             part = g[block, :, row : row + high].reshape(count, o, high * ow)
             below = slice(row * geometry.stride[0], None)
             if last:
-                windows = xp.matmul(part.swapaxes(1, 2), matrix)
+                windows = product_of(xp)(part.swapaxes(1, 2), matrix)
                 windows = windows.reshape(count, high, ow, kh, kw, c).transpose(0, 5, 3, 4, 1, 2)
                 sums = buffer[:count, below].transpose(0, 3, 1, 2)
             else:
-                windows = xp.matmul(matrix.T, part).reshape(count, c, kh, kw, high, ow)
+                windows = product_of(xp)(matrix.T, part).reshape(count, c, kh, kw, high, ow)
                 sums = buffer[:count, :, below]
             for i in range(kh):
                 for j in range(kw):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.binary import sum_to
+from gradlite.ops.column_sums import column_sums
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op, type_name
@@ -48,6 +49,10 @@ class Mm(Op):
     """A product of two matrices."""
 
     reads = ((1,), (0,))
+    multiplies = True
+
+    def fused_forward(K: Any, a: Any, b: Any) -> Any:
+        return K.gemm.matmul(a, b)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.dot(a, b)
@@ -64,6 +69,10 @@ class Matmul(Op):
 
     reads = ((1,), (0,))
     grad_name = "BmmBackward0"
+    multiplies = True
+
+    def fused_forward(K: Any, a: Any, b: Any) -> Any:
+        return K.gemm.matmul(a, b)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         out = xp.matmul(a, b)
@@ -103,6 +112,11 @@ class Dot(Op):
     """The inner product of two vectors."""
 
     reads = ((1,), (0,))
+    multiplies = True
+
+    def fused_forward(K: Any, a: Any, b: Any) -> Any:
+        product = K.gemm.matmul(a[None], b[:, None])
+        return product if product is NotImplemented else product[0, 0]
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.dot(a, b)
@@ -116,6 +130,11 @@ class Mv(Op):
     """A matrix times a vector."""
 
     reads = ((1,), (0,))
+    multiplies = True
+
+    def fused_forward(K: Any, a: Any, x: Any) -> Any:
+        product = K.gemm.matmul(a, x[:, None])
+        return product if product is NotImplemented else product[:, 0]
 
     def forward(xp: Any, a: Any, x: Any) -> Any:
         return xp.dot(a, x)
@@ -294,6 +313,38 @@ class Linear(Op):
 
     reads = ((1,), (0,), ())
     grad_name = "AddmmBackward0"
+    multiplies = True
+
+    def fused_forward(K: Any, x: Any, weight: Any, bias: Any) -> Any:
+        rows = x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+        gemm = K.gemm
+        out = gemm.matmul(rows, weight.T) if bias is None else gemm.linear(rows, weight.T, bias)
+        if x.ndim == 2 or out is NotImplemented:
+            return out
+        return out.reshape((*x.shape[:-1], weight.shape[0]))
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, weight = ctx.saved
+        shape = ctx.shapes[0]
+        count = math.prod(shape[:-1])
+        grad = grad.reshape((count, grad.shape[-1]))
+        grad_x = grad_weight = grad_bias = None
+        if weight is not None:
+            grad_x = K.gemm.matmul(grad, weight)
+            if grad_x is NotImplemented:
+                return grad_x
+            grad_x = grad_x.reshape(shape)
+        if x is not None:
+            rows = x.reshape((count, shape[-1]))
+            if ctx.edges[2] is None:
+                grad_weight = K.gemm.matmul(grad.T, rows)
+            else:
+                grad_weight, grad_bias = K.gemm.with_row_sums(grad.T, rows)
+            if grad_weight is NotImplemented:
+                return grad_weight
+        if grad_bias is None and ctx.edges[2] is not None:
+            grad_bias = column_sums(K, K.dense(grad)) if K.takes(grad) else grad.sum(0)
+        return grad_x, grad_weight, grad_bias
 
     def forward(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
         if x.ndim == 2:

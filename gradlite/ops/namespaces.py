@@ -37,7 +37,8 @@ class Namespace:
     def enter(self, op: Any) -> None:
         """Enter one op."""
         runs = op
-        if self.guard is not None or (self.launcher is not None and has_kernel(op)):
+        has = self.launcher is not None and has_kernel(op, self.launcher)
+        if has or self.guard is not None:
             runs = self.twins[op] = twin(op, self.launcher, self.guard)
         setattr(self, op.fname, self._bind(runs))
 

@@ -38,6 +38,7 @@ class Op:
         fname: the op's name in the rules' namespace F; by default the class name in snake_case.
         used_up: whether one backward pass uses the node up although it saved no tensor (its
             aux or attrs hold what PyTorch saves); by default when it has aux.
+        multiplies: whether the fused functions multiply matrices with ``K.gemm``.
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
         row_major: whether the result lies in row-major order whatever the inputs' strides are,
             as PyTorch allocates it; NumPy's functions keep the order of their inputs.
@@ -54,6 +55,7 @@ class Op:
     variadic = False
     row_major = False
     used_up = False
+    multiplies = False
     constants: tuple[int, ...] = ()
     fname = ""
     grad_name = ""

@@ -15,6 +15,7 @@ from gradlite.ops.dispatch import OUT, apply, gradients_of, output_grads
 from gradlite.ops.joining import chunk, stack, unbind
 from gradlite.ops.matmul import linear
 from gradlite.ops.op import Op
+from gradlite.ops.products import product_of
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -52,16 +53,16 @@ def _restore(grad: Any, order: Sequence[int]) -> Any:
     return grad[inverse].reshape(-1, *grad.shape[2:])
 
 
-def _time_sums(D: Any, x: Any) -> Any:
+def _time_sums(matmul: Any, D: Any, x: Any) -> Any:
     """sum over steps and batch of D (G, T, B, H) times x (T, B, I): (G, H, I)."""
     g, t, b, h = D.shape
-    return D.reshape(g, t * b, h).swapaxes(1, 2) @ x.reshape(t * b, -1)
+    return matmul(D.reshape(g, t * b, h).swapaxes(1, 2), x.reshape(t * b, -1))
 
 
-def _input_grad(D: Any, w: Any, shape: tuple[int, ...]) -> Any:
+def _input_grad(matmul: Any, D: Any, w: Any, shape: tuple[int, ...]) -> Any:
     """The gradient of the layer's input from gate gradients (G, T, B, H) and (G, H, I)."""
     g, t, b, h = D.shape
-    parts = D.reshape(g, t * b, h) @ w
+    parts = matmul(D.reshape(g, t * b, h), w)
     total = parts[0]
     for part in parts[1:]:
         total += part
@@ -99,7 +100,7 @@ class LstmSequence(_Sequence):
             x = x[::-1]
         steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[1]
         w_h = _gates(xp, w_hh, _LSTM, 3)
-        Z = xp.matmul(x[:, None], _gates(xp, w_ih, _LSTM, 3))
+        Z = product_of(xp)(x[:, None], _gates(xp, w_ih, _LSTM, 3))
         if b_ih is not None:
             Z += _bias(xp, b_ih + b_hh, _LSTM, 3)
         hs = xp.empty((steps + 1, batch, hidden), x.dtype)
@@ -108,7 +109,7 @@ class LstmSequence(_Sequence):
         hs[0], cs[0] = h0, c0
         r = xp.empty((4, batch, hidden), x.dtype)
         half = xp.asarray(0.5, x.dtype)
-        add, multiply, tanh, matmul = xp.add, xp.multiply, xp.tanh, xp.matmul
+        add, multiply, tanh, matmul = xp.add, xp.multiply, xp.tanh, product_of(xp)
         for z, c, c_next, t, h, h_next in zip(Z, cs, cs[1:], tc, hs, hs[1:]):
             matmul(h, w_h, out=r)
             add(r, z, out=r)
@@ -148,7 +149,7 @@ class LstmSequence(_Sequence):
         r = xp.empty((4, *tc.shape[1:]), x.dtype)
         dc, rec = grad_c.copy(), grad_h.copy()
         dh, t = xp.empty_like(rec), xp.empty_like(rec)
-        add, multiply, matmul = xp.add, xp.multiply, xp.matmul
+        add, multiply, matmul = xp.add, xp.multiply, product_of(xp)
         for step in range(tc.shape[0] - 1, -1, -1):
             add(grad_out[step], rec, out=dh)
             multiply(dh, A[step], out=t)
@@ -162,11 +163,11 @@ class LstmSequence(_Sequence):
             add(r[2], r[3], out=t)
             add(rec, t, out=rec)
         edges = ctx.edges
-        grad_x = _input_grad(K, _backward_gates(w_ih, _LSTM), x.shape) if edges[0] else None
+        grad_x = _input_grad(matmul, K, _backward_gates(w_ih, _LSTM), x.shape) if edges[0] else None
         if reverse and grad_x is not None:
             grad_x = grad_x[::-1]
-        grad_w_ih = _restore(_time_sums(K, x), _LSTM) if edges[3] else None
-        grad_w_hh = _restore(_time_sums(K, hs[:-1]), _LSTM) if edges[4] else None
+        grad_w_ih = _restore(_time_sums(matmul, K, x), _LSTM) if edges[3] else None
+        grad_w_hh = _restore(_time_sums(matmul, K, hs[:-1]), _LSTM) if edges[4] else None
         grad_b = _restore(K.sum((1, 2)), _LSTM) if b_ih is not None else None
         return (
             grad_x, rec, dc, grad_w_ih, grad_w_hh, grad_b, None if grad_b is None else grad_b.copy()
@@ -282,7 +283,7 @@ class GruSequence(_Sequence):
             x = x[::-1]
         steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[1]
         w_h = _gates(xp, w_hh, _GRU, 2)
-        Z = xp.matmul(x[:, None], _gates(xp, w_ih, _GRU, 2))
+        Z = product_of(xp)(x[:, None], _gates(xp, w_ih, _GRU, 2))
         inner_bias = None
         if b_ih is not None:
             bias = _bias(xp, b_ih, _GRU, 2)
@@ -296,7 +297,7 @@ class GruSequence(_Sequence):
         r3 = xp.empty((3, batch, hidden), x.dtype)
         half = xp.asarray(0.5, x.dtype)
         t = xp.empty((batch, hidden), x.dtype)
-        add, multiply, tanh, matmul = xp.add, xp.multiply, xp.tanh, xp.matmul
+        add, multiply, tanh, matmul = xp.add, xp.multiply, xp.tanh, product_of(xp)
         for z3, inner, h, h_next in zip(Z, hn, hs, hs[1:]):
             matmul(h, w_h, out=r3)
             gates = z3[:2]
@@ -339,7 +340,7 @@ class GruSequence(_Sequence):
         r3 = xp.empty((3, *hn.shape[1:]), x.dtype)
         rec = grad_h.copy()
         dh = xp.empty_like(rec)
-        add, multiply, matmul = xp.add, xp.multiply, xp.matmul
+        add, multiply, matmul = xp.add, xp.multiply, product_of(xp)
         for step in range(hn.shape[0] - 1, -1, -1):
             add(grad_out[step], rec, out=dh)
             d_inner, d_r, d_z, d_n = D[0, step], D[1, step], D[2, step], D[3, step]
@@ -353,11 +354,13 @@ class GruSequence(_Sequence):
                 add(rec, part, out=rec)
         edges = ctx.edges
         own, back = D[1:], D[:3]  # input side r z n; hidden side n r z
-        grad_x = _input_grad(own, _backward_gates(w_ih, _GRU), x.shape) if edges[0] else None
+        grad_x = (
+            _input_grad(matmul, own, _backward_gates(w_ih, _GRU), x.shape) if edges[0] else None
+        )
         if reverse and grad_x is not None:
             grad_x = grad_x[::-1]
-        grad_w_ih = _restore(_time_sums(own, x), _GRU) if edges[2] else None
-        grad_w_hh = _restore(_time_sums(back, hs[:-1]), (2, 0, 1)) if edges[3] else None
+        grad_w_ih = _restore(_time_sums(matmul, own, x), _GRU) if edges[2] else None
+        grad_w_hh = _restore(_time_sums(matmul, back, hs[:-1]), (2, 0, 1)) if edges[3] else None
         grad_b_ih = grad_b_hh = None
         if b_ih is not None:
             sums = D.sum((1, 2))
@@ -430,7 +433,8 @@ class RnnSequence(_Sequence):
         if reverse:
             x = x[::-1]
         steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[1]
-        Z = xp.matmul(x.reshape(steps * batch, -1), w_ih.T).reshape(steps, batch, hidden)
+        matmul = product_of(xp)
+        Z = matmul(x.reshape(steps * batch, -1), w_ih.T).reshape(steps, batch, hidden)
         if b_ih is not None:
             Z += b_ih + b_hh
         hs = xp.empty((steps + 1, batch, hidden), x.dtype)
@@ -438,7 +442,7 @@ class RnnSequence(_Sequence):
         w_h = xp.ascontiguousarray(w_hh.T)
         zero = xp.asarray(0, x.dtype)
         for z, h, h_next in zip(Z, hs, hs[1:]):
-            xp.matmul(h, w_h, out=h_next)
+            matmul(h, w_h, out=h_next)
             xp.add(h_next, z, out=h_next)
             if nonlinearity == "tanh":
                 xp.tanh(h_next, out=h_next)
@@ -455,7 +459,7 @@ class RnnSequence(_Sequence):
         x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
         nonlinearity, reverse = ctx.attrs
         hs = ctx.aux
-        xp = F.xp
+        xp, matmul = F.xp, product_of(F.xp)
         grad_out, grad_h = output_grads(ctx, grads, F, x)
         if reverse:
             x, grad_out = x[::-1], grad_out[::-1]
@@ -466,14 +470,14 @@ class RnnSequence(_Sequence):
             d = D[step]
             xp.add(rec, grad_out[step], out=rec)
             xp.multiply(d, rec, out=d)
-            xp.matmul(d, w_hh, out=rec)
+            matmul(d, w_hh, out=rec)
         edges = ctx.edges
         rows = D.reshape(-1, D.shape[-1])
-        grad_x = (rows @ w_ih).reshape(x.shape) if edges[0] else None
+        grad_x = matmul(rows, w_ih).reshape(x.shape) if edges[0] else None
         if reverse and grad_x is not None:
             grad_x = grad_x[::-1]
-        grad_w_ih = rows.T @ x.reshape(len(rows), -1) if edges[2] else None
-        grad_w_hh = rows.T @ hs[:-1].reshape(len(rows), -1) if edges[3] else None
+        grad_w_ih = matmul(rows.T, x.reshape(len(rows), -1)) if edges[2] else None
+        grad_w_hh = matmul(rows.T, hs[:-1].reshape(len(rows), -1)) if edges[3] else None
         grad_b = rows.sum(0) if b_ih is not None else None
         return grad_x, rec, grad_w_ih, grad_w_hh, grad_b, None if grad_b is None else grad_b.copy()
 

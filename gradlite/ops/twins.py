@@ -13,8 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def has_kernel(op: Any) -> bool:
-    """Whether an op can run with kernels."""
+def has_kernel(op: Any, launcher: Any) -> bool:
+    """Whether an op can run with a launcher's kernels."""
+    if op.multiplies and not launcher.multiplies:
+        return False
     return fused(op, "forward") is not None or fused(op, "backward") is not None
 
 

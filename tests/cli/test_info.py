@@ -38,7 +38,9 @@ def test_info_lists_the_gpus(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         cuda, "module", lambda: SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
     )
+    monkeypatch.setitem(sys.modules, "nvmath", None)
     out = cli("info").out
+    assert "products     CuPy (nvmath-python is not installed), not capturable\n" in out
     assert "cuda:0 (NVIDIA H200, 139 GiB)\n" in out and "cuda:1 (" in out
     assert "for CUDA" not in out
 

@@ -51,6 +51,7 @@ def install(monkeypatch: Any, devices: int = 1) -> Any:
         "cupyx": CUPYX,
         "cupyx.scipy": SCIPY,
         "cupyx.scipy.special": SPECIAL,
+        "nvmath": None,  # whatever is installed: it would take our addresses for a GPU's
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(cuda, "_cache", (True, ""))

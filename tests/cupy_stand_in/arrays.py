@@ -43,6 +43,17 @@ class Flags:
         self.owndata = flags.owndata
 
 
+class Memory(np.ndarray):
+    """The bytes that an array of the device lies in."""
+
+
+def placed(like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array with that shape, dtype and order where CuPy's pool puts one: at 512 times n."""
+    memory = Memory((like.nbytes + 512,), np.uint8)
+    start = -memory.ctypes.data % 512
+    return np.ndarray(like.shape, like.dtype, memory, start, like.strides)
+
+
 class Array:
     """``cupy.ndarray``."""
 
@@ -60,7 +71,7 @@ class Array:
     ) -> None:
         self.device = Device()
         if memptr is None:
-            self.host = np.empty(shape, dtype, order)
+            self.host = placed(np.empty(shape, dtype, order))
             self.memory = get_allocator()(self.host.nbytes)
         else:
             self.host = np.ndarray(shape, dtype, memptr.mem.buffer, memptr.offset, strides)
@@ -128,7 +139,7 @@ class Array:
     T = property(lambda self: _wrap(self.host.T, self))
     mT = property(lambda self: _wrap(self.host.mT, self))  # noqa: N815
     real = property(lambda self: _wrap(self.host.real, self))
-    base = property(lambda self: None if self.host.base is None else self)
+    base = property(lambda self: None if isinstance(self.host.base, Memory) else self)
     data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
 
     # -- elements
@@ -239,6 +250,8 @@ def _wrap(result: Any, like: Any = None) -> Any:
         if _is_view(host, like):
             array.device, array.memory = like.device, like.memory
         else:
+            array.host = placed(np.empty_like(host, subok=False))
+            array.host[...] = host
             array.device, array.memory = Device(), get_allocator()(host.nbytes)
         return array
     if isinstance(result, tuple) and hasattr(result, "_fields"):

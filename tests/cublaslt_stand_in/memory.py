@@ -1,0 +1,52 @@
+"""The memory behind the addresses that the stand-in is called with."""
+
+from __future__ import annotations
+
+import ctypes
+import types
+import weakref
+from typing import Any
+
+import numpy as np
+
+from tests.cupy_stand_in.arrays import Memory
+
+# By the address where an array that owns its memory begins.
+blocks: weakref.WeakValueDictionary[int, np.ndarray[Any, Any]] = weakref.WeakValueDictionary()
+
+
+class IllegalAddressError(RuntimeError):
+    """What a GPU answers when a kernel leaves the memory it was given."""
+
+
+def data(array: Any) -> types.SimpleNamespace:
+    """``cupy.ndarray.data``: whoever asks for an address makes its memory known."""
+    owner = array.host
+    while True:
+        base = owner.base
+        if not isinstance(base, np.ndarray):  # as_strided puts an object between
+            base = getattr(base, "base", base)
+        if not isinstance(base, np.ndarray) or isinstance(base, Memory):
+            break
+        owner = base
+    blocks[owner.ctypes.data] = owner
+    return types.SimpleNamespace(ptr=array.host.ctypes.data)
+
+
+def view(
+    what: str, address: int, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
+    """The elements at an address; shape and strides in elements.
+
+    Raises:
+        IllegalAddressError: some of them are in no array, or not in the one where the first is.
+    """
+    dtype = np.dtype(dtype)
+    last = sum((n - 1) * s for n, s in zip(shape, strides))
+    size = (last + 1) * dtype.itemsize
+    for start, owner in list(blocks.items()):
+        if start <= address and address + size <= start + owner.nbytes:
+            flat = np.frombuffer((ctypes.c_byte * size).from_address(address), dtype)
+            steps = [s * dtype.itemsize for s in strides]
+            return np.lib.stride_tricks.as_strided(flat, shape, steps)
+    raise IllegalAddressError(f"cudaErrorIllegalAddressError: {what} leaves the array it begins in")
