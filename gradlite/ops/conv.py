@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import grouped, volumes
+from gradlite.ops import conv_launch, grouped, volumes
 from gradlite.ops.conv_arguments import (
     check_dtypes,
     check_shapes,
     check_tensors,
     hashable,
+    lift,
     numbers,
+    shaped,
+    size_of,
     with_batch,
 )
 from gradlite.ops.dispatch import apply
@@ -43,24 +46,9 @@ Slides = Geometry | Volume
 
 
 # --------------------------------------------------------------------------- raw arrays
-def _lift(x: Any) -> Any:
-    """A (N, C, L) array as (N, C, 1, L)."""
-    return x.reshape((*x.shape[:2], 1, x.shape[2])) if x.ndim == 3 else x
-
-
 def _loops(x: Any) -> Any:
     """The module with the loops for volumes or for images."""
     return volumes if x.ndim == 5 else grouped
-
-
-def _size(shape: Any) -> Any:
-    """The sizes of images or volumes; sequences are images of height 1."""
-    return (1, shape[2]) if len(shape) == 3 else shape[2:]
-
-
-def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
-    """The array in a shape; itself, rather than a view of it, when it has it."""
-    return x if x.shape == shape else x.reshape(shape)
 
 
 def _wide(x: Any) -> Any:
@@ -83,15 +71,24 @@ class ChannelSum(Op):
         shape = tuple(ctx.shapes[0])
         return (spread(F, grad, shape, (0, *range(2, len(shape)))),)
 
+    def fused_forward(K: Any, x: Any) -> Any:
+        return conv_launch.channel_sums(K, x) if K.takes(x) else NotImplemented
+
 
 class Convolution(Op):
     reads = ((1,), (0,), ())
 
     def forward(xp: Any, x: Any, w: Any, b: Any, geometry: Slides, groups: int) -> Any:
         bias = None if b is None else _wide(b)
-        y = _loops(x).convolve(xp, _wide(_lift(x)), _wide(_lift(w)), bias, geometry, groups)
+        y = _loops(x).convolve(xp, _wide(lift(x)), _wide(lift(w)), bias, geometry, groups)
         y = y.astype(x.dtype, copy=False)
         return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
+
+    def fused_forward(K: Any, x: Any, w: Any, b: Any, geometry: Slides, groups: int) -> Any:
+        return conv_launch.forward(K, x, w, b, geometry, groups)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return conv_launch.backward(K, ctx, grad)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, w = ctx.saved
@@ -109,11 +106,11 @@ class Convolution(Op):
 def _gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Slides, groups: int) -> Any:
     """The gradients of input and weight at once, on raw arrays."""
     grad_x, grad_w = _loops(x).gradients(
-        xp, _wide(_lift(x)), _wide(_lift(g)), _wide(_lift(w)), geometry, groups
+        xp, _wide(lift(x)), _wide(lift(g)), _wide(lift(w)), geometry, groups
     )
     return (
-        _shaped(grad_x.astype(x.dtype, copy=False), x.shape),
-        _shaped(grad_w.astype(w.dtype, copy=False), w.shape),
+        shaped(grad_x.astype(x.dtype, copy=False), x.shape),
+        shaped(grad_w.astype(w.dtype, copy=False), w.shape),
     )
 
 
@@ -125,9 +122,12 @@ class ConvolutionInputGrad(Op):
 
     def forward(xp: Any, g: Any, w: Any, shape: Any, geometry: Slides, groups: int) -> Any:
         result = _loops(g).input_gradient(
-            xp, _wide(_lift(g)), _wide(_lift(w)), _size(shape), geometry, groups
+            xp, _wide(lift(g)), _wide(lift(w)), size_of(shape), geometry, groups
         )
-        return _shaped(result.astype(g.dtype, copy=False), shape)
+        return shaped(result.astype(g.dtype, copy=False), shape)
+
+    def fused_forward(K: Any, g: Any, w: Any, shape: Any, geometry: Slides, groups: int) -> Any:
+        return conv_launch.for_input(K, g, w, shape, geometry, groups)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         g, w = ctx.saved
@@ -146,9 +146,12 @@ class ConvolutionWeightGrad(Op):
 
     def forward(xp: Any, x: Any, g: Any, shape: Any, geometry: Slides, groups: int) -> Any:
         result = _loops(x).weight_gradient(
-            xp, _wide(_lift(x)), _wide(_lift(g)), _size(shape), geometry, groups
+            xp, _wide(lift(x)), _wide(lift(g)), size_of(shape), geometry, groups
         )
-        return _shaped(result.astype(x.dtype, copy=False), shape)
+        return shaped(result.astype(x.dtype, copy=False), shape)
+
+    def fused_forward(K: Any, x: Any, g: Any, shape: Any, geometry: Slides, groups: int) -> Any:
+        return conv_launch.for_weight(K, x, g, shape, geometry, groups)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, g = ctx.saved
@@ -168,6 +171,14 @@ class ConvolutionTranspose(Op):
     def forward(xp: Any, x: Any, w: Any, b: Any, shape: Any, geometry: Slides, groups: int) -> Any:
         y = ConvolutionInputGrad.forward(xp, x, w, shape, geometry, groups)
         if b is not None:
+            y += b.reshape((-1, *(1,) * (y.ndim - 2)))
+        return y
+
+    def fused_forward(
+        K: Any, x: Any, w: Any, b: Any, shape: Any, geometry: Slides, groups: int
+    ) -> Any:
+        y = conv_launch.for_input(K, x, w, shape, geometry, groups)
+        if b is not None and y is not NotImplemented:
             y += b.reshape((-1, *(1,) * (y.ndim - 2)))
         return y
 

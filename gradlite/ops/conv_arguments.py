@@ -132,3 +132,19 @@ def check_shapes(
         raise RuntimeError(
             f"kernel size should be greater than zero, but got weight of size {weight}"
         )
+
+
+# --------------------------------------------------------------------- shapes of raw arrays
+def lift(x: Any) -> Any:
+    """A (N, C, L) array as (N, C, 1, L)."""
+    return x.reshape((*x.shape[:2], 1, x.shape[2])) if x.ndim == 3 else x
+
+
+def size_of(shape: Any) -> Any:
+    """The sizes of images or volumes; sequences are images of height 1."""
+    return (1, shape[2]) if len(shape) == 3 else shape[2:]
+
+
+def shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """The array in a shape; itself, rather than a view of it, when it has it."""
+    return x if x.shape == shape else x.reshape(shape)
