@@ -14,6 +14,7 @@ from gradlite import nn as nn
 from gradlite import ops as ops
 from gradlite import optim as optim
 from gradlite import return_types as return_types
+from gradlite import special as special
 from gradlite import utils as utils
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
@@ -84,13 +85,13 @@ from gradlite.ops.elementwise import *
 from gradlite.ops.expansion import *
 from gradlite.ops.extrema import *
 from gradlite.ops.fill import *
+from gradlite.ops.floats import *
 from gradlite.ops.gather import *
 from gradlite.ops.index import *
 from gradlite.ops.joining import *
 from gradlite.ops.like import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
-from gradlite.ops.loss import xlogy as xlogy
 from gradlite.ops.matmul import *
 from gradlite.ops.norms import *
 from gradlite.ops.piecewise import *
@@ -103,6 +104,7 @@ from gradlite.ops.scatter_reduce import *
 from gradlite.ops.shape import *
 from gradlite.ops.softmax import *
 from gradlite.ops.sorting import *
+from gradlite.ops.special import *
 from gradlite.ops.stacking import *
 from gradlite.ops.statistics import *
 from gradlite.ops.triangle import *

@@ -76,6 +76,9 @@ class TensorMethods:
         def __ifloordiv__(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `floor_divide`."""
 
+        def __ilshift__(self, other: Any) -> Tensor:
+            """In-place version of `bitwise_left_shift`."""
+
         def __imod__(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `remainder`."""
 
@@ -91,6 +94,9 @@ class TensorMethods:
         def __ipow__(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `pow`."""
 
+        def __irshift__(self, other: Any) -> Tensor:
+            """In-place version of `bitwise_right_shift`."""
+
         def __isub__(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `sub`."""
 
@@ -103,6 +109,9 @@ class TensorMethods:
             """In-place version of `bitwise_xor`."""
 
         def __le__(self, other: Any) -> Tensor: ...
+
+        def __lshift__(self, other: Any) -> Tensor:
+            """The bits of integers moved left: ``input * 2**other``."""
 
         def __lt__(self, other: Any) -> Tensor: ...
 
@@ -134,6 +143,8 @@ class TensorMethods:
 
         def __rfloordiv__(self, other: Any) -> Tensor: ...
 
+        def __rlshift__(self, other: Any) -> Tensor: ...
+
         def __rmatmul__(self, other: Any) -> Tensor: ...
 
         def __rmod__(self, other: Any) -> Tensor: ...
@@ -144,6 +155,11 @@ class TensorMethods:
             """Bitwise or of integers; logical or of bools."""
 
         def __rpow__(self, other: Any) -> Tensor: ...
+
+        def __rrshift__(self, other: Any) -> Tensor: ...
+
+        def __rshift__(self, other: Any) -> Tensor:
+            """The bits of integers moved right: ``input / 2**other``, rounded down."""
 
         def __rsub__(self, other: Any) -> Tensor: ...
 
@@ -247,6 +263,9 @@ class TensorMethods:
 
         def aminmax(self, *, dim: int_ | None = None, keepdim: bool_ = False) -> Any:
             """The smallest and the largest elements, as ``(min, max)``."""
+
+        def angle(self) -> Tensor:
+            """The angle of each number in the complex plane: pi for negative ones, else 0."""
 
         def any(self, dim: Any = None, keepdim: bool_ = False) -> Tensor:
             """Whether an element is nonzero: a bool tensor (uint8 for uint8 input)."""
@@ -371,6 +390,12 @@ class TensorMethods:
         def bitwise_and_(self, other: Any) -> Tensor:
             """In-place version of `bitwise_and`."""
 
+        def bitwise_left_shift(self, other: Any) -> Tensor:
+            """The bits of integers moved left: ``input * 2**other``."""
+
+        def bitwise_left_shift_(self, other: Any) -> Tensor:
+            """In-place version of `bitwise_left_shift`."""
+
         def bitwise_not(self) -> Tensor:
             """Bitwise not of integers; logical not of bools."""
 
@@ -382,6 +407,12 @@ class TensorMethods:
 
         def bitwise_or_(self, other: Any) -> Tensor:
             """In-place version of `bitwise_or`."""
+
+        def bitwise_right_shift(self, other: Any) -> Tensor:
+            """The bits of integers moved right: ``input / 2**other``, rounded down."""
+
+        def bitwise_right_shift_(self, other: Any) -> Tensor:
+            """In-place version of `bitwise_right_shift`."""
 
         def bitwise_xor(self, other: Any) -> Tensor:
             """Bitwise exclusive or of integers; of bools, whether they differ."""
@@ -524,6 +555,12 @@ class TensorMethods:
         ) -> Tensor:
             """Differences of neighbours along a dimension, ``n`` times over."""
 
+        def digamma(self) -> Tensor:
+            """The derivative of `lgamma`, elementwise."""
+
+        def digamma_(self) -> Tensor:
+            """In-place version of `digamma`."""
+
         def dist(self, other: Tensor, p: float_ = 2) -> Tensor:
             """The p-norm of the difference of two tensors, broadcast."""
 
@@ -568,6 +605,12 @@ class TensorMethods:
 
         def erfc_(self) -> Tensor:
             """In-place version of `erfc`."""
+
+        def erfinv(self) -> Tensor:
+            """The inverse of `erf`, elementwise; infinite at -1 and 1, NaN beyond."""
+
+        def erfinv_(self) -> Tensor:
+            """In-place version of `erfinv`."""
 
         def exp(self) -> Tensor:
             """e to the power of each element, elementwise."""
@@ -655,8 +698,17 @@ class TensorMethods:
         def frac_(self) -> Tensor:
             """In-place version of `frac`."""
 
+        def frexp(self) -> Any:
+            """``(mantissa, exponent)`` with ``x = mantissa * 2**exponent``, 0.5 <= |mantissa| < 1."""
+
         def gather(self, dim: int_, index: Tensor) -> Tensor:
             """``out[i][j] = input[i][index[i][j]]`` for ``dim=1``, and so on; the shape is the index's."""
+
+        def gcd(self, other: Tensor) -> Tensor:
+            """The greatest common divisors of integers."""
+
+        def gcd_(self, other: Tensor) -> Tensor:
+            """In-place version of `gcd`."""
 
         def ge(self, other: Any) -> Tensor:
             """Elementwise ``input >= other``, a bool tensor."""
@@ -678,6 +730,12 @@ class TensorMethods:
 
         def half(self) -> Tensor:
             """The tensor as float16; itself when it is that already."""
+
+        def heaviside(self, values: Tensor) -> Tensor:
+            """0 where an element is negative, 1 where it is positive, ``values`` at 0; no gradient."""
+
+        def heaviside_(self, values: Tensor) -> Tensor:
+            """In-place version of `heaviside`."""
 
         def histc(self, bins: int_ = 100, min: float_ = 0, max: float_ = 0) -> Tensor:
             """How many elements fall in each of ``bins`` equal intervals of [min, max]."""
@@ -748,11 +806,32 @@ class TensorMethods:
         def isnan(self) -> Tensor:
             """Whether each element is NaN."""
 
+        def isneginf(self) -> Tensor:
+            """Whether each element is negative infinity."""
+
+        def isposinf(self) -> Tensor:
+            """Whether each element is positive infinity."""
+
+        def isreal(self) -> Tensor:
+            """True everywhere: there are no complex numbers."""
+
         def kron(self, other: Tensor) -> Tensor:
             """The Kronecker product: each element of ``input`` times all of ``other``, in blocks."""
 
         def kthvalue(self, k: int_, dim: int_ = -1, keepdim: bool_ = False) -> Any:
             """The k-th smallest element along a dimension (k counts from 1), with its index."""
+
+        def lcm(self, other: Tensor) -> Tensor:
+            """The least common multiples of integers."""
+
+        def lcm_(self, other: Tensor) -> Tensor:
+            """In-place version of `lcm`."""
+
+        def ldexp(self, other: Tensor) -> Tensor:
+            """``input * 2**other``, broadcast."""
+
+        def ldexp_(self, other: Tensor) -> Tensor:
+            """In-place version of `ldexp`."""
 
         def le(self, other: Any) -> Tensor:
             """Elementwise ``input <= other``, a bool tensor."""
@@ -771,6 +850,12 @@ class TensorMethods:
 
         def less_equal(self, other: Any) -> Tensor:
             """Elementwise ``input <= other``, a bool tensor."""
+
+        def lgamma(self) -> Tensor:
+            """The logarithm of |gamma(x)|, elementwise."""
+
+        def lgamma_(self) -> Tensor:
+            """In-place version of `lgamma`."""
 
         def log(self) -> Tensor:
             """The natural logarithm, elementwise."""
@@ -831,6 +916,12 @@ class TensorMethods:
 
         def logical_xor_(self, other: Tensor) -> Tensor:
             """In-place version of `logical_xor`."""
+
+        def logit(self, eps: float_ | None = None) -> Tensor:
+            """``log(x / (1 - x))``, the inverse of sigmoid, x first limited to [eps, 1 - eps]."""
+
+        def logit_(self, eps: float_ | None = None) -> Tensor:
+            """In-place version of `logit`."""
 
         def logsumexp(self, dim: Any, keepdim: bool_ = False) -> Tensor:
             """``log(sum(exp(x)))`` over dimensions, without overflow."""
@@ -934,6 +1025,9 @@ class TensorMethods:
         def mv(self, vec: Tensor) -> Tensor:
             """A matrix times a vector, (n, m) @ (m,) -> (n,)."""
 
+        def mvlgamma(self, p: int_) -> Tensor:
+            """The logarithm of the multivariate gamma function of dimension ``p``."""
+
         def nan_to_num(
             self, nan: float_ = 0.0, posinf: float_ | None = None, neginf: float_ | None = None
         ) -> Tensor:
@@ -1015,6 +1109,12 @@ class TensorMethods:
         ) -> Tensor:
             """As ``torch.Tensor.new_zeros``."""
 
+        def nextafter(self, other: Tensor) -> Tensor:
+            """The floating-point number after each element towards ``other``; without a gradient."""
+
+        def nextafter_(self, other: Tensor) -> Tensor:
+            """In-place version of `nextafter`."""
+
         def nonzero(self, *, as_tuple: bool_ = False) -> Any:
             """The indices of all nonzero elements: rows (count, ndim), or one vector per dimension."""
 
@@ -1039,6 +1139,9 @@ class TensorMethods:
 
         def pin_memory(self, device: Any = None) -> Tensor:
             """The tensor in page-locked memory, from which copies to a GPU are fast and asynchronous."""
+
+        def polygamma(self, n: Any) -> Tensor:
+            """As ``torch.Tensor.polygamma``."""
 
         def positive(self) -> Tensor:
             """The tensor itself."""
@@ -1153,6 +1256,12 @@ class TensorMethods:
         def select(self, dim: int_, index: int_) -> Tensor:
             """A view of one index of a dimension, which it loses."""
 
+        def sgn(self) -> Tensor:
+            """`sign`, since there are no complex numbers."""
+
+        def sgn_(self) -> Tensor:
+            """In-place version of `sgn`."""
+
         def short(self) -> Tensor:
             """The tensor as int16; itself when it is that already."""
 
@@ -1168,11 +1277,20 @@ class TensorMethods:
         def sign_(self) -> Tensor:
             """In-place version of `sign`."""
 
+        def signbit(self) -> Tensor:
+            """Whether each element is negative, -0.0 too."""
+
         def sin(self) -> Tensor:
             """The sine of an angle in radians, elementwise."""
 
         def sin_(self) -> Tensor:
             """In-place version of `sin`."""
+
+        def sinc(self) -> Tensor:
+            """``sin(pi x) / (pi x)``, 1 at 0, elementwise."""
+
+        def sinc_(self) -> Tensor:
+            """In-place version of `sinc`."""
 
         def sinh(self) -> Tensor:
             """The hyperbolic sine, elementwise."""
@@ -1393,8 +1511,11 @@ class TensorMethods:
         def where(self, condition: Any, other: Any) -> Tensor:
             """As ``torch.Tensor.where``."""
 
-        def xlogy(self, other: Tensor) -> Tensor:
+        def xlogy(self, other: Any) -> Tensor:
             """``x * log(y)``, 0 where x is 0."""
+
+        def xlogy_(self, other: Any) -> Tensor:
+            """In-place version of `xlogy`."""
 
         def zero_(self) -> Tensor:
             """Set all elements to 0."""

@@ -9,6 +9,7 @@ __all__ = [
     "aminmax",
     "cummax",
     "cummin",
+    "frexp",
     "kthvalue",
     "linalg_eigh",
     "linalg_qr",
@@ -72,6 +73,7 @@ def _type(name: str, *fields: str) -> Any:
 aminmax = _type("aminmax", "min", "max")
 cummax = _type("cummax", "values", "indices")
 cummin = _type("cummin", "values", "indices")
+frexp = _type("frexp", "mantissa", "exponent")
 kthvalue = _type("kthvalue", "values", "indices")
 linalg_eigh = _type("linalg_eigh", "eigenvalues", "eigenvectors")
 linalg_qr = _type("linalg_qr", "Q", "R")

@@ -1,8 +1,8 @@
-"""erf and the normal distribution's cdf, which NumPy lacks, as polynomials of our own fit.
+"""erf, its inverse and the normal distribution's cdf, which NumPy lacks, mostly as polynomials.
 
 float64: on |x| <= 1 an even polynomial times x; beyond, 1 - erfc, erfc(z) = P(w) exp(-z²)/(z+2)
 with w a Möbius image of z. Largest relative error 3.1e-16. float32: erf(z) = tanh(z R(z²)), error
-3e-8. The coefficients are Chebyshev fits made with 40 digits.
+3e-8. The coefficients are Chebyshev fits of our own, made with 40 digits.
 """
 
 from __future__ import annotations
@@ -119,3 +119,21 @@ def normal_cdf(xp: Any, x: Any) -> Any:
         r *= half
         r += half
     return out.reshape(x.shape)
+
+
+def erfinv(xp: Any, x: Any) -> Any:
+    """The inverse of `erf`: Winitzki's approximation (2008), corrected by Halley's method."""
+    if xp is not np:
+        return _library(x).erfinv(x)
+    wide = np.asarray(x, np.float64)
+    u = np.abs(wide)
+    u = np.where(u < 1, u, 0)
+    log = np.log1p(-u * u)
+    a = 2 / (np.pi * 0.147) + log / 2
+    y = np.sqrt(np.sqrt(a * a - log / 0.147) - a)
+    for _ in range(3):
+        error = np.where(u < 0.5, _erf64(y) - u, (1 - u) - erfc(np, y))
+        step = error * (np.sqrt(np.pi) / 2) * np.exp(y * y)
+        y = y - step / (1 + y * step)
+    y = np.copysign(np.where(np.abs(wide) == 1, np.inf, y), wide)
+    return np.where(np.abs(wide) <= 1, y, np.nan).astype(np.asarray(x).dtype, copy=False)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.activation import logsigmoid
-from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.op import Op
 from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
 from gradlite.ops.softmax import _row_starts, log_softmax, row_max, row_sum
+from gradlite.ops.special import xlogy
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
@@ -24,7 +24,6 @@ __all__ = [
     "cross_entropy",
     "kl_div",
     "nll_loss",
-    "xlogy",
 ]
 
 
@@ -467,19 +466,3 @@ def kl_div(
     if reduction == "batchmean":
         return sum(losses) / max(input.array.shape[0], 1) if input.array.ndim else sum(losses)
     return reduced(losses, reduction)
-
-
-@public(
-    samples=lambda: [S(positive(3, 4), positive(4)), S(np.zeros(3), positive(3), smooth=False)],
-    method=True,
-)
-def xlogy(input: Tensor, other: Tensor) -> Tensor:
-    """``x * log(y)``, 0 where x is 0.
-
-    >>> import gradlite
-    >>> gradlite.xlogy(gradlite.tensor([0.0, 2.0]), gradlite.tensor([0.0, 1.0]))
-    tensor([0., 0.])
-    """
-    zero = (input == 0) & ~other.isnan()  # type: ignore[attr-defined]
-    safe = where(zero & (other == 0), 1.0, other)
-    return where(zero & (other == 0), input * 0.0, input * safe.log())  # type: ignore[attr-defined]

@@ -93,7 +93,7 @@ def run(name: str, sample: Sample, make: Any, function: Any) -> tuple[list[Any],
 
 
 def numpy_of(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().cpu().numpy(force=True)
 
 
 def close(actual: Any, expected: Any, rtol: float, what: str) -> None:

@@ -1,0 +1,78 @@
+"""Special functions where it is difficult: extreme arguments, and the names of torch.special."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from tests.oracle import same, torch
+
+POINTS = np.concatenate(
+    [
+        np.linspace(-12.3, 12.4, 41),
+        [0.0, -0.0, -1.0, -7.0, 1.0, 2.0, 1e-10, -1e-10, 1e5, 171.0, np.inf, np.nan],
+    ]
+)
+INSIDE = np.concatenate([np.linspace(-1, 1, 21), [1 - 1e-12, -1 + 1e-9, 1e-300, 1.5, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "rtol"),
+    [
+        ("lgamma", POINTS, 1e-12),
+        ("digamma", POINTS, 1e-12),
+        ("erfinv", INSIDE, 1e-13),
+        ("sinc", POINTS, 1e-12),
+        ("logit", INSIDE, 1e-13),
+    ],
+)
+def test_values_everywhere(name: str, points: Any, rtol: float) -> None:
+    same(lambda T: getattr(T, name)(T.tensor(points)), rtol=rtol, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_polygamma_everywhere(n: int) -> None:
+    # PyTorch's trigamma is right to 1e-9 only, and no infinity at -1, -2, ...; sums that do not
+    # end are NaN there.
+    poles = (POINTS < 0) & (POINTS == np.floor(POINTS)) & (n == 1)
+    points = POINTS[np.isfinite(POINTS) & ~poles]
+    same(lambda T: T.polygamma(n, T.tensor(points)), rtol=1e-8, atol=1e-12)
+
+
+ARGUMENTS: dict[str, list[Any]] = {
+    "multigammaln": [[3.0, 4.5], 3],
+    "polygamma": [2, [0.5, 3.0]],
+    "softmax": [[[1.0, 2.0]], 1],
+    "log_softmax": [[[1.0, 2.0]], 1],
+    "logsumexp": [[[1.0, 2.0]], 1],
+    "xlogy": [[0.0, 2.0, 0.5], [0.0, 3.0, 2.0]],
+    "xlog1py": [[0.0, 2.0, 0.5], [-1.0, 3.0, 2.0]],
+    "entr": [[0.0, 0.5, -1.0, 2.0]],
+    "ndtri": [[0.1, 0.5, 0.9]],
+    "erfinv": [[0.1, -0.5, 0.9]],
+    "logit": [[0.1, 0.5, 0.9]],
+}
+
+
+@pytest.mark.parametrize("name", gradlite.special.__all__)
+def test_the_functions_of_torch_special(name: str) -> None:
+    def program(T: Any) -> Any:
+        arguments = ARGUMENTS.get(name, [[0.3, 1.7, 2.5]])
+        tensors = [
+            T.tensor(a, dtype=T.float64, requires_grad=True) if isinstance(a, list) else a
+            for a in arguments
+        ]
+        out = getattr(T.special, name)(*tensors)
+        leaves = [t for t in tensors if not isinstance(t, int)]
+        grads = T.autograd.grad(out.sum(), leaves, materialize_grads=True)
+        # A gradient that is 0 everywhere may be no array in PyTorch.
+        return out.detach(), [g + T.zeros(1, dtype=T.float64) for g in grads]
+
+    same(program, rtol=1e-8)
+
+
+def test_every_name_is_pytorchs() -> None:
+    assert set(gradlite.special.__all__) <= set(dir(torch.special))
