@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.guard import on_its_device
+from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import operand, plain, same_device_or_scalar
 from gradlite.ops.samples import S, binary
@@ -29,8 +29,14 @@ __all__ = [
 ]
 
 
-@on_its_device
 def _compare(function: str, input: Any, other: Any) -> Tensor:
+    if guard.several is None:
+        return _compare_here(function, input, other)
+    with guard.several.on(input, other):
+        return _compare_here(function, input, other)
+
+
+def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     a, b = operand(input), operand(other)
     x, y = plain(a), plain(b)
     if isinstance(a, Tensor) and isinstance(b, Tensor):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import return_types
-from gradlite.ops import positions
+from gradlite.ops import guard, positions
 from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -373,7 +373,6 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg("argmin", input, dim, keepdim)
 
 
-@on_its_device
 def _arg(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     array = input.array
     if array.dtype == np.bool_:
@@ -382,7 +381,8 @@ def _arg(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
         return arg_extremum(name, name, input, dim, keepdim)
     nonempty(name, array, None)
     xp = NAMESPACES[array.__class__].xp
-    index = xp.asarray(getattr(array, name)())
+    with guard.on(array):
+        index = xp.asarray(getattr(array, name)())
     return wrap(index.reshape((1,) * array.ndim) if keepdim else index)
 
 
