@@ -1,10 +1,12 @@
 """Times whole training steps against PyTorch: forward, loss, backward, optimizer, zero_grad.
 
-    python -m benchmarks.training --vs torch [--workloads W1,W2] [--threads 1] [--blocks 15]
+    python -m benchmarks.training --vs torch [--mode eager,captured] [--workloads W1,W2]
 
-Both libraries start from the same weights, see the same batches, and must agree on the losses
-of the first steps before anything is timed. The ratio is the median over pairs of neighbouring
-blocks, so a machine that slows down for a while slows both.
+With ``--mode`` gradlite's steps run as they are (eager), captured and replayed by array calls
+(array-calls), or captured and compiled (captured). All runs start from the same weights, see the
+same batches, and must agree on the losses of the first steps before anything is timed. The ratio
+is the median over pairs of neighbouring blocks, so a machine that slows down for a while slows
+all.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
     parser.add_argument("--vs", default="torch", help="reference library, or 'none'")
     parser.add_argument("--library", default="gradlite", help="library to measure")
+    parser.add_argument(
+        "--mode", default="eager", help="comma-separated: eager, array-calls, captured"
+    )
     parser.add_argument("--workloads", default="all", help="comma-separated names, or 'all'")
     parser.add_argument("--threads", type=int, default=1, help="threads for each library")
     parser.add_argument("--blocks", type=int, default=15, help="timed blocks of each library")
@@ -57,31 +62,37 @@ def measure(
     blocks: int,
     block_seconds: float,
     clock: str = "wall",
-) -> dict[str, Any]:
-    """Times one workload; returns microseconds per step and the ratio to the reference."""
+    modes: Sequence[str] = ("eager",),
+) -> list[dict[str, Any]]:
+    """Times one workload in some modes; microseconds per step and ratios to the reference."""
     from benchmarks.workloads import WORKLOADS, Training
 
     workload = WORKLOADS[name]
-    if reference is None:
-        (timed,) = timing.interleave(
-            [Training(library, workload).step], blocks, block_seconds, clock
-        )
-        return {"workload": name, "us": timed.median * 1e6, "quartiles_us": _us(timed.quartiles)}
-    first = Training(reference, workload)
-    second = Training(library, workload, first.weights())
-    deviation = check_losses(name, [first, second])
-    base, timed = timing.interleave([first.step, second.step], blocks, block_seconds, clock)
-    low, median, high = timing.ratio(timed, base)
-    return {
-        "workload": name,
-        "us": timed.median * 1e6,
-        "quartiles_us": _us(timed.quartiles),
-        "reference_us": base.median * 1e6,
-        "reference_quartiles_us": _us(base.quartiles),
-        "ratio": median,
-        "ratio_quartiles": [low, high],
-        "loss_deviation": deviation,
-    }
+    first = Training(library if reference is None else reference, workload)
+    runs = [Training(library, workload, first.weights(), mode) for mode in modes]
+    deviation = check_losses(name, [first, *runs])
+    steps = [run.step for run in ([first] if reference is not None else []) + runs]
+    timed = timing.interleave(steps, blocks, block_seconds, clock)
+    base = timed.pop(0) if reference is not None else None
+    results = []
+    for mode, own in zip(modes, timed, strict=True):
+        result: dict[str, Any] = {
+            "workload": name,
+            "mode": mode,
+            "us": own.median * 1e6,
+            "quartiles_us": _us(own.quartiles),
+        }
+        if base is not None:
+            low, median, high = timing.ratio(own, base)
+            result |= {
+                "reference_us": base.median * 1e6,
+                "reference_quartiles_us": _us(base.quartiles),
+                "ratio": median,
+                "ratio_quartiles": [low, high],
+                "loss_deviation": deviation,
+            }
+        results.append(result)
+    return results
 
 
 def _us(seconds: tuple[float, float]) -> list[float]:
@@ -94,7 +105,7 @@ def row(result: dict[str, Any], summary: str) -> list[str]:
     def span(values: list[float], digits: int = 0) -> str:
         return f"{values[0]:.{digits}f}-{values[1]:.{digits}f}"
 
-    cells = [f"{result['workload']}  {summary}", f"{result['us']:.0f}"]
+    cells = [f"{result['workload']}  {summary}", result["mode"], f"{result['us']:.1f}"]
     cells.append(span(result["quartiles_us"]))
     if "ratio" in result:
         cells += [f"{result['reference_us']:.0f}", span(result["reference_quartiles_us"])]
@@ -106,24 +117,30 @@ def row(result: dict[str, Any], summary: str) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     timing.restart_with_threads("benchmarks.training", options.threads)
-    from benchmarks.workloads import WORKLOADS
+    from benchmarks.workloads import MODES, WORKLOADS
 
     names = list(WORKLOADS) if options.workloads == "all" else options.workloads.split(",")
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         raise SystemExit(f"unknown workloads {unknown}; there are {', '.join(WORKLOADS)}")
+    modes = options.mode.split(",")
+    strange = [mode for mode in modes if mode not in MODES]
+    if strange:
+        raise SystemExit(f"unknown modes {strange}; there are {', '.join(MODES)}")
     reference = None if options.vs == "none" else timing.load_library(options.vs, options.threads)
     library = timing.load_library(options.library, options.threads)
     facts = timing.machine(options.threads, [library] + ([reference] if reference else []))
     print(timing.describe(facts) + "\n", flush=True)
     results = []
     for name in names:
-        result = measure(
-            name, library, reference, options.blocks, options.block_ms / 1000, options.clock
+        found = measure(
+            *(name, library, reference, options.blocks, options.block_ms / 1000, options.clock),
+            modes=modes,
         )
-        results.append(result)
-        print(f"{name} done: {result['us']:.0f} us a step", flush=True)
-    header = ["training step", f"{options.library} us", "quartiles"]
+        results += found
+        times = ", ".join(f"{r['mode']} {r['us']:.1f}" for r in found)
+        print(f"{name} done: {times} us a step", flush=True)
+    header = ["training step", "mode", f"{options.library} us", "quartiles"]
     if reference is not None:
         header += [f"{options.vs} us", "quartiles", "ratio", "quartiles", "loss diff"]
     print("\n" + timing.table(header, [row(r, WORKLOADS[r["workload"]].summary) for r in results]))

@@ -48,11 +48,23 @@ class Workload:
     optimizer: Callable[[Any, Any], Any]
 
 
-class Training:
-    """A workload running in one library, from given weights."""
+# How a library runs a step: as it is, or captured once and replayed, by array calls or compiled.
+MODES: dict[str, dict[str, Any] | None] = {
+    "eager": None,
+    "array-calls": {"native": False},
+    "captured": {},
+}
 
-    def __init__(self, T: Any, workload: Workload, weights: Weights | None = None) -> None:
+
+class Training:
+    """A workload running in one library, from given weights, in one of `MODES`."""
+
+    def __init__(
+        self, T: Any, workload: Workload, weights: Weights | None = None, mode: str = "eager"
+    ) -> None:
         self.T, self.loss = T, workload.loss
+        options = MODES[mode]
+        self._run = self._eager if options is None else T.capture(self._eager, **options)
         T.manual_seed(0)
         self.model = workload.model(T)
         if weights is not None:
@@ -67,6 +79,9 @@ class Training:
         """One full training step; returns the loss tensor."""
         inputs, targets = self.batches[self.steps % len(self.batches)]
         self.steps += 1
+        return self._run(inputs, targets)
+
+    def _eager(self, inputs: Any, targets: Any) -> Any:
         self.optimizer.zero_grad()
         loss = self.loss(self.T, self.model(inputs), targets)
         loss.backward()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlite.capturing.compare import name_of
+from gradlite.capturing.native.build import NativePlan
 from gradlite.capturing.recorder import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
 
 if TYPE_CHECKING:
@@ -33,7 +34,19 @@ def _recording(number: int, recording: Recording) -> str:
         f"{_bytes(made)} in {_bytes(plan.arena.nbytes)} of memory"
     )
     lines = [head]
-    lines += [f"  {i:4d}  {_call(call, names)}" for i, call in enumerate(plan.calls)]
+    star: set[int] = set()
+    if isinstance(plan, NativePlan):
+        star = set(plan.left)
+        done = len(plan.calls) - len(star)
+        lines.append(
+            f"  not compiled: {plan.reason}"
+            if plan.reason
+            else f"  {done} calls are compiled; those with a star are not"
+        )
+    lines += [
+        f"  {i:4d}{'*' if i in star else ' '} {_call(call, names)}"
+        for i, call in enumerate(plan.calls)
+    ]
     return "\n".join(lines)
 
 

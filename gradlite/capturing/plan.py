@@ -51,6 +51,7 @@ class Plan:
     Attributes:
         steps: functions and their arguments, in order.
         arena: the memory of the buffers that the calls write.
+        pinned: the buffers that something outside of the plan reads.
         guarded: whether a replay may find that it does not hold.
     """
 
@@ -62,12 +63,13 @@ class Plan:
         for call in calls:
             if isinstance(call, HostCall):
                 pinned.update(ref.buffer for _, ref in call.grads)
-        self._lay_out(pinned)
+        self.pinned = {buffer.origin for buffer in pinned}
+        self._lay_out()
         self._arrays: dict[int, np.ndarray[Any, Any]] = {}
         self.steps = [self._step(call) for call in calls]
 
     # ------------------------------------------------------------------------- memory
-    def _lay_out(self, pinned: set[Buffer]) -> None:
+    def _lay_out(self) -> None:
         """Give every made buffer a place in the arena, largest first, the lowest that is free."""
         lives: dict[Buffer, list[int]] = {}
         for position, call in enumerate(self.calls):
@@ -76,7 +78,7 @@ class Plan:
                 if buffer.kind == MADE:
                     life = lives.setdefault(buffer, [position, position])
                     life[1] = position
-        for buffer in {b.origin for b in pinned}:
+        for buffer in self.pinned:
             if buffer.kind == MADE:
                 lives[buffer] = [-1, len(self.calls)]
         placed: list[tuple[int, int, int, int]] = []  # start, stop, first, last

@@ -6,6 +6,7 @@ there, compares it quickly before every replay, and says what has changed.
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -40,9 +41,15 @@ class Surroundings:
         self._places: list[tuple[Any, Any, str]] = []  # container, key, name
         self._seen: set[int] = set()
         self._keep: list[Any] = []
+        # Attributes of plain objects count when the step's code has their names.
+        self._names: set[str] = set()
+        self._objects: list[Any] = []
+        self._watched: set[tuple[int, str]] = set()
+        self._owners: dict[int, set[str] | None] = {}
         self._function(function)
         for value in declared:
             self._look(value, DEPTH)
+        self._attributes()
         self._values = [self._read(container, key) for container, key, _ in self._places]
         self._count = changes.count[0]
         self._state = self._describe()
@@ -58,18 +65,23 @@ class Surroundings:
         if owner is not None and not isinstance(owner, types.ModuleType):
             self._look(owner, DEPTH)
             function = getattr(function, "__func__", function)
+            if isinstance(function, types.FunctionType):
+                self._method(function, owner)
+                return
         if not isinstance(function, types.FunctionType):
             if not isinstance(function, type):
                 self._look(function, DEPTH)
             return
-        if id(function) in self._seen or function.__module__.partition(".")[0] == "gradlite":
+        home = (function.__module__ or "").partition(".")[0]  # exec() gives no module
+        if id(function) in self._seen or home == "gradlite":
             return
         self._seen.add(id(function))
+        self._names.update(_names(function.__code__))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             self._place(cell, None, name)
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._look(value, DEPTH)
-        for name in sorted(set(_global_names(function.__code__))):
+        for name in sorted(set(_names(function.__code__))):
             if name in function.__globals__:
                 self._place(function.__globals__, name, name)
 
@@ -118,8 +130,33 @@ class Surroundings:
         elif depth and hasattr(value, "__dict__") and not isinstance(value, type):
             if type(value).__module__.partition(".")[0] in ("gradlite", "numpy"):
                 return
-            for key in value.__dict__:
-                self._place(value.__dict__, key, f".{key}")
+            self._objects.append(value)
+
+    def _attributes(self) -> None:
+        """Look into the plain objects, and on through what is found there."""
+        done = -1
+        while done != (done := len(self._names) + len(self._objects) + len(self._seen)):
+            for value in list(self._objects):
+                for name in sorted(self._names_of(value)):
+                    if (id(value), name) in self._watched:
+                        continue
+                    self._watched.add((id(value), name))
+                    if name in value.__dict__:
+                        self._place(value.__dict__, name, f"{type(value).__name__}.{name}")
+                    method = getattr(type(value), name, None)
+                    if isinstance(method, types.FunctionType):
+                        self._method(method, value)
+
+    def _method(self, method: types.FunctionType, owner: Any) -> None:
+        """A method's code reads attributes of its owner, all of them named or any."""
+        own = _names_of_owner(method.__code__)
+        known = self._owners.get(id(owner), set())
+        self._owners[id(owner)] = None if own is None or known is None else known | own
+        self._function(method)
+
+    def _names_of(self, value: Any) -> set[str]:
+        """The names of attributes of an object that the step's code may read."""
+        return self._owners.get(id(value)) or self._names
 
     def parameters(self) -> Iterator[Tensor]:
         """Every tensor that can have a gradient: of modules, optimizers, and by itself."""
@@ -208,8 +245,28 @@ def _described(value: Any) -> Any:
     return id(value)
 
 
-def _global_names(code: types.CodeType) -> Iterator[str]:
+def _names_of_owner(code: types.CodeType) -> set[str] | None:
+    """The attributes that a method takes from its first argument.
+
+    None when it does anything else with that argument, so that any attribute may be read.
+    """
+    if not code.co_argcount:
+        return None
+    first, found = code.co_varnames[0], set()
+    instructions = list(dis.get_instructions(code))
+    for instruction, following in zip(instructions, [*instructions[1:], None]):
+        value = instruction.argval
+        if value != first and not (isinstance(value, tuple) and first in value):
+            continue
+        if following is None or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            return None
+        found.add(following.argval)
+    return found
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The names of globals and attributes in a function, and in those defined inside of it."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
+            yield from _names(constant)

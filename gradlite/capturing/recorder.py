@@ -24,6 +24,7 @@ from numpy.lib.array_utils import byte_bounds
 from gradlite.amp import GradScaler
 from gradlite.capturing import recorded
 from gradlite.capturing.recorded import Recorded, active, plain, plain_values
+from gradlite.ops import columns
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -137,6 +138,10 @@ DESCRIPTIONS = frozenset(
 )  # fmt: skip
 # Modules of gradlite that deal with the host's data and are left alone.
 HOST_MODULES = ("capturing", "cli", "datasets", "io", "random", "utils.data", "printing")
+# Recorded as one call each, so that compiled code can do them its own way.
+CONVOLUTIONS = (
+    columns.convolve, columns.input_gradient, columns.weight_gradient, columns.gradients,
+)  # fmt: skip
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation", "multinomial")
 
 _raw_array: Any = Tensor.__dict__["array"]
@@ -254,8 +259,8 @@ class Recorder:
                 "recorded step cannot repeat: keep it in a tensor"
             )
         parts = [plain(p) for p in parts]
-        fresh = [p for p in parts if p.size and self.find(p) is None]
-        if fresh:
+        fresh = [p for p in parts if self.find(p) is None]
+        if any(p.size for p in fresh):
             if len(fresh) != len(parts):
                 raise CaptureError(f"{function} returned both views and new arrays")
             for part in fresh:
@@ -478,6 +483,17 @@ def _noting_leaf(original: Any) -> Any:
     return _accumulate
 
 
+def _as_one_call(original: Any) -> Any:
+    @functools.wraps(original)
+    def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return original(xp, *args, **kwargs)
+        return recorder.run(original, (np, *args), kwargs)
+
+    return call
+
+
 def _state_saved(original: Any) -> Any:
     def state_array(self: Generator) -> Any:
         recorder = active()
@@ -574,6 +590,8 @@ def recording() -> Iterator[Recorder]:
     ):
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
+    for function in CONVOLUTIONS:
+        methods.append((columns, function.__name__, function, _as_one_call))
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     try:
         for module in modules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.capturing.compare import difference
+from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
 from gradlite.capturing.reachable import SIMPLE, Surroundings
 from gradlite.capturing.recorder import (
@@ -30,6 +32,7 @@ from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ["CaptureError", "CapturedStep", "capture"]
 
+IN_VAIN = 6  # recordings without a replay between them, then a warning
 ATTEMPTS = 3  # recordings in a row that may differ from each other
 
 
@@ -39,6 +42,7 @@ def capture(
     state: Iterable[Any] = (),
     warmup: int = 1,
     max_recordings: int = 8,
+    native: bool | None = None,
 ) -> Any:
     """Record a step once and replay it from then on, without Python's cost per operation.
 
@@ -62,6 +66,9 @@ def capture(
             the object it is a method of.
         warmup: how many calls run as they are before the recordings.
         max_recordings: how many recordings are kept, the ones used last.
+        native: whether replays run compiled code instead of array calls. By default they do where
+            there is a C++ compiler, unless the variable ``GRADLITE_NATIVE`` is 0. Array calls give
+            the very bits that the step gives without capture; compiled code rounds differently.
 
     Raises:
         CaptureError: a `RuntimeError`: the step does what a replay could not repeat.
@@ -83,10 +90,12 @@ def capture(
     (True, 17)
     """
     if step is None:
-        return functools.partial(capture, state=state, warmup=warmup, max_recordings=max_recordings)
+        return functools.partial(
+            capture, state=state, warmup=warmup, max_recordings=max_recordings, native=native
+        )
     if not callable(step):
         raise TypeError(f"capture() takes a function, not {type(step).__name__}")
-    return CapturedStep(step, tuple(state), warmup, max_recordings)
+    return CapturedStep(step, tuple(state), warmup, max_recordings, native)
 
 
 class Recording:
@@ -105,6 +114,7 @@ class Recording:
         results: Sequence[Any],
         spec: TreeSpec,
         flat: bool,
+        native: bool,
     ) -> None:
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
@@ -129,7 +139,7 @@ class Recording:
         grads, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
         kept = [ref for kind, ref in self._results if kind == "tensor"]
         kept += [ref for _, ref in grads if ref is not None]
-        self.plan = Plan(recorder.calls, kept)
+        self.plan = (NativePlan if native else Plan)(recorder.calls, kept)
         bind = self.plan.array
         self.inputs = [(place, t.array) for place, t in enumerate(inputs) if isinstance(t, Tensor)]
         self._outputs: list[tuple[str, Any]] = [
@@ -207,15 +217,22 @@ class CapturedStep:
     """
 
     def __init__(
-        self, step: Callable[..., Any], state: tuple[Any, ...], warmup: int, limit: int
+        self,
+        step: Callable[..., Any],
+        state: tuple[Any, ...],
+        warmup: int,
+        limit: int,
+        native: bool | None,
     ) -> None:
         functools.update_wrapper(self, step)
         self.step = step
         self._declared, self._warmup, self._limit = state, warmup, limit
+        self._native = available() if native is None else native
         self._calls: dict[Any, int] = {}
         self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
         self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
         self._latest: Recording | None = None
+        self._in_vain = 0
         self._lock = threading.Lock()  # a replay has its memory for itself
         self.replays = 0
 
@@ -237,8 +254,11 @@ class CapturedStep:
                 return self.step(*args, **kwargs)  # a captured step inside another is part of it
             leaves, spec = tree_flatten((args, kwargs))
             key = _signature(leaves, spec)
-            candidates = [r for r in self._kept.get(key, ()) if r.fits()]
+            known = self._kept.get(key, ())
+            candidates = [r for r in known if r.fits()]
             if not candidates:
+                if known:
+                    self._complain(known[0].surroundings)
                 calls = self._calls.get(key, 0)
                 if calls >= self._warmup:
                     return self._record(key, leaves, spec)
@@ -251,9 +271,23 @@ class CapturedStep:
                 pass  # the step takes another branch: run it as it is, this time
             else:
                 self._latest = candidates[0]
+                self._in_vain = 0
                 self.replays += 1
                 return result
         return _detached(*tree_flatten(self.step(*args, **kwargs)))
+
+    def _complain(self, surroundings: Surroundings) -> None:
+        """Warn when something changes so often that nothing is ever replayed."""
+        self._in_vain += 1
+        if self._in_vain == IN_VAIN:
+            name = surroundings.changed() or "a gradient that was there before"
+            warnings.warn(
+                f"this captured step has been recorded {IN_VAIN} times and not replayed, because "
+                f"{name} changes between the calls: give it to the step as a tensor, or keep it "
+                "out of the step",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def reset(self) -> None:
         """Forget all recordings; the next calls warm up and record anew."""
@@ -288,12 +322,17 @@ class CapturedStep:
         pending = self._pending.setdefault(key, [])
         earlier = next((p for p in pending if p[1].changed() is None), None)
         attempts = 1
+        if earlier is None and pending:
+            self._complain(pending[-1][1])
         if earlier is not None:
             pending.remove(earlier)
             reason = difference(earlier[0], recorder)
             if reason is None:
                 self._keep(
-                    key, Recording(recorder, before, inputs, result_leaves, result_spec, flat)
+                    key,
+                    Recording(
+                        recorder, before, inputs, result_leaves, result_spec, flat, self._native
+                    ),
                 )
                 recorder.release()
                 return _detached(result_leaves, result_spec)

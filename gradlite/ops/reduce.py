@@ -54,7 +54,10 @@ def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> An
     """A reduction's gradient in the shape of its input."""
     if len(dims) == len(shape) and not F.tensors and F.xp is np:
         full = np.empty(shape, grad.dtype)  # contiguous, which what comes next likes better
-        full.fill(grad if grad.__class__ is not np.ndarray else grad.item())
+        if grad.__class__ is np.ndarray:
+            full.fill(grad.item())
+        else:
+            full[...] = grad.reshape(())
         return full
     return F.expand(grad.reshape(keepdim_shape(shape, dims)), shape)
 

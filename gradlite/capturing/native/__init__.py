@@ -1,0 +1,1 @@
+"""Captured steps as compiled code: recorded calls are translated into C++ loops."""

@@ -1,0 +1,173 @@
+"""NativePlan: a plan whose calls are compiled, as far as they can be, into a few functions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends import native
+from gradlite.capturing.native.loops import Place, Statement, emit, joins
+from gradlite.capturing.native.optimizers import native_optimizer
+from gradlite.capturing.native.translate import GUARD_FAILED, Translator
+from gradlite.capturing.plan import GuardError, Plan, Step, refs_of
+from gradlite.capturing.recorder import MADE, Buffer, HostCall, Ref
+
+OPTIONS = (
+    "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
+    "-fno-trapping-math", "-fno-strict-aliasing", "-fwrapv", "-fopenmp-simd", "-fPIC", "-shared",
+    "-Wno-psabi", "-fno-associative-math", "-fsigned-zeros",
+)  # fmt: skip
+ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
+
+
+class NativePlan(Plan):
+    """A plan that runs compiled code wherever its calls have a translation.
+
+    Attributes:
+        source: the generated C++.
+        left: the calls that stay array calls, by position; all when nothing is compiled.
+        reason: why nothing is compiled, or "".
+    """
+
+    def __init__(self, calls: list[Any], kept: Iterable[Ref]) -> None:
+        super().__init__(calls, kept)
+        self._bases: dict[Buffer, int] = {}
+        self._starts: dict[Buffer, int] = {}
+        self._roots: list[np.ndarray[Any, Any]] = [self.arena, self.arena]
+        last: dict[Buffer, int] = {}
+        for position, call in enumerate(self.calls):
+            for ref in refs_of(call):
+                last[ref.buffer.origin] = position
+        pinned = self.pinned
+
+        def read_later(ref: Ref, position: int) -> bool:
+            buffer = ref.buffer.origin
+            return buffer.kind != MADE or buffer in pinned or last[buffer] > position
+
+        translator = Translator(self._place, self._constant, read_later)
+        pieces = [translator(i, call) for i, call in enumerate(self.calls)]
+        functions: list[list[str]] = []
+        numbered: list[int | Step | HostCall] = []
+        position = 0
+        while position < len(pieces):
+            if pieces[position] is None:
+                call = self.calls[position]
+                numbered.append(call if isinstance(call, HostCall) else self.steps[position])
+                position += 1
+                continue
+            stop = position
+            while stop < len(pieces) and pieces[stop] is not None:
+                stop += 1
+            numbered.append(len(functions))
+            functions.append(_body(pieces[position:stop]))
+            position = stop
+        room = np.empty(translator.room + 64, np.uint8)
+        shift = -room.__array_interface__["data"][0] % 64
+        self._roots[ROOM] = room[shift:]
+        self.source = _source(functions)
+        try:
+            code = ctypes.CDLL(str(native.build("captured", self.source, OPTIONS)))
+            optimizers = ctypes.CDLL(
+                str(native.build("optimizers", _text("prelude", "optimizers"), OPTIONS))
+            )
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            self.reason = str(error).splitlines()[0]
+            self.left = list(range(len(pieces)))
+            return
+        self.reason = ""
+        self.left = [i for i, piece in enumerate(pieces) if piece is None]
+        self.steps = []
+        self._table = (ctypes.c_void_p * len(self._roots))(
+            *[root.__array_interface__["data"][0] for root in self._roots]
+        )
+        table = ctypes.addressof(self._table)
+        for entry in numbered:
+            if isinstance(entry, HostCall):
+                made = native_optimizer(entry, self.array, optimizers)
+                self.steps.append(self._step(entry) if made is None else (made, ()))
+            elif isinstance(entry, int):
+                function = getattr(code, f"segment_{entry}")
+                function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_longlong
+                self.steps.append((_checked(function), (table,)))
+            else:
+                self.steps.append(entry)
+
+    def _place(self, ref: Ref) -> Place:
+        buffer = ref.buffer.origin
+        if buffer.kind == MADE:
+            offset = self.places[buffer] + ref.offset
+            return Place(ARENA, offset, ref.shape, ref.strides, ref.dtype)
+        base = self._bases.get(buffer)
+        if base is None:
+            base = self._bases[buffer] = len(self._roots)
+            # The root's first address may lie behind the buffer's: negative strides.
+            root = buffer.root
+            self._roots.append(root)
+            self._starts[buffer] = buffer.start - root.__array_interface__["data"][0]
+        return Place(base, ref.offset + self._starts[buffer], ref.shape, ref.strides, ref.dtype)
+
+    def _constant(self, array: np.ndarray[Any, Any]) -> Place:
+        self._roots.append(array)
+        return Place(len(self._roots) - 1, 0, array.shape, array.strides, array.dtype)
+
+
+def _checked(function: Any) -> Callable[[int], None]:
+    def run(table: int) -> None:
+        code = function(table)
+        if code:
+            if code == GUARD_FAILED:
+                raise GuardError
+            raise IndexError(f"index out of range in call {code - 1} of a captured step")
+
+    return run
+
+
+def _body(pieces: list[Any]) -> list[str]:
+    lines: list[str] = []
+    group: list[Statement] = []
+
+    def flush() -> None:
+        if any(s.stored for s in group):
+            lines.extend(emit(group))
+        group.clear()
+
+    for piece in pieces:
+        if piece and isinstance(piece[0], Statement):
+            for statement in piece:
+                if not joins(group, statement):
+                    flush()
+                group.append(statement)
+        elif piece:
+            flush()
+            lines.extend(piece)
+    flush()
+    return lines
+
+
+def _source(functions: list[list[str]]) -> str:
+    lines_of = [line for lines in functions for line in lines]
+    slides = any("Slide" in line for line in lines_of)
+    parts = [_text("prelude", *(["convolution"] if slides else []))]
+    for number, lines in enumerate(functions):
+        text = "\n".join("  " + line for line in lines)
+        parts.append(
+            f'extern "C" i64 segment_{number}(char* const* P) {{\n'
+            f"  char* const room = P[{ROOM}];\n  (void)room;\n{text}\n  return 0;\n}}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _text(*names: str) -> str:
+    folder = files("gradlite.capturing.native")
+    return "\n".join(folder.joinpath(f"{name}.hpp").read_text("utf-8") for name in names)
+
+
+def available() -> bool:
+    """Whether plans can be compiled: there is a compiler, and GRADLITE_NATIVE is not 0."""
+    return os.environ.get("GRADLITE_NATIVE", "1") != "0" and native.compiler() is not None

@@ -1,0 +1,126 @@
+"""Convolutions and their gradients as calls of the functions in convolution.hpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.capturing.native.loops import Place
+from gradlite.capturing.native.types import CTYPES
+from gradlite.ops.columns import turned_back
+from gradlite.ops.windows import Geometry
+
+# Sums of a kernel's gradient are kept for every lane of a vector: no more than this many bytes.
+MOST_SUMS = 8_000_000
+
+
+def _row_major(p: Place) -> bool:
+    step = p.dtype.itemsize
+    for n, s in zip(reversed(p.shape), reversed(p.strides)):
+        if n != 1 and s != step:
+            return False
+        step *= n
+    return True
+
+
+def _usable(*places: Place) -> bool:
+    kinds = {p.dtype.name for p in places}
+    return (
+        len(kinds) == 1
+        and kinds <= {"float32", "float64"}
+        and all(0 not in p.shape for p in places)
+        and all(s % p.dtype.itemsize == 0 for p in places for s in p.strides)
+    )
+
+
+def _slide(x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], geometry: Geometry) -> str:
+    (top, _), (left, _) = geometry.pads
+    numbers = (*x, w[0], *w[2:], *y[2:], top, left, *geometry.stride, *geometry.dilation)
+    return "Slide{" + ", ".join(map(str, numbers)) + "}"
+
+
+def _sizes(
+    x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], geometry: Geometry
+) -> tuple[int, int, int]:
+    """Elements of one image's copy, pixels of its result as they are counted, and taps."""
+    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+    rows = ((y[2] - 1) * sh + dh * (w[2] - 1)) // sh + 1
+    width = ((y[3] - 1) * sw + dw * (w[3] - 1)) // sw + 1
+    return x[1] * sh * sw * rows * width, (y[2] - 1) * width + y[3], x[1] * w[2] * w[3]
+
+
+def _pointer(p: Place) -> str:
+    return f"({CTYPES[p.dtype.name]}*)(P[{p.base}] + {p.offset})"
+
+
+def _strides(p: Place) -> str:
+    return ", ".join(str(s // p.dtype.itemsize) for s in p.strides)
+
+
+def convolve(
+    x: Place, w: Place, geometry: Geometry, bias: Place | None, y: Place
+) -> tuple[list[str], int] | None:
+    """The text of ``y = x * w + bias``, and the bytes of scratch memory that it wants."""
+    if not _usable(x, w, y) or not _row_major(w) or not _row_major(y):
+        return None
+    if bias is not None and (not _row_major(bias) or bias.dtype != x.dtype):
+        return None
+    image, pixels, taps = _sizes(x.shape, w.shape, y.shape, geometry)
+    room = taps * 8 + (image + w.shape[0] * (pixels + 128) + 256) * 8 + 512
+    added = "nullptr" if bias is None else _pointer(bias)
+    kind = CTYPES[x.dtype.name]
+    return [
+        f"{{ // convolution of {x.shape} with {w.shape}",
+        f"  const Slide s = {_slide(x.shape, w.shape, y.shape, geometry)};",
+        f"  convolve<{kind}>(s, {_pointer(x)}, {_strides(x)}, {_pointer(w)}, {added}, "
+        f"{_pointer(y)}, room);",
+        "}",
+    ], room
+
+
+def weight_gradient(
+    x: Place, g: Place, geometry: Geometry, out: Place
+) -> tuple[list[str], int] | None:
+    """The text of the kernels' gradient, and the bytes of scratch memory that it wants."""
+    if not _usable(x, g, out) or not _row_major(out):
+        return None
+    image, pixels, taps = _sizes(x.shape, out.shape, g.shape, geometry)
+    sums = out.shape[0] * taps * 64
+    if sums > MOST_SUMS:
+        return None
+    room = taps * 8 + (image + out.shape[0] * (pixels + 128) + 256) * 8 + sums + 512
+    kind = CTYPES[x.dtype.name]
+    return [
+        f"{{ // gradient of the kernels {out.shape} of a convolution",
+        f"  const Slide s = {_slide(x.shape, out.shape, g.shape, geometry)};",
+        f"  weight_gradient<{kind}>(s, {_pointer(x)}, {_strides(x)}, {_pointer(g)}, "
+        f"{_strides(g)}, {_pointer(out)}, room);",
+        "}",
+    ], room
+
+
+def input_gradient(
+    g: Place, w: Place, geometry: Geometry, out: Place
+) -> tuple[list[str], int] | None:
+    """The text of the input's gradient when the kernels slide by one step."""
+    if geometry.stride != (1, 1) or not _usable(g, w, out):
+        return None
+    if not _row_major(w) or not _row_major(out):
+        return None
+    o, c, kh, kw = w.shape
+    back = turned_back(geometry, (kh, kw))
+    turned = (c, o, kh, kw)
+    image, pixels, taps = _sizes(g.shape, turned, out.shape, back)
+    size = -(-o * c * kh * kw * 8 // 64) * 64
+    room = size + taps * 8 + (image + c * (pixels + 128) + 256) * 8 + 512
+    kind = CTYPES[g.dtype.name]
+    return [
+        f"{{ // gradient of the input {out.shape} of a convolution",
+        f"  const Slide s = {_slide(g.shape, turned, out.shape, back)};",
+        f"  turn<{kind}>({_pointer(w)}, ({kind}*)room, {o}, {c}, {kh * kw});",
+        f"  convolve<{kind}>(s, {_pointer(g)}, {_strides(g)}, ({kind}*)room, nullptr, "
+        f"{_pointer(out)}, room + {size});",
+        "}",
+    ], room
+
+
+__all__: list[Any] = ["convolve", "input_gradient", "weight_gradient"]

@@ -1,0 +1,199 @@
+"""Loops over elements: runs of calls over the same elements become one loop.
+
+A value that one call of the run makes and another reads stays in a register, and what nothing
+outside of the run reads is not stored at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradlite.capturing.native.types import CTYPES, computing, literal
+
+Expression = Callable[[list[str]], str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An array as the generated code sees it: base pointer, offset in bytes, layout."""
+
+    base: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def spread(self, shape: tuple[int, ...]) -> Place:
+        """The same array broadcast to a shape."""
+        missing = len(shape) - len(self.shape)
+        strides = (0,) * missing + tuple(
+            0 if n == 1 and m != 1 else s
+            for n, m, s in zip(self.shape, shape[missing:], self.strides)
+        )
+        return Place(self.base, self.offset, shape, strides, self.dtype)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first byte, and the one behind the last."""
+        low = high = self.offset
+        for n, s in zip(self.shape, self.strides):
+            if s < 0:
+                low += s * (n - 1)
+            else:
+                high += s * (n - 1)
+        return low, high + self.dtype.itemsize
+
+    def overlaps(self, other: Place) -> bool:
+        """Whether the two share memory, to be on the safe side."""
+        if self.base != other.base:
+            return False
+        (a, b), (c, d) = self.span, other.span
+        return a < d and c < b
+
+    def coincides(self, other: Place) -> bool:
+        """Whether element i of one is element i of the other, perhaps seen as another dtype."""
+        return (
+            self.base == other.base
+            and self.offset == other.offset
+            and self.dtype.itemsize == other.dtype.itemsize
+            and all(n == 1 or s == t for n, s, t in zip(self.shape, self.strides, other.strides))
+        )
+
+
+@dataclass(frozen=True)
+class Statement:
+    """``out[i] = expression(operands[i], ...)`` for every i.
+
+    Attributes:
+        operands: places (broadcast to the shape of ``out``) and numbers.
+        kinds: the dtypes in which the operands are read.
+        result: the dtype of the expression's value.
+        stored: whether anything outside of the loop reads ``out``.
+        note: the call's name, for the reader of the generated code.
+    """
+
+    out: Place
+    operands: tuple[Any, ...]
+    kinds: tuple[np.dtype[Any], ...]
+    result: np.dtype[Any]
+    expression: Expression
+    stored: bool
+    note: str
+
+
+def joins(group: Sequence[Statement], new: Statement) -> bool:
+    """Whether a statement may run in the same loop as those before it."""
+    if not group:
+        return True
+    if group[0].out.shape != new.out.shape or len(group) >= 64:
+        return False
+    for earlier in group:
+        for operand in new.operands:
+            if isinstance(operand, Place) and operand.overlaps(earlier.out):
+                if not operand.coincides(earlier.out):
+                    return False
+        for place in (*earlier.operands, earlier.out):
+            if isinstance(place, Place) and new.out.overlaps(place):
+                if not new.out.coincides(place):
+                    return False
+    return True
+
+
+def collapsed(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """The fewest loops for some arrays: ``(sizes, strides of each array)``, outermost first.
+
+    The first array's strides decide the order.
+    """
+    dims = [d for d, n in enumerate(shape) if n != 1]
+    dims.sort(key=lambda d: -abs(strides[0][d]))
+    sizes: list[int] = []
+    columns: list[list[int]] = []
+    for d in dims:
+        step = [s[d] for s in strides]
+        if sizes and all(c == s * shape[d] for c, s in zip(columns[-1], step)):
+            sizes[-1] *= shape[d]
+            columns[-1] = step
+        else:
+            sizes.append(shape[d])
+            columns.append(step)
+    return sizes, [[c[i] for c in columns] for i in range(len(strides))]
+
+
+def emit(group: Sequence[Statement]) -> list[str]:
+    """The C++ lines of one loop."""
+    shape = group[0].out.shape
+    places: list[Place] = [group[0].out]
+    for s in group:
+        for p in (*s.operands, s.out):
+            if isinstance(p, Place) and p not in places:
+                places.append(p)
+    sizes, strides = collapsed(shape, [list(p.strides) for p in places])
+    lines = ["{ // " + ", ".join(s.note for s in group)]
+    for i, p in enumerate(places):
+        lines.append(f"  char* const q{i} = P[{p.base}] + {p.offset};")
+    depth = len(sizes)
+    for level in range(depth - 1):
+        lines.append(f"  for (i64 i{level} = 0; i{level} < {sizes[level]}; i{level}++) {{")
+    for i, own in enumerate(strides):
+        terms = [f" + i{k} * {own[k]}" for k in range(depth - 1) if own[k]]
+        lines.append(f"  char* const p{i} = q{i}{''.join(terms)};")
+    body: list[str] = []
+    numbers = itertools.count()
+    values: list[tuple[Place, str]] = []  # what is in registers
+
+    def address(p: Place) -> str:
+        i = places.index(p)
+        kind = CTYPES[p.dtype.name]
+        step = strides[i][-1] if depth else 0
+        if step == 0:
+            return f"*({kind}*)p{i}"
+        if step == p.dtype.itemsize:
+            return f"(({kind}*)p{i})[i]"
+        return f"*({kind}*)(p{i} + i * {step})"
+
+    def read(p: Place, kind: np.dtype[Any]) -> str:
+        for known, name in reversed(values):
+            if p.coincides(known):
+                if known.dtype != p.dtype:
+                    name = f"bits<{CTYPES[p.dtype.name]}>({name})"
+                break
+        else:
+            name = f"r{next(numbers)}"
+            line = f"  const {CTYPES[p.dtype.name]} {name} = {address(p)};"
+            i = places.index(p)
+            written = any(p.overlaps(s.out) for s in group)
+            if depth and strides[i][-1] == 0 and not written:
+                lines.append(line)  # the same in the whole inner loop
+            else:
+                body.append("  " + line)
+            values.append((p, name))
+        return (
+            name if p.dtype == kind and kind.name != "float16" else f"({computing(kind)})({name})"
+        )
+
+    for number, s in enumerate(group):
+        texts = [
+            f"({read(o, k) if isinstance(o, Place) else literal(o, k)})"
+            for o, k in zip(s.operands, s.kinds)
+        ]
+        kind = CTYPES[s.out.dtype.name]
+        value = s.expression(texts)
+        body.append(f"    const {kind} v{number} = ({kind})(({computing(s.result)})({value}));")
+        if s.stored:
+            body.append(f"    {address(s.out)} = v{number};")
+        values[:] = [(p, n) for p, n in values if not p.overlaps(s.out)]
+        values.append((s.out, f"v{number}"))
+    if depth:
+        lines.append(f"  LOOP for (i64 i = 0; i < {sizes[-1]}; i++) {{")
+        lines += body
+        lines.append("  }")
+    else:
+        lines += body
+    lines += ["  }"] * max(depth - 1, 0)
+    lines.append("}")
+    return lines

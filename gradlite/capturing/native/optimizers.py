@@ -1,0 +1,184 @@
+"""Steps of optimizers as one call of compiled code over all parameters of a group."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradlite.optim import optimizer as optimizer_module
+from gradlite.optim.adam import Adam, AdamW
+from gradlite.optim.elementwise import ElementwiseOptimizer, number
+from gradlite.optim.sgd import SGD
+from gradlite.tensor import Tensor
+
+ADAM_OPTIONS = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
+SGD_OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+ROW = 6  # numbers that describe a parameter: prelude.hpp
+
+
+class UnsuitableError(Exception):
+    """The compiled update does not do what this optimizer would do now."""
+
+
+class NativeOptimizer:
+    """An optimizer's step in compiled code, and in Python whenever that does not fit.
+
+    Args:
+        optimizer: an SGD, Adam or AdamW.
+        grads: the parameters that take part, with their gradients' arrays, which never move.
+        python: the step as it is.
+        library: the compiled prelude.
+
+    The options are compared at every step and the state's tensors looked up anew when they were
+    replaced, so that schedulers, edits of ``param_groups`` and loaded states count at once.
+    """
+
+    def __init__(
+        self,
+        optimizer: ElementwiseOptimizer,
+        grads: list[tuple[Tensor, np.ndarray[Any, Any]]],
+        python: Callable[[], Any],
+        library: ctypes.CDLL,
+    ) -> None:
+        self.optimizer, self.python, self.library = optimizer, python, library
+        self._grads = {id(p): (p, array) for p, array in grads}
+        self._versions = [p._counter for p, _ in grads if p._counter is not None]
+        self._changes = -1
+        self._jobs: list[Any] = []
+
+    def __call__(self) -> None:
+        """Make the step."""
+        optimizer = self.optimizer
+        try:
+            if optimizer._state.changes[0] != self._changes or len(self._jobs) != len(
+                optimizer.param_groups
+            ):
+                self._bind()
+            for job, group in zip(self._jobs, optimizer.param_groups):
+                job.check(group)
+        except UnsuitableError:
+            self._changes = -1
+            self.python()
+            return
+        for job in self._jobs:
+            for function, arguments in job.calls:
+                function(*arguments)
+        for version in self._versions:
+            version[0] += 1
+
+    def _bind(self) -> None:
+        optimizer = self.optimizer
+        if (
+            optimizer._optimizer_step_pre_hooks
+            or optimizer._optimizer_step_post_hooks
+            or optimizer_module._global_optimizer_pre_hooks
+            or optimizer_module._global_optimizer_post_hooks
+            or type(optimizer).__dict__.get("step") is not None
+        ):
+            raise UnsuitableError
+        self._jobs = [_Job(self, group) for group in optimizer.param_groups]
+        self._changes = optimizer._state.changes[0]
+
+
+class _Job:
+    """One parameter group: its tables, and the options they were made for."""
+
+    def __init__(self, step: NativeOptimizer, group: dict[str, Any]) -> None:
+        kind = type(step.optimizer)
+        self._adam = kind is not SGD
+        if kind not in (SGD, Adam, AdamW):
+            raise UnsuitableError
+        self._names = ADAM_OPTIONS if self._adam else SGD_OPTIONS
+        self._options: Any = None
+        self._params = list(group["params"])
+        self._group = group
+        self._numbers = np.zeros(8)
+        self._table: dict[tuple[str, str], list[int]] = {}
+        for p in self._params:
+            if id(p) in step._grads:
+                self._enter(step, p, step._grads[id(p)][1])
+        address = self._numbers.__array_interface__["data"][0]
+        self.calls: list[tuple[Any, tuple[int, int, int]]] = []
+        self._keep = []
+        for (dtype, counter), rows in self._table.items():
+            table = np.array(rows, np.int64)
+            self._keep.append(table)
+            name = f"{'adam' if self._adam else 'sgd'}_{dtype}_{counter}"
+            function = getattr(step.library, name)
+            function.argtypes = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_void_p]
+            function.restype = None
+            where = table.__array_interface__["data"][0]
+            self.calls.append((function, (where, len(rows) // ROW, address)))
+
+    def _enter(self, step: NativeOptimizer, p: Tensor, grad: np.ndarray[Any, Any]) -> None:
+        array = p.array
+        names = step.optimizer._buffers(self._group)
+        slot = step.optimizer._slots.get(id(p))
+        if (
+            array.dtype.name not in ("float32", "float64")
+            or not array.flags.c_contiguous
+            or not grad.flags.c_contiguous
+            or not array.flags.writeable
+            or grad.shape != array.shape
+            or grad.dtype != array.dtype
+            or p._counter is None
+            or len(names) > 2
+        ):
+            raise UnsuitableError
+        states, counter, kind = [0, 0], 0, "float32"
+        if names:
+            if slot is None or not slot.serves(p, step.optimizer._state.get(p, {}), names):
+                raise UnsuitableError
+            for place, name in enumerate(names):
+                buffer = slot.segment.buffers[name][slot.start : slot.stop]
+                states[place] = buffer.__array_interface__["data"][0]
+            cell = slot.segment.counters[0, slot.column, ...]
+            counter, kind = cell.__array_interface__["data"][0], cell.dtype.name
+        elif self._adam:
+            raise UnsuitableError
+        addresses = [a.__array_interface__["data"][0] for a in (array, grad)]
+        row = [*addresses, *states, array.size, counter]
+        self._table.setdefault((array.dtype.name, kind), []).extend(row)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Take over changed options; `UnsuitableError` when they ask for something else."""
+        options = tuple(map(group.__getitem__, self._names))
+        if options == self._options and group is self._group:
+            return
+        if group is not self._group or len(group["params"]) != len(self._params):
+            raise UnsuitableError
+        lr, decay = number(group["lr"]), number(group["weight_decay"])
+        sign = -1.0 if group["maximize"] else 1.0
+        if self._adam:
+            decoupled = bool(group.get("decoupled_weight_decay"))
+            if group["amsgrad"]:
+                raise UnsuitableError
+            beta1, beta2 = map(number, group["betas"])
+            values = [lr, beta1, beta2, number(group["eps"])]
+            values += [0.0 if decoupled else decay, decay if decoupled else 0.0, sign]
+        else:
+            momentum = number(group["momentum"])
+            if (momentum != 0) != bool(self._group_has_momentum()):
+                raise UnsuitableError
+            undamped = 1 - number(group["dampening"])
+            values = [lr, momentum, undamped, decay, sign, float(bool(group["nesterov"]))]
+        self._numbers[: len(values)] = values
+        self._options = options
+
+    def _group_has_momentum(self) -> bool:
+        return any(rows[2] != 0 for rows in self._table.values())
+
+
+def native_optimizer(call: Any, bind: Callable[[Any], Any], library: Any) -> Any:
+    """The compiled step for a recorded call of Python code, or None when it is none."""
+    function = call.function
+    arguments: Any = getattr(function, "args", ())
+    if len(arguments) != 1 or getattr(function, "keywords", None):
+        return None
+    (optimizer,) = arguments
+    if type(optimizer) not in (SGD, Adam, AdamW):
+        return None
+    return NativeOptimizer(optimizer, [(p, bind(ref)) for p, ref in call.grads], function, library)

@@ -1,0 +1,251 @@
+// What the generated code of a captured step is written with.
+//
+// Everything is a plain loop that the compiler vectorises; nothing allocates. Functions of floats
+// are polynomials of our own fit (errors below 2 units in the last place, infinities and NaNs as in
+// the C library), because calls of the C library would keep the loops scalar.
+#include <cstring>
+
+typedef signed char i8;
+typedef short i16;
+typedef long long i64;
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+#define LOOP _Pragma("GCC ivdep")
+
+template <class To, class From>
+static inline To bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bits() between different sizes");
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// ----------------------------------------------------------------------------- functions
+template <class T>
+static inline T f_max(T a, T b) {
+  return a > b || a != a ? a : b;
+}
+template <class T>
+static inline T f_min(T a, T b) {
+  return a < b || a != a ? a : b;
+}
+template <class T>
+static inline T f_clip(T x, T low, T high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+static inline float f_exp(float x) {
+  // x = n ln 2 + r; 2^n is applied in two halves, so that denormal results are right.
+  float bounded = x > 89.0f ? 89.0f : x;
+  bounded = bounded < -104.0f ? -104.0f : bounded;
+  float n = __builtin_rintf(bounded * 1.44269504f);
+  float r = bounded - n * 0.693359375f;
+  r -= n * -2.12194440e-4f;
+  float p = 1.97903457e-4f;
+  p = p * r + 1.39446603e-3f;
+  p = p * r + 8.33349675e-3f;
+  p = p * r + 4.16662954e-2f;
+  p = p * r + 1.66666657e-1f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  int whole = (int)n, half = whole >> 1;
+  float result = p * bits<float>((half + 127) << 23) * bits<float>((whole - half + 127) << 23);
+  return x != x ? x : result;
+}
+static inline float f_tanh(float x) {
+  float a = __builtin_fabsf(x), z = x * x;
+  float p = -5.70497848e-3f;
+  p = p * z + 2.06390787e-2f;
+  p = p * z - 5.37397116e-2f;
+  p = p * z + 1.33314416e-1f;
+  p = p * z - 3.33332807e-1f;
+  float small = x + x * z * p;
+  float large = 1.0f - 2.0f / (f_exp(2.0f * (a > 10.0f ? 10.0f : a)) + 1.0f);
+  float result = a < 0.625f ? small : __builtin_copysignf(large, x);
+  return x != x ? x : result;
+}
+static inline float f_log(float x) {
+  // x = 2^n m with m in [sqrt(1/2), sqrt(2)); denormals are scaled first.
+  bool tiny = x < 1.17549435e-38f;
+  float scaled = tiny ? x * 8388608.0f : x;
+  int word = bits<int>(scaled) - 0x3f3504f3;
+  int n = word >> 23;
+  float f = bits<float>((word & 0x7fffff) + 0x3f3504f3) - 1.0f;
+  n = tiny ? n - 23 : n;
+  float p = 6.74769208e-2f;
+  p = p * f - 1.16775051e-1f;
+  p = p * f + 1.18887089e-1f;
+  p = p * f - 1.24053426e-1f;
+  p = p * f + 1.42194510e-1f;
+  p = p * f - 1.66680053e-1f;
+  p = p * f + 2.00021237e-1f;
+  p = p * f - 2.50000089e-1f;
+  p = p * f + 3.33333135e-1f;
+  float result = f * f * f * p + (float)n * -2.12194440e-4f;
+  result = result - 0.5f * f * f + f + (float)n * 0.693359375f;
+  result = x == 0.0f ? -__builtin_inff() : result;
+  result = x < 0.0f ? __builtin_nanf("") : result;
+  return x != x || x == __builtin_inff() ? x : result;
+}
+static inline double f_exp(double x) { return __builtin_exp(x); }
+static inline double f_tanh(double x) { return __builtin_tanh(x); }
+static inline double f_log(double x) { return __builtin_log(x); }
+static inline float f_log1p(float x) { return __builtin_log1pf(x); }
+static inline double f_log1p(double x) { return __builtin_log1p(x); }
+static inline float f_expm1(float x) { return __builtin_expm1f(x); }
+static inline double f_expm1(double x) { return __builtin_expm1(x); }
+static inline float f_sin(float x) { return __builtin_sinf(x); }
+static inline double f_sin(double x) { return __builtin_sin(x); }
+static inline float f_cos(float x) { return __builtin_cosf(x); }
+static inline double f_cos(double x) { return __builtin_cos(x); }
+static inline float f_pow(float x, float y) { return __builtin_powf(x, y); }
+static inline double f_pow(double x, double y) { return __builtin_pow(x, y); }
+static inline float f_sqrt(float x) { return __builtin_sqrtf(x); }
+static inline double f_sqrt(double x) { return __builtin_sqrt(x); }
+static inline float f_abs(float x) { return __builtin_fabsf(x); }
+static inline double f_abs(double x) { return __builtin_fabs(x); }
+static inline int f_abs(int x) { return x < 0 ? -x : x; }
+static inline i64 f_abs(i64 x) { return x < 0 ? -x : x; }
+static inline float f_floor(float x) { return __builtin_floorf(x); }
+static inline double f_floor(double x) { return __builtin_floor(x); }
+static inline float f_ceil(float x) { return __builtin_ceilf(x); }
+static inline double f_ceil(double x) { return __builtin_ceil(x); }
+static inline float f_rint(float x) { return __builtin_rintf(x); }
+static inline double f_rint(double x) { return __builtin_rint(x); }
+static inline float f_trunc(float x) { return __builtin_truncf(x); }
+static inline double f_trunc(double x) { return __builtin_trunc(x); }
+static inline float f_copysign(float x, float y) { return __builtin_copysignf(x, y); }
+static inline double f_copysign(double x, double y) { return __builtin_copysign(x, y); }
+template <class T>
+static inline T f_sign(T x) {
+  return x != x ? x : T((x > 0) - (x < 0));
+}
+template <class T>
+static inline bool f_isfinite(T x) {
+  return x - x == T(0);
+}
+
+// ------------------------------------------------------------------------------ products
+// C[m, n] = sum over k of A[m, k] B[k, n]: A with any strides, rows of B and C contiguous.
+// A tile of C stays in registers while k runs.
+template <class T>
+struct Vector {
+  static constexpr int lanes = 64 / sizeof(T);
+  typedef T type __attribute__((vector_size(64), aligned(sizeof(T))));
+};
+#if defined(__AVX512F__)
+static constexpr int TILE_1 = 16, TILE_2 = 12, TILE_4 = 6;
+#else
+static constexpr int TILE_1 = 4, TILE_2 = 3, TILE_4 = 1;
+#endif
+
+template <class T, int ROWS, int VECTORS>
+static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, T* c, i64 sc, i64 K) {
+  typedef typename Vector<T>::type V;
+  constexpr int L = Vector<T>::lanes;
+  V sum[ROWS][VECTORS] = {};
+  for (i64 k = 0; k < K; k++) {
+    V row[VECTORS];
+    for (int v = 0; v < VECTORS; v++) row[v] = *(const V*)(b + k * sb + L * v);
+    for (int m = 0; m < ROWS; m++) {
+      T value = a[m * sm + k * sk];
+      for (int v = 0; v < VECTORS; v++) sum[m][v] += value * row[v];
+    }
+  }
+  for (int m = 0; m < ROWS; m++) {
+    for (int v = 0; v < VECTORS; v++) *(V*)(c + m * sc + L * v) = sum[m][v];
+  }
+}
+
+template <class T, int VECTORS>
+static void columns(const T* a, i64 sm, i64 sk, const T* b, i64 sb, T* c, i64 sc, i64 M, i64 K) {
+  constexpr int ROWS = VECTORS == 4 ? TILE_4 : VECTORS == 2 ? TILE_2 : TILE_1;
+  i64 m = 0;
+  for (; m + ROWS <= M; m += ROWS) {
+    tile<T, ROWS, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+  }
+  if (ROWS > 8 && m + 8 <= M) {
+    tile<T, 8, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    m += 8;
+  }
+  if (ROWS > 4 && m + 4 <= M) {
+    tile<T, 4, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    m += 4;
+  }
+  if (ROWS > 2 && m + 2 <= M) {
+    tile<T, 2, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    m += 2;
+  }
+  for (; m < M; m++) tile<T, 1, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+}
+
+// The last columns, fewer than a vector has lanes: B is copied to a padded panel in `room`, K * L
+// elements, and C comes by way of M * L more.
+template <class T>
+static void last_columns(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
+                         i64 M, i64 N, i64 K, T* room) {
+  constexpr int L = Vector<T>::lanes;
+  T *panel = room, *result = room + K * L;
+  for (i64 k = 0; k < K; k++) {
+    for (int n = 0; n < L; n++) panel[k * L + n] = n < N ? b[k * bk + n * bn] : T(0);
+  }
+  columns<T, 1>(a, sm, sk, panel, L, result, L, M, K);
+  for (i64 m = 0; m < M; m++) {
+    for (i64 n = 0; n < N; n++) c[m * sc + n] = result[m * L + n];
+  }
+}
+
+// One or few columns of C, when rows of A and columns of B are contiguous: inner products.
+template <class T>
+static void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc, i64 cn, i64 M,
+                           i64 N, i64 K) {
+  typedef typename Vector<T>::type V;
+  constexpr int L = Vector<T>::lanes;
+  for (i64 n = 0; n < N; n++) {
+    for (i64 m = 0; m < M; m++) {
+      const T *x = a + m * sm, *y = b + n * bn;
+      V first = {}, second = {};
+      i64 k = 0;
+      for (; k + 2 * L <= K; k += 2 * L) {
+        first += *(const V*)(x + k) * *(const V*)(y + k);
+        second += *(const V*)(x + k + L) * *(const V*)(y + k + L);
+      }
+      for (; k + L <= K; k += L) first += *(const V*)(x + k) * *(const V*)(y + k);
+      first += second;
+      T total = 0;
+      for (int l = 0; l < L; l++) total += first[l];
+      for (; k < K; k++) total += x[k] * y[k];
+      c[m * sc + n * cn] = total;
+    }
+  }
+}
+
+// `room` holds at least product_room(M, K) elements.
+template <class T>
+static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
+                    i64 N, i64 K, T* room) {
+  constexpr int L = Vector<T>::lanes;
+  i64 n = 0;
+  if (bn == 1) {
+    for (; n + 4 * L <= N; n += 4 * L) columns<T, 4>(a, sm, sk, b + n, bk, c + n, sc, M, K);
+    for (; n + 2 * L <= N; n += 2 * L) columns<T, 2>(a, sm, sk, b + n, bk, c + n, sc, M, K);
+    for (; n + L <= N; n += L) columns<T, 1>(a, sm, sk, b + n, bk, c + n, sc, M, K);
+  } else {  // B is transposed as it is copied, two vectors of columns at a time
+    for (; n + 2 * L <= N; n += 2 * L) {
+      for (i64 k = 0; k < K; k++) {
+        for (int l = 0; l < 2 * L; l++) room[k * 2 * L + l] = b[k * bk + (n + l) * bn];
+      }
+      columns<T, 2>(a, sm, sk, room, 2 * L, c + n, sc, M, K);
+    }
+    for (; n + L <= N; n += L) {
+      for (i64 k = 0; k < K; k++) {
+        for (int l = 0; l < L; l++) room[k * L + l] = b[k * bk + (n + l) * bn];
+      }
+      columns<T, 1>(a, sm, sk, room, L, c + n, sc, M, K);
+    }
+  }
+  if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
+}

@@ -1,0 +1,250 @@
+"""Reductions, products and look-ups as C++ text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlite.capturing.native.loops import Place, collapsed
+from gradlite.capturing.native.types import CTYPES, computing
+
+# Kind of reduction: neutral element, how a value x joins the total t, how the compiler is told.
+KINDS = {
+    "sum": ("0", "t += x;", "reduction(+:t)"),
+    "prod": ("1", "t *= x;", "reduction(*:t)"),
+    "any": ("0", "t |= x != 0;", "reduction(|:t)"),
+    "all": ("1", "t &= x != 0;", "reduction(&:t)"),
+}
+
+
+def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str] | None:
+    """``out = kind of x over axes``; ``out`` has the other dimensions, perhaps ones between."""
+    kept = [d for d in range(len(x.shape)) if d not in axes]
+    if out.shape == x.shape[:0] and kept and any(x.shape[d] != 1 for d in kept):
+        return None
+    out_strides = _of_kept(x, kept, out)
+    if out_strides is None or 0 in x.shape:
+        return None
+    count = int(np.prod([x.shape[d] for d in axes], dtype=np.int64))
+    T, R = computing(x.dtype), CTYPES[out.dtype.name]  # noqa: N806
+    if kind in ("any", "all"):
+        T = "bool"  # noqa: N806
+    elif kind in ("sum", "prod", "mean") and x.dtype.kind in "iub":
+        T = "i64"  # noqa: N806
+    outer, (xo, oo) = collapsed(
+        [x.shape[d] for d in kept], [[x.strides[d] for d in kept], out_strides]
+    )
+    inner, (xi,) = collapsed([x.shape[d] for d in axes], [[x.strides[d] for d in axes]])
+    extreme = kind in ("max", "min")
+    neutral, join, clause = KINDS.get("sum" if kind == "mean" else kind, ("", "", ""))
+    finish = f"t / {T}({count})" if kind == "mean" else "t"
+    read = f"{T}(*({CTYPES[x.dtype.name]}*)"
+    lines = [f"{{ // {kind}", f"  char* const xb = P[{x.base}] + {x.offset};"]
+    lines.append(f"  char* const ob = P[{out.base}] + {out.offset};")
+    along = bool(inner) and (not outer or abs(xi[-1]) <= abs(xo[-1]))
+    if not along and outer and not extreme and oo[-1] == out.dtype.itemsize and T == R:
+        # Many sums side by side: rows are added to rows.
+        last, step, n = len(outer) - 1, xo[-1], outer[-1]
+        lines += _open("o", outer[:-1])
+        lines.append(f"  char* const xo = xb{_sum('o', xo[:-1])};")
+        lines.append(f"  {R}* const t = ({R}*)(ob{_sum('o', oo[:-1])});")
+        lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) t[i] = {neutral};")
+        lines += _open("r", inner)
+        lines.append(f"  char* const xr = xo{_sum('r', xi)};")
+        value = f"{read}(xr + i * {step}))"
+        joined = join.replace("t ", "t[i] ", 1).replace("x", value)
+        lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) {joined}")
+        lines += ["  }"] * len(inner)
+        if kind == "mean":
+            lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) t[i] /= {T}({count});")
+        lines += ["  }"] * last + ["}"]
+        return lines
+    lines += _open("o", outer)
+    lines.append(f"  char* const xo = xb{_sum('o', xo)};")
+    if extreme:
+        lines.append(f"  {T} t = {read}xo);")
+        lines.append("  int nan = 0;")
+        join = f"t = x {'>' if kind == 'max' else '<'} t ? x : t; nan |= x != x;"
+        clause = f"reduction({kind}:t) reduction(|:nan)"
+        if x.dtype.kind == "f":
+            finish = "nan ? " + T + '(__builtin_nan("")) : t'
+    else:
+        lines.append(f"  {T} t = {neutral};")
+    if inner:
+        lines += _open("r", inner[:-1])
+        lines.append(f"  char* const xr = xo{_sum('r', xi[:-1])};")
+        lines.append(f'  _Pragma("omp simd {clause}")')
+        lines.append(f"  for (i64 i = 0; i < {inner[-1]}; i++) {{")
+        lines.append(f"    const {T} x = {read}(xr + i * {xi[-1]}));")
+        lines.append(f"    {join}")
+        lines.append("  }")
+        lines += ["  }"] * (len(inner) - 1)
+    else:
+        lines.append(f"  {{ const {T} x = {read}xo); {join} }}")
+    lines.append(f"  *({R}*)(ob{_sum('o', oo)}) = {R}({finish});")
+    return lines + ["  }"] * len(outer) + ["}"]
+
+
+def _of_kept(x: Place, kept: Sequence[int], out: Place) -> list[int] | None:
+    """The strides of the result along the dimensions that stay."""
+    sizes = [x.shape[d] for d in kept]
+    if list(out.shape) == sizes:
+        return list(out.strides)
+    if len(out.shape) == len(x.shape):  # keepdims
+        if all(out.shape[d] == (x.shape[d] if d in kept else 1) for d in range(len(x.shape))):
+            return [out.strides[d] for d in kept]
+    return None
+
+
+def _open(letter: str, sizes: Sequence[int]) -> list[str]:
+    return [
+        f"  for (i64 {letter}{k} = 0; {letter}{k} < {n}; {letter}{k}++) {{"
+        for k, n in enumerate(sizes)
+    ]
+
+
+def _sum(letter: str, steps: Sequence[int]) -> str:
+    return "".join(f" + {letter}{k} * {s}" for k, s in enumerate(steps) if s)
+
+
+def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
+    """argmax or argmin along one axis: the first of the largest; a NaN is the largest."""
+    kept = [d for d in range(len(x.shape)) if d != axis]
+    out_strides = _of_kept(x, kept, out)
+    if out_strides is None or 0 in x.shape or out.dtype.name != "int64":
+        return None
+    outer, (xo, oo) = collapsed(
+        [x.shape[d] for d in kept], [[x.strides[d] for d in kept], out_strides]
+    )
+    T, sign = CTYPES[x.dtype.name], ">" if kind == "argmax" else "<"  # noqa: N806
+    if T == "_Float16":
+        return None
+    return [
+        f"{{ // {kind}",
+        f"  char* const xb = P[{x.base}] + {x.offset};",
+        f"  char* const ob = P[{out.base}] + {out.offset};",
+        *_open("o", outer),
+        f"  char* const xo = xb{_sum('o', xo)};",
+        f"  {T} t = *({T}*)xo; i64 at = 0;",
+        f"  for (i64 i = 1; i < {x.shape[axis]} && t == t; i++) {{",
+        f"    const {T} x = *({T}*)(xo + i * {x.strides[axis]});",
+        f"    if (x {sign} t || x != x) {{ t = x; at = i; }}",
+        "  }",
+        f"  *(i64*)(ob{_sum('o', oo)}) = at;",
+        *["  }"] * len(outer),
+        "}",
+    ]
+
+
+# ------------------------------------------------------------------------------ products
+def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], int] | None:
+    """``out = a @ b`` as text, and how many bytes of scratch memory it wants."""
+    if not (a.dtype == b.dtype == out.dtype) or a.dtype.name not in ("float32", "float64"):
+        return None
+    if 0 in out.shape or 0 in a.shape or not a.shape or not b.shape:
+        return None
+    item = a.dtype.itemsize
+    if any(s % item for p in (a, b, out) for s in p.strides):
+        return None
+    n, m = len(a.shape), len(b.shape)
+    if not matmul and m > 2:
+        return None
+    # Everything as batches of (M, K) @ (K, N); a vector is a matrix with one row or column.
+    sa = [s // item for s in a.strides]
+    sb = [s // item for s in b.strides]
+    so = [s // item for s in out.strides]
+    M, am = (a.shape[-2], sa[-2]) if n > 1 else (1, 0)  # noqa: N806
+    K, ak = a.shape[-1], sa[-1]  # noqa: N806
+    N, bk, bn = (b.shape[-1], sb[-2], sb[-1]) if m > 1 else (1, sb[-1], 0)  # noqa: N806
+    batch: list[tuple[int, int, int, int]] = []  # size, and steps of a, b and out
+    rest = list(zip(out.shape, so))
+    on = rest.pop()[1] if m > 1 else 0
+    om = rest.pop()[1] if n > 1 else 0
+    lead_a, lead_b = list(zip(a.shape, sa))[:-2], list(zip(b.shape, sb))[:-2]
+    if matmul:
+        for k, (size, step) in enumerate(reversed(rest), 1):
+            ka = lead_a[-k] if k <= len(lead_a) else (1, 0)
+            kb = lead_b[-k] if k <= len(lead_b) else (1, 0)
+            batch.insert(0, (size, 0 if ka[0] == 1 else ka[1], 0 if kb[0] == 1 else kb[1], step))
+    else:
+        batch = [(size, step, 0, own) for (size, step), (_, own) in zip(lead_a, rest)]
+    # Rows that follow each other like those of a bigger matrix make one.
+    while batch and batch[-1][2] == 0 and n > 1:
+        size, step, _, own = batch[-1]
+        if step == M * am and own == M * om and M > 1:
+            M *= size  # noqa: N806
+            batch.pop()
+        elif M == 1:
+            M, am, om = size, step, own  # noqa: N806
+            batch.pop()
+        else:
+            break
+    T = CTYPES[a.dtype.name]  # noqa: N806
+    lines = [
+        f"{{ // product of {M}x{K} and {K}x{N}",
+        f"  {T}* const ab = ({T}*)(P[{a.base}] + {a.offset});",
+        f"  {T}* const bb = ({T}*)(P[{b.base}] + {b.offset});",
+        f"  {T}* const cb = ({T}*)(P[{out.base}] + {out.offset});",
+        *_open("o", [size for size, *_ in batch]),
+        f"  {T} *x = ab{_sum('o', [s[1] for s in batch])};",
+        f"  {T} *y = bb{_sum('o', [s[2] for s in batch])};",
+        f"  {T} *z = cb{_sum('o', [s[3] for s in batch])};",
+    ]
+    lanes = 64 // item
+    room = 0
+    if min(M, N) <= 4 and (ak == 1 or K == 1) and (bk == 1 or K == 1):
+        if N <= M:
+            call = f"inner_products<{T}>(x, {am}, y, {bn}, z, {om}, {on}, {M}, {N}, {K})"
+        else:
+            call = f"inner_products<{T}>(y, {bn}, x, {am}, z, {on}, {om}, {N}, {M}, {K})"
+    elif on == 1 or N == 1:
+        call = f"product<{T}>(x, {am}, {ak}, y, {bk}, {bn}, z, {om}, {M}, {N}, {K}, ({T}*)room)"
+        room = (2 * K + M) * lanes * item
+    elif om == 1 or M == 1:  # the transposed product, whose rows are contiguous
+        call = f"product<{T}>(y, {bn}, {bk}, x, {ak}, {am}, z, {on}, {N}, {M}, {K}, ({T}*)room)"
+        room = (2 * K + N) * lanes * item
+    else:
+        return None
+    return [*lines, f"  {call};", *["  }"] * len(batch), "}"], room
+
+
+# ------------------------------------------------------------------------------ look-ups
+def rows(kind: str, x: Place, index: Place, values: Place, code: int) -> list[str] | None:
+    """Look up, set or add rows: ``values[i] = x[index[i]]``, the reverse, or ``x[...] += values``.
+
+    The index stands for the first dimension of ``x``; one out of range ends the segment with
+    ``code``.
+    """
+    if index.dtype.name != "int64" or len(x.shape) == 0:
+        return None
+    tail = x.shape[1:]
+    if len(values.shape) > len(index.shape) + len(tail):
+        return None
+    spread = values.spread((*index.shape, *tail))
+    T, V = CTYPES[x.dtype.name], CTYPES[values.dtype.name]  # noqa: N806
+    lead = len(index.shape)
+    outer, (si, sv) = collapsed(index.shape, [list(index.strides), list(spread.strides[:lead])])
+    inner, (xt, vt) = collapsed(tail, [list(x.strides[1:]), list(spread.strides[lead:])])
+    one = f"*({T}*)(xr{_sum('t', xt)})"
+    other = f"*({V}*)(vr{_sum('t', vt)})"
+    if kind == "take":
+        act = f"{other} = {V}({one});"
+    else:
+        act = f"{one} {'+=' if kind == 'add' else '='} {T}({other});"
+    return [
+        f"{{ // {kind} rows",
+        f"  char* const xb = P[{x.base}] + {x.offset};",
+        f"  char* const ib = P[{index.base}] + {index.offset};",
+        f"  char* const vb = P[{values.base}] + {values.offset};",
+        *_open("o", outer),
+        f"  i64 at = *(i64*)(ib{_sum('o', si)});",
+        f"  if (at < 0) at += {x.shape[0]};",
+        f"  if (at < 0 || at >= {x.shape[0]}) return {code};",
+        f"  char* const xr = xb + at * {x.strides[0]};",
+        f"  char* const vr = vb{_sum('o', sv)};",
+        *_open("t", inner),
+        f"  {act}",
+        *["  }"] * (len(inner) + len(outer)),
+        "}",
+    ]

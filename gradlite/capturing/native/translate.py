@@ -1,0 +1,378 @@
+"""Recorded calls as statements and lines of C++; None for a call that has no translation."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite.capturing.native import convolution, reductions
+from gradlite.capturing.native.loops import Place, Statement
+from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, literal, loop_dtypes
+from gradlite.capturing.recorder import CONSTANT, CONVOLUTIONS, Call, Guard, Ref
+from gradlite.ops import columns
+
+REDUCTIONS = {
+    np.ndarray.sum: "sum", np.ndarray.mean: "mean", np.ndarray.max: "max", np.ndarray.min: "min",
+    np.ndarray.prod: "prod", np.ndarray.any: "any", np.ndarray.all: "all", np.sum: "sum",
+    np.mean: "mean", np.max: "max", np.min: "min", np.amax: "max", np.amin: "min",
+    np.prod: "prod", np.any: "any", np.all: "all",
+}  # fmt: skip
+UFUNC_REDUCTIONS = {
+    "add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min",
+    "logical_and": "all", "logical_or": "any",
+}  # fmt: skip
+COPIES = (np.ndarray.astype, np.ndarray.copy, np.array, np.ascontiguousarray, np.asarray, np.copy)
+RESHAPED = (np.ndarray.reshape, np.ndarray.flatten, np.ndarray.ravel)
+GUARD_FAILED = -1
+
+
+class Translator:
+    """Translates calls over the memory of one plan.
+
+    Args:
+        place: where a `Ref` lies in the generated code's memory.
+        constant: where an array of the host's lies.
+        read_later: whether a call behind a position mentions a buffer.
+    """
+
+    def __init__(
+        self,
+        place: Callable[[Ref], Place],
+        constant: Callable[[np.ndarray[Any, Any]], Place],
+        read_later: Callable[[Ref, int], bool],
+    ) -> None:
+        self.place, self.constant, self.read_later = place, constant, read_later
+        self.room = 0  # bytes of scratch memory that the products want
+
+    def __call__(self, position: int, call: Any) -> list[Statement] | list[str] | None:
+        if isinstance(call, Guard):
+            p = self.place(call.ref)
+            value = f"*({CTYPES[p.dtype.name]}*)(P[{p.base}] + {p.offset}) != 0"
+            wanted = "true" if call.value else "false"
+            return [f"if (({value}) != {wanted}) return {GUARD_FAILED};"]
+        if not isinstance(call, Call):
+            return None
+        if any(r.dtype.name not in CTYPES for r in call.outs):
+            return None
+        return self._call(position, call)
+
+    # --------------------------------------------------------------------- statements
+    def _operand(self, value: Any, shape: tuple[int, ...]) -> Any:
+        """A place broadcast to a shape, or a number."""
+        if isinstance(value, np.ndarray) and value.size != 1:
+            return self.constant(value).spread(shape)
+        if not isinstance(value, Ref):
+            return value
+        if value.dtype.name not in CTYPES:
+            raise NotImplementedError
+        if value.buffer.kind == CONSTANT and not value.shape:
+            return (
+                np.asarray(value.buffer.root)
+                .reshape(-1)
+                .view(np.uint8)[value.offset : value.offset + value.dtype.itemsize]
+                .copy()
+                .view(value.dtype)[0]
+            )
+        return self.place(value).spread(shape)
+
+    def _elementwise(
+        self,
+        position: int,
+        out: Ref,
+        operands: Sequence[Any],
+        kinds: Sequence[np.dtype[Any]],
+        result: np.dtype[Any],
+        expression: Callable[[list[str]], str],
+        note: str,
+    ) -> list[Statement] | None:
+        if 0 in out.shape:
+            return []
+        try:
+            given = tuple(self._operand(o, out.shape) for o in operands)
+        except NotImplementedError:
+            return None
+        stored = self.read_later(out, position)
+        place = self.place(out)
+        statement = Statement(place, given, tuple(kinds), result, expression, stored, note)
+        for operand in given:  # an operand that overlaps the result element for element only
+            if isinstance(operand, Place) and operand.overlaps(place):
+                if not operand.coincides(place):
+                    return None
+        return [statement]
+
+    def _identity(self, position: int, out: Ref, value: Any, note: str) -> Any:
+        if not isinstance(value, (Ref, np.ndarray)) or value.dtype.name not in CTYPES:
+            value = np.asarray(value, out.dtype)
+        kind = value.dtype
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.reshape(-1)[0]
+        return self._elementwise(position, out, [value], [kind], kind, lambda v: v[0], note)
+
+    def _view(self, ref: Ref, key: Any) -> Ref | None:
+        """The part of an array that a basic index means."""
+        keys = key if key.__class__ is tuple else (key,)
+        if not all(
+            k is None or k is Ellipsis or k.__class__ is slice or k.__class__ is int for k in keys
+        ):
+            return None
+        base = np.lib.stride_tricks.as_strided(np.empty(1, ref.dtype), ref.shape, ref.strides)
+        found = base[(*keys, ...) if Ellipsis not in keys else keys]
+        move = found.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        if found.size == 0:
+            move = 0
+        return Ref(ref.buffer, ref.offset + move, found.shape, found.strides, ref.dtype)
+
+    # -------------------------------------------------------------------------- calls
+    def _call(self, position: int, call: Call) -> Any:
+        function, args = call.function, call.args
+        if any(isinstance(a, np.ndarray) and a.size == 0 for a in args):
+            return None
+        if isinstance(function, np.ufunc):
+            if function is np.matmul:
+                return self._product(call, True)
+            return self._ufunc(position, function, call)
+        owner = getattr(function, "__self__", None)
+        name = getattr(function, "__name__", "")
+        if isinstance(owner, np.ufunc):
+            if name == "reduce" and owner.__name__ in UFUNC_REDUCTIONS:
+                return self._reduction(UFUNC_REDUCTIONS[owner.__name__], call, 0)
+            if name == "at" and owner is np.add and len(args) == 3 and not call.kwargs:
+                return self._rows("add", args[0], args[1], args[2], position)
+            return None
+        if function in (np.dot, np.ndarray.dot):
+            return self._product(call, False)
+        if function in REDUCTIONS:
+            return self._reduction(REDUCTIONS[function], call, None)
+        if function in (np.ndarray.argmax, np.ndarray.argmin, np.argmax, np.argmin):
+            return self._arg_extreme(name, call)
+        if function is np.copyto and not call.kwargs.keys() - {"casting"}:
+            return self._identity(position, args[0], args[1], "copyto")
+        if function in (np.clip, np.ndarray.clip) and len(args) == 3 and not call.kwargs:
+            return self._ufunc(position, None, call)
+        if function is np.ndarray.fill:
+            return self._identity(position, args[0], args[1], "fill")
+        if function is operator.setitem:
+            return self._setitem(position, *args)
+        if function in COPIES and call.outs and isinstance(args[0], Ref):
+            return self._identity(position, call.outs[0], args[0], name)
+        if function in RESHAPED and call.outs:
+            return self._reshaped(position, call)
+        if function is np.where and len(args) == 3 and not call.kwargs:
+            return self._where(position, call)
+        if function in (np.ndarray.take, np.take):
+            return self._take(position, call)
+        if function in CONVOLUTIONS:
+            return self._convolution(function, call)
+        if function is operator.getitem and len(call.outs) == 1:
+            return self._rows("take", args[0], args[1], call.outs[0], position)
+        if function is np.stack and len(call.outs) == 1:
+            return self._stack(position, call)
+        if function is np.concatenate and len(call.outs) == 1:
+            return self._concatenate(position, call)
+        return None
+
+    def _ufunc(self, position: int, ufunc: np.ufunc | None, call: Call) -> Any:
+        if call.kwargs.keys() - {"casting"} or len(call.outs) != 1:
+            return None
+        out = call.outs[0]
+        if ufunc is None:  # the function clip, which reads everything in the result's dtype
+            kinds: Any = (out.dtype,) * 4
+        else:
+            kinds = loop_dtypes(ufunc, list(call.args), out.dtype)
+        if kinds is None:
+            return None
+        name = "clip" if ufunc is None else ufunc.__name__
+        template = EXPRESSIONS[name]
+        T = "double" if kinds[0].name == "float64" else "float"  # noqa: N806
+
+        def expression(values: list[str]) -> str:
+            return template.format(*values, T=T)
+
+        return self._elementwise(position, out, call.args, kinds[:-1], kinds[-1], expression, name)
+
+    def _where(self, position: int, call: Call) -> Any:
+        condition, a, b = call.args
+        out = call.outs[0]
+        if not isinstance(condition, Ref) or condition.dtype.kind != "b":
+            return None
+        kinds = [np.dtype(bool), out.dtype, out.dtype]
+        return self._elementwise(
+            position, out, [condition, a, b], kinds, out.dtype,
+            lambda v: f"{v[0]} ? {v[1]} : {v[2]}", "where",
+        )  # fmt: skip
+
+    def _reshaped(self, position: int, call: Call) -> Any:
+        source, out = call.args[0], call.outs[0]
+        if "order" in call.kwargs or "F" in call.args or not isinstance(source, Ref):
+            return None
+        strides: list[int] = []
+        step = out.dtype.itemsize
+        for n in reversed(source.shape):
+            strides.insert(0, step)
+            step *= n
+        rows = Ref(out.buffer, out.offset, source.shape, tuple(strides), out.dtype)
+        expected = np.empty(out.shape, out.dtype).strides
+        if any(n != 1 and s != e for n, s, e in zip(out.shape, out.strides, expected)):
+            return None
+        return self._identity(position, rows, source, "reshape")
+
+    def _setitem(self, position: int, target: Ref, key: Any, value: Any) -> Any:
+        if isinstance(key, Ref):
+            return self._rows("set", target, key, value, position)
+        view = self._view(target, key)
+        return None if view is None else self._identity(position, view, value, "set")
+
+    def _rows(self, kind: str, x: Any, index: Any, values: Any, position: int) -> Any:
+        if isinstance(index, list) and all(i.__class__ is int for i in index):
+            where = self.constant(np.array(index, np.int64))
+        elif isinstance(index, Ref):
+            where = self.place(index)
+        else:
+            return None
+        if not isinstance(x, Ref) or not isinstance(values, Ref) or 0 in values.shape:
+            return None
+        target, given = self.place(x), self.place(values)
+        if kind == "add" and target.dtype == given.dtype == np.complex64:
+            target, given = _as_floats(target), _as_floats(given)  # added in pairs
+        if any(p.dtype.name not in CTYPES for p in (target, where, given)):
+            return None
+        return reductions.rows(kind, target, where, given, position + 1)
+
+    def _take(self, position: int, call: Call) -> Any:
+        x, index, *more = call.args
+        axis = more[0] if more else call.kwargs.get("axis")
+        if call.kwargs.keys() - {"axis"} or len(more) > 1 or not isinstance(index, Ref):
+            return None
+        if axis is None:
+            if len(x.shape) != 1:
+                expected = np.empty(x.shape, x.dtype).strides
+                if x.strides != expected:
+                    return None
+                size = int(np.prod(x.shape))
+                x = Ref(x.buffer, x.offset, (size,), (x.dtype.itemsize,), x.dtype)
+        elif axis != 0:
+            return None
+        return self._rows("take", x, index, call.outs[0], position)
+
+    def _reduction(self, kind: str, call: Call, default: Any) -> Any:
+        x, *more = call.args
+        if call.kwargs.keys() - {"axis", "dtype", "keepdims"} or len(call.outs) != 1:
+            return None
+        axis = more[0] if more else call.kwargs.get("axis", default)
+        dtype = more[1] if len(more) > 1 else call.kwargs.get("dtype")
+        out = call.outs[0]
+        if not isinstance(x, Ref) or x.dtype.name not in CTYPES:
+            return None
+        if dtype is not None and np.dtype(dtype) != x.dtype:
+            return None
+        if kind in ("sum", "prod", "mean") and x.dtype.name == "float16":
+            return None
+        if kind == "mean" and x.dtype.kind != "f":
+            return None
+        axes = range(len(x.shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
+        axes = sorted({a % len(x.shape) for a in axes}) if x.shape else []
+        return reductions.reduction(kind, self.place(x), axes, self.place(out))
+
+    def _arg_extreme(self, name: str, call: Call) -> Any:
+        x, *more = call.args
+        axis = more[0] if more else call.kwargs.get("axis")
+        if len(more) > 1 or call.kwargs.keys() - {"axis"} or not isinstance(axis, int):
+            return None
+        place = self.place(x)
+        return reductions.arg_extreme(name, place, axis % len(x.shape), self.place(call.outs[0]))
+
+    def _convolution(self, function: Any, call: Call) -> Any:
+        """Their arguments begin with the array library."""
+        if call.kwargs.keys() - {"bias"}:
+            return None
+        arguments: list[Any]
+        _, *arguments = [self.place(a) if isinstance(a, Ref) else a for a in call.args]
+        outs = [self.place(o) for o in call.outs]
+        if function is columns.convolve:
+            bias = call.kwargs.get("bias", arguments[3] if len(arguments) > 3 else None)
+            bias = self.place(bias) if isinstance(bias, Ref) else bias
+            x, w, geometry = arguments[:3]
+            parts = [convolution.convolve(x, w, geometry, bias, outs[0])]
+        elif function is columns.input_gradient:
+            g, w, _, geometry = arguments
+            parts = [convolution.input_gradient(g, w, geometry, outs[0])]
+        elif function is columns.weight_gradient:
+            x, g, _, geometry = arguments
+            parts = [convolution.weight_gradient(x, g, geometry, outs[0])]
+        else:
+            x, g, w, geometry = arguments
+            if len(outs) != 2:
+                return None
+            parts = [
+                convolution.input_gradient(g, w, geometry, outs[0]),
+                convolution.weight_gradient(x, g, geometry, outs[1]),
+            ]
+        lines: list[str] = []
+        for part in parts:
+            if part is None:
+                return None
+            lines += part[0]
+            self.room = max(self.room, part[1])
+        return lines
+
+    def _product(self, call: Call, matmul: bool) -> Any:
+        if call.kwargs or len(call.outs) != 1 or not all(isinstance(a, Ref) for a in call.args):
+            return None
+        a, b = map(self.place, call.args)
+        found = reductions.product(a, b, self.place(call.outs[0]), matmul)
+        if found is None:
+            return None
+        self.room = max(self.room, found[1])
+        return found[0]
+
+    def _stack(self, position: int, call: Call) -> Any:
+        parts, *more = call.args
+        axis = more[0] if more else call.kwargs.get("axis", 0)
+        if call.kwargs.keys() - {"axis"} or not isinstance(axis, int):
+            return None
+        out = call.outs[0]
+        statements: list[Statement] = []
+        for number, part in enumerate(parts):
+            key: list[Any] = [slice(None)] * len(out.shape)
+            key[axis] = number
+            view = self._view(out, tuple(key))
+            if view is None or not isinstance(part, Ref):
+                return None
+            one = self._identity(position, view, part, "stack")
+            if one is None:
+                return None
+            statements += one
+        return statements
+
+    def _concatenate(self, position: int, call: Call) -> Any:
+        parts, *more = call.args
+        axis = more[0] if more else call.kwargs.get("axis", 0)
+        if call.kwargs.keys() - {"axis"} or not isinstance(axis, int):
+            return None
+        out, at = call.outs[0], 0
+        statements: list[Statement] = []
+        for part in parts:
+            if not isinstance(part, Ref):
+                return None
+            axis %= len(part.shape)
+            key = [slice(None)] * len(part.shape)
+            key[axis] = slice(at, at + part.shape[axis])
+            at += part.shape[axis]
+            view = self._view(out, tuple(key))
+            one = None if view is None else self._identity(position, view, part, "concatenate")
+            if one is None:
+                return None
+            statements += one
+        return statements
+
+
+def _as_floats(p: Place) -> Place:
+    """Complex numbers as pairs of floats."""
+    shape, strides = (*p.shape, 2), (*p.strides, 4)
+    return Place(p.base, p.offset, shape, strides, np.dtype(np.float32))
+
+
+__all__ = ["GUARD_FAILED", "Translator", "literal"]

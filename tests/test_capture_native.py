@@ -1,0 +1,324 @@
+"""Compiled replays: every op against array calls, and what happens without a compiler."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import nn, optim
+from gradlite.backends import native
+from gradlite.capturing.native import build
+from gradlite.capturing.native.build import NativePlan, available
+from gradlite.nn import functional as F
+from gradlite.ops import samples
+from gradlite.ops.table import TABLE
+from gradlite.tensor import Tensor
+from tests.test_stand_in import convert, tensors
+
+needs_compiler = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
+DTYPES = {"float32": (2e-5, 5e-5), "float64": (1e-11, 1e-12)}
+# Ops whose results are no function of their inputs, and ops on the host.
+OTHERS = {"empty_like", "multinomial"}
+# Ops with samples that read values on the host, which no recorded step may do.
+REFUSED = set(
+    "bincount cross_entropy embedding_bag histc index_put logdet masked_fill masked_scatter "
+    "masked_select median mode nanmedian nanquantile nll_loss one_hot pad quantile "
+    "repeat_interleave slogdet unique unique_consecutive".split()
+)
+SEVERAL = 30  # ops in one captured step, so that the compiler is called a few dozen times
+
+
+def prepared(name: str, dtype: Any) -> list[tuple[Any, Any]]:
+    """Arguments for each sample of an op, floating tensors in a dtype and requiring grad."""
+    samples.fresh()
+    found = []
+    for sample in TABLE[name].samples():
+        args, kwargs = convert((sample.args, sample.kwargs), "cpu")
+        args, kwargs = cast(args, dtype), cast(kwargs, dtype)
+        found.append((args, kwargs))
+    return found
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            return value.detach().to(dtype).requires_grad_(value.requires_grad)
+        return value
+    if isinstance(value, (list, tuple)):
+        return type(value)(cast(v, dtype) for v in value)
+    if isinstance(value, dict):
+        return {k: cast(v, dtype) for k, v in value.items()}
+    return value
+
+
+def results_of(name: str, args: Any, kwargs: Any) -> list[Any]:
+    """Outputs and gradients of one call, as a captured step computes them."""
+    outs = tensors(TABLE[name].function(*args, **kwargs))
+    leaves = [t for t in tensors((args, kwargs)) if t.requires_grad]
+    kept = [o for o in outs if o.requires_grad]
+    if not kept or not leaves or not TABLE[name].differentiable:
+        return outs
+    total = sum((o * o).sum() for o in kept)
+    grads = gradlite.autograd.grad(total, leaves, allow_unused=True)
+    return [*outs, *(g for g in grads if g is not None)]
+
+
+def recordable(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a step may do this at all: nothing is read on the host."""
+    captured = gradlite.capture(lambda: results_of(name, args, kwargs), warmup=0, native=False)
+    try:
+        for _ in range(3):
+            captured()
+    except gradlite.CaptureError:
+        assert name in REFUSED, f"{name} cannot be recorded"
+        return False
+    return True
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("start", range(0, len(TABLE), SEVERAL))
+def test_every_op_gives_the_same_from_compiled_code(
+    start: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Thousands of loops: what the optimiser makes of a loop is the business of the other tests.
+    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-O1"))
+    names = [n for n in sorted(TABLE)[start : start + SEVERAL] if n not in OTHERS]
+    calls = [
+        (name, args, kwargs)
+        for name in names
+        for args, kwargs in prepared(name, getattr(gradlite, dtype))
+        if recordable(name, args, kwargs)
+    ]
+
+    def step() -> list[Any]:
+        gradlite.manual_seed(3)
+        return [results_of(*call) for call in calls]
+
+    captured = gradlite.capture(step, state=[calls], warmup=0, native=True)
+    plain = gradlite.capture(step, state=[calls], warmup=0, native=False)
+    for _ in range(3):
+        actual, expected = captured(), plain()
+    assert captured.replays == plain.replays == 1
+    rtol, atol = DTYPES[dtype]
+    for (name, *_), ours, theirs in zip(calls, actual, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            x, y = a.detach().numpy(), b.detach().numpy()
+            assert x.dtype == y.dtype and x.shape == y.shape, name
+            finite = np.abs(y[np.isfinite(y)]).max(initial=0.0) if y.dtype.kind == "f" else 0.0
+            np.testing.assert_allclose(x, y, rtol, atol * max(1.0, finite), err_msg=name)
+
+
+@needs_compiler
+def test_most_calls_are_compiled() -> None:
+    """What users train with leaves nothing to array calls."""
+    gradlite.manual_seed(0)
+    model = nn.Sequential(
+        nn.Embedding(11, 8), nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 11)
+    )
+    optimizer = optim.AdamW(model.parameters(), lr=0.01)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x).flatten(0, 1), x.flatten())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = gradlite.capture(step, native=True)
+    x = gradlite.arange(22).reshape(2, 11) % 11
+    losses = [captured(x).item() for _ in range(30)]
+    assert losses[-1] < losses[0]
+    (plan,) = [r.plan for kept in captured._kept.values() for r in kept]
+    assert isinstance(plan, NativePlan) and not plan.reason
+    assert [type(plan.calls[i]).__name__ for i in plan.left] == ["HostCall"]
+    assert "calls are compiled" in captured.explain()
+
+
+@needs_compiler
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-40, 3e38, -200.0, 88.5])
+def test_extreme_values(value: float) -> None:
+    functions = "exp log tanh sigmoid relu sqrt reciprocal abs sign floor square softplus".split()
+
+    def step(x: Any) -> list[Any]:
+        results = [getattr(x, f)() if hasattr(x, f) else getattr(F, f)(x) for f in functions]
+        return [*results, x.max(), x.min(), x.sum(), x.argmax(), x.softmax(0), x.clamp(-1, 1)]
+
+    captured = gradlite.capture(step, native=True)
+    plain = gradlite.capture(step, native=False)
+    x = gradlite.linspace(-3, 3, 37)
+    for _ in range(4):
+        x[5] = value
+        for ours, theirs in zip(captured(x), plain(x), strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-7)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 33])
+def test_products_of_all_sizes(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+
+    def array(*shape: int) -> Any:
+        return gradlite.tensor(rng.standard_normal(shape).astype(np.float32))
+
+    a, v, w, stack = array(rows, 19), array(19), array(rows), array(3, rows, 19)
+    others = [(array(19, n), array(n, 19)) for n in (1, 2, 5, 16, 31, 64, 65, 100)]
+
+    def step() -> list[Any]:
+        results = [a.T @ a, a @ v, w @ a, v @ v, stack @ stack.mT, a.T[1:] @ a[:, ::2]]
+        for b, c in others:
+            results += [a @ b, a @ c.T, b.T @ a.T, v @ b, stack @ b, b.T @ stack.mT]
+        return results
+
+    captured = gradlite.capture(step, warmup=0, native=True)
+    for _ in range(3):
+        actual = captured()
+    assert captured.replays == 1
+    for ours, theirs in zip(actual, step(), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [gradlite.float32, gradlite.float64])
+def test_convolutions(stride: int, padding: int, dtype: Any) -> None:
+    rng = np.random.default_rng(stride * 7 + padding)
+    cases = [
+        (2, 3, 9, 11, 5, 3, 3, 1), (1, 1, 7, 7, 9, 5, 2, 1), (3, 5, 8, 6, 2, 1, 1, 1),
+        (2, 2, 12, 10, 3, 3, 2, 2), (2, 17, 5, 5, 13, 3, 3, 1),
+    ]  # fmt: skip
+    arguments = []
+    for n, c, h, w, o, kh, kw, dilation in cases:
+        shapes = (n, c, h, w), (o, c, kh, kw), (o,)
+        tensors = [gradlite.tensor(rng.standard_normal(s), dtype=dtype) for s in shapes]
+        arguments.append(([t.requires_grad_() for t in tensors], dilation))
+
+    def step() -> list[Any]:
+        results = []
+        for leaves, dilation in arguments:
+            y = F.conv2d(*leaves, stride=stride, padding=padding, dilation=dilation)
+            results += [y, *gradlite.autograd.grad((y * y).sum(), leaves)]
+        return results
+
+    captured = gradlite.capture(step, warmup=0, native=True)
+    for _ in range(3):
+        actual = captured()
+    assert captured.replays == 1
+    rtol = 1e-5 if dtype is gradlite.float32 else 1e-12
+    for ours, theirs in zip(actual, step(), strict=True):
+        x, y = ours.detach().numpy(), theirs.detach().numpy()
+        np.testing.assert_allclose(x, y, rtol, rtol * float(np.abs(y).max()))
+
+
+@needs_compiler
+@pytest.mark.parametrize("make", [
+    lambda p: optim.SGD(p, 0.1),
+    lambda p: optim.SGD(p, 0.1, momentum=0.9, dampening=0.3, weight_decay=0.01),
+    lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True, maximize=True),
+    lambda p: optim.Adam(p, 0.01, weight_decay=0.1, maximize=True),
+    lambda p: optim.AdamW(p, 0.01, betas=(0.8, 0.95), eps=1e-3),
+    lambda p: optim.Adam(p, 0.01, amsgrad=True),
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", [gradlite.float32, gradlite.float64])
+def test_optimizers_go_on_from_and_to_python(make: Any, dtype: Any) -> None:
+    """Steps with and without capture take turns on the same state."""
+
+    def model() -> Any:
+        gradlite.manual_seed(5)
+        return nn.Linear(5, 3).to(dtype)
+
+    a, b = model(), model()
+    x = gradlite.randn(7, 5, dtype=dtype)
+    first, second = make(a.parameters()), make(b.parameters())
+
+    def stepper(net: Any, optimizer: Any) -> Any:
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    eager, plain = stepper(a, first), stepper(b, second)
+    captured = gradlite.capture(plain, native=True)
+    for i in range(16):
+        eager(x)
+        (plain if i in (9, 13) else captured)(x)
+        if i == 11:
+            first.param_groups[0]["lr"] = second.param_groups[0]["lr"] = 0.003
+        for p, q in zip(a.parameters(), b.parameters()):
+            np.testing.assert_allclose(p.detach(), q.detach(), rtol=2e-5, atol=2e-6)
+    assert captured.replays > 8
+    for p, q in zip(a.parameters(), b.parameters()):
+        ours, theirs = second.state.get(q, {}), first.state.get(p, {})
+        assert ours.keys() == theirs.keys()
+        for key in theirs:
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------- without a compiler
+def doubled(**options: Any) -> Any:
+    captured = gradlite.capture(lambda x: x * 2 + 1, **options)
+    for i in range(5):
+        assert captured(gradlite.full((3,), float(i))).tolist() == [2.0 * i + 1] * 3
+    return captured
+
+
+def test_no_compiler_means_array_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    assert not available()
+    assert "compiled" not in doubled().explain()
+    assert "not compiled: no C++ compiler" in doubled(native=True).explain()
+
+
+def test_a_variable_switches_compiled_code_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADLITE_NATIVE", "0")
+    assert "compiled" not in doubled().explain()
+
+
+def test_a_compiler_that_fails_means_array_calls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no such option >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(native, "compiler", lambda: str(broken))
+    monkeypatch.setenv("GRADLITE_CACHE", str(tmp_path / "cache"))
+    assert "not compiled: captured does not compile" in doubled(native=True).explain()
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_means_array_calls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("GRADLITE_CACHE", str(blocked))
+    assert "not compiled: " in doubled(native=True).explain()
+
+
+@needs_compiler
+def test_two_processes_compile_at_once(tmp_path: Path) -> None:
+    code = (
+        "import gradlite as g\n"
+        "f = g.capture(lambda x: (x.exp() * 3).sum(), native=True)\n"
+        "print([f(g.ones(4)).item() for _ in range(4)], 'not compiled' in f.explain())"
+    )
+    environment = {"GRADLITE_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(2)
+    ]
+    printed = {process.communicate(timeout=240)[0] for process in running}
+    assert len(printed) == 1 and "False" in printed.pop()
