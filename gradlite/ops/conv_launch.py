@@ -15,6 +15,7 @@ import numpy as np
 
 from gradlite.ops.column_sums import total
 from gradlite.ops.conv_arguments import lift, shaped, size_of
+from gradlite.ops.products import product_of
 from gradlite.ops.windows import Geometry, Pair
 
 # As much memory as the columns of a batch, or of a part of it, may take.
@@ -142,7 +143,7 @@ def convolve(K: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int)
         return y
     flat, weight = y.reshape(n, o, -1), _weight(w, groups)
     for block, columns in _columns(K, x, (kh, kw), geometry, counts):
-        K.xp.matmul(weight, _grouped(columns, groups), out=_grouped(flat[block], groups))
+        product_of(K.xp)(weight, _grouped(columns, groups), out=_grouped(flat[block], groups))
     if bias is not None:
         y += bias.reshape(o, 1, 1)
     return y
@@ -162,13 +163,13 @@ def input_gradient(K: Any, g: Any, w: Any, size: Pair, geometry: Geometry, group
     flat, weight = g.reshape(n, o, -1), _weight(w, groups).swapaxes(-1, -2)
     if _is_product((kh, kw), geometry):
         out = dx.reshape(n, c, -1)
-        K.xp.matmul(weight, _grouped(flat, groups), out=_grouped(out, groups))
+        product_of(K.xp)(weight, _grouped(flat, groups), out=_grouped(out, groups))
         return dx
     rows, pixels = c * kh * kw, counts[0] * counts[1]
     for block in _blocks(n, rows * pixels * g.itemsize):
         part = flat[block]
         columns = K.empty((len(part), rows, pixels), g.dtype)
-        K.xp.matmul(weight, _grouped(part, groups), out=_grouped(columns, groups))
+        product_of(K.xp)(weight, _grouped(part, groups), out=_grouped(columns, groups))
         images = dx[block]
         K.elementwise(
             "columns_to_image", g.dtype, images.size, columns, images, len(part) * c, *slides
@@ -192,7 +193,7 @@ def weight_gradient(K: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, gr
     dw_sum: Any = None
     extra = dw.size * x.itemsize
     for block, columns in _columns(K, x, kernel, geometry, (counts[0], counts[1]), extra):
-        products = K.xp.matmul(flat[block], _grouped(columns, groups).swapaxes(-1, -2))
+        products = product_of(K.xp)(flat[block], _grouped(columns, groups).swapaxes(-1, -2))
         part = products.sum(0, dtype=K.acc(x.dtype))
         dw_sum = part if dw_sum is None else dw_sum + part
     dw[...] = dw_sum.reshape(dw.shape)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradlite.ops import rnn_launch
 from gradlite.ops.dispatch import OUT, apply, gradients_of, output_grads
 from gradlite.ops.joining import chunk, stack, unbind
 from gradlite.ops.matmul import linear
@@ -127,6 +128,14 @@ class LstmSequence(_Sequence):
         if reverse:
             out = out[::-1]
         return (out, hs[-1].copy(), cs[-1].copy()), (Z, hs, cs, tc)
+
+    def fused_forward(K: Any, *args: Any) -> Any:
+        return rnn_launch.lstm(K, *args) if rnn_launch.serves(K, *args[:7]) else NotImplemented
+
+    def fused_backward(K: Any, ctx: Any, grads: Any) -> Any:
+        if not isinstance(ctx.aux, rnn_launch.Steps):  # the rule has run forward
+            return NotImplemented
+        return rnn_launch.lstm_backward(K, ctx, grads)
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
@@ -321,6 +330,14 @@ class GruSequence(_Sequence):
             out = out[::-1]
         return (out, hs[-1].copy()), (Z, hs, hn)
 
+    def fused_forward(K: Any, *args: Any) -> Any:
+        return rnn_launch.gru(K, *args) if rnn_launch.serves(K, *args[:6]) else NotImplemented
+
+    def fused_backward(K: Any, ctx: Any, grads: Any) -> Any:
+        if not isinstance(ctx.aux, rnn_launch.Steps):  # the rule has run forward
+            return NotImplemented
+        return rnn_launch.gru_backward(K, ctx, grads)
+
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
             return _composed(ctx, grads, _gru_steps)
@@ -452,6 +469,14 @@ class RnnSequence(_Sequence):
         if reverse:
             out = out[::-1]
         return (out, hs[-1].copy()), hs
+
+    def fused_forward(K: Any, *args: Any) -> Any:
+        return rnn_launch.rnn(K, *args) if rnn_launch.serves(K, *args[:6]) else NotImplemented
+
+    def fused_backward(K: Any, ctx: Any, grads: Any) -> Any:
+        if not isinstance(ctx.aux, rnn_launch.Steps):  # the rule has run forward
+            return NotImplemented
+        return rnn_launch.rnn_backward(K, ctx, grads)
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
