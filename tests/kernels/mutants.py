@@ -148,7 +148,8 @@ COLUMNS = [
     Mutant("a block of 32 rows of threads", "columns_parts",
            launch=lambda launch: launch._replace(block=(8, 32))),
     Mutant("all lanes write a plane's sum", "columns.cu",
-           "if (team.rank() == 0) partials[plane] = total;", "partials[plane] = total;"),
+           "if (team.rank() == 0) partials[plane] = total;", "partials[plane] = total;",
+           ("test_columns::test_planes",)),
 ]  # fmt: skip
 
 RANDOM = [
@@ -165,9 +166,11 @@ RANDOM = [
     Mutant("the odd one of two normals is written too", "random.cu",
            "if (l + 1 < count) out[first", "out[first"),
     Mutant("a width of 2^64 is taken for 0", "random.cu",
-           "width ? multiply_high(word, u64(width)) : word", "multiply_high(word, u64(width))"),
+           "width ? multiply_high(word, u64(width)) : word", "multiply_high(word, u64(width))",
+           ("test_random::test_integers",)),
     Mutant("a probability of 1 drops some", "random.cu",
-           "u64(block.lane32(l)) < u64(threshold)", "block.lane32(l) < u32(threshold)"),
+           "u64(block.lane32(l)) < u64(threshold)", "block.lane32(l) < u32(threshold)",
+           ("test_random::test_masks",)),
     Mutant("the bias of the first columns for all", "dropout.cu",
            "i64 c = bias ? b * 8 % columns : 0;", "i64 c = 0;"),
     Mutant("a bias beyond the last column", "dropout.cu",
@@ -188,7 +191,7 @@ NORMS = [
            ("test_layer_norm",)),
     Mutant("rows too long for the registers are kept", "rows.cuh",
            "columns <= PACKS * LANES * team.size()", "columns <= 2 * PACKS * LANES * team.size()",
-           ("test_layer_norm",)),
+           ("test_layer_norm::test_values",)),
     Mutant("the head before the packs is one short", "rows.cuh",
            "const i64 head = i64((0 - u64(first)) & 15u) / i64(sizeof(scalar_t));",
            "const i64 head = i64((0 - u64(first)) & 11u) / i64(sizeof(scalar_t));",
@@ -203,7 +206,8 @@ NORMS = [
     Mutant("the sums of one thread", "layer_norm.cu",
            "along = team.sum(along) * share", "along = along * share"),
     Mutant("eps is left out", "layer_norm.cu",
-           "(variance < 0 ? acc_t(0) : variance) + eps", "(variance < 0 ? acc_t(0) : variance)"),
+           "(variance < 0 ? acc_t(0) : variance) + eps", "(variance < 0 ? acc_t(0) : variance)",
+           ("test_layer_norm::test_constant",)),
 ]  # fmt: skip
 
 OPTIMIZERS = [
@@ -254,4 +258,65 @@ OPTIMIZERS = [
            launch=lambda launch: swapped(launch, 0, 1)),
 ]  # fmt: skip
 
-MUTANTS = [*TEAMS, *ELEMENTWISE, *SOFTMAX, *COLUMNS, *RANDOM, *NORMS, *OPTIMIZERS]
+INDEX = [
+    Mutant("a number below 0 is not counted from the end", "index.cu",
+           "return index < 0 ? index + size : index;", "return index;"),
+    Mutant("the size itself is taken for an index", "index.cu",
+           "index >= lowest && index < size", "index >= lowest && index <= size",
+           ("test_index::test_an_index",)),
+    Mutant("the error is noted without an atomic", "index.cu",
+           "atomicExch(reinterpret_cast<u64*>(place), u64(value));", "*place = value;"),
+    Mutant("values are added without an atomic", "index.cu",
+           "atomicAdd(place, value);", "*place += value;"),
+    Mutant("every one of equal indices adds all of them", "index.cu",
+           "if (first > 0 && sorted[first - 1] == sorted[first]) return;", ""),
+    Mutant("the last index is not looked at", "index.cu",
+           "while (last < count && sorted[last] == row) last++;",
+           "while (last < count - 1 && sorted[last] == row) last++;"),
+    Mutant("lanes beyond the last index read one", "index.cu",
+           "if (start + lane < count) {", "if (start < count) {"),
+    Mutant("the row after the one that was found", "index.cu",
+           "(start + __ffs(found) - 1)", "(start + __ffs(found))"),
+    Mutant("31 indices at a time, 32 looked at", "index.cu",
+           "start < count; start += 32", "start < count; start += 31"),
+    Mutant("the padding's row is added to", "index.cu",
+           "mine == row && mine != skipped", "mine == row"),
+    Mutant("warps of a block take the same row", "index.cu",
+           "i64(blockIdx.x) * 8 + threadIdx.y; row < size", "i64(blockIdx.x) * 8; row < size"),
+    Mutant("the first batch's indices for all", "index.cu",
+           "const i64 from = index[o * index_outer + j * index_count + c * index_inner];\n"
+           "    const i64 at = checked(from, lowest, size, errors);\n    out[i]",
+           "const i64 from = index[j * index_count + c * index_inner];\n"
+           "    const i64 at = checked(from, lowest, size, errors);\n    out[i]"),
+]  # fmt: skip
+
+POOLING = [
+    Mutant("the last of equal elements wins", "pool.cu",
+           "return value > best || value != value;", "return value >= best || value != value;"),
+    Mutant("a number that is none does not win", "pool.cu",
+           "return value > best || value != value;", "return value > best;",
+           ("test_pool::test_what_is_not",)),
+    Mutant("windows behind the first are not seen", "places.cuh",
+           "for (; window >= 0; window--) {", "for (; window > 0; window--) {", ("test_pool",)),
+    Mutant("places in the padding", "places.cuh",
+           "return outside <= 0 ? 0 : (outside + dilation - 1) / dilation;",
+           "return outside <= 0 ? 0 : outside / dilation;", ("test_pool",)),
+    Mutant("the winner's row and column change places", "pool.cu",
+           "winner = i * along.kernel + j;", "winner = j * along.kernel + i;"),
+    Mutant("one column past the window", "pool.cu",
+           "for (int j = j_first; j < j_last; j++) {", "for (int j = j_first; j <= j_last; j++) {"),
+    Mutant("winners of the first image for all", "pool.cu",
+           "const u8* won = winners + image * oh * ow;", "const u8* won = winners;"),
+    Mutant("neighbours of parts are left out", "pool.cu",
+           "((part + 1) * size + parts - 1) / parts", "(part + 1) * size / parts"),
+    Mutant("the mean of one thread's elements", "pool.cu",
+           "total = team.sum(total);\n    if (team.rank() == 0) out[o]",
+           "if (team.rank() == 0) out[o]"),
+    Mutant("sums that are not divided", "pool.cu",
+           "total += widen(g[o]) / (divisors ? divisors[o] : acc_t(divisor));",
+           "total += widen(g[o]);"),
+]  # fmt: skip
+
+MUTANTS = [
+    *TEAMS, *ELEMENTWISE, *SOFTMAX, *COLUMNS, *RANDOM, *NORMS, *OPTIMIZERS, *INDEX, *POOLING,
+]  # fmt: skip

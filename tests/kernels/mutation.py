@@ -1,37 +1,30 @@
 """Kernels with a planted bug, run through the tests of kernels: which of them notice?
 
 A mutant is caught when a test of its file fails: a wrong result, a fault that the runner finds, or
-arguments that do not fit. A test counts that takes no fixtures but ``monkeypatch``, ``launcher``,
-``threads`` or ``K`` (the launcher, installed for NumPy's arrays). It runs thread by thread, with
-``launcher`` under every check; with ``K`` memory is not checked, because no such test says where
-the pointers in tables lead, and with ``threads`` the test decides.
+arguments that do not fit. Pytest itself runs the tests, thread by thread, until one fails; those
+that look for races come first.
 """
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import numpy as np
 import pytest
 
-from gradlite.backends import kernel_source, kernels
+from gradlite.backends import kernel_source
 from gradlite.backends.kernel_source import Kernel
-from gradlite.ops.namespaces import NAMESPACES
 from tests.cuda_on_cpu import KernelError, load
+from tests.kernels import conftest
 from tests.kernels.support import ThreadsLauncher
 
-FIXTURES = {"launcher", "threads", "K", "monkeypatch"}
-# Runs of a test: the launcher's seed and blocks.
-SCHEDULES = [(0, 1 << 30), (1, 2), (2, 2)]
+HERE = Path(__file__).parent
+CAUGHT = (AssertionError, TypeError, ValueError, KernelError, pytest.fail.Exception)
+OPTIONS = "-x -s -p no:terminal -p no:faulthandler -p no:cacheprovider".split()
 
 
 class Launch(NamedTuple):
@@ -65,11 +58,9 @@ class Mutant(NamedTuple):
 
 
 class MutantLauncher(ThreadsLauncher):
-    """A launcher that launches one kernel in another way."""
+    """A launcher that compiles one kernel at a time, and may launch it in another way."""
 
-    def __init__(self, mutant: Mutant, seed: int, blocks: int) -> None:
-        super().__init__(seed=seed, blocks=blocks)
-        self.mutant = mutant
+    mutant: Mutant
 
     def _function(self, declared: Kernel, suffix: str) -> Any:
         name = f"{declared.name}_{suffix}"
@@ -82,20 +73,64 @@ class MutantLauncher(ThreadsLauncher):
         return lambda *launch: run(*change(Launch(*launch)))
 
 
+class Tests:
+    """A plugin of pytest: which tests are run, on which launcher, and what the first failure says.
+
+    Args:
+        mutant: the planted bug.
+        tests: the beginnings of the names of tests, "" for all, by file.
+    """
+
+    def __init__(self, mutant: Mutant, tests: dict[str, str]) -> None:
+        self.mutant, self.tests = mutant, tests
+        self.check, self.ran = True, 0
+        self.failure: tuple[str, BaseException] | None = None
+
+    def launcher(self, **how: Any) -> ThreadsLauncher:
+        made = MutantLauncher(**{"check": self.check, "seed": 1, **how})
+        made.mutant = self.mutant
+        return made
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [
+            item
+            for item in items
+            if item.name.startswith(self.tests[item.path.stem])
+            and not re.search(r"\[(?:.*-)?(?:native|cuda)\b", item.name)
+        ]
+        items.sort(key=lambda item: "no_race" not in item.name)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: Any) -> None:
+        # Elsewhere only a test itself can say where the pointers in tables lead.
+        self.check = "launcher" in item.fixturenames and "K" not in item.fixturenames
+
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> None:
+        self.ran += call.when == "call"
+        if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
+            self.failure = self.failure or (item.name.partition("[")[0], call.excinfo.value)
+
+
 def caught(mutant: Mutant) -> str | None:
     """What the first test that notices says, or None when none does.
 
     Raises:
-        ValueError: the text is not in the file, or not once.
+        ValueError: the text is not in the file, or not once, or the mutant has no tests.
         RuntimeError: the mutant does not compile.
     """
-    with _planted(mutant), mock.patch.object(kernels, "check_all", True):
-        for name, run in _runs(mutant):
-            try:
-                run()
-            except (AssertionError, TypeError, ValueError, KernelError) as error:
-                return f"{name}: {_brief(error)}"
-    return None
+    tests = dict(t.partition("::")[::2] for t in mutant.tests or (_tests_of(mutant),))
+    plugin = Tests(mutant, tests)
+    with _planted(mutant), mock.patch.object(conftest, "ThreadsLauncher", plugin.launcher):
+        pytest.main([*OPTIONS, *(f"{HERE / name}.py" for name in tests)], plugins=[plugin])
+    if plugin.failure is None:
+        if not plugin.ran:
+            raise ValueError(f"no test ran of {', '.join(tests)}")
+        return None
+    name, error = plugin.failure
+    if isinstance(error, CAUGHT):
+        return f"{name}: {_brief(error)}"
+    raise error
 
 
 @contextmanager
@@ -125,57 +160,16 @@ def _forget() -> None:
         function.cache_clear()
 
 
-def _runs(mutant: Mutant) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The tests of the mutant's file, with all their parameters: quick ones first."""
-    tests = [
-        (function.__name__, function)
-        for file, _, test in (t.partition("::") for t in mutant.tests or (_tests_of(mutant),))
-        for function in vars(import_module(f"tests.kernels.{file}")).values()
-        if inspect.isfunction(function) and function.__name__.startswith(test or "test_")
-    ]
-    tests.sort(key=lambda test: "no_race" not in test[0])
-    for name, function in tests:
-        needs = set(inspect.signature(function).parameters)
-        marks = [m for m in getattr(function, "pytestmark", ()) if m.name == "parametrize"]
-        if needs - FIXTURES - {n for m in marks for n in _names(m)}:
-            continue
-        for given in itertools.product(*(_values(m) for m in marks)):
-            parameters = {n: v for part in given for n, v in part.items()}
-            seeds = {parameters["seed"]} if "seed" in needs else {s for s, _ in SCHEDULES}
-            for seed, blocks in SCHEDULES:
-                if seed in seeds:
-                    K = MutantLauncher(mutant, seed, blocks)
-                    yield name, partial(_run, function, needs & FIXTURES, K, parameters)
-
-
-def _run(function: Any, fixtures: set[str], K: Any, parameters: dict[str, Any]) -> None:
-    K.check = "launcher" in fixtures
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        if "K" in fixtures:
-            monkeypatch.setattr(NAMESPACES[np.ndarray], "launcher", K)
-        given = {name: monkeypatch if name == "monkeypatch" else K for name in fixtures}
-        function(**given, **parameters)
-
-
 def _tests_of(mutant: Mutant) -> str:
     file = mutant.file if mutant.launch is None else kernel_source.kernel(mutant.file).file
     return f"test_{Path(file).stem}"
 
 
-def _names(mark: Any) -> list[str]:
-    names = mark.args[0]
-    return names.replace(" ", "").split(",") if isinstance(names, str) else list(names)
-
-
-def _values(mark: Any) -> list[dict[str, Any]]:
-    names = _names(mark)
-    values = [getattr(value, "values", value) for value in mark.args[1]]
-    return [dict(zip(names, v if len(names) > 1 else [v])) for v in values]
-
-
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
+    if isinstance(error, (AssertionError, pytest.fail.Exception)):
+        return "wrong result"
     if not isinstance(error, KernelError):
-        return "wrong result" if isinstance(error, AssertionError) else str(error)
+        return str(error)
     message = str(error).split("\n")[0]
     return re.sub(r"^\w+: | \(block [^)]*\)$|thread \d+ of ", "", message)
 

@@ -117,6 +117,38 @@ def test_no_race_and_nothing_out_of_bounds(
     compare_along(threads, (3, 4, 8), 20, "float32")
 
 
+def compare_sorted(K: Any, rows: int, columns: int, count: int, dtype: str) -> None:
+    """The kernel for indices in order, which `indexing.add_rows` leaves to GPUs."""
+    table, grad = values(K, (rows, columns), dtype), values(K, (count, columns), dtype, 1)
+    index = host(indices(K, 0, rows, count))
+    order = np.argsort(index, kind="stable")
+    out, skipped = K.xp.array(table), int(index[0])
+    K.rows(
+        "add_rows_sorted", table.dtype, count, columns, grad, K.xp.asarray(index[order]),
+        K.xp.asarray(order), out, K.errors, skipped, rows, count, columns,
+    )  # fmt: skip
+    expected = wide(table)
+    np.add.at(expected, index[index != skipped], wide(grad)[index != skipped])
+    close(out, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("sizes", ROWS, ids=str)
+def test_rows_in_the_order_of_their_indices(launcher: Any, sizes: Any, dtype: str) -> None:
+    compare_sorted(launcher, *sizes, dtype)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_race_where_indices_are_sorted_or_wrong(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    for sizes in ((5, 31, 40), (9, 64, 65)):
+        compare_sorted(threads, *sizes, "float32")
+    table, index = values(threads, (5, 3), "float32"), np.full(40, 7)
+    taken = indexing.take_slices(threads, table, index, 0, (40, 3), -5)
+    np.testing.assert_array_equal(taken, np.zeros((40, 3)))
+    np.testing.assert_array_equal(threads.errors, [1, 7, 5])
+
+
 # ---------------------------------------------------------------------- as the ops use them
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
