@@ -30,6 +30,7 @@ _NAMES = {PLAIN: "gemm", BIAS: "gemm_bias", COLUMN_SUMS: "gemm_sums", ROW_SUMS: 
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 _R_32F, _R_64F = 0, 1
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77
+_BIAS_POINTER = 8  # as an attribute of a descriptor
 _IN_THE_ACCUMULATOR = 2  # partial sums are added in float32, not rounded to float16 first
 _LARGEST = 2**31 - 1
 _LOWEST_BIT = tuple((i | 256) & -(i | 256) for i in range(256))
@@ -47,18 +48,19 @@ class Plan:
         instead: called in the place of cuBLASLt, with the arguments of `CublasLt.run`; or None.
         copied: which of a, b, c and out cuBLASLt cannot read or write where they are.
         desc, a, b, c, d: cuBLASLt's descriptor, and its layouts of A, B, C and D.
-        algorithm: the address of what its heuristics found, which is ``found``.
-        scalar: the type of alpha and beta in C; ``one`` and ``zero`` are addresses of such.
-        pointer: what the descriptor reads the epilogue's vector from, one product at a time.
+        found: what its heuristics found.
+        scalar: the type of alpha and beta in C.
+        constants: the arguments that are the same at each call: alpha and beta, when they are 1
+            and 0, the descriptor, the layouts, the algorithm.
+        pointer: the address of the epilogue's vector that the descriptor holds; ``lock`` keeps it
+            until a call has read it.
     """
 
-    __slots__ = ("lt", "shape", "instead", "copied", "desc", "a", "b", "c", "d", "algorithm",
-                 "found", "scalar", "one", "zero", "pointer", "lock")  # fmt: skip
-    algorithm: int
+    __slots__ = ("lt", "shape", "instead", "copied", "desc", "a", "b", "c", "d", "found", "scalar",
+                 "constants", "pointer", "lock")  # fmt: skip
     found: Any
     scalar: Any
-    one: int
-    zero: int
+    constants: tuple[int, ...]
 
     def __init__(self, lt: Any, shape: tuple[int, ...], instead: Any = None) -> None:
         self.lt, self.shape, self.instead = lt, shape, instead
@@ -73,12 +75,13 @@ class Plan:
             if layout:
                 self.lt.matrix_layout_destroy(layout)
 
-    def point(self, vector: Any) -> None:
-        """Let the epilogue read or write a vector."""
-        self.pointer.value = vector.data.ptr
-        self.lt.matmul_desc_set_attribute(
-            self.desc, self.lt.MatmulDescAttribute.BIAS_POINTER, ctypes.addressof(self.pointer), 8
-        )
+    def point(self, address: int) -> None:
+        """Let the epilogue read or write the vector at an address."""
+        if self.pointer.value != address:
+            self.pointer.value = address
+            self.lt.matmul_desc_set_attribute(
+                self.desc, _BIAS_POINTER, ctypes.addressof(self.pointer), 8
+            )
 
 
 class CublasLt:
@@ -129,15 +132,19 @@ class CublasLt:
         """``total += a @ b``."""
         return self.run(a, b, total, 1.0, 1.0, total)
 
-    def with_row_sums(self, a: Any, b: Any) -> tuple[Any, Any]:
+    def with_row_sums(self, a: Any, b: Any, total: Any = None) -> tuple[Any, Any]:
         """``a @ b`` and the sums of the rows of ``a``; None for those where they cost a kernel.
 
         With ``a`` the transposed gradient of a linear layer's output and ``b`` its input, these
-        are the gradients of its weight and of its bias.
+        are the gradients of its weight and of its bias. The product is added to ``total`` when
+        that is given.
         """
         sums = self.xp.empty(a.shape[:1], a.dtype)
-        out = self.run(a, b, None, 1.0, 0.0, None, ROW_SUMS, sums)
-        return (self.run(a, b), None) if out is NotImplemented else (out, sums)
+        beta = 0.0 if total is None else 1.0
+        out = self.run(a, b, total, 1.0, beta, total, ROW_SUMS, sums)
+        if out is NotImplemented:
+            return self.run(a, b, total, 1.0, beta, total), None
+        return out, sums
 
     def with_column_sums(self, a: Any, b: Any) -> tuple[Any, Any]:
         """``a @ b`` and the sums of the columns of ``b``, as `with_row_sums`."""
@@ -159,19 +166,21 @@ class CublasLt:
     ) -> Any:
         """``alpha * a @ b + beta * c`` with an epilogue, whose vector is read or written."""
         pa, pb = a.data.ptr, b.data.ptr
-        pc = pd = 0
         low = pa | pb
+        pd = pv = 0
         more: Any = None
         if out is not None:
             pd = out.data.ptr
             low |= pd
             more = (out.shape, out.strides)
+        pc = pd
         if c is not None:
             pc = c.data.ptr
             low |= pc
             more = (more, c.shape, c.strides, c is out)
         if vector is not None:
-            low |= vector.data.ptr
+            pv = vector.data.ptr
+            low |= pv
         key = (
             a.dtype.num, b.dtype.num, a.shape, a.strides, b.shape, b.strides,
             _LOWEST_BIT[low & 255], epilogue, precision.tf32, more,
@@ -184,27 +193,30 @@ class CublasLt:
         if out is None:
             out = self.xp.empty(plan.shape, a.dtype)
             pd = out.data.ptr
+            pc = pc or pd
         stream = self._stream().ptr
         workspace = self._workspaces.get(stream) or self._workspace(stream)
-        one, zero = plan.one, plan.zero
+        one, zero, desc, la, lb, lc, ld, algorithm = plan.constants
         if alpha != 1.0:
-            alpha_cell = plan.scalar(alpha)
+            alpha_cell = plan.scalar(alpha)  # cuBLASLt has read it when the call returns
             one = ctypes.addressof(alpha_cell)
         if beta != 0.0:
             beta_cell = plan.scalar(beta)
             zero = ctypes.addressof(beta_cell)
         if recordings:
             note(_NAMES[epilogue])
-        arguments = (
-            self.handle, plan.desc, one, pb, plan.a, pa, plan.b, zero, pc or pd, plan.c, pd,
-            plan.d, plan.algorithm, workspace[0], self.workspace_bytes, stream,
-        )  # fmt: skip
-        if vector is None:
-            self.lt.matmul(*arguments)
+        if not pv:
+            self.lt.matmul(
+                self.handle, desc, one, pb, la, pa, lb, zero, pc, lc, pd, ld, algorithm,
+                workspace[0], self.workspace_bytes, stream,
+            )  # fmt: skip
             return out
-        with plan.lock:  # the descriptor holds the vector's address until the call has read it
-            plan.point(vector)
-            self.lt.matmul(*arguments)
+        with plan.lock:
+            plan.point(pv)
+            self.lt.matmul(
+                self.handle, desc, one, pb, la, pa, lb, zero, pc, lc, pd, ld, algorithm,
+                workspace[0], self.workspace_bytes, stream,
+            )  # fmt: skip
         return out
 
     def _workspace(self, stream: int) -> tuple[int, Any]:
@@ -298,7 +310,6 @@ class CublasLt:
         compute = _COMPUTE_64F if double else _COMPUTE_32F_FAST_TF32 if tf32 else _COMPUTE_32F
         scalar = np.float64 if double else np.float32
         plan.scalar = type(_ONE[scalar])
-        plan.one, plan.zero = ctypes.addressof(_ONE[scalar]), ctypes.addressof(_ZERO[scalar])
         kind = _TYPES[dtype.name]
         plan.desc = lt.matmul_desc_create(compute, _R_64F if double else _R_32F)
         attribute = lt.MatmulDescAttribute
@@ -306,7 +317,7 @@ class CublasLt:
         _set(lt.matmul_desc_set_attribute, plan.desc, attribute.TRANSB, np.int32(a.transposed))
         if epilogue != PLAIN:
             _set(lt.matmul_desc_set_attribute, plan.desc, attribute.EPILOGUE, np.uint32(epilogue))
-            plan.point(vector)  # its alignment counts among what the heuristics look at
+            plan.point(vector.data.ptr)  # its alignment counts among what the heuristics look at
         plan.a = self._layout(kind, b, n, k, count)
         plan.b = self._layout(kind, a, k, m, count)
         plan.d = self._layout(kind, d, n, m, count)
@@ -314,8 +325,11 @@ class CublasLt:
         plan.found = self._algorithm(plan, alignment)
         if plan.found is None:
             plan.instead = _refuse
-        else:
-            plan.algorithm = plan.found.ctypes.data  # which begins with it
+            return plan
+        plan.constants = (
+            ctypes.addressof(_ONE[scalar]), ctypes.addressof(_ZERO[scalar]), plan.desc, plan.a,
+            plan.b, plan.c, plan.d, plan.found.ctypes.data,  # which begins with the algorithm
+        )  # fmt: skip
         return plan
 
     def _layout(self, kind: int, x: Matrix, rows: int, columns: int, count: int) -> int:

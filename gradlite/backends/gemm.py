@@ -5,8 +5,9 @@ matrices, add biases by a kernel of their own, and cannot stand in a stream capt
 
 Activations are no epilogues here, although cuBLASLt has some. Its ReLU is max(x, 0), which drops
 NaN, and the mask it keeps for the derivative counts 0 as positive: neither is PyTorch's. Its GELU
-is the tanh approximation. And its derivatives belong to the product before them in the backward
-pass, that is to the node of the next layer, which cannot know who else reads the activation.
+is the tanh approximation with a tanh that is one too, too coarse for float32. And its derivatives
+belong to the product before them in the backward pass, that is to the node of the next layer,
+which cannot know who else reads the activation.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ class CupyGemm:
             return total
         return product
 
-    def with_row_sums(self, a: Any, b: Any) -> tuple[Any, Any]:
+    def with_row_sums(self, a: Any, b: Any, total: Any = None) -> tuple[Any, Any]:
         """``a @ b``, and None: the sums of the rows of ``a`` cost a kernel of their own."""
-        return self.matmul(a, b), None
+        return self.matmul(a, b) if total is None else self.add_into(total, a, b), None
 
     def with_column_sums(self, a: Any, b: Any) -> tuple[Any, Any]:
         """``a @ b``, and None: the sums of the columns of ``b`` cost a kernel of their own."""
