@@ -232,7 +232,7 @@ def copy_node(node: Node, edges: tuple[Any, ...], saved: tuple[Any, ...] | None)
         setattr(twin, slot, getattr(node, slot))
     if saved is not node.saved and node.saved.__class__ is Packed:
         twin.aux = unpack_saved(node.aux)
-    twin.edges, twin.saved, twin.extra = edges, saved, None
+    twin.edges, twin.saved, twin.extra = edges, saved, node.extra
     return twin
 
 
@@ -268,7 +268,8 @@ def backward(
     wanted, needed = (None, None) if inputs is None else _targets(roots, inputs)
     results: list[Gradient] = [None] * (0 if inputs is None else len(inputs))
     before = current_mode()
-    this_pass = _current_pass.set(Pass(roots, needed))
+    to_all = accumulate and inputs is None and not create_graph and not anomaly_enabled
+    this_pass = _current_pass.set(Pass(roots, needed, to_all))
     set_mode(before & ~NO_GRAD if create_graph else before | NO_GRAD)
     token = quiet()
     try:
@@ -353,12 +354,16 @@ def backward(
 
 
 class Pass:
-    """One backward pass, for the hooks that run in it."""
+    """One backward pass, for the hooks and rules that run in it.
 
-    __slots__ = ("_roots", "_needed", "_reached", "__weakref__")
+    Attributes:
+        to_all: whether it adds arrays to the ``.grad`` of every leaf, and nobody looks at them.
+    """
 
-    def __init__(self, roots: Iterable[Any], needed: set[Node] | None) -> None:
-        self._roots, self._needed = roots, needed
+    __slots__ = ("_roots", "_needed", "_reached", "to_all", "__weakref__")
+
+    def __init__(self, roots: Iterable[Any], needed: set[Node] | None, to_all: bool) -> None:
+        self._roots, self._needed, self.to_all = roots, needed, to_all
         self._reached: set[Node] | None = None
 
     def reaches(self, node: Node) -> bool:
@@ -379,6 +384,17 @@ _current_pass: contextvars.ContextVar[Pass | None] = contextvars.ContextVar(
     "gradlite_current_pass", default=None
 )
 current_pass = _current_pass.get
+
+
+def leaf_at(ctx: Any, place: int) -> Any:
+    """The leaf behind an edge when a rule may add to its ``.grad`` by itself; else None.
+
+    It then returns None as that gradient. Not so where a hook is to see it on its way.
+    """
+    edge, this = ctx.edges[place], current_pass()
+    if this is None or not this.to_all or edge.__class__ is not AccumulateGrad:
+        return None
+    return None if ctx.extra is not None or edge.extra is not None else edge.variable
 
 
 def _node_of(edge: Any) -> Node | None:

@@ -163,6 +163,8 @@ def test_a_training_step_sets_nothing_up_the_second_time(library: Any) -> None:
     convolution = nn.Conv2d(2, 3, 3, padding=1).to("cuda")
     for step in range(3):
         library.calls.clear()
+        for module in (model, attention, convolution):
+            module.zero_grad()
         x = gradlite.randn(4, 6, device="cuda")
         model(x).square().mean().backward()
         s = gradlite.randn(2, 5, 8, device="cuda")
@@ -170,7 +172,8 @@ def test_a_training_step_sets_nothing_up_the_second_time(library: Any) -> None:
         convolution(gradlite.randn(2, 2, 5, 5, device="cuda")).square().mean().backward()
         if step:
             assert set(library.calls) == {"matmul", "matmul_desc_set_attribute"}
-            assert library.calls.count("matmul_desc_set_attribute") == 8  # biases and their sums
+            # For a bias or its gradient, where it does not lie where the last one did.
+            assert library.calls.count("matmul_desc_set_attribute") <= 8
 
 
 def test_every_device_has_a_handle_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

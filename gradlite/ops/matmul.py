@@ -12,6 +12,7 @@ from gradlite.ops.column_sums import column_sums
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.products import known_gradient
 from gradlite.ops.reduce import ColumnSums  # noqa: F401  the rule of Linear calls it
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -327,7 +328,7 @@ class Linear(Op):
         x, weight = ctx.saved
         shape = ctx.shapes[0]
         count = math.prod(shape[:-1])
-        grad = grad.reshape((count, grad.shape[-1]))
+        grad = K.dense(grad.reshape((count, grad.shape[-1])))
         grad_x = grad_weight = grad_bias = None
         if weight is not None:
             grad_x = K.gemm.matmul(grad, weight)
@@ -336,14 +337,21 @@ class Linear(Op):
             grad_x = grad_x.reshape(shape)
         if x is not None:
             rows = x.reshape((count, shape[-1]))
-            if ctx.edges[2] is None:
+            known = known_gradient(ctx, 1, grad, rows)
+            total = None if known is None else known.array
+            if ctx.edges[2] is not None:
+                grad_weight, grad_bias = K.gemm.with_row_sums(grad.T, rows, total)
+            elif total is None:
                 grad_weight = K.gemm.matmul(grad.T, rows)
             else:
-                grad_weight, grad_bias = K.gemm.with_row_sums(grad.T, rows)
+                grad_weight = K.gemm.add_into(total, grad.T, rows)
             if grad_weight is NotImplemented:
                 return grad_weight
+            if known is not None:
+                known._bump()
+                grad_weight = None
         if grad_bias is None and ctx.edges[2] is not None:
-            grad_bias = column_sums(K, K.dense(grad)) if K.takes(grad) else grad.sum(0)
+            grad_bias = column_sums(K, grad) if K.takes(grad) else grad.sum(0)
         return grad_x, grad_weight, grad_bias
 
     def forward(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
