@@ -12,6 +12,7 @@ from gradlite.ops.arithmetic import mul, pow
 from gradlite.ops.binary import Binary, binary_op
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast, operand
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 
+@on_its_device
 def _constant(input: Tensor, function: str) -> Tensor:
     xp = NAMESPACES[input.array.__class__].xp
     return wrap(xp.asarray(getattr(xp, function)(input.array)))
@@ -129,6 +131,7 @@ def nextafter(input: Tensor, other: Tensor) -> Tensor:
     method=True,
     differentiable=False,
 )
+@on_its_device
 def signbit(input: Tensor) -> Tensor:
     """Whether each element is negative, -0.0 too.
 
@@ -150,6 +153,7 @@ def _none(input: Tensor) -> Tensor:
     method=True,
     differentiable=False,
 )
+@on_its_device
 def isneginf(input: Tensor) -> Tensor:
     """Whether each element is negative infinity.
 
@@ -165,6 +169,7 @@ def isneginf(input: Tensor) -> Tensor:
     method=True,
     differentiable=False,
 )
+@on_its_device
 def isposinf(input: Tensor) -> Tensor:
     """Whether each element is positive infinity.
 
@@ -176,6 +181,7 @@ def isposinf(input: Tensor) -> Tensor:
 
 
 @public(samples=lambda: [S(np.array([1.0, np.nan]))], method=True, differentiable=False)
+@on_its_device
 def isreal(input: Tensor) -> Tensor:
     """True everywhere: there are no complex numbers.
 
@@ -198,6 +204,7 @@ def isreal(input: Tensor) -> Tensor:
     differentiable=False,
     errors=lambda: [S(constant(normal(2)), np.arange(2))],
 )
+@on_its_device
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 where an element is negative, 1 where it is positive, ``values`` at 0; no gradient.
 
@@ -267,6 +274,7 @@ def _integers(name: str, function: str, input: Any, other: Any) -> Tensor:
     differentiable=False,
     errors=lambda: [S(constant(normal(2)), constant(normal(2))), S(bools(2), bools(2))],
 )
+@on_its_device
 def gcd(input: Tensor, other: Tensor) -> Tensor:
     """The greatest common divisors of integers.
 
@@ -285,6 +293,7 @@ def gcd(input: Tensor, other: Tensor) -> Tensor:
     differentiable=False,
     errors=lambda: [S(constant(normal(2)), constant(normal(2)))],
 )
+@on_its_device
 def lcm(input: Tensor, other: Tensor) -> Tensor:
     """The least common multiples of integers.
 
@@ -303,6 +312,7 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
     differentiable=False,
     errors=lambda: [S(constant(normal(2)), 1)],
 )
+@on_its_device
 def bitwise_left_shift(input: Any, other: Any) -> Tensor:
     """The bits of integers moved left: ``input * 2**other``.
 
@@ -320,6 +330,7 @@ def bitwise_left_shift(input: Any, other: Any) -> Tensor:
     differentiable=False,
     errors=lambda: [S(constant(normal(2)), 1)],
 )
+@on_its_device
 def bitwise_right_shift(input: Any, other: Any) -> Tensor:
     """The bits of integers moved right: ``input / 2**other``, rounded down.
 

@@ -10,7 +10,7 @@ import sys
 import types
 from typing import Any
 
-from gradlite.backends import special
+from gradlite.backends import gamma, special
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import kernels, runtime
 from tests.cupy_stand_in.arrays import MODULE, Array, _computed
@@ -34,6 +34,9 @@ CUPYX.empty_pinned = runtime.empty_pinned
 SPECIAL.erf = _special(special.erf)
 SPECIAL.erfc = _special(special.erfc)
 SPECIAL.ndtr = _special(special.normal_cdf)
+SPECIAL.erfinv = _special(special.erfinv)
+SPECIAL.gammaln, SPECIAL.digamma = _special(gamma.lgamma), _special(gamma.digamma)
+SPECIAL.polygamma = lambda n, x: _special(lambda xp, y: gamma.polygamma(xp, n, y))(x)
 CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL
 
 
