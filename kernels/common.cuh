@@ -127,10 +127,19 @@ DEVICE scalar_t narrow(acc_t value) { return Narrow<scalar_t>::of(value); }
 // ------------------------------------------------------------------------------------- kernels
 // KERNEL(softmax_forward)(...) defines softmax_forward_f32 (and so on). Scalars among the
 // parameters are i64 or double, which is what a Python int and a Python float arrive as.
+//
+// A file may define BLOCKS before it includes this: how many blocks a multiprocessor must have
+// room for. The compiler then takes the registers that this leaves. Without, it may keep values
+// in memory to make room for more blocks.
+#if defined(BLOCKS)
+#define GRADLITE_BOUNDS(threads) __launch_bounds__(threads, BLOCKS)
+#else
+#define GRADLITE_BOUNDS(threads) __launch_bounds__(threads)
+#endif
 #define GRADLITE_NAME_(name, dtype) name##_##dtype
 #define GRADLITE_NAME(name, dtype) GRADLITE_NAME_(name, dtype)
 #define KERNEL_OF(name, threads) \
-  extern "C" __global__ void __launch_bounds__(threads) GRADLITE_NAME(name, GRADLITE_DTYPE)
+  extern "C" __global__ void GRADLITE_BOUNDS(threads) GRADLITE_NAME(name, GRADLITE_DTYPE)
 #define KERNEL(name) KERNEL_OF(name, 256)
 
 // The place of this thread among all threads of the launch, and their number.

@@ -3,6 +3,7 @@
 // Layer and RMS normalisation have a weight and a bias for each column; `mean` is null for the
 // second, which subtracts none. A row of group normalisation is one group of one sample: planes
 // of `length` elements, a channel each, with one weight and one bias to a channel.
+#define BLOCKS 2
 #include "columns.cuh"
 
 #include "rows.cuh"

@@ -106,6 +106,11 @@ DEVICE void with_row(Team, i64 columns, bool, Body body) {
   body(SerialRow{columns});
 }
 
+template <class Team>
+DEVICE SerialRow row_of(Team, i64 columns) {
+  return {columns};
+}
+
 #else
 
 // The packs of a row that a thread keeps, 16 bytes each.
@@ -240,6 +245,12 @@ struct LongRow {
     return (... && packs_from(head, more)) ? math::smaller(head, columns) : columns;
   }
 };
+
+// A row that is read once.
+template <class Team>
+DEVICE LongRow<Team> row_of(Team team, i64 columns) {
+  return {team, columns};
+}
 
 // body(row) with a KeptRow or a LongRow. ROWS is how many rows are kept at once, `vectors`
 // whether all arrays start on 16 bytes.

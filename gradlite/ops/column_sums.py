@@ -1,7 +1,7 @@
 """Sums over the rows of matrices with kernels: gradients of biases and of norms' weights.
 
-The first of two kernels sums parts of the rows, the second adds up the parts (`columns.cuh`), so
-the order of the additions, and with it the result, is the same at every run.
+The first of two kernels sums parts of the rows, the second adds up the parts (`columns.cuh`,
+`channels.cuh`), so the order of the additions, and with it the result, is the same at every run.
 """
 
 from __future__ import annotations
@@ -50,3 +50,41 @@ def column_sums(K: Any, x: Any) -> Any:
     out = K.empty((columns,), x.dtype)
     total(K, x.dtype, partials, out)
     return out
+
+
+def sum_channels(
+    K: Any,
+    kernel: str,
+    dtype: Any,
+    shape: tuple[int, int, int],
+    *arrays: Any,
+    extra: tuple[int, ...] = (),
+) -> tuple[Any, int, int]:
+    """Two sums over each channel of (samples, channels, length), in parts.
+
+    ``kernel`` is the name before ``_planes`` and ``_samples``, the two ways to go through the
+    array; both take the arrays, where the sums go, the shape, what is ``extra``, and a number of
+    parts.
+
+    Returns:
+        The partial sums, and what `channel_total` has to know of them: parts and inner.
+    """
+    samples, channels, length = shape
+    if length < 64:
+        columns = channels * length
+        tiles = -(-columns // (32 * (16 // dtype.itemsize)))
+        parts = parts_of(samples, tiles)
+        partials = K.empty((2, parts, columns), K.acc(dtype))
+        grid = (tiles, min(parts, 65535))
+        K.launch(
+            f"{kernel}_samples", dtype, grid, (32, 8), *arrays, partials, *shape, *extra, parts
+        )
+        return partials, parts, length
+    planes = samples * channels
+    pieces = max(1, min(-(-1024 // planes), length // 1024))
+    partials = K.empty((2, samples * pieces, channels), K.acc(dtype))
+    K.rows(
+        f"{kernel}_planes", dtype, planes * pieces, length // pieces,
+        *arrays, partials, *shape, *extra, pieces,
+    )  # fmt: skip
+    return partials, samples * pieces, 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from gradlite.ops import standardize
 from gradlite.ops.binary import sum_to
-from gradlite.ops.column_sums import column_sums, sum_parts, total
+from gradlite.ops.column_sums import column_sums, sum_channels, sum_parts, total
 from gradlite.ops.op import Op
 from gradlite.ops.standardize import wide
 from gradlite.tensor import wrap
@@ -111,6 +111,24 @@ def _takes(K: Any, *arrays: Any) -> bool:
 
 def _dense(K: Any, array: Any) -> Any:
     return None if array is None else K.dense(array)
+
+
+def _planes(K: Any, x: Any) -> tuple[int, int, int] | None:
+    """(N, C, L) of an array that kernels can serve, which count its elements in 32 bits."""
+    if not K.takes(x) or x.size >= 1 << 31:
+        return None
+    return x.shape[0], x.shape[1], x.size // (x.shape[0] * x.shape[1])
+
+
+def _wide(K: Any, x: Any, *arrays: Any) -> int | None:
+    """1 if the arrays that are not None have the dtype in which kernels compute, 0 if that of x.
+
+    None where they have neither, or not the same.
+    """
+    found = {a.dtype for a in arrays if a is not None} or {x.dtype}
+    if found == {x.dtype}:
+        return 0
+    return 1 if found == {K.acc(x.dtype)} else None
 
 
 # ---------------------------------------------------------------------------------- ops
@@ -263,6 +281,102 @@ class NativeBatchNorm(Op):
         )
         return _fused(ctx, grads, grad.dtype)
 
+    def fused_forward(
+        K: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        running: tuple[Any, Any] | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        parameter_dtype: Any,
+    ) -> Any:
+        kept = running or (None, None)
+        shape, wide_kept = _planes(K, x), _wide(K, x, *kept)
+        wide = _wide(K, x, w, b)
+        if shape is None or wide is None or wide_kept is None:
+            return NotImplemented
+        if any(s is not None and not s.flags.c_contiguous for s in kept):
+            return NotImplemented  # they are written in place
+        x, w, b = K.dense(x), _dense(K, w), _dense(K, b)
+        dtype, channels = x.dtype, shape[1]
+        y = K.empty_like(x)
+        mean, rstd = (K.empty((channels,), K.acc(dtype)) for _ in range(2))
+        if not training:
+            K.elementwise(
+                "batch_norm_inference", dtype, x.size,
+                x, w, b, *kept, mean, rstd, y, wide, wide_kept, *shape, float(eps),
+            )  # fmt: skip
+            return y, (mean, rstd)
+        partials, parts, inner = sum_channels(K, "batch_norm", dtype, shape, x)
+        K.rows(
+            "batch_norm_statistics", dtype, channels, parts * inner,
+            x, partials, mean, rstd, *kept, wide_kept, *shape, parts, inner,
+            float(momentum), float(eps),
+        )  # fmt: skip
+        K.elementwise("batch_norm_forward", dtype, x.size, x, w, b, mean, rstd, y, wide, *shape)
+        return y, (mean, rstd)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, w = ctx.saved
+        shape, wide = _planes(K, grad), _wide(K, grad, w)
+        if shape is None or wide is None or (x is not None and not K.takes(grad, x)):
+            return NotImplemented
+        training, dtype = ctx.attrs[1], grad.dtype
+        mean, rstd = ctx.aux
+        grad, w = K.dense(grad), _dense(K, w)
+        x = grad if x is None else K.dense(x)  # only the sums of grad are wanted
+        dx = totals = None
+        wants_input = ctx.edges[0] is not None
+        if wants_input and training:
+            totals = K.empty((2, shape[1]), K.acc(dtype))
+        dw, db = _parameter_gradients(K, ctx, grad, x, mean, rstd, shape, 0, totals)
+        if wants_input:
+            dx = K.empty_like(grad)
+            if training:
+                K.elementwise(
+                    "batch_norm_backward", dtype, dx.size,
+                    grad, x, w, mean, rstd, totals, dx, wide, *shape,
+                )  # fmt: skip
+            else:
+                K.elementwise(
+                    "batch_norm_forward", dtype, dx.size,
+                    grad, w, None, None, rstd, dx, wide, *shape,
+                )  # fmt: skip
+        return dx, dw, db
+
+
+def _parameter_gradients(
+    K: Any,
+    ctx: Any,
+    grad: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    shape: tuple[int, int, int],
+    inner: int,
+    totals: Any = None,
+) -> tuple[Any, Any]:
+    """The gradients of weight and bias of (C,), as far as wanted, and the sums they are made of.
+
+    ``inner`` is the number of channels that share mean and rstd, 0 when all samples do.
+    """
+    dtype, parameter_dtype = grad.dtype, np.dtype(ctx.attrs[-1])
+    dw, db = (
+        None if edge is None else K.empty((shape[1],), parameter_dtype) for edge in ctx.edges[1:]
+    )
+    if dw is None and db is None and totals is None:
+        return None, None
+    partials, parts, length = sum_channels(
+        K, "norm_slopes", dtype, shape, grad, x, mean, rstd, extra=(inner,)
+    )
+    K.rows(
+        "norm_slopes_total", dtype, shape[1], parts * length,
+        partials, totals, dw, db, int(parameter_dtype != dtype), shape[1], parts, length,
+    )  # fmt: skip
+    return dw, db
+
 
 def _channels(xp: Any, x: Any) -> Any:
     """(N, C, ...) as a contiguous (N, C, L) in at least float32."""
@@ -304,6 +418,41 @@ class NativeGroupNorm(Op):
             xp, g, _channels(xp, x), w, mean, rstd, ctx.edges[0] is not None
         )
         return _fused(ctx, grads, grad.dtype)
+
+    def fused_forward(
+        K: Any, x: Any, w: Any, b: Any, groups: int, eps: float, parameter_dtype: Any
+    ) -> Any:
+        shape = _planes(K, x)
+        if shape is None or not _takes(K, x, w, b):
+            return NotImplemented
+        n, c, length = shape
+        rows, inner = n * groups, c // groups
+        x, y = K.dense(x), K.empty_like(x)
+        mean, rstd = (K.empty((n, groups), K.acc(x.dtype)) for _ in range(2))
+        K.kept_rows(
+            "group_norm_forward", x.dtype, rows, inner * length, 1, x, _dense(K, w), _dense(K, b),
+            y, mean, rstd, rows, groups, inner, length, float(eps),
+        )  # fmt: skip
+        return y, [mean, rstd]
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, w = ctx.saved
+        shape = _planes(K, grad)
+        if shape is None or grad.dtype != ctx.attrs[-1] or not _takes(K, grad, x, w):
+            return NotImplemented
+        (n, c, length), groups = shape, ctx.attrs[0]
+        rows, inner = n * groups, c // groups
+        mean, rstd = ctx.aux
+        grad, dx = K.dense(grad), None
+        x = grad if x is None else K.dense(x)
+        dw, db = _parameter_gradients(K, ctx, grad, x, mean, rstd, shape, inner)
+        if ctx.edges[0] is not None:
+            dx = K.empty_like(x)
+            K.kept_rows(
+                "group_norm_backward", x.dtype, rows, inner * length, 2, grad, x, _dense(K, w),
+                mean, rstd, dx, rows, groups, inner, length,
+            )  # fmt: skip
+        return dx, dw, db
 
 
 class InstanceNorm(NativeGroupNorm):

@@ -1,0 +1,124 @@
+// Channels of arrays (samples, channels, length): two sums over each of them, in two kernels, and
+// what is done to every element by the constants of its channel.
+//
+// `plane_sums` cuts the planes of `length` elements into pieces and leaves the sums of each in
+// `partials` (2, samples * pieces, channels). Short planes waste a team: `sample_sums` adds up
+// columns of (samples, channels * length) as in columns.cuh, and leaves `partials`
+// (2, parts, channels * length). `channel_totals` adds up either.
+#pragma once
+#include "columns.cuh"
+
+#include "rows.cuh"
+
+// 64-bit division is slow on a GPU: arrays have fewer than 2^32 elements here.
+DEVICE i64 quotient(i64 a, i64 b) { return u32(a) / u32(b); }
+DEVICE i64 remainder(i64 a, i64 b) { return u32(a) % u32(b); }
+
+// A value to a channel, of scalar_t or, when `wide`, of acc_t.
+DEVICE acc_t channel_value(const void* data, i64 wide, i64 channel, acc_t otherwise) {
+  if (!data) return otherwise;
+  return wide ? static_cast<const acc_t*>(data)[channel]
+              : widen(static_cast<const scalar_t*>(data)[channel]);
+}
+DEVICE void set_channel_value(void* data, i64 wide, i64 channel, acc_t value) {
+  if (!data) return;
+  if (wide) {
+    static_cast<acc_t*>(data)[channel] = value;
+  } else {
+    static_cast<scalar_t*>(data)[channel] = narrow(value);
+  }
+}
+
+// function(plane) gives what is called as f(sums, values of `in`...) for each element.
+template <class Function, class... In>
+DEVICE void plane_sums(i64 samples, i64 channels, i64 length, i64 pieces, acc_t* partials,
+                       Function function, const In*... in) {
+  // A multiple of 8, so that every piece of an aligned plane is aligned.
+  const i64 size = (quotient(length + pieces - 1, pieces) + 7) / 8 * 8;
+  for_each_row(samples * channels * pieces, [&](auto team, i64 r) {
+    const i64 plane = quotient(r, pieces), piece = r - plane * pieces, first = piece * size;
+    const i64 columns = math::smaller(size, length - first);
+    acc_t sums[2] = {};
+    auto add = function(plane);
+    if (columns > 0) {
+      row_of(team, columns).each([&](auto... values) { add(sums, values...); },
+                                 (in + plane * length + first)...);
+    }
+    const acc_t first_sum = team.sum(sums[0]), second_sum = team.sum(sums[1]);
+    if (team.rank() == 0) {
+      const i64 sample = quotient(plane, channels), channel = plane - sample * channels;
+      const i64 parts = samples * pieces, part = sample * pieces + piece;
+      partials[part * channels + channel] = first_sum;
+      partials[(parts + part) * channels + channel] = second_sum;
+    }
+  });
+}
+
+// The same with function(sample, channel) and parts of the samples.
+template <class Function, class... In>
+DEVICE void sample_sums(i64 samples, i64 channels, i64 length, i64 parts, acc_t* partials,
+                        Function function, const In*... in) {
+  column_parts<2>(
+      samples, channels * length, parts, partials, nullptr,
+      [=](i64 sample, i64 column, acc_t* sums, auto first, auto... values) {
+        function(sample, length == 1 ? column : quotient(column, length))(sums, first,
+                                                                                values...);
+        return first;
+      },
+      in...);
+}
+
+// The sums of a channel, the same in every member of the team; inner is 1 after plane_sums.
+template <class Team>
+DEVICE acc_t channel_total(Team team, int sum, i64 channel, const acc_t* partials, i64 parts,
+                           i64 channels, i64 inner) {
+  const acc_t* from = partials + sum * parts * channels * inner + channel * inner;
+  acc_t total = 0;
+  for (i64 i = team.rank(); i < parts * inner; i += team.size()) {
+    const i64 part = inner == 1 ? i : quotient(i, inner);
+    total += from[part * channels * inner + (i - part * inner)];
+  }
+  return team.sum(total);
+}
+
+// out = at(channel)(in...) for every element.
+template <class At, class... In>
+DEVICE void map_channels(i64 samples, i64 channels, i64 length, scalar_t* out, At at,
+                         const In*... in) {
+#if defined(GRADLITE_NATIVE)
+  if (length == 1) {
+    for (i64 sample = 0; sample < samples; sample++) {
+      const i64 first = sample * channels;
+      INDEPENDENT
+      for (i64 c = 0; c < channels; c++) out[first + c] = narrow(at(c)(widen(in[first + c])...));
+    }
+    return;
+  }
+  for (i64 plane = 0; plane < samples * channels; plane++) {
+    const auto function = at(plane % channels);
+    SerialRow{length}.map(out + plane * length, function, (in + plane * length)...);
+  }
+#else
+  const i64 n = samples * channels * length;
+  i64 done = 0;
+  if (aligned(out, in...)) {
+    done = n / LANES * LANES;
+    for (i64 p = thread_index(); p < n / LANES; p += thread_count()) {
+      i64 plane = quotient(p * LANES, length), left = (plane + 1) * length - p * LANES;
+      auto function = at(remainder(plane, channels));
+      reinterpret_cast<Pack*>(out)[p] = map_lanes(
+          [&](auto... values) {
+            if (left-- == 0) {
+              left = length - 1;
+              function = at(remainder(++plane, channels));
+            }
+            return function(values...);
+          },
+          reinterpret_cast<const Pack*>(in)[p]...);
+    }
+  }
+  for (i64 i = done + thread_index(); i < n; i += thread_count()) {
+    out[i] = narrow(at(remainder(quotient(i, length), channels))(widen(in[i])...));
+  }
+#endif
+}
