@@ -317,6 +317,51 @@ POOLING = [
            "total += widen(g[o]);"),
 ]  # fmt: skip
 
+CONVOLUTIONS = [
+    Mutant("what lies outside the image is read", "conv.cu",
+           "const bool inside = y >= 0 && y < int(h) && c >= 0 && c < int(w);",
+           "const bool inside = y >= 0 && y < int(h);"),
+    Mutant("places of a line go on in the next column", "conv.cu",
+           "if (ox >= wide) {\n        ox -= wide;\n        oy++;\n      }", ""),
+    Mutant("columns of the first plane for all", "conv.cu",
+           "columns + plane * kh * kw * pixels", "columns"),
+    Mutant("a weight of another channel", "conv.cu",
+           "const scalar_t* taps = weight + i64(o) * kh * kw;", "const scalar_t* taps = weight;"),
+    Mutant("an input for each output", "conv.cu",
+           "from = u32(plane) / u32(multiplier);", "from = u32(plane);"),
+    Mutant("only one of several outputs of a channel", "conv.cu",
+           "for (int m = 0; m < int(multiplier); m++)", "for (int m = 0; m < 1; m++)"),
+    Mutant("every thread writes a weight's gradient", "conv.cu",
+           "if (team.rank() == 0) dw_[place] = narrow(total);", "dw_[place] = narrow(total);"),
+    Mutant("dilation in the place of stride", "conv.cu",
+           "const int y = oy * int(sh) - int(top) + i * int(dh);",
+           "const int y = oy * int(dh) - int(top) + i * int(sh);"),
+    Mutant("height and width of the images change places", "image_to_columns",
+           launch=lambda launch: swapped(launch, 3, 9)),
+]  # fmt: skip
+
+RECURRENT = [
+    Mutant("the wrong gate goes through tanh", "rnn.cu",
+           "gate[k] = k == 2 ?", "gate[k] = k == 3 ?"),
+    Mutant("gates of one sample for all", "rnn.cu",
+           "place = b * 4 * hidden + column;", "place = column;"),
+    Mutant("the cell's gradient is not handed on", "rnn.cu", "    dc[at] = narrow(d * f);\n", ""),
+    Mutant("the gradient of the next step is left out", "rnn.cu",
+           "const acc_t dh = widen(grad[at]) + bias_at(later, at);",
+           "const acc_t dh = widen(grad[at]);"),
+    Mutant("the bias inside the reset gate is left out", "rnn.cu",
+           "const acc_t within = widen(h[n_place]) + bias_at(b_hh, n_column);",
+           "const acc_t within = widen(h[n_place]);"),
+    Mutant("a bias that is not there is read", "rnn.cu",
+           "return bias ? widen(bias[at]) : acc_t(0);", "return widen(bias[at]);"),
+    Mutant("z and 1 - z change places", "rnn.cu",
+           "narrow(n + z * (widen(old_h[at]) - n))",
+           "narrow(n + (1 - z) * (widen(old_h[at]) - n))"),
+    Mutant("the gradient of tanh for relu", "rnn.cu",
+           "relu ? acc_t(h > acc_t(0)) : acc_t(1) - h * h", "acc_t(1) - h * h"),
+]  # fmt: skip
+
 MUTANTS = [
     *TEAMS, *ELEMENTWISE, *SOFTMAX, *COLUMNS, *RANDOM, *NORMS, *OPTIMIZERS, *INDEX, *POOLING,
+    *CONVOLUTIONS, *RECURRENT,
 ]  # fmt: skip
