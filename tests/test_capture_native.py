@@ -322,3 +322,28 @@ def test_two_processes_compile_at_once(tmp_path: Path) -> None:
     ]
     printed = {process.communicate(timeout=240)[0] for process in running}
     assert len(printed) == 1 and "False" in printed.pop()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [gradlite.float32, gradlite.float64])
+def test_pooling(dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    x = gradlite.tensor(rng.integers(0, 5, (2, 3, 9, 10)), dtype=dtype).requires_grad_()
+    options = [(2, None, 0, 1), (3, 2, 1, 1), (3, 1, 1, 2), ((1, 4), (2, 3), 0, 1)]
+
+    def step() -> list[Any]:
+        results = []
+        for kernel, stride, padding, dilation in options:
+            y = F.max_pool2d(x, kernel, stride, padding, dilation)
+            results += [y, *gradlite.autograd.grad((y * y).sum(), x)]
+        return results
+
+    captured = gradlite.capture(step, warmup=0, native=True)
+    for _ in range(3):
+        captured()
+    for value in (1.0, float("inf"), float("-inf"), float("nan")):
+        with gradlite.no_grad():
+            x[0, 1, 3:5, 2] = value
+        for ours, theirs in zip(captured(), step(), strict=True):
+            np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
+    assert captured.replays >= 3  # a NaN is a branch of its own for the step as it is

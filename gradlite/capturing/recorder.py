@@ -24,7 +24,7 @@ from numpy.lib.array_utils import byte_bounds
 from gradlite.amp import GradScaler
 from gradlite.capturing import recorded
 from gradlite.capturing.recorded import Recorded, active, plain, plain_values
-from gradlite.ops import columns
+from gradlite.ops import columns, pooling
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -142,6 +142,7 @@ HOST_MODULES = ("capturing", "cli", "datasets", "io", "random", "utils.data", "p
 CONVOLUTIONS = (
     columns.convolve, columns.input_gradient, columns.weight_gradient, columns.gradients,
 )  # fmt: skip
+POOLINGS = (pooling.maxima, pooling.scatter)
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation", "multinomial")
 
 _raw_array: Any = Tensor.__dict__["array"]
@@ -590,8 +591,9 @@ def recording() -> Iterator[Recorder]:
     ):
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
-    for function in CONVOLUTIONS:
-        methods.append((columns, function.__name__, function, _as_one_call))
+    whole: list[tuple[Any, Any]] = [(columns, f) for f in CONVOLUTIONS]
+    whole += [(pooling, f) for f in POOLINGS]
+    methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     try:
         for module in modules:

@@ -152,8 +152,12 @@ def _body(pieces: list[Any]) -> list[str]:
 
 def _source(functions: list[list[str]]) -> str:
     lines_of = [line for lines in functions for line in lines]
-    slides = any("Slide" in line for line in lines_of)
-    parts = [_text("prelude", *(["convolution"] if slides else []))]
+    used = [
+        name
+        for name, word in (("convolution", "const Slide"), ("pooling", "const Windows"))
+        if any(word in line for line in lines_of)
+    ]
+    parts = [_text("prelude", *used)]
     for number, lines in enumerate(functions):
         text = "\n".join("  " + line for line in lines)
         parts.append(

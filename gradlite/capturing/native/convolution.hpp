@@ -28,16 +28,16 @@ static void offsets_of(const Slide& s, i64* offsets) {
   }
 }
 
-// The padded copy of one image; what is padding is zero already and stays so.
+// The padded copy of one image, its planes that far apart; padding is zero already and stays so.
 template <class T>
-static void lay_out(const Slide& s, const T* image, i64 sc, i64 sh, i64 sw, T* out) {
+static void lay_out(const Slide& s, const T* image, i64 sc, i64 sh, i64 sw, T* out, i64 plane) {
   const i64 rows = s.rows(), width = s.width();
   for (i64 c = 0; c < s.C; c++) {
     for (i64 phase = 0; phase < s.SH * s.SW; phase++) {
       for (i64 r = 0; r < rows; r++) {
         const i64 y = r * s.SH + phase / s.SW - s.top;
         if (y < 0 || y >= s.H) continue;
-        T* line = out + ((c * s.SH * s.SW + phase) * rows + r) * width;
+        T* line = out + (c * s.SH * s.SW + phase) * plane + r * width;
         const i64 shift = phase % s.SW - s.left;
         i64 first = shift < 0 ? (-shift + s.SW - 1) / s.SW : 0;
         i64 last = s.W - shift <= 0 ? 0 : (s.W - shift - 1) / s.SW + 1;
@@ -98,7 +98,7 @@ static void convolve(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw,
   offsets_of(s, offsets);
   memset(image, 0, (s.C * s.plane() + SLIDE_VECTORS * L) * sizeof(T));
   for (i64 n = 0; n < s.N; n++) {
-    lay_out(s, x + n * sn, sc, sh, sw, image);
+    lay_out(s, x + n * sn, sc, sh, sw, image, s.rows() * s.width());
     i64 p = 0;
     for (; p + (SLIDE_VECTORS - 1) * L < pixels; p += SLIDE_VECTORS * L) {
       slide_rows<T, SLIDE_VECTORS>(s, w, image + p, offsets, result + p, sy);
@@ -149,28 +149,51 @@ static void weight_rows(const T* g, i64 sg, const T* image, const i64* offsets, 
   for (; k < K; k++) weight_tile<T, ROWS, 1>(g, sg, image, offsets + k, pixels, total + k, K);
 }
 
+// How many images' copies lie side by side, so that sums stay in registers for longer.
+static constexpr i64 GROUP_BYTES = 300000;
+template <class T>
+static inline i64 group_of(const Slide& s) {
+  const i64 bytes = (s.C * s.SH * s.SW + s.O) * s.rows() * s.width() * i64(sizeof(T));
+  const i64 most = GROUP_BYTES / bytes;
+  return most < 1 ? 1 : most < s.N ? most : s.N;
+}
+
 // dw = sum over images and pixels of g x. The sums are kept lane by lane until all images are in.
 template <class T>
 static void weight_gradient(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw, const T* g,
                             i64 gn, i64 gc, i64 gh, i64 gw, T* dw, char* room) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
-  const i64 pixels = s.pixels(), sg = up(pixels + L), K = s.taps();
+  const i64 K = s.taps(), group = group_of<T>(s), area = s.rows() * s.width();
+  // In each plane the images of a group follow each other, as if they were one high image.
+  const i64 plane = group * area, phases = s.SH * s.SW, pixels = group * area, sg = up(pixels + L);
   i64* offsets = (i64*)room;
   T* image = (T*)(room + up(K * 8));
-  T* grads = image + up(s.C * s.plane() + 2 * L);
+  T* grads = image + up(s.C * phases * plane + area + 2 * L);
   V* total = (V*)(grads + s.O * sg);
-  offsets_of(s, offsets);
-  memset(image, 0, (s.C * s.plane() + 2 * L) * sizeof(T));
+  i64 k = 0;
+  for (i64 c = 0; c < s.C; c++) {
+    for (i64 i = 0; i < s.KH; i++) {
+      for (i64 j = 0; j < s.KW; j++) {
+        const i64 y = i * s.DH, x0 = j * s.DW, phase = y % s.SH * s.SW + x0 % s.SW;
+        offsets[k++] = (c * phases + phase) * plane + y / s.SH * s.width() + x0 / s.SW;
+      }
+    }
+  }
+  memset(image, 0, (s.C * phases * plane + area + 2 * L) * sizeof(T));
   memset(grads, 0, s.O * sg * sizeof(T));
   memset(total, 0, s.O * K * sizeof(V));
-  for (i64 n = 0; n < s.N; n++) {
-    lay_out(s, x + n * sn, sc, sh, sw, image);
-    for (i64 o = 0; o < s.O; o++) {
-      for (i64 r = 0; r < s.OH; r++) {
-        const T* from = g + n * gn + o * gc + r * gh;
-        T* to = grads + o * sg + r * s.width();
-        LOOP for (i64 i = 0; i < s.OW; i++) to[i] = from[i * gw];
+  for (i64 start = 0; start < s.N; start += group) {
+    const i64 count = s.N - start < group ? s.N - start : group;
+    if (count < group) memset(grads, 0, s.O * sg * sizeof(T));
+    for (i64 n = 0; n < count; n++) {
+      lay_out(s, x + (start + n) * sn, sc, sh, sw, image + n * area, plane);
+      for (i64 o = 0; o < s.O; o++) {
+        for (i64 r = 0; r < s.OH; r++) {
+          const T* from = g + (start + n) * gn + o * gc + r * gh;
+          T* to = grads + o * sg + n * area + r * s.width();
+          LOOP for (i64 i = 0; i < s.OW; i++) to[i] = from[i * gw];
+        }
       }
     }
     i64 o = 0;

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradlite.capturing.native.loops import Place
 from gradlite.capturing.native.types import CTYPES
 from gradlite.ops.columns import turned_back
@@ -13,7 +11,8 @@ from gradlite.ops.windows import Geometry
 MOST_SUMS = 8_000_000
 
 
-def _row_major(p: Place) -> bool:
+def row_major(p: Place) -> bool:
+    """Whether the elements lie one after the other."""
     step = p.dtype.itemsize
     for n, s in zip(reversed(p.shape), reversed(p.strides)):
         if n != 1 and s != step:
@@ -48,7 +47,8 @@ def _sizes(
     return x[1] * sh * sw * rows * width, (y[2] - 1) * width + y[3], x[1] * w[2] * w[3]
 
 
-def _pointer(p: Place) -> str:
+def pointer(p: Place) -> str:
+    """The address of the first element."""
     return f"({CTYPES[p.dtype.name]}*)(P[{p.base}] + {p.offset})"
 
 
@@ -60,19 +60,19 @@ def convolve(
     x: Place, w: Place, geometry: Geometry, bias: Place | None, y: Place
 ) -> tuple[list[str], int] | None:
     """The text of ``y = x * w + bias``, and the bytes of scratch memory that it wants."""
-    if not _usable(x, w, y) or not _row_major(w) or not _row_major(y):
+    if not _usable(x, w, y) or not row_major(w) or not row_major(y):
         return None
-    if bias is not None and (not _row_major(bias) or bias.dtype != x.dtype):
+    if bias is not None and (not row_major(bias) or bias.dtype != x.dtype):
         return None
     image, pixels, taps = _sizes(x.shape, w.shape, y.shape, geometry)
     room = taps * 8 + (image + w.shape[0] * (pixels + 128) + 256) * 8 + 512
-    added = "nullptr" if bias is None else _pointer(bias)
+    added = "nullptr" if bias is None else pointer(bias)
     kind = CTYPES[x.dtype.name]
     return [
         f"{{ // convolution of {x.shape} with {w.shape}",
         f"  const Slide s = {_slide(x.shape, w.shape, y.shape, geometry)};",
-        f"  convolve<{kind}>(s, {_pointer(x)}, {_strides(x)}, {_pointer(w)}, {added}, "
-        f"{_pointer(y)}, room);",
+        f"  convolve<{kind}>(s, {pointer(x)}, {_strides(x)}, {pointer(w)}, {added}, "
+        f"{pointer(y)}, room);",
         "}",
     ], room
 
@@ -81,19 +81,20 @@ def weight_gradient(
     x: Place, g: Place, geometry: Geometry, out: Place
 ) -> tuple[list[str], int] | None:
     """The text of the kernels' gradient, and the bytes of scratch memory that it wants."""
-    if not _usable(x, g, out) or not _row_major(out):
+    if not _usable(x, g, out) or not row_major(out):
         return None
     image, pixels, taps = _sizes(x.shape, out.shape, g.shape, geometry)
     sums = out.shape[0] * taps * 64
     if sums > MOST_SUMS:
         return None
-    room = taps * 8 + (image + out.shape[0] * (pixels + 128) + 256) * 8 + sums + 512
+    # A group of images, GROUP_BYTES together, or one image.
+    room = taps * 8 + 2 * (image + out.shape[0] * (pixels + 512)) * 8 + 800_000 + sums
     kind = CTYPES[x.dtype.name]
     return [
         f"{{ // gradient of the kernels {out.shape} of a convolution",
         f"  const Slide s = {_slide(x.shape, out.shape, g.shape, geometry)};",
-        f"  weight_gradient<{kind}>(s, {_pointer(x)}, {_strides(x)}, {_pointer(g)}, "
-        f"{_strides(g)}, {_pointer(out)}, room);",
+        f"  weight_gradient<{kind}>(s, {pointer(x)}, {_strides(x)}, {pointer(g)}, "
+        f"{_strides(g)}, {pointer(out)}, room);",
         "}",
     ], room
 
@@ -104,7 +105,7 @@ def input_gradient(
     """The text of the input's gradient when the kernels slide by one step."""
     if geometry.stride != (1, 1) or not _usable(g, w, out):
         return None
-    if not _row_major(w) or not _row_major(out):
+    if not row_major(w) or not row_major(out):
         return None
     o, c, kh, kw = w.shape
     back = turned_back(geometry, (kh, kw))
@@ -116,11 +117,8 @@ def input_gradient(
     return [
         f"{{ // gradient of the input {out.shape} of a convolution",
         f"  const Slide s = {_slide(g.shape, turned, out.shape, back)};",
-        f"  turn<{kind}>({_pointer(w)}, ({kind}*)room, {o}, {c}, {kh * kw});",
-        f"  convolve<{kind}>(s, {_pointer(g)}, {_strides(g)}, ({kind}*)room, nullptr, "
-        f"{_pointer(out)}, room + {size});",
+        f"  turn<{kind}>({pointer(w)}, ({kind}*)room, {o}, {c}, {kh * kw});",
+        f"  convolve<{kind}>(s, {pointer(g)}, {_strides(g)}, ({kind}*)room, nullptr, "
+        f"{pointer(out)}, room + {size});",
         "}",
     ], room
-
-
-__all__: list[Any] = ["convolve", "input_gradient", "weight_gradient"]

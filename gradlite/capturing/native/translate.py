@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.native import convolution, reductions
+from gradlite.capturing.native import convolution, pool, reductions
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, literal, loop_dtypes
-from gradlite.capturing.recorder import CONSTANT, CONVOLUTIONS, Call, Guard, Ref
-from gradlite.ops import columns
+from gradlite.capturing.recorder import CONSTANT, CONVOLUTIONS, POOLINGS, Call, Guard, Ref
+from gradlite.ops import columns, pooling
 
 REDUCTIONS = {
     np.ndarray.sum: "sum", np.ndarray.mean: "mean", np.ndarray.max: "max", np.ndarray.min: "min",
@@ -166,6 +166,8 @@ class Translator:
             return self._take(position, call)
         if function in CONVOLUTIONS:
             return self._convolution(function, call)
+        if function in POOLINGS:
+            return self._pooling(function, call)
         if function is operator.getitem and len(call.outs) == 1:
             return self._rows("take", args[0], args[1], call.outs[0], position)
         if function is np.stack and len(call.outs) == 1:
@@ -317,6 +319,21 @@ class Translator:
             lines += part[0]
             self.room = max(self.room, part[1])
         return lines
+
+    def _pooling(self, function: Any, call: Call) -> Any:
+        """Their arguments begin with the array library."""
+        arguments: list[Any]
+        _, *arguments = [self.place(a) if isinstance(a, Ref) else a for a in call.args]
+        outs = [self.place(o) for o in call.outs]
+        if call.kwargs or not all(isinstance(a, Place) for a in arguments[:1]):
+            return None
+        if function is pooling.maxima:
+            x, kernel, geometry = arguments
+            return pool.max_pool(x, kernel, geometry, *outs) if len(outs) == 2 else None
+        g, winners, _, kernel, geometry = arguments
+        if kernel is None or not isinstance(winners, Place):
+            return None
+        return pool.scatter(g, winners, kernel, geometry, outs[0])
 
     def _product(self, call: Call, matmul: bool) -> Any:
         if call.kwargs or len(call.outs) != 1 or not all(isinstance(a, Ref) for a in call.args):
