@@ -13,6 +13,7 @@ columns, hence it is asked for ``out.T = b.T @ a.T``. What it calls A is our ``b
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from typing import Any
 
@@ -68,7 +69,9 @@ class Plan:
         self.desc = self.a = self.b = self.c = self.d = 0
         self.pointer, self.lock = ctypes.c_int64(0), threading.Lock()
 
-    def __del__(self) -> None:
+    def __del__(self, at_exit: Any = sys.is_finalizing) -> None:
+        if at_exit():
+            return  # the library may be gone
         if self.desc:
             self.lt.matmul_desc_destroy(self.desc)
         for layout in {self.a, self.b, self.c, self.d}:
@@ -368,7 +371,7 @@ class CublasLt:
             return None
         finally:
             lt.matmul_preference_destroy(preference)
-        return result if found[0] else None
+        return result if found[0] and not result["state"][0] else None
 
     # ---------------------------------------------------------------------------- detours
     def _empty(self, plan: Plan, a: Any, b: Any, out: Any, alpha: float, beta: float, c: Any,
