@@ -6,16 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.recorder import (
-    CONSTANT,
-    STATE,
-    Buffer,
-    Call,
-    Guard,
-    HostCall,
-    Recorder,
-    Ref,
-)
+from gradlite.capturing.calls import CONSTANT, STATE, Buffer, Call, Guard, HostCall, Ref
+from gradlite.capturing.recorder import Recorder
 
 
 def difference(first: Recorder, second: Recorder) -> str | None:

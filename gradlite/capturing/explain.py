@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradlite.capturing.calls import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
 from gradlite.capturing.compare import name_of
 from gradlite.capturing.native.build import NativePlan
-from gradlite.capturing.recorder import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
 
 if TYPE_CHECKING:
     from gradlite.capturing.step import Recording

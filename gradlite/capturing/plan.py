@@ -15,16 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends.cpu import loud, quiet
-from gradlite.capturing.recorder import (
-    MADE,
-    STATE,
-    Buffer,
-    Call,
-    CaptureError,
-    Guard,
-    HostCall,
-    Ref,
-)
+from gradlite.capturing.calls import MADE, STATE, Buffer, Call, CaptureError, Guard, HostCall, Ref
 from gradlite.tensor import Tensor, wrap
 
 ALIGNMENT = 64

@@ -12,19 +12,13 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.capturing.calls import STATE, Call, CaptureError, HostCall
 from gradlite.capturing.compare import difference
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
 from gradlite.capturing.reachable import SIMPLE, Surroundings
-from gradlite.capturing.recorder import (
-    STATE,
-    Call,
-    CaptureError,
-    HostCall,
-    Recorder,
-    is_recording,
-    recording,
-)
+from gradlite.capturing.recorder import Recorder
+from gradlite.capturing.recording import is_recording, recording
 from gradlite.grad_mode import current_mode
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor, wrap

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import native
+from gradlite.capturing.calls import MADE, Buffer, HostCall, Ref
 from gradlite.capturing.native.loops import Place, Statement, emit, joins
 from gradlite.capturing.native.optimizers import native_optimizer
 from gradlite.capturing.native.translate import GUARD_FAILED, Translator
 from gradlite.capturing.plan import GuardError, Plan, Step, refs_of
-from gradlite.capturing.recorder import MADE, Buffer, HostCall, Ref
 
 OPTIONS = (
     "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
 from gradlite.capturing.native import convolution, pool, reductions
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, literal, loop_dtypes
-from gradlite.capturing.recorder import CONSTANT, CONVOLUTIONS, POOLINGS, Call, Guard, Ref
+from gradlite.capturing.recording import CONVOLUTIONS, POOLINGS
 from gradlite.ops import columns, pooling
 
 REDUCTIONS = {

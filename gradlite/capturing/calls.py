@@ -1,0 +1,103 @@
+"""What a recording consists of: memory, arrays in it, and the calls that read and write them.
+
+An array is known by its memory: a `Ref` names a `Buffer` and where in it the array lies, so that
+views need no calls of their own, and an edit through one view is seen through all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gradlite.tensor import Tensor
+
+
+class CaptureError(RuntimeError):
+    """A step does something that a recording cannot repeat."""
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """A piece of memory that the recorded calls use.
+
+    Attributes:
+        root: the array that owns it, kept alive so that no other gets its address.
+        start: its first address.
+        stop: the address behind its last byte.
+        kind: who puts values into it.
+        same_as: the buffer of which it was a copy that turned out not to be needed.
+    """
+
+    root: Any
+    start: int
+    stop: int
+    kind: str
+    same_as: Buffer | None = None
+
+    @property
+    def origin(self) -> Buffer:
+        """The buffer whose memory this one shares since a copy was left out; mostly itself."""
+        return self if self.same_as is None else self.same_as.origin
+
+
+# The kinds of buffers:
+STATE = "state"  # a tensor's that was there before: a replay reads and writes the same memory
+CONSTANT = "constant"  # filled by the host: a replay reads it; written to, it is filled anew first
+MADE = "made"  # by the recorded calls: a replay has its own memory for it
+
+
+@dataclass(eq=False, slots=True)
+class Ref:
+    """An array of the recording: where in which buffer it lies."""
+
+    buffer: Buffer
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One array call.
+
+    Attributes:
+        function: what is called; `operator.getitem` and `operator.setitem` stand for indexing.
+        args, kwargs: its arguments, with a `Ref` for every array; without ``out``.
+        outs: where the results go; empty when the call writes to its arguments (``writes``).
+        writes: the arguments that it writes to.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outs: tuple[Ref, ...] = ()
+    writes: tuple[Ref, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class HostCall:
+    """A call of Python code that a replay makes anew, such as an optimizer's step.
+
+    Attributes:
+        function: called without arguments.
+        out: where the array that it returns goes, or None.
+        grads: the parameters whose gradients it reads, with these gradients.
+        undoable: whether all that it changes is the state of the random numbers.
+    """
+
+    function: Callable[[], Any]
+    out: Ref | None = None
+    grads: list[tuple[Tensor, Ref]] = field(default_factory=list)
+    undoable: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Guard:
+    """A value that Python branched on: a replay is right only while it stays the same."""
+
+    ref: Ref
+    value: bool
