@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from gradlite.backends.cublaslt import CublasLt
 from gradlite.backends.gemm import CupyGemm, described, gemm
 from tests import cublaslt_stand_in
 from tests import cupy_stand_in as stand_in
+from tests.cublaslt_stand_in import enums
 
 SIZES = (1, 2, 5)
 TOLERANCE = {"f2": 3e-3, "f4": 3e-6, "f8": 1e-12}
@@ -566,3 +569,30 @@ def test_what_multiplies_is_told_in_a_line(cupy: Any, monkeypatch: pytest.Monkey
     line = described(gemm(cupy))
     assert line.startswith("CuPy (cuBLASLt cannot be used: libcublasLt.so.13: cannot open")
     assert "\n" not in line
+
+
+def test_the_stand_in_has_the_names_and_numbers_of_nvmath() -> None:
+    real = pytest.importorskip(
+        "nvmath.bindings.cublasLt", reason="nvmath-python is what is compared with"
+    )
+    stand = cublaslt_stand_in.Library
+    enumerations = (
+        "Epilogue", "MatmulDescAttribute", "MatrixLayoutAttribute", "MatmulPreferenceAttribute"
+    )  # fmt: skip
+    for name in enumerations:
+        for member in getattr(stand, name):
+            assert getattr(real, name)[member.name] == member, (name, member)
+    for attributes, dtype_of in (
+        (enums.DESC, real.get_matmul_desc_attribute_dtype),
+        (enums.LAYOUT, real.get_matrix_layout_attribute_dtype),
+        (enums.PREFERENCE, real.get_matmul_preference_attribute_dtype),
+    ):
+        for attribute, (dtype, _) in attributes.items():
+            assert np.dtype(dtype_of(attribute)) == np.dtype(dtype), attribute
+    assert real.matmul_heuristic_result_dtype == stand.matmul_heuristic_result_dtype
+    for name in [n for n in vars(stand) if n.startswith(("matmul", "matrix", "create", "get_v"))]:
+        if callable(getattr(stand, name)):
+            expected = re.findall(r"(\w+)[,)]", getattr(real, name).__doc__.split(" ->")[0])
+            assert len(inspect.signature(getattr(stand, name)).parameters) - 1 == len(expected), (
+                name
+            )
