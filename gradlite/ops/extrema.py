@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import return_types
-from gradlite.ops import guard, positions
+from gradlite.ops import guard, positions, reductions
 from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -89,12 +89,18 @@ class Amax(Op):
         shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]
         return (_evenly(F, x == spread(F, out, shape, dims), grad, shape, dims),)
 
+    def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return reductions.extremes(K, x, dims, keepdim, 1)
+
 
 class Amin(Amax):
     """The smallest element over dimensions; ties share the gradient evenly."""
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         return x.min(axis=dims, keepdims=keepdim)
+
+    def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return reductions.extremes(K, x, dims, keepdim, -1)
 
 
 class Max(Amax):
@@ -116,6 +122,9 @@ class Min(Max):
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         return x.min(axis=dims, keepdims=keepdim)
+
+    def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return reductions.extremes(K, x, dims, keepdim, -1)
 
 
 class AminmaxLow(Amin):
@@ -234,7 +243,11 @@ def arg_extremum(name: str, function: str, input: Tensor, dim: int, keepdim: boo
     if array.ndim == 0:
         return wrap(NAMESPACES[array.__class__].xp.zeros((), np.int64))
     nonempty(name, array, (d,))
-    index = getattr(array, function)(axis=d)
+    K, index = NAMESPACES[array.__class__].launcher, NotImplemented
+    if K is not None:
+        sign = 1 if function == "argmax" else -1
+        index = reductions.extremes(K, array, (d,), False, sign, with_index=True)
+    index = getattr(array, function)(axis=d) if index is NotImplemented else index[1]
     return wrap(index.reshape(keepdim_shape(array.shape, (d,))) if keepdim else index)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import reductions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.layout import row_major
@@ -74,6 +75,9 @@ class Sum(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (spread(F, grad, ctx.shapes[0], ctx.attrs[0]),)
 
+    def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return reductions.sums(K, x, dims, keepdim)
+
 
 class ColumnSums(Op):
     """The sums of a matrix's columns: the gradient of a bias."""
@@ -86,6 +90,9 @@ class ColumnSums(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.expand(grad, ctx.shapes[0]),)
+
+    def fused_forward(K: Any, x: Any) -> Any:
+        return reductions.sums(K, x, (0,), False)
 
 
 class SumDim(Sum):
@@ -108,6 +115,9 @@ class Mean(Op):
         for d in dims:
             n *= shape[d]
         return (spread(F, grad / n if n else grad, shape, dims),)
+
+    def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return reductions.sums(K, x, dims, keepdim, mean=True)
 
 
 class MeanDim(Mean):

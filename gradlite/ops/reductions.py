@@ -1,0 +1,177 @@
+"""Sums, means and extremes over dimensions with the kernels of ``reduce.cu``.
+
+All functions take a row-major array, and give NotImplemented for dimensions that the kernels do
+not reduce at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.column_sums import parts_of
+
+
+@lru_cache(maxsize=4096)
+def merged(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[tuple[int, bool], ...]:
+    """Sizes, and whether they are reduced, of the fewest dimensions that come to the same."""
+    result: list[tuple[int, bool]] = []
+    for d, n in enumerate(shape):
+        if n == 1:
+            continue
+        reduced = d in dims
+        if result and result[-1][1] == reduced:
+            n *= result.pop()[0]
+        result.append((n, reduced))
+    return tuple(result)
+
+
+def reduced_shape(shape: Sequence[int], dims: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
+    """The shape of a reduction."""
+    if keepdim:
+        return tuple(1 if d in dims else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in dims)
+
+
+def _pieces(rows: int, columns: int) -> int:
+    """Into how many pieces to cut rows that are too few for a GPU."""
+    return max(1, min(-(-1024 // rows), columns // 4096))
+
+
+def sums(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool, mean: bool = False) -> Any:
+    """The sums or means over dimensions."""
+    if not K.takes(x) or not x.flags.c_contiguous:
+        return NotImplemented
+    form = merged(x.shape, dims)
+    sizes: Any = tuple(n for n, _ in form)
+    reduced = tuple(r for _, r in form)
+    out = K.empty(reduced_shape(x.shape, dims, keepdim), x.dtype)
+    scale = out.size / x.size if mean else 1.0
+    if reduced in ((True,), (False, True)):
+        _sum_rows(K, x, out, 1 if len(sizes) == 1 else sizes[0], sizes[-1], scale)
+    elif reduced in ((True, False), (False, True, False)):
+        _sum_columns(K, x, out, sizes if len(sizes) == 3 else (1, *sizes), scale)
+    elif reduced == (True, False, True):
+        _sum_channels(K, x, out, *sizes, scale)
+    else:
+        return NotImplemented
+    return out
+
+
+def _sum_rows(K: Any, x: Any, out: Any, rows: int, columns: int, scale: float) -> None:
+    pieces = _pieces(rows, columns)
+    whole = pieces == 1
+    partials = None if whole else K.empty((rows, pieces), K.acc(x.dtype))
+    K.kept_rows(
+        "reduce_rows", x.dtype, rows * pieces, columns // pieces, 1,
+        x, partials, out if whole else None, rows, columns, pieces, scale,
+    )  # fmt: skip
+    if not whole:
+        _total(K, out, partials, rows, 1, pieces, scale)
+
+
+def _total(
+    K: Any, out: Any, partials: Any, channels: int, parts: int, inner: int, scale: float
+) -> None:
+    K.rows(
+        "reduce_channels_total", out.dtype, channels, parts * inner,
+        partials, out, channels, parts, inner, scale,
+    )  # fmt: skip
+
+
+def _sum_columns(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: float) -> None:
+    outer, rows, columns = sizes
+    acc, dtype = K.acc(x.dtype), x.dtype
+    if outer > 1:
+        parts = max(1, min(-(-16384 // out.size), rows // 32))
+        partials = K.empty((outer, parts, columns), acc)
+        K.elementwise(
+            "reduce_blocks", dtype, 4 * partials.size,
+            x, partials, out if parts == 1 else None, outer, rows, columns, parts, scale,
+        )  # fmt: skip
+        if parts == 1:
+            return
+    else:
+        tile, folded = 32 * (16 // x.itemsize), columns
+        while rows % 2 == 0 and 2 * folded <= tile:  # two rows as one, so that no thread idles
+            rows, folded = rows // 2, 2 * folded
+        tiles = -(-folded // tile)
+        parts = parts_of(rows, tiles)
+        partials = K.empty((parts, folded), acc)
+        K.launch(
+            "reduce_columns", dtype, (tiles, min(parts, 65535)), (32, 8),
+            x, partials, rows, folded, parts,
+        )  # fmt: skip
+        parts *= folded // columns
+    K.launch(
+        "reduce_columns_total", dtype, (-(-columns // 32), min(outer, 65535)), (32, 8),
+        partials, out, outer, parts, columns, scale,
+    )  # fmt: skip
+
+
+def _sum_channels(
+    K: Any, x: Any, out: Any, samples: int, channels: int, length: int, scale: float
+) -> None:
+    acc, dtype = K.acc(x.dtype), x.dtype
+    if length < 64:
+        columns = channels * length
+        tiles = -(-columns // (32 * (16 // x.itemsize)))
+        parts, inner = parts_of(samples, tiles), length
+        partials = K.empty((parts, columns), acc)
+        K.launch(
+            "reduce_columns", dtype, (tiles, min(parts, 65535)), (32, 8),
+            x, partials, samples, columns, parts,
+        )  # fmt: skip
+    else:
+        planes = samples * channels
+        parts, inner = samples, _pieces(planes, length)
+        partials = K.empty((planes, inner), acc)
+        K.kept_rows(
+            "reduce_rows", dtype, planes * inner, length // inner, 1,
+            x, partials, None, planes, length, inner, 1.0,
+        )  # fmt: skip
+    _total(K, out, partials, channels, parts, inner, scale)
+
+
+def extremes(
+    K: Any, x: Any, dims: tuple[int, ...], keepdim: bool, sign: int, with_index: bool = False
+) -> Any:
+    """The largest (sign 1) or smallest (sign -1) elements over dimensions, and their indices."""
+    if not K.takes(x) or not x.flags.c_contiguous:
+        return NotImplemented
+    form = merged(x.shape, dims)
+    sizes: Any = tuple(n for n, _ in form)
+    reduced = tuple(r for _, r in form)
+    if reduced in ((True,), (False, True)):
+        outer, rows, columns = (1, *sizes, 1) if len(sizes) == 1 else (*sizes, 1)
+    elif reduced in ((True, False), (False, True, False)):
+        outer, rows, columns = sizes if len(sizes) == 3 else (1, *sizes)
+    else:
+        return NotImplemented
+    # The extremes of pieces first, where there is too little to do at once.
+    if columns == 1:
+        pieces = _pieces(outer, rows)
+    else:
+        pieces = max(1, min(-(-16384 // (outer * columns)), rows // 64))
+    pieces = -(-rows // -(-rows // pieces))  # none of them empty
+    values: Any = x
+    index: Any = None
+    for count, left in [(1, rows)] if pieces == 1 else [(pieces, rows), (1, pieces)]:
+        out = K.empty((outer, count, columns), x.dtype)
+        found = K.empty(out.shape, np.dtype(np.int64)) if with_index else None
+        if columns == 1:
+            K.rows(
+                "extreme_rows", x.dtype, outer * count, left // count,
+                values, index, out, found, outer, left, count, sign,
+            )  # fmt: skip
+        else:
+            K.elementwise(
+                "extreme_columns", x.dtype, 4 * out.size,
+                values, index, out, found, outer, left, columns, count, sign,
+            )  # fmt: skip
+        values, index = out, found
+    shape = reduced_shape(x.shape, dims, keepdim)
+    return (values.reshape(shape), index.reshape(shape)) if with_index else values.reshape(shape)
