@@ -55,7 +55,7 @@ def sums(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool, mean: bool = Fals
     elif reduced in ((True, False), (False, True, False)):
         _sum_columns(K, x, out, sizes if len(sizes) == 3 else (1, *sizes), scale)
     elif reduced == (True, False, True):
-        _sum_channels(K, x, out, *sizes, scale)
+        _sum_channels(K, x, out, sizes, scale)
     else:
         return NotImplemented
     return out
@@ -112,9 +112,8 @@ def _sum_columns(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: f
     )  # fmt: skip
 
 
-def _sum_channels(
-    K: Any, x: Any, out: Any, samples: int, channels: int, length: int, scale: float
-) -> None:
+def _sum_channels(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: float) -> None:
+    samples, channels, length = sizes
     acc, dtype = K.acc(x.dtype), x.dtype
     if length < 64:
         columns = channels * length
