@@ -73,11 +73,14 @@ from gradlite.ops.activation import *
 from gradlite.ops.addmm import *
 from gradlite.ops.arithmetic import *
 from gradlite.ops.arrange import *
+from gradlite.ops.assemble import *
 from gradlite.ops.bivariate import *
 from gradlite.ops.blend import *
+from gradlite.ops.calculus import *
 from gradlite.ops.choose import *
 from gradlite.ops.comparison import *
 from gradlite.ops.contraction import *
+from gradlite.ops.correlation import *
 from gradlite.ops.creation import *
 from gradlite.ops.cumulative import *
 from gradlite.ops.einsum import *

@@ -486,6 +486,9 @@ class TensorMethods:
         def copysign_(self, other: Any) -> Tensor:
             """In-place version of `copysign`."""
 
+        def corrcoef(self) -> Tensor:
+            """Pearson's correlation coefficients of variables, one a row."""
+
         def cos(self) -> Tensor:
             """The cosine of an angle in radians, elementwise."""
 
@@ -500,6 +503,15 @@ class TensorMethods:
 
         def count_nonzero(self, dim: Any = None) -> Tensor:
             """The number of nonzero elements, over all or some dimensions."""
+
+        def cov(
+            self,
+            *,
+            correction: int_ = 1,
+            fweights: Tensor | None = None,
+            aweights: Tensor | None = None,
+        ) -> Tensor:
+            """The covariances of variables, one a row, from observations, one a column."""
 
         def cpu(self) -> Tensor:
             """As ``torch.Tensor.cpu``."""
@@ -543,8 +555,16 @@ class TensorMethods:
         def diag_embed(self, offset: int_ = 0, dim1: int_ = -2, dim2: int_ = -1) -> Tensor:
             """Matrices with the input's last dimension on a diagonal."""
 
+        def diagflat(self, offset: int_ = 0) -> Tensor:
+            """A matrix with all elements of a tensor on a diagonal."""
+
         def diagonal(self, offset: int_ = 0, dim1: int_ = 0, dim2: int_ = 1) -> Tensor:
             """A view of the diagonal of two dimensions, appended as the last dimension."""
+
+        def diagonal_scatter(
+            self, src: Tensor, offset: int_ = 0, dim1: int_ = 0, dim2: int_ = 1
+        ) -> Tensor:
+            """A copy of the input with a diagonal replaced by ``src``."""
 
         def diff(
             self,
@@ -740,6 +760,16 @@ class TensorMethods:
         def histc(self, bins: int_ = 100, min: float_ = 0, max: float_ = 0) -> Tensor:
             """How many elements fall in each of ``bins`` equal intervals of [min, max]."""
 
+        def histogram(
+            self,
+            bins: Any,
+            *,
+            range: Any = None,
+            weight: Tensor | None = None,
+            density: bool_ = False,
+        ) -> Any:
+            """``(hist, bin_edges)``: how many elements, or what weight, is in each bin."""
+
         def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
             """`tensor_split` along the second dimension, of vectors along their only one."""
 
@@ -890,6 +920,9 @@ class TensorMethods:
         def logaddexp2(self, other: Tensor) -> Tensor:
             """``log2(2**input + 2**other)``, without overflow."""
 
+        def logcumsumexp(self, dim: int_) -> Tensor:
+            """The logarithms of the running sums of exponentials along a dimension."""
+
         def logdet(self) -> Tensor:
             """The logarithms of determinants; NaN where they are negative."""
 
@@ -1028,6 +1061,9 @@ class TensorMethods:
         def mvlgamma(self, p: int_) -> Tensor:
             """The logarithm of the multivariate gamma function of dimension ``p``."""
 
+        def mvlgamma_(self, p: int_) -> Tensor:
+            """In-place version of `mvlgamma`."""
+
         def nan_to_num(
             self, nan: float_ = 0.0, posinf: float_ | None = None, neginf: float_ | None = None
         ) -> Tensor:
@@ -1157,6 +1193,12 @@ class TensorMethods:
         ) -> Tensor:
             """The product of all elements or along a dimension; integers multiply in int64."""
 
+        def put(self, index: Tensor, source: Tensor, accumulate: bool_ = False) -> Tensor:
+            """A copy of the input with values written, or added, at places of it read as one row."""
+
+        def put_(self, index: Tensor, source: Tensor, accumulate: bool_ = False) -> Tensor:
+            """In-place version of `put`."""
+
         def quantile(
             self,
             q: Any,
@@ -1198,6 +1240,12 @@ class TensorMethods:
 
         def remainder_(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `remainder`."""
+
+        def renorm(self, p: float_, dim: int_, maxnorm: float_) -> Tensor:
+            """The slices along ``dim`` whose p-norm exceeds ``maxnorm`` scaled down to it."""
+
+        def renorm_(self, p: float_, dim: int_, maxnorm: float_) -> Tensor:
+            """In-place version of `renorm`."""
 
         def repeat(self, *repeats: Any) -> Tensor:
             """Copies of the tensor side by side, ``repeats`` of them along each dimension."""
@@ -1256,6 +1304,9 @@ class TensorMethods:
         def select(self, dim: int_, index: int_) -> Tensor:
             """A view of one index of a dimension, which it loses."""
 
+        def select_scatter(self, src: Tensor, dim: int_, index: int_) -> Tensor:
+            """A copy of the input with one index of a dimension replaced by ``src``."""
+
         def sgn(self) -> Tensor:
             """`sign`, since there are no complex numbers."""
 
@@ -1297,6 +1348,16 @@ class TensorMethods:
 
         def sinh_(self) -> Tensor:
             """In-place version of `sinh`."""
+
+        def slice_scatter(
+            self,
+            src: Tensor,
+            dim: int_ = 0,
+            start: int_ | None = None,
+            end: int_ | None = None,
+            step: int_ = 1,
+        ) -> Tensor:
+            """A copy of the input with a slice along a dimension replaced by ``src``."""
 
         def slogdet(self) -> Any:
             """The signs and the logarithms of the absolute values of determinants."""

@@ -10,6 +10,7 @@ __all__ = [
     "cummax",
     "cummin",
     "frexp",
+    "histogram",
     "kthvalue",
     "linalg_eigh",
     "linalg_qr",
@@ -74,6 +75,7 @@ aminmax = _type("aminmax", "min", "max")
 cummax = _type("cummax", "values", "indices")
 cummin = _type("cummin", "values", "indices")
 frexp = _type("frexp", "mantissa", "exponent")
+histogram = _type("histogram", "hist", "bin_edges")
 kthvalue = _type("kthvalue", "values", "indices")
 linalg_eigh = _type("linalg_eigh", "eigenvalues", "eigenvectors")
 linalg_qr = _type("linalg_qr", "Q", "R")

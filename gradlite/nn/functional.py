@@ -59,6 +59,7 @@ from gradlite.ops.normalization import (
     local_response_norm,
     rms_norm,
 )
+from gradlite.ops.norms import pdist
 from gradlite.ops.pad import pad
 from gradlite.ops.piecewise import (
     hardshrink,
@@ -163,6 +164,7 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
     "poisson_nll_loss",

@@ -11,7 +11,7 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import spread
 from gradlite.ops.samples import S, bools, integers, normal
@@ -21,6 +21,7 @@ from gradlite.tensor import Tensor
 __all__ = [
     "cumprod",
     "cumsum",
+    "logcumsumexp",
     "prod",
 ]
 
@@ -142,6 +143,43 @@ class Cumprod(Op):
         return (product.reshape(rows.shape).swapaxes(dim, -1),)
 
 
+class Logcumsumexp(Op):
+    """Logarithms of running sums of exponentials, from the end when reversed."""
+
+    reads = ((0, OUT),)
+    row_major = True
+
+    def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
+        if x.ndim == 0:
+            return x.copy()
+        source = xp.flip(x, dim) if reverse else x
+        if xp is np:
+            out = np.logaddexp.accumulate(source, axis=dim, dtype=x.dtype)
+        else:  # CuPy's logaddexp cannot accumulate: steps that double
+            out = source.copy()
+            rows, step = xp.moveaxis(out, dim, 0), 1
+            while step < len(rows):
+                rows[step:] = xp.logaddexp(rows[step:], rows[:-step])
+                step *= 2
+        return xp.flip(out, dim) if reverse else out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, out = ctx.saved
+        dim, reverse = ctx.attrs
+        if not x.ndim:
+            return (grad.reshape(()),)
+        # The sum of grad_j exp(x_i - out_j) over j >= i, as logarithms for either sign.
+        total = None
+        low = F.zeros((), grad) - np.inf
+        for sign in (1, -1):
+            part = grad * sign
+            some = part > 0
+            logs = F.where(some, F.log(F.where(some, part, F.zeros((), grad) + 1)) - out, low)
+            term = F.exp(F.logcumsumexp(logs, dim, not reverse) + x)
+            total = term if total is None else total - term
+        return (total,)
+
+
 # -------------------------------------------------------------------------- functions
 def _converted(input: Tensor, dtype: Any) -> Tensor:
     """The input in the dtype asked for; bools and integers count in int64."""
@@ -240,3 +278,28 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """
     input = _converted(input, dtype)
     return apply1(Cumprod, input, wrap_dim(dim, input.array.ndim))
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 0),
+        S(normal(3, 4), -1),
+        S(normal(2, 3, 4) * 100, dim=1),
+        S(normal(), 0),
+        S(normal(0, 3), 1),
+    ],
+    method=True,
+    errors=_errors,
+)
+def logcumsumexp(input: Tensor, dim: int) -> Tensor:
+    """The logarithms of the running sums of exponentials along a dimension.
+
+    >>> import gradlite
+    >>> gradlite.logcumsumexp(gradlite.tensor([0.0, 0.0, 0.0]), 0)
+    tensor([0.0000, 0.6931, 1.0986])
+    """
+    if input.array.dtype not in dtypes.FLOATING:
+        raise NotImplementedError(
+            f"\"logcumsumexp_out_cpu\" not implemented for '{type_name(input.array.dtype)}'"
+        )
+    return apply1(Logcumsumexp, input, wrap_dim(dim, input.array.ndim), False)

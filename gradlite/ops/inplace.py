@@ -14,9 +14,9 @@ from gradlite.graph import Node, record
 from gradlite.graph_errors import plain_name
 from gradlite.graph_hooks import Packed, PackedArray, pack_saved
 from gradlite.ops import guard
-from gradlite.ops.dispatch import OUT
+from gradlite.ops.dispatch import OUT, apply
 from gradlite.ops.layout import is_dense
-from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import TENSORS, Op, type_name
 from gradlite.ops.views import (
     IS_BEING,
@@ -171,17 +171,7 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
     the graph is rebased: on the tensor itself, or on its base for a view.
     """
     array, value = t.array, result.array
-    if value.shape != array.shape:
-        if value.ndim > array.ndim or np.broadcast_shapes(value.shape, array.shape) != array.shape:
-            raise RuntimeError(
-                f"output with shape {list(array.shape)} doesn't match the broadcast shape "
-                f"{list(value.shape)}"
-            )
-    if dtypes.category(value.dtype) > dtypes.category(array.dtype):
-        raise RuntimeError(
-            f"result type {type_name(value.dtype)} can't be cast to the desired output type "
-            f"{type_name(array.dtype)}"
-        )
+    _check_result(array, value)
     edge = result._edge
     if edge is not None:
         if t._view is not None and t._view.origin != "grad":
@@ -196,6 +186,20 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
         saves_output(edge, t)
         rebase(t, edge)
     return t
+
+
+def _check_result(array: Any, value: Any) -> None:
+    if value.shape != array.shape:
+        if value.ndim > array.ndim or np.broadcast_shapes(value.shape, array.shape) != array.shape:
+            raise RuntimeError(
+                f"output with shape {list(array.shape)} doesn't match the broadcast shape "
+                f"{list(value.shape)}"
+            )
+    if dtypes.category(value.dtype) > dtypes.category(array.dtype):
+        raise RuntimeError(
+            f"result type {type_name(value.dtype)} can't be cast to the desired output type "
+            f"{type_name(array.dtype)}"
+        )
 
 
 class Overwrite(Op):
@@ -278,6 +282,27 @@ def inplace_method(function: Callable[..., Any], name: str) -> Callable[..., Any
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_inplace(self)
         return assign(self, function(self, *args, **kwargs))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place version of `{function.__name__}`."
+    return method
+
+
+def composed_inplace_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The in-place method of a function written with several ops.
+
+    The last of them need not read the tensor itself, as `assign` takes for granted: so it works
+    on a clone, and what is assigned is a copy of its result.
+    """
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_inplace(self)
+        source: Any = self
+        result = function(source.clone(), *args, **kwargs)
+        if result._edge is not None:
+            _check_result(self.array, result.array)
+            result = apply(OPS["copy_into"], (self, result))
+        return assign(self, result)
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"In-place version of `{function.__name__}`."

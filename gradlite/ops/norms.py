@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import reduced_dims, spread
 from gradlite.ops.samples import S, distinct, normal
+from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
-__all__ = ["cdist", "dist", "norm"]
+__all__ = ["cdist", "dist", "norm", "pdist", "renorm"]
 
 
 class VectorNorm(Op):
@@ -203,6 +206,71 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     tensor(5.)
     """
     return norm(input - other, p)  # type: ignore[operator]
+
+
+@public(
+    samples=lambda: [
+        S(normal(4, 3)),
+        S(normal(4, 3), 1.0),
+        S(distinct(4, 3), math.inf),
+        S(normal(3, 2), 0.5),
+        S(normal(1, 3)),
+        S(np.ones((3, 2)), smooth=False),
+    ],
+    torch="nn.functional.pdist",
+    errors=lambda: [S(normal(3)), S(normal(3, 2), -1.0)],
+)
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm distances between all pairs of rows, (n, d) -> (n (n - 1) / 2,).
+
+    >>> import gradlite
+    >>> gradlite.pdist(gradlite.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]))
+    tensor([5.0000, 1.0000, 4.2426])
+    """
+    if input.array.ndim != 2:
+        raise RuntimeError("pdist only supports 2D tensors, got: " + f"{input.array.ndim}D")
+    if p < 0:
+        raise RuntimeError("pdist only supports non-negative p values")
+    xp = NAMESPACES[input.array.__class__].xp
+    first, second = (wrap(xp.asarray(i)) for i in np.triu_indices(input.array.shape[0], 1))
+    apart: Any = input[first] - input[second]  # type: ignore[index, operator]
+    return vector_norm_of(apart, p, -1, False, None)
+
+
+@public(
+    samples=lambda: [
+        S(normal(3, 4), 2, 0, 1.0),
+        S(normal(3, 4), 1, 1, 2.0),
+        S(normal(2, 3, 4), 2.5, -1, 0.7),
+        S(normal(3, 4), 2, 0, 100.0),
+    ],
+    method=True,
+    inplace="composed",
+    errors=lambda: [
+        S(normal(3), 2, 0, 1.0),
+        S(normal(3, 4), 0, 0, 1.0),
+        S(normal(3, 4), 2, 0, -1.0),
+    ],
+)
+def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
+    """The slices along ``dim`` whose p-norm exceeds ``maxnorm`` scaled down to it.
+
+    >>> import gradlite
+    >>> gradlite.renorm(gradlite.tensor([[3.0, 4.0], [0.3, 0.4]]), 2, 0, 1.0)
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
+    n = input.array.ndim
+    if p <= 0:
+        raise RuntimeError("renorm: non-positive-norm not supported")
+    if maxnorm < 0:
+        raise RuntimeError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm}")
+    if n < 2:
+        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {n} dimensions")
+    d = wrap_dim(dim, n)
+    size: Any = vector_norm_of(input, p, [k for k in range(n) if k != d], True, None)
+    scale: Any = where(size > maxnorm, maxnorm / (size + 1e-7), 1.0)
+    return contiguous(input) * scale  # type: ignore[no-any-return, operator]
 
 
 def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:

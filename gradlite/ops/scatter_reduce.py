@@ -82,7 +82,7 @@ def _samples() -> list[Any]:
 @public(
     samples=_samples,
     method=True,
-    inplace=True,
+    inplace="composed",
     errors=lambda: [
         S(distinct(3), 0, np.array([0]), distinct(1), "x"),
         S(distinct(3), 0, np.array([3]), distinct(1), "sum"),

@@ -230,6 +230,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
 @public(
     samples=lambda: [S(positive(3) + 2, 3), S(positive(3) + 1, 1), S(integers(3, 9, 3), 2)],
     method=True,
+    inplace="composed",
     errors=lambda: [S(positive(2), 0)],
 )
 def mvlgamma(input: Tensor, p: int) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gradlite.ops.inplace import inplace_method
+from gradlite.ops.inplace import composed_inplace_method, inplace_method
 from gradlite.tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -47,7 +47,7 @@ def public(
     *,
     torch: str | None = None,
     method: bool | str = False,
-    inplace: bool = False,
+    inplace: bool | str = False,
     differentiable: bool = True,
     errors: Callable[[], Iterable[Sample]] = tuple,
 ) -> Callable[[Function], Function]:
@@ -58,7 +58,8 @@ def public(
         torch: PyTorch's name for it below ``torch.``; by default the same name, looked for
             in ``torch`` and then in ``torch.nn.functional``; "" when it has none.
         method: also make it a Tensor method (of another name, when a string).
-        inplace: also make the method with an underscore.
+        inplace: also make the method with an underscore; "composed" when the function consists
+            of several ops.
         differentiable: whether its float inputs get gradients.
         errors: calls that PyTorch refuses, and so must we, with the same exception type.
     """
@@ -71,14 +72,15 @@ def public(
             samples,
             name if torch is None else torch,
             bool(method),
-            inplace,
+            bool(inplace),
             differentiable,
             errors,
         )
         if method:
             setattr(Tensor, method if isinstance(method, str) else name, function)
         if inplace:
-            setattr(Tensor, f"{name}_", inplace_method(function, f"{name}_"))
+            make = composed_inplace_method if inplace == "composed" else inplace_method
+            setattr(Tensor, f"{name}_", make(function, f"{name}_"))
         return function
 
     return enter
