@@ -114,7 +114,7 @@ def test_the_product_adds(library: Any) -> None:
     with kernels.record() as names:
         y = F.linear(x.detach(), w, b)
         assert added(library, y.sum().backward) == 1
-    assert names == ["gemm_bias", "gemm_sums"]
+    assert [n for n in names if n.startswith("gemm")] == ["gemm_bias", "gemm_sums"]
     assert w.grad is first and w.grad._version == version + 1
     w.grad = None
     assert added(library, F.linear(x, w, b).sum().backward) == 0

@@ -12,7 +12,6 @@ from gradlite.backends.cublaslt import CublasLt
 from gradlite.backends.gemm import gemm
 from tests.backends.test_gemm import (  # noqa: F401  the same tests, on what `products` is here
     Random,
-    battery,
     check,
     test_biases,
     test_dtypes,
@@ -25,6 +24,7 @@ from tests.backends.test_gemm import (  # noqa: F401  the same tests, on what `p
     test_what_cublaslt_cannot_sum_is_left_to_a_kernel,
     wide,
 )
+from tests.backends.test_gemm_mutants import battery
 
 pytestmark = pytest.mark.cuda
 
