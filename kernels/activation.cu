@@ -1,8 +1,9 @@
 // The activation functions, elementwise, forward and backward: what they compute is in
-// activations.cuh. `saved` is the input, or the result where that is what the rule reads.
+// activations.cuh. `saved` is the input, or the result where that is what the rule reads. And glu,
+// which works on rows.
 #include "activations.cuh"
 
-#include "team.cuh"
+#include "rows.cuh"
 
 template <class Activation>
 DEVICE void forward(Activation activation, const scalar_t* x, scalar_t* y, i64 n) {
@@ -225,4 +226,33 @@ KERNEL(threshold_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ saved, scalar_t* __restrict__ dx,
  i64 n, double threshold, double otherwise) {
   backward(Threshold{acc_t(threshold), acc_t(otherwise)}, grad, saved, dx, n);
+}
+
+// y = a sigmoid(b), a and b the halves of each row of x (rows, 2, columns)
+KERNEL(glu_forward)
+(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 rows, i64 columns) {
+  for_each_row(rows, [&](auto team, i64 r) {
+    const scalar_t *a = x + 2 * r * columns, *b = a + columns;
+    const auto row = row_of(team, columns);
+    row.map(
+        y + r * columns, [](acc_t value, acc_t gate) { return value * math::sigmoid(gate); }, a, b);
+  });
+}
+
+KERNEL(glu_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x, scalar_t* __restrict__ dx,
+ i64 rows, i64 columns) {
+  for_each_row(rows, [&](auto team, i64 r) {
+    const scalar_t *g = grad + r * columns, *a = x + 2 * r * columns, *b = a + columns;
+    scalar_t *da = dx + 2 * r * columns, *db = da + columns;
+    const auto row = row_of(team, columns);
+    row.map(da, [](acc_t grad, acc_t gate) { return grad * math::sigmoid(gate); }, g, b);
+    row.map(
+        db,
+        [](acc_t grad, acc_t value, acc_t gate) {
+          const acc_t s = math::sigmoid(gate);
+          return grad * value * (s * (1 - s));
+        },
+        g, a, b);
+  });
 }

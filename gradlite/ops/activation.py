@@ -387,6 +387,27 @@ class Glu(Op):
         s = F.sigmoid(b)
         return (F.cat([grad * s, grad * a * (s * (1 - s))], dim),)
 
+    def fused_forward(K: Any, x: Any, dim: int) -> Any:
+        if not K.takes(x):
+            return NotImplemented
+        x = K.dense(x)
+        shape = *x.shape[:dim], x.shape[dim] // 2, *x.shape[dim + 1 :]
+        out = K.empty(shape, x.dtype)
+        rows, columns = math.prod(shape[:dim]), math.prod(shape[dim:])
+        K.rows("glu_forward", x.dtype, rows, columns, x, out, rows, columns)
+        return out
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (x,) = ctx.saved
+        (dim,) = ctx.attrs
+        if not K.takes(grad, x):
+            return NotImplemented
+        grad, x = K.dense(grad), K.dense(x)
+        dx = K.empty_like(x)
+        rows, columns = math.prod(grad.shape[:dim]), math.prod(grad.shape[dim:])
+        K.rows("glu_backward", x.dtype, rows, columns, grad, x, dx, rows, columns)
+        return (dx,)
+
 
 def _halves(x: Any, dim: int) -> tuple[Any, Any]:
     before, n = (slice(None),) * dim, x.shape[dim] // 2

@@ -36,6 +36,16 @@ def sum_parts(
     return partials, parts
 
 
+def map_columns(K: Any, kernel: str, dtype: Any, rows: int, columns: int, *arguments: Any) -> None:
+    """Launch a kernel that walks over columns without summing.
+
+    ``kernel`` takes the arguments, the rows, the columns and the parts.
+    """
+    tiles = -(-columns // (32 * (16 // dtype.itemsize)))
+    parts = min(-(-rows // 8), max(1, 4096 // tiles))
+    K.launch(kernel, dtype, (tiles, parts), (32, 8), *arguments, rows, columns, parts)
+
+
 def total(K: Any, dtype: Any, partials: Any, first: Any, second: Any = None) -> None:
     """Add up the parts of the first and, where wanted, of the second sums."""
     _, parts, columns = partials.shape

@@ -5,11 +5,13 @@ Where a rule compares, a NaN takes the side that it takes in PyTorch.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from gradlite.ops.binary import sum_to
+from gradlite.ops.column_sums import map_columns, sum_parts, total
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.inplace import assign, check_inplace
@@ -318,6 +320,54 @@ class Prelu(Op):
             part = F.where(x > 0, F.zeros((), grad), grad * x)
             right = sum_to(F, part, tuple(ctx.shapes[1]))
         return left, right
+
+    def fused_forward(K: Any, x: Any, weight: Any) -> Any:
+        if not K.takes(x, weight):
+            return NotImplemented
+        x, weight = K.dense(x), K.dense(weight)
+        out = K.empty_like(x)
+        rows, columns, channels_last = _channel_rows(x.shape, weight.size)
+        if channels_last:
+            map_columns(K, "prelu_columns_forward", x.dtype, rows, columns, x, weight, out)
+        else:
+            sizes = rows, columns, weight.size
+            K.rows("prelu_forward", x.dtype, rows, columns, x, weight, out, *sizes)
+        return out
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, weight = ctx.saved
+        if weight is None or not K.takes(grad, x, weight):
+            return NotImplemented
+        arrays = K.dense(grad), K.dense(x), K.dense(weight), K.empty_like(x)
+        dtype, channels = x.dtype, weight.size
+        rows, columns, channels_last = _channel_rows(x.shape, channels)
+        if channels_last:
+            kernel = "prelu_columns_backward"
+            partials, _ = sum_parts(K, kernel, dtype, 1, rows, columns, *arrays)
+        else:
+            partials = K.empty((1, rows // channels, channels), K.acc(dtype))
+            sizes = rows, columns, channels
+            K.rows("prelu_backward", dtype, rows, columns, *arrays, partials, *sizes)
+        if ctx.edges[1] is None:
+            return arrays[3], None
+        right = K.empty(weight.shape, dtype)
+        total(K, dtype, partials, right)
+        return arrays[3], right
+
+
+def _channel_rows(shape: tuple[int, ...], channels: int) -> tuple[int, int, bool]:
+    """An array with its channels in dimension 1 as rows and columns: the channels are the columns
+    where nothing follows them (True), and in turn one to each row elsewhere."""
+    if channels > 1:
+        rows = shape[0] * channels if len(shape) > 2 else shape[0]
+    else:
+        # Any number of rows would do: many to share, but not too many sums to add up.
+        rows = 1
+        for n in shape[:-1]:
+            if rows * n > 1024:
+                break
+            rows *= n
+    return rows, math.prod(shape) // rows, channels > 1 and len(shape) == 2
 
 
 @public(

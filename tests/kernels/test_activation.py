@@ -10,7 +10,7 @@ import pytest
 
 from gradlite.backends import kernels
 from gradlite.ops.namespaces import NAMESPACES, OPS
-from tests.kernels.support import ThreadsLauncher, host
+from tests.kernels.support import ThreadsLauncher, by_kernel, by_rule, host, wide
 
 CALLS: dict[str, tuple[float, ...]] = {
     "relu": (), "leaky_relu": (0.1,), "elu": (0.7, 1.05, 1 / 0.7), "gelu": (), "gelu_tanh": (),
@@ -89,6 +89,58 @@ def test_edges_and_nans(launcher: Any, name: str, dtype: str) -> None:
         x = x[x != 0.3]
     for grad in (1.0, -2.0):
         compare(launcher, name, x, np.full_like(x, grad))
+
+
+# ------------------------------------------------------------------------------ glu and prelu
+def both_ways(K: Any, op: Any, inputs: Any, attrs: Any, grad: Any) -> None:
+    wanted = (True,) * len(inputs)
+    expected = by_rule(op, [wide(a) for a in inputs], attrs, wide(grad), wanted)
+    found = by_kernel(K, op, inputs, attrs, grad, wanted)
+    rtol, atol, slope_rtol = TOLERANCES[inputs[0].dtype.name]
+    np.testing.assert_allclose(found[0], expected[0], rtol, atol)
+    for one, other in zip(found[1:], expected[1:]):
+        scale = max(1.0, float(np.abs(other).max()))
+        np.testing.assert_allclose(one, other, slope_rtol, 20 * atol * scale)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_glu(launcher: Any, dim: int, dtype: str) -> None:
+    for shape in ((2, 4, 6), (4, 2, 130), (2, 34, 64), (6, 2, 2050)):
+        generator = np.random.default_rng(dim)
+        x = (generator.standard_normal(shape) * 3).astype(dtype)
+        half = tuple(n // 2 if d == dim else n for d, n in enumerate(shape))
+        grad = generator.standard_normal(half).astype(dtype)
+        both_ways(launcher, OPS["glu"], [x], (dim,), grad)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    "shape",
+    [(7,), (3, 5), (300, 33), (40, 64), (2, 3, 3), (4, 5, 6), (3, 4, 20, 17), (2, 3, 1025)],
+    ids=str,
+)
+def test_prelu(launcher: Any, shape: tuple[int, ...], dtype: str) -> None:
+    generator = np.random.default_rng(len(shape))
+    x, grad = (generator.standard_normal(shape).astype(dtype) for _ in range(2))
+    channels = [(1,) * len(shape)]
+    if len(shape) > 1:
+        channels.append(tuple(n if d == 1 else 1 for d, n in enumerate(shape)))
+    for form in channels:
+        weight = generator.standard_normal(form).astype(dtype)
+        both_ways(launcher, OPS["prelu"], [x, weight], (), grad)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_race_in_rows(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    x, _ = draw(120, "float32")
+    both_ways(threads, OPS["glu"], [x.reshape(2, 6, 10)], (1,), x[:60].reshape(2, 3, 10))
+    for form in ((1, 1, 1), (1, 6, 1)):
+        weight = np.full(form, 0.3, np.float32)
+        both_ways(threads, OPS["prelu"], [x.reshape(2, 6, 10), weight], (), x.reshape(2, 6, 10))
+    weight = np.full((1, 6), 0.3, np.float32)
+    both_ways(threads, OPS["prelu"], [x.reshape(20, 6), weight], (), x.reshape(20, 6))
 
 
 @pytest.mark.parametrize("start", [1, 2, 3, 5])

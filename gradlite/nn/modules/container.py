@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from gradlite.nn import fusion
 from gradlite.nn.module import Module
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
@@ -82,6 +83,8 @@ class Sequential(_Numbered):
                 self.add_module(str(number), module)
 
     def forward(self, input: Any) -> Any:
+        if fusion.has_kernels(input):
+            return fusion.run(self._children(), input)
         values = self.__dict__
         for name in self._module_names:
             input = values[name](input)

@@ -8,6 +8,7 @@ from typing import Any
 
 from gradlite.nn import functional as F
 from gradlite.nn import init
+from gradlite.nn.fusion import linear_activation, linear_residual, residual
 from gradlite.nn.module import Module
 from gradlite.nn.modules.attention import MultiheadAttention
 from gradlite.nn.modules.container import ModuleList
@@ -95,14 +96,15 @@ class TransformerEncoderLayer(Module):
         is_causal: bool = False,
     ) -> Tensor:
         """Encode ``(T, N, d_model)``; for the masks see `MultiheadAttention`."""
-        attend = self._sa_block, src_mask, src_key_padding_mask, is_causal
+        masks = src_mask, src_key_padding_mask, is_causal
+        x: Any = src
         if self.norm_first:
-            src = src + attend[0](self.norm1(src), *attend[1:])  # type: ignore[operator]
-            return src + self._ff_block(self.norm2(src))  # type: ignore[operator, no-any-return]
-        src = self.norm1(src + attend[0](src, *attend[1:]))  # type: ignore[operator]
-        return self.norm2(src + self._ff_block(src))  # type: ignore[operator, no-any-return]
+            x = residual(self.dropout1, self._attend(self.norm1(x), *masks), x)
+            return self._feed_forward(self.norm2(x), x)
+        x = self.norm1(residual(self.dropout1, self._attend(x, *masks), x))
+        return self.norm2(self._feed_forward(x, x))  # type: ignore[no-any-return]
 
-    def _sa_block(
+    def _attend(
         self, x: Tensor, mask: Tensor | None, key_padding: Tensor | None, is_causal: bool
     ) -> Tensor:
         x, _ = self.self_attn(
@@ -112,11 +114,11 @@ class TransformerEncoderLayer(Module):
             need_weights=False,
             is_causal=is_causal,
         )
-        return self.dropout1(x)  # type: ignore[no-any-return]
+        return x
 
-    def _ff_block(self, x: Tensor) -> Tensor:
-        x = self.linear2(self.dropout(self.activation(self.linear1(x))))
-        return self.dropout2(x)  # type: ignore[no-any-return]
+    def _feed_forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        hidden = self.dropout(linear_activation(self.linear1, self.activation, x))
+        return linear_residual(self.linear2, self.dropout2, hidden, shortcut)  # type: ignore[no-any-return]
 
 
 class TransformerEncoder(Module):
@@ -208,33 +210,18 @@ class TransformerDecoderLayer(Module):
         to_memory = memory, memory_mask, memory_key_padding_mask, memory_is_causal
         x: Any = tgt
         if self.norm_first:
-            x = x + self._sa_block(self.norm1(x), *to_self)
-            x = x + self._mha_block(self.norm2(x), *to_memory)
-            x = x + self._ff_block(self.norm3(x))
+            y = self.norm1(x)
+            x = residual(self.dropout1, self._attend(self.self_attn, y, y, *to_self), x)
+            y = self._attend(self.multihead_attn, self.norm2(x), *to_memory)
+            x = residual(self.dropout2, y, x)
+            x = self._feed_forward(self.norm3(x), x)
         else:
-            x = self.norm1(x + self._sa_block(x, *to_self))
-            x = self.norm2(x + self._mha_block(x, *to_memory))
-            x = self.norm3(x + self._ff_block(x))
+            y = self._attend(self.self_attn, x, x, *to_self)
+            x = self.norm1(residual(self.dropout1, y, x))
+            y = self._attend(self.multihead_attn, x, *to_memory)
+            x = self.norm2(residual(self.dropout2, y, x))
+            x = self.norm3(self._feed_forward(x, x))
         return x  # type: ignore[no-any-return]
-
-    def _sa_block(
-        self, x: Tensor, mask: Tensor | None, key_padding: Tensor | None, is_causal: bool
-    ) -> Tensor:
-        return self.dropout1(  # type: ignore[no-any-return]
-            self._attend(self.self_attn, x, x, mask, key_padding, is_causal)
-        )
-
-    def _mha_block(
-        self,
-        x: Tensor,
-        memory: Tensor,
-        mask: Tensor | None,
-        key_padding: Tensor | None,
-        is_causal: bool,
-    ) -> Tensor:
-        return self.dropout2(  # type: ignore[no-any-return]
-            self._attend(self.multihead_attn, x, memory, mask, key_padding, is_causal)
-        )
 
     @staticmethod
     def _attend(
@@ -254,9 +241,9 @@ class TransformerDecoderLayer(Module):
         )
         return output  # type: ignore[no-any-return]
 
-    def _ff_block(self, x: Tensor) -> Tensor:
-        x = self.linear2(self.dropout(self.activation(self.linear1(x))))
-        return self.dropout3(x)  # type: ignore[no-any-return]
+    def _feed_forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        hidden = self.dropout(linear_activation(self.linear1, self.activation, x))
+        return linear_residual(self.linear2, self.dropout3, hidden, shortcut)  # type: ignore[no-any-return]
 
 
 class TransformerDecoder(Module):

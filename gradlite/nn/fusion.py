@@ -1,0 +1,101 @@
+"""Layers in a row that run as one op where the array library has kernels for it.
+
+A linear layer and an activation after it, and dropout before a shortcut's sum. The results are
+those of the layers one after the other; one with hooks, or of a subclass, is always called itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.nn import functional as F
+from gradlite.nn.module import Module
+from gradlite.nn.modules import activation as layers
+from gradlite.nn.modules.dropout import Dropout
+from gradlite.nn.modules.linear import Linear
+from gradlite.ops.bias_activation import bias_activation
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.residual import bias_dropout_add
+from gradlite.tensor import Tensor
+
+# What an activation is among the ops, with the op's attrs.
+_LAYERS: dict[type, Any] = {
+    layers.ReLU: lambda layer: ("relu",),
+    layers.LeakyReLU: lambda layer: ("leaky_relu", layer.negative_slope),
+    layers.ELU: lambda layer: ("elu", layer.alpha, 1.0, 1.0),
+    layers.GELU: lambda layer: ("gelu" if layer.approximate == "none" else "gelu_tanh",),
+    layers.SiLU: lambda layer: ("silu",),
+    layers.Mish: lambda layer: ("mish",),
+    layers.Softplus: lambda layer: ("softplus", layer.beta, layer.threshold),
+    layers.Sigmoid: lambda layer: ("sigmoid",),
+    layers.Tanh: lambda layer: ("tanh",),
+    layers.Hardtanh: lambda layer: ("hardtanh", layer.min_val, layer.max_val),
+    layers.ReLU6: lambda layer: ("hardtanh", 0.0, 6.0),
+    layers.Hardswish: lambda layer: ("hardswish",),
+}
+_FUNCTIONS: dict[Any, Any] = {F.relu: ("relu",), F.gelu: ("gelu",)}
+
+
+def has_kernels(input: Any) -> bool:
+    """Whether an input is a tensor of a library with kernels."""
+    return isinstance(input, Tensor) and NAMESPACES[input.array.__class__].launcher is not None
+
+
+def _plain(module: Any, kind: Any) -> bool:
+    return module.__class__ is kind and not module._hooked
+
+
+def _activation(activation: Any) -> Any:
+    """The name and the attrs of an activation's op, or None."""
+    if not isinstance(activation, Module):
+        return _FUNCTIONS.get(activation)
+    layer: Any = activation
+    found = None if layer._hooked else _LAYERS.get(layer.__class__)
+    return found and found(layer)
+
+
+def linear_activation(linear: Any, activation: Any, input: Any) -> Any:
+    """``activation(linear(input))``."""
+    if has_kernels(input) and _plain(linear, Linear) and linear.bias is not None:
+        found = _activation(activation)
+        if found is not None and input.dtype is linear.bias.dtype:
+            return bias_activation(F.linear(input, linear.weight), linear.bias, *found)
+    return activation(linear(input))
+
+
+def _drops(dropout: Any, like: Any) -> bool:
+    return (
+        has_kernels(like)
+        and _plain(dropout, Dropout)
+        and dropout.training
+        and 0 < dropout.p < 1
+        and not dropout.inplace
+    )
+
+
+def residual(dropout: Any, block: Any, shortcut: Any) -> Any:
+    """``shortcut + dropout(block)``."""
+    if _drops(dropout, block) and block.shape == shortcut.shape and block.dtype is shortcut.dtype:
+        return bias_dropout_add(block, None, shortcut, dropout.p)
+    return shortcut + dropout(block)
+
+
+def linear_residual(linear: Any, dropout: Any, input: Any, shortcut: Any) -> Any:
+    """``shortcut + dropout(linear(input))``."""
+    if _drops(dropout, input) and _plain(linear, Linear) and input.dtype is shortcut.dtype:
+        return bias_dropout_add(F.linear(input, linear.weight), linear.bias, shortcut, dropout.p)
+    return shortcut + dropout(linear(input))
+
+
+def run(modules: list[Any], input: Any) -> Any:
+    """The modules one after the other."""
+    at, last = 0, len(modules) - 1
+    while at <= last:
+        module = modules[at]
+        if at < last and module.__class__ is Linear and modules[at + 1].__class__ in _LAYERS:
+            input = linear_activation(module, modules[at + 1], input)
+            at += 2
+        else:
+            input = module(input)
+            at += 1
+    return input
