@@ -287,10 +287,12 @@ def backward(
                 if node in wanted:
                     for place, nr in wanted[node]:
                         results[place] = grad[nr] if node.outputs > 1 else grad
-                if not goes_on and not (
-                    accumulate and node in wanted and node.__class__ is AccumulateGrad
-                ):
-                    continue
+                if not goes_on:
+                    if not accumulate or node not in wanted:
+                        continue
+                    if node.__class__ is not AccumulateGrad:
+                        _use_up(node, retain_graph)
+                        continue
             if extra is not None:
                 if wanted is None or goes_on:
                     grad = run_prehooks(node, extra, grad)
@@ -351,6 +353,17 @@ def backward(
         set_mode(before)
         _current_pass.reset(this_pass)
     return results
+
+
+def _use_up(node: Node, retain_graph: bool) -> None:
+    """All that running a node does but its rule: for a tensor at which `Tensor.backward` stops."""
+    if node.saved is None:
+        raise RuntimeError(SECOND_BACKWARD)
+    for place, version in enumerate(node.versions or ()):
+        if version is not None and version[0][0] != version[1]:
+            raise_modified(node, place, version)
+    if not retain_graph and (node.saved or node.op.used_up):
+        node.saved = node.aux = None
 
 
 class Pass:

@@ -271,3 +271,73 @@ def test_in_place_ops_on_both_sides_of_a_transpose():
         return base, turned, x.grad
 
     same(program, rtol=1e-5)
+
+
+@pytest.mark.parametrize("root", ["itself", "product", "two"])
+@pytest.mark.parametrize("retain", [False, True])
+def test_backward_to_a_tensor_in_the_graph_uses_up_its_node(root, retain):
+    def program(T):
+        x = leaf(T)
+        h = x.exp()
+        loss = {
+            "itself": lambda: h.sum(),
+            "product": lambda: (h * h).sum(),
+            "two": lambda: (h.sin() + x).sum(),
+        }[root]()
+        loss.backward(inputs=[h], retain_graph=retain)
+        first = h.grad.clone()
+        return first, outcome_of(lambda: (h * 2).sum().backward(inputs=[h])), h.grad, x.grad
+
+    same(program)
+
+
+def test_backward_to_a_tensor_whose_values_were_edited():
+    def program(T):
+        x = leaf(T)
+        h = x.exp()
+        loss = (h + 1).sum()
+        h.add_(1)
+        g = h * 2
+        return outcome_of(lambda: g.sum().backward(inputs=[h])), outcome_of(loss.backward), x.grad
+
+    same(program)
+
+
+INDICES = {
+    "beyond": lambda x: x[None, 1:],
+    "from_the_end": lambda x: x[-5:, None],
+    "whole": lambda x: x[None, 0:],
+    "up_to": lambda x: x[None, :7],
+    "negative_stop": lambda x: x[:, None, :-1],
+}
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3), (3, 0)])
+def test_which_slices_of_an_index_are_views_of_their_own(index, shape):
+    same(lambda T: INDICES[index](T.ones(*shape, requires_grad=True) * 1))
+
+
+KEEPS_NOTHING = {
+    "addcmul": lambda T, h, c: h.addcmul(c, c),
+    "remainder": lambda T, h, c: T.remainder(h, c),
+    "fmod": lambda T, h, c: T.fmod(h, c),
+    "lerp": lambda T, h, c: T.lerp(h, c, 0.5),
+    "where": lambda T, h, c: T.where(c > 1, h, c),
+    "mul": lambda T, h, c: h * c,
+    "div": lambda T, h, c: h / c,
+    "hypot": lambda T, h, c: T.hypot(h, c),
+    "masked_fill": lambda T, h, c: h.masked_fill(c > 1, c[0]),
+    "index_add": lambda T, h, c: h.index_add(0, T.tensor([0]), c[:1]),
+}
+
+
+@pytest.mark.parametrize("op", KEEPS_NOTHING)
+def test_which_ops_on_constants_go_backward_twice(op):
+    def program(T):
+        x, c = leaf(T), T.tensor([3.0, 2.0, 1.0])
+        y = KEEPS_NOTHING[op](T, x, c)
+        y.sum().backward()
+        return outcome_of(y.sum().backward), x.grad
+
+    same(program)

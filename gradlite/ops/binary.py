@@ -143,7 +143,10 @@ def _saved(
     """Saved values and their versions; a Python number has none."""
     saved: list[Any] = []
     versions: list[Any] = []
-    for position in op.plan((p is not None, q is not None)):
+    plan = op.plan((p is not None, q is not None))
+    if not plan:
+        return plan, None
+    for position in plan:
         if position is None:
             saved.append(None)
             versions.append(None)

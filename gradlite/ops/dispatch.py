@@ -126,8 +126,10 @@ def _record(
     saved: Any = ()
     versions: Any = None
     if op.saves:
-        saved, versions = [], []
-        for position in op.plan(tuple([e is not None for e in edges])):
+        saved, versions = op.plan(tuple([e is not None for e in edges])), None
+    if saved:
+        plan, saved, versions = saved, [], []
+        for position in plan:
             if position is None:
                 saved.append(None)
                 versions.append(None)

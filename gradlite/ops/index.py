@@ -254,8 +254,9 @@ def _split(
             if part.step is not None and part.step <= 0:
                 raise ValueError("step must be greater than zero")
             start, stop, step = part.indices(x.shape[dim])
-            whole = (start, step) == (0, 1) and stop >= x.shape[dim]
             # PyTorch skips slices of everything, unless one is all that the index consists of.
+            to_the_end = part.stop is None or part.stop >= x.shape[dim]
+            whole = to_the_end and (part.start or 0, step) == (0, 1)
             if not whole or alone:
                 has_cut, last = True, "slice"
             basic.append(slice(start, max(start, stop), step))

@@ -24,6 +24,15 @@ from gradlite.ops.twins import is_twin
 from gradlite.tensor import Tensor, wrap
 
 
+class NothingSaved(tuple[int | None, ...]):
+    """Nones in the places of saved values, of which backward uses up none."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
 class Op:
     """Base of the primitive ops; subclasses are never instantiated.
 
@@ -93,8 +102,8 @@ class Op:
     def plan(cls, wanted: tuple[bool, ...]) -> tuple[int | None, ...]:
         """Which of `saves` to keep when these inputs' gradients are wanted (None: not kept).
 
-        When none is (see `Cut`), those that PyTorch keeps whatever is wanted: all of an op with
-        one differentiable input, else what the gradients of several inputs read.
+        When none is (see `Cut`), those that PyTorch keeps whatever is wanted: all that the
+        gradient of an only input reads, or those of several inputs.
         """
         plan = cls._plans.get(wanted)
         if plan is None:
@@ -102,14 +111,12 @@ class Op:
             if len(reads) < len(wanted):  # any number of inputs: all read the same
                 reads = reads[:1] * len(wanted)
             read = {p for w, positions in zip(wanted, reads) if w for p in positions}
-            nowhere = not any(wanted)
-            if nowhere:
+            if not any(wanted):
                 several = [set(r) for place, r in enumerate(reads) if place not in cls.constants]
-                read = set(cls.saves)
-                if len(several) > 1:
-                    read = {p for p in read if sum(p in positions for positions in several) > 1}
+                enough = min(len(several), 2)
+                read = {p for p in cls.saves if sum(p in r for r in several) >= enough}
             plan = tuple(p if p in read else None for p in cls.saves)
-            plan = cls._plans[wanted] = () if nowhere and not read else plan
+            plan = cls._plans[wanted] = plan if read else NothingSaved(plan)
         return plan
 
     @staticmethod
@@ -154,7 +161,7 @@ class TensorContext:
         self.node, self.edges = node, edges
         self.attrs, self.aux, self.shapes = node.attrs, node.aux, node.shapes
         self.F = TENSORS
-        saved = node.saved or ()
+        saved = () if node.saved is None else node.saved
         packed = node.saved.__class__ is Packed
         if packed:
             saved, self.aux = unpack_saved(saved), unpack_saved(node.aux)
