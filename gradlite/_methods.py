@@ -1387,7 +1387,7 @@ class TensorMethods:
             """Drop dimensions of size 1: all, or only those named."""
 
         def squeeze_(self, dim: int_ | Sequence[int_] | None = None) -> Tensor:
-            """As ``torch.Tensor.squeeze_``."""
+            """In-place version of `squeeze`."""
 
         def std(
             self,
@@ -1425,14 +1425,20 @@ class TensorMethods:
         def swapaxes(self, dim0: int_, dim1: int_) -> Tensor:
             """A view with two dimensions swapped."""
 
+        def swapaxes_(self, dim0: int_, dim1: int_) -> Tensor:
+            """In-place version of `transpose`."""
+
         def swapdims(self, dim0: int_, dim1: int_) -> Tensor:
             """A view with two dimensions swapped."""
+
+        def swapdims_(self, dim0: int_, dim1: int_) -> Tensor:
+            """In-place version of `transpose`."""
 
         def t(self) -> Tensor:
             """The transpose of a matrix; vectors and 0-d tensors stay as they are."""
 
         def t_(self) -> Tensor:
-            """As ``torch.Tensor.t_``."""
+            """In-place version of `t`."""
 
         def take(self, index: Tensor) -> Tensor:
             """Elements of the input read as one row; the result has the index's shape."""
@@ -1478,7 +1484,7 @@ class TensorMethods:
             """A view with two dimensions swapped."""
 
         def transpose_(self, dim0: int_, dim1: int_) -> Tensor:
-            """As ``torch.Tensor.transpose_``."""
+            """In-place version of `transpose`."""
 
         def tril(self, diagonal: int_ = 0) -> Tensor:
             """The lower triangle of matrices, 0 elsewhere; ``diagonal`` moves its edge up."""
@@ -1545,7 +1551,7 @@ class TensorMethods:
             """Insert a dimension of size 1."""
 
         def unsqueeze_(self, dim: int_) -> Tensor:
-            """As ``torch.Tensor.unsqueeze_``."""
+            """In-place version of `unsqueeze`."""
 
         def var(
             self,

@@ -11,7 +11,7 @@ from gradlite.description import address, owner
 from gradlite.device import CPU, array_module, device, device_of
 from gradlite.tensor import Tensor, make
 
-_OF_THE_GRAPH = ("_accumulator", "_extra", "_retains")
+_OF_THE_GRAPH = ("_accumulator", "_extra", "_redo", "_retains", "_undo")
 
 
 def _attributes(tensor: Tensor) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class View:
     def __init__(self, base: Tensor, chain: tuple[Any, ...], seen: int, origin: str) -> None:
         self.base, self.chain, self.seen, self.origin = base, chain, seen, origin
 
+    def path(self) -> tuple[Any, ...]:
+        """The view ops that lead here from the base as it is now."""
+        return (*self.base._undo, *self.chain)
+
 
 # Set by ops/views.py: replays a view's chain on its base to renew the view's edge.
 renew_view: Callable[[Tensor], None]
@@ -71,6 +75,10 @@ class Tensor(Description, TensorMethods):
     _accumulator: Callable[[], AccumulateGrad | None] = staticmethod(lambda: None)
     _extra: Extra | None = None
     _retains: bool = False
+    # Of a base that was reshaped in place: view ops back to the shape that its views' chains
+    # start from, and forth again.
+    _undo: tuple[Any, ...] = ()
+    _redo: tuple[Any, ...] = ()
 
     __array_priority__ = 1000
 

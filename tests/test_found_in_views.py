@@ -303,3 +303,76 @@ def test_the_gradient_of_an_empty_stale_view_is_a_constant():
         return g, outcome_of(lambda: (g**2).sum().backward())
 
     same(program)
+
+
+# ---------------------------------------------------------------- reshaped in place
+
+RESHAPES = {
+    "unsqueeze": lambda t: t.unsqueeze_(-1),
+    "squeeze": lambda t: t.squeeze_(),
+    "squeeze_dim": lambda t: t.squeeze_(0),
+    "squeeze_dims": lambda t: t.squeeze_((0, -1) if t.dim() > 1 else (-1,)),
+    "transpose": lambda t: t.transpose_(0, -1),
+    "t": lambda t: t.t_() if t.dim() < 3 else t.swapaxes_(1, 2),
+    "twice": lambda t: t.transpose_(0, -1).unsqueeze_(0),
+}
+
+
+@pytest.mark.parametrize("reshape", RESHAPES)
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (2, 1, 3), (3,), ()])
+def test_a_base_is_reshaped_in_place_under_its_views(reshape, shape):
+    def program(T):
+        x, s = T.ones(shape, requires_grad=True), T.tensor(0.5, requires_grad=True)
+        base = x * 2
+        before = base.view(-1)
+        stale = base[...]
+        RESHAPES[reshape](base)
+        after = base.reshape(-1)[:1]
+        seen = (before.grad_fn, after.grad_fn, base.grad_fn, edges(base))
+        before.mul_(s)
+        after.neg_()
+        stale.add_(s)
+        base.mul_(2)
+        (base.exp().sum() + before.sum() + after.sum() + stale.sin().sum()).backward()
+        return seen, base, before, after, stale, x.grad, s.grad
+
+    same(program, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reshape", RESHAPES)
+def test_a_view_is_reshaped_in_place(reshape):
+    def program(T):
+        x, s = T.ones(2, 1, 3, requires_grad=True), T.tensor(0.5, requires_grad=True)
+        base = x * 2
+        v = base[:, :, 1:]
+        w = v[0]
+        RESHAPES[reshape](v)
+        seen = (v.grad_fn, edges(v), v._is_view(), w.grad_fn, base.grad_fn)
+        v.mul_(s)
+        w.add_(s)
+        v.reshape(-1)[:1].neg_()
+        (base.exp().sum() + v.sin().sum() + w.sum()).backward()
+        return seen, v, w, base, x.grad, s.grad
+
+    same(program, rtol=1e-5)
+
+
+def test_what_may_be_reshaped_in_place():
+    def program(T):
+        x = T.ones(2, 3, requires_grad=True)
+        with T.no_grad():
+            v = x.view(3, 2)
+        return (
+            outcome_of(lambda: x.unsqueeze_(5)),
+            outcome_of(lambda: x[0].unsqueeze_(0)),
+            outcome_of(lambda: v.t_()),
+            outcome_of(lambda: (x * 1).unbind()[0].unsqueeze_(0)),
+            outcome_of(lambda: (x * 1).expand(2, 2, 3).transpose_(0, 1)),
+            outcome_of(lambda: (x * 1).unsqueeze_(4)),
+            outcome_of(lambda: (x * 1).squeeze_((0, -2))),
+            outcome_of(lambda: (x * 1).squeeze((0, -2))),
+            (x[:1] * 1).squeeze((0, 1)),
+            outcome_of(lambda: T.no_grad()(lambda: x.t_())()),
+        )
+
+    same(program)

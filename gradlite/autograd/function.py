@@ -289,7 +289,7 @@ def _alias(tensor: Tensor) -> Tensor:
     counter = result._counter = tensor._counter
     if counter is not None:
         above = tensor._view
-        base, chain = (tensor, ()) if above is None else (above.base, above.chain)
+        base, chain = (tensor, tensor._redo) if above is None else (above.base, above.chain)
         result._view = View(base, chain, counter[0], "custom")
     return result
 

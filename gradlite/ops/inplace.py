@@ -94,8 +94,8 @@ class CopySlices(Op):
         return twin
 
 
-def check_inplace(t: Tensor) -> None:
-    """RuntimeError when PyTorch would not let this tensor be edited in place."""
+def check_history(t: Tensor) -> None:
+    """RuntimeError when the graph does not let this tensor be changed in place."""
     mode = current_mode()
     if t._counter is None:
         if mode < INFERENCE:
@@ -122,6 +122,11 @@ def check_inplace(t: Tensor) -> None:
             raise RuntimeError(
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
+
+
+def check_inplace(t: Tensor) -> None:
+    """RuntimeError when PyTorch would not let this tensor be written to in place."""
+    check_history(t)
     array = t.array
     if (
         0 in array.strides
@@ -260,7 +265,7 @@ def rebase(t: Tensor, node: Node) -> None:
         (base_edge, *node.edges[1:]),
         (),
         node.versions,
-        (view.chain, node),
+        (view.path(), node),
         F,
         None,
         (base.array.shape, layout),

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import reductions
-from gradlite.ops.dims import wrap_dim
+from gradlite.ops.dims import wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op
@@ -33,10 +33,7 @@ def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     if isinstance(dim, int):
         return (wrap_dim(dim, ndim),) if ndim else (wrap_dim(dim, 0),)[:0]
-    dims = tuple(wrap_dim(d, ndim) for d in dim)
-    if len(set(dims)) != len(dims):
-        twice = next(d for d in dims if dims.count(d) > 1)
-        raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")
+    dims = wrap_dims(dim, ndim)
     return dims if ndim else ()
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops.dims import infer_shape, sizes, wrap_dim
+from gradlite.ops.dims import infer_shape, sizes, wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
-from gradlite.ops.inplace import check_inplace
 from gradlite.ops.layout import copy_order
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
@@ -183,6 +182,11 @@ class SqueezeDim(View):
     fname = "squeeze_dim"
 
 
+class SqueezeDims(View):
+    grad_name = "SqueezeBackward2"
+    fname = "squeeze_dims"
+
+
 @public(
     samples=lambda: [
         S(normal(2, 1, 3, 1)),
@@ -203,10 +207,14 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     shape = input.array.shape
     if dim is None:
         return apply_view(Squeeze, input, tuple(n for n in shape if n != 1))
-    dims = [wrap_dim(d, len(shape)) for d in ([dim] if isinstance(dim, int) else dim)]
-    return apply_view(
-        SqueezeDim, input, tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims)
-    )
+    op = SqueezeDim if isinstance(dim, int) else SqueezeDims
+    return apply_view(op, input, squeezed(shape, dim))
+
+
+def squeezed(shape: tuple[int, ...], dim: int | Sequence[int]) -> tuple[int, ...]:
+    """A shape without those of the named dimensions that have size 1."""
+    dims = wrap_dims([dim] if isinstance(dim, int) else dim, len(shape))
+    return tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims)
 
 
 @public(
@@ -226,7 +234,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 # --------------------------------------------------------------------- order of the dims
 class Transpose(Op):
     def forward(xp: Any, x: Any, dim0: int, dim1: int) -> Any:
-        return x.swapaxes(dim0, dim1) if x.ndim else x[()]
+        return x.swapaxes(dim0, dim1) if x.ndim else x.view()
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.transpose(grad, *ctx.attrs),)
@@ -411,25 +419,6 @@ def _attach() -> None:
     m.T = property(lambda self: permute(self, range(self.array.ndim)[::-1]))
     m.mT = property(_matrix_transpose)
     m.ravel = lambda self: flatten(contiguous(self))
-    m.unsqueeze_, m.squeeze_ = _metadata(unsqueeze), _metadata(squeeze)
-    m.t_, m.transpose_ = _metadata(t), _metadata(transpose)
-
-
-def _metadata(function: Any) -> Any:
-    """In-place forms that change only the shape."""
-
-    def method(self: Tensor, *args: Any) -> Tensor:
-        check_inplace(self)
-        result = function(self, *args)
-        self.array, self._edge, self._requires_grad = (
-            result.array,
-            result._edge,
-            result._requires_grad,
-        )
-        self._bump()
-        return self
-
-    return method
 
 
 def _matrix_transpose(self: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
         return
     above = input._view
     if above is None:
-        result._view = View(input, ((op, attrs),), version[0], origin)
+        result._view = View(input, (*input._redo, (op, attrs)), version[0], origin)
     else:
         if origin == "grad" or above.origin == "inference":
             origin = above.origin
@@ -114,7 +114,7 @@ def hang_on(tensor: Tensor, edge: Any) -> None:
     base = view.base.array
     F, shapes = NAMESPACES[base.__class__], (base.shape,)
     op = AsStrided if edge is not None else Cut(AsStrided)
-    take_over(tensor, record(op, (edge,), (), None, (view.chain,), F, None, shapes))
+    take_over(tensor, record(op, (edge,), (), None, (view.path(),), F, None, shapes))
     tensor._requires_grad = True
 
 
