@@ -16,7 +16,8 @@ from tests.oracle import facts, torch
 from tests.oracle import prefix as exact_prefix
 
 LARGE = 50.0
-TOLERANCE = 1e-10
+# By the least precise dtype that has come up in the program.
+TOLERANCES = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-10}
 # PyTorch refuses saved tensors that were cut off since; ours still know their place, so from
 # there on the graphs differ. And it refuses to add to a .grad that it made itself, of zeros.
 UNSUPPORTED = "detached in-place|moved into the graph interior|INTERNAL ASSERT|ZeroTensors"
@@ -35,12 +36,15 @@ class Pool:
 
     def __init__(self, reference: Any, library: Any) -> None:
         self.products: set[str] = set()
-        self.spaces = [{"T": T, "np": np, "values": values} for T in (reference, library)]
+        self.spaces = [
+            {"T": T, "np": np, "values": values, "add_hook": add_hook} for T in (reference, library)
+        ]
         self.names: list[str] = []
         self.lines: list[str] = []
         self.leaves: list[str] = []
         self.versions: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
+        self.tolerance = TOLERANCES["float64"]
 
     # ------------------------------------------------------------ choices
 
@@ -139,7 +143,7 @@ class Pool:
         code = compile(line, "<program>", "exec")
         expected, actual = [self.execute(code, space) for space in self.spaces]
         self.counts[f"{kind} {'runs' if expected is None else 'fails'}"] += 1
-        if is_ambiguous(kind, expected, actual):
+        if is_ambiguous(line, expected, actual):
             raise AmbiguousError
         if type(expected).__name__ != type(actual).__name__:
             raise self.difference(f"ends with {actual!r}\nPyTorch: {expected!r}")
@@ -149,13 +153,15 @@ class Pool:
                 raise self.difference(f"says {actual}\nPyTorch: {expected}")
             self.forget_what_failed(line, str(expected))
             return
-        made = re.match(r"(?:with [^:]*: )?(t\d+) = (.*)", line)
+        made = re.match(r"(?:with [^:]*: )?(t\d+) = ([^;]*)", line)
         if made is not None and hasattr(self.spaces[0][made[1]], "shape"):
             self.names.append(made[1])
             if " @ " in made[2]:
                 self.products.add(made[1])
             if made[2].startswith("values("):
                 self.leaves.append(made[1])
+            dtype = array_of(self.spaces[0][made[1]]).dtype.name
+            self.tolerance = max(self.tolerance, TOLERANCES.get(dtype, 0))
             self.versions[made[1]] = [version_of(space[made[1]]) for space in self.spaces]
             self.compare(made[1])
         self.drop_large_values()
@@ -174,7 +180,7 @@ class Pool:
         """A failing backward of PyTorch may have filled some leaves, and a refused update of an
         inference tensor has written it all the same: neither is compared."""
         if "backward" in line:
-            for name in self.leaves:
+            for name in {*self.leaves, *self.names}:
                 for space in self.spaces:
                     space[name].grad = None
         if "Inplace update to inference tensor" in message:
@@ -184,7 +190,7 @@ class Pool:
     def drop_large_values(self) -> None:
         """Rounding differences grow with the values: what is large is not used or compared."""
         for name in list(self.names):
-            values = array_of(self.spaces[0][name])
+            values = array_of(self.spaces[0][name]).astype(np.float64)
             if values.size and not np.abs(values).max() < LARGE:
                 self.names.remove(name)
 
@@ -209,7 +215,7 @@ class Pool:
         self.compare_values(name, array_of(actual), array_of(expected))
 
     def compare_values(self, what: str, actual: np.ndarray, expected: np.ndarray) -> None:
-        if not close(actual, expected):
+        if not close(actual, expected, self.tolerance):
             raise self.difference(f"{what}:\n{actual!r}\nPyTorch:\n{expected!r}")
 
     def grads_share_memory(self, space: dict[str, Any]) -> bool:
@@ -226,7 +232,9 @@ class Pool:
             reject()
         for name in self.names:
             self.compare(name)
-        for name in self.leaves:
+        # PyTorch retains the gradient of a view only until its grad_fn is made anew.
+        retained = [n for n in self.names if not self.look(n, "_is_view")()]
+        for name in dict.fromkeys([*self.leaves, *retained]):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 expected, actual = (space[name].grad for space in self.spaces)
@@ -240,31 +248,41 @@ class Pool:
                     raise self.difference(f"{name}.grad.requires_grad is {actual.requires_grad}")
 
 
-def is_ambiguous(kind: str, expected: Exception | None, actual: Exception | None) -> bool:
+def is_ambiguous(line: str, expected: Exception | None, actual: Exception | None) -> bool:
     """Whether either outcome is fine, so that the rest of the program means nothing definite."""
     outcomes = f"{expected} {actual}"
     if re.search(UNSUPPORTED, str(expected)):
         return True
-    if "view size is not compatible" in outcomes:
-        # Ours are contiguous in more places, so that more views are possible; and of a view
-        # that can neither be used nor be viewed like that, either may be said.
-        return prefix(str(expected)) != prefix(str(actual))
+    if "view size is not compatible" in outcomes and "modified inplace" in outcomes:
+        # Of a view that can neither be used nor be viewed like that, either may be said.
+        return True
     if "second time" in outcomes and "modified by an inplace" in outcomes:
         # Which comes first depends on the order of the nodes in a gradient's own graph.
         return True
+    if expected is None and "refers to a single memory location" in str(actual):
+        # Some in-place ops of PyTorch write expanded memory, most refuse.
+        return True
     if (expected is None) == (actual is None):
         return False
-    if "single memory location" in outcomes:
-        # What overlaps depends on the strides of dimensions of size 1, which NumPy chooses.
-        return True
     # Whether a gradient that is 0 everywhere requires grad depends on how it was computed.
-    return kind == "second_gradient" and "does not require grad" in outcomes
+    second_gradient = line.endswith(".backward()") and "create_graph" in line
+    return second_gradient and "does not require grad" in outcomes
 
 
-def values(T: Any, shape: tuple[int, ...], seed: int, requires_grad: bool) -> Any:
-    """A leaf of irregular values between -1.5 and 1.5, none of them 0."""
+def values(
+    T: Any, shape: tuple[int, ...], seed: int, requires_grad: bool, dtype: str = "float64"
+) -> Any:
+    """A leaf of irregular values between -1.5 and 1.5, none of them 0; integers are rounded."""
     array = np.sin(np.arange(math.prod(shape)) * 1.7 + seed * 0.9 + 0.3) * 1.5
-    return T.tensor(array.reshape(shape), requires_grad=requires_grad)
+    if not dtype.startswith("float"):
+        array = np.rint(array)
+    return T.tensor(array.reshape(shape).astype(dtype), requires_grad=requires_grad)
+
+
+def add_hook(t: Any, hook: Callable[[Any], Any]) -> None:
+    """Not to a view that requires grad by its base alone: PyTorch crashes."""
+    if t.is_inference() or not (t._is_view() and t.grad_fn is None):
+        t.register_hook(hook)
 
 
 def array_of(t: Any) -> np.ndarray:
@@ -327,11 +345,11 @@ def is_about_autograd(message: str) -> bool:
     return any(word in message for word in words)
 
 
-def close(actual: np.ndarray, expected: np.ndarray) -> bool:
+def close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return False
     finite = np.isfinite(expected)
     if not finite.all() or not expected.size:
         return bool((np.isfinite(actual) == finite).all())
-    scale = max(1.0, float(np.abs(expected).max()))
-    return bool(np.abs(actual - expected).max() <= TOLERANCE * scale)
+    a, b = actual.astype(np.float64), expected.astype(np.float64)
+    return bool(np.abs(a - b).max() <= tolerance * max(1.0, float(np.abs(b).max())))
