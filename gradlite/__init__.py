@@ -69,6 +69,7 @@ from gradlite.grad_mode import no_grad as no_grad
 from gradlite.grad_mode import set_grad_enabled as set_grad_enabled
 from gradlite.io import load as load
 from gradlite.io import save as save
+from gradlite.memory_format import *
 from gradlite.ops.activation import *
 from gradlite.ops.addmm import *
 from gradlite.ops.arithmetic import *
@@ -96,6 +97,7 @@ from gradlite.ops.like import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
 from gradlite.ops.matmul import *
+from gradlite.ops.methods import *
 from gradlite.ops.norms import *
 from gradlite.ops.piecewise import *
 from gradlite.ops.quantile import *

@@ -27,6 +27,10 @@ class TensorMethods:
     if TYPE_CHECKING:
 
         @property
+        def H(self) -> Tensor:
+            """As ``torch.Tensor.H``."""
+
+        @property
         def T(self) -> Tensor:
             """All dimensions in reverse order."""
 
@@ -243,6 +247,9 @@ class TensorMethods:
         def addr_(self, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
             """In-place version of `addr`."""
 
+        def adjoint(self) -> Tensor:
+            """A view with the last two dimensions swapped: there are no complex numbers."""
+
         def all(self, dim: Any = None, keepdim: bool_ = False) -> Tensor:
             """Whether all elements are nonzero: a bool tensor (uint8 for uint8 input)."""
 
@@ -269,6 +276,9 @@ class TensorMethods:
 
         def any(self, dim: Any = None, keepdim: bool_ = False) -> Tensor:
             """Whether an element is nonzero: a bool tensor (uint8 for uint8 input)."""
+
+        def apply_(self, callable: Any) -> Tensor:
+            """Replace each element by a Python function of it; slow, on the CPU alone."""
 
         def arccos(self) -> Tensor:
             """The inverse cosine, elementwise."""
@@ -325,6 +335,9 @@ class TensorMethods:
 
         def argwhere(self) -> Tensor:
             """The indices of all nonzero elements, one row each."""
+
+        def as_subclass(self, cls: Any) -> Any:
+            """The same tensor as an instance of a subclass of Tensor, sharing memory and graph."""
 
         def asin(self) -> Tensor:
             """The inverse sine, elementwise."""
@@ -471,10 +484,13 @@ class TensorMethods:
         def clip_(self, min: Any = None, max: Any = None) -> Tensor:
             """In-place version of `clamp`."""
 
-        def clone(self) -> Tensor:
+        def clone(self, *, memory_format: Any = ...) -> Tensor:
             """A copy with a storage of its own that passes gradients on."""
 
-        def contiguous(self) -> Tensor:
+        def conj(self) -> Tensor:
+            """The tensor itself: there are no other kinds here."""
+
+        def contiguous(self, memory_format: Any = ...) -> Tensor:
             """The tensor itself when its elements lie in row-major order, else such a copy."""
 
         def copy_(self, src: Tensor, non_blocking: bool_ = False) -> Tensor:
@@ -664,6 +680,9 @@ class TensorMethods:
         def fill_(self, value: Any) -> Tensor:
             """Set all elements to one value."""
 
+        def fill_diagonal_(self, fill_value: float_, wrap: bool_ = False) -> Tensor:
+            """Set the elements whose indices are all equal; with ``wrap``, go on below a square."""
+
         def fix(self) -> Tensor:
             """Each element without its fraction; the gradient is 0."""
 
@@ -736,11 +755,20 @@ class TensorMethods:
         def ge_(self, other: Any) -> Tensor:
             """In-place version of `ge`."""
 
+        def ger(self, vec2: Tensor) -> Tensor:
+            """The products of all pairs of elements of two vectors, (n), (m) -> (n, m)."""
+
         def greater(self, other: Any) -> Tensor:
             """Elementwise ``input > other``, a bool tensor."""
 
+        def greater_(self, other: Any) -> Tensor:
+            """In-place version of `gt`."""
+
         def greater_equal(self, other: Any) -> Tensor:
             """Elementwise ``input >= other``, a bool tensor."""
+
+        def greater_equal_(self, other: Any) -> Tensor:
+            """In-place version of `ge`."""
 
         def gt(self, other: Any) -> Tensor:
             """Elementwise ``input > other``, a bool tensor."""
@@ -750,6 +778,9 @@ class TensorMethods:
 
         def half(self) -> Tensor:
             """The tensor as float16; itself when it is that already."""
+
+        def hardshrink(self, lambd: float_ = 0.5) -> Tensor:
+            """x where ``|x| > lambd``, else 0."""
 
         def heaviside(self, values: Tensor) -> Tensor:
             """0 where an element is negative, 1 where it is positive, ``values`` at 0; no gradient."""
@@ -815,8 +846,81 @@ class TensorMethods:
         def inverse(self) -> Tensor:
             """The inverses of square matrices, (*, n, n) -> (*, n, n)."""
 
+        def is_conj(self) -> bool_:
+            """Always False."""
+
+        def is_distributed(self) -> bool_:
+            """Always False."""
+
+        @property
+        def is_ipu(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_maia(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_meta(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_mkldnn(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_mps(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_mtia(self) -> Tensor:
+            """Always False."""
+
+        def is_neg(self) -> bool_:
+            """Always False."""
+
+        @property
+        def is_nested(self) -> Tensor:
+            """Always False."""
+
+        def is_nonzero(self) -> bool_:
+            """Whether the only element is not 0."""
+
         def is_pinned(self, device: Any = None) -> bool_:
             """Whether the tensor is in page-locked memory."""
+
+        @property
+        def is_quantized(self) -> Tensor:
+            """Always False."""
+
+        def is_same_size(self, other: Tensor) -> bool_:
+            """Whether another tensor has the same shape."""
+
+        def is_set_to(self, tensor: Tensor) -> bool_:
+            """Whether another tensor has the same memory, shape and strides."""
+
+        def is_shared(self) -> bool_:
+            """Always False."""
+
+        @property
+        def is_sparse(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_sparse_csr(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_vulkan(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_xla(self) -> Tensor:
+            """Always False."""
+
+        @property
+        def is_xpu(self) -> Tensor:
+            """Always False."""
 
         def isclose(
             self,
@@ -878,8 +982,14 @@ class TensorMethods:
         def less(self, other: Any) -> Tensor:
             """Elementwise ``input < other``, a bool tensor."""
 
+        def less_(self, other: Any) -> Tensor:
+            """In-place version of `lt`."""
+
         def less_equal(self, other: Any) -> Tensor:
             """Elementwise ``input <= other``, a bool tensor."""
+
+        def less_equal_(self, other: Any) -> Tensor:
+            """In-place version of `le`."""
 
         def lgamma(self) -> Tensor:
             """The logarithm of |gamma(x)|, elementwise."""
@@ -969,8 +1079,15 @@ class TensorMethods:
             """In-place version of `lt`."""
 
         @property
+        def mH(self) -> Tensor:
+            """As ``torch.Tensor.mH``."""
+
+        @property
         def mT(self) -> Tensor:
             """The last two dimensions swapped."""
+
+        def map_(self, tensor: Tensor, callable: Any) -> Tensor:
+            """Replace each element by a Python function of it and another tensor's; on the CPU alone."""
 
         def masked_fill(self, mask: Tensor, value: Any) -> Tensor:
             """A value where a bool mask holds, the input elsewhere; input and mask broadcast."""
@@ -1096,6 +1213,12 @@ class TensorMethods:
         def narrow(self, dim: int_, start: int_, length: int_) -> Tensor:
             """A view of ``length`` consecutive indices of a dimension."""
 
+        def narrow_copy(self, dim: int_, start: int_, length: int_) -> Tensor:
+            """`narrow` as a copy."""
+
+        def ndimension(self) -> int_:
+            """The number of dimensions."""
+
         def ne(self, other: Any) -> Tensor:
             """Elementwise ``input != other``, a bool tensor."""
 
@@ -1113,6 +1236,9 @@ class TensorMethods:
 
         def negative_(self) -> Tensor:
             """In-place version of `neg`."""
+
+        def new(self, *data: Any) -> Tensor:
+            """A tensor of the same dtype and device: of sizes, uninitialised, or from data."""
 
         def new_empty(
             self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool_ = False
@@ -1167,6 +1293,9 @@ class TensorMethods:
         def not_equal(self, other: Any) -> Tensor:
             """Elementwise ``input != other``, a bool tensor."""
 
+        def not_equal_(self, other: Any) -> Tensor:
+            """In-place version of `ne`."""
+
         def outer(self, vec2: Tensor) -> Tensor:
             """The products of all pairs of elements of two vectors, (n), (m) -> (n, m)."""
 
@@ -1187,6 +1316,9 @@ class TensorMethods:
 
         def pow_(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `pow`."""
+
+        def prelu(self, weight: Tensor) -> Tensor:
+            """x where positive, else ``weight * x``; one weight, or one per channel (dimension 1)."""
 
         def prod(
             self, dim: int_ | None = None, keepdim: bool_ = False, *, dtype: Any = None
@@ -1222,6 +1354,10 @@ class TensorMethods:
 
         def ravel(self) -> Tensor:
             """As ``torch.Tensor.ravel``."""
+
+        @property
+        def real(self) -> Tensor:
+            """As ``torch.Tensor.real``."""
 
         def reciprocal(self) -> Tensor:
             """``1 / x``, elementwise."""
@@ -1260,6 +1396,18 @@ class TensorMethods:
 
         def reshape_as(self, other: Any) -> Tensor:
             """As ``torch.Tensor.reshape_as``."""
+
+        def resize_(self, *size: Any, memory_format: Any = None) -> Tensor:
+            """Give the tensor another shape: the first elements stay, more are uninitialised."""
+
+        def resize_as_(self, other: Tensor, memory_format: Any = None) -> Tensor:
+            """`resize_` to another tensor's shape."""
+
+        def resolve_conj(self) -> Tensor:
+            """The tensor itself: there are no other kinds here."""
+
+        def resolve_neg(self) -> Tensor:
+            """The tensor itself: there are no other kinds here."""
 
         def roll(self, shifts: Any, dims: Any = None) -> Tensor:
             """The elements shifted along dimensions; without ``dims``, of the tensor as one row."""
@@ -1307,11 +1455,17 @@ class TensorMethods:
         def select_scatter(self, src: Tensor, dim: int_, index: int_) -> Tensor:
             """A copy of the input with one index of a dimension replaced by ``src``."""
 
+        def set_(self, source: Tensor) -> Tensor:
+            """Share another tensor's memory from now on, with its shape and strides."""
+
         def sgn(self) -> Tensor:
             """`sign`, since there are no complex numbers."""
 
         def sgn_(self) -> Tensor:
             """In-place version of `sgn`."""
+
+        def share_memory_(self) -> Tensor:
+            """The tensor itself: there are no other kinds here."""
 
         def short(self) -> Tensor:
             """The tensor as int16; itself when it is that already."""
@@ -1371,6 +1525,11 @@ class TensorMethods:
         def split(self, split_size_or_sections: Any, dim: int_ = 0) -> tuple[Tensor, ...]:
             """Views of consecutive pieces: of one size, or of the sizes in a list."""
 
+        def split_with_sizes(
+            self, split_sizes: Sequence[int_], dim: int_ = 0
+        ) -> tuple[Tensor, ...]:
+            """`split` into views of given sizes."""
+
         def sqrt(self) -> Tensor:
             """The square root; NaN below 0, elementwise."""
 
@@ -1422,6 +1581,9 @@ class TensorMethods:
         ) -> Tensor:
             """The sum over all or some dimensions; integers and bools add up in int64."""
 
+        def sum_to_size(self, *size: Any) -> Tensor:
+            """The sum over the dimensions along which a tensor of this size would be broadcast."""
+
         def swapaxes(self, dim0: int_, dim1: int_) -> Tensor:
             """A view with two dimensions swapped."""
 
@@ -1471,8 +1633,12 @@ class TensorMethods:
             device: Any = None,
             non_blocking: bool_ = False,
             copy: bool_ = False,
+            memory_format: Any = ...,
         ) -> Tensor:
             """The tensor with another dtype and/or on another device; itself when nothing changes."""
+
+        def to_dense(self) -> Tensor:
+            """The tensor itself: there are no other kinds here."""
 
         def topk(self, k: int_, dim: int_ = -1, largest: bool_ = True, sorted: bool_ = True) -> Any:
             """The k largest (or smallest) elements along a dimension in order, with their indices."""
@@ -1546,6 +1712,17 @@ class TensorMethods:
             dim: int_ | None = None,
         ) -> Any:
             """The elements (or slices along ``dim``) without those equal to the one before."""
+
+        def unsafe_chunk(self, chunks: int_, dim: int_ = 0) -> tuple[Tensor, ...]:
+            """At most ``chunks`` views of equal size, the last one possibly smaller."""
+
+        def unsafe_split(self, split_size_or_sections: Any, dim: int_ = 0) -> tuple[Tensor, ...]:
+            """Views of consecutive pieces: of one size, or of the sizes in a list."""
+
+        def unsafe_split_with_sizes(
+            self, split_sizes: Sequence[int_], dim: int_ = 0
+        ) -> tuple[Tensor, ...]:
+            """`split` into views of given sizes."""
 
         def unsqueeze(self, dim: int_) -> Tensor:
             """Insert a dimension of size 1."""

@@ -8,6 +8,8 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import device, device_of
+from gradlite.memory_format import contiguous_format, memory_format, strided
+from gradlite.memory_format import layout as Layout
 
 
 class Size(tuple[int, ...]):
@@ -130,9 +132,14 @@ class Description:
         strides = tuple(s // self.array.itemsize for s in self.array.strides)
         return strides if dim is None else strides[dim]
 
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in row-major order without gaps."""
-        return bool(self.array.flags.c_contiguous)
+    def is_contiguous(self, memory_format: memory_format = contiguous_format) -> bool:
+        """Whether the elements lie in row-major order, or in that of a format, without gaps."""
+        return memory_format.fits(self.array)
+
+    @property
+    def layout(self) -> Layout:
+        """How the elements are stored: always ``gradlite.strided``."""
+        return strided
 
     def data_ptr(self) -> int:
         """The address of the first element."""

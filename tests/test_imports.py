@@ -24,6 +24,7 @@ FLOORS = (
         "gradlite.graph",
         "gradlite.graph_errors",
         "gradlite.graph_hooks",
+        "gradlite.memory_format",
         "gradlite.backends",
         "gradlite._methods",
     ),

@@ -9,6 +9,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends import cuda, transfer
 from gradlite.device import as_device, device, device_of
+from gradlite.memory_format import memory_format, preserve_format
 from gradlite.ops.dispatch import apply
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
@@ -50,6 +51,7 @@ def to(
     device: Any = None,
     non_blocking: bool = False,
     copy: bool = False,
+    memory_format: memory_format = preserve_format,
 ) -> Tensor:
     """The tensor with another dtype and/or on another device; itself when nothing changes.
 
@@ -81,6 +83,8 @@ def to(
             result = apply(ToDevice, (result,), target, True, non_blocking)
     if dtype is not None:
         result = cast(result, dtypes.as_dtype(dtype).numpy)
+    if memory_format is not preserve_format:
+        result = result.contiguous(memory_format)  # type: ignore[attr-defined]
     return result.clone() if copy and result is self else result  # type: ignore[attr-defined,no-any-return]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.memory_format import memory_format, preserve_format
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.fused import activation_kernels
-from gradlite.ops.layout import copy_order
+from gradlite.ops.layout import copy_order, laid_out
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, bools, normal, unary
@@ -379,19 +380,23 @@ def square(input: Tensor) -> Tensor:
 
 
 @public(samples=lambda: [S(normal(3, 2)), S(bools(3))], method=True, differentiable=True)
-def clone(input: Tensor) -> Tensor:
+def clone(input: Tensor, *, memory_format: memory_format = preserve_format) -> Tensor:
     """A copy with a storage of its own that passes gradients on.
+
+    Its elements lie as the input's do, or in a format's order.
 
     >>> import gradlite
     >>> gradlite.clone(gradlite.tensor([1, 2]))
     tensor([1, 2])
     """
+    if memory_format is not preserve_format:
+        return apply1(Clone, input, memory_format.order_of(input.array.ndim))
     return apply1(Clone, input)
 
 
 class Clone(Op):
-    def forward(xp: Any, x: Any) -> Any:
-        return x.copy(copy_order(x))
+    def forward(xp: Any, x: Any, order: tuple[int, ...] | None = None) -> Any:
+        return x.copy(copy_order(x)) if order is None else laid_out(xp, x, order)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (grad,)

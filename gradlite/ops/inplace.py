@@ -15,7 +15,7 @@ from gradlite.graph_errors import plain_name
 from gradlite.graph_hooks import Packed, PackedArray, pack_saved
 from gradlite.ops import guard
 from gradlite.ops.dispatch import OUT, apply
-from gradlite.ops.layout import is_dense
+from gradlite.ops.layout import is_dense, laid_out
 from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import TENSORS, Op, type_name
 from gradlite.ops.views import (
@@ -34,10 +34,7 @@ class CloneLaidOut(Op):
     """A copy with its dimensions in a given order of strides: where a base's views fit."""
 
     def forward(xp: Any, x: Any, order: tuple[int, ...]) -> Any:
-        out = xp.empty([x.shape[d] for d in order], x.dtype)
-        out = out.transpose(sorted(range(len(order)), key=order.__getitem__))
-        out[...] = x
-        return out
+        return laid_out(xp, x, order)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (grad,)

@@ -16,6 +16,14 @@ def copy_order(array: Any) -> str:
     return "C" if 0 in array.strides else "K"
 
 
+def laid_out(xp: Any, array: Any, order: tuple[int, ...]) -> Any:
+    """A copy whose dimensions lie in this order in memory, the outermost first."""
+    out = xp.empty([array.shape[d] for d in order], array.dtype)
+    out = out.transpose(sorted(range(len(order)), key=order.__getitem__))
+    out[...] = array
+    return out
+
+
 def row_major(array: Any) -> Any:
     """The array, or a copy of it in row-major order when its elements lie otherwise."""
     return array if array.flags.c_contiguous else array.copy()

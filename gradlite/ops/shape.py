@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.memory_format import contiguous_format, memory_format
 from gradlite.ops.dims import infer_shape, sizes, wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
-from gradlite.ops.layout import copy_order
+from gradlite.ops.layout import copy_order, laid_out
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -391,7 +392,9 @@ def flip(input: Tensor, dims: Any) -> Tensor:
 class Contiguous(Op):
     grad_name = "CloneBackward0"
 
-    def forward(xp: Any, x: Any) -> Any:
+    def forward(xp: Any, x: Any, order: tuple[int, ...] | None = None) -> Any:
+        if order is not None:
+            return laid_out(xp, x, order)
         return xp.ascontiguousarray(x).reshape(x.shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -399,13 +402,19 @@ class Contiguous(Op):
 
 
 @public(samples=lambda: [S(normal(2, 3))], torch="Tensor.contiguous", method=True)
-def contiguous(input: Tensor) -> Tensor:
+def contiguous(input: Tensor, memory_format: memory_format = contiguous_format) -> Tensor:
     """The tensor itself when its elements lie in row-major order, else such a copy.
+
+    ``memory_format=gradlite.channels_last`` stands for that order of four dimensions.
 
     >>> import gradlite
     >>> gradlite.ones(2, 3).t().contiguous().stride()
     (2, 1)
     """
+    if memory_format is not contiguous_format:
+        if memory_format.fits(input.array):
+            return input
+        return apply1(Contiguous, input, memory_format.order_of(input.array.ndim))
     return input if input.array.flags.c_contiguous else apply1(Contiguous, input)
 
 
