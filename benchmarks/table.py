@@ -1,0 +1,71 @@
+"""The README's table of speeds, from the newest results of `benchmarks.training`.
+
+python -m benchmarks.table            # prints it
+python -m benchmarks.table --write    # puts it in the README
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- speed table: python -m benchmarks.table --write -->", "<!-- end of table -->"
+NAMES = {
+    "W1": "MLP 2-16-16-1, batch 32, SGD",
+    "W2": "MLP 64-128-128-10, batch 64, Adam",
+    "W3": "MLP 784-256-128-10, batch 128, Adam",
+    "W4": "CNN 16-32 on 28x28, batch 64, Adam",
+    "W5": "character GPT 2x64, batch 8, AdamW",
+    "5m": "the same, attention written out",
+    "W6": "character LSTM 128, batch 16, Adam",
+    "6g": "character GRU 128, batch 16, Adam",
+}
+MODES = {"eager": "as it is", "array-calls": "captured, array calls", "captured": "captured"}
+
+
+def newest() -> dict[str, Any]:
+    """The newest results of training steps."""
+    found: dict[str, Any] = json.loads(sorted(RESULTS.glob("training-*.json"))[-1].read_text())
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """Ratios to the reference as Markdown, with what they were measured on."""
+    machine = results["machine"]
+    ratios: dict[str, dict[str, float]] = {}
+    for row in results["results"]:
+        ratios.setdefault(row["workload"], {})[row["mode"]] = row["ratio"]
+    modes = [m for m in MODES if any(m in found for found in ratios.values())]
+    lines = [
+        f"Measured on {machine['date']} ({machine['processor']}, {machine['cores']} cores, "
+        f"PyTorch {machine['torch']}, NumPy {machine['numpy']}), {machine['threads']} thread each, "
+        f"{'time on the processor' if results['clock'] == 'cpu' else 'wall time'}:",
+        "",
+        "| training step | " + " | ".join(MODES[m] for m in modes) + " |",
+        "| --- |" + " --- |" * len(modes),
+    ]
+    for name, found in ratios.items():
+        cells = " | ".join(f"{found[m]:.2f}" if m in found else "" for m in modes)
+        lines.append(f"| {NAMES[name]} | {cells} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table")
+    parser.add_argument("--write", action="store_true", help="put it in the README")
+    made = table(newest())
+    if not parser.parse_args(argv).write:
+        print(made)
+        return
+    before, rest = README.read_text("utf-8").split(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.split(END)[1]}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
