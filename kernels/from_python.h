@@ -20,6 +20,37 @@ void gradlite_bind(void* none, void* array) {
 }
 }
 
+// The first fields of NumPy's array object, behind the header.
+struct ArrayFields {
+  void* data;
+  int dimensions;
+  void *shape, *strides, *base, *dtype;
+  int flags;
+};
+constexpr int ROW_MAJOR = 1;
+
+extern "C" void* PyList_GetItem(void* list, long place);
+extern "C" long PyList_Size(void* list);
+
+// The addresses of a list of arrays, into an array of 64-bit numbers of NumPy; 0 when one of them
+// is no row-major array of a dtype.
+extern "C" int gradlite_addresses(void* list, void* dtype, void* out) {
+  i64* addresses = *reinterpret_cast<i64**>(static_cast<char*>(out) + GRADLITE_OBJECT_HEADER);
+  const long n = PyList_Size(list);
+  for (long i = 0; i < n; i++) {
+    void** object = static_cast<void**>(PyList_GetItem(list, i));
+    if (!object) return 0;
+    char* header = reinterpret_cast<char*>(object) + GRADLITE_OBJECT_HEADER;
+    const ArrayFields* fields = reinterpret_cast<ArrayFields*>(header);
+    if (reinterpret_cast<void**>(header)[-1] != gradlite_array || fields->dtype != dtype ||
+        !(fields->flags & ROW_MAJOR)) {
+      return 0;
+    }
+    addresses[i] = reinterpret_cast<i64>(fields->data);
+  }
+  return 1;
+}
+
 template <class T>
 struct FromPython;
 template <>

@@ -14,7 +14,7 @@ import numpy as np
 from gradlite.backends import cuda
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
-from gradlite.ops import many
+from gradlite.ops import guard, many
 from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor, wrap
 
@@ -111,10 +111,10 @@ class GradScaler:
         scale: Any = self._scale
         if scale is None:
             xp = array_module(outputs.device)
-            self._scale = scale = wrap(xp.asarray(self._init_scale, dtype=np.float32))
-            self._growth_tracker = wrap(xp.asarray(self._init_growth_tracker, dtype=np.int32))
-        same = scale.array.__class__ is outputs.array.__class__
-        return scale if same else scale.to(outputs.device)
+            with guard.on(outputs):
+                self._scale = scale = wrap(xp.asarray(self._init_scale, dtype=np.float32))
+                self._growth_tracker = wrap(xp.asarray(self._init_growth_tracker, dtype=np.int32))
+        return scale if scale.device == outputs.device else scale.to(outputs.device)
 
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients of an optimizer's parameters by the factor, in place.
@@ -135,7 +135,8 @@ class GradScaler:
             )
         if state["stage"] is OptState.STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
-        inverse = (1.0 / scale.array.astype(np.float64)).astype(np.float32)
+        with guard.on(scale):
+            inverse = wrap((1.0 / scale.array.astype(np.float64)).astype(np.float32))
         state["found_inf_per_device"] = _unscale(optimizer, inverse, allow_half=False)
         state["stage"] = OptState.UNSCALED
 
@@ -184,7 +185,7 @@ class GradScaler:
             return optimizer.step(*args, grad_scaler=self, **kwargs)
         scale, _ = self._started("step")
         if state["stage"] is OptState.READY:
-            one = array_module(scale.device).asarray(1.0, dtype=np.float32)
+            one = wrap(np.ones((), np.float32))
             state["found_inf_per_device"] = _unscale(optimizer, one, allow_half=True)
         found = [value.to(scale.device) for value in state["found_inf_per_device"].values()]
         given = getattr(optimizer, "grad_scale", None)
@@ -365,10 +366,11 @@ def _unscale(optimizer: Optimizer, inverse: Any, allow_half: bool) -> dict[Any, 
     try:
         for device, arrays in together.items():
             xp = array_module(device)
-            flag = xp.zeros((), np.float32)
-            factor = xp.asarray(inverse, dtype=np.float32)
-            if not many.unscale(arrays, factor, flag):
-                flag[...] = _unscale_each(xp, arrays, factor)
+            with guard.on(arrays[0]):
+                flag = xp.zeros((), np.float32)
+                factor = inverse.to(device).array
+                if not many.unscale(arrays, factor, flag):
+                    flag[...] = _unscale_each(xp, arrays, factor)
             found[device] = wrap(flag)
         for grad in grads:
             grad._bump()

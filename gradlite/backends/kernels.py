@@ -69,6 +69,8 @@ class Launcher:
     """
 
     multiplies = False  # whether it has `gemm`
+    # Whether a launch is one serial loop: a kernel may then be slower than NumPy's own loops.
+    serial = False
 
     def __init__(self, xp: Any, processors: int) -> None:
         self.xp = xp
@@ -145,6 +147,17 @@ class Launcher:
         if found is None:
             found = self._notes[device] = asserts.note(self.xp, device)
         return found
+
+    def addresses(self, arrays: list[Any], dtype: Any, out: Any) -> bool:
+        """Write the addresses of arrays into one of NumPy; False unless all are fit for a kernel.
+
+        That is, row-major and of a dtype. What is in ``out`` then does not count.
+        """
+        for i, array in enumerate(arrays):
+            if not array.flags.c_contiguous or array.dtype != dtype:
+                return False
+            out[i] = self.address(array)
+        return True
 
     # --------------------------------------------------------------------------- launches
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:

@@ -109,8 +109,12 @@ def build(name: str, text: str, options: Sequence[str] = ()) -> Path:
 class NativeLauncher(Launcher):
     """Launches kernels on NumPy's arrays: each launch is one call, whatever its grid."""
 
-    def __init__(self) -> None:
+    serial = True
+
+    def __init__(self, probe: ctypes.PyDLL) -> None:
         super().__init__(np, 1)
+        self._addresses = probe.gradlite_addresses
+        self._addresses.argtypes = (ctypes.py_object,) * 3
         self._libraries: dict[tuple[str, Any], ctypes.PyDLL] = {}
 
     def address(self, array: Any) -> int:
@@ -118,6 +122,9 @@ class NativeLauncher(Launcher):
             return ctypes.addressof(ctypes.c_char.from_buffer(array))
         except TypeError:  # read-only
             return int(array.ctypes.data)
+
+    def addresses(self, arrays: list[Any], dtype: Any, out: Any) -> bool:
+        return self._addresses(arrays, dtype, out) == 1
 
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
         self._launch(name, dtype, None, None, arguments, 0)
@@ -188,10 +195,25 @@ def launcher() -> NativeLauncher | None:
     if os.environ.get("GRADLITE_NATIVE") == "0":
         return None
     try:
-        probe = _function(_callable("probe", PROBE, ["probe"]), "probe")
+        loaded = _callable("probe", PROBE, ["probe"])
+        probe = _function(loaded, "probe")
         out = np.zeros(3)
         probe((out, np.arange(5, dtype=np.float32)[1:], 2, 2.0))
         probe((out[2:], None, 1, 7.0))
     except (RuntimeError, OSError, subprocess.SubprocessError):
         return None
-    return NativeLauncher() if out.tolist() == [2.0, 4.0, 7.0] else None
+    if out.tolist() != [2.0, 4.0, 7.0]:
+        return None
+    found = NativeLauncher(loaded)
+    return found if _finds_addresses(found) else None
+
+
+def _finds_addresses(found: NativeLauncher) -> bool:
+    """Whether NumPy's array object is what kernels/from_python.h takes it for."""
+    array, out = np.zeros((2, 3), np.float32), np.zeros(2, np.int64)
+    fits = [
+        found.addresses([array, other], array.dtype, out)
+        for other in (array[1:], array.T, array[:, 1:], array.astype(np.float64), None)
+    ]
+    ours = [array.ctypes.data, array[1:].ctypes.data]
+    return fits == [True, False, False, False, False] and out.tolist() == ours

@@ -33,36 +33,49 @@ class TensorTable:
 
     Args:
         K: the launcher.
-        sizes: the number of elements of each tensor.
+        dtype: of the tensors.
+        sizes: the number of elements of each.
         columns: how many addresses follow it in a row.
     """
 
-    def __init__(self, K: Any, sizes: Sequence[int], columns: int) -> None:
-        self.K = K
+    def __init__(self, K: Any, dtype: Any, sizes: Sequence[int], columns: int) -> None:
+        self.K, self.dtype = K, dtype
         self.chunks, self.chunk_count, self.chunk_size = chunk_table(K, sizes)
         self._staging = Staging(K.xp, len(sizes) * (1 + columns))
         self._rows = self._staging.values.reshape(len(sizes), 1 + columns)
         self._rows[:, 0] = sizes
+        self._addresses = np.empty(len(sizes), np.int64)
 
-    def launch(self, kernel: str, dtype: Any, columns: Sequence[Sequence[Any]], *rest: Any) -> None:
-        """Launch a kernel over dense arrays: those of each column have the sizes of the table."""
-        address = self.K.address
-        for place, arrays in enumerate(columns, start=1):
-            self._rows[:, place] = [address(array) for array in arrays]
+    def point(self, *columns: list[Any]) -> bool:
+        """Let the rows point to arrays of the table's sizes; False where kernels cannot take them.
+
+        These are different, row-major and of the table's dtype.
+        """
+        arrays = columns[0] if len(columns) == 1 else [a for column in columns for a in column]
+        if len(set(map(id, arrays))) < len(arrays):
+            return False
+        for place, column in enumerate(columns, start=1):
+            if not self.K.addresses(column, self.dtype, self._addresses):
+                return False
+            self._rows[:, place] = self._addresses
+        return True
+
+    def launch(self, kernel: str, *rest: Any) -> None:
+        """Launch a kernel over the arrays that the rows point to."""
         self._staging.send()
         self.K.launch(
-            kernel, dtype, (self.chunk_count,), (BLOCK,), self._staging.array, self.chunks, *rest,
-            self.chunk_count, self.chunk_size,
+            kernel, self.dtype, (self.chunk_count,), (BLOCK,), self._staging.array, self.chunks,
+            *rest, self.chunk_count, self.chunk_size,
         )  # fmt: skip
 
 
 def table(K: Any, arrays: Sequence[Any], columns: int = 1) -> TensorTable:
-    """The table for arrays of such sizes on such a device, made at the first call."""
+    """The table for arrays of such sizes, dtype and device, made at the first call."""
     device = getattr(getattr(arrays[0], "device", None), "id", 0)
-    sizes = tuple([array.size for array in arrays])
-    found = K.tables.get((device, sizes, columns))
+    key = (device, arrays[0].dtype, tuple([array.size for array in arrays]), columns)
+    found = K.tables.get(key)
     if found is None:
         if len(K.tables) >= TABLES_KEPT:
             K.tables.clear()
-        found = K.tables[device, sizes, columns] = TensorTable(K, sizes, columns)
+        found = K.tables[key] = TensorTable(K, *key[1:])
     return found  # type: ignore[no-any-return]

@@ -11,8 +11,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from gradlite.ops.column_sums import total
 from gradlite.ops.conv_arguments import lift, shaped, size_of
 from gradlite.ops.products import product_of
@@ -35,10 +33,10 @@ def _slides(size: Any, counts: Any, kernel: Any, geometry: Geometry) -> tuple[in
 
 
 def _serves(K: Any, geometry: Any, *arrays: Any) -> bool:
-    """Whether this module can do it: images on a GPU, none of them with 2**31 elements."""
+    """Whether this module is for it: images on a GPU, none of them with 2**31 elements."""
     arrays = tuple(array for array in arrays if array is not None)
     return (
-        K.xp is not np
+        not K.serial
         and isinstance(geometry, Geometry)
         and K.takes(*arrays)
         and max(array.size for array in arrays) < MOST

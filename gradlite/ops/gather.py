@@ -89,7 +89,7 @@ class IndexSelect(Op):
         return F.index_add(F.zeros(shape, grad), index, grad, ctx.attrs[0], 1), None
 
     def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
-        if not x.ndim or not index.size or not K.takes(x):
+        if K.serial or not x.ndim or not index.size or not K.takes(x):
             return NotImplemented
         shape = (*x.shape[:dim], index.size, *x.shape[dim + 1 :])
         return indexing.take_slices(K, x, index, dim, shape)

@@ -91,7 +91,7 @@ class Index(Op):
         return (F.index_accumulate(grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
 
     def fused_forward(K: Any, x: Any, index: tuple[Any, ...]) -> Any:
-        if not K.takes(x):
+        if K.serial or not K.takes(x):
             return NotImplemented
         rows = positions.row_numbers(K.xp, x.shape, index)
         if rows is None or not rows.size:

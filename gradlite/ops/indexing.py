@@ -77,7 +77,7 @@ def add_rows(K: Any, out: Any, index: Any, values: Any, lowest: int = 0, skipped
     count, dtype = index.size, out.dtype
     index, values = as_index(K, index), K.dense(values)
     narrow = K.acc(dtype) != dtype
-    if K.xp is np or rows * count <= SEARCHED:
+    if K.serial or rows * count <= SEARCHED:
         grid = (K.row_geometry(rows, 1)[0][0], -(-inner * dtype.itemsize // 512))
         K.launch(
             "add_rows_searched", dtype, grid, (32, 8), values, index, out, K.errors, lowest,
@@ -119,7 +119,7 @@ def _add(
     dtype = out.dtype
     few_to_a_sum = count <= TERMS or outer * inner >= SUMS
     ordered = few_to_a_sum or determinism.are_deterministic_algorithms_enabled()
-    if K.acc(dtype) != dtype or values.size >= MOST or (ordered and K.xp is not np):
+    if K.acc(dtype) != dtype or values.size >= MOST or (ordered and not K.serial):
         K.elementwise(
             "add_along", dtype, outer * inner, values, index, out, K.errors, 0, outer, size, count,
             inner, *steps,

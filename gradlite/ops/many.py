@@ -12,21 +12,26 @@ import numpy as np
 
 from gradlite.backends.tables import BLOCK, TensorTable, table
 from gradlite.device import device_of
+from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
 
 Arrays = Sequence[Any]
 
 
-def launcher_for(*arrays: Any) -> Any:
-    """What launches kernels on different dense arrays of one dtype and device, or None."""
-    K = NAMESPACES[arrays[0].__class__].launcher
-    if K is None or not K.takes(*arrays) or len(set(map(id, arrays))) < len(arrays):
+def _table(arrays: Arrays, *more: Arrays) -> TensorTable | None:
+    """A table that points to arrays of one dtype and device, and to others of the same sizes."""
+    first = arrays[0]
+    K = NAMESPACES[first.__class__].launcher
+    if K is None or not K.takes(first) or not all(array.size for array in arrays):
         return None
-    if not all(array.flags.c_contiguous for array in arrays):
-        return None
-    if K.xp is not np and len({device_of(array).index for array in arrays}) > 1:
-        return None
-    return K
+    columns = [list(arrays), *map(list, more)]
+    if K.xp is not np:
+        every = [array for column in columns for array in column]
+        if len({(array.__class__, device_of(array).index) for array in every}) > 1:
+            return None
+    with guard.on(first):
+        found = table(K, arrays, len(columns))
+    return found if found.point(*columns) else None
 
 
 def by_place(arrays: Arrays) -> list[list[Any]]:
@@ -40,33 +45,36 @@ def by_place(arrays: Arrays) -> list[list[Any]]:
 
 def total_norm(arrays: Arrays, order: float) -> Any:
     """The norm of all arrays together, in their dtype, 0-d; not for orders of 0 and below."""
-    K = launcher_for(*arrays)
-    if K is None or not order > 0:
+    tensors = _table(arrays) if order > 0 else None
+    if tensors is None:
         return None
-    dtype = arrays[0].dtype
-    tensors = table(K, arrays)
-    parts = K.empty((tensors.chunk_count,), K.acc(dtype))
-    norm = K.empty((), dtype)
-    tensors.launch("norm_parts", dtype, (arrays,), parts, order)
-    K.launch("norm_total", dtype, (1,), (BLOCK,), parts, norm, order, tensors.chunk_count)
+    K, dtype = tensors.K, tensors.dtype
+    with guard.on(arrays[0]):
+        parts = K.empty((tensors.chunk_count,), K.acc(dtype))
+        norm = K.empty((), dtype)
+        tensors.launch("norm_parts", parts, order)
+        K.launch("norm_total", dtype, (1,), (BLOCK,), parts, norm, order, tensors.chunk_count)
     return norm
 
 
 def _each(name: str, arrays: Arrays, *arguments: Any) -> bool:
-    places = [(launcher_for(*together), together) for together in by_place(arrays)]
-    if any(K is None for K, _ in places):
+    places = by_place(arrays)
+    tables = [_table(together) for together in places]
+    if None in tables:
         return False
-    for K, together in places:
-        table(K, together).launch(name, together[0].dtype, (together,), *arguments)
+    for tensors, together in zip(tables, places):
+        with guard.on(together[0]):
+            tensors.launch(name, *arguments)  # type: ignore[union-attr]
     return True
 
 
 def clip(arrays: Arrays, norm: Any, max_norm: float) -> bool:
     """Multiply arrays of one dtype by max_norm / (norm + 1e-6) where that is less than 1."""
-    K = launcher_for(norm, *arrays)
-    if K is None:
+    tensors = _table(arrays) if device_of(norm) == device_of(arrays[0]) else None
+    if tensors is None or norm.dtype != tensors.dtype:
         return False
-    table(K, arrays).launch("clip_tensors", norm.dtype, (arrays,), norm, max_norm)
+    with guard.on(norm):
+        tensors.launch("clip_tensors", norm, max_norm)
     return True
 
 
@@ -95,20 +103,20 @@ def adapt_scale(
     K = NAMESPACES[scale.__class__].launcher
     if K is None:
         return False
-    found = flags[0] if len(flags) == 1 else K.xp.asarray(sum(flags[1:], flags[0]))
-    K.launch(
-        "scale_update", scale.dtype, (1,), (32,), scale, good_steps, found, float(growth),
-        float(backoff), int(interval),
-    )  # fmt: skip
+    with guard.on(scale):
+        found = flags[0] if len(flags) == 1 else K.xp.asarray(sum(flags[1:], flags[0]))
+        K.launch(
+            "scale_update", scale.dtype, (1,), (32,), scale, good_steps, found, float(growth),
+            float(backoff), int(interval),
+        )  # fmt: skip
     return True
 
 
 def average(averages: Arrays, newcomers: Arrays, weight: float = 0.0, count: Any = None) -> bool:
     """Move averages of one dtype towards newcomers by a weight, or by 1 / (count + 1)."""
-    K = launcher_for(*averages, *newcomers)
-    if K is None:
+    tensors = _table(averages, newcomers)
+    if tensors is None:
         return False
-    tensors: TensorTable = table(K, averages, 2)
-    dtype = averages[0].dtype
-    tensors.launch("average_tensors", dtype, (averages, newcomers), count, float(weight))
+    with guard.on(averages[0]):
+        tensors.launch("average_tensors", count, float(weight))
     return True

@@ -1,6 +1,7 @@
 """Launches of the kernels that pool images: kernels/pool.cu.
 
-Each function gives NotImplemented where the kernels cannot serve.
+Each function gives NotImplemented where the kernels cannot serve, and on the CPU, where the rules
+are faster: NumPy's loops over the elements of windows are vectorised, a loop over windows is not.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _slides(size: Any, counts: Any, kernel: Pair, geometry: Geometry) -> list[tu
 
 def _serves(K: Any, x: Any, *shapes: Any) -> bool:
     """Whether the kernels take an array, and their 32-bit numbers the places of these shapes."""
-    return K.takes(x) and all(math.prod(shape) < 1 << 31 for shape in shapes)
+    return not K.serial and K.takes(x) and all(math.prod(shape) < 1 << 31 for shape in shapes)
 
 
 def max_pool(K: Any, x: Any, kernel: Pair, geometry: Geometry, winners: bool, places: bool) -> Any:

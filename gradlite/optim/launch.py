@@ -35,6 +35,9 @@ class Launch:
         self.on_device = cohorts[0].on_device
         members = [(row, *member) for row, c in enumerate(cohorts) for member in c.members]
         arrays = [array for _, _, array, _, _ in members]
+        numbers = [member[0] for member in cohorts[0].members]
+        # Whether the gradients of one group are all that there is, in their order.
+        self._all = len(cohorts) == 1 and numbers == list(range(len(numbers)))
         self.dtype = arrays[0].dtype
         self.count = len(arrays)
         address, xp = K.address, K.xp
@@ -52,6 +55,20 @@ class Launch:
         self.numbers = staging.array[self.count :].view(np.float64)
         if self.on_device:
             self._prepare_advance(members)
+
+    def _write_addresses(self, grads: list[Any]) -> list[tuple[Any, Any]]:
+        """Where the gradients are; those that no kernel can read, and copies that it can."""
+        K, dtype = self.K, self.dtype
+        if K.addresses(grads, dtype, self._addresses):
+            return []
+        dense = [
+            g
+            if g.flags.c_contiguous and g.dtype == dtype
+            else K.xp.array(g, dtype=dtype, order="C")
+            for g in grads
+        ]
+        self._addresses[:] = [K.address(g) for g in dense]
+        return [(g, d) for g, d in zip(grads, dense) if g is not d]
 
     def _prepare_advance(self, members: Sequence[Any]) -> None:
         rows = np.zeros((self.count, 4), np.int64)
@@ -83,23 +100,18 @@ class Launch:
             rates: for each cohort the learning rate where it is on the device as well.
             found_inf, grad_scale: arrays of one float32 on the device, or None.
         """
-        K, dtype, address = self.K, self.dtype, self.K.address
-        addresses = []
-        copies = []
-        for cohort, own in zip(self.cohorts, grads):
-            for number, *_ in cohort.members:
-                grad = own[number]
-                if not grad.flags.c_contiguous or grad.dtype != dtype:
-                    original, grad = grad, K.xp.array(grad, dtype=dtype, order="C")
-                    copies.append((original, grad))
-                addresses.append(address(grad))
-        self._addresses[:] = addresses
+        K, dtype = self.K, self.dtype
+        if self._all and len(grads[0]) == self.count:
+            own = list(grads[0])
+        else:
+            own = [g[member[0]] for c, g in zip(self.cohorts, grads) for member in c.members]
+        copies = self._write_addresses(own)
         for row, given in zip(self._numbers, numbers):
             row[: len(given)] = given
         self._staging.send()
         constants = self.numbers
         if self.on_device:
-            at = [0 if rate is None else address(rate.array) for rate in rates]
+            at = [0 if rate is None else K.address(rate.array) for rate in rates]
             self._rates[:] = np.array(at)[self._rows]
             self._counters.send()
             constants = self.constants

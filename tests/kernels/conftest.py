@@ -27,6 +27,13 @@ def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return ThreadsLauncher()
 
 
+@pytest.fixture
+def wanted(launcher: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The launcher, which ops use even where their rules are faster."""
+    monkeypatch.setattr(launcher, "serial", False)
+    return launcher
+
+
 @pytest.fixture(params=[1 << 30, 2], ids=["all blocks", "two blocks"])
 def threads(request: pytest.FixtureRequest) -> ThreadsLauncher:
     """A launcher on fibers, whose ``check`` and ``seed`` the test sets."""

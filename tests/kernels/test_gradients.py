@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradlite
+from gradlite import amp
 from gradlite.backends import kernels
 from gradlite.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from gradlite.ops import many
@@ -94,13 +95,13 @@ def test_no_race_and_nothing_out_of_bounds(
 ) -> None:
     threads.check, threads.seed = True, seed
     monkeypatch.setattr(NAMESPACES[np.ndarray], "launcher", threads)
-    launch = many.TensorTable.launch
+    point = many.TensorTable.point
 
-    def noted(table: Any, kernel: str, dtype: Any, columns: Any, *rest: Any) -> None:
+    def noted(table: Any, *columns: Any) -> bool:
         threads.regions = [array for column in columns for array in column]
-        launch(table, kernel, dtype, columns, *rest)
+        return point(table, *columns)
 
-    monkeypatch.setattr(many.TensorTable, "launch", noted)
+    monkeypatch.setattr(many.TensorTable, "point", noted)
     compare_all(threads, (33, 1, 1300), "float32")
     flag = threads.zeros((), "f4")
     assert many.unscale([np.full(40, v, "f4") for v in (np.inf, np.nan)], np.ones((), "f4"), flag)
@@ -244,3 +245,28 @@ def test_the_table_of_a_model_is_made_once(K: Any) -> None:
     assert many.table(K, arrays(K.xp, (3, 5), "float32", 1)) is first
     assert many.table(K, arrays(K.xp, (5, 3), "float32")) is not first
     assert wrap(first.chunks).shape == (4,)
+
+
+def test_what_is_done_to_many_is_done_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.install(monkeypatch, devices=2)
+    params = model("cuda:1")
+    with kernels.record() as launched:
+        norm = clip_grad_norm_(params, 1.5)
+    assert launched == ["norm_parts", "norm_total", "clip_tensors"]
+    assert norm.device == gradlite.device("cuda:1")
+    expected = model("cpu")
+    np.testing.assert_allclose(norm.item(), clip_grad_norm_(expected, 1.5).item(), 1e-6)
+    for a, b in zip(grads(params), grads(expected)):
+        np.testing.assert_allclose(a, b, 1e-5)
+    both = [*params, *model("cuda:0")]
+    with kernels.record() as launched:
+        clip_grad_value_(both, 0.01)
+        gradlite.optim.SGD(both).zero_grad(set_to_none=False)
+    assert sorted(launched) == ["clamp_tensors"] * 2 + ["zero_tensors"] * 2
+    assert not any(g.any() for g in grads(both))
+    scaler = amp.GradScaler("cuda", init_scale=4.0, growth_interval=1)
+    scaler.scale(params[0].sum()).backward()
+    optimizer = gradlite.optim.SGD(params[:1], lr=1.0, fused=True)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 8.0
