@@ -16,7 +16,7 @@ from tests.oracle import facts, torch
 from tests.oracle import prefix as exact_prefix
 
 LARGE = 50.0
-# By the least precise dtype that has come up in the program.
+# By the least precise dtype that has come up in the program; integers become float32.
 TOLERANCES = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-10}
 # PyTorch refuses saved tensors that were cut off since; ours still know their place, so from
 # there on the graphs differ. And it refuses to add to a .grad that it made itself, of zeros.
@@ -118,6 +118,12 @@ class Pool:
         )
         return source if source == target or one != other else f"{source}.clone()"
 
+    def may_take(self, target: str, source: str) -> bool:
+        """Whether `source` may be written into `target`: where an integer tensor takes elements
+        from a graph, PyTorch makes one that requires grad."""
+        target, source = self.spaces[0][target], self.spaces[0][source]
+        return bool(target.is_floating_point() or not source.requires_grad)
+
     def has_views(self, name: str) -> bool:
         t = self.spaces[0][name]
         return any(self.spaces[0][other]._base is t for other in self.names)
@@ -161,7 +167,7 @@ class Pool:
             if made[2].startswith("values("):
                 self.leaves.append(made[1])
             dtype = array_of(self.spaces[0][made[1]]).dtype.name
-            self.tolerance = max(self.tolerance, TOLERANCES.get(dtype, 0))
+            self.tolerance = max(self.tolerance, TOLERANCES.get(dtype, TOLERANCES["float32"]))
             self.versions[made[1]] = [version_of(space[made[1]]) for space in self.spaces]
             self.compare(made[1])
         self.drop_large_values()

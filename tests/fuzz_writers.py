@@ -35,7 +35,7 @@ def nothing(pool: Pool, a: int, b: int, c: int, d: int) -> None:
 
 @kind(0)
 def leaf_of_another_dtype(pool: Pool, a: int, b: int, c: int, d: int) -> str:
-    dtype = ["float32", "int64", "float16", "int32", "bool"][d % 5 if d % 3 == 0 else d % 2]
+    dtype = ["float32", "int64", "float16", "int32"][d % 4 if d % 3 == 0 else d % 2]
     flag = c % 4 != 0 and dtype.startswith("float")
     return f"{pool.new()} = values(T, {SHAPES[a % len(SHAPES)]}, {b % 7}, {flag}, '{dtype}')"
 
@@ -143,13 +143,16 @@ def binary(pool: Pool, a: int, b: int, c: int, d: int) -> str:
 
 @kind()
 def matmul(pool: Pool, a: int, b: int, c: int, d: int) -> str | None:
-    """Of equal ranks: what PyTorch folds otherwise shows in views and versions of the result."""
+    """Of equal ranks: what PyTorch folds otherwise shows in views and versions of the result.
+    And of equal dtypes, to which PyTorch does not see where there are no elements."""
     x = pool.pick_where(a, lambda shape: len(shape) > 0)
     if x is None:
         return None
     rank, inner = len(pool.shape(x)), pool.shape(x)[-1]
     y = pool.pick_where(b, lambda s: len(s) == rank and s[-2 if rank > 1 else -1] == inner)
-    return None if y is None else f"{pool.new()} = {x} @ {y}"
+    if y is None or pool.look(x, "dtype") != pool.look(y, "dtype"):
+        return None
+    return f"{pool.new()} = {x} @ {y}"
 
 
 @kind(2)
@@ -285,7 +288,8 @@ UPDATES = [
 def update(pool: Pool, a: int, b: int, c: int, d: int) -> str:
     x = pool.pick_non_leaf(a)
     shape = pool.shape(x)
-    y = pool.apart(pool.pick_where(c, lambda other: fits_into(other, shape)) or x, x)
+    y = pool.pick_where(c, lambda other: fits_into(other, shape)) or x
+    y = pool.apart(y if pool.may_take(x, y) else x, x)
     return UPDATES[b % len(UPDATES)].format(x=x, y=y)
 
 
@@ -333,8 +337,8 @@ def assignment(pool: Pool, a: int, b: int, c: int, d: int) -> str:
         (f"T.tensor([{d % shape[0]}, {(d + 1) % shape[0]}])", ()),
     ][b % 8]
     y = pool.pick_where(c // 2, lambda other: fits_into(other, part)) if c % 4 else None
-    y = y and pool.apart(y, x)
-    if y is None and c % 8 == 0 and len(part) == 0:
+    y = pool.apart(y, x) if y and pool.may_take(x, y) else None
+    if y is None and c % 8 == 0 and len(part) == 0 and pool.may_take(x, x):
         y = f"{x}.sum()"
     return f"{x}[{index}] = {y or 0.75}"
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz_pool import DifferenceError
-from tests.fuzz_programs import WEIGHTS, WRITERS, run_program
+from tests.fuzz_programs import run_program
+from tests.fuzz_writers import WEIGHTS, WRITERS
 from tests.library import library
 from tests.oracle import torch
 
@@ -74,12 +75,23 @@ def test_programs_of_higher_gradients(program):
     run_program(program, torch, library)
 
 
+@profile
+@given(
+    programs(
+        *("leaf_of_another_dtype", "leaf_of_another_dtype", "conversion", "unary", "binary"),
+        *("view", "reduction", "join", "gathered", "update", "update", "assignment", "backward"),
+    )
+)
+def test_programs_of_mixed_dtypes(program):
+    run_program(program, torch, library)
+
+
 def test_the_generator_is_productive():
     """Most lines run, every kind runs, and most gradients that arrive at leaves are not zero."""
     counts: Counter[str] = Counter()
 
     @settings(profile, max_examples=150, derandomize=True)
-    @given(programs())
+    @given(programs(*every_kind, *(name for name, weight in WEIGHTS.items() if weight == 0)))
     def collect(program):
         counts.update(run_program(program, torch, torch).counts)
 
