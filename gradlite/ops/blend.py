@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, cast
+from gradlite.ops.operands import as_number, promote
 from gradlite.ops.samples import S, normal, positive, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -151,7 +151,7 @@ def _three(name: str, op: Any, input: Tensor, a: Any, b: Any, value: Any) -> Cal
     x, y, z = input.array, a.array, b.array
     if not x.dtype == y.dtype == z.dtype:
         common = dtypes.result_dtype([x, y, z])
-        input, a, b = (cast(t, common) for t in (input, a, b))
+        input, a, b = (promote(t, common) for t in (input, a, b))
         x = input.array
     if x.dtype not in dtypes.FLOATING:
         value = int(value)

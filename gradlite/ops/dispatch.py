@@ -94,9 +94,8 @@ def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
 NOWHERE = (None,)  # of inputs that require grad, but have no place in the graph themselves
 
 
-class Cut:
-    """An op whose node leads nowhere, since its inputs are views that require grad by their
-    bases alone: as in PyTorch, the result requires grad, and no gradient comes of it."""
+class Variant:
+    """An op of a single node that is not quite the op it is made from."""
 
     __slots__ = ("op",)
 
@@ -105,6 +104,13 @@ class Cut:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.op, name)
+
+
+class Cut(Variant):
+    """An op whose node leads nowhere, since its inputs are views that require grad by their
+    bases alone: as in PyTorch, the result requires grad, and no gradient comes of it."""
+
+    __slots__ = ()
 
     @staticmethod
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[None, ...]:

@@ -14,7 +14,7 @@ from gradlite.graph import Node, record
 from gradlite.graph_errors import plain_name
 from gradlite.graph_hooks import Packed, PackedArray, pack_saved
 from gradlite.ops import guard
-from gradlite.ops.dispatch import OUT, apply
+from gradlite.ops.dispatch import OUT, Variant, apply
 from gradlite.ops.layout import is_dense, laid_out
 from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import TENSORS, Op, type_name
@@ -179,6 +179,8 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
         if t._view is not None and t._view.origin != "grad":
             raise forbidden_edit(t, IS_BEING)
         _keep_input(edge, t)
+        if value.dtype != array.dtype:
+            edge.op = Narrowed(edge.op, value.dtype)
     elif current_mode() == 0 and t.requires_grad:
         F = NAMESPACES[array.__class__]
         edge = record(Overwrite, (gradient_edge(t),), (), None, (), F)
@@ -204,6 +206,19 @@ def _check_result(array: Any, value: Any) -> None:
         )
 
 
+class Narrowed(Variant):
+    """An op whose result was written into a tensor of another dtype."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, op: Any, dtype: Any) -> None:
+        super().__init__(op)
+        self.dtype = dtype
+
+    def backward(self, ctx: Any, grad: Any, F: Any) -> Any:
+        return self.op.backward(ctx, F.to_copy(grad, self.dtype), F)
+
+
 class Overwrite(Op):
     """New values that do not depend on the old ones in a differentiable way."""
 
@@ -224,11 +239,12 @@ def _keep_input(node: Node, t: Tensor) -> None:
         return
     if node.saved.__class__ is not tuple or not node.saved:
         return
-    for place, position in enumerate(node.op.saves):
-        if position == 0 and node.saved[place] is t.array:
-            assert node.versions is not None
-            saved, versions = list(node.saved), list(node.versions)
-            saved[place], versions[place] = t.array.copy(), None
+    for place, (position, version) in enumerate(zip(node.op.saves, node.versions or ())):
+        if position == 0 and version is not None and version[0] is t._counter:
+            saved, versions = list(node.saved), list(node.versions or ())
+            if saved[place] is t.array:  # else it is a copy in another dtype already
+                saved[place] = t.array.copy()
+            versions[place] = None
             node.saved, node.versions = tuple(saved), tuple(versions)
 
 

@@ -61,11 +61,18 @@ def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
     common = dtypes.result_dtype(arrays)
     if true_division and dtypes.category(common) < 2:
         common = dtypes.get_default_dtype().numpy
-    a = cast(a, common) if isinstance(a, Tensor) else a
-    b = cast(b, common) if isinstance(b, Tensor) else b
+    a = promote(a, common) if isinstance(a, Tensor) else a
+    b = promote(b, common) if isinstance(b, Tensor) else b
     if not isinstance(a, Tensor):
         a = wrap(beside(b.array, a, common))
     return a, b
+
+
+def promote(operand: Tensor, numpy_dtype: Any) -> Tensor:
+    """An operand in the dtype to compute in: what is saved of it counts as the operand itself."""
+    result = cast(operand, numpy_dtype)
+    result._counter = operand._counter
+    return result
 
 
 @on_its_device
