@@ -83,7 +83,7 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
     try:
         out = op.forward(F.xp, x, y, *attrs)
     except ValueError:
-        raise RuntimeError(_mismatch(x, y)) from None
+        raise RuntimeError(mismatch(x, y)) from None
     finally:
         loud(token)
     if out.__class__ not in NAMESPACES:
@@ -123,7 +123,7 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
     return result
 
 
-def _mismatch(x: Any, y: Any) -> str:
+def mismatch(x: Any, y: Any) -> str:
     """PyTorch's words for shapes that do not broadcast."""
     shapes = x.shape, y.shape
     n = max(len(shape) for shape in shapes)

@@ -8,14 +8,13 @@ import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import guard
-from gradlite.ops.binary import sum_to
-from gradlite.ops.choose import where
+from gradlite.ops.binary import mismatch, sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, cast, same_device_or_scalar
+from gradlite.ops.operands import as_number, promote, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -81,8 +80,10 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
             f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
         )
     array, value = self.array, src.array
-    if value.ndim > array.ndim or not _fits(value.shape, array.shape):
-        raise RuntimeError(_expand_message(value.shape, array.shape))
+    if value.shape != array.shape and (
+        value.ndim > array.ndim or not fits(value.shape, array.shape)
+    ):
+        raise RuntimeError(_copy_message(array, value))
     refuse_overlap(self, src)
     if value.__class__ is not array.__class__ or (guard.several and src.device != self.device):
         src = src.to(self.device, non_blocking=non_blocking)  # type: ignore[attr-defined]
@@ -95,27 +96,19 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     return assign(self, result)
 
 
-def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+def fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether a shape broadcasts to another one, but for more dimensions in front."""
     return all(n == 1 or n == m for n, m in zip(reversed(shape), reversed(target)))
 
 
-def _expand_message(shape: tuple[int, ...], target: tuple[int, ...]) -> str:
-    if len(shape) > len(target):
-        return (
-            f"expand(gradlite.FloatTensor{{{list(shape)}}}, size={list(target)}): the number of "
-            f"sizes provided ({len(target)}) must be greater or equal to the number of dimensions "
-            f"in the tensor ({len(shape)})"
-        )
-    lead = len(target) - len(shape)
-    for place in range(len(target) - 1, lead - 1, -1):
-        n = shape[place - lead]
-        if n != 1 and n != target[place]:
-            return (
-                f"The expanded size of the tensor ({target[place]}) must match the existing size "
-                f"({n}) at non-singleton dimension {place}.  Target sizes: {list(target)}.  Tensor "
-                f"sizes: {list(shape)}"
-            )
-    return ""
+def _copy_message(array: Any, value: Any) -> str:
+    try:
+        broadcast = np.broadcast_shapes(array.shape, value.shape)
+    except ValueError:
+        return mismatch(array, value)
+    return (
+        f"output with shape {list(array.shape)} doesn't match the broadcast shape {list(broadcast)}"
+    )
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
@@ -161,6 +154,26 @@ class MaskedFill(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (mask,) = ctx.saved
         return sum_to(F, F.masked_fill(grad, mask, 0), tuple(ctx.shapes[0])), None
+
+
+class MaskedFillTensor(Op):
+    """A 0-d tensor where a mask holds."""
+
+    grad_name = "MaskedFillBackward1"
+    reads = ((1,), (), (1,))
+    constants = (1,)
+
+    def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
+        return xp.ascontiguousarray(xp.where(mask, value, x))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (mask,) = ctx.saved
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = sum_to(F, F.masked_fill(grad, mask, 0), tuple(ctx.shapes[0]))
+        if ctx.edges[2] is not None:
+            right = sum_to(F, F.where(mask, grad, F.zeros((), grad)), ())
+        return left, None, right
 
 
 class MaskedScatter(Op):
@@ -229,9 +242,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
                 "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with "
                 f"{value.array.ndim} dimension(s)."
             )
-        if value.requires_grad:
-            return where(mask, cast(value, input.array.dtype), input)  # type: ignore[no-any-return]
-        value = value.item()
+        value, _ = same_device_or_scalar(value, input)
+        return apply(MaskedFillTensor, (input, mask, promote(value, input.array.dtype)))  # type: ignore[no-any-return]
     return apply(MaskedFill, (input, mask), as_number(value))  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import guard, indexing, positions
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
-from gradlite.ops.fill import FillFrom, FillTensor, copy_, set_all
+from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.layout import row_major
@@ -349,7 +349,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``: copy a broadcast value into the place that the index names."""
     array = self.array
-    new, basic, advanced, last = _split(array, _items(index))
+    new, basic, advanced, last = _split(array, _items(None if index is True else index))
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)
@@ -370,9 +370,45 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             else:
                 assign(target, apply(FillTensor, (target, value)))
             return
-        copy_(target, _drop_leading(value, target.array.ndim))
+        value = _drop_leading(value, target.array.ndim)
+        shape, place = value.array.shape, target.array.shape
+        if shape != place and (len(shape) > len(place) or not fits(shape, place)):
+            raise RuntimeError(_expand_message(value, place))
+        copy_(target, value)
         return
-    _put(target, _to_device(array, advanced), cast(value, array.dtype), False)
+    where = _to_device(array, advanced)
+    if value.array.dtype != array.dtype and not (value.array.size == 1 and _is_one_mask(where)):
+        check_inplace(target)
+        raise RuntimeError(_put_message(target.array, where, value))
+    if value.array.ndim > 1 and value.array.size == 1 and _is_one_mask(where):
+        value = value.view(())
+    _put(target, where, cast(value, array.dtype), False)
+
+
+def _is_one_mask(index: tuple[Any, ...]) -> bool:
+    """Whether an index is one mask, through which PyTorch fills as `masked_fill_` does."""
+    (item, *others) = [i for i in index if not isinstance(i, slice)]
+    return not others and item.dtype == np.bool_
+
+
+def _expand_message(value: Tensor, target: tuple[int, ...]) -> str:
+    shape = value.array.shape
+    if len(shape) > len(target):
+        return (
+            f"expand(gradlite.{type_name(value.array.dtype)}Tensor{{{list(shape)}}}, "
+            f"size={list(target)}): the number of sizes provided ({len(target)}) must be greater "
+            f"or equal to the number of dimensions in the tensor ({len(shape)})"
+        )
+    lead = len(target) - len(shape)
+    for place in range(len(target) - 1, lead - 1, -1):
+        n = shape[place - lead]
+        if n != 1 and n != target[place]:
+            return (
+                f"The expanded size of the tensor ({target[place]}) must match the existing size "
+                f"({n}) at non-singleton dimension {place}.  Target sizes: {list(target)}.  Tensor "
+                f"sizes: {list(shape)}"
+            )
+    return ""
 
 
 def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: bool) -> Tensor:
@@ -391,14 +427,26 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
             target._bump()
             return target
         return assign(target, apply(IndexPut, (target, values), index, accumulate))
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: NumPy's, of masks of all dimensions
         raise RuntimeError(_put_message(array, index, values)) from None
 
 
 def _put_message(array: Any, index: tuple[Any, ...], values: Tensor) -> str:
+    shape, own = array[index].shape, _drop_leading(values, array[index].ndim).array.shape
+    fits = len(own) <= len(shape) and all(n in (1, m) for n, m in zip(own[::-1], shape[::-1]))
+    if fits:
+        return _dtypes_differ(array, values)
     return (
         f"shape mismatch: value tensor of shape {list(values.array.shape)} cannot be broadcast "
-        f"to indexing result of shape {list(array[index].shape)}"
+        f"to indexing result of shape {list(shape)}"
+    )
+
+
+def _dtypes_differ(array: Any, values: Tensor) -> str:
+    return (
+        "Index put requires the source and destination dtypes match, got "
+        f"{type_name(array.dtype)} for the destination and {type_name(values.array.dtype)} for the "
+        "source."
     )
 
 
@@ -410,11 +458,7 @@ def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
             f"not {indices.__class__.__name__}"
         )
     if values.array.dtype != self.array.dtype:
-        raise RuntimeError(
-            "Index put requires the source and destination dtypes match, got "
-            f"{type_name(self.array.dtype)} for the destination and "
-            f"{type_name(values.array.dtype)} for the source."
-        )
+        raise RuntimeError(_dtypes_differ(self.array, values))
     items = [slice(None) if i is None else _item_array(i) for i in indices]
     *_, advanced, _ = _split(self.array, items)
     return _to_device(self.array, advanced or (slice(None),))

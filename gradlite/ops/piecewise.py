@@ -86,7 +86,11 @@ class Relu(Op):
 
     def forward(xp: Any, x: Any) -> Any:
         bounds = _BOUNDS.get(x.dtype) if xp is np else None
-        return xp.maximum(x, 0) if bounds is None else _clip(x, *bounds)
+        if bounds is not None:
+            return _clip(x, *bounds)
+        if x.dtype == np.bool_:
+            raise RuntimeError("Boolean inputs not supported for relu")
+        return xp.maximum(x, 0)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved

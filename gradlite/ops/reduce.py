@@ -13,7 +13,7 @@ from gradlite.ops import reductions
 from gradlite.ops.dims import wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.layout import row_major
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -188,11 +188,9 @@ def mean(
     if dtype is not None:
         input = cast(input, dtypes.as_dtype(dtype).numpy)
     elif input.array.dtype not in dtypes.FLOATING:
-        name = {"bool": "Bool", "int64": "Long", "int32": "Int"}.get(input.dtype.name)
-        name = name or input.dtype.name.capitalize()
         raise RuntimeError(
             "mean(): could not infer output dtype. Input dtype must be either a floating point or "
-            f"complex dtype. Got: {name}"
+            f"complex dtype. Got: {type_name(input.array.dtype)}"
         )
     dims = reduced_dims(dim, input.array.ndim)
     return apply1(Mean if dim is None else MeanDim, input, dims, keepdim)

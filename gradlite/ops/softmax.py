@@ -11,7 +11,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import ones, reduced_dims, spread
 from gradlite.ops.samples import S, normal
@@ -185,11 +185,13 @@ def _prepared(name: str, input: Tensor, dim: int | None, dtype: Any) -> tuple[Te
         dim = 0 if input.array.ndim in (0, 1, 3) else 1
     if dtype is not None:
         input = cast(input, dtypes.as_dtype(dtype).numpy)
-    if input.array.dtype not in dtypes.FLOATING:
-        raise RuntimeError(
-            f"\"{name}_lastdim_kernel_impl\" not implemented for '{input.dtype.name}'"
+    d = wrap_dim(dim, input.array.ndim)
+    if input.array.dtype not in dtypes.FLOATING and input.array.size:
+        kernel = "_lastdim_kernel_impl" if d == input.array.ndim - 1 else "_kernel_impl"
+        raise NotImplementedError(
+            f"\"{name}{kernel}\" not implemented for '{type_name(input.array.dtype)}'"
         )
-    return input, wrap_dim(dim, input.array.ndim)
+    return input, d
 
 
 @public(samples=_samples, method=True)
