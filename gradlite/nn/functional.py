@@ -17,6 +17,7 @@ from gradlite.ops.attention import scaled_dot_product_attention
 from gradlite.ops.bilinear import bilinear
 from gradlite.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from gradlite.ops.conv3d import conv3d, conv_transpose3d
+from gradlite.ops.ctc import ctc_loss
 from gradlite.ops.distance import cosine_similarity, normalize, pairwise_distance
 from gradlite.ops.dropout import (
     alpha_dropout,
@@ -30,6 +31,7 @@ from gradlite.ops.elementwise import sigmoid
 from gradlite.ops.embedding import embedding, one_hot
 from gradlite.ops.embedding_bag import embedding_bag
 from gradlite.ops.fold import fold, unfold
+from gradlite.ops.grid import affine_grid, grid_sample
 from gradlite.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -46,6 +48,11 @@ from gradlite.ops.loss_derived import (
     soft_margin_loss,
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
+)
+from gradlite.ops.loss_margin import (
+    multi_margin_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
 )
 from gradlite.ops.loss_regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from gradlite.ops.matmul import linear
@@ -89,6 +96,14 @@ from gradlite.ops.pool3d import (
     avg_pool3d,
     max_pool3d,
 )
+from gradlite.ops.pool_more import (
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
 from gradlite.ops.resize import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from gradlite.ops.rnn import gru_sequence, lstm_sequence, rnn_sequence
 from gradlite.ops.softmax import log_softmax, softmax, softmin
@@ -101,6 +116,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "affine_grid",
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
@@ -120,6 +136,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",
@@ -132,6 +149,7 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "gru_sequence",
     "gumbel_softmax",
@@ -151,14 +169,23 @@ __all__ = [
     "local_response_norm",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "lstm_sequence",
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multi_head_attention_forward",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
     "one_hot",

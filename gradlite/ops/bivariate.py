@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,8 @@ class Logaddexp(Binary):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
-        left = grad / (F.exp(b - a) + 1) if ctx.edges[0] is not None else None
-        right = grad / (F.exp(a - b) + 1) if ctx.edges[1] is not None else None
+        left = grad * F.sigmoid(a - b) if ctx.edges[0] is not None else None
+        right = grad * F.sigmoid(b - a) if ctx.edges[1] is not None else None
         return _to_operands(ctx, F, left, right)
 
 
@@ -111,8 +112,11 @@ class Logaddexp2(Logaddexp):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
-        left = grad / (F.exp2(b - a) + 1) if ctx.edges[0] is not None else None
-        right = grad / (F.exp2(a - b) + 1) if ctx.edges[1] is not None else None
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = grad * F.sigmoid((a - b) * math.log(2))
+        if ctx.edges[1] is not None:
+            right = grad * F.sigmoid((b - a) * math.log(2))
         return _to_operands(ctx, F, left, right)
 
 

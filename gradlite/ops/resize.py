@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import resampling
+from gradlite.ops.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from gradlite.ops.operands import beside
+from gradlite.ops.pool3d import adaptive_avg_pool3d
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
@@ -16,7 +19,10 @@ from gradlite.tensor import Tensor, wrap
 
 __all__ = ["channel_shuffle", "interpolate", "pixel_shuffle", "pixel_unshuffle"]
 
-LINEAR_DIMS = {"linear": 3, "bilinear": 4, "trilinear": 5}
+LINEAR_DIMS = {"linear": 3, "bilinear": 4, "bicubic": 4, "trilinear": 5}
+
+
+AREA: dict[int, Any] = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}
 
 
 def _nearest(size: int, wanted: int, scale: float | None, exact: bool) -> np.ndarray[Any, Any]:
@@ -27,24 +33,14 @@ def _nearest(size: int, wanted: int, scale: float | None, exact: bool) -> np.nda
     return np.minimum(np.floor(positions * step).astype(np.int64), size - 1)
 
 
-def _linear(
-    size: int, wanted: int, scale: float | None, align_corners: bool
+def _weights(
+    size: int, wanted: int, scale: float | None, align_corners: bool, mode: str, antialias: bool
 ) -> np.ndarray[Any, Any]:
-    """The matrix ``(wanted, size)`` of the two weights that make every output position."""
-    positions = np.arange(wanted, dtype=np.float64)
-    if align_corners:
-        source = positions * ((size - 1) / (wanted - 1) if wanted > 1 else 0.0)
-    else:
-        step = 1 / scale if scale else size / wanted
-        source = np.maximum((positions + 0.5) * step - 0.5, 0)
-    low = np.minimum(np.floor(source).astype(np.int64), size - 1)
-    high = np.minimum(low + 1, size - 1)
-    part = source - low
-    weights = np.zeros((wanted, size))
-    rows = np.arange(wanted)
-    np.add.at(weights, (rows, low), 1 - part)
-    np.add.at(weights, (rows, high), part)
-    return weights
+    """The matrix ``(wanted, size)`` from the pixels of one dimension to those of the result."""
+    if antialias:
+        return resampling.antialiased(size, wanted, scale, align_corners, mode)
+    make = resampling.cubic if mode == "bicubic" else resampling.linear
+    return make(size, wanted, scale, align_corners)
 
 
 def _sizes(
@@ -95,8 +91,25 @@ def _sizes(
             recompute_scale_factor=True,
         ),
         S(normal(1, 2, 2, 3, 2), (3, 2, 5), mode="trilinear"),
+        S(normal(2, 3, 4, 5), (7, 3), mode="bicubic"),
+        S(normal(2, 3, 4, 5), scale_factor=(1.7, 0.6), mode="bicubic"),
+        S(normal(2, 3, 4, 5), (7, 3), mode="bicubic", align_corners=True),
+        S(normal(2, 3, 4, 5), (3, 2), mode="area"),
+        S(normal(2, 3, 5), 2, mode="area"),
+        S(normal(1, 2, 2, 3, 2), (2, 2, 1), mode="area"),
+        S(normal(2, 3, 7, 5), (3, 2), mode="bilinear", antialias=True),
+        S(normal(2, 3, 7, 5), (3, 8), mode="bicubic", antialias=True),
+        S(normal(2, 3, 7, 5), scale_factor=0.6, mode="bilinear", antialias=True),
+        S(normal(2, 3, 7, 5), (3, 2), mode="bilinear", antialias=True, align_corners=True),
     ],
     torch="nn.functional.interpolate",
+    errors=lambda: [
+        S(normal(2, 3, 4), 2, mode="bicubic"),
+        S(normal(2, 3, 4), 2, mode="linear", antialias=True),
+        S(normal(2, 3), 2),
+        S(normal(2, 3, 4, 5), 2, mode="cubic"),
+        S(normal(2, 3, 4, 5), 2, mode="area", align_corners=True),
+    ],
 )
 def interpolate(
     input: Tensor,
@@ -112,10 +125,11 @@ def interpolate(
     Args:
         size: the output size, one number for all dimensions or one for each.
         scale_factor: what to multiply the input's size with, instead of ``size``.
-        mode: "nearest", "nearest-exact", or "linear", "bilinear", "trilinear" for one, two or
-            three dimensions.
+        mode: "nearest", "nearest-exact", "area" (means), or "linear", "bilinear", "trilinear" for
+            one, two or three dimensions, or "bicubic" for two.
         align_corners: whether the corner elements' centres stay in place, rather than the corners.
         recompute_scale_factor: take the scale from the sizes instead of ``scale_factor``.
+        antialias: weigh all pixels between the output's (of "bilinear" and "bicubic").
 
     >>> import gradlite
     >>> F = gradlite.nn.functional
@@ -134,29 +148,41 @@ def interpolate(
             "linear | bilinear | bicubic | trilinear"
         )
     sizes, scales = _sizes(input, size, scale_factor, recompute_scale_factor)
-    if input.dim() not in (3, 4, 5) or mode not in (*LINEAR_DIMS, "nearest", "nearest-exact"):
+    if antialias and not (mode in ("bilinear", "bicubic") and input.dim() == 4):
+        raise ValueError(
+            "Anti-alias option is restricted to bilinear, bicubic, and lanczos modes and requires "
+            "a 4-D tensor as input"
+        )
+    known = (*LINEAR_DIMS, "nearest", "nearest-exact", "area")
+    if (
+        input.dim() not in (3, 4, 5)
+        or mode not in known
+        or (mode == "bicubic" and input.dim() != 4)
+    ):
         raise NotImplementedError(
             f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {input.dim()}D) for the "
-            f"modes: nearest | linear | bilinear | trilinear | nearest-exact (got {mode})"
+            "modes: nearest | linear | bilinear | bicubic | trilinear | lanczos | area | "
+            f"nearest-exact (got {mode})"
         )
     if mode in LINEAR_DIMS and input.dim() != LINEAR_DIMS[mode]:
         raise NotImplementedError(
             f"Got {input.dim()}D input, but {mode} mode needs {LINEAR_DIMS[mode]}D input"
         )
-    if antialias:
-        raise NotImplementedError("interpolate: antialias is not supported")
     if min(sizes) <= 0 or min(input.shape[2:]) <= 0:
         raise RuntimeError(
             "Input and output sizes should be greater than 0, but got input "
             f"{tuple(input.shape[2:])} output {tuple(sizes)}"
         )
+    if mode == "area":
+        return AREA[input.dim()](input, tuple(sizes))
     result: Any = input
     for axis, (wanted, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         n = result.shape[axis]
         if mode in LINEAR_DIMS:
             if wanted == n:
                 continue  # Whatever the scale says.
-            matrix = _linear(n, wanted, scale, bool(align_corners)).T.astype(result.array.dtype)
+            matrix = _weights(n, wanted, scale, bool(align_corners), mode, antialias)
+            matrix = matrix.T.astype(result.array.dtype)
             result = (result.transpose(axis, -1) @ wrap(beside(result.array, matrix))).transpose(
                 axis, -1
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.nn.cases import layer, of
+from tests.nn.cases import Constant, layer, of
 from tests.nn.inputs import classes, x
 
 # ------------------------------------------------------------------------- look-up tables
@@ -39,3 +39,46 @@ layer(
     x(4, 2, 3),
     (x(1, 2, 1), x(1, 2, 4)),
 )
+
+# ----------------------------------------------------------------------------------- losses
+layer("MultiMarginLoss", of("MultiMarginLoss"), x(3, 4), classes(4, 3))
+layer(
+    "MultiMarginLoss with all",
+    of("MultiMarginLoss", 2, 0.7, np.array([0.5, 1.0, 2.0, 1.5]), reduction="none"),
+    x(3, 4),
+    classes(4, 3),
+)
+LABELS = np.array([[3, 0, -1, 1], [2, -1, 0, 1]])
+layer("MultiLabelMarginLoss", of("MultiLabelMarginLoss"), x(2, 4), LABELS)
+TRUTHS = Constant(np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]))
+layer("MultiLabelSoftMarginLoss", of("MultiLabelSoftMarginLoss"), x(2, 3), TRUTHS)
+layer(
+    "MultiLabelSoftMarginLoss weighted",
+    of("MultiLabelSoftMarginLoss", np.array([0.5, 1.0, 2.0]), reduction="sum"),
+    x(2, 3),
+    TRUTHS,
+)
+layer(
+    "CTCLoss",
+    of("CTCLoss", 3, zero_infinity=True),
+    x(6, 2, 4),
+    np.array([[1, 2, 0], [0, 0, 2]]),
+    np.array([6, 5]),
+    np.array([3, 2]),
+)
+
+# ------------------------------------------------------------------------------- pooling
+for n, shape in [(1, (2, 3, 7)), (2, (2, 3, 6, 5)), (3, (2, 2, 4, 4, 5))]:
+    layer(f"LPPool{n}d", of(f"LPPool{n}d", 2, 2), x(*shape))
+layer("LPPool2d with all", of("LPPool2d", 3.0, (2, 3), 1, True), x(2, 3, 6, 5))
+PLACES = np.array([[[[0, 5], [13, 11]]]])
+layer("MaxUnpool1d", of("MaxUnpool1d", 2, 3), x(1, 1, 2), np.array([[[1, 4]]]))
+layer("MaxUnpool2d", of("MaxUnpool2d", 2), x(1, 1, 2, 2), PLACES)
+layer(
+    "MaxUnpool2d of a size",
+    of("MaxUnpool2d", 2),
+    x(1, 1, 2, 2),
+    PLACES,
+    kwargs={"output_size": [5, 5]},
+)
+layer("MaxUnpool3d", of("MaxUnpool3d", 2), x(1, 1, 1, 1, 2), np.array([[[[[3, 14]]]]]))

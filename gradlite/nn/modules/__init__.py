@@ -17,10 +17,12 @@ from gradlite.nn.modules import (
     instancenorm,
     linear,
     loss,
+    loss_margin,
     normalization,
     padding,
     parameters,
     pooling,
+    pooling_more,
     rnn,
     rnn_cell,
     shuffle,
@@ -40,10 +42,12 @@ from gradlite.nn.modules.fold import *
 from gradlite.nn.modules.instancenorm import *
 from gradlite.nn.modules.linear import *
 from gradlite.nn.modules.loss import *
+from gradlite.nn.modules.loss_margin import *
 from gradlite.nn.modules.normalization import *
 from gradlite.nn.modules.padding import *
 from gradlite.nn.modules.parameters import *
 from gradlite.nn.modules.pooling import *
+from gradlite.nn.modules.pooling_more import *
 from gradlite.nn.modules.rnn import *
 from gradlite.nn.modules.rnn_cell import *
 from gradlite.nn.modules.shuffle import *
@@ -65,10 +69,12 @@ if not TYPE_CHECKING:  # type checkers follow the imports, and cannot add up lis
     __all__ += instancenorm.__all__
     __all__ += linear.__all__
     __all__ += loss.__all__
+    __all__ += loss_margin.__all__
     __all__ += normalization.__all__
     __all__ += padding.__all__
     __all__ += parameters.__all__
     __all__ += pooling.__all__
+    __all__ += pooling_more.__all__
     __all__ += rnn.__all__
     __all__ += rnn_cell.__all__
     __all__ += shuffle.__all__
