@@ -211,7 +211,8 @@ using namespace cuda_on_cpu;
 
 extern "C" {
 ACCESS(1)
-ACCESS(2) ACCESS(4) ACCESS(8) ACCESS(16) UNALIGNED_ACCESS(2) UNALIGNED_ACCESS(4) UNALIGNED_ACCESS(8)
+ACCESS(2)
+ACCESS(4) ACCESS(8) ACCESS(16) UNALIGNED_ACCESS(2) UNALIGNED_ACCESS(4) UNALIGNED_ACCESS(8)
     UNALIGNED_ACCESS(16) void __tsan_read_range(void* p, size_t n) {
   check(p, unsigned(n), false, false, HERE);
 }

@@ -58,16 +58,17 @@ const char* signature(void (*)(A...)) {
 struct Kernel {
   const char* name;
   const char* signature;
-  int max_threads;  // of __launch_bounds__
+  int max_threads;         // of __launch_bounds__
+  const char* restricted;  // a letter for each parameter: see module.py
   int (*launch)(Launch*, void**);
 };
 
 }  // namespace cuda_on_cpu
 
-#define CUDA_ON_CPU_KERNEL(name, max_threads)           \
-  {#name, cuda_on_cpu::signature(&name), max_threads,   \
-   [](cuda_on_cpu::Launch* how, void** arguments) {     \
-     return cuda_on_cpu::launch(&name, how, arguments); \
+#define CUDA_ON_CPU_KERNEL(name, max_threads, restricted)         \
+  {#name, cuda_on_cpu::signature(&name), max_threads, restricted, \
+   [](cuda_on_cpu::Launch* how, void** arguments) {               \
+     return cuda_on_cpu::launch(&name, how, arguments);           \
    }}
 #define CUDA_ON_CPU_TABLE                                                                      \
   extern "C" __attribute__((visibility("default"))) cuda_on_cpu::Kernel cuda_on_cpu_kernels[]; \

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -39,7 +40,8 @@ CHECKS = (
     "-fsanitize=alignment,bounds,signed-integer-overflow,shift,integer-divide-by-zero,return"
 ).split()
 KERNEL = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\(([^,()]+)[^()]*\)\s*)?(\w+)\s*\('
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\(([^,()]+)[^()]*\)\s*)?'
+    r"(\w+)\s*\(([^)]*)\)"
 )
 SHARED_LIMIT = 48 << 10  # bytes of shared memory that a launch may ask for without an attribute
 
@@ -93,6 +95,14 @@ def _runtime_objects(cxx: str) -> list[str]:
     return objects
 
 
+def _restricted(parameters: str) -> str:
+    """A letter for each parameter: of ``__restrict__`` pointers r, or w for one to write with."""
+    return "".join(
+        "-" if "__restrict__" not in p else "r" if re.match(r"\s*const\b", p) else "w"
+        for p in parameters.split(",")
+    )
+
+
 def _build(text: str, options: Sequence[str], check: bool, only: str) -> Path:
     """The shared library of a kernel file, from the cache or compiled."""
     cxx = compiler()
@@ -105,13 +115,13 @@ def _build(text: str, options: Sequence[str], check: bool, only: str) -> Path:
     # Only the preprocessor knows what the macros of a file make of the kernels' names.
     plain = _run(cxx, "-E", "-P", "-x", "c++", "-std=c++17", *defines, "-", text=text)
     table = "".join(
-        f"CUDA_ON_CPU_KERNEL({name}, {most or 1024}),\n"
-        for most, name in KERNEL.findall(plain)
+        f'CUDA_ON_CPU_KERNEL({name}, {most or 1024}, "{_restricted(parameters)}"),\n'
+        for most, name, parameters in KERNEL.findall(plain)
         if only in ("", name)
     )
     whole = (
         f'#include "launch.h"\n{text}\n#line 1 "table of kernels"\n'
-        f"CUDA_ON_CPU_TABLE = {{\n{table}{{nullptr, nullptr, 0, nullptr}}}};\n"
+        f"CUDA_ON_CPU_TABLE = {{\n{table}{{nullptr, nullptr, 0, nullptr, nullptr}}}};\n"
     )
     with tempfile.TemporaryDirectory(dir=_cache_folder()) as folder:
         source, made = Path(folder) / "kernels.cpp", f"{folder}/kernels.so"
@@ -144,6 +154,7 @@ class _Entry(ctypes.Structure):  # cuda_on_cpu::Kernel
         ("name", ctypes.c_char_p),
         ("signature", ctypes.c_char_p),
         ("max_threads", ctypes.c_int),
+        ("restricted", ctypes.c_char_p),
         ("launch", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p)),
     ]
 
@@ -238,6 +249,7 @@ class CpuKernel:
         how.grid[:], how.block[:] = self._geometry(grid, block, shared_mem)
         values = self._arguments(args)
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
+        self._check_restricted(args)
         if self._module.check:
             table = _regions([*args, *regions])
             how.region_count, how.regions = len(table), table.ctypes.data
@@ -287,6 +299,20 @@ class CpuKernel:
                 )
             values.append(value)
         return values
+
+    def _check_restricted(self, args: Sequence[Any]) -> None:
+        """Promises of ``__restrict__``: no memory that one pointer writes is another's, too."""
+        promises = self._entry.restricted.decode()
+        arrays = [
+            (i, arg, promise)
+            for i, (arg, promise) in enumerate(zip(args, promises))
+            if promise != "-" and isinstance(arg, np.ndarray) and arg.size
+        ]
+        for (i, a, first), (j, b, second) in itertools.combinations(arrays, 2):
+            if "w" in (first, second) and np.may_share_memory(a, b):
+                raise KernelError(
+                    f"{self.name}: arguments {i} and {j} overlap, and are __restrict__ pointers"
+                )
 
     def _places(self, code: Sequence[int]) -> str:
         """Where in the source the fault happened, and its other half."""
