@@ -11,6 +11,7 @@ from gradlite import dtypes
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.expansion import expand
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.index import index_put
 from gradlite.ops.joining import select, stack
 from gradlite.ops.namespaces import NAMESPACES
@@ -120,6 +121,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     samples=lambda: [S(normal(4)), S(normal(4), 3), S(integers(0, 9, 3), 2, True), S(normal(2), 3)],
     errors=lambda: [S(normal(2, 2)), S(normal(3), -1)],
 )
+@on_its_device
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All combinations of ``r`` elements of a vector, one row each.
 
@@ -240,6 +242,7 @@ def _put_into(name: str, part: Any, whole: Tensor, src: Tensor) -> Tensor:
     method=True,
     errors=lambda: [S(normal(3, 4), normal(3), 0, 1), S(normal(3), normal(), 0, 3)],
 )
+@on_its_device
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """A copy of the input with one index of a dimension replaced by ``src``.
 
@@ -262,6 +265,7 @@ def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     method=True,
     errors=lambda: [S(normal(4), normal(3), 0, 1, 3)],
 )
+@on_its_device
 def slice_scatter(
     input: Tensor,
     src: Tensor,
@@ -290,6 +294,7 @@ def slice_scatter(
     method=True,
     errors=lambda: [S(normal(3, 4), normal(4))],
 )
+@on_its_device
 def diagonal_scatter(
     input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
 ) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from gradlite import dtypes, return_types
 from gradlite.ops.choose import clamp
 from gradlite.ops.dispatch import same_device
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import row_major
 from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
@@ -62,6 +63,7 @@ def _weights(name: str, given: Tensor | None, count: int, floating: bool) -> Any
         S(normal(2, 3), aweights=constant(-positive(3))),
     ],
 )
+@on_its_device
 def cov(
     input: Tensor,
     *,
@@ -153,6 +155,7 @@ def corrcoef(input: Tensor) -> Tensor:
         S(constant(normal(3)), 2, weight=constant(positive(4))),
     ],
 )
+@on_its_device
 def histogram(
     input: Tensor,
     bins: Any,
@@ -218,6 +221,7 @@ def histogram(
     ],
     differentiable=False,
 )
+@on_its_device
 def isin(
     elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
 ) -> Tensor:

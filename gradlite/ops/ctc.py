@@ -17,6 +17,7 @@ from gradlite.ops.bivariate import logaddexp
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.gather import check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.joining import cat, stack
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
@@ -199,6 +200,7 @@ def _ctc_samples() -> list[Any]:
         S(normal(5, 2, 4), np.array([1, 2, 3]), (5, 5), (2,)),
     ],
 )
+@on_its_device
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.samples import S, normal, uniform
@@ -50,6 +51,7 @@ def _centres(n: int, align_corners: bool) -> np.ndarray[Any, Any]:
         S(np.ones((1, 2, 3), np.int64), (1, 1, 3, 4), align_corners=False),
     ],
 )
+@on_its_device
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The points that affine maps send the pixels of an image of a size to, for `grid_sample`.
 

@@ -77,10 +77,11 @@ class CopySlices(Op):
             grads = inner.op.backward(inner_ctx, part.clone(), F)
             part.zero_() if grads[0] is None else part.copy_(grads[0])
         else:
-            result = CloneLaidOut.forward(F.xp, grad, ctx.shapes[1])
-            part = replay(chain, F.xp, result)
-            grads = inner.op.backward(node, part.copy(), F)
-            part[...] = 0 if grads[0] is None else grads[0]
+            with guard.on(grad):
+                result = CloneLaidOut.forward(F.xp, grad, ctx.shapes[1])
+                part = replay(chain, F.xp, result)
+                grads = inner.op.backward(node, part.copy(), F)
+                part[...] = 0 if grads[0] is None else grads[0]
         return (result, *grads[1:])
 
     @staticmethod

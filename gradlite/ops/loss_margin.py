@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.elementwise import square
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.loss import reduced
 from gradlite.ops.loss_derived import legacy_reduction
 from gradlite.ops.namespaces import NAMESPACES
@@ -57,6 +58,7 @@ def _rows(input: Tensor, target: Tensor, labels: bool) -> tuple[Any, Any, bool]:
         S(normal(3, 4), integers(0, 4, 3), weight=constant(positive(3))),
     ],
 )
+@on_its_device
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -110,6 +112,7 @@ def multi_margin_loss(
         S(normal(2, 4), np.array([[4, 0, -1, 1], [2, -1, 0, 1]])),
     ],
 )
+@on_its_device
 def multilabel_margin_loss(
     input: Tensor,
     target: Tensor,

@@ -11,6 +11,7 @@ from gradlite import dtypes
 from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
@@ -220,6 +221,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     torch="nn.functional.pdist",
     errors=lambda: [S(normal(3)), S(normal(3, 2), -1.0)],
 )
+@on_its_device
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distances between all pairs of rows, (n, d) -> (n (n - 1) / 2,).
 

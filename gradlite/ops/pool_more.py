@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from gradlite.ops.pool3d import avg_pool3d, max_pool3d
 from gradlite.ops.pool_arguments import is_given
@@ -160,6 +161,7 @@ def _unpool(
     torch="nn.functional.max_unpool1d",
     errors=lambda: [S(normal(1, 1, 2), np.array([[[0, 4]]]), 2, 2, 0, (7,))],
 )
+@on_its_device
 def max_unpool1d(
     input: Tensor,
     indices: Tensor,
@@ -190,6 +192,7 @@ def max_unpool1d(
         S(normal(1, 1, 2, 2), np.array([[[[5, 3]]]]), 2),
     ],
 )
+@on_its_device
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -218,6 +221,7 @@ def max_unpool2d(
     samples=lambda: [S(normal(1, 1, 1, 2, 2), np.array([[[[[5, 3], [8, 27]]]]]), 2)],
     torch="nn.functional.max_unpool3d",
 )
+@on_its_device
 def max_unpool3d(
     input: Tensor,
     indices: Tensor,
