@@ -42,7 +42,7 @@ class Mutant(NamedTuple):
     Attributes:
         bug: what is wrong.
         file: the kernel file, or the name of a kernel that is launched wrongly.
-        old: the text that is replaced; it stands in the file once.
+        old: the text that is replaced; it stands in the file once, whatever its indentation.
         new: what it is replaced with.
         tests: names of test files, or of tests as ``file::test``, when they are not those of the
             kernel file: for what is shared, and where only a late test can notice.
@@ -140,12 +140,13 @@ def _planted(mutant: Mutant) -> Iterator[None]:
         yield
         return
     text_of = kernel_source.text_of
-    if text_of(mutant.file).count(mutant.old) != 1:
+    old = re.compile(r"\s+".join(map(re.escape, mutant.old.split())))
+    if len(old.findall(text_of(mutant.file))) != 1:
         raise ValueError(f"not once in {mutant.file}: {mutant.old}")
 
     def planted(file: str) -> str:
         text = text_of(file)
-        return text.replace(mutant.old, mutant.new) if file == mutant.file else text
+        return old.sub(lambda _: mutant.new, text) if file == mutant.file else text
 
     _forget()
     try:
