@@ -27,9 +27,11 @@ DTYPES = {"float32": (2e-5, 5e-5), "float64": (1e-11, 1e-12)}
 OTHERS = {"empty_like", "multinomial"}
 # Ops with samples that read values on the host, which no recorded step may do.
 REFUSED = set(
-    "bincount cross_entropy embedding_bag histc index_put logdet masked_fill masked_scatter "
-    "masked_select median mode nanmedian nanquantile nll_loss one_hot pad quantile "
-    "repeat_interleave slogdet unique unique_consecutive".split()
+    "bincount combinations cross_entropy ctc_loss digamma embedding_bag histc histogram index_put "
+    "lgamma logdet masked_fill masked_scatter masked_select max_unpool1d max_unpool2d max_unpool3d "
+    "median mode multi_margin_loss multilabel_margin_loss mvlgamma nanmedian nanquantile nll_loss "
+    "one_hot pad pdist polygamma put quantile repeat_interleave slogdet unique "
+    "unique_consecutive".split()
 )
 SEVERAL = 30  # ops in one captured step, so that the compiler is called a few dozen times
 

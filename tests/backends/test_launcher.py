@@ -155,7 +155,8 @@ def test_under_create_graph_the_rule_runs(K: Any) -> None:
     (grad,), names = launched(lambda: gradlite.autograd.grad((y * y).sum(), x, create_graph=True))
     assert "softmax_backward" not in names and grad.requires_grad
     # What the rule recorded reads y, so this pass goes through softmax again, on arrays now.
-    assert launched(lambda: gradlite.autograd.grad(grad.sum(), x))[1] == ["softmax_backward"]
+    names = launched(lambda: gradlite.autograd.grad(grad.sum(), x))[1]
+    assert [name for name in names if "softmax" in name] == ["softmax_backward"]
 
 
 def test_a_rule_uses_the_kernels_of_other_ops(K: Any) -> None:

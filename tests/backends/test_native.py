@@ -102,7 +102,8 @@ def test_ops_run_natively_on_request() -> None:
             actual = run()
     finally:
         namespace.use(None)
-    assert names == ["log_softmax_forward", "log_softmax_backward"]
+    softmax = [name for name in names if "softmax" in name]
+    assert softmax == ["log_softmax_forward", "log_softmax_backward"]
     for a, b in zip(actual, expected):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12, atol=1e-14)
 

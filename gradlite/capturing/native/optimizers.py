@@ -12,7 +12,7 @@ from gradlite.optim import optimizer as optimizer_module
 from gradlite.optim.adam import Adam, AdamW
 from gradlite.optim.elementwise import ElementwiseOptimizer, number
 from gradlite.optim.sgd import SGD
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 ADAM_OPTIONS = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
 SGD_OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
@@ -46,6 +46,7 @@ class NativeOptimizer:
         self.optimizer, self.python, self.library = optimizer, python, library
         self._grads = {id(p): (p, array) for p, array in grads}
         self._versions = [p._counter for p, _ in grads if p._counter is not None]
+        self._tensors = [(p, wrap(array)) for p, array in grads]
         self._changes = -1
         self._jobs: list[Any] = []
 
@@ -61,6 +62,8 @@ class NativeOptimizer:
                 job.check(group)
         except UnsuitableError:
             self._changes = -1
+            for p, grad in self._tensors:
+                p._grad = grad
             self.python()
             return
         for job in self._jobs:
