@@ -341,3 +341,9 @@ def test_which_ops_on_constants_go_backward_twice(op):
         return outcome_of(y.sum().backward), x.grad
 
     same(program)
+
+
+@pytest.mark.parametrize("name", ["max", "min", "sort", "median"])
+@pytest.mark.parametrize("shape", [(2, 0, 3), (0, 3), (2, 1, 2, 0, 3)])
+def test_extremes_of_rows_of_tensors_without_elements(name, shape):
+    same(lambda T: tuple(getattr(T.zeros(*shape, requires_grad=True), name)(-1)))

@@ -31,6 +31,8 @@ def along(xp: Any, shape: tuple[int, ...], index: Any, dim: int) -> Any:
     """
     if not shape:
         return index
+    if not index.size:  # strides of 0 would have no neighbours to count
+        return index.astype(np.int64)
     strides = row_major_strides(shape)
     flat = index if strides[dim] == 1 else index * strides[dim]
     start = None
