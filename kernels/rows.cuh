@@ -16,14 +16,6 @@
 #pragma once
 #include "team.cuh"
 
-// A value as it is, also for a CPU compiler that may regroup the sum it goes into.
-DEVICE acc_t settled(acc_t value) {
-#if defined(GRADLITE_NATIVE)
-  __asm__("" : "+m"(value));
-#endif
-  return value;
-}
-
 // A row that may be absent: `otherwise` stands for all of its elements then.
 struct Optional {
   const scalar_t* data;

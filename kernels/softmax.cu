@@ -1,5 +1,8 @@
-// softmax and log_softmax over the last dimension of (rows, columns), forward and backward.
-#include "team.cuh"
+// softmax, log_softmax and logsumexp over the last dimension of (rows, columns), forward and
+// backward, and the masked softmax of attention. Other dimensions: softmax_strided.cu.
+#define BLOCKS 3
+#include "rows.cuh"
+#include "softmax.cuh"
 
 // y = exp(x - max) / sum
 KERNEL(softmax_forward)
@@ -7,31 +10,28 @@ KERNEL(softmax_forward)
   for_each_row(rows, [&](auto team, i64 row) {
     const scalar_t* in = x + row * columns;
     scalar_t* out = y + row * columns;
-    acc_t top = -infinity();
-    for (i64 c = team.rank(); c < columns; c += team.size()) top = math::larger(widen(in[c]), top);
-    top = team.max(top);
-    acc_t total = 0;
-    for (i64 c = team.rank(); c < columns; c += team.size()) total += math::exp(widen(in[c]) - top);
-    const acc_t scale = acc_t(1) / team.sum(total);
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      out[c] = narrow(math::exp(widen(in[c]) - top) * scale);
-    }
+    acc_t share = 0;
+    softmax_row<false, false>(
+        team, columns, out, [=](i64 c) { return widen(in[c]); },
+        [&](Largest l) { share = acc_t(1) / l.total; },
+        [&](i64 c, acc_t e) { out[c] = narrow(e * share); });
   });
 }
 
-// dx = y (g - sum(g y))
+// dx = scale y (g - sum(g y)), scale being what the softmax's input was multiplied with
 KERNEL(softmax_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ y, scalar_t* __restrict__ dx,
- i64 rows, i64 columns) {
+ i64 rows, i64 columns, double scale) {
+  const acc_t factor = acc_t(scale);
   for_each_row(rows, [&](auto team, i64 row) {
-    const scalar_t *g = grad + row * columns, *out = y + row * columns;
-    scalar_t* result = dx + row * columns;
-    acc_t total = 0;
-    for (i64 c = team.rank(); c < columns; c += team.size()) total += widen(g[c]) * widen(out[c]);
-    total = team.sum(total);
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      result[c] = narrow(widen(out[c]) * (widen(g[c]) - total));
-    }
+    const scalar_t *g = grad + row * columns, *p = y + row * columns;
+    scalar_t* out = dx + row * columns;
+    softmax_gradient(
+        team, columns, [=](i64 c) { return widen(g[c]); }, [=](i64 c) { return widen(p[c]); },
+        [](acc_t slope, acc_t share) { return slope * share; },
+        [=](i64 c, acc_t slope, acc_t share, acc_t total) {
+          out[c] = narrow(factor * share * (slope - total));
+        });
   });
 }
 
@@ -41,15 +41,15 @@ KERNEL(log_softmax_forward)
   for_each_row(rows, [&](auto team, i64 row) {
     const scalar_t* in = x + row * columns;
     scalar_t* out = y + row * columns;
-    acc_t top = -infinity();
-    for (i64 c = team.rank(); c < columns; c += team.size()) top = math::larger(widen(in[c]), top);
-    top = team.max(top);
-    acc_t total = 0;
-    for (i64 c = team.rank(); c < columns; c += team.size()) total += math::exp(widen(in[c]) - top);
-    const acc_t shift = math::log(team.sum(total));
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      out[c] = narrow(widen(in[c]) - top - shift);
-    }
+    acc_t top = 0, shift = 0;
+    const acc_t one = settled(1);  // keeps a compiler that may regroup sums from top + shift
+    softmax_row<false, true>(
+        team, columns, out, [=](i64 c) { return widen(in[c]); },
+        [&](Largest l) {
+          top = l.top;
+          shift = math::log(l.total);
+        },
+        [&](i64 c, acc_t v) { out[c] = narrow((v - top) * one - shift); });
   });
 }
 
@@ -58,13 +58,70 @@ KERNEL(log_softmax_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ y, scalar_t* __restrict__ dx,
  i64 rows, i64 columns) {
   for_each_row(rows, [&](auto team, i64 row) {
-    const scalar_t *g = grad + row * columns, *out = y + row * columns;
-    scalar_t* result = dx + row * columns;
-    acc_t total = 0;
-    for (i64 c = team.rank(); c < columns; c += team.size()) total += widen(g[c]);
-    total = team.sum(total);
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      result[c] = narrow(widen(g[c]) - math::exp(widen(out[c])) * total);
-    }
+    const scalar_t *g = grad + row * columns, *logs = y + row * columns;
+    scalar_t* out = dx + row * columns;
+    softmax_gradient(
+        team, columns, [=](i64 c) { return widen(g[c]); }, [=](i64 c) { return widen(logs[c]); },
+        [](acc_t slope, acc_t) { return slope; },
+        [=](i64 c, acc_t slope, acc_t log, acc_t total) {
+          out[c] = narrow(slope - math::exp(log) * total);
+        });
+  });
+}
+
+// y[r] = log(sum(exp(x[r])))
+KERNEL(logsumexp_forward)
+(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 rows, i64 columns) {
+  for_each_row(rows, [&](auto team, i64 row) {
+    const scalar_t* in = x + row * columns;
+    softmax_row<true, true>(
+        team, columns, nullptr, [=](i64 c) { return widen(in[c]); },
+        [&](Largest l) {
+          if (team.rank() == 0) y[row] = narrow(l.top + math::log(l.total));
+        },
+        [](i64, acc_t) {});
+  });
+}
+
+// dx = g[r] exp(x - y[r])
+KERNEL(logsumexp_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
+ scalar_t* __restrict__ dx, i64 rows, i64 columns) {
+  for_each_row(rows, [&](auto team, i64 r) {
+    const acc_t g = widen(grad[r]), out = widen(y[r]);
+    const auto row = row_of(team, columns);
+    row.map(dx + r * columns, [=](acc_t v) { return g * math::exp(v - out); }, x + r * columns);
+  });
+}
+
+// The weights of attention: softmax(scale x + mask) over the keys, and 0 where no key is left.
+//
+// Row r is query r % queries of problem r / queries, and problems are (outer, inner). What is added
+// to its scores, or tells which keys it may see, starts at `mask` or `allowed` (either may be null)
+// plus outer * outer_stride + inner * inner_stride + query * query_stride elements. A causal query
+// sees the keys up to its own place.
+KERNEL(attention_weights_forward)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ mask,
+ const bool* __restrict__ allowed, scalar_t* __restrict__ y, i64 rows, i64 columns, i64 queries,
+ i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+  const acc_t factor = acc_t(scale);
+  for_each_row(rows, [&](auto team, i64 row) {
+    const i64 query = row % queries, problem = row / queries;
+    const i64 start =
+        problem / inner * outer_stride + problem % inner * inner_stride + query * query_stride;
+    const i64 seen = causal ? math::smaller(query + 1, columns) : columns;
+    const scalar_t* in = x + row * columns;
+    scalar_t* out = y + row * columns;
+    acc_t share = 0;
+    softmax_row<true, false>(
+        team, seen, out,
+        [=](i64 c) {
+          acc_t score = widen(in[c]) * factor;
+          if (mask) score += widen(mask[start + c]);
+          return allowed && !allowed[start + c] ? -infinity() : score;
+        },
+        [&](Largest l) { share = l.total == 0 ? acc_t(0) : acc_t(1) / l.total; },
+        [&](i64 c, acc_t e) { out[c] = narrow(e * share); });
+    for (i64 c = seen + team.rank(); c < columns; c += team.size()) out[c] = narrow(0);
   });
 }

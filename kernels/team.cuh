@@ -15,6 +15,14 @@
 #pragma once
 #include "common.cuh"
 
+// A value as it is, also for a CPU compiler that may regroup the sum it goes into.
+DEVICE acc_t settled(acc_t value) {
+#if defined(GRADLITE_NATIVE)
+  __asm__("" : "+m"(value));
+#endif
+  return value;
+}
+
 #if defined(GRADLITE_NATIVE)
 
 struct SerialTeam {

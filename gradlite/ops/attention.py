@@ -3,102 +3,172 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.choose import where
+from gradlite.ops.attention_weights import (
+    AttentionWeights,
+    causal_ones,
+    mask_arguments,
+    weights_gradient,
+)
 from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.dropout import dropout
 from gradlite.ops.layout import row_major
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import cast
 from gradlite.ops.products import product, product_of
 from gradlite.ops.reduce import ones
 from gradlite.ops.samples import S, bools, constant, normal
-from gradlite.ops.softmax import row_max, softmax
+from gradlite.ops.softmax import row_max
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
 
 
-@lru_cache(maxsize=16)
-def _causal(rows: int, columns: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Ones on and below the diagonal."""
-    return np.tril(np.ones((rows, columns), dtype))
-
-
 class Attention(Op):
-    """softmax(scale q kᵀ) v, causal or not."""
+    """softmax(scale q kᵀ + mask) v, causal or not; the mask, if any, is as in AttentionWeights."""
 
-    reads = ((0, 1, 2), (0, 1, 2), (0, 1, 2))
+    reads = ((0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3), ())
     grad_name = "ScaledDotProductFlashAttentionForCpuBackward0"
     has_aux = True
 
-    def forward(xp: Any, q: Any, k: Any, v: Any, scale: float, causal: bool) -> Any:
-        kind = q.dtype.type
-        if xp is not np:
+    def forward(xp: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+        if xp is np and mask is None:
+            p = _weights(xp.matmul(q * q.dtype.type(scale), k.swapaxes(-1, -2)), causal)
+        else:
             s = product(q, k.swapaxes(-1, -2), None, scale)
-        else:
-            s = xp.matmul(q * kind(scale), k.swapaxes(-1, -2))
-        rows, columns = s.shape[-2:]
-        if xp is np:
-            high, low = s.max(), s.min()
-            if high - low < 40:  # one shift for all rows: e**-40 loses no float32 precision
-                s -= high
-            else:
-                if causal:
-                    s[..., _causal(rows, columns, s.dtype) == 0] = -np.inf
-                flat = s.reshape(-1, columns)
-                flat -= row_max(flat)[:, None]
-            np.exp(s, out=s)
-            if causal:
-                s *= _causal(rows, columns, s.dtype)
-            total = s.dot(ones(columns, s.dtype))
-            np.reciprocal(total, out=total)
-            s *= total[..., None]
-        else:
-            if causal:
-                s = xp.where(xp.tril(xp.ones((rows, columns), bool)), s, kind(-np.inf))
-            s = xp.exp(s - s.max(-1, keepdims=True))
-            s /= s.sum(-1, keepdims=True)
-        out = row_major(product_of(xp)(s, v))
-        return out, (s, out)
+            p = NAMESPACES[q.__class__].attention_weights(s, mask, 1.0, causal)
+        out = row_major(product_of(xp)(p, v))
+        return out, (p, out, None)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        q, k, v = ctx.saved
+        q, k, v, mask = ctx.saved
         scale, causal = ctx.attrs
         if F.tensors:
-            wanted = [e is not None for e in ctx.edges]
-            return gradients_of(
-                lambda q, k, v: (_composed(q, k, v, scale, causal),), (q, k, v), (grad,), wanted
+            wanted = [e is not None for e in ctx.edges[:3]]
+            found = gradients_of(
+                lambda q, k, v: (_composed(q, k, v, mask, scale, causal),),
+                (q, k, v),
+                (grad,),
+                wanted,
             )
-        p, out = ctx.aux
+            return *found, None
+        p, out, _ = ctx.aux
+        if p is None:  # the kernel kept no weights
+            scores = product(q, k.swapaxes(-1, -2), None, scale)
+            p = F.attention_weights(scores, mask, 1.0, causal)
         matmul = product_of(F.xp)
         grad = row_major(grad)  # once, for two products
         grad_v = matmul(p.swapaxes(-1, -2), grad) if ctx.edges[2] is not None else None
         s = matmul(grad, v.swapaxes(-1, -2))
-        s -= (grad * out).sum(-1, keepdims=True)
-        s *= p
-        s *= q.dtype.type(scale)
+        if F.launcher is not None and F.launcher.takes(s, p):
+            s = weights_gradient(F.launcher, s, p, scale)
+        else:
+            s -= (grad * out).sum(-1, keepdims=True)
+            s *= p
+            s *= q.dtype.type(scale)
         grad_q = matmul(s, k) if ctx.edges[0] is not None else None
         grad_k = matmul(s.swapaxes(-1, -2), q) if ctx.edges[1] is not None else None
-        return grad_q, grad_k, grad_v
+        return grad_q, grad_k, grad_v, None
+
+    def fused_forward(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+        size = kernel_size(K, q, k, v)
+        lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
+        found = mask_arguments(K, mask, (*lead, queries, keys), q.dtype)
+        if not size or found is None:
+            return NotImplemented
+        out = K.empty((*lead, queries, v.shape[-1]), q.dtype)
+        logs = K.empty((*lead, queries), K.acc(q.dtype))
+        added, allowed, *strides = found
+        arrays = K.dense(q), K.dense(k), K.dense(v), added, allowed, out, logs
+        problems, tile = math.prod(lead), tile_of(size, q.dtype)
+        sizes = problems, queries, keys, q.shape[-1], v.shape[-1]
+        grid = (min(problems * -(-queries // tile), 1 << 30),)
+        arguments = *arrays, *sizes, *strides, int(causal), float(scale)
+        K.launch(f"attention_forward_{size}", q.dtype, grid, (128,), *arguments)
+        return out, (None, out, logs)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        q, k, v, mask = ctx.saved
+        p, out, logs = ctx.aux
+        if p is not None or not K.takes(grad, q):
+            return NotImplemented
+        scale, causal = ctx.attrs
+        lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
+        size = padded_size(q, v)
+        found = mask_arguments(K, mask, (*lead, queries, keys), q.dtype)
+        added, allowed, *strides = found
+        dense = K.dense(grad), K.dense(q), K.dense(k), K.dense(v), out, logs, added, allowed
+        gradients = tuple(K.empty(a.shape, a.dtype) for a in (q, k, v))
+        problems, tile = math.prod(lead), tile_of(size, q.dtype)
+        sizes = problems, queries, keys, q.shape[-1], v.shape[-1]
+        grid = (min(problems * (-(-queries // tile) + -(-keys // tile)), 1 << 30),)
+        arguments = *dense, *gradients, *sizes, *strides, int(causal), float(scale)
+        K.launch(f"attention_backward_{size}", q.dtype, grid, (128,), *arguments)
+        return *gradients, None
 
 
-def _composed(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> Tensor:
-    scores = (q * scale) @ k.swapaxes(-1, -2)  # type: ignore[attr-defined]
+# Above so many multiplications the products of a library, which fill the device and on halves run
+# on tensor cores, make up for their launches and for the weights in memory; above so many bytes of
+# weights it is the memory that counts. An estimate: no GPU has measured it.
+MOST_PRODUCTS = 1 << 27
+MOST_BYTES = 1 << 28
+
+
+def padded_size(q: Any, v: Any) -> int:
+    """The head size that kernels pad to; 0 where there is none."""
+    largest = max(q.shape[-1], v.shape[-1])
+    return next((size for size in (32, 64, 128) if largest <= size), 0)
+
+
+def tile_of(size: int, dtype: Any) -> int:
+    """How many queries or keys a block of the kernels takes (``TILE_OF`` in attention.cu)."""
+    return 16 if size > 64 or dtype == np.float64 else 32
+
+
+def kernel_size(K: Any, q: Any, k: Any, v: Any) -> int:
+    """The head size of the kernel that serves these arrays; 0 where products do better."""
+    size = padded_size(q, v)
+    if not size or not K.takes(q, k, v) or (size > 64 and q.dtype == np.float64):
+        return 0
+    weights = math.prod(q.shape[:-1]) * k.shape[-2]
+    small = weights * size <= MOST_PRODUCTS or weights * q.dtype.itemsize > MOST_BYTES
+    return size if small else 0
+
+
+def _weights(s: Any, causal: bool) -> Any:
+    """The softmax of NumPy's scores, written into them."""
+    rows, columns = s.shape[-2:]
+    high, low = s.max(), s.min()
+    if high - low < 40:  # one shift for all rows: e**-40 loses no float32 precision
+        s -= high
+    else:
+        if causal:
+            s[..., causal_ones(rows, columns, s.dtype) == 0] = -np.inf
+        flat = s.reshape(-1, columns)
+        flat -= row_max(flat)[:, None]
+    np.exp(s, out=s)
     if causal:
-        scores = scores + _causal_bias(scores)
-    return softmax(scores, -1) @ v
+        s *= causal_ones(rows, columns, s.dtype)
+    total = s.dot(ones(columns, s.dtype))
+    np.reciprocal(total, out=total)
+    s *= total[..., None]
+    return s
 
 
-def _causal_bias(scores: Tensor) -> Tensor:
-    rows, columns = scores.array.shape[-2:]
-    bias = np.where(_causal(rows, columns, scores.array.dtype) > 0, 0.0, -np.inf)
-    return wrap(bias.astype(scores.array.dtype)).to(scores.device)  # type: ignore[attr-defined,no-any-return]
+def _composed(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, causal: bool, p: float = 0.0
+) -> Tensor:
+    scores = (q * scale) @ k.swapaxes(-1, -2)  # type: ignore[attr-defined]
+    weights = apply(AttentionWeights, (scores, mask), 1.0, causal)
+    if p > 0.0:
+        weights = dropout(weights, p)
+    return weights @ v  # type: ignore[no-any-return]
 
 
 @public(
@@ -170,18 +240,23 @@ def scaled_dot_product_attention(
             for t in (key, value)
         )
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    plain = attn_mask is None and dropout_p == 0.0 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
-    if plain and q.size and k.size and q.dtype != np.float16:
-        return apply(Attention, (query, key, value), factor, is_causal)  # type: ignore[no-any-return]
-    scores = (query * factor) @ key.swapaxes(-1, -2)  # type: ignore[attr-defined]
-    if is_causal:
-        scores = scores + _causal_bias(scores)
-    elif attn_mask is not None:
-        if attn_mask.array.dtype == np.bool_:
-            scores = where(attn_mask, scores, -math.inf)
-        else:
-            scores = scores + attn_mask
-    weights = softmax(scores, -1)
-    if dropout_p > 0.0:
-        weights = dropout(weights, dropout_p)
-    return weights @ value  # type: ignore[no-any-return]
+    mask = attn_mask
+    if mask is not None and mask.array.dtype not in (np.bool_, q.dtype):
+        if mask.array.dtype not in dtypes.FLOATING:
+            raise RuntimeError(
+                "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+                f"attn_mask.dtype: {type_name(mask.array.dtype).lower()} and  query.dtype: "
+                f"{type_name(q.dtype).lower()} instead."
+            )
+        mask = cast(mask, q.dtype)
+    one_node = (
+        dropout_p == 0.0
+        and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and q.size > 0 < k.size
+        and (mask is None or not mask.requires_grad)
+    )
+    if q.__class__ is np.ndarray and (mask is not None or q.dtype == np.float16):
+        one_node = False  # nothing is gained, and NumPy's products of halves are slow
+    if one_node:
+        return apply(Attention, (query, key, value, mask), factor, is_causal)  # type: ignore[no-any-return]
+    return _composed(query, key, value, mask, factor, is_causal, dropout_p)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -66,29 +67,47 @@ def _numpy_float(xp: Any, x: Any) -> bool:
     return xp is np and x.ndim > 0 and x.size > 0 and x.dtype != np.float16
 
 
-def rows_forward(K: Any, kernel: str, x: Any, dim: int) -> Any:
-    """A kernel over the rows of an array's last dimension."""
-    if dim != x.ndim - 1 or not K.takes(x):
+def extent(shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
+    """Sizes of what lies before a dimension, of the dimension, and of what lies behind it."""
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+
+
+def softmax_forward(K: Any, name: str, x: Any, dim: int) -> Any:
+    """``{name}_forward`` over the last dimension, ``{name}_strided_forward`` over another one."""
+    if x.ndim == 0 or not K.takes(x):
         return NotImplemented
     x = K.dense(x)
     out = K.empty_like(x)
-    columns = x.shape[-1]
-    rows = x.size // columns
-    K.rows(kernel, x.dtype, rows, columns, x, out, rows, columns)
+    outer, n, inner = extent(x.shape, dim)
+    if inner == 1:
+        K.rows(f"{name}_forward", x.dtype, outer, n, x, out, outer, n)
+    else:
+        grid = strips(outer, inner), (32, 8)
+        K.launch(f"{name}_strided_forward", x.dtype, *grid, x, out, outer, n, inner)
     return out
 
 
-def rows_backward(K: Any, kernel: str, ctx: Any, grad: Any) -> Any:
-    """The gradient by a kernel that reads the output, over the rows of the last dimension."""
+def softmax_backward(K: Any, name: str, ctx: Any, grad: Any, *scale: float) -> Any:
+    """The gradient by kernels that read the output; ``scale`` goes to the one of the last
+    dimension."""
     (out,) = ctx.saved
-    if ctx.attrs[0] != out.ndim - 1 or not K.takes(grad, out):
+    if out.ndim == 0 or not K.takes(grad, out):
         return NotImplemented
     grad, out = K.dense(grad), K.dense(out)
     dx = K.empty_like(out)
-    columns = out.shape[-1]
-    rows = out.size // columns
-    K.rows(kernel, out.dtype, rows, columns, grad, out, dx, rows, columns)
+    outer, n, inner = extent(out.shape, ctx.attrs[0])
+    if inner == 1:
+        arrays = grad, out, dx
+        K.rows(f"{name}_backward", out.dtype, outer, n, *arrays, outer, n, *scale)
+    else:
+        grid = strips(outer, inner), (32, 8)
+        K.launch(f"{name}_strided_backward", out.dtype, *grid, grad, out, dx, outer, n, inner)
     return (dx,)
+
+
+def strips(outer: int, inner: int) -> tuple[int]:
+    """The grid of a kernel of ``strips.cuh``."""
+    return (min(outer * -(-inner // 32), 1 << 16),)
 
 
 class Softmax(Op):
@@ -125,10 +144,10 @@ class Softmax(Op):
         return ((grad - total) * out,)
 
     def fused_forward(K: Any, x: Any, dim: int) -> Any:
-        return rows_forward(K, "softmax_forward", x, dim)
+        return softmax_forward(K, "softmax", x, dim)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        return rows_backward(K, "softmax_backward", ctx, grad)
+        return softmax_backward(K, "softmax", ctx, grad, 1.0)
 
 
 class LogSoftmax(Op):
@@ -157,10 +176,10 @@ class LogSoftmax(Op):
         return (grad - F.exp(out) * total,)
 
     def fused_forward(K: Any, x: Any, dim: int) -> Any:
-        return rows_forward(K, "log_softmax_forward", x, dim)
+        return softmax_forward(K, "log_softmax", x, dim)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        return rows_backward(K, "log_softmax_backward", ctx, grad)
+        return softmax_backward(K, "log_softmax", ctx, grad)
 
 
 def _samples() -> list[Any]:
@@ -254,6 +273,30 @@ class Logsumexp(Op):
         x, out = ctx.saved
         shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]
         return (spread(F, grad, shape, dims) * F.exp(x - spread(F, out, shape, dims)),)
+
+    def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        if not K.takes(x) or not _trailing(dims, x.ndim):
+            return NotImplemented
+        x = K.dense(x)
+        kept = x.ndim - len(dims)
+        out = K.empty((*x.shape[:kept], *(1,) * len(dims) * keepdim), x.dtype)
+        rows, columns = out.size, x.size // out.size
+        K.rows("logsumexp_forward", x.dtype, rows, columns, x, out, rows, columns)
+        return out
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, out = ctx.saved
+        if not K.takes(grad, x, out) or not _trailing(ctx.attrs[0], x.ndim):
+            return NotImplemented
+        arrays = K.dense(grad), K.dense(x), K.dense(out), K.empty(x.shape, x.dtype)
+        rows, columns = out.size, x.size // out.size
+        K.rows("logsumexp_backward", x.dtype, rows, columns, *arrays, rows, columns)
+        return (arrays[3],)
+
+
+def _trailing(dims: tuple[int, ...], ndim: int) -> bool:
+    """Whether dimensions are the last ones, so that they are the rows of a dense array."""
+    return len(dims) > 0 and sorted(dims) == list(range(ndim - len(dims), ndim))
 
 
 @public(

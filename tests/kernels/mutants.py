@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.kernels.mutation import Launch, Mutant
-
-
-def swapped(launch: Launch, i: int, j: int) -> Launch:
-    """Two arguments of a launch change places."""
-    arguments = list(launch.arguments)
-    arguments[i], arguments[j] = arguments[j], arguments[i]
-    return launch._replace(arguments=tuple(arguments))
-
+from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
+from tests.kernels.mutation import Mutant, swapped
 
 TEAMS = [
     Mutant("no barrier between writing and reading the parts", "team.cuh",
@@ -113,38 +106,12 @@ WITH_PARAMETERS = [
            tests=("test_activation::test_prelu",), launch=lambda launch: swapped(launch, 0, 1)),
 ]  # fmt: skip
 
-SOFTMAX = [
-    Mutant("every thread takes every element", "softmax.cu",
-           "for (i64 c = team.rank(); c < columns; c += team.size()) total += widen(g[c]);",
-           "for (i64 c = 0; c < columns; c++) total += widen(g[c]);"),
-    Mutant("every thread writes every element", "softmax.cu",
-           "c < columns; c += team.size()) { out[c] = narrow(widen(in[c]) - top - shift);",
-           "c < columns; c++) { out[c] = narrow(widen(in[c]) - top - shift);"),
-    Mutant("one column too many", "softmax.cu",
-           "c < columns; c += team.size()) total += widen(g[c]) * widen(out[c]);",
-           "c <= columns; c += team.size()) total += widen(g[c]) * widen(out[c]);"),
-    Mutant("each thread has a sum of its own", "softmax.cu",
-           "acc_t(1) / team.sum(total)", "acc_t(1) / total"),
-    Mutant("rows overlap in the result", "softmax.cu",
-           "result[c] = narrow(widen(out[c]) * (widen(g[c]) - total));",
-           "result[c - row] = narrow(widen(out[c]) * (widen(g[c]) - total));"),
-    Mutant("grad and y change places", "softmax_backward",
-           launch=lambda launch: swapped(launch, 0, 1)),
-    Mutant("rows and columns change places", "softmax_forward",
-           launch=lambda launch: swapped(launch, 2, 3)),
-    Mutant("a block of one and a half warps", "log_softmax_forward",
-           launch=lambda launch: launch._replace(block=(48, 1))),
-    Mutant("an array of another dtype", "log_softmax_backward", launch=lambda launch:
-           launch._replace(arguments=(launch.arguments[0].astype("f8").astype("f2"),
-                                      *launch.arguments[1:]))),
-]  # fmt: skip
-
 COLUMNS = [
     Mutant("no barrier before the tile is read", "columns.cuh",
            "= sum[l][n]; } __syncthreads();", "= sum[l][n]; }",
            ("test_columns",)),
     Mutant("no barrier before the next tile", "columns.cuh",
-           "      __syncthreads();  // before the next tile of columns goes there\n", "",
+           "        __syncthreads();  // before the next tile of columns goes there\n", "",
            ("test_columns",)),
     Mutant("no barrier in the second kernel", "columns.cuh",
            "tile[threadIdx.y][threadIdx.x] = total; __syncthreads();",
@@ -435,6 +402,7 @@ REDUCTIONS = [
 ]  # fmt: skip
 
 MUTANTS = [
-    *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *SOFTMAX, *COLUMNS, *RANDOM, *NORMS, *BATCH_NORM,
-    *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
+    *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
+    *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS,
+    *RECURRENT, *REDUCTIONS,
 ]  # fmt: skip

@@ -57,6 +57,13 @@ class Mutant(NamedTuple):
     launch: Callable[[Launch], Launch] | None = None
 
 
+def swapped(launch: Launch, i: int, j: int) -> Launch:
+    """Two arguments of a launch change places."""
+    arguments = list(launch.arguments)
+    arguments[i], arguments[j] = arguments[j], arguments[i]
+    return launch._replace(arguments=tuple(arguments))
+
+
 class MutantLauncher(ThreadsLauncher):
     """A launcher that compiles one kernel at a time, and may launch it in another way."""
 

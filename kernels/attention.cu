@@ -1,0 +1,318 @@
+// out = softmax(scale q kᵀ + mask) v without the matrix of weights in memory (Dao et al. 2022,
+// "FlashAttention"; Milakov and Gimelshein 2018 for the softmax in one pass), forward and backward.
+//
+// q is (problems, queries, size), k (problems, keys, size), v (problems, keys, value_size). Masks
+// are as in attention_weights_forward (softmax.cu). There is a kernel for each head size up to
+// which q, k and v are padded. Blocks have 128 threads; one takes TILE queries, or keys.
+#define BLOCKS 3
+#include "tiles.cuh"
+
+// How many rows fit shared memory four times.
+template <int D>
+constexpr int TILE_OF = (D > 64 ? 16 : 32) / (sizeof(acc_t) == 8 && D <= 64 ? 2 : 1);
+// In float64 rows of 128 are too large: the kernels for these are empty, and never launched.
+template <int D>
+constexpr bool FITS = sizeof(acc_t) == 4 || D <= 64;
+
+// The sizes of a launch, and where the mask of a problem begins.
+struct Sizes {
+  i64 queries, keys;
+  int size, value_size;
+  i64 inner, outer_stride, inner_stride, query_stride;
+  bool causal;
+  acc_t scale;
+};
+
+struct Mask {
+  const scalar_t* added;
+  const bool* allowed;
+  i64 start, query_stride, keys;
+  bool causal;
+
+  __device__ Mask(const scalar_t* added, const bool* allowed, const Sizes& sizes, i64 problem)
+      : added(added),
+        allowed(allowed),
+        start(problem / sizes.inner * sizes.outer_stride +
+              problem % sizes.inner * sizes.inner_stride),
+        query_stride(sizes.query_stride),
+        keys(sizes.keys),
+        causal(sizes.causal) {}
+
+  // A score as the mask leaves it. Queries beyond the last one are looked at like it.
+  __device__ acc_t of(acc_t score, i64 query, i64 key, i64 queries) const {
+    if (key >= keys || (causal && key > query)) return -infinity();
+    const i64 at = start + math::smaller(query, queries - 1) * query_stride + key;
+    if (added) score += widen(added[at]);
+    return allowed && !allowed[at] ? -infinity() : score;
+  }
+};
+
+template <int D>
+DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
+                    const scalar_t* added, const bool* allowed, scalar_t* out, acc_t* logs,
+                    i64 problems, const Sizes& sizes) {
+  constexpr int TILE = TILE_OF<D>, MINE = PER_Y<TILE>;
+  SHARED Matrix<TILE, D> queries, keys, values;
+  SHARED Matrix<TILE, TILE> weights;
+  const i64 tiles = (sizes.queries + TILE - 1) / TILE;
+  for_each_block(problems * tiles, [&](auto, i64 b) {
+    const i64 problem = b / tiles, first = (tiles - 1 - b % tiles) * TILE;  // the longest first
+    const Mask mask(added, allowed, sizes, problem);
+    const i64 rows = problem * sizes.queries, columns = problem * sizes.keys;
+    queries.load(q + rows * sizes.size, first, sizes.queries, sizes.size, sizes.scale);
+    acc_t top[MINE], total[MINE];
+    for (int r = 0; r < MINE; r++) {
+      top[r] = -infinity();
+      total[r] = 0;
+    }
+    Rows<TILE, D> result;
+    const i64 last = sizes.causal ? math::smaller(first + TILE, sizes.keys) : sizes.keys;
+    for (i64 key = 0; key < last; key += TILE) {
+      tile_sync();  // the tiles before have been read
+      keys.load(k + columns * sizes.size, key, sizes.keys, sizes.size);
+      values.load(v + columns * sizes.value_size, key, sizes.keys, sizes.value_size);
+      tile_sync();
+      Scores<TILE> scores;
+      scores.products(queries, keys);
+      acc_t higher[MINE];
+      for (int r = 0; r < MINE; r++) higher[r] = top[r];
+      scores.each([&](int row, int column, acc_t& score) {
+        score = mask.of(score, first + row, key + column, sizes.queries);
+        acc_t& largest = higher[row - tile_y() * MINE];
+        largest = math::larger(score, largest);
+      });
+      // What there is so far is scaled down to the new largest score.
+      acc_t shrink[MINE];
+      for (int r = 0; r < MINE; r++) {
+        higher[r] = row_max(higher[r]);
+        const acc_t base = higher[r] == -infinity() ? acc_t(0) : higher[r];
+        shrink[r] = math::exp(top[r] - base);
+        top[r] = higher[r];
+        higher[r] = base;
+        total[r] *= shrink[r];
+      }
+      scores.each([&](int row, int, acc_t& score) {
+        const int r = row - tile_y() * MINE;
+        score = math::exp(score - higher[r]);
+        total[r] += score;
+      });
+      result.each([&](int r, acc_t& value) { value *= shrink[r]; });
+      scores.store(weights);
+      tile_sync();
+      result.template add<false>(weights, values);
+    }
+    for (int r = 0; r < MINE; r++) {
+      total[r] = row_sum(total[r]);
+      const i64 row = first + tile_y() * MINE + r;
+      if (tile_x() == 0 && row < sizes.queries) {
+        logs[rows + row] = total[r] == 0 ? infinity() : top[r] + math::log(total[r]);
+      }
+      total[r] = total[r] == 0 ? acc_t(0) : acc_t(1) / total[r];
+    }
+    result.each([&](int r, acc_t& value) { value *= total[r]; });
+    result.store(out + rows * sizes.value_size, first, sizes.queries, sizes.value_size);
+  });
+}
+
+// Of each query: the logarithm of the sum of its weights, and sum(grad * out).
+template <int TILE>
+struct Statistics {
+  acc_t logs[TILE], along[TILE];
+
+  // grads is the tile of grad that has just been loaded.
+  template <int D>
+  __device__ void load(const Matrix<TILE, D>& grads, const scalar_t* out, const acc_t* of, i64 first,
+                       i64 queries, int value_size) {
+    for (int r = 0; r < PER_Y<TILE>; r++) {
+      const int row = tile_y() * PER_Y<TILE> + r;
+      acc_t total = 0;
+      if (first + row < queries) {
+        for (int c = tile_x(); c < value_size; c += TILE_X) {
+          total += grads.at[row][c] * widen(out[(first + row) * value_size + c]);
+        }
+      }
+      total = row_sum(total);
+      if (tile_x() == 0) {
+        along[row] = total;
+        logs[row] = first + row < queries ? of[first + row] : infinity();
+      }
+    }
+  }
+};
+
+// What the two roles of a backward block share.
+template <int D>
+struct Backward {
+  static constexpr int TILE = TILE_OF<D>;
+  Matrix<TILE, D> queries, grads, keys, values;
+  Matrix<TILE, TILE> weights;
+  Statistics<TILE> statistics;
+
+  __device__ void load_queries(const scalar_t* q, const scalar_t* grad, const Sizes& s, i64 rows,
+                               i64 first) {
+    queries.load(q + rows * s.size, first, s.queries, s.size, s.scale);
+    grads.load(grad + rows * s.value_size, first, s.queries, s.value_size);
+  }
+  __device__ void load_keys(const scalar_t* k, const scalar_t* v, const Sizes& s, i64 columns,
+                            i64 first) {
+    keys.load(k + columns * s.size, first, s.keys, s.size);
+    values.load(v + columns * s.value_size, first, s.keys, s.value_size);
+  }
+
+  // The weights, and the gradients of the scores, of the tiles that are loaded.
+  __device__ void weigh(Scores<TILE>& p, Scores<TILE>& slopes, const Mask& mask, i64 query, i64 key,
+                        i64 count) const {
+    p.products(queries, keys);
+    slopes.products(grads, values);
+#pragma unroll
+    for (int r = 0; r < PER_Y<TILE>; r++) {
+      const int row = tile_y() * PER_Y<TILE> + r;
+      const acc_t log = statistics.logs[row], along = statistics.along[row];
+#pragma unroll
+      for (int c = 0; c < PER_X<TILE>; c++) {
+        const i64 column = key + tile_x() + TILE_X * c;
+        p.at[r][c] = math::exp(mask.of(p.at[r][c], query + row, column, count) - log);
+        slopes.at[r][c] = p.at[r][c] * (slopes.at[r][c] - along);
+      }
+    }
+  }
+};
+
+template <int D>
+DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k, const scalar_t* v,
+                     const scalar_t* out, const acc_t* logs, const scalar_t* added,
+                     const bool* allowed, scalar_t* dq, scalar_t* dk, scalar_t* dv, i64 problems,
+                     const Sizes& sizes) {
+  constexpr int TILE = TILE_OF<D>;
+  SHARED Backward<D> shared;
+  const i64 query_tiles = (sizes.queries + TILE - 1) / TILE;
+  const i64 key_tiles = (sizes.keys + TILE - 1) / TILE, tiles = query_tiles + key_tiles;
+  for_each_block(problems * tiles, [&](auto, i64 b) {
+    const i64 problem = b / tiles, tile = b % tiles;
+    const i64 rows = problem * sizes.queries, columns = problem * sizes.keys;
+    const Mask mask(added, allowed, sizes, problem);
+    const scalar_t* results = out + rows * sizes.value_size;
+    Scores<TILE> p, slopes;
+    if (tile < query_tiles) {  // the gradient of queries
+      const i64 first = tile * TILE;
+      Rows<TILE, D> result;
+      shared.load_queries(q, grad, sizes, rows, first);
+      tile_sync();
+      shared.statistics.load(shared.grads, results, logs + rows, first, sizes.queries,
+                             sizes.value_size);
+      const i64 last = sizes.causal ? math::smaller(first + TILE, sizes.keys) : sizes.keys;
+      for (i64 key = 0; key < last; key += TILE) {
+        tile_sync();
+        shared.load_keys(k, v, sizes, columns, key);
+        tile_sync();
+        shared.weigh(p, slopes, mask, first, key, sizes.queries);
+        slopes.store(shared.weights);
+        tile_sync();
+        result.template add<false>(shared.weights, shared.keys);
+      }
+      result.each([&](int, acc_t& value) { value *= sizes.scale; });
+      result.store(dq + rows * sizes.size, first, sizes.queries, sizes.size);
+    } else {  // the gradients of keys and values
+      const i64 first = (tile - query_tiles) * TILE;
+      Rows<TILE, D> of_keys, of_values;
+      shared.load_keys(k, v, sizes, columns, first);
+      for (i64 query = sizes.causal ? first : 0; query < sizes.queries; query += TILE) {
+        tile_sync();
+        shared.load_queries(q, grad, sizes, rows, query);
+        tile_sync();
+        shared.statistics.load(shared.grads, results, logs + rows, query, sizes.queries,
+                               sizes.value_size);
+        tile_sync();
+        shared.weigh(p, slopes, mask, query, first, sizes.queries);
+        p.store(shared.weights);
+        tile_sync();
+        of_values.template add<true>(shared.weights, shared.grads);
+        tile_sync();
+        slopes.store(shared.weights);
+        tile_sync();
+        of_keys.template add<true>(shared.weights, shared.queries);
+      }
+      of_keys.store(dk + columns * sizes.size, first, sizes.keys, sizes.size);
+      of_values.store(dv + columns * sizes.value_size, first, sizes.keys, sizes.value_size);
+    }
+    tile_sync();  // before the next keys are loaded
+  });
+}
+
+KERNEL_OF(attention_forward_32, 128)
+(const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
+ const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
+ acc_t* __restrict__ logs, i64 problems, i64 queries, i64 keys, i64 size, i64 value_size, i64 inner,
+ i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+  if constexpr (FITS<32>) {
+    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
+                      query_stride, causal != 0, acc_t(scale)};
+    forward<32>(q, k, v, mask, allowed, out, logs, problems, sizes);
+  }
+}
+
+KERNEL_OF(attention_backward_32, 128)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
+ const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
+ const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 queries, i64 keys, i64 size,
+ i64 value_size, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
+ double scale) {
+  if constexpr (FITS<32>) {
+    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
+                      query_stride, causal != 0, acc_t(scale)};
+    backward<32>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes);
+  }
+}
+
+KERNEL_OF(attention_forward_64, 128)
+(const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
+ const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
+ acc_t* __restrict__ logs, i64 problems, i64 queries, i64 keys, i64 size, i64 value_size, i64 inner,
+ i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+  if constexpr (FITS<64>) {
+    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
+                      query_stride, causal != 0, acc_t(scale)};
+    forward<64>(q, k, v, mask, allowed, out, logs, problems, sizes);
+  }
+}
+
+KERNEL_OF(attention_backward_64, 128)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
+ const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
+ const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 queries, i64 keys, i64 size,
+ i64 value_size, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
+ double scale) {
+  if constexpr (FITS<64>) {
+    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
+                      query_stride, causal != 0, acc_t(scale)};
+    backward<64>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes);
+  }
+}
+
+KERNEL_OF(attention_forward_128, 128)
+(const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
+ const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
+ acc_t* __restrict__ logs, i64 problems, i64 queries, i64 keys, i64 size, i64 value_size, i64 inner,
+ i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+  if constexpr (FITS<128>) {
+    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
+                      query_stride, causal != 0, acc_t(scale)};
+    forward<128>(q, k, v, mask, allowed, out, logs, problems, sizes);
+  }
+}
+
+KERNEL_OF(attention_backward_128, 128)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
+ const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
+ const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 queries, i64 keys, i64 size,
+ i64 value_size, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
+ double scale) {
+  if constexpr (FITS<128>) {
+    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
+                      query_stride, causal != 0, acc_t(scale)};
+    backward<128>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes);
+  }
+}
