@@ -359,8 +359,9 @@ def backward(pool: Pool, a: int, b: int, c: int, d: int) -> str:
     root = [f"{x}.sum()", f"({x} * {x}).sum()", f"({x}.sum() + {y}.sin().sum())"][c % 3]
     if b % 8 == 7:
         return f"{x}.backward(T.ones_like({x}))"
-    if b % 8 == 6:
-        return f"{root}.backward(inputs=[{pool.pick_below(x, a)}])"
+    stop = pool.pick_below(x, a)
+    if b % 8 == 6 and stop not in pool.products:  # whose node PyTorch has a view in front of
+        return f"{root}.backward(inputs=[{stop}])"
     if b % 8 == 5:
         return f"T.autograd.backward([{x}.mean(), {y}.sin().sum()])"
     return f"{root}.backward({'retain_graph=True' if d % 3 == 0 else ''})"
