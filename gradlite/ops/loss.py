@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.loss_kernels import CrossEntropyLoss, NllLoss, check_classes, with_kernels
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
@@ -149,7 +152,8 @@ def cross_entropy(
     tensor(0.4100)
 
     Raises:
-        ValueError, IndexError, RuntimeError: shapes that do not fit, a class out of range.
+        ValueError, IndexError, RuntimeError: shapes that do not fit, a class out of range. On a
+            GPU such a class makes the loss NaN, because looking for one would wait for the GPU.
     """
     if not isinstance(target, Tensor):
         raise TypeError(
@@ -157,9 +161,14 @@ def cross_entropy(
             f"not {target.__class__.__name__}"
         )
     x, t = input.array, target.array
+    if 0.0 <= label_smoothing <= 1.0 and reduction in ("mean", "sum", "none"):
+        attrs = (int(ignore_index), reduction, float(label_smoothing))
+        loss = with_kernels(CrossEntropyLoss, input, target, weight, *attrs)
+        if loss is not None:
+            return loss
     if t.dtype.kind != "f" and x.ndim == 2 and t.ndim == 1 and reduction != "none":
         if weight is None and label_smoothing == 0.0 and x.shape[0] == t.shape[0]:
-            _check_classes(t, x.shape[1], ignore_index)
+            check_classes(t, x.shape[1], ignore_index)
             _check_reduction(reduction)
             return apply(  # type: ignore[no-any-return]
                 CrossEntropy, (input, target), ignore_index, reduction == "mean"
@@ -193,16 +202,6 @@ def cross_entropy(
 def _check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
-
-
-@on_its_device
-def _check_classes(t: Any, classes: int, ignore_index: int) -> None:
-    if t.dtype.kind not in "iu":
-        raise RuntimeError(f"expected scalar type Long but found {t.dtype.name.capitalize()}")
-    if t.size and (t.min() < 0 or t.max() >= classes):
-        bad = t[(t != ignore_index) & ((t < 0) | (t >= classes))]
-        if bad.size:
-            raise IndexError(f"Target {int(bad.reshape(-1)[0])} is out of bounds.")
 
 
 def _channels(weight: Tensor, ndim: int, dim: int) -> Tensor:
@@ -305,7 +304,11 @@ def nll_loss(
             f"Expected target size {list(x.shape[:dim] + x.shape[dim + 1 :])}, got {list(t.shape)}"
         )
     _check_reduction(reduction)
-    _check_classes(t, x.shape[dim], ignore_index)
+    if t.dtype.kind in "iu":
+        loss = with_kernels(NllLoss, input, target, weight, int(ignore_index), reduction)
+        if loss is not None:
+            return loss
+    check_classes(t, x.shape[dim], ignore_index)
     losses = apply(NllPick, (input, target), dim, ignore_index)
     if weight is None:
         if reduction == "mean":
@@ -354,6 +357,12 @@ def binary_cross_entropy_with_logits(
         raise ValueError(
             f"Target size ({target.shape}) must be the same as input size ({input.shape})"
         )
+    fused = pointwise.with_kernels(
+        pointwise.BinaryCrossEntropyWithLogits, pointwise.LogisticEntropy, input, target,
+        reduction, weight=weight, positive=pos_weight,
+    )  # fmt: skip
+    if fused is not None:
+        return fused
     if pos_weight is None:
         losses = (1 - target) * input - logsigmoid(input)
     else:
@@ -412,7 +421,7 @@ def binary_cross_entropy(
 
     Raises:
         ValueError: input and target differ in shape.
-        RuntimeError: an input outside [0, 1].
+        RuntimeError: an input outside [0, 1]; on a GPU it makes the loss NaN.
     """
     if target.array.shape != input.array.shape:
         raise ValueError(
@@ -420,8 +429,16 @@ def binary_cross_entropy(
             f"({input.shape}) is deprecated. Please ensure they have the same size."
         )
     p = input.array
-    if p.size and not (p.min() >= 0 and p.max() <= 1):
-        raise RuntimeError("all elements of input should be between 0 and 1")
+    # With kernels on a GPU, what is outside makes the loss NaN: to look would wait for the device.
+    if p.__class__ is np.ndarray or NAMESPACES[p.__class__].launcher is None:
+        if p.size and not (p.min() >= 0 and p.max() <= 1):
+            raise RuntimeError("all elements of input should be between 0 and 1")
+    fused = pointwise.with_kernels(
+        pointwise.BinaryCrossEntropy, pointwise.BinaryEntropy, input, target, reduction,
+        weight=weight,
+    )  # fmt: skip
+    if fused is not None:
+        return fused
     losses = apply(Bce, (input, target))
     if weight is not None:
         losses = losses * weight
@@ -459,10 +476,18 @@ def kl_div(
             "release.",
             stacklevel=2,
         )
+    batch_mean = reduction == "batchmean"
+    fused = pointwise.with_kernels(
+        pointwise.KlDivergence,
+        pointwise.LogDivergence if log_target else pointwise.Divergence,
+        input, target, "sum" if batch_mean else reduction,
+    )  # fmt: skip
+    if fused is not None:
+        return fused / max(input.array.shape[0], 1) if batch_mean and input.array.ndim else fused
     if log_target:
         losses = target.exp() * (target - input)  # type: ignore[attr-defined]
     else:
         losses = xlogy(target, target) - target * input
-    if reduction == "batchmean":
+    if batch_mean:
         return sum(losses) / max(input.array.shape[0], 1) if input.array.ndim else sum(losses)
     return reduced(losses, reduction)

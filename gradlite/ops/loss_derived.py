@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.choose import where
 from gradlite.ops.distance import pairwise_distance
 from gradlite.ops.like import full_like
@@ -186,6 +187,11 @@ def soft_margin_loss(
     tensor([0.6931, 2.1269])
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    fused = pointwise.with_kernels(
+        pointwise.SoftMarginLoss, pointwise.SoftMargin, input, target, reduction
+    )
+    if fused is not None:
+        return fused
     x: Any = input
     return reduced((-target * x).exp().log1p(), reduction)  # type: ignore[operator]
 

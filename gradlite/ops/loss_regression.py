@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
 from gradlite.ops.loss import reduced, warn_sizes
@@ -61,6 +62,11 @@ def mse_loss(
     tensor(5.)
     """
     warn_sizes(input, target)
+    fused = pointwise.with_kernels(
+        pointwise.PointwiseMse, pointwise.SquaredError, input, target, reduction, weight=weight
+    )
+    if fused is not None:
+        return fused
     x, y = input.array, target.array
     if x.shape == y.shape and x.dtype == y.dtype and x.size and weight is None:
         if reduction in ("mean", "sum") and x.__class__ is y.__class__:
@@ -86,6 +92,11 @@ def l1_loss(
     tensor(2.)
     """
     warn_sizes(input, target)
+    fused = pointwise.with_kernels(
+        pointwise.PointwiseL1, pointwise.AbsoluteError, input, target, reduction, weight=weight
+    )
+    if fused is not None:
+        return fused
     losses = (input - target).abs()
     return reduced(losses if weight is None else losses * weight, reduction)
 
@@ -110,6 +121,12 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     warn_sizes(input, target)
+    fused = pointwise.with_kernels(
+        pointwise.HuberLoss, pointwise.HuberError, input, target, reduction,
+        weight=weight, parameter=delta,
+    )  # fmt: skip
+    if fused is not None:
+        return fused
     error = (input - target).abs()
     losses = where(error <= delta, error * error * 0.5, (error - 0.5 * delta) * delta)
     return reduced(losses if weight is None else losses * weight, reduction)
@@ -136,6 +153,12 @@ def smooth_l1_loss(
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     warn_sizes(input, target)
+    formula = pointwise.SmoothAbsoluteError if beta > 0 else pointwise.AbsoluteError
+    fused = pointwise.with_kernels(
+        pointwise.SmoothL1Loss, formula, input, target, reduction, parameter=beta
+    )
+    if fused is not None:
+        return fused
     error = (input - target).abs()
     if beta == 0:
         return reduced(error, reduction)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gradlite.backends import cuda, kernels, native
+from gradlite.ops.namespaces import NAMESPACES
 from tests.cuda_on_cpu import compiler
 from tests.kernels.support import ThreadsLauncher
 
@@ -40,3 +43,15 @@ def threads(request: pytest.FixtureRequest) -> ThreadsLauncher:
     if compiler() is None:
         pytest.skip("kernels run thread by thread on Linux with g++ alone")
     return ThreadsLauncher(blocks=request.param)
+
+
+@pytest.fixture
+def native_kernels() -> Iterator[None]:
+    """NumPy's arrays run with kernels."""
+    found = native.launcher()
+    if found is None:
+        pytest.skip("kernels cannot be compiled natively here")
+    before = NAMESPACES[np.ndarray].launcher
+    NAMESPACES[np.ndarray].use(found)
+    yield
+    NAMESPACES[np.ndarray].use(before)

@@ -401,7 +401,42 @@ REDUCTIONS = [
            ("test_reduce::test_indices",)),
 ]  # fmt: skip
 
+LOSSES = [
+    Mutant("no barrier before a class is written again", "cross_entropy.cu",
+           "      team.sync();  // the element of the class is written twice\n", ""),
+    Mutant("a class out of range is read", "cross_entropy.cu",
+           "if (number < 0 || number >= target.classes) {", "if (number < 0) {",
+           ("test_cross_entropy::test_a_class",)),
+    Mutant("what is ignored counts in a mean", "cross_entropy.cu",
+           "mass = along = 0;\n      return acc_t(0);", "mass = along = 0;\n      return acc_t(1);",
+           ("test_cross_entropy::test_weights",)),
+    Mutant("smoothing forgets the weights", "cross_entropy.cu",
+           "return w * (rate * probability + uniform);", "return w * rate * probability + uniform;",
+           ("test_cross_entropy::test_weights",)),
+    Mutant("the gradient of a class is smoothed twice", "cross_entropy.cu",
+           "if (numbers && number[j] == c) part =", "if (numbers && number[j] == c) part +=",
+           ("test_cross_entropy::test_weights",)),
+    Mutant("every position has the gradient of the first", "cross_entropy.cu",
+           "grad[each ? at : 0]", "grad[0]", ("test_cross_entropy::test_weights",)),
+    Mutant("the gradient of a likelihood has no weight", "cross_entropy.cu",
+           "narrow(-w * factor(", "narrow(-factor(", ("test_cross_entropy::test_negative",)),
+    Mutant("the last piece has too many losses", "loss.cu",
+           "last = math::smaller(first + size, n);", "last = first + size;"),
+    Mutant("all lanes write the sum of a piece", "loss.cu",
+           "if (team.rank() == 0) partials[piece] = total;", "partials[piece] = total;"),
+    Mutant("lines begin at half of the bend", "loss.cu",
+           "error < bend ? error * error", "2 * error < bend ? error * error"),
+    Mutant("the weight of the positive is that of all", "loss.cu",
+           "return 1 - y - (1 + (positive - 1) * y) *", "return 1 - y - positive *",
+           ("test_loss::test_weights",)),
+    Mutant("weights are not repeated", "loss.cu",
+           "data[u32(i) % u32(period)]", "data[u32(i)]", ("test_loss::test_weights",)),
+    Mutant("a mean is divided by what one thread counted", "loss.cu",
+           "    counted = team.sum(counted);\n", "", ("test_cross_entropy::test_weights",)),
+]  # fmt: skip
+
 MUTANTS = [
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
+    *LOSSES,
 ]  # fmt: skip

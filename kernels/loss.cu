@@ -1,0 +1,222 @@
+// Losses of elements, x against y, and the sums of losses.
+//
+// A mean or a sum is two launches, loss_parts and loss_total, where one team would be too few;
+// the gradients of both operands are one.
+#define BLOCKS 3
+#include "team.cuh"
+
+// --------------------------------------------------------------------------------- formulas
+// value(x, y), and the derivatives by x and by y. A third operand is the weight of the positive.
+struct SquaredError {
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const { return (x - y) * (x - y); }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const { return 2 * (x - y); }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return 2 * (y - x); }
+};
+
+DEVICE acc_t sign_of(acc_t x) { return x > 0 ? acc_t(1) : x < 0 ? acc_t(-1) : x; }
+
+struct AbsoluteError {
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const { return math::abs(x - y); }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const { return sign_of(x - y); }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return sign_of(y - x); }
+};
+
+// Squares up to the bend, lines beyond: steepness (x - y)^2 / (2 bend), with the slope of the
+// lines the steepness. Huber's loss has the bend for it, its smooth absolute error 1.
+struct Bent {
+  acc_t bend, steepness;
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const {
+    const acc_t error = math::abs(x - y);
+    return steepness * (error < bend ? error * error * (acc_t(0.5) / bend)
+                                     : error - acc_t(0.5) * bend);
+  }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const {
+    const acc_t error = x - y;
+    return steepness * (math::abs(error) < bend ? error / bend : sign_of(error));
+  }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t third) const { return -by_x(x, y, third); }
+};
+
+// Of a probability x, with logarithms cut off at -100.
+struct BinaryCrossEntropy {
+  static __device__ acc_t cut(acc_t x) { return x < -100 ? acc_t(-100) : x; }
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const {
+    return (y - 1) * cut(math::log1p(-x)) - y * cut(math::log(x));
+  }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const {
+    const acc_t product = (1 - x) * x;
+    return (x - y) / (product < acc_t(1e-12) ? acc_t(1e-12) : product);
+  }
+  __device__ acc_t by_y(acc_t x, acc_t, acc_t) const { return math::log(1 - x) - math::log(x); }
+};
+
+// Of a logit x: (1 - y) x - scale log(sigmoid(x)) with scale = 1 + (positive - 1) y.
+struct LogisticCrossEntropy {
+  static __device__ acc_t log_sigmoid(acc_t x) {
+    return (x < 0 ? x : acc_t(0)) - math::log1p(math::exp(-math::abs(x)));
+  }
+  __device__ acc_t value(acc_t x, acc_t y, acc_t positive) const {
+    return (1 - y) * x - (1 + (positive - 1) * y) * log_sigmoid(x);
+  }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t positive) const {
+    return 1 - y - (1 + (positive - 1) * y) * math::sigmoid(-x);
+  }
+  __device__ acc_t by_y(acc_t x, acc_t, acc_t positive) const {
+    return -x - (positive - 1) * log_sigmoid(x);
+  }
+};
+
+// Of log-probabilities x and probabilities y.
+struct Divergence {
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const {
+    return (y == 0 ? y : y * math::log(y)) - y * x;
+  }
+  __device__ acc_t by_x(acc_t, acc_t y, acc_t) const { return -y; }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return math::log(y) + 1 - x; }
+};
+
+// Of log-probabilities x and y.
+struct LogDivergence {
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const { return math::exp(y) * (y - x); }
+  __device__ acc_t by_x(acc_t, acc_t y, acc_t) const { return -math::exp(y); }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return math::exp(y) * (y - x + 1); }
+};
+
+// log(1 + exp(-y x)) with y = 1 or -1.
+struct SoftMargin {
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const { return math::log1p(math::exp(-y * x)); }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const { return -y * math::sigmoid(-y * x); }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return -x * math::sigmoid(-y * x); }
+};
+
+// body(formula), by the number that gradlite/ops/pointwise_loss.py knows it by.
+template <class Body>
+DEVICE void with_formula(i64 kind, double parameter, Body body) {
+  switch (kind) {
+    case 0: return body(SquaredError());
+    case 1: return body(AbsoluteError());
+    case 2: return body(Bent{acc_t(parameter), acc_t(1)});
+    case 3: return body(Bent{acc_t(parameter), acc_t(parameter)});
+    case 4: return body(BinaryCrossEntropy());
+    case 5: return body(LogisticCrossEntropy());
+    case 6: return body(Divergence());
+    case 7: return body(LogDivergence());
+    default: return body(SoftMargin());
+  }
+}
+
+// A weight for each place in the last dimensions, or none. Indices are below 2^32 here, because
+// 64-bit division is slow.
+struct Weights {
+  const scalar_t* data;
+  i64 period;
+  __device__ acc_t at(i64 i) const {
+    return data ? widen(data[u32(i) % u32(period)]) : acc_t(1);
+  }
+};
+
+// ------------------------------------------------------------------------------------ kernels
+// Loops go element by element: packs would make nine times eight copies of every formula, which
+// take the run-time compiler seconds.
+
+// partials (pieces): the sums of the losses of each of the pieces.
+KERNEL(loss_parts)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
+ const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
+ acc_t* __restrict__ partials, i64 n, i64 weight_period, i64 positive_period, i64 pieces,
+ i64 kind, double parameter) {
+  const i64 size = (n + pieces - 1) / pieces;
+  const Weights weights{weight, weight_period}, positives{positive, positive_period};
+  with_formula(kind, parameter, [&](auto formula) {
+    for_each_row(pieces, [&](auto team, i64 piece) {
+      const i64 first = piece * size, last = math::smaller(first + size, n);
+      acc_t total = 0;
+#pragma unroll 4
+      for (i64 i = first + team.rank(); i < last; i += team.size()) {
+        total += formula.value(widen(x[i]), widen(y[i]), positives.at(i)) * weights.at(i);
+      }
+      total = team.sum(total);
+      if (team.rank() == 0) partials[piece] = total;
+    });
+  });
+}
+
+// The losses themselves.
+KERNEL(loss_values)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
+ const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
+ scalar_t* __restrict__ out, i64 n, i64 weight_period, i64 positive_period, i64 kind,
+ double parameter) {
+  const Weights weights{weight, weight_period}, positives{positive, positive_period};
+  with_formula(kind, parameter, [&](auto formula) {
+    INDEPENDENT
+#pragma unroll 2
+    for (i64 i = thread_index(); i < n; i += thread_count()) {
+      out[i] = narrow(formula.value(widen(x[i]), widen(y[i]), positives.at(i)) * weights.at(i));
+    }
+  });
+}
+
+// dx and dy, where not null, for grad of each element or of all.
+KERNEL(loss_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ y, const scalar_t* __restrict__ weight,
+ const scalar_t* __restrict__ positive, scalar_t* __restrict__ dx, scalar_t* __restrict__ dy,
+ i64 n, i64 weight_period, i64 positive_period, i64 each, i64 kind, double parameter,
+ double scale) {
+  const Weights weights{weight, weight_period}, positives{positive, positive_period};
+  const acc_t common = each ? acc_t(scale) : widen(grad[0]) * acc_t(scale);
+  with_formula(kind, parameter, [&](auto formula) {
+    if (dx) {
+      INDEPENDENT
+#pragma unroll 2
+      for (i64 i = thread_index(); i < n; i += thread_count()) {
+        const acc_t slope = (each ? widen(grad[i]) * common : common) * weights.at(i);
+        dx[i] = narrow(slope * formula.by_x(widen(x[i]), widen(y[i]), positives.at(i)));
+      }
+    }
+    if (dy) {
+      INDEPENDENT
+      for (i64 i = thread_index(); i < n; i += thread_count()) {
+        const acc_t slope = (each ? widen(grad[i]) * common : common) * weights.at(i);
+        dy[i] = narrow(slope * formula.by_y(widen(x[i]), widen(y[i]), positives.at(i)));
+      }
+    }
+  });
+}
+
+// The sums of each of the pieces of `losses` (sums, n): partials (sums, pieces).
+KERNEL(losses_parts)
+(const acc_t* __restrict__ losses, acc_t* __restrict__ partials, i64 sums, i64 n, i64 pieces) {
+  const i64 size = (n + pieces - 1) / pieces;
+  for_each_row(sums * pieces, [&](auto team, i64 r) {
+    const i64 sum = r / pieces, piece = r - sum * pieces;
+    const i64 last = math::smaller((piece + 1) * size, n);
+    acc_t total = 0;
+    for (i64 i = piece * size + team.rank(); i < last; i += team.size()) {
+      total += losses[sum * n + i];
+    }
+    total = team.sum(total);
+    if (team.rank() == 0) partials[r] = total;
+  });
+}
+
+// out = the sum of the first row of losses (1 or 2, n) times scale, divided by the sum of the
+// second, which goes to `count`, where that is not null.
+KERNEL(losses_total)
+(const acc_t* __restrict__ losses, scalar_t* __restrict__ out, acc_t* __restrict__ count, i64 n,
+ double scale) {
+  for_each_row(1, [&](auto team, i64) {
+    acc_t total = 0, counted = 0;
+    for (i64 i = team.rank(); i < n; i += team.size()) total += losses[i];
+    if (count) {
+      for (i64 i = team.rank(); i < n; i += team.size()) counted += losses[n + i];
+    }
+    total = team.sum(total) * acc_t(scale);
+    counted = team.sum(counted);
+    if (team.rank() == 0) {
+      out[0] = narrow(count ? total / counted : total);
+      if (count) count[0] = counted;
+    }
+  });
+}
