@@ -2,27 +2,33 @@
 //
 // An array is (outer, rows, columns) here, and what is reduced are its rows; or (rows, columns)
 // with the columns reduced. The sums of parts go to `partials`, in acc_t; reduce_rows writes the
-// result itself when rows are whole. `scale` multiplies the result: 1 / n for means.
+// result itself when rows are whole. `divisor` divides the result: n for means. With y the sums
+// are those of x * y: what a factor's gradient is where it was broadcast.
 #define BLOCKS 4
 #include "channels.cuh"
 
 // The sums of each of the `pieces` of every row: partials (rows, pieces), or out (rows) of one.
 KERNEL(reduce_rows)
-(const scalar_t* __restrict__ x, acc_t* __restrict__ partials, scalar_t* __restrict__ out,
- i64 rows, i64 columns, i64 pieces, double scale) {
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, acc_t* __restrict__ partials,
+ scalar_t* __restrict__ out, i64 rows, i64 columns, i64 pieces, double divisor) {
   // A multiple of 8, so that every piece of an aligned row is aligned.
   const i64 size = ((columns + pieces - 1) / pieces + 7) / 8 * 8;
   for_each_row(rows * pieces, [&](auto team, i64 r) {
     const i64 row = pieces == 1 ? r : r / pieces, first = (r - row * pieces) * size;
     acc_t total = 0;
     if (first < columns) {
-      row_of(team, math::smaller(size, columns - first))
-          .each([&](acc_t value) { total += value; }, x + row * columns + first);
+      const auto piece = row_of(team, math::smaller(size, columns - first));
+      const i64 start = row * columns + first;
+      if (y) {
+        piece.each([&](acc_t a, acc_t b) { total += a * b; }, x + start, y + start);
+      } else {
+        piece.each([&](acc_t value) { total += value; }, x + start);
+      }
     }
     total = team.sum(total);
     if (team.rank() == 0) {
       if (out) {
-        out[row] = narrow(total * acc_t(scale));
+        out[row] = narrow(total / acc_t(divisor));
       } else {
         partials[r] = total;
       }
@@ -42,11 +48,23 @@ KERNEL(reduce_columns)
       x);
 }
 
+KERNEL(reduce_column_products)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, acc_t* __restrict__ partials,
+ i64 rows, i64 columns, i64 parts) {
+  column_parts<1>(
+      rows, columns, parts, partials, nullptr,
+      [](i64, i64, acc_t* sum, acc_t a, acc_t b) {
+        sum[0] += a * b;
+        return a;
+      },
+      x, y);
+}
+
 // The same for many small (rows, columns): partials (outer, parts, columns), and the result of
 // one part in out (outer, columns) where it is given.
 KERNEL(reduce_blocks)
-(const scalar_t* __restrict__ x, acc_t* __restrict__ partials, scalar_t* __restrict__ out,
- i64 outer, i64 rows, i64 columns, i64 parts, double scale) {
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, acc_t* __restrict__ partials,
+ scalar_t* __restrict__ out, i64 outer, i64 rows, i64 columns, i64 parts, double divisor) {
   const i64 size = (rows + parts - 1) / parts;
 #if defined(GRADLITE_NATIVE)
   for (i64 block = 0; block < outer * parts; block++) {
@@ -55,12 +73,13 @@ KERNEL(reduce_blocks)
     for (i64 c = 0; c < columns; c++) totals[c] = 0;
     for (i64 row = first; row < math::smaller(first + size, rows); row++) {
       const scalar_t* in = x + (n * rows + row) * columns;
+      const Optional factor = {y ? y + (n * rows + row) * columns : nullptr, 1};
       INDEPENDENT
-      for (i64 c = 0; c < columns; c++) totals[c] += widen(in[c]);
+      for (i64 c = 0; c < columns; c++) totals[c] += widen(in[c]) * element(factor, c);
     }
     if (out) {
       for (i64 c = 0; c < columns; c++) {
-        out[block * columns + c] = narrow(totals[c] * acc_t(scale));
+        out[block * columns + c] = narrow(totals[c] / acc_t(divisor));
       }
     }
   }
@@ -69,11 +88,14 @@ KERNEL(reduce_blocks)
     const i64 block = i / columns, n = block / parts, first = (block - n * parts) * size;
     const i64 last = math::smaller(first + size, rows);
     const scalar_t* in = x + n * rows * columns + (i - block * columns);
+    const Optional factor = {y ? y + (in - x) : nullptr, 1};
     acc_t total = 0;
-#pragma unroll 8
-    for (i64 row = first; row < last; row++) total += widen(in[row * columns]);
+#pragma unroll 4
+    for (i64 row = first; row < last; row++) {
+      total += widen(in[row * columns]) * element(factor, row * columns);
+    }
     if (out) {
-      out[i] = narrow(total * acc_t(scale));
+      out[i] = narrow(total / acc_t(divisor));
     } else {
       partials[i] = total;
     }
@@ -84,19 +106,19 @@ KERNEL(reduce_blocks)
 // out (outer, columns): the sums over the parts of partials (outer, parts, columns).
 KERNEL(reduce_columns_total)
 (const acc_t* __restrict__ partials, scalar_t* __restrict__ out, i64 outer, i64 parts,
- i64 columns, double scale) {
+ i64 columns, double divisor) {
   column_totals(outer, parts, columns, partials, [&](i64 n, i64 column, acc_t total) {
-    out[n * columns + column] = narrow(total * acc_t(scale));
+    out[n * columns + column] = narrow(total / acc_t(divisor));
   });
 }
 
 // out (channels): the sums over parts and inner of partials (parts, channels, inner).
 KERNEL(reduce_channels_total)
 (const acc_t* __restrict__ partials, scalar_t* __restrict__ out, i64 channels, i64 parts,
- i64 inner, double scale) {
+ i64 inner, double divisor) {
   for_each_row(channels, [&](auto team, i64 c) {
     const acc_t total = channel_total(team, 0, c, partials, parts, channels, inner);
-    if (team.rank() == 0) out[c] = narrow(total * acc_t(scale));
+    if (team.rank() == 0) out[c] = narrow(total / acc_t(divisor));
   });
 }
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.binary import Binary, binary_op, unbroadcast
+from gradlite.ops import reductions
+from gradlite.ops.binary import Binary, binary_op, broadcast_dims, sum_to, unbroadcast
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import plain
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import public
@@ -103,6 +105,23 @@ class Mul(Binary):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
         return unbroadcast(ctx, F, None if b is None else grad * b, None if a is None else grad * a)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        if ctx.shapes is None:
+            return NotImplemented
+        gradients: list[Any] = []
+        for edge, shape, other in zip(ctx.edges, ctx.shapes, reversed(ctx.saved)):
+            if edge is None:
+                gradients.append(None)
+                continue
+            found = NotImplemented
+            if getattr(other, "shape", None) == grad.shape != shape:
+                dims = broadcast_dims(grad.shape, shape)
+                found = reductions.sums(K, grad, dims, False, factor=other)
+            if found is NotImplemented:
+                found = sum_to(NAMESPACES[grad.__class__], grad * other, shape)
+            gradients.append(found.reshape(shape))
+        return tuple(gradients)
 
 
 class Div(Binary):

@@ -19,14 +19,19 @@ from gradlite.tensor import Tensor, gradient_edge, wrap
 _new = object.__new__
 
 
+def broadcast_dims(shape: tuple[int, ...], operand: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions of a result along which an operand of a shape was broadcast."""
+    extra = len(shape) - len(operand)
+    return tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(operand) if n == 1 and shape[extra + i] != 1
+    )
+
+
 def sum_to(F: Any, grad: Any, shape: tuple[int, ...]) -> Any:
     """Sum a gradient over the dimensions along which its operand was broadcast."""
     if tuple(grad.shape) == shape:
         return grad
-    extra = len(grad.shape) - len(shape)
-    dims = tuple(range(extra)) + tuple(
-        extra + i for i, n in enumerate(shape) if n == 1 and grad.shape[extra + i] != 1
-    )
+    dims = broadcast_dims(grad.shape, shape)
     if dims:
         grad = F.sum(grad, dims, False)
     return grad.reshape(shape)

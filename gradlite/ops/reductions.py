@@ -41,48 +41,55 @@ def _pieces(rows: int, columns: int) -> int:
     return max(1, min(-(-1024 // rows), columns // 4096))
 
 
-def sums(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool, mean: bool = False) -> Any:
-    """The sums or means over dimensions."""
-    if not K.takes(x) or not x.flags.c_contiguous:
+def sums(
+    K: Any, x: Any, dims: tuple[int, ...], keepdim: bool, mean: bool = False, factor: Any = None
+) -> Any:
+    """The sums or means over dimensions, of x or of its product with an array of its shape."""
+    arrays = (x,) if factor is None else (x, factor)
+    if not K.takes(*arrays) or not all(a.flags.c_contiguous for a in arrays):
         return NotImplemented
     form = merged(x.shape, dims)
     sizes: Any = tuple(n for n, _ in form)
     reduced = tuple(r for _, r in form)
     out = K.empty(reduced_shape(x.shape, dims, keepdim), x.dtype)
-    scale = out.size / x.size if mean else 1.0
+    divisor = x.size / out.size if mean else 1.0
     if reduced in ((True,), (False, True)):
-        _sum_rows(K, x, out, 1 if len(sizes) == 1 else sizes[0], sizes[-1], scale)
+        _sum_rows(K, x, factor, out, 1 if len(sizes) == 1 else sizes[0], sizes[-1], divisor)
     elif reduced in ((True, False), (False, True, False)):
-        _sum_columns(K, x, out, sizes if len(sizes) == 3 else (1, *sizes), scale)
+        _sum_columns(K, x, factor, out, sizes if len(sizes) == 3 else (1, *sizes), divisor)
     elif reduced == (True, False, True):
-        _sum_channels(K, x, out, sizes, scale)
+        _sum_channels(K, x, factor, out, sizes, divisor)
     else:
         return NotImplemented
     return out
 
 
-def _sum_rows(K: Any, x: Any, out: Any, rows: int, columns: int, scale: float) -> None:
+def _sum_rows(
+    K: Any, x: Any, factor: Any, out: Any, rows: int, columns: int, divisor: float
+) -> None:
     pieces = _pieces(rows, columns)
     whole = pieces == 1
     partials = None if whole else K.empty((rows, pieces), K.acc(x.dtype))
     K.kept_rows(
         "reduce_rows", x.dtype, rows * pieces, columns // pieces, 1,
-        x, partials, out if whole else None, rows, columns, pieces, scale,
+        x, factor, partials, out if whole else None, rows, columns, pieces, divisor,
     )  # fmt: skip
     if not whole:
-        _total(K, out, partials, rows, 1, pieces, scale)
+        _total(K, out, partials, rows, 1, pieces, divisor)
 
 
 def _total(
-    K: Any, out: Any, partials: Any, channels: int, parts: int, inner: int, scale: float
+    K: Any, out: Any, partials: Any, channels: int, parts: int, inner: int, divisor: float
 ) -> None:
     K.rows(
         "reduce_channels_total", out.dtype, channels, parts * inner,
-        partials, out, channels, parts, inner, scale,
+        partials, out, channels, parts, inner, divisor,
     )  # fmt: skip
 
 
-def _sum_columns(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: float) -> None:
+def _sum_columns(
+    K: Any, x: Any, factor: Any, out: Any, sizes: tuple[int, int, int], divisor: float
+) -> None:
     outer, rows, columns = sizes
     acc, dtype = K.acc(x.dtype), x.dtype
     if outer > 1:
@@ -90,7 +97,7 @@ def _sum_columns(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: f
         partials = K.empty((outer, parts, columns), acc)
         K.elementwise(
             "reduce_blocks", dtype, 4 * partials.size,
-            x, partials, out if parts == 1 else None, outer, rows, columns, parts, scale,
+            x, factor, partials, out if parts == 1 else None, outer, rows, columns, parts, divisor,
         )  # fmt: skip
         if parts == 1:
             return
@@ -101,18 +108,28 @@ def _sum_columns(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: f
         tiles = -(-folded // tile)
         parts = parts_of(rows, tiles)
         partials = K.empty((parts, folded), acc)
-        K.launch(
-            "reduce_columns", dtype, (tiles, min(parts, 65535)), (32, 8),
-            x, partials, rows, folded, parts,
-        )  # fmt: skip
+        _column_parts(K, x, factor, partials, tiles, rows, folded, parts)
         parts *= folded // columns
     K.launch(
         "reduce_columns_total", dtype, (-(-columns // 32), min(outer, 65535)), (32, 8),
-        partials, out, outer, parts, columns, scale,
+        partials, out, outer, parts, columns, divisor,
     )  # fmt: skip
 
 
-def _sum_channels(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: float) -> None:
+def _column_parts(
+    K: Any, x: Any, factor: Any, partials: Any, tiles: int, rows: int, columns: int, parts: int
+) -> None:
+    kernel = "reduce_columns" if factor is None else "reduce_column_products"
+    arrays = (x,) if factor is None else (x, factor)
+    K.launch(
+        kernel, x.dtype, (tiles, min(parts, 65535)), (32, 8),
+        *arrays, partials, rows, columns, parts,
+    )  # fmt: skip
+
+
+def _sum_channels(
+    K: Any, x: Any, factor: Any, out: Any, sizes: tuple[int, int, int], divisor: float
+) -> None:
     samples, channels, length = sizes
     acc, dtype = K.acc(x.dtype), x.dtype
     if length < 64:
@@ -120,19 +137,16 @@ def _sum_channels(K: Any, x: Any, out: Any, sizes: tuple[int, int, int], scale: 
         tiles = -(-columns // (32 * (16 // x.itemsize)))
         parts, inner = parts_of(samples, tiles), length
         partials = K.empty((parts, columns), acc)
-        K.launch(
-            "reduce_columns", dtype, (tiles, min(parts, 65535)), (32, 8),
-            x, partials, samples, columns, parts,
-        )  # fmt: skip
+        _column_parts(K, x, factor, partials, tiles, samples, columns, parts)
     else:
         planes = samples * channels
         parts, inner = samples, _pieces(planes, length)
         partials = K.empty((planes, inner), acc)
         K.kept_rows(
             "reduce_rows", dtype, planes * inner, length // inner, 1,
-            x, partials, None, planes, length, inner, 1.0,
+            x, factor, partials, None, planes, length, inner, 1.0,
         )  # fmt: skip
-    _total(K, out, partials, channels, parts, inner, scale)
+    _total(K, out, partials, channels, parts, inner, divisor)
 
 
 def extremes(

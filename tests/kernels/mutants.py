@@ -385,7 +385,7 @@ REDUCTIONS = [
     Mutant("all lanes write the sum", "reduce.cu",
            "if (team.rank() == 0) { if (out) {", "{ if (out) {"),
     Mutant("a mean is not scaled", "reduce.cu",
-           "out[n * columns + column] = narrow(total * acc_t(scale));",
+           "out[n * columns + column] = narrow(total / acc_t(divisor));",
            "out[n * columns + column] = narrow(total);", ("test_reduce::test_sums",)),
     Mutant("the last part has too many rows", "reduce.cu",
            "const i64 last = math::smaller(first + size, rows); const scalar_t* in = x + n",

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradlite
+from gradlite.backends import kernels
 from gradlite.ops.extrema import Amax, Amin
 from gradlite.ops.reduce import ColumnSums, Mean, Sum
-from gradlite.ops.reductions import extremes, merged
+from gradlite.ops.reductions import extremes, merged, sums
 from tests.kernels.support import ThreadsLauncher, host
 
 # All of an array, rows, columns, blocks of rows, channels: few and many, short and long.
@@ -57,6 +59,42 @@ def test_extremes(launcher: Any, op: Any, shape: Any, dims: Any) -> None:
     for dtype in TOLERANCES:
         compare(launcher, op, shape, dims, dtype)
     compare(launcher, op, shape, dims, "float32", True)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("shape", "dims"), CASES[1:], ids=str)
+def test_sums_of_products(launcher: Any, shape: Any, dims: Any, dtype: str) -> None:
+    x = array(shape, dtype)
+    y = np.random.default_rng(9).standard_normal(shape).astype(dtype)
+    out = sums(launcher, launcher.xp.asarray(x), dims, False, factor=launcher.xp.asarray(y))
+    if all(shape[d] == 1 for d in dims):
+        assert out is NotImplemented
+        return
+    products = x.astype("f8") * y.astype("f8")
+    scale = np.maximum(np.abs(products).sum(dims), 1)
+    assert out.shape == scale.shape and out.dtype == dtype
+    assert (np.abs(host(out) - products.sum(dims)) <= TOLERANCES[dtype] * scale).all()
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((4, 5), (5,)),
+        ((5,), (4, 5)),
+        ((2, 3, 4), (2, 1, 4)),
+        ((3, 1), (1, 4)),
+        ((2, 3, 4), (3, 1)),
+        ((4, 5), ()),
+    ],
+)
+def test_the_gradient_of_a_factor_that_was_broadcast(native_kernels: None, shapes: Any) -> None:
+    a, b = (gradlite.randn(s, dtype=gradlite.float64, requires_grad=True) for s in shapes)
+    assert gradlite.autograd.gradcheck(lambda a, b: a * b, (a, b))
+    assert gradlite.autograd.gradgradcheck(lambda a, b: a * b, (a, b))
+    grad = gradlite.randn((a * b).shape, dtype=gradlite.float64)
+    with kernels.record() as launched:
+        (a * b).backward(grad)
+    assert launched
 
 
 def test_sums_of_columns(launcher: Any) -> None:
@@ -129,6 +167,9 @@ def test_no_race_and_nothing_out_of_bounds(
 ) -> None:
     threads.check, threads.seed = True, seed
     compare(threads, op, shape, dims, "float32")
+    x = array(shape, "float32")
+    x.flags.writeable = False
+    sums(threads, x, dims, False, factor=x)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
