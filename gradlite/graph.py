@@ -348,6 +348,10 @@ def backward(
             leaf.variable._accumulate(
                 pending[leaf], leaf in owned or leaf not in shared, create_graph
             )
+    except RuntimeError:
+        for leaf in leaves:  # PyTorch would have come to them first
+            leaf.variable._check_leaf()
+        raise
     finally:
         loud(token)
         set_mode(before)

@@ -285,10 +285,7 @@ class Tensor(Description, TensorMethods):
 
     def _accumulate(self, grad: Any, private: bool, create_graph: bool) -> None:
         """Add a gradient that backward brings: an array, or a Tensor under create_graph."""
-        if self._view is not None:
-            refresh(self)
-        if self._edge is not None:
-            raise RuntimeError(MOVED_LEAF)
+        self._check_leaf()
         if not self.requires_grad:
             return  # switched off since the forward pass
         known = self._grad
@@ -302,6 +299,13 @@ class Tensor(Description, TensorMethods):
             if not private or grad.__class__ is not self.array.__class__ or grad.base is not None:
                 grad = _copy(grad, self.array)
             self._grad = wrap(grad)
+
+    def _check_leaf(self) -> None:
+        """RuntimeError about a leaf that is a stale view, or no leaf any more."""
+        if self._view is not None:
+            refresh(self)
+        if self._edge is not None:
+            raise RuntimeError(MOVED_LEAF)
 
     def _retain(self, grad: Any) -> None:
         """Add a gradient to that of a non-leaf, never in place: it may be part of a graph."""

@@ -376,3 +376,20 @@ def test_what_may_be_reshaped_in_place():
         )
 
     same(program)
+
+
+def test_a_stale_leaf_is_named_before_a_part_of_the_graph_that_is_used_up():
+    def program(T):
+        x = T.tensor([0.1, 0.2, 0.3], requires_grad=True)
+        a = x.sin()
+        with T.no_grad():
+            view = a.unsqueeze(0).diagonal()
+        b = 2 - a
+        a.sum().backward()
+        view.requires_grad_()
+        b[0:1] = view
+        with T.no_grad():
+            a.relu_()
+        return outcome_of(lambda: b.sin().sum().backward())
+
+    same(program)
