@@ -349,8 +349,10 @@ def backward(
                 pending[leaf], leaf in owned or leaf not in shared, create_graph
             )
     except RuntimeError:
-        for leaf in leaves:  # PyTorch would have come to them first
-            leaf.variable._check_leaf()
+        ahead = _reachable((node, *(n for _, n in queue)))
+        for leaf in leaves:  # where all has arrived, PyTorch would have come to it first
+            if leaf not in ahead:
+                leaf.variable._check_leaf()
         raise
     finally:
         loud(token)
@@ -386,15 +388,22 @@ class Pass:
     def reaches(self, node: Node) -> bool:
         """Whether the pass will bring a gradient to a node, or has done so."""
         if self._reached is None:
-            self._reached, stack = set(), list(self._roots)
-            while stack:
-                found = _node_of(stack.pop())
-                if found is None or found in self._reached:
-                    continue
-                if self._needed is None or found in self._needed:
-                    self._reached.add(found)
-                    stack.extend(found.edges)
+            self._reached = _reachable(self._roots, self._needed)
         return node in self._reached
+
+
+def _reachable(roots: Iterable[Any], needed: set[Node] | None = None) -> set[Node]:
+    """The nodes that some edges lead to, on ways through the needed ones alone."""
+    reached: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        found = _node_of(stack.pop())
+        if found is None or found in reached:
+            continue
+        if needed is None or found in needed:
+            reached.add(found)
+            stack.extend(found.edges)
+    return reached
 
 
 _current_pass: contextvars.ContextVar[Pass | None] = contextvars.ContextVar(

@@ -393,3 +393,35 @@ def test_a_stale_leaf_is_named_before_a_part_of_the_graph_that_is_used_up():
         return outcome_of(lambda: b.sin().sum().backward())
 
     same(program)
+
+
+def test_a_leaf_that_waits_for_more_is_not_named_before_a_value_edited_in_place():
+    def program(T):
+        x = T.tensor([0.1, 0.2, 0.3], requires_grad=True)
+        a, b = x.sin(), x * 0.5
+        with T.no_grad():
+            constant = T.ones(1) + x[:1]
+        x.requires_grad_(False)
+        x[::2] = constant.requires_grad_()
+        return outcome_of(lambda: (a.sum() + b.sin().sum()).backward())
+
+    same(program)
+
+
+def test_what_can_have_no_gradient_may_be_made_of_a_stale_view():
+    def program(T):
+        def stale():
+            base = T.tensor([0.1, 0.2, 0.3], requires_grad=True) * 1
+            view = base.split(2, 0)[0]
+            base[...] = T.tensor(1.0)
+            return view
+
+        return (
+            outcome_of(lambda: stale().to(T.int64)),
+            outcome_of(lambda: stale().bool()),
+            outcome_of(lambda: stale().argmax()),
+            outcome_of(lambda: stale().double()),
+            outcome_of(lambda: stale().round()),
+        )
+
+    same(program)

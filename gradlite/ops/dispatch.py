@@ -62,8 +62,10 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
     if mode == 0:
         for t in inputs:
             if t is not None and (t._requires_grad or t._view is not None):
+                if out.dtype not in dtypes.FLOATING:
+                    break
                 edges = edges_of(inputs)
-                if edges is None or out.dtype not in dtypes.FLOATING:
+                if edges is None:
                     break
                 if edges is NOWHERE:
                     op, edges = Cut(op), (None,) * len(inputs)
