@@ -1743,8 +1743,8 @@ class TensorMethods:
         def vdot(self, other: Tensor) -> Tensor:
             """The inner product of two vectors: `dot`, since there are no complex numbers."""
 
-        def view(self, *shape: Any) -> Tensor:
-            """A view in another shape; one size may be -1."""
+        def view(self, *shape: Any, dtype: Any = None) -> Tensor:
+            """A view in another shape, one size of which may be -1; or the same bytes as another dtype."""
 
         def view_as(self, other: Any) -> Tensor:
             """As ``torch.Tensor.view_as``."""

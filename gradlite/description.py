@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,12 @@ class Description:
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps in elements, per dimension or for one."""
-        strides = tuple(s // self.array.itemsize for s in self.array.strides)
+        array = self.array
+        strides = tuple(s // array.itemsize for s in array.strides)
+        if not array.size:  # NumPy has zeros there
+            strides = tuple(
+                math.prod(n or 1 for n in array.shape[d + 1 :]) for d in range(array.ndim)
+            )
         return strides if dim is None else strides[dim]
 
     def is_contiguous(self, memory_format: memory_format = contiguous_format) -> bool:

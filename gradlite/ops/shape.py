@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.memory_format import contiguous_format, memory_format
 from gradlite.ops.dims import infer_shape, sizes, wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.layout import copy_order, laid_out
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.ops.views import apply_view
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "diagonal",
@@ -50,6 +51,30 @@ def _without_copy(x: Any, shape: tuple[int, ...]) -> bool:
         return False
 
 
+def _as_dtype(input: Tensor, dtype: dtypes.dtype) -> Tensor:
+    """The same bytes as elements of another dtype, without a gradient as in PyTorch."""
+    x, to = input.array, dtype.numpy
+    if to.itemsize != x.itemsize:
+        told = f"to view {type_name(x.dtype)} as {type_name(to)} (different element sizes)"
+        if not x.ndim:
+            raise RuntimeError(f"self.dim() cannot be 0 {told}")
+        times = to.itemsize // x.itemsize or 1  # 1: each element becomes several
+        strides = input.stride()
+        for part, number, unit in (
+            ("self.size(-1)", x.shape[-1], times),
+            ("self.storage_offset()", input.storage_offset(), times),
+            ("self.stride(-1)", strides[-1], None),
+            *((f"self.stride({d})", strides[d], times) for d in range(x.ndim - 1)),
+        ):
+            if unit is None and number != 1:
+                raise RuntimeError(f"{part} must be 1 {told}, but got {number}")
+            if unit is not None and number % unit:
+                raise RuntimeError(f"{part} must be divisible by {unit} {told}, but got {number}")
+    result = wrap(x.view(to))
+    result._counter = input._counter
+    return result
+
+
 class View(Op):
     """The same elements in another shape."""
 
@@ -75,17 +100,21 @@ class UnsafeView(View):
     torch="Tensor.view",
     method=True,
 )
-def view(input: Tensor, *shape: Any) -> Tensor:
-    """A view in another shape; one size may be -1.
+def view(input: Tensor, *shape: Any, dtype: dtypes.dtype | None = None) -> Tensor:
+    """A view in another shape, one size of which may be -1; or the same bytes as another dtype.
 
     >>> import gradlite
     >>> gradlite.arange(4).view(2, -1)
     tensor([[0, 1],
             [2, 3]])
+    >>> gradlite.tensor([1.0, -0.0]).view(gradlite.int32)
+    tensor([ 1065353216, -2147483648], dtype=gradlite.int32)
 
     Raises:
         RuntimeError: the sizes do not fit, or the strides do not allow a view (use `reshape`).
     """
+    if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dtypes.dtype)):
+        return _as_dtype(input, dtype or shape[0])
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list)):
         raise TypeError(f"view(): argument 'size' must be tuple of ints, not {shape[0]!r}")
     target = infer_shape(sizes(shape), input.array.size)
