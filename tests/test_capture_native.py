@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -161,7 +162,17 @@ def test_extreme_values(value: float) -> None:
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.fixture(params=["its own", "narrower"])
+def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors as this processor has them, and as one without AVX-512 has them."""
+    if request.param == "narrower":
+        if platform.machine() not in ("x86_64", "AMD64"):
+            pytest.skip("the options are those of x86-64")
+        monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-mno-avx512f"))
+
+
 @needs_compiler
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("rows", [1, 2, 7, 16, 33])
 def test_products_of_all_sizes(rows: int) -> None:
     rng = np.random.default_rng(rows)
@@ -187,6 +198,7 @@ def test_products_of_all_sizes(rows: int) -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize("dtype", [gradlite.float32, gradlite.float64])

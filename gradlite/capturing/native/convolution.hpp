@@ -71,7 +71,7 @@ static inline void slide_tile(const T* w, i64 K, const T* image, const i64* offs
 #if defined(__AVX512F__)
 static constexpr int SLIDE_ROWS = 8, SLIDE_VECTORS = 3, GRAD_ROWS = 4, GRAD_TAPS = 6;
 #else
-static constexpr int SLIDE_ROWS = 4, SLIDE_VECTORS = 1, GRAD_ROWS = 2, GRAD_TAPS = 2;
+static constexpr int SLIDE_ROWS = 4, SLIDE_VECTORS = 3, GRAD_ROWS = 3, GRAD_TAPS = 3;
 #endif
 
 template <class T, int VECTORS>

@@ -131,16 +131,19 @@ static inline bool f_isfinite(T x) {
 // ------------------------------------------------------------------------------ products
 // C[m, n] = sum over k of A[m, k] B[k, n]: A with any strides, rows of B and C contiguous.
 // A tile of C stays in registers while k runs.
+// A vector as wide as the processor's registers: wider ones would live in memory.
+#if defined(__AVX512F__)
+static constexpr int WIDE = 64, TILE_1 = 16, TILE_2 = 12, TILE_4 = 6;
+#elif defined(__AVX__)
+static constexpr int WIDE = 32, TILE_1 = 8, TILE_2 = 6, TILE_4 = 3;
+#else
+static constexpr int WIDE = 16, TILE_1 = 8, TILE_2 = 6, TILE_4 = 3;
+#endif
 template <class T>
 struct Vector {
-  static constexpr int lanes = 64 / sizeof(T);
-  typedef T type __attribute__((vector_size(64), aligned(sizeof(T))));
+  static constexpr int lanes = WIDE / sizeof(T);
+  typedef T type __attribute__((vector_size(WIDE), aligned(sizeof(T))));
 };
-#if defined(__AVX512F__)
-static constexpr int TILE_1 = 16, TILE_2 = 12, TILE_4 = 6;
-#else
-static constexpr int TILE_1 = 4, TILE_2 = 3, TILE_4 = 1;
-#endif
 
 template <class T, int ROWS, int VECTORS>
 static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, T* c, i64 sc, i64 K) {
