@@ -127,7 +127,7 @@ def test_attention_of_heads_that_lie_apart() -> None:
 def test_integers_are_multiplied_by_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matmul", "dot"):
         monkeypatch.setattr(
-            stand_in.MODULE, name, stand_in.arrays._function(getattr(np, name), name)
+            stand_in.MODULE, name, stand_in.functions._function(getattr(np, name), name)
         )
     a = gradlite.arange(6, device="cuda").reshape(2, 3)
     assert (a @ a.t()).tolist() == [[5, 14], [14, 50]]

@@ -33,9 +33,10 @@ def test_cupy_cuda_has_what_the_stand_in_has() -> None:
     assert cupy.cuda.runtime.memoryTypeHost == runtime.CUDA.runtime.memoryTypeHost
     for ours, theirs, own in (
         (runtime.Device, cupy.cuda.Device, set()),
-        (runtime.Stream, cupy.cuda.Stream, {"entered", "waited"}),
-        (runtime.Event, cupy.cuda.Event, {"recorded"}),
-        (runtime.MemoryPool, cupy.cuda.MemoryPool, {"used", "reserved"}),
+        (runtime.Stream, cupy.cuda.Stream, {"capture", "waited"}),
+        (runtime.Event, cupy.cuda.Event, {"capture", "recorded"}),
+        (runtime.Graph, cupy.cuda.Graph, {"names"}),
+        (runtime.MemoryPool, cupy.cuda.MemoryPool, {"used", "reserved", "allocator", "is_default"}),
         (runtime.MemoryHook, cupy.cuda.MemoryHook, {"entered"}),
         (Function, cupy.cuda.Function, {"run", "device", "streams"}),
         (RawKernel, cupy.RawKernel, set()),

@@ -12,14 +12,19 @@ from tests.cublaslt_stand_in import enums, memory
 from tests.cublaslt_stand_in.enums import Epilogue
 
 
+def factors(descriptor: Any, alpha: int, beta: int) -> tuple[float, float]:
+    """The numbers at the addresses of alpha and beta."""
+    cell = ctypes.c_double if descriptor.SCALE_TYPE == 1 else ctypes.c_float
+    return cell.from_address(alpha).value, cell.from_address(beta).value
+
+
 def run(
-    descriptor: Any, layouts: Sequence[Any], pointers: Sequence[int], alpha: int, beta: int
+    descriptor: Any, layouts: Sequence[Any], pointers: Sequence[int], alpha: float, beta: float
 ) -> None:
     """Compute a product that the library has checked."""
     dtype = enums.TYPES[layouts[3].TYPE]
     wide = np.float64 if dtype is np.float64 else np.float32
-    cell = ctypes.c_double if descriptor.SCALE_TYPE == 1 else ctypes.c_float
-    factor, share = (wide(cell.from_address(x).value) for x in (alpha, beta))
+    factor, share = wide(alpha), wide(beta)
     a, b, c, d = (
         matrices(name, layout, address, dtype)
         for name, layout, address in zip("ABCD", layouts, pointers)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.cublaslt_stand_in import compute, enums
+from tests.cublaslt_stand_in import compute, enums, memory
 from tests.cublaslt_stand_in.enums import INVALID_VALUE, NOT_SUPPORTED, Epilogue, N, T
+from tests.cupy_stand_in import runtime
 
 A_LEAST = 1 << 10  # the workspace that every algorithm is said to need
 
@@ -180,7 +181,21 @@ class Library:
         descriptor = self._get(desc, enums.DESC)
         layouts = [self._get(x, enums.LAYOUT) for x in (a_layout, b_layout, c_layout, d_layout)]
         self._check_vector(descriptor)
-        compute.run(descriptor, layouts, (a, b, c, d), alpha, beta)
+        pointers, numbers = (a, b, c, d), compute.factors(descriptor, alpha, beta)
+        capture = runtime.capturing()
+        if capture is None:
+            compute.run(descriptor, layouts, pointers, *numbers)
+            return
+        # The call has read its descriptors and numbers; the matrices it reads at a launch.
+        kept = Descriptor(descriptor.types)
+        kept.update(descriptor)
+        owners = memory.owners((*pointers, descriptor.BIAS_POINTER))
+
+        def multiply() -> None:
+            memory.blocks.update({owner.ctypes.data: owner for owner in owners})
+            compute.run(kept, layouts, pointers, *numbers)
+
+        capture.add("matmul", multiply, ())
 
     def _problem(self, desc: int, a: int, b: int, c: int, d: int) -> Any:
         """Everything about a product that an algorithm is chosen for; an error if it is none."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import types
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tests.cupy_stand_in.arrays import Memory
+from tests.cupy_stand_in.arrays import Memory, Pointer
 
 # By the address where an array that owns its memory begins.
 blocks: weakref.WeakValueDictionary[int, np.ndarray[Any, Any]] = weakref.WeakValueDictionary()
@@ -19,7 +19,7 @@ class IllegalAddressError(RuntimeError):
     """What a GPU answers when a kernel leaves the memory it was given."""
 
 
-def data(array: Any) -> types.SimpleNamespace:
+def data(array: Any) -> Pointer:
     """``cupy.ndarray.data``: whoever asks for an address makes its memory known."""
     owner = array.host
     while True:
@@ -30,7 +30,16 @@ def data(array: Any) -> types.SimpleNamespace:
             break
         owner = base
     blocks[owner.ctypes.data] = owner
-    return types.SimpleNamespace(ptr=array.host.ctypes.data)
+    return Pointer(array.memory, array.host, array.host.ctypes.data)
+
+
+def owners(addresses: Sequence[int]) -> list[np.ndarray[Any, Any]]:
+    """The arrays in which the addresses lie; who keeps them keeps their memory."""
+    return [
+        owner
+        for start, owner in list(blocks.items())
+        if any(start <= address < start + owner.nbytes for address in addresses)
+    ]
 
 
 def view(

@@ -13,18 +13,24 @@ from typing import Any
 from gradlite.backends import gamma, special
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import kernels, runtime
-from tests.cupy_stand_in.arrays import MODULE, Array, _computed
+from tests.cupy_stand_in.arrays import Array, _computed
+from tests.cupy_stand_in.functions import MODULE, Ufunc
 
 __all__ = ["MODULE", "Array", "install", "runtime"]
 
 MODULE.cuda = runtime.CUDA
+MODULE.ufunc = Ufunc
 MODULE.get_default_memory_pool = lambda: runtime.pool
 MODULE.get_default_pinned_memory_pool = lambda: runtime.pinned_pool
 MODULE.RawModule, MODULE.RawKernel = kernels.RawModule, kernels.RawKernel
 
 
 def _special(function: Any) -> Any:
-    return lambda x: _computed(function.__name__, function(MODULE._source, x.host), x)
+    def call(x: Any) -> Any:
+        host = x.host
+        return _computed(function.__name__, lambda: function(MODULE._source, host), x)
+
+    return call
 
 
 CUPYX: Any = types.ModuleType("cupyx")

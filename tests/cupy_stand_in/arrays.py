@@ -7,13 +7,20 @@ of reductions and of indexing with integers are 0-d arrays, as in CuPy.
 
 from __future__ import annotations
 
-import importlib.machinery
 import types
 from typing import Any
 
 import numpy as np
 
-from tests.cupy_stand_in.runtime import Device, current, get_allocator
+from tests.cupy_stand_in.graphs import quiet
+from tests.cupy_stand_in.runtime import (
+    Device,
+    MemoryPointer,
+    capturing,
+    current,
+    get_allocator,
+    refuse_copies,
+)
 
 # Public names of NumPy that CuPy 14 does not have.
 MISSING = set(
@@ -29,8 +36,16 @@ AT = {"add", "maximum", "minimum"}
 AT_DTYPES = {"int32", "uint32", "uint64", "float16", "float32", "float64"}
 HOST = {"asarray", "array", "ascontiguousarray", "asfortranarray"}
 NO_LAUNCH = {"empty", "empty_like"}
+IN_PLACE = set("copyto fill fill_diagonal partition place put put_along_axis putmask sort".split())
+# While a stream captures: what waits for a value, and what cuBLAS and cuSOLVER compute.
+WAITING = set("argwhere bincount compress extract flatnonzero histogram nonzero unique".split())
+LIBRARIES = set(
+    """cholesky det dot einsum eigh eigvalsh inner inv lstsq matmul pinv qr slogdet solve svd
+    tensordot vdot""".split()
+)
 # While a test has put lists here: the names of the calls that would launch kernels or copy from
 # the host, and of those that wait for the device and read from it.
+library: Any = None  # the module, which functions.py sets
 calls: list[str] | None = None
 reads: list[str] | None = None
 
@@ -47,6 +62,17 @@ class Memory(np.ndarray):
     """The bytes that an array of the device lies in."""
 
 
+class Pointer(MemoryPointer):
+    """``cupy.ndarray.data``."""
+
+    def __init__(self, memory: Any, host: Any, ptr: int) -> None:
+        super().__init__(types.SimpleNamespace(buffer=host, block=memory), 0)
+        self.memory, self.host, self.ptr = memory, host, ptr
+
+    def __add__(self, bytes: int) -> Pointer:
+        return Pointer(self.memory, self.host, self.ptr + bytes)
+
+
 def placed(like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """An array with that shape, dtype and order where CuPy's pool puts one: at 512 times n."""
     memory = Memory((like.nbytes + 512,), np.uint8)
@@ -57,7 +83,7 @@ def placed(like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class Array:
     """``cupy.ndarray``."""
 
-    __slots__ = ("host", "device", "memory", "__weakref__")
+    __slots__ = ("host", "device", "memory", "base", "__weakref__")
     __hash__ = None  # type: ignore[assignment]
     __array_priority__ = 100
 
@@ -69,10 +95,18 @@ class Array:
         strides: Any = None,
         order: str = "C",
     ) -> None:
-        self.device = Device()
+        self.device, self.base = Device(), None
         if memptr is None:
             self.host = placed(np.empty(shape, dtype, order))
             self.memory = get_allocator()(self.host.nbytes)
+        elif isinstance(memptr, Pointer):
+            owner = memptr.host
+            while isinstance(owner.base, np.ndarray):
+                owner = owner.base
+            flat = owner.reshape(-1, order="A").view(np.uint8).reshape(-1)
+            at = memptr.ptr - owner.ctypes.data
+            self.host = np.ndarray(shape, dtype, flat, at, strides)
+            self.memory = memptr.memory
         else:
             self.host = np.ndarray(shape, dtype, memptr.mem.buffer, memptr.offset, strides)
             self.memory = memptr
@@ -81,7 +115,8 @@ class Array:
     def get(
         self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
     ) -> np.ndarray[Any, Any]:
-        _read("get")
+        if stream is None or stream.is_capturing():
+            _read("get")
         if out is None:
             return self.host.copy()
         if out.dtype != self.host.dtype or out.shape != self.host.shape:
@@ -96,6 +131,7 @@ class Array:
             raise TypeError(f"{array.dtype} array cannot be set to {self.host.dtype} array")
         if array.shape != self.host.shape:
             raise ValueError("Shape mismatch")
+        refuse_copies("H2D transfers")
         _launched("set")  # which goes to the device of the array by itself
         self.host[...] = array
 
@@ -111,7 +147,7 @@ class Array:
 
     # -- NumPy's functions on this array, as CuPy takes them over
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        ours = getattr(MODULE, ufunc.__name__, None)
+        ours = getattr(library, ufunc.__name__, None)
         if ours is None or any(isinstance(x, np.ndarray) for x in inputs):
             return NotImplemented
         if "out" in kwargs:
@@ -119,7 +155,7 @@ class Array:
         return getattr(ours, method)(*inputs, **kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        place = MODULE
+        place = library
         for part in func.__module__.split(".")[1:]:
             place = getattr(place, part, place)
         ours = getattr(place, func.__name__, None)
@@ -139,24 +175,29 @@ class Array:
     T = property(lambda self: _wrap(self.host.T, self))
     mT = property(lambda self: _wrap(self.host.mT, self))  # noqa: N815
     real = property(lambda self: _wrap(self.host.real, self))
-    base = property(lambda self: None if isinstance(self.host.base, Memory) else self)
-    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
+    data = property(lambda self: Pointer(self.memory, self.host, self.host.ctypes.data))
 
     # -- elements
     def __getitem__(self, key: Any) -> Array:
-        inside = _key(key)
-        found = self.host[inside]
-        if not isinstance(found, np.ndarray):  # CuPy gives a view where NumPy gives a scalar
-            found = self.host[(*inside, ...) if isinstance(inside, tuple) else (inside, ...)]
-        return _computed("getitem", found, self, key)
+        host, inside = self.host, _key(key)
+        keys = inside if isinstance(inside, tuple) else (inside,)
+        if any(isinstance(k, np.ndarray) and k.dtype == np.bool_ and k.ndim for k in keys):
+            refuse_copies("D2H transfers")
+
+        def compute() -> Any:
+            found = host[inside]
+            # CuPy gives a view where NumPy gives a scalar.
+            return found if isinstance(found, np.ndarray) else host[(*keys, ...)]
+
+        return _computed("getitem", compute, self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.ndim:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         if isinstance(value, (list, tuple)):
             raise TypeError("a list cannot be assigned to a cupy.ndarray")
-        _launched("setitem", self, key, value)
-        self.host[_key(key)] = _host(value)
+        host, inside, values = self.host, _key(key), _host(value)
+        _in_place("setitem", lambda: host.__setitem__(inside, values), self, key, value)
 
     def __len__(self) -> int:
         return len(self.host)
@@ -206,6 +247,7 @@ class Array:
 
 
 def _read(name: str) -> None:
+    refuse_copies("D2H transfers")
     if reads is not None:
         reads.append(name)
 
@@ -214,6 +256,12 @@ def _launched(name: str, *values: Any) -> None:
     """Note a call that launches a kernel; RuntimeError unless its arrays are where it runs."""
     if calls is not None and name not in NO_LAUNCH:
         calls.append(name)
+    if name in WAITING:
+        refuse_copies("D2H transfers")
+    if name in LIBRARIES and capturing() is not None:
+        raise NotImplementedError(
+            "calling cuBLAS API during stream capture is currently unsupported"
+        )
     for value in values:
         if isinstance(value, Array):
             if value.device.id != current[0] and name != "copy":
@@ -234,12 +282,50 @@ def _is_view(host: Any, like: Any) -> bool:
     )
 
 
-def _computed(name: str, result: Any, like: Any, *values: Any) -> Any:
-    """A result of a function of NumPy as CuPy would hand it out."""
+def _computed(name: str, compute: Any, like: Any, *values: Any) -> Any:
+    """A result of NumPy as CuPy would hand it out; a capture keeps how it is computed."""
+    capture = capturing()
+    if capture is None:
+        result = compute()
+    else:
+        with quiet():
+            result = compute()
     first = result[0] if isinstance(result, (list, tuple)) and result else result
-    if not _is_view(first, like):
+    view = _is_view(first, like)
+    if not view:
         _launched(name, like, *values)
-    return _wrap(result, like)
+    made = _wrap(result, like)
+    if capture is not None and not view:
+        hosts = [array.host for array in _arrays(made)]
+
+        def again() -> None:
+            result = compute()
+            parts = result if isinstance(result, (list, tuple)) else [result]
+            for host, part in zip(hosts, parts):
+                host[...] = part
+
+        if name not in NO_LAUNCH:
+            capture.add(name, again, _arrays((like, values)))
+        for array in _arrays(made):
+            capture.add_result(array)
+    return made
+
+
+def _in_place(name: str, compute: Any, *values: Any) -> None:
+    """A call of NumPy that writes to its arguments; a capture keeps it for later."""
+    _launched(name, *values)
+    capture = capturing()
+    if capture is None:
+        compute()
+    else:
+        capture.add(name, compute, _arrays(values))
+
+
+def _arrays(value: Any) -> list[Array]:
+    """All arrays in a value."""
+    if isinstance(value, (list, tuple)):
+        return [array for v in value for array in _arrays(v)]
+    return [value] if isinstance(value, Array) else []
 
 
 def _wrap(result: Any, like: Any = None) -> Any:
@@ -247,8 +333,10 @@ def _wrap(result: Any, like: Any = None) -> Any:
     if isinstance(result, (np.ndarray, np.generic)):
         array = object.__new__(Array)
         array.host = host = np.asarray(result)
+        array.base = None
         if _is_view(host, like):
             array.device, array.memory = like.device, like.memory
+            array.base = like if like.base is None else like.base
         else:
             array.host = placed(np.empty_like(host, subok=False))
             array.host[...] = host
@@ -274,6 +362,8 @@ def _host(value: Any) -> Any:
 
 def _key(key: Any) -> Any:
     """An index; CuPy copies NumPy arrays in it to the device."""
+    if isinstance(key, (list, np.ndarray)):
+        refuse_copies("H2D transfers")
     if isinstance(key, tuple):
         return tuple(_key(k) for k in key)
     return key.host if isinstance(key, Array) else key
@@ -296,165 +386,3 @@ def _check(name: str, kwargs: dict[str, Any]) -> None:
             raise TypeError(f"{name}() got an unexpected keyword argument '{key}'")
     if kwargs.get("kind") not in (None, "stable"):
         raise ValueError(f"{name}: CuPy knows only stable sorting")
-
-
-def _function(function: Any, name: str) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        _check(name, kwargs)
-        if name in HOST:
-            given = args[0].host if isinstance(args[0], Array) else args[0]
-            like = _first(args)
-            if isinstance(given, (list, tuple)):
-                given = _host(given)
-            elif isinstance(given, np.ndarray) and like is None:
-                given = given.copy()  # what was on the host does not share its memory
-            if like is not None and kwargs.get("copy") is False:
-                kwargs = {**kwargs, "copy": None}
-            elif kwargs.get("copy") is False:
-                kwargs = {**kwargs, "copy": None}
-            result = function(given, *args[1:], **kwargs)
-            if like is not None and result is like.host:
-                return like
-            return _computed(name, result, like)
-        like = _first(args)
-        if name in ("sort", "argsort"):
-            kwargs["kind"] = "stable"
-        result = function(*_host(args), **{k: _host(v) for k, v in kwargs.items()})
-        if name == "diagonal":
-            result.flags.writeable = True
-        out = kwargs.get("out")
-        if out is not None:
-            _launched(name, args, out)
-            return out
-        return _computed(name, result, like, args)
-
-    call.__name__ = name
-    return call
-
-
-class Ufunc:
-    """A ufunc that takes arrays of the device and scalars."""
-
-    def __init__(self, ufunc: Any) -> None:
-        self.ufunc, self.__name__ = ufunc, ufunc.__name__
-        self.nin, self.nout = ufunc.nin, ufunc.nout
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        _check(self.__name__, kwargs)
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, (list, np.ndarray)):
-                raise TypeError(f"Unsupported type {type(value)}")
-        out = kwargs.get("out")
-        if isinstance(out, tuple):
-            (out,) = out
-        if out is not None:
-            kwargs = {**kwargs, "out": _host(out)}
-        _launched(self.__name__, args, out)
-        result = self.ufunc(*(_host(a) for a in args), **kwargs)
-        return out if out is not None else _wrap(result, _first(args))
-
-    def at(self, a: Any, indices: Any, b: Any = None) -> None:
-        if self.__name__ not in AT:
-            raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
-        if a.dtype.name not in AT_DTYPES:
-            raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype}")
-        _launched(f"{self.__name__}.at", a, indices, b)
-        self.ufunc.at(a.host, _key(indices), _host(b))
-
-    def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None,
-               keepdims: bool = False) -> Any:  # fmt: skip
-        if self.__name__ not in ACCUMULATE:
-            raise NotImplementedError(f"`{self.__name__}.reduce` is not supported yet")
-        _launched(f"{self.__name__}.reduce", array)
-        return _wrap(self.ufunc.reduce(_host(array), axis, dtype, None, keepdims), array)
-
-    def accumulate(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
-        if self.__name__ not in ACCUMULATE:
-            raise NotImplementedError(f"`{self.__name__}.accumulate` is not supported yet")
-        _launched(f"{self.__name__}.accumulate", array, out)
-        result = self.ufunc.accumulate(_host(array), axis, dtype, _host(out))
-        return out if out is not None else _wrap(result, array)
-
-    def outer(self, a: Any, b: Any) -> Any:
-        _launched(f"{self.__name__}.outer", a, b)
-        return _wrap(self.ufunc.outer(_host(a), _host(b)), a)
-
-
-class Namespace(types.ModuleType):
-    """A part of the library: NumPy's names, less those CuPy lacks, taking device arrays."""
-
-    def __init__(self, name: str, source: Any) -> None:
-        super().__init__(name)
-        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        self._source = source
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in MISSING:
-            raise AttributeError(f"module 'cupy' has no attribute '{name}'")
-        found = getattr(self._source, name)
-        if isinstance(found, np.ufunc):
-            found = Ufunc(found)
-        elif isinstance(found, types.ModuleType):
-            found = Namespace(f"{self.__name__}.{name}", found)
-        elif callable(found) and not isinstance(found, type):
-            found = _function(found, name)
-        setattr(self, name, found)
-        return found
-
-
-def _method(name: str) -> Any:
-    def method(self: Array, *args: Any, **kwargs: Any) -> Any:
-        _check(name, kwargs)
-        if name in ("sort", "argsort"):
-            kwargs["kind"] = "stable"
-        result = getattr(self.host, name)(*_host(args), **{k: _host(v) for k, v in kwargs.items()})
-        out = kwargs.get("out")
-        if out is not None or result is None:
-            _launched(name, self, args, out)
-            return out
-        if name == "diagonal":
-            result.flags.writeable = True
-        return self if result is self.host else _computed(name, result, self, args)
-
-    method.__name__ = name
-    return method
-
-
-for _name in """all any argmax argmin argpartition argsort astype clip compress copy cumprod cumsum
-    diagonal dot fill flatten max mean min nonzero partition prod put ravel repeat reshape round
-    searchsorted sort squeeze std sum swapaxes take trace transpose var view""".split():
-    setattr(Array, _name, _method(_name))
-
-MODULE: Any = Namespace("cupy", np)
-MODULE.ndarray = Array
-MODULE.asnumpy = lambda a: a.get() if isinstance(a, Array) else np.asarray(a)
-
-
-def _operator(ufunc: Any, kind: str) -> Any:
-    def forward(self: Array, other: Any) -> Any:
-        return ufunc(self, other)
-
-    def reflected(self: Array, other: Any) -> Any:
-        return ufunc(other, self)
-
-    def inplace(self: Array, other: Any) -> Any:
-        return ufunc(self, other, out=self)
-
-    return {"": forward, "r": reflected, "i": inplace}[kind]
-
-
-for _name, _ufunc in {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide",
-    "floordiv": "floor_divide", "mod": "remainder", "pow": "power", "matmul": "matmul",
-    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "lshift": "left_shift", "rshift": "right_shift",
-}.items():  # fmt: skip
-    for _kind in ("", "r", "i"):
-        setattr(Array, f"__{_kind}{_name}__", _operator(getattr(MODULE, _ufunc), _kind))
-for _name, _ufunc in {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
-                      "eq": "equal", "ne": "not_equal"}.items():  # fmt: skip
-    setattr(Array, f"__{_name}__", _operator(getattr(MODULE, _ufunc), ""))
-Array.__neg__ = lambda self: MODULE.negative(self)  # type: ignore[attr-defined]
-Array.__pos__ = lambda self: MODULE.positive(self)  # type: ignore[attr-defined]
-Array.__abs__ = lambda self: MODULE.absolute(self)  # type: ignore[attr-defined]
-Array.__invert__ = lambda self: MODULE.invert(self)  # type: ignore[attr-defined]

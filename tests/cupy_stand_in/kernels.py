@@ -61,4 +61,9 @@ class Function:
         if Function.streams is not None:
             Function.streams.append(runtime.get_current_stream())
         hosts = [arg.host if isinstance(arg, Array) else arg for arg in args]
-        self.run(grid, block, hosts, shared_mem=shared_mem)
+        capture = runtime.capturing()
+        if capture is None:
+            self.run(grid, block, hosts, shared_mem=shared_mem)
+        else:
+            run = self.run
+            capture.add(run.name, lambda: run(grid, block, hosts, shared_mem=shared_mem), args)

@@ -1,13 +1,15 @@
 """``cupy.cuda`` on the CPU: two devices, their memory, streams and events.
 
-Everything that is asked for is done at once, so a stream has nothing to wait for; what is kept is
-what a test may want to know: who allocated how much, and which stream was asked.
+Everything that is asked for is done at once, so a stream has nothing to wait for, but for what a
+capturing stream keeps for its graph (``graphs.py``); what is kept beside that is what a test may
+want to know: who allocated how much, and which stream was asked.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 import types
 import weakref
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from tests.cupy_stand_in.graphs import INVALIDATED, Capture, CUDARuntimeError, Graph
 
 COUNT = 1  # devices, of up to MOST
 MOST = 4
@@ -34,7 +38,7 @@ class Device:
         current[0] = self.id
 
     def synchronize(self) -> None:
-        pass
+        refuse_to_wait("cudaErrorStreamCaptureUnsupported: a device that captures")
 
     def __enter__(self) -> Device:
         self._before = current[0]
@@ -81,7 +85,7 @@ class MemoryHook:
 class Block:
     """A piece of a device's memory; the pool has it back when nobody refers to it."""
 
-    __slots__ = ("pool", "device", "size")
+    __slots__ = ("pool", "device", "size", "__weakref__")
 
     def __init__(self, pool: MemoryPool, device: int, size: int) -> None:
         self.pool, self.device, self.size = pool, device, size
@@ -95,14 +99,24 @@ class Block:
 class MemoryPool:
     """``cupy.cuda.MemoryPool``: counts, in units of 512 bytes, what each device holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, allocator: Any = None) -> None:
         self.used, self.reserved = [0] * MOST, [0] * MOST
+        self.allocator = allocator  # asked for what the pool does not hold yet
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the pool that others take memory from as well."""
+        return self in (pool, pinned_pool)
 
     def malloc(self, size: int) -> Block:
         device, size = current[0], -(-size // 512) * 512
+        if self.is_default and capturing() is not None:
+            raise MemoryError("memory of the default pool is taken during a capture")
         used = self.used[device] + size
         if used > CAPACITY:
             raise OutOfMemoryError(size, self.used[device])
+        if self.allocator is not None and used > self.reserved[device]:
+            self.allocator(used - self.reserved[device])
         self.used[device] = used
         self.reserved[device] = max(used, self.reserved[device])
         for hook in MemoryHook.entered:
@@ -121,26 +135,37 @@ class MemoryPool:
 
 pool = MemoryPool()
 pinned_pool = MemoryPool()
-_allocators: list[Any] = [pool.malloc]
+_allocator: list[Any] = [pool.malloc]
+
+
+class _OfThread(threading.local):
+    """What each thread has chosen for itself: allocators, and streams that it has entered."""
+
+    def __init__(self) -> None:
+        self.allocators: list[Any] = []
+        self.streams: list[Stream] = []
+
+
+of_thread = _OfThread()
 
 
 def get_allocator() -> Any:
-    return _allocators[-1]
+    return of_thread.allocators[-1] if of_thread.allocators else _allocator[0]
 
 
 def set_allocator(allocator: Any) -> None:
-    if len(_allocators) > 1:
+    if of_thread.allocators:
         raise ValueError("Can't change the global allocator inside `using_allocator`")
-    _allocators[0] = allocator
+    _allocator[0] = allocator
 
 
 @contextmanager
 def using_allocator(allocator: Any) -> Iterator[None]:
-    _allocators.append(allocator)
+    of_thread.allocators.append(allocator)
     try:
         yield
     finally:
-        _allocators.pop()
+        of_thread.allocators.pop()
 
 
 # ------------------------------------------------------------------- page-locked memory
@@ -168,10 +193,17 @@ class UnownedMemory:
         self.owner, self.buffer = owner, (ctypes.c_char * size).from_address(ptr)
 
 
+class Memory:
+    """``cupy.cuda.Memory``: what a device gives, without a pool."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.device_id = size, current[0]
+
+
 class MemoryPointer:
     """``cupy.cuda.MemoryPointer``: a place in a memory."""
 
-    def __init__(self, mem: UnownedMemory, offset: int) -> None:
+    def __init__(self, mem: Any, offset: int) -> None:
         self.mem, self.offset = mem, offset
 
 
@@ -184,24 +216,34 @@ class Stream:
     """``cupy.cuda.Stream``."""
 
     null: Any
-    entered: list[Any] = []
-    done = True
 
     def __init__(
         self, null: bool = False, non_blocking: bool = False, priority: Any = None
     ) -> None:
         self.ptr = 0 if null else id(self)
+        self.is_non_blocking = non_blocking
         self.waited: list[Event] = []
+        self.capture: Capture | None = None
+
+    @property
+    def done(self) -> bool:
+        if self.capture is not None:
+            self.capture.invalid = True
+        return self.capture is None
 
     def __enter__(self) -> Stream:
-        Stream.entered.append(self)
+        of_thread.streams.append(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        Stream.entered.pop()
+        of_thread.streams.pop()
 
     def synchronize(self) -> None:
-        pass
+        if self.capture is not None:
+            raise self.capture.refuse(
+                "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is "
+                "capturing"
+            )
 
     def record(self, event: Event | None = None) -> Event:
         event = Event() if event is None else event
@@ -209,14 +251,68 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
+        if event.recorded is not None and event.capture is not self.capture:
+            capture = self.capture or event.capture
+            assert capture is not None
+            raise capture.refuse(
+                "cudaErrorStreamCaptureIsolation: dependency created on uncaptured work in "
+                "another stream"
+            )
         self.waited.append(event)
 
+    # -- capture
+    def begin_capture(self, mode: Any = None) -> None:
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.capture is not None:
+            raise self.capture.refuse("cudaErrorIllegalState: the stream captures already")
+        self.capture = Capture()
+        if not self.is_non_blocking:
+            _blocking.append(self)
 
+    def end_capture(self) -> Graph:
+        capture, self.capture = self.capture, None
+        if self in _blocking:
+            _blocking.remove(self)
+        if capture is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the stream does not capture")
+        if capture.invalid:
+            raise CUDARuntimeError(INVALIDATED)
+        return Graph(capture, get_current_stream)
+
+    def is_capturing(self) -> bool:
+        return self.capture is not None
+
+
+_blocking: list[Stream] = []  # that capture
 Stream.null = Stream(null=True)
 
 
 def get_current_stream() -> Stream:
-    return Stream.entered[-1] if Stream.entered else Stream.null
+    return of_thread.streams[-1] if of_thread.streams else Stream.null
+
+
+def capturing() -> Capture | None:
+    """What the current stream captures; an error where its work would break another's capture."""
+    stream = get_current_stream()
+    if stream.ptr == 0 and _blocking:
+        capture = _blocking[0].capture
+        assert capture is not None
+        raise capture.refuse("cudaErrorStreamCaptureImplicit: a blocking stream is capturing")
+    return stream.capture
+
+
+def refuse_to_wait(why: str) -> None:
+    """An error if the current stream captures: the host can wait for nothing then."""
+    capture = capturing()
+    if capture is not None:
+        raise capture.refuse(why)
+
+
+def refuse_copies(which: str) -> None:
+    """CuPy's own error, before CUDA is asked, if the current stream captures."""
+    if capturing() is not None:
+        raise RuntimeError(f"the current stream is capturing, so {which} are disallowed")
 
 
 class Event:
@@ -228,12 +324,15 @@ class Event:
         self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
     ) -> None:
         self.recorded: Any = None
+        self.capture: Capture | None = None
 
     def record(self, stream: Any = None) -> None:
         self.recorded = get_current_stream() if stream is None else stream
+        self.capture = self.recorded.capture
 
     def synchronize(self) -> None:
-        pass
+        if self.capture is not None:
+            raise self.capture.refuse("cudaErrorCapturedEvent: the event is part of a capture")
 
 
 class CompileException(Exception):  # noqa: N818
@@ -251,8 +350,10 @@ CUDA = types.SimpleNamespace(
     Device=Device,
     Stream=Stream,
     Event=Event,
+    Graph=Graph,
     MemoryHook=MemoryHook,
     MemoryPool=MemoryPool,
+    Memory=Memory,
     MemoryPointer=MemoryPointer,
     UnownedMemory=UnownedMemory,
     compiler=types.SimpleNamespace(CompileException=CompileException),
@@ -265,6 +366,7 @@ CUDA = types.SimpleNamespace(
     get_elapsed_time=lambda start, end: 0.5,
     runtime=types.SimpleNamespace(
         memoryTypeHost=1,
+        CUDARuntimeError=CUDARuntimeError,
         getDevice=lambda: current[0],
         getDeviceCount=lambda: COUNT,
         getDeviceProperties=_properties,
@@ -281,7 +383,9 @@ CUDA = types.SimpleNamespace(
 def reset(monkeypatch: Any) -> None:
     """The state of a fresh process, until the test ends."""
     current[0] = 0
-    _allocators[:] = [pool.malloc]
+    _allocator[:] = [pool.malloc]
+    of_thread.allocators, of_thread.streams = [], []
+    _blocking.clear()
     monkeypatch.setattr(MemoryHook, "entered", [])
     if max(pool.used) > CAPACITY // 4:
         gc.collect()  # workspaces of products, which earlier tests' libraries hold in cycles

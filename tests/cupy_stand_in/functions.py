@@ -1,0 +1,207 @@
+"""The functions, ufuncs and methods of the stand-in for CuPy: NumPy's on device arrays."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import types
+from typing import Any
+
+import numpy as np
+
+from tests.cupy_stand_in import arrays
+from tests.cupy_stand_in.arrays import (
+    ACCUMULATE,
+    AT,
+    AT_DTYPES,
+    HOST,
+    IN_PLACE,
+    MISSING,
+    Array,
+    _check,
+    _computed,
+    _first,
+    _host,
+    _in_place,
+    _key,
+)
+from tests.cupy_stand_in.runtime import refuse_copies
+
+
+def _function(function: Any, name: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _check(name, kwargs)
+        like = _first(args)
+        if name in HOST:
+            given = args[0].host if isinstance(args[0], Array) else args[0]
+            if like is None:
+                refuse_copies("H2D transfers")
+            if isinstance(given, (list, tuple)):
+                given = _host(given)
+            elif isinstance(given, np.ndarray) and like is None:
+                given = given.copy()  # what was on the host does not share its memory
+            if kwargs.get("copy") is False:
+                kwargs = {**kwargs, "copy": None}
+            if like is not None and function(given, *args[1:], **kwargs) is like.host:
+                return like
+            return _computed(name, lambda: function(given, *args[1:], **kwargs), like)
+        if name in ("sort", "argsort"):
+            kwargs["kind"] = "stable"
+        inside, named = _host(args), {k: _host(v) for k, v in kwargs.items()}
+        out = kwargs.get("out")
+        if out is not None or name in IN_PLACE - {"sort", "partition"}:
+            _in_place(name, lambda: function(*inside, **named), args, out)
+            return out
+
+        def compute() -> Any:
+            result = function(*inside, **named)
+            if name == "diagonal":
+                result.flags.writeable = True
+            return result
+
+        return _computed(name, compute, like, args)
+
+    call.__name__ = name
+    return call
+
+
+class Ufunc:
+    """A ufunc that takes arrays of the device and scalars."""
+
+    def __init__(self, ufunc: Any) -> None:
+        self.ufunc, self.__name__ = ufunc, ufunc.__name__
+        self.nin, self.nout = ufunc.nin, ufunc.nout
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _check(self.__name__, kwargs)
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, (list, np.ndarray)):
+                raise TypeError(f"Unsupported type {type(value)}")
+        out = kwargs.get("out")
+        if isinstance(out, tuple):
+            (out,) = out
+        if out is not None:
+            kwargs = {**kwargs, "out": _host(out)}
+        elif len(args) > self.nin:
+            *args, out = args  # type: ignore[assignment]
+            kwargs = {**kwargs, "out": _host(out)}
+        ufunc, inside = self.ufunc, [_host(a) for a in args]
+        if out is None:
+            return _computed(self.__name__, lambda: ufunc(*inside, **kwargs), _first(args), args)
+        _in_place(self.__name__, lambda: ufunc(*inside, **kwargs), args, out)
+        return out
+
+    def at(self, a: Any, indices: Any, b: Any = None) -> None:
+        if self.__name__ not in AT:
+            raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
+        if a.dtype.name not in AT_DTYPES:
+            raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype}")
+        inside = a.host, _key(indices), _host(b)
+        _in_place(f"{self.__name__}.at", lambda: self.ufunc.at(*inside), a, indices, b)
+
+    def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None,
+               keepdims: bool = False) -> Any:  # fmt: skip
+        if self.__name__ not in ACCUMULATE:
+            raise NotImplementedError(f"`{self.__name__}.reduce` is not supported yet")
+        name, inside = f"{self.__name__}.reduce", (_host(array), axis, dtype, None, keepdims)
+        return _computed(name, lambda: self.ufunc.reduce(*inside), array)
+
+    def accumulate(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
+        if self.__name__ not in ACCUMULATE:
+            raise NotImplementedError(f"`{self.__name__}.accumulate` is not supported yet")
+        name, inside = f"{self.__name__}.accumulate", (_host(array), axis, dtype, _host(out))
+        if out is None:
+            return _computed(name, lambda: self.ufunc.accumulate(*inside), array)
+        _in_place(name, lambda: self.ufunc.accumulate(*inside), array, out)
+        return out
+
+    def outer(self, a: Any, b: Any) -> Any:
+        name, inside = f"{self.__name__}.outer", (_host(a), _host(b))
+        return _computed(name, lambda: self.ufunc.outer(*inside), _first((a, b)), a, b)
+
+
+class Namespace(types.ModuleType):
+    """A part of the library: NumPy's names, less those CuPy lacks, taking device arrays."""
+
+    def __init__(self, name: str, source: Any) -> None:
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in MISSING:
+            raise AttributeError(f"module 'cupy' has no attribute '{name}'")
+        found = getattr(self._source, name)
+        if isinstance(found, np.ufunc):
+            found = Ufunc(found)
+        elif isinstance(found, types.ModuleType):
+            found = Namespace(f"{self.__name__}.{name}", found)
+        elif callable(found) and not isinstance(found, type):
+            found = _function(found, name)
+        setattr(self, name, found)
+        return found
+
+
+def _method(name: str) -> Any:
+    def method(self: Array, *args: Any, **kwargs: Any) -> Any:
+        _check(name, kwargs)
+        if name in ("sort", "argsort"):
+            kwargs["kind"] = "stable"
+        inside, named = _host(args), {k: _host(v) for k, v in kwargs.items()}
+        host, out = self.host, kwargs.get("out")
+        if out is not None or name in IN_PLACE:
+            _in_place(name, lambda: getattr(host, name)(*inside, **named), self, args, out)
+            return out
+
+        def compute() -> Any:
+            result = getattr(host, name)(*inside, **named)
+            if name == "diagonal":
+                result.flags.writeable = True
+            return result
+
+        if name in ("astype", "ravel", "reshape", "squeeze", "view") and compute() is host:
+            return self
+        return _computed(name, compute, self, args)
+
+    method.__name__ = name
+    return method
+
+
+for _name in """all any argmax argmin argpartition argsort astype clip compress copy cumprod cumsum
+    diagonal dot fill flatten max mean min nonzero partition prod put ravel repeat reshape round
+    searchsorted sort squeeze std sum swapaxes take trace transpose var view""".split():
+    setattr(Array, _name, _method(_name))
+
+MODULE: Any = Namespace("cupy", np)
+arrays.library = MODULE
+MODULE.ndarray = Array
+MODULE.asnumpy = lambda a: a.get() if isinstance(a, Array) else np.asarray(a)
+
+
+def _operator(ufunc: Any, kind: str) -> Any:
+    def forward(self: Array, other: Any) -> Any:
+        return ufunc(self, other)
+
+    def reflected(self: Array, other: Any) -> Any:
+        return ufunc(other, self)
+
+    def inplace(self: Array, other: Any) -> Any:
+        return ufunc(self, other, out=self)
+
+    return {"": forward, "r": reflected, "i": inplace}[kind]
+
+
+for _name, _ufunc in {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide",
+    "floordiv": "floor_divide", "mod": "remainder", "pow": "power", "matmul": "matmul",
+    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "left_shift", "rshift": "right_shift",
+}.items():  # fmt: skip
+    for _kind in ("", "r", "i"):
+        setattr(Array, f"__{_kind}{_name}__", _operator(getattr(MODULE, _ufunc), _kind))
+for _name, _ufunc in {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+                      "eq": "equal", "ne": "not_equal"}.items():  # fmt: skip
+    setattr(Array, f"__{_name}__", _operator(getattr(MODULE, _ufunc), ""))
+Array.__neg__ = lambda self: MODULE.negative(self)  # type: ignore[attr-defined]
+Array.__pos__ = lambda self: MODULE.positive(self)  # type: ignore[attr-defined]
+Array.__abs__ = lambda self: MODULE.absolute(self)  # type: ignore[attr-defined]
+Array.__invert__ = lambda self: MODULE.invert(self)  # type: ignore[attr-defined]
