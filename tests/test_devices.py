@@ -37,15 +37,22 @@ class Missing:
         return self.devices
 
 
+def refuse(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")
+
+
+def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_cupy(monkeypatch)
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+
+
 def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
 
 
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
     monkeypatch.setitem(sys.modules, "cupy", Missing(0, 0))
     monkeypatch.setattr(ctypes, "CDLL", refuse)
 
@@ -59,6 +66,7 @@ def with_driver(version: int, devices: int | str) -> Callable[[pytest.MonkeyPatc
 
 
 SITUATIONS = {
+    "nothing": (nothing, "this machine has neither an NVIDIA driver nor CuPy. Without an NVIDIA"),
     "no CuPy": (no_cupy, "CuPy is not installed"),
     "no driver library": (no_library, "no NVIDIA driver was found"),
     "a library without driver": (with_driver(0, 0), "no NVIDIA driver was found"),

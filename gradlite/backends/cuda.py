@@ -13,6 +13,11 @@ _cache: tuple[bool, str] | None = None
 _handed_out = False
 
 INSTALL = 'pip install "gradlite[cuda12]" (or "gradlite[cuda13]" with a CUDA 13 driver)'
+NO_CUDA = (
+    "this machine has neither an NVIDIA driver nor CuPy. Without an NVIDIA GPU use device='cpu'; "
+    "with one install its driver (https://www.nvidia.com/drivers), and CuPy: "
+    f"{INSTALL}"
+)
 NO_CUPY = f"CuPy is not installed: {INSTALL}"
 NO_DRIVER = (
     "no NVIDIA driver was found: install one for your GPU "
@@ -28,7 +33,8 @@ def status() -> tuple[bool, str]:
     """Whether CUDA can be used, and if not, what is missing and how to get it.
 
     The cheap questions come first, so that a machine without CUDA never pays for
-    importing CuPy: is CuPy installed, is there an NVIDIA driver, does it see a GPU.
+    importing CuPy: is CuPy installed, is there an NVIDIA driver. Then CuPy says whether the
+    driver is new enough and sees a GPU.
     """
     global _cache
     if _cache is None:
@@ -40,15 +46,25 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _detect() -> tuple[bool, str]:
+def _has_cupy() -> bool:
     try:
-        if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
-            return False, NO_CUPY
+        return "cupy" in sys.modules or importlib.util.find_spec("cupy") is not None
     except (ImportError, ValueError):  # sys.modules["cupy"] = None, or a module without a spec
-        return False, NO_CUPY
+        return False
+
+
+def _has_driver() -> bool:
     try:
         ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
     except OSError:
+        return False
+    return True
+
+
+def _detect() -> tuple[bool, str]:
+    if not _has_cupy():
+        return False, NO_CUPY if _has_driver() else NO_CUDA
+    if not _has_driver():
         return False, NO_DRIVER
     try:
         import cupy
