@@ -18,6 +18,7 @@ import pytest
 import gradlite
 from gradlite import nn, optim
 from gradlite.capturing.native.build import available
+from gradlite.capturing.step import BRANCHES
 from gradlite.nn import functional as F
 
 Step = Callable[..., Any]
@@ -609,7 +610,7 @@ def test_threads_take_turns() -> None:
 
 
 # -------------------------------------------------------------- branches on values
-def test_a_branch_that_goes_the_other_way_runs_as_it_is() -> None:
+def test_each_way_of_a_branch_has_a_recording() -> None:
     def step(x: Any) -> Any:
         if x.sum() > 0:
             return x * 2
@@ -619,7 +620,32 @@ def test_a_branch_that_goes_the_other_way_runs_as_it_is() -> None:
     for value in (1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -2.0, -3.0, 4.0):
         x = gradlite.full((2,), value)
         assert captured(x).tolist() == step(x).tolist()
-    assert captured.replays == 3
+    assert captured.replays == 4 and captured.recordings == 2
+
+
+def test_ways_that_are_not_recorded_run_as_they_are() -> None:
+    def step(x: Any) -> Any:
+        total = x * 0
+        for bit in range(3):
+            total = total + (2 if x[bit] > 0 else -bit)
+        return total
+
+    captured = gradlite.capture(step)
+    values = [[(n >> bit & 1) - 0.5 for bit in range(3)] for n in range(8)]
+    for value in [values[0]] * 4 + values * 4:
+        x = gradlite.tensor(value)
+        assert captured(x).tolist() == step(x).tolist()
+    assert captured.recordings == 1 + BRANCHES
+    replays = captured.replays
+    assert captured(gradlite.tensor(values[0])).tolist() == [-3.0] * 3
+    assert captured.replays == replays + 1
+
+
+def test_a_way_that_is_always_another_one_is_refused() -> None:
+    captured = gradlite.capture(lambda x: x * sum(1 if v > 0 else 3 for v in x), warmup=0)
+    with pytest.raises(gradlite.CaptureError, match="always takes another branch"):
+        for n in range(16):
+            captured(gradlite.tensor([(n >> bit & 1) - 0.5 for bit in range(4)]))
 
 
 def test_a_target_out_of_range_is_still_an_error() -> None:

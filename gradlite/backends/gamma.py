@@ -27,7 +27,7 @@ def _library() -> Any:
 def _series(y: Any, factors: Any) -> Any:
     """The sum of B(2k) factor(k) / y^(2k), from the smallest term."""
     square = 1 / (y * y)
-    total = np.zeros_like(y)
+    total: Any = 0.0
     for number, factor in reversed(list(zip(_BERNOULLI, factors))):
         total = (total + number * factor) * square
     return total
@@ -40,7 +40,7 @@ def _reflected(x: Any) -> Any:
 @functools.cache
 def _taylor() -> tuple[float, ...]:
     """The coefficients of log gamma(2 + z): 1 - Euler's constant, then (-1)^k (zeta(k) - 1) / k."""
-    zetas = [float(_zeta(k, np.array(2.0))) for k in range(2, 28)]
+    zetas = [_zeta_from(_UP, k, 2.0) for k in range(2, 28)]
     return (1 - np.euler_gamma, *((-1) ** k * zeta / k for k, zeta in enumerate(zetas, start=2)))
 
 
@@ -96,8 +96,12 @@ def digamma(xp: Any, x: Any) -> Any:
 def _zeta(s: int, x: Any) -> Any:
     """The sum of (x + k)^-s over k >= 0, by the formula of Euler and Maclaurin."""
     lowest = float(np.min(x, initial=0.0, where=np.isfinite(x)))
-    count = _UP + min(math.ceil(-lowest), 1000)
-    total = np.zeros_like(x)
+    return _zeta_from(_UP + min(math.ceil(-lowest), 1000), s, x)
+
+
+def _zeta_from(count: int, s: int, x: Any) -> Any:
+    """The sum of (x + k)^-s with ``count`` terms added one by one, up to where x is positive."""
+    total: Any = 0.0
     for k in range(count):
         total = total + (x + k) ** -s
     y = x + count

@@ -10,6 +10,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,29 @@ DESCRIPTIONS = frozenset(
         np.shares_memory, np.iscomplexobj, np.isrealobj, np.broadcast_shapes,
     )
 )  # fmt: skip
+# Functions whose result has as many elements as some values say.
+SIZED_BY_VALUES = frozenset(
+    (np.unique, np.nonzero, np.flatnonzero, np.argwhere, np.ndarray.nonzero, np.extract)
+)
+MOSTLY_OF_ONE_SIZE = frozenset((np.bincount, np.repeat, np.ndarray.repeat))
+SIZE_DEPENDS = (
+    "{} gives a result whose size depends on values, which a recorded step cannot repeat: use "
+    "where() or masked_fill()"
+)
 raw_array: Any = Tensor.__dict__["array"]
+
+
+@dataclass(frozen=True, slots=True)
+class OfOneSize:
+    """A function as a replay calls it: also says whether the result has the recorded shape."""
+
+    function: Callable[..., Any]
+    shape: tuple[int, ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        result = self.function(*args, **kwargs)
+        fits = result.shape == self.shape
+        return np.asarray(fits), result if fits else np.zeros(self.shape, result.dtype)
 
 
 class Recorder:
@@ -118,10 +141,15 @@ class Recorder:
     def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
         """Make a call with ordinary arrays and write it down."""
         if any(self._has_mask(k) for k in args[1:2] if function is operator.getitem):
-            raise CaptureError(
-                "indexing with a boolean mask gives a result whose size depends on values, which "
-                "a recorded step cannot repeat: use where() or masked_fill()"
-            )
+            raise CaptureError(SIZE_DEPENDS.format("indexing with a boolean mask"))
+        if function in SIZED_BY_VALUES and self._depends(args):
+            raise CaptureError(SIZE_DEPENDS.format(f"{function.__name__}()"))
+        if function in MOSTLY_OF_ONE_SIZE and self._depends(args):
+            with self.pause():
+                shape = function(*plain_values(tuple(args)), **plain_values(kwargs)).shape
+            fits, result = self.run(OfOneSize(function, shape), args, kwargs)
+            self.guard(fits, True)
+            return result
         out = kwargs.get("out")
         given = out if out.__class__ is tuple else (out,) if out is not None else ()
         writes = self._written(function, args, given)
@@ -140,7 +168,7 @@ class Recorder:
             refs = tuple(self.ref(plain(w)) for w in writes)
             self._add(Call(function, self.refs(tuple(args)), kwargs, (), refs))
             return result
-        if result.__class__ is tuple or result.__class__ is list:
+        if isinstance(result, (tuple, list)):
             parts = [np.asarray(r) for r in result]
         elif isinstance(result, (np.ndarray, np.generic)):
             parts = [np.asarray(result)]
@@ -162,7 +190,9 @@ class Recorder:
             outs = tuple(map(self.ref, fresh))
             self._add(Call(function, self.refs(tuple(args)), kwargs, outs))
         faces = [self.face(p) for p in parts]
-        return faces[0] if not isinstance(result, (tuple, list)) else result.__class__(faces)
+        if not isinstance(result, (tuple, list)):
+            return faces[0]
+        return getattr(result, "_make", result.__class__)(faces)  # also of a named tuple
 
     def _depends(self, value: Any) -> bool:
         """Whether some array among the arguments may differ in a replay."""
@@ -174,8 +204,9 @@ class Recorder:
         return False
 
     def _constant_result(self, result: Any) -> Any:
-        if result.__class__ is tuple or result.__class__ is list:
-            return result.__class__([self._constant_result(r) for r in result])
+        if isinstance(result, (tuple, list)):
+            make = getattr(result, "_make", result.__class__)
+            return make([self._constant_result(r) for r in result])
         if isinstance(result, np.generic):
             result = np.asarray(result)
         return self.made(result, False)
@@ -225,6 +256,10 @@ class Recorder:
         buffer = self.find(ordinary)
         if buffer is not None and buffer.kind != CONSTANT:
             self._add(Guard(self.ref(ordinary), value))
+
+    def branches(self) -> tuple[bool, ...]:
+        """Which way the step went wherever it branched on a value."""
+        return tuple(call.value for call in self.calls if isinstance(call, Guard))
 
     def refuse_read(self, how: str) -> None:
         """CaptureError: a value was asked for as a Python number."""

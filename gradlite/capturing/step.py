@@ -28,6 +28,7 @@ __all__ = ["CaptureError", "CapturedStep", "capture"]
 
 IN_VAIN = 6  # recordings without a replay between them, then a warning
 ATTEMPTS = 3  # recordings in a row that may differ from each other
+BRANCHES = 4  # ways through a step that are recorded beside the first; others run as they are
 
 
 def capture(
@@ -44,14 +45,15 @@ def capture(
     copies its inputs to the recorded ones' place and makes the recorded array calls again. A
     function, or a decorator.
 
-    What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer
-    state and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers,
-    which go on in the same stream. What makes another recording: inputs of another shape, dtype or
-    number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
-    number behind a variable of the step. What is refused: reading a value as a Python number,
-    branching on a value after the step has changed something, and whatever differs between the two
-    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints and
-    its counters included, does not run in a replay.
+    What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer state
+    and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers, which go
+    on in the same stream. What makes another recording: inputs of another shape, dtype or number,
+    train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or number
+    behind a variable of the step, a branch on a tensor's value that goes another way. What is
+    refused: reading a value as a Python number, branching on a value after the step has changed
+    something, and whatever differs between the two recordings, such as Python's or NumPy's random
+    numbers. Python code of the step, its prints and its counters included, does not run in a
+    replay.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
@@ -223,6 +225,7 @@ class CapturedStep:
         self._declared, self._warmup, self._limit = state, warmup, limit
         self._native = available() if native is None else native
         self._calls: dict[Any, int] = {}
+        self._branches: dict[Any, int] = {}  # recordings because of a branch
         self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
         self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
         self._latest: Recording | None = None
@@ -239,36 +242,45 @@ class CapturedStep:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        latest = self._latest
+        latest, missed = self._latest, None
         if latest is not None and not kwargs and latest.accepts(args) and latest.fits():
-            leaves: Sequence[Any] = args
-            candidates = [latest]
-        else:
-            if is_recording():
-                return self.step(*args, **kwargs)  # a captured step inside another is part of it
-            leaves, spec = tree_flatten((args, kwargs))
-            key = _signature(leaves, spec)
-            known = self._kept.get(key, ())
-            candidates = [r for r in known if r.fits()]
-            if not candidates:
-                if known:
-                    self._complain(known[0].surroundings)
-                calls = self._calls.get(key, 0)
-                if calls >= self._warmup:
-                    return self._record(key, leaves, spec)
-                self._calls[key] = calls + 1
-        if candidates:
             try:
-                with self._lock:
-                    result = candidates[0].replay(leaves)
+                return self._replay(latest, args)
             except GuardError:
-                pass  # the step takes another branch: run it as it is, this time
-            else:
-                self._latest = candidates[0]
-                self._in_vain = 0
-                self.replays += 1
-                return result
-        return _detached(*tree_flatten(self.step(*args, **kwargs)))
+                missed = latest
+        if is_recording():
+            return self.step(*args, **kwargs)  # a captured step inside another is part of it
+        leaves, spec = tree_flatten((args, kwargs))
+        key = _signature(leaves, spec)
+        known = self._kept.get(key, ())
+        fitting = [r for r in known if r.fits()]
+        for other in fitting:
+            if other is not missed:
+                try:
+                    return self._replay(other, leaves)
+                except GuardError:
+                    pass  # the step takes another branch: another recording may have taken it
+        if fitting:
+            tries = self._branches.get(key, 0)
+            if len(fitting) > BRANCHES or tries >= 4 * BRANCHES:
+                return _detached(*tree_flatten(self.step(*args, **kwargs)))
+            self._branches[key] = tries + 1
+        else:
+            if known:
+                self._complain(known[0].surroundings)
+            calls = self._calls.get(key, 0)
+            if calls < self._warmup:
+                self._calls[key] = calls + 1
+                return _detached(*tree_flatten(self.step(*args, **kwargs)))
+        return self._record(key, leaves, spec)
+
+    def _replay(self, recording: Recording, leaves: Sequence[Any]) -> Any:
+        with self._lock:
+            result = recording.replay(leaves)
+        self._latest = recording
+        self._in_vain = 0
+        self.replays += 1
+        return result
 
     def _complain(self, surroundings: Surroundings) -> None:
         """Warn when something changes so often that nothing is ever replayed."""
@@ -286,6 +298,7 @@ class CapturedStep:
     def reset(self) -> None:
         """Forget all recordings; the next calls warm up and record anew."""
         self._calls.clear()
+        self._branches.clear()
         self._pending.clear()
         self._kept.clear()
         self._latest = None
@@ -314,10 +327,15 @@ class CapturedStep:
         if any(id(t) not in {id(i) for i in inputs} for t in recorder.replaced):
             raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
         pending = self._pending.setdefault(key, [])
-        earlier = next((p for p in pending if p[1].changed() is None), None)
+        alike = [p for p in pending if p[1].changed() is None]
+        earlier = next((p for p in alike if p[0].branches() == recorder.branches()), None)
         attempts = 1
-        if earlier is None and pending:
+        if pending and not alike:
             self._complain(pending[-1][1])
+        if earlier is None and len(alike) > BRANCHES and key not in self._kept:
+            raise CaptureError(
+                "the step is another one at every call: it always takes another branch"
+            )
         if earlier is not None:
             pending.remove(earlier)
             reason = difference(earlier[0], recorder)

@@ -234,7 +234,7 @@ def _counts(array: Any) -> Any:
         )
     if array.ndim > 1:
         raise RuntimeError("repeat_interleave only accept 1D vector as repeat")
-    if array.size and int(array.min()) < 0:
+    if array.size and array.min() < 0:
         raise RuntimeError("repeats can not be negative")
     return array
 

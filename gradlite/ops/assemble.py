@@ -15,7 +15,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.index import index_put
 from gradlite.ops.joining import select, stack
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Op, number, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, constant, integers, normal
 from gradlite.ops.shape import contiguous, diagonal
@@ -347,11 +347,11 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
         )
     n = input.array.size
     if isinstance(places, np.ndarray) and places.size:
-        high, low = int(places.max()), int(places.min())
-        if not -n <= low <= high < n:
+        high, low = places.max(), places.min()
+        if not (-n <= low and high < n):
             raise IndexError(
-                f"out of range: tried to access index {high if high >= n else low} on a tensor of "
-                f"{n} elements."
+                f"out of range: tried to access index {number(high if high >= n else low)} on a "
+                f"tensor of {n} elements."
             )
     row: Any = input.reshape(-1)
     filled = index_put(row, (index.reshape(-1),), source.reshape(-1), accumulate)

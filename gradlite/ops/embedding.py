@@ -203,11 +203,11 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
     elif num_classes > 0 and F.launcher is not None and F.xp is not np:
         return wrap(indexing.one_hot(F.launcher, index, num_classes))
-    elif int(index.min()) < 0:
+    elif index.min() < 0:
         raise RuntimeError("Class values must be non-negative.")
     elif num_classes == -1:
         num_classes = int(index.max()) + 1
-    elif int(index.max()) >= num_classes:
+    elif index.max() >= num_classes:
         raise RuntimeError("Class values must be smaller than num_classes.")
     rows = index[..., None] == F.xp.arange(num_classes)
     return wrap(rows.astype(np.int64, order="C"))

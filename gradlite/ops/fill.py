@@ -278,7 +278,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     shape = broadcast_shape(input.array.shape, mask.array.shape)
     input = input if input.array.shape == shape else input.expand(shape)
     mask = mask if mask.array.shape == shape else mask.expand(shape)
-    if int(mask.array.sum()) > source.array.size:
+    if mask.array.sum() > source.array.size:
         raise RuntimeError("Number of elements of source < number of ones in mask")
     return apply(MaskedScatter, (input, mask, source))  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Op, number, type_name
 from gradlite.ops.operands import as_number, beside, cast
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import View
@@ -292,9 +292,9 @@ def _check_bounds(x: Any, dim: int, item: Any) -> None:
                 )
         return
     n = x.shape[dim]
-    if item.size and not (-n <= int(item.min()) and int(item.max()) < n):
-        bad = int(item.max()) if int(item.max()) >= n else int(item.min())
-        raise IndexError(f"index {bad} is out of bounds for dimension {dim} with size {n}")
+    if item.size and not (-n <= item.min() and item.max() < n):
+        bad = item.max() if item.max() >= n else item.min()
+        raise IndexError(f"index {number(bad)} is out of bounds for dimension {dim} with size {n}")
 
 
 _BY_NAME = {

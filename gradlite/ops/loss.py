@@ -79,7 +79,7 @@ class CrossEntropy(Op):
             loss = losses.dot(ones(rows, x.dtype))
             if mean:
                 loss = loss * x.dtype.type(1 / rows)
-            return loss, (e, total, flat, rows if mean else 1)
+            return loss, (e, total, flat, rows if mean else 1, None)
         wide = xp.ascontiguousarray(x, np.float32 if x.dtype == np.float16 else x.dtype)
         shifted = wide - wide.max(axis=1, keepdims=True) if x.size else wide
         e = xp.exp(shifted)
@@ -92,22 +92,23 @@ class CrossEntropy(Op):
             loss = (losses.sum() / count).astype(x.dtype)
         flat = xp.arange(rows) * classes + safe
         weight = xp.where(keep, total, np.inf)
-        return loss, (e.astype(x.dtype), weight.astype(x.dtype), flat[keep], count)
+        return loss, (e.astype(x.dtype), weight.astype(x.dtype), flat, count, keep)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        e, total, flat, count = ctx.aux
+        e, total, flat, count, keep = ctx.aux
         if F.tensors:
             (x,) = ctx.saved
             rows, classes = ctx.shapes[0]
             onehot = F.array(F.zeros((rows * classes,), x))
-            onehot[flat] = 1
+            onehot[flat] = 1 if keep is None else keep
             onehot = onehot.reshape(rows, classes)
             keep = onehot.sum(axis=1, keepdims=True)
-            return (grad * ((F.softmax(x, 1) * wrap(keep) - wrap(onehot)) / float(count)),)
+            divisor = count if isinstance(count, int) else wrap(count.astype(e.dtype))
+            return (grad * ((F.softmax(x, 1) * wrap(keep) - wrap(onehot)) / divisor),)
         scale = grad / count
         scale = scale.astype(e.dtype) if hasattr(scale, "astype") else e.dtype.type(scale)
         result = e * (scale / total)[:, None]
-        result.reshape(-1)[flat] -= scale
+        result.reshape(-1)[flat] -= scale if keep is None else scale * keep
         return (result,)
 
 
@@ -190,7 +191,7 @@ def cross_entropy(
         smooth = smooth * wrap(keep.astype(x.dtype))
     if reduction == "mean":
         if weight is None:
-            smooth = sum(smooth) / float(keep.sum())
+            smooth = sum(smooth) / wrap(keep.sum().astype(x.dtype))
         else:
             safe = np.where(keep, t, 0)
             smooth = sum(smooth) / sum(weight[wrap(safe)] * wrap(keep.astype(x.dtype)))  # type: ignore[index]

@@ -13,7 +13,7 @@ import numpy as np
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, number
 from gradlite.ops.softmax import LogSoftmax
 from gradlite.tensor import Tensor, wrap
 
@@ -29,9 +29,10 @@ def check_classes(t: Any, classes: int, ignore_index: int) -> None:
     if t.dtype.kind not in "iu":
         raise RuntimeError(f"expected scalar type Long but found {t.dtype.name.capitalize()}")
     if t.size and (t.min() < 0 or t.max() >= classes):
-        bad = t[(t != ignore_index) & ((t < 0) | (t >= classes))]
-        if bad.size:
-            raise IndexError(f"Target {int(bad.reshape(-1)[0])} is out of bounds.")
+        bad = (t != ignore_index) & ((t < 0) | (t >= classes))
+        if bad.any():
+            first = number(t.reshape(-1)[bad.reshape(-1).argmax()])
+            raise IndexError(f"Target {first} is out of bounds.")
 
 
 def _sizes(x: Any) -> tuple[int, int, int]:

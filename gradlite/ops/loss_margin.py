@@ -87,7 +87,7 @@ def multi_margin_loss(
         raise RuntimeError(
             f"inconsistent weight size, expected {classes} but got {list(weight.array.shape)}"
         )
-    if y.array.size and not 0 <= int(y.array.min()) <= int(y.array.max()) < classes:
+    if y.array.size and not (0 <= y.array.min() and y.array.max() < classes):
         raise RuntimeError("target out of range")
     column = y.unsqueeze(1)
     short = relu(margin - x.gather(1, column) + x)
@@ -132,7 +132,7 @@ def multilabel_margin_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     x, y, batched = _rows(input, target, True)
     labels, classes = y.array, x.array.shape[1]
-    if labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
+    if labels.size and not (-1 <= labels.min() and labels.max() < classes):
         raise RuntimeError("argument #2 'target' is out of range")
     xp = NAMESPACES[labels.__class__].xp
     listed = xp.cumsum(labels < 0, axis=1) == 0

@@ -146,6 +146,11 @@ def type_name(numpy_dtype: np.dtype[Any]) -> str:
     return _TYPE_NAMES[numpy_dtype.name]
 
 
+def number(value: Any) -> Any:
+    """A 0-d array's value for a message, also where a captured step may read none."""
+    return np.ndarray.item(value) if isinstance(value, np.ndarray) else value.item()
+
+
 def describe(array: Any) -> str:
     """An array in error messages: type and shape."""
     sizes = ", ".join(map(str, array.shape))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op
+from gradlite.ops.pad_sources import longest_run, sources
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -58,7 +57,7 @@ class BorderPadGrad(Op):
             before = (slice(None),) * dim
             out = xp.zeros((*g.shape[:dim], n, *g.shape[dim + 1 :]), g.dtype)
             # The long run in order at once, the borders one by one: they may meet in one place.
-            start, first, count = _run(source)
+            start, first, count = longest_run(source)
             out[(*before, slice(first, first + count))] = g[(*before, slice(start, start + count))]
             for place, target in enumerate(source):
                 if not start <= place < start + count:
@@ -103,33 +102,6 @@ _OPS: dict[str, tuple[Any, ...]] = {
     "replicate": (ReplicationPad1d, ReplicationPad2d, ReplicationPad3d),
     "circular": (CircularPad,) * 3,
 }
-
-
-def _run(source: Any) -> tuple[int, int, int]:
-    """The longest run of consecutive sources: its place, its first source, its length."""
-    if not len(source):
-        return 0, 0, 0
-    breaks = [0, *(np.flatnonzero(np.diff(source) != 1) + 1).tolist(), len(source)]
-    lengths = [b - a for a, b in zip(breaks, breaks[1:])]
-    longest = int(np.argmax(lengths))
-    start = breaks[longest]
-    return start, int(source[start]), lengths[longest]
-
-
-def _source(mode: str, n: int, before: int, after: int) -> Any:
-    """For each element along a padded dimension of size n, the element that it copies."""
-    places = np.arange(-before, n + after)
-    if mode == "replicate":
-        return np.clip(places, 0, n - 1)
-    if mode == "circular":
-        kept = max(n + min(before, 0) + min(after, 0), 1)  # what is cut off is cut off first
-        return max(-before, 0) + np.arange(-max(before, 0), n + after - max(-before, 0)) % kept
-    if n == 1:
-        return np.zeros_like(places)
-    # A mirror at both ends: the pattern repeats after 2 (n - 1) elements.
-    period = 2 * (n - 1)
-    places = places % period
-    return np.minimum(places, period - places)
 
 
 # ----------------------------------------------------------------------------- functions
@@ -270,8 +242,8 @@ def pad(
             "  - 4D or 5D input: padding size = 6 (pads last 3 dimensions)"
         )
     _check_border(mode, shape, pads)
-    sources = tuple(
-        (len(shape) - 1 - place, _source(mode, shape[-1 - place], before, after))
+    borders = tuple(
+        (len(shape) - 1 - place, sources(mode, shape[-1 - place], before, after))
         for place, (before, after) in enumerate(pads)
     )
-    return apply1(_OPS[mode][dims - 1], input, sources)
+    return apply1(_OPS[mode][dims - 1], input, borders)

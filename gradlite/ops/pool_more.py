@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.op import number
 from gradlite.ops.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from gradlite.ops.pool3d import avg_pool3d, max_pool3d
 from gradlite.ops.pool_arguments import is_given
@@ -145,8 +146,8 @@ def _unpool(
     lead = input.array.shape[:-dims]
     count = math.prod(sizes)
     places = indices.array
-    if places.size and not 0 <= int(places.min()) <= int(places.max()) < count:
-        raise RuntimeError(f"found an invalid max index: {int(places.max())}")
+    if places.size and not (0 <= places.min() and places.max() < count):
+        raise RuntimeError(f"found an invalid max index: {number(places.max())}")
     zeros: Any = input.new_zeros(*lead, count)
     flat = (*lead, math.prod(own))
     result: Any = scatter(zeros, -1, indices.reshape(flat), input.reshape(flat))

@@ -218,7 +218,7 @@ class Median(Max):
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         row = x.reshape(1, -1)
-        return row.reshape(-1)[int(median_index(xp, row, False)[0])]
+        return row.reshape(-1)[median_index(xp, row, False)[0]]
 
 
 class Nanmedian(Median):
@@ -226,7 +226,7 @@ class Nanmedian(Median):
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         row = x.reshape(1, -1)
-        return row.reshape(-1)[int(median_index(xp, row, True)[0])]
+        return row.reshape(-1)[median_index(xp, row, True)[0]]
 
 
 class PickMedian(Pick):
@@ -445,7 +445,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         )
     if minlength < 0:
         raise RuntimeError("minlength should be >= 0")
-    if array.ndim != 1 or (array.size and int(array.min()) < 0):
+    if array.ndim != 1 or (array.size and array.min() < 0):
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     xp = NAMESPACES[array.__class__].xp
     if weights is None:
