@@ -42,7 +42,8 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("name", MULTIPLY)
 def test_values_and_gradients(library: Any, name: str) -> None:
     compare(name, False)
-    assert "matmul" in library.calls
+    # Attention of small heads is one kernel, without products in between.
+    assert ("matmul" in library.calls) is (name != "scaled_dot_product_attention")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,11 @@ SHAPES = [
     ((2, 3, 1, 3), (3, 3, 1)), ((0, 4, 3), (0, 3, 2)), ((2, 0, 3), (3, 2)), ((2, 3, 0), (0, 2)),
     ((3,), (3,)), ((4, 3), (3,)), ((3,), (3, 4)), ((2, 4, 3), (3,)), ((3,), (2, 3, 4)),
 ]  # fmt: skip
+
+
+def test_attention_of_large_heads_is_products(library: Any) -> None:
+    both(F.scaled_dot_product_attention, *[(2, 3, 5, 300)] * 3)
+    assert library.calls.count("matmul") >= 6
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
