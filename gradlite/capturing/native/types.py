@@ -83,7 +83,7 @@ def loop_dtypes(ufunc: np.ufunc, operands: list[Any], out: np.dtype[Any]) -> Any
         type(o) if o.__class__ in (bool, int, float) else o.dtype if hasattr(o, "dtype") else None
         for o in operands
     ]
-    if None in kinds:
+    if any(kind is None for kind in kinds):  # dtype("float64") == None
         return None
     try:
         found = ufunc.resolve_dtypes((*kinds, None))
