@@ -48,16 +48,21 @@ class Plan:
 
     def __init__(self, calls: list[Call | HostCall | Guard], kept: Iterable[Ref]) -> None:
         kept = list(kept)
-        self.calls = calls = without_copies(hoisted(calls), kept)
+        calls = without_copies(hoisted(calls), kept)
         self.guarded = any(isinstance(call, Guard) for call in calls)
         pinned = {ref.buffer for ref in kept}
         for call in calls:
             if isinstance(call, HostCall):
                 pinned.update(ref.buffer for _, ref in call.grads)
         self.pinned = {buffer.origin for buffer in pinned}
+        self.calls = self.prepared(calls)
         self._lay_out()
         self._arrays: dict[int, np.ndarray[Any, Any]] = {}
-        self.steps = [self._step(call) for call in calls]
+        self.steps = [self._step(call) for call in self.calls]
+
+    def prepared(self, calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
+        """The calls as this kind of plan makes them."""
+        return calls
 
     # ------------------------------------------------------------------------- memory
     def _lay_out(self) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from gradlite.backends import native
 from gradlite.capturing.calls import MADE, Buffer, HostCall, Ref
+from gradlite.capturing.native.fusion import fused
+from gradlite.capturing.native.layout import batches_last
 from gradlite.capturing.native.loops import Place, Statement, emit, joins
 from gradlite.capturing.native.optimizers import native_optimizer
 from gradlite.capturing.native.translate import GUARD_FAILED, Translator
@@ -98,6 +100,10 @@ class NativePlan(Plan):
             else:
                 self.steps.append(entry)
 
+    def prepared(self, calls: list[Any]) -> list[Any]:
+        """The calls in the form that compiled code does best."""
+        return batches_last(fused(calls, self.pinned), self.pinned)
+
     def _place(self, ref: Ref) -> Place:
         buffer = ref.buffer.origin
         if buffer.kind == MADE:
@@ -154,7 +160,11 @@ def _source(functions: list[list[str]]) -> str:
     lines_of = [line for lines in functions for line in lines]
     used = [
         name
-        for name, word in (("convolution", "const Slide"), ("pooling", "const Windows"))
+        for name, word in (
+            ("convolution", "const Slide"),
+            ("batches", "_batch<"),
+            ("pooling", "const Windows"),
+        )
         if any(word in line for line in lines_of)
     ]
     parts = [_text("prelude", *used)]

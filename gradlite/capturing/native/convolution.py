@@ -21,7 +21,8 @@ def row_major(p: Place) -> bool:
     return True
 
 
-def _usable(*places: Place) -> bool:
+def usable(*places: Place) -> bool:
+    """Whether arrays are of one suitable dtype, and no elements lie across others."""
     kinds = {p.dtype.name for p in places}
     return (
         len(kinds) == 1
@@ -31,7 +32,8 @@ def _usable(*places: Place) -> bool:
     )
 
 
-def _slide(x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], geometry: Geometry) -> str:
+def slide(x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], geometry: Geometry) -> str:
+    """The text of a convolution's sizes, from the shapes of images, kernels and result."""
     (top, _), (left, _) = geometry.pads
     numbers = (*x, w[0], *w[2:], *y[2:], top, left, *geometry.stride, *geometry.dilation)
     return "Slide{" + ", ".join(map(str, numbers)) + "}"
@@ -60,7 +62,7 @@ def convolve(
     x: Place, w: Place, geometry: Geometry, bias: Place | None, y: Place
 ) -> tuple[list[str], int] | None:
     """The text of ``y = x * w + bias``, and the bytes of scratch memory that it wants."""
-    if not _usable(x, w, y) or not row_major(w) or not row_major(y):
+    if not usable(x, w, y) or not row_major(w) or not row_major(y):
         return None
     if bias is not None and (not row_major(bias) or bias.dtype != x.dtype):
         return None
@@ -70,7 +72,7 @@ def convolve(
     kind = CTYPES[x.dtype.name]
     return [
         f"{{ // convolution of {x.shape} with {w.shape}",
-        f"  const Slide s = {_slide(x.shape, w.shape, y.shape, geometry)};",
+        f"  const Slide s = {slide(x.shape, w.shape, y.shape, geometry)};",
         f"  convolve<{kind}>(s, {pointer(x)}, {_strides(x)}, {pointer(w)}, {added}, "
         f"{pointer(y)}, room);",
         "}",
@@ -81,7 +83,7 @@ def weight_gradient(
     x: Place, g: Place, geometry: Geometry, out: Place
 ) -> tuple[list[str], int] | None:
     """The text of the kernels' gradient, and the bytes of scratch memory that it wants."""
-    if not _usable(x, g, out) or not row_major(out):
+    if not usable(x, g, out) or not row_major(out):
         return None
     image, pixels, taps = _sizes(x.shape, out.shape, g.shape, geometry)
     sums = out.shape[0] * taps * 64
@@ -92,7 +94,7 @@ def weight_gradient(
     kind = CTYPES[x.dtype.name]
     return [
         f"{{ // gradient of the kernels {out.shape} of a convolution",
-        f"  const Slide s = {_slide(x.shape, out.shape, g.shape, geometry)};",
+        f"  const Slide s = {slide(x.shape, out.shape, g.shape, geometry)};",
         f"  weight_gradient<{kind}>(s, {pointer(x)}, {_strides(x)}, {pointer(g)}, "
         f"{_strides(g)}, {pointer(out)}, room);",
         "}",
@@ -103,7 +105,7 @@ def input_gradient(
     g: Place, w: Place, geometry: Geometry, out: Place
 ) -> tuple[list[str], int] | None:
     """The text of the input's gradient when the kernels slide by one step."""
-    if geometry.stride != (1, 1) or not _usable(g, w, out):
+    if geometry.stride != (1, 1) or not usable(g, w, out):
         return None
     if not row_major(w) or not row_major(out):
         return None
@@ -116,7 +118,7 @@ def input_gradient(
     kind = CTYPES[g.dtype.name]
     return [
         f"{{ // gradient of the input {out.shape} of a convolution",
-        f"  const Slide s = {_slide(g.shape, turned, out.shape, back)};",
+        f"  const Slide s = {slide(g.shape, turned, out.shape, back)};",
         f"  turn<{kind}>({pointer(w)}, ({kind}*)room, {o}, {c}, {kh * kw});",
         f"  convolve<{kind}>(s, {pointer(g)}, {_strides(g)}, ({kind}*)room, nullptr, "
         f"{pointer(out)}, room + {size});",

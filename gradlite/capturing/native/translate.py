@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
-from gradlite.capturing.native import convolution, pool, reductions
+from gradlite.capturing.native import batches, convolution, fusion, pool, reductions
+from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, literal, loop_dtypes
 from gradlite.capturing.recording import CONVOLUTIONS, POOLINGS
@@ -165,7 +166,7 @@ class Translator:
             return self._where(position, call)
         if function in (np.ndarray.take, np.take):
             return self._take(position, call)
-        if function in CONVOLUTIONS:
+        if function in CONVOLUTIONS or function in fusion.FUNCTIONS:
             return self._convolution(function, call)
         if function in POOLINGS:
             return self._pooling(function, call)
@@ -294,24 +295,28 @@ class Translator:
         arguments: list[Any]
         _, *arguments = [self.place(a) if isinstance(a, Ref) else a for a in call.args]
         outs = [self.place(o) for o in call.outs]
+        own: Any = batches if images_of(call) else convolution
+        parts: list[Any]
         if function is columns.convolve:
             bias = call.kwargs.get("bias", arguments[3] if len(arguments) > 3 else None)
             bias = self.place(bias) if isinstance(bias, Ref) else bias
-            x, w, geometry = arguments[:3]
-            parts = [convolution.convolve(x, w, geometry, bias, outs[0])]
+            parts = [own.convolve(*arguments[:3], bias, outs[0])]
+        elif function is fusion.convolve_and_pool:
+            x, w, geometry, bias, relu = arguments
+            parts = [batches.convolve(x, w, geometry, bias, *outs, relu)]
         elif function is columns.input_gradient:
             g, w, _, geometry = arguments
-            parts = [convolution.input_gradient(g, w, geometry, outs[0])]
-        elif function is columns.weight_gradient:
-            x, g, _, geometry = arguments
-            parts = [convolution.weight_gradient(x, g, geometry, outs[0])]
+            parts = [own.input_gradient(g, w, geometry, outs[0])]
+        elif function in (columns.weight_gradient, fusion.spread_weight_gradient):
+            x, g, _, geometry, *spread = arguments
+            parts = [own.weight_gradient(x, g, geometry, outs[0], *spread)]
         else:
-            x, g, w, geometry = arguments
+            x, g, w, geometry, *spread = arguments
             if len(outs) != 2:
                 return None
             parts = [
-                convolution.input_gradient(g, w, geometry, outs[0]),
-                convolution.weight_gradient(x, g, geometry, outs[1]),
+                own.input_gradient(g, w, geometry, outs[0], *spread),
+                own.weight_gradient(x, g, geometry, outs[1], *spread),
             ]
         lines: list[str] = []
         for part in parts:

@@ -1,0 +1,338 @@
+// Convolutions of batches whose size is a multiple of a vector's lanes, each lane another image;
+// comes after convolution.hpp.
+//
+// The pixels that some rows of the result need are copied, padded, to (C, rows, width, lanes). Then
+// every step of every sum is one multiplication of whole vectors, whatever stride, padding and
+// size are, and pooling and activations see pixels that lie side by side in registers. Images may
+// have any strides; the order (C, H, W, N) is copied fastest.
+
+#if defined(__AVX512F__)
+static constexpr int MANY_OUTS = 6, MANY_GRADS = 3, MANY_TAPS = 9;
+#else
+static constexpr int MANY_OUTS = 2, MANY_GRADS = 3, MANY_TAPS = 3;
+#endif
+template <class T>
+struct Batch {
+  static constexpr int L = WIDE / sizeof(T);
+  typedef T V __attribute__((vector_size(WIDE)));                       // in memory of our own
+  typedef T Loose __attribute__((vector_size(WIDE), aligned(sizeof(T))));  // in an array
+};
+
+// ------------------------------------------------------------------------------- sources
+// Images (N, C, H, W) as they are.
+template <class T>
+struct Images {
+  const T* at;
+  i64 n, c, h, w;  // strides
+  // Columns [from, to) of a row of L images.
+  void line(i64 first, i64 channel, i64 y, i64 from, i64 to, T* out) const {
+    constexpr int L = Batch<T>::L;
+    const T* row = at + first * n + channel * c + y * h;
+    if (n == 1) {
+      for (i64 x = from; x < to; x++, out += L) {
+        *(typename Batch<T>::V*)out = *(const typename Batch<T>::Loose*)(row + x * w);
+      }
+      return;
+    }
+    for (int l = 0; l < L; l++) {
+      const T* one = row + l * n;
+      for (i64 x = from; x < to; x++) out[(x - from) * L + l] = one[x * w];
+    }
+  }
+};
+
+// The gradient of max-pooling by windows of 2 x 2: a window's gradient where its winner is.
+template <class T>
+struct Spread {
+  Images<T> g;
+  const u8* winners;
+  i64 n, c, h, w;  // strides of the winners
+  i64 H, W;        // how many windows there are
+  void line(i64 first, i64 channel, i64 y, i64 from, i64 to, T* out) const {
+    typedef typename Batch<T>::V V;
+    constexpr int L = Batch<T>::L;
+    V* const pixels = (V*)out - from;
+    const i64 stop = y / 2 >= H ? 0 : to < 2 * W ? to : 2 * W;
+    for (i64 x = from & ~i64(1); x < stop; x += 2) {
+      V value;
+      g.line(first, channel, y / 2, x / 2, x / 2 + 1, (T*)&value);
+      auto place = value != value;
+      const u8* at = winners + first * n + channel * c + y / 2 * h + x / 2 * w;
+      if (n == 1) {
+        typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
+        place = __builtin_convertvector(*(const Bytes*)at, decltype(place));
+      } else {
+        for (int l = 0; l < L; l++) place[l] = at[l * n];
+      }
+      place -= int(y % 2 * 2);
+      if (x >= from) pixels[x] = place == 0 ? value : V{};
+      if (x + 1 < stop) pixels[x + 1] = place == 1 ? value : V{};
+    }
+    for (i64 x = stop > from ? stop : from; x < to; x++) pixels[x] = V{};
+  }
+};
+
+// Rows of the padded images, the first of them row y0 of the result's windows.
+template <class T, class Source>
+static void gather(const Source& x, i64 first, i64 C, i64 H, i64 W, i64 top, i64 left, i64 y0,
+                   i64 rows, i64 width, T* out, i64 plane) {
+  constexpr int L = Batch<T>::L;
+  const i64 from = left > 0 ? left : 0, to = W + left < width ? W + left : width;
+  for (i64 c = 0; c < C; c++) {
+    for (i64 r = 0; r < rows; r++) {
+      const i64 y = y0 + r - top;
+      T* line = out + c * plane + r * width * L;
+      if (y < 0 || y >= H || from >= to) {
+        memset(line, 0, width * L * sizeof(T));
+        continue;
+      }
+      memset(line, 0, from * L * sizeof(T));
+      x.line(first, c, y, from - left, to - left, line + from * L);
+      memset(line + to * L, 0, (width - to) * L * sizeof(T));
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------- sinks
+template <class T>
+static inline void scattered(const typename Batch<T>::V& value, T* at, i64 n) {
+  if (n == 1) {
+    *(typename Batch<T>::Loose*)at = value;
+  } else {
+    for (int l = 0; l < Batch<T>::L; l++) at[l * n] = value[l];
+  }
+}
+
+// Images (N, C, H, W), after a bias was added.
+template <class T>
+struct Plain {
+  static constexpr int ROWS = 1, COLUMNS = 4;
+  T* at;
+  i64 n, c, h, w;
+  const T* bias;
+  template <int OUTS, int POSITIONS>
+  void put(i64 first, i64 o, i64 y, i64 x, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) const {
+    for (int k = 0; k < OUTS; k++) {
+      const T add = bias ? bias[o + k] : T(0);
+      for (int p = 0; p < POSITIONS; p++) {
+        scattered<T>(sum[k][p] + add, at + first * n + (o + k) * c + y * h + (x + p) * w, n);
+      }
+    }
+  }
+};
+
+// The maxima of windows of 2 x 2, perhaps after relu, and which pixel of a window it is: the first
+// of equal ones, and the last NaN.
+template <class T, bool RELU>
+struct Pooled {
+  static constexpr int ROWS = 2, COLUMNS = 2;
+  Plain<T> y;
+  u8* winners;
+  i64 n, c, h, w;
+  template <int OUTS, int POSITIONS>
+  void put(i64 first, i64 o, i64 row, i64 x, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) const {
+    constexpr int L = Batch<T>::L;
+    for (int k = 0; k < OUTS; k++) {
+      auto best = sum[k][0];
+      auto which = best != best;
+      which = which ^ which;
+      for (int p = 1; p < POSITIONS; p++) {
+        const auto value = sum[k][p];
+        const auto wins = (value > best) | (value != value);
+        best = wins ? value : best;
+        which = wins ? (which ^ which) + p : which;
+      }
+      best += y.bias ? y.bias[o + k] : T(0);
+      if (RELU) best = best < T(0) ? best - best : best;
+      scattered<T>(best, y.at + first * y.n + (o + k) * y.c + row / 2 * y.h + x / 2 * y.w, y.n);
+      u8* at = winners + first * n + (o + k) * c + row / 2 * h + x / 2 * w;
+      if (n == 1) {
+        typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
+        *(Bytes*)at = __builtin_convertvector(which, Bytes);
+      } else {
+        for (int l = 0; l < L; l++) at[l * n] = u8(which[l]);
+      }
+    }
+  }
+};
+
+// ------------------------------------------------------------------------------ products
+template <class T, int OUTS, int POSITIONS, class Sink>
+static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets, i64 down,
+                              i64 along, const Sink& sink, i64 first, i64 o, i64 y, i64 x) {
+  typedef typename Batch<T>::V V;
+  V sum[OUTS][POSITIONS] = {};
+  for (i64 k = 0; k < K; k++) {
+    const T* tap = at + offsets[k];
+    V pixels[POSITIONS];
+    for (int p = 0; p < POSITIONS; p++) {
+      pixels[p] = *(const V*)(tap + p / Sink::COLUMNS * down + p % Sink::COLUMNS * along);
+    }
+    for (int o = 0; o < OUTS; o++) {
+      const T value = w[k * OUTS + o];
+      for (int p = 0; p < POSITIONS; p++) sum[o][p] += value * pixels[p];
+    }
+  }
+  sink.template put<OUTS, POSITIONS>(first, o, y, x, sum);
+}
+
+template <class T, int POSITIONS, class Sink>
+static void batch_outs(const Slide& s, const T* w, const T* at, const i64* offsets, i64 down,
+                       i64 along, const Sink& sink, i64 first, i64 y, i64 x) {
+  const i64 K = s.taps();
+  i64 o = 0;
+  for (; o + MANY_OUTS <= s.O; o += MANY_OUTS) {
+    batch_tile<T, MANY_OUTS, POSITIONS>(w + o * K, K, at, offsets, down, along, sink, first, o, y, x);
+  }
+  if (MANY_OUTS > 2) {
+    for (; o + 2 <= s.O; o += 2) {
+      batch_tile<T, 2, POSITIONS>(w + o * K, K, at, offsets, down, along, sink, first, o, y, x);
+    }
+  }
+  for (; o < s.O; o++) {
+    batch_tile<T, 1, POSITIONS>(w + o * K, K, at, offsets, down, along, sink, first, o, y, x);
+  }
+}
+
+static inline i64 rows_read(const Slide& s, i64 rows) { return (rows - 1) * s.SH + s.DH * (s.KH - 1) + 1; }
+static inline i64 columns_read(const Slide& s) { return (s.OW - 1) * s.SW + s.DW * (s.KW - 1) + 1; }
+
+static void taps_of(const Slide& s, i64 plane, i64 L, i64* offsets) {
+  for (i64 c = 0, k = 0; c < s.C; c++) {
+    for (i64 i = 0; i < s.KH; i++) {
+      for (i64 j = 0; j < s.KW; j++) {
+        offsets[k++] = c * plane + (i * s.DH * columns_read(s) + j * s.DW) * L;
+      }
+    }
+  }
+}
+
+// The kernels (O, C, KH, KW) with those of one tile side by side; `w` has any strides.
+template <class T>
+static void arrange(const Slide& s, const T* w, i64 so, i64 sc, i64 sh, i64 sw, T* out) {
+  const i64 K = s.taps();
+  for (i64 o = 0; o < s.O;) {
+    const i64 left = s.O - o, outs = left >= MANY_OUTS ? MANY_OUTS : left >= 2 ? 2 : 1;
+    for (i64 c = 0, k = 0; c < s.C; c++) {
+      for (i64 i = 0; i < s.KH; i++) {
+        for (i64 j = 0; j < s.KW; j++, k++) {
+          for (i64 b = 0; b < outs; b++) {
+            out[o * K + k * outs + b] = w[(o + b) * so + c * sc + i * sh + j * sw];
+          }
+        }
+      }
+    }
+    o += outs;
+  }
+}
+
+// Sums of products of the kernels with the images, handed to a sink. `rows` of the result are made
+// from one copy. `room` has the offsets, the kernels and the copy.
+template <class T, class Source, class Sink>
+static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, i64 sc, i64 sh,
+                           i64 sw, const Sink& sink, i64 rows, char* room) {
+  constexpr int L = Batch<T>::L;
+  const i64 K = s.taps(), width = columns_read(s), plane = rows_read(s, rows) * width * L;
+  i64* offsets = (i64*)room;
+  T* kernels = (T*)(room + up(K * 8));
+  T* copy = (T*)((char*)kernels + up(s.O * K * sizeof(T)));
+  taps_of(s, plane, L, offsets);
+  arrange(s, w, so, sc, sh, sw, kernels);
+  const i64 down = s.SH * width * L, along = s.SW * L;
+  for (i64 first = 0; first < s.N; first += L) {
+    for (i64 y0 = 0; y0 < s.OH; y0 += rows) {
+      const i64 stop = y0 + rows < s.OH ? y0 + rows : s.OH;
+      gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, stop - y0), width,
+                copy, plane);
+      for (i64 y = y0; y + Sink::ROWS <= stop; y += Sink::ROWS) {
+        const T* line = copy + (y - y0) * down;
+        i64 c = 0;
+        for (; c + Sink::COLUMNS <= s.OW; c += Sink::COLUMNS) {
+          batch_outs<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets, down,
+                                                    along, sink, first, y, c);
+        }
+        if (Sink::ROWS == 1) {
+          for (; c < s.OW; c++) {
+            batch_outs<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y, c);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T, int OUTS, int TAPS>
+static inline void grad_tile(const Slide& s, const T* g, i64 grads, const T* copy,
+                             const i64* offsets, i64 rows, typename Batch<T>::V* total) {
+  typedef typename Batch<T>::V V;
+  constexpr int L = Batch<T>::L;
+  const i64 K = s.taps(), down = s.SH * columns_read(s) * L, along = s.SW * L;
+  V sum[OUTS][TAPS];
+  for (int o = 0; o < OUTS; o++) {
+    for (int k = 0; k < TAPS; k++) sum[o][k] = total[o * K + k];
+  }
+  const T* at[TAPS];
+  for (int k = 0; k < TAPS; k++) at[k] = copy + offsets[k];
+  for (i64 y = 0; y < rows; y++) {
+    const T* one = g + y * s.OW * L;
+    for (i64 x = 0, i = y * down; x < s.OW; x++, i += along) {
+      V own[OUTS];
+      for (int o = 0; o < OUTS; o++) own[o] = *(const V*)(one + o * grads + x * L);
+      for (int k = 0; k < TAPS; k++) {
+        const V pixel = *(const V*)(at[k] + i);
+        for (int o = 0; o < OUTS; o++) sum[o][k] += own[o] * pixel;
+      }
+    }
+  }
+  for (int o = 0; o < OUTS; o++) {
+    for (int k = 0; k < TAPS; k++) total[o * K + k] = sum[o][k];
+  }
+}
+
+template <class T, int OUTS>
+static void grad_taps(const Slide& s, const T* g, i64 grads, const T* copy, const i64* offsets,
+                      i64 rows, typename Batch<T>::V* total) {
+  const i64 K = s.taps();
+  i64 k = 0;
+  for (; k + MANY_TAPS <= K; k += MANY_TAPS) {
+    grad_tile<T, OUTS, MANY_TAPS>(s, g, grads, copy, offsets + k, rows, total + k);
+  }
+  for (; k < K; k++) grad_tile<T, OUTS, 1>(s, g, grads, copy, offsets + k, rows, total + k);
+}
+
+// The gradient of the kernels from images and the result's gradient, the sums lane by lane until
+// all images are in. `room` has the offsets, the two copies and the sums.
+template <class T, class Source, class Grads>
+static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& g, T* dw, i64 rows,
+                                  char* room) {
+  typedef typename Batch<T>::V V;
+  constexpr int L = Batch<T>::L;
+  const i64 K = s.taps(), width = columns_read(s), plane = rows_read(s, rows) * width * L;
+  const i64 grads = rows * s.OW * L;
+  i64* offsets = (i64*)room;
+  T* copy = (T*)(room + up(K * 8));
+  T* own = copy + s.C * plane;
+  V* total = (V*)(own + s.O * grads);
+  taps_of(s, plane, L, offsets);
+  memset(total, 0, s.O * K * sizeof(V));
+  for (i64 first = 0; first < s.N; first += L) {
+    for (i64 y0 = 0; y0 < s.OH; y0 += rows) {
+      const i64 count = s.OH - y0 < rows ? s.OH - y0 : rows;
+      gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, count), width, copy,
+                plane);
+      gather<T>(g, first, s.O, s.OH, s.OW, 0, 0, y0, count, s.OW, own, grads);
+      i64 o = 0;
+      for (; o + MANY_GRADS <= s.O; o += MANY_GRADS) {
+        grad_taps<T, MANY_GRADS>(s, own + o * grads, grads, copy, offsets, count, total + o * K);
+      }
+      for (; o < s.O; o++) {
+        grad_taps<T, 1>(s, own + o * grads, grads, copy, offsets, count, total + o * K);
+      }
+    }
+  }
+  for (i64 i = 0; i < s.O * K; i++) {
+    T sum = 0;
+    for (int l = 0; l < L; l++) sum += total[i][l];
+    dw[i] = sum;
+  }
+}

@@ -1,0 +1,146 @@
+"""Convolutions of whole batches as calls of the functions in batches.hpp."""
+
+from __future__ import annotations
+
+from gradlite.capturing.native.convolution import MOST_SUMS, pointer, row_major, slide, usable
+from gradlite.capturing.native.loops import Place
+from gradlite.capturing.native.types import CTYPES
+from gradlite.ops.columns import turned_back
+from gradlite.ops.windows import Geometry, Pair
+
+Text = tuple[list[str], int]
+COPIES = 700_000  # bytes of images that are copied together, to stay in the second-level cache
+VECTOR = 64
+
+
+def _steps(p: Place) -> str:
+    return ", ".join(str(s // p.dtype.itemsize) for s in p.strides)
+
+
+def _images(p: Place) -> str:
+    return f"Images<{CTYPES[p.dtype.name]}>{{{pointer(p)}, {_steps(p)}}}"
+
+
+def _source(g: Place, winners: Place | None) -> str:
+    """Images, or gradients of maxima to be spread over their windows."""
+    if winners is None:
+        return _images(g)
+    return (
+        f"Spread<{CTYPES[g.dtype.name]}>{{{_images(g)}, {pointer(winners)}, {_steps(winners)}, "
+        f"{g.shape[2]}, {g.shape[3]}}}"
+    )
+
+
+def _row(channels: int, width: int, kernel: int, geometry: Geometry) -> int:
+    """Bytes of one row of the copies of as many images as a vector has lanes."""
+    pixels = (width - 1) * geometry.stride[1] + geometry.dilation[1] * (kernel - 1) + 1
+    return channels * pixels * VECTOR
+
+
+def _rows(height: int, row: int, more: int, kernel: int, geometry: Geometry) -> tuple[int, int]:
+    """How many rows of the result, an even number, to make from one copy, and the copy's bytes.
+
+    Each takes ``stride`` rows of the images, and ``more`` bytes.
+    """
+    beyond = row * (geometry.dilation[0] * (kernel - 1) + 1)
+    each = row * geometry.stride[0] + more
+    rows = max((COPIES - beyond) // each, 2)
+    rows = min(rows - rows % 2, height + height % 2)
+    return rows, rows * each + beyond
+
+
+def convolve(
+    x: Place,
+    w: Place,
+    geometry: Geometry,
+    bias: Place | None,
+    y: Place,
+    winners: Place | None = None,
+    relu: bool = False,
+) -> Text | None:
+    """The text of ``y = x * w + bias``, or of its maxima and their winners."""
+    if not usable(x, w, y) or (bias is not None and not row_major(bias)):
+        return None
+    if bias is not None and bias.dtype != x.dtype:
+        return None
+    kind = CTYPES[x.dtype.name]
+    added = "nullptr" if bias is None else pointer(bias)
+    sink = f"Plain<{kind}>{{{pointer(y)}, {_steps(y)}, {added}}}"
+    if winners is not None:
+        pooled = f"Pooled<{kind}, {str(relu).lower()}>"
+        sink = f"{pooled}{{{sink}, {pointer(winners)}, {_steps(winners)}}}"
+    height, width = geometry.counts((x.shape[2], x.shape[3]), (w.shape[2], w.shape[3]))
+    size = (x.shape[0], w.shape[0], height, width)
+    text = f"{_images(x)}, {pointer(w)}, {_steps(w)}, {sink}"
+    return _products(kind, x.shape, w.shape, size, geometry, text)
+
+
+def input_gradient(
+    g: Place,
+    w: Place,
+    geometry: Geometry,
+    out: Place,
+    winners: Place | None = None,
+    size: Pair | None = None,
+) -> Text | None:
+    """The text of the input's gradient when the kernels slide by one step.
+
+    With winners, ``g`` is the gradient of maxima of a result of that size.
+    """
+    if geometry.stride != (1, 1) or not usable(g, w, out):
+        return None
+    o, c, kh, kw = w.shape
+    kind, item = CTYPES[g.dtype.name], w.dtype.itemsize
+    so, sc, sh, sw = (s // item for s in w.strides)
+    # The kernels turned by 180 degrees, from outputs to inputs.
+    turned = f"{pointer(w)} + {(kh - 1) * sh + (kw - 1) * sw}, {sc}, {so}, {-sh}, {-sw}"
+    sink = f"Plain<{kind}>{{{pointer(out)}, {_steps(out)}, nullptr}}"
+    back = turned_back(geometry, (kh, kw))
+    grads = (g.shape[0], o, *(size or g.shape[2:]))
+    text = f"{_source(g, winners)}, {turned}, {sink}"
+    return _products(kind, grads, (c, o, kh, kw), out.shape, back, text)
+
+
+def _products(
+    kind: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    y: tuple[int, ...],
+    geometry: Geometry,
+    text: str,
+) -> Text:
+    rows, copies = _rows(y[2], _row(x[1], y[3], w[3], geometry), 0, w[2], geometry)
+    taps = x[1] * w[2] * w[3]
+    return [
+        f"{{ // convolution of batches {x} with {w}",
+        f"  const Slide s = {slide(x, w, y, geometry)};",
+        f"  convolve_batch<{kind}>(s, {text}, {rows}, room);",
+        "}",
+    ], copies + taps * 8 * (1 + w[0]) + 256
+
+
+def weight_gradient(
+    x: Place,
+    g: Place,
+    geometry: Geometry,
+    out: Place,
+    winners: Place | None = None,
+    size: Pair | None = None,
+) -> Text | None:
+    """The text of the kernels' gradient; with winners as in `input_gradient`."""
+    if not usable(x, g, out) or not row_major(out):
+        return None
+    o, c, kh, kw = out.shape
+    taps = c * kh * kw
+    if o * taps * VECTOR > MOST_SUMS:
+        return None
+    grads = (g.shape[0], o, *(size or g.shape[2:]))
+    row = _row(c, grads[3], kw, geometry)
+    rows, copies = _rows(grads[2], row, o * grads[3] * VECTOR, kh, geometry)
+    return [
+        f"{{ // gradient of the kernels {out.shape} of a convolution of batches",
+        f"  const Slide s = {slide(x.shape, out.shape, grads, geometry)};",
+        f"  weight_gradient_batch<{CTYPES[x.dtype.name]}>(s, {_images(x)}, "
+        f"{_source(g, winners)}, {pointer(out)}, {rows}, room);",
+        "}",
+    ], copies + taps * 8 + o * taps * VECTOR + 256
