@@ -303,7 +303,8 @@ class Translator:
             parts = [own.convolve(*arguments[:3], bias, outs[0])]
         elif function is fusion.convolve_and_pool:
             x, w, geometry, bias, relu = arguments
-            parts = [batches.convolve(x, w, geometry, bias, *outs, relu)]
+            y, winners = outs
+            parts = [batches.convolve(x, w, geometry, bias, y, winners, relu)]
         elif function is columns.input_gradient:
             g, w, _, geometry = arguments
             parts = [own.input_gradient(g, w, geometry, outs[0])]
