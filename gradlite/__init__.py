@@ -13,6 +13,7 @@ from gradlite import linalg as linalg
 from gradlite import nn as nn
 from gradlite import ops as ops
 from gradlite import optim as optim
+from gradlite import profiler as profiler
 from gradlite import return_types as return_types
 from gradlite import special as special
 from gradlite import utils as utils

@@ -42,6 +42,7 @@ FLOORS = (
     ("gradlite.optim", "gradlite.io", "gradlite.utils", "gradlite.transforms"),
     ("gradlite.amp", "gradlite.datasets", "gradlite.func", "gradlite.cuda"),
     ("gradlite.capturing",),
+    ("gradlite.profiler",),
     ("gradlite",),
     ("gradlite.cli",),
     ("gradlite.__main__",),

@@ -189,7 +189,7 @@ def _methods_of_the_host() -> Iterator[tuple[type, str]]:
         stack += [(child, names) for child in children]
 
 
-_lock = threading.Lock()
+recording_lock = threading.Lock()  # one recording at a time, and no other replacements meanwhile
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def recording() -> Iterator[Recorder]:
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
     and the generator's draws note themselves; other threads see no difference.
     """
-    _lock.acquire()
+    recording_lock.acquire()
     recorder = Recorder()
     library = _Library(np, recorder)
     tensor_class: Any = Tensor
@@ -242,4 +242,4 @@ def recording() -> Iterator[Recorder]:
             setattr(cls, name, original)
         for module in modules:
             module.__dict__["np"] = np
-        _lock.release()
+        recording_lock.release()
