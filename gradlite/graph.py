@@ -50,7 +50,7 @@ Gradient = Any
 
 
 # ------------------------------------------------------------------------------- nodes
-_next_sequence_number = itertools.count(1).__next__
+next_sequence_number = itertools.count(1).__next__
 # What the backend hands in: rules run without floating-point warnings.
 quiet: Callable[[], Any]
 loud: Callable[[Any], None]
@@ -175,7 +175,7 @@ class AccumulateGrad(Node):
     """The node of a leaf: adds what arrives to the leaf's ``.grad``.
 
     The node holds the leaf, the leaf holds the node weakly: together they die by reference
-    counting.
+    counting. `gradlite.tensor.gradient_edge` makes it.
     """
 
     __slots__ = ("variable",)
@@ -183,14 +183,12 @@ class AccumulateGrad(Node):
     class _Op:
         grad_name = "AccumulateGrad"
 
-    def __init__(self, variable: Any, extra: Extra | None) -> None:
-        self.variable = variable
-        self.op = AccumulateGrad._Op
-        self.edges = self.saved = self.attrs = ()
-        self.versions = self.aux = self.shapes = self.F = None
-        self.outputs = 1
-        self.seq = _next_sequence_number()
-        self.extra = extra
+    # One is made for every leaf in every step: what is the same for all stands in the class.
+    op = _Op
+    edges = saved = attrs = ()
+    versions = aux = shapes = F = None
+    outputs = 1
+    variable: Any
 
 
 def record(
@@ -219,7 +217,7 @@ def record(
     node.F = F
     node.outputs = outputs
     node.extra = None
-    node.seq = _next_sequence_number()
+    node.seq = next_sequence_number()
     if anomaly_enabled:
         node._extra().trace = traceback.format_stack()[:-3]
     return node
@@ -260,6 +258,7 @@ def backward(
     owned: set[Node] = set()  # the sum in `pending` is ours to add to in place
     shared: set[Node] = set()  # the first gradient came straight from elsewhere
     queue: list[tuple[int, Node]] = []
+    following: Node | None = None  # the next node where no other waits, which saves the queue
     leaves: list[AccumulateGrad] = []  # without hooks: order does not matter, so no queueing
     for edge, grad in zip(roots, grads):
         _deliver(edge, grad, pending, owned, queue, create_graph)
@@ -273,8 +272,11 @@ def backward(
     set_mode(before & ~NO_GRAD if create_graph else before | NO_GRAD)
     token = quiet()
     try:
-        while queue:
-            node = pop(queue)[1]
+        while following is not None or queue:
+            if following is None:
+                node = pop(queue)[1]
+            else:
+                node, following = following, None
             grad = pending.pop(node)
             extra = node.extra
             edges = node.edges
@@ -342,14 +344,19 @@ def backward(
                     shared.add(edge)
                 if cls is AccumulateGrad and edge.extra is None and wanted is None:
                     leaves.append(edge)
+                elif following is None and not queue:
+                    following = edge
                 else:
                     push(queue, (-edge.seq, edge))
+            if queue and following is not None:
+                push(queue, (-following.seq, following))
+                following = None
         for leaf in leaves:
             leaf.variable._accumulate(
                 pending[leaf], leaf in owned or leaf not in shared, create_graph
             )
     except RuntimeError:
-        ahead = _reachable((node, *(n for _, n in queue)))
+        ahead = _reachable((node, following, *(n for _, n in queue)))
         for leaf in leaves:  # where all has arrived, PyTorch would have come to it first
             if leaf not in ahead:
                 leaf.variable._check_leaf()

@@ -19,7 +19,7 @@ from gradlite._methods import TensorMethods
 from gradlite.backends import asserts, cpu
 from gradlite.description import Description
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
-from gradlite.graph import AccumulateGrad, Node, OutputEdge
+from gradlite.graph import AccumulateGrad, Node, OutputEdge, next_sequence_number
 from gradlite.graph_errors import MOVED_LEAF
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
 
@@ -285,8 +285,9 @@ class Tensor(Description, TensorMethods):
 
     def _accumulate(self, grad: Any, private: bool, create_graph: bool) -> None:
         """Add a gradient that backward brings: an array, or a Tensor under create_graph."""
-        self._check_leaf()
-        if not self.requires_grad:
+        if self._edge is not None or self._view is not None:
+            self._check_leaf()
+        if not self._requires_grad and not self.requires_grad:
             return  # switched off since the forward pass
         known = self._grad
         if create_graph:
@@ -298,7 +299,11 @@ class Tensor(Description, TensorMethods):
             # A fresh array becomes .grad as it is; one that others may hold is copied.
             if not private or grad.__class__ is not self.array.__class__ or grad.base is not None:
                 grad = _copy(grad, self.array)
-            self._grad = wrap(grad)
+            self._grad = tensor = _new(Tensor)
+            tensor.array = grad
+            tensor._counter = [0] if current_mode() < INFERENCE else None
+            tensor._edge = tensor._grad = tensor._view = None
+            tensor._requires_grad = False
 
     def _check_leaf(self) -> None:
         """RuntimeError about a leaf that is a stale view, or no leaf any more."""
@@ -452,6 +457,7 @@ class Tensor(Description, TensorMethods):
 
 # --------------------------------------------------------------------------- helpers
 _new = object.__new__
+_reference = weakref.ref
 
 
 def wrap(array: Any) -> Tensor:
@@ -459,7 +465,7 @@ def wrap(array: Any) -> Tensor:
     if isinstance(array, Tensor):
         return array  # type: ignore[no-any-return]
     tensor = _new(Tensor)
-    if isinstance(array, np.generic):
+    if array.__class__ is not np.ndarray and isinstance(array, np.generic):
         array = np.asarray(array)
     tensor.array = array
     tensor._counter = [0] if current_mode() < INFERENCE else None
@@ -518,8 +524,9 @@ def gradient_edge(tensor: Tensor) -> Any:
     if edge is None and tensor._requires_grad:
         edge = tensor._accumulator()
         if edge is None:
-            edge = AccumulateGrad(tensor, tensor._extra)
-            tensor._accumulator = weakref.ref(edge)
+            edge = AccumulateGrad()
+            edge.variable, edge.extra, edge.seq = tensor, tensor._extra, next_sequence_number()
+            tensor._accumulator = _reference(edge)
     return edge
 
 

@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gradlite import dtypes, graph
 from gradlite.autograd.graph import EdgeToken, GradientEdge, edge_of
 from gradlite.description import Size
 from gradlite.ops import guard
 from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor, gradient_edge, wrap
 
 Tensors = Any
 
@@ -251,6 +253,16 @@ def _method(
     inputs: Tensors | None = None,
 ) -> None:
     """Add the gradients of this tensor to the ``.grad`` of the leaves it was made from."""
+    array = self.array
+    if array.__class__ is np.ndarray and gradient is inputs is None and not create_graph:
+        # Most passes by far: from a loss, on the CPU.
+        if array.size == 1 and array.dtype in dtypes.FLOATING:
+            edge = gradient_edge(self)
+            if edge is not None:
+                start = np.empty(array.shape, array.dtype)
+                start.fill(1)
+                graph.backward((edge,), (start,), bool(retain_graph), False)
+                return
     backward(
         (self,),
         None if gradient is None else (gradient,),

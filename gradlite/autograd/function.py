@@ -327,7 +327,7 @@ def _record(
     node.shapes = tuple((t.array.shape, t.array.dtype) for t in tensors)
     node.F = NAMESPACES[tensors[0].array.__class__]
     node.outputs = max(len(made), 1)
-    node.extra, node.seq = None, graph._next_sequence_number()
+    node.extra, node.seq = None, graph.next_sequence_number()
     if graph.anomaly_enabled:
         node._extra().trace = traceback.format_stack()[:-3]
     ctx._node = weakref.ref(node)

@@ -170,8 +170,9 @@ class Plan:
             if function in (np.ndarray.reshape, np.ndarray.flatten, np.ndarray.ravel):
                 if out.flags.c_contiguous and not kwargs and "F" not in args[1:]:
                     return np.copyto, (out.reshape(args[0].shape), args[0])
-            if function is np.dot and not kwargs and out.flags.c_contiguous and out.ndim:
-                return np.dot, (*args, out)
+            if function in (np.dot, np.ndarray.dot):
+                if not kwargs and out.flags.c_contiguous and out.ndim:
+                    return function, (*args, out)
             if isinstance(owner, np.ufunc) or function in WITH_OUT or function in METHODS_WITH_OUT:
                 if out.flags.c_contiguous or function not in (np.dot, np.ndarray.dot):
                     return partial(function, out=out, **kwargs), args

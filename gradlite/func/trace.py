@@ -31,7 +31,7 @@ class Trace:
 
     def __init__(self) -> None:
         self._outside_records = is_grad_enabled()
-        self._start = graph._next_sequence_number()
+        self._start = graph.next_sequence_number()
         self._own: list[Node] = []
 
     def enter(self, value: Any) -> Tensor:

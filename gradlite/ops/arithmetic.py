@@ -39,6 +39,8 @@ Number = int | float | bool
 
 
 class Add(Binary):
+    takes_cells = True
+
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.add(a, b)
 
@@ -47,6 +49,8 @@ class Add(Binary):
 
 
 class Sub(Binary):
+    takes_cells = True
+
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.subtract(a, b)
 
@@ -55,6 +59,8 @@ class Sub(Binary):
 
 
 class Rsub(Binary):
+    takes_cells = True
+
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.subtract(b, a)
 
@@ -97,6 +103,7 @@ class SubScaled(Binary):
 
 
 class Mul(Binary):
+    takes_cells = True
     reads = ((1,), (0,))
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
@@ -125,6 +132,7 @@ class Mul(Binary):
 
 
 class Div(Binary):
+    takes_cells = True
     reads = ((1,), (0, 1))
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
@@ -293,9 +301,12 @@ def _extremum(ctx: Any, grad: Any, F: Any, first: Any, second: Any) -> tuple[Any
 
 
 # ---------------------------------------------------------------------------- functions
+_BOOL = np.dtype(bool)
+
+
 def _refuse_bools(*operands: Any) -> None:
     for x in operands:
-        if isinstance(x, bool) or (isinstance(x, Tensor) and x.array.dtype == np.bool_):
+        if x.array.dtype == _BOOL if isinstance(x, Tensor) else isinstance(x, bool):
             raise RuntimeError(
                 "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
                 "trying to invert a mask, use the `~` or `logical_not()` operator instead."
@@ -308,7 +319,7 @@ def _scaled(op: Any, input: Any, other: Any, alpha: Any) -> Tensor:
         raise RuntimeError(
             "For integral input tensors, argument alpha must not be a floating point number."
         )
-    return binary_op(op, input, other, alpha)
+    return binary_op(op, input, other, (alpha,))
 
 
 @public(

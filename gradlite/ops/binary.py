@@ -48,7 +48,9 @@ def unbroadcast(ctx: Any, F: Any, left: Any, right: Any) -> tuple[Any, Any]:
     return left, right
 
 
-def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False) -> Tensor:
+def binary_op(
+    op: Any, a: Any, b: Any, attrs: tuple[Any, ...] = (), true_division: bool = False
+) -> Tensor:
     """Run a `Binary` op on two operands, at least one of them a Tensor."""
     if isinstance(a, Tensor):
         x = a.array
@@ -69,7 +71,7 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
             if b.__class__ is not float and b.__class__ is not int:
                 b = operand(b)
                 if isinstance(b, Tensor):
-                    return binary_op(op, a, b, *attrs, true_division=true_division)
+                    return binary_op(op, a, b, attrs, true_division)
             if x.dtype not in dtypes.FLOATING:
                 a, b = promoted(a, b, true_division=true_division)
                 x = a.array
@@ -80,13 +82,19 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
             if not isinstance(b, Tensor):
                 b = wrap(np.asarray(operand(b)))
             a, b = promoted(a, b, true_division=true_division)
-        return binary_op(op, a, b, *attrs, true_division=true_division)
+        return binary_op(op, a, b, attrs, true_division)
     F = NAMESPACES[x.__class__]
     if F.twins:
         op = F.twins.get(op, op)
     token = quiet()
     try:
-        out = op.forward(F.xp, x, y, *attrs)
+        if attrs:
+            out = op.forward(F.xp, x, y, *attrs)
+        elif other is None and op.takes_cells and x.__class__ is np.ndarray:
+            cell = _cells.get((y, x.dtype))
+            out = op.forward(np, x, _cell(y, x.dtype) if cell is None else cell)
+        else:
+            out = op.forward(F.xp, x, y)
     except ValueError:
         raise RuntimeError(mismatch(x, y)) from None
     finally:
@@ -100,24 +108,30 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
     mode = current_mode()
     result._counter = version = [0] if mode < INFERENCE else None
     if mode == 0:
-        p = gradient_edge(a) if a._requires_grad or a._view is not None else None
-        q = (
-            gradient_edge(other)
-            if other is not None and (other._requires_grad or other._view is not None)
-            else None
-        )
-        if (
-            p is not None
-            or q is not None
-            or (a._view is not None and a.requires_grad)
-            or (other is not None and other._view is not None and other.requires_grad)
-        ):
+        p = q = None
+        cut = False
+        if a._view is not None:
+            p = gradient_edge(a)
+            cut = p is None and a.requires_grad
+        elif a._requires_grad:
+            p = a._edge or gradient_edge(a)
+        if other is not None:
+            if other._view is not None:
+                q = gradient_edge(other)
+                cut = cut or (q is None and other.requires_grad)
+            elif other._requires_grad:
+                q = other._edge or gradient_edge(other)
+        if p is not None or q is not None or cut:
             if p is q is None:
                 op = Cut(op)
             saved: Any = ()
             versions: Any = None
             if op.saves:
-                saved, versions = _saved(op, p, q, a, other, x, y, out, version)
+                wanted = (p is not None, q is not None)
+                plan = op.plans.get(wanted) or op.plan(wanted)
+                saved, versions = (
+                    _saved(plan, a, other, x, y, out, version) if plan else (plan, None)
+                )
             shape = out.shape
             if x.shape == shape and (other is None or y.shape == shape):
                 shapes = None
@@ -126,6 +140,20 @@ def binary_op(op: Any, a: Any, b: Any, *attrs: Any, true_division: bool = False)
             result._edge = record(op, (p, q), saved, versions, attrs, F, None, shapes)
             result._requires_grad = True
     return result
+
+
+# Numbers as 0-d arrays, of which NumPy makes one at every call that it is given a number.
+_cells: dict[tuple[Any, np.dtype[Any]], Any] = {}
+
+
+def _cell(number: Any, dtype: np.dtype[Any]) -> Any:
+    """A number as an operand beside an array of a floating dtype, kept for the next time."""
+    if dtype not in dtypes.FLOATING or not number or not -1e9 < number < 1e9:
+        return number  # of zeros, 0.0 and -0.0 would be the same key
+    if len(_cells) >= 1024:
+        _cells.clear()
+    cell = _cells[number, dtype] = np.array(number, dtype)
+    return cell
 
 
 def mismatch(x: Any, y: Any) -> str:
@@ -143,40 +171,40 @@ def mismatch(x: Any, y: Any) -> str:
 
 
 def _saved(
-    op: Any, p: Any, q: Any, a: Any, b: Any, x: Any, y: Any, out: Any, version: Any
-) -> tuple[Any, Any]:
+    plan: Any, a: Any, b: Any, x: Any, y: Any, out: Any, version: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Saved values and their versions; a Python number has none."""
     saved: list[Any] = []
     versions: list[Any] = []
-    plan = op.plan((p is not None, q is not None))
-    if not plan:
-        return plan, None
     for position in plan:
         if position is None:
-            saved.append(None)
-            versions.append(None)
-            continue
-        if position == OUT:
-            value, counter = out, version
-        else:
-            source = b if position else a
-            value = y if position else x
-            if source is None:
-                saved.append(value)
-                versions.append(None)
-                continue
-            counter = source._counter
+            value = counter = None
+        elif position == 0:
+            value, counter = x, a._counter
             if counter is None:
                 raise RuntimeError(INFERENCE_SAVED)
+        elif position == OUT:
+            value, counter = out, version
+        else:
+            value, counter = y, None
+            if b is not None:
+                counter = b._counter
+                if counter is None:
+                    raise RuntimeError(INFERENCE_SAVED)
         saved.append(value)
-        versions.append((counter, counter[0]))
+        versions.append(None if counter is None else (counter, counter[0]))
     return tuple(saved), tuple(versions)
 
 
 class Binary(Op):
-    """Base of the two-operand ops; the rule of a subclass is `partial`, before unbroadcasting."""
+    """Base of the two-operand ops.
+
+    Attributes:
+        takes_cells: whether forward may be given a Python number as a 0-d array.
+    """
 
     reads: tuple[tuple[int, ...], ...] = ((), ())
+    takes_cells = False
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         raise NotImplementedError

@@ -35,7 +35,15 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
     Returns:
         A Tensor, or a tuple of them for ops with several outputs.
     """
-    arrays = [None if t is None else t.array for t in inputs]
+    arrays: list[Any] = []
+    tracked = False
+    for t in inputs:
+        if t is None:
+            arrays.append(None)
+        else:
+            arrays.append(t.array)
+            if t._requires_grad or t._view is not None:
+                tracked = True
     F = NAMESPACES[arrays[0].__class__]
     if F.twins:
         op = F.twins.get(op, op)
@@ -57,39 +65,34 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
     result = _new(Tensor)
     result.array = out
     result._edge = result._grad = result._view = None
-    mode = current_mode()
-    result._counter = [0] if mode < INFERENCE else None
-    if mode == 0:
-        for t in inputs:
-            if t is not None and (t._requires_grad or t._view is not None):
-                if out.dtype not in dtypes.FLOATING:
-                    break
-                edges = edges_of(inputs)
-                if edges is None:
-                    break
-                if edges is NOWHERE:
-                    op, edges = Cut(op), (None,) * len(inputs)
-                result._edge = _record(
-                    op, edges, inputs, arrays, attrs, F, aux, out, result._counter, 1
-                )
-                result._requires_grad = True
-                return result
     result._requires_grad = False
+    mode = current_mode()
+    result._counter = version = [0] if mode < INFERENCE else None
+    if tracked and mode == 0 and out.dtype in dtypes.FLOATING:
+        edges = edges_of(inputs)
+        if edges is not None:
+            if edges is NOWHERE:
+                op, edges = Cut(op), (None,) * len(inputs)
+            result._edge = _record(op, edges, inputs, arrays, attrs, F, aux, out, version, 1)
+            result._requires_grad = True
     return result
 
 
 def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
     """The edges of some inputs, `NOWHERE`, or None when none of them requires grad."""
-    edges = tuple(
-        [
-            gradient_edge(t)
-            if t is not None and (t._requires_grad or t._view is not None)
-            else None
-            for t in inputs
-        ]
-    )
-    if any(edges):
-        return edges
+    edges = []
+    found = False
+    for t in inputs:
+        edge = None
+        if t is not None and (t._requires_grad or t._view is not None):
+            edge = t._edge
+            if edge is None or t._view is not None:
+                edge = gradient_edge(t)
+            if edge is not None:
+                found = True
+        edges.append(edge)
+    if found:
+        return tuple(edges)
     return NOWHERE if any(t is not None and t.requires_grad for t in inputs) else None
 
 
@@ -134,27 +137,24 @@ def _record(
     saved: Any = ()
     versions: Any = None
     if op.saves:
-        saved, versions = op.plan(tuple([e is not None for e in edges])), None
+        wanted = tuple(map(bool, edges))
+        saved = op.plans.get(wanted) or op.plan(wanted)
     if saved:
         plan, saved, versions = saved, [], []
         for position in plan:
-            if position is None:
-                saved.append(None)
-                versions.append(None)
-            elif position == OUT:
-                saved.append(out)
-                versions.append((out_version, 0))
-            else:
-                source = inputs[position]
-                if source is None:  # a Python number
-                    saved.append(arrays[position])
-                    versions.append(None)
-                    continue
-                version = source._counter
-                if version is None:
-                    raise RuntimeError(INFERENCE_SAVED)
-                saved.append(arrays[position])
-                versions.append((version, version[0]))
+            value = version = None
+            if position is not None:
+                if position == OUT:
+                    value, version = out, (out_version, 0)
+                else:
+                    value, source = arrays[position], inputs[position]
+                    if source is not None:  # else a Python number
+                        counter = source._counter
+                        if counter is None:
+                            raise RuntimeError(INFERENCE_SAVED)
+                        version = (counter, counter[0])
+            saved.append(value)
+            versions.append(version)
         saved, versions = tuple(saved), tuple(versions)
     shapes = tuple([None if a is None else a.shape for a in arrays])
     return record(op, edges, saved, versions, attrs, F, aux, shapes, outputs)

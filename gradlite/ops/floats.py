@@ -122,8 +122,8 @@ def nextafter(input: Tensor, other: Tensor) -> Tensor:
     >>> gradlite.nextafter(gradlite.tensor([1.0]), gradlite.tensor([2.0])) > 1
     tensor([True])
     """
-    with_no_graph = [t.detach() if isinstance(t, Tensor) else t for t in (input, other)]
-    return binary_op(Nextafter, *with_no_graph)
+    a, b = (t.detach() if isinstance(t, Tensor) else t for t in (input, other))
+    return binary_op(Nextafter, a, b)
 
 
 @public(

@@ -69,7 +69,7 @@ class Op:
     fname = ""
     grad_name = ""
     saves: tuple[int, ...] = ()
-    _plans: dict[Any, tuple[int | None, ...]]
+    plans: dict[Any, tuple[int | None, ...]]  # what `plan` has found so far
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
@@ -91,7 +91,7 @@ class Op:
             cls.forward = staticmethod(row_major_result(cls.forward))
         read = {position for positions in cls.reads for position in positions}
         cls.saves = (*sorted(p for p in read if p >= 0), *([OUT] if OUT in read else []))
-        cls._plans = {}
+        cls.plans = {}
         if not hasattr(cls, "forward"):
             return  # a base of several ops, or CopySlices, which nobody calls
         OPS[cls.fname] = cls
@@ -105,7 +105,7 @@ class Op:
         When none is (see `Cut`), those that PyTorch keeps whatever is wanted: all that the
         gradient of an only input reads, or those of several inputs.
         """
-        plan = cls._plans.get(wanted)
+        plan = cls.plans.get(wanted)
         if plan is None:
             reads = cls.reads
             if len(reads) < len(wanted):  # any number of inputs: all read the same
@@ -116,7 +116,7 @@ class Op:
                 enough = min(len(several), 2)
                 read = {p for p in cls.saves if sum(p in r for r in several) >= enough}
             plan = tuple(p if p in read else None for p in cls.saves)
-            plan = cls._plans[wanted] = plan if read else NothingSaved(plan)
+            plan = cls.plans[wanted] = plan if read else NothingSaved(plan)
         return plan
 
     @staticmethod

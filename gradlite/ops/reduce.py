@@ -27,10 +27,13 @@ __all__ = [
 Dims = Any
 
 
+_ALL = [tuple(range(ndim)) for ndim in range(65)]  # NumPy's arrays have no more dimensions
+
+
 def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     """The dimensions of a reduction, counted from the front; None or () means all."""
     if dim is None or (not isinstance(dim, int) and len(dim) == 0):
-        return tuple(range(ndim))
+        return _ALL[ndim]
     if isinstance(dim, int):
         return (wrap_dim(dim, ndim),) if ndim else (wrap_dim(dim, 0),)[:0]
     dims = wrap_dims(dim, ndim)
@@ -48,11 +51,21 @@ def keepdim_shape(shape: tuple[int, ...], dims: Sequence[int]) -> tuple[int, ...
     return tuple(1 if d in dims else n for d, n in enumerate(shape))
 
 
+def count(shape: tuple[int, ...], dims: Sequence[int]) -> int:
+    """How many elements a reduction makes one of."""
+    n = 1
+    for d in dims:
+        n *= shape[d]
+    return n
+
+
 def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Any:
     """A reduction's gradient in the shape of its input."""
     if len(dims) == len(shape) and not F.tensors and F.xp is np:
         full = np.empty(shape, grad.dtype)  # contiguous, which what comes next likes better
-        if grad.__class__ is np.ndarray:
+        if isinstance(grad, np.generic):
+            full.fill(grad)
+        elif grad.__class__ is np.ndarray:
             full.fill(grad.item())
         else:
             full[...] = grad.reshape(())
@@ -82,7 +95,7 @@ class ColumnSums(Op):
     def forward(xp: Any, x: Any) -> Any:
         # A product with ones is several times faster; its error grows with the rows.
         if xp is np and x.shape[0] <= 4096 and x.dtype != np.float16:
-            return np.dot(ones(x.shape[0], x.dtype), x)
+            return x.T.dot(ones(x.shape[0], x.dtype))
         return x.sum(0)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -100,17 +113,13 @@ class Mean(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is not np:
             return row_major(x.mean(dims, keepdims=keepdim))
-        total = Sum.forward(np, x, dims, keepdim)
-        n = 1
-        for d in dims:
-            n *= x.shape[d]
-        return total / x.dtype.type(n)
+        return Sum.forward(np, x, dims, keepdim) / count(x.shape, dims)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]
-        n = 1
-        for d in dims:
-            n *= shape[d]
+        n = count(shape, dims)
+        if grad.__class__ is np.ndarray and grad.ndim == 0:
+            grad = grad[()]  # NumPy divides its scalars many times as fast as such arrays
         return (spread(F, grad / n if n else grad, shape, dims),)
 
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
