@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gradlite
 import gradlite.nn.functional as F
@@ -99,6 +99,26 @@ class CharGRU(nn.Module):
         return feed
 
 
+class KeysAndValues:
+    """What a block's attention has computed of the positions before: (N, heads, context, size)."""
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Add positions; returns the keys and values of all that there are."""
+        batch, heads, time, size = key.shape
+        if self._keys is None or self._values is None:
+            self._keys, self._values = key.new_empty(2, batch, heads, self.context, size).unbind(0)
+        first, self.length = self.length, self.length + time
+        self._keys[:, :, first : self.length] = key
+        self._values[:, :, first : self.length] = value
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+
 class Block(nn.Module):
     """One pre-norm transformer block: causal self-attention, then a wide GELU layer."""
 
@@ -116,16 +136,19 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def attention(self, x: Tensor) -> Tensor:
+    def attention(self, x: Tensor, seen: KeysAndValues | None = None) -> Tensor:
         batch, time, width = x.shape
         heads = self.qkv(x).reshape(batch, time, 3, self.heads, width // self.heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        if seen is not None:
+            key, value = seen.append(key, value)
+        # A single position sees all there is, so it needs no mask.
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=time > 1)
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, time, width))
         return projected
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, seen: KeysAndValues | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), seen))
         x = x + self.dropout(self.mlp(self.norm2(x)))
         return x
 
@@ -161,23 +184,55 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        positions = gradlite.arange(tokens.shape[1], device=tokens.device)
+    def forward(self, tokens: Tensor, seen: Sequence[KeysAndValues] | None = None) -> Tensor:
+        first = 0 if seen is None else seen[0].length
+        positions = gradlite.arange(first, first + tokens.shape[1], device=tokens.device)
         x = self.embedding(tokens) + self.position(positions)
-        for block in self.blocks:
-            x = block(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x, None if seen is None else seen[number])
         logits: Tensor = self.head(self.norm(x))
         return logits
 
-    def sampler(self) -> Callable[[Tensor], Tensor]:
-        """A function from the next characters (1, T) to the logits that follow the last one."""
-        seen: Tensor | None = None
+    def window(self, length: int) -> int:
+        """How many of the last characters of a text are looked at.
+
+        All of them until they fill the context. The character after that makes the window begin
+        anew with the last half, which then grows again: a character keeps its place while the
+        window grows, so that what was computed of it stays true. A window that slides by one
+        would move every character to another place, and nothing could be kept.
+        """
+        if length <= self.context:
+            return length
+        half = max(1, self.context // 2)
+        return half + (length - self.context - 1) % (self.context - half + 1)
+
+    def sampler(self, cached: bool = True) -> Callable[[Tensor], Tensor]:
+        """A function from the next characters (1, T) to the logits that follow the last one.
+
+        It looks at the last `window` characters.
+
+        Args:
+            cached: keep the keys and values of the window's characters, so that a new one costs a
+                single position. The logits are those without, but for float rounding.
+        """
+        text: Tensor | None = None
+        length = 0
+        seen: list[KeysAndValues] = []
 
         def feed(tokens: Tensor) -> Tensor:
-            nonlocal seen
-            seen = tokens if seen is None else gradlite.cat([seen, tokens], dim=1)
-            seen = seen[:, -self.context :]
-            logits: Tensor = self(seen)[0, -1]
+            nonlocal text, length, seen
+            length += tokens.shape[1]
+            window = self.window(length)
+            text = tokens if text is None else gradlite.cat([text, tokens], dim=1)
+            text = text[:, -window:]
+            if not cached:
+                logits: Tensor = self(text)[0, -1]
+                return logits
+            if tokens.shape[1] > 1 or not seen or seen[0].length + 1 != window:
+                seen = [KeysAndValues(self.context) for _ in self.blocks]
+                tokens = text
+            with gradlite.no_grad():
+                logits = self(tokens, seen)[0, -1]
             return logits
 
         return feed
