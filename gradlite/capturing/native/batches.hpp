@@ -30,13 +30,19 @@ struct Images {
     const T* row = at + first * n + channel * c + y * h;
     if (n == 1) {
       for (i64 x = from; x < to; x++, out += L) {
+        __builtin_prefetch(row + 2 * h + x * w);  // rows lie far apart
         *(typename Batch<T>::V*)out = *(const typename Batch<T>::Loose*)(row + x * w);
       }
       return;
     }
-    for (int l = 0; l < L; l++) {
-      const T* one = row + l * n;
-      for (i64 x = from; x < to; x++) out[(x - from) * L + l] = one[x * w];
+    if (w == 1) {  // which makes the compiler transpose in registers
+      for (i64 x = from; x < to; x++, out += L) {
+        for (int l = 0; l < L; l++) out[l] = row[l * n + x];
+      }
+      return;
+    }
+    for (i64 x = from; x < to; x++, out += L) {
+      for (int l = 0; l < L; l++) out[l] = row[l * n + x * w];
     }
   }
 };
@@ -51,22 +57,28 @@ struct Spread {
   void line(i64 first, i64 channel, i64 y, i64 from, i64 to, T* out) const {
     typedef typename Batch<T>::V V;
     constexpr int L = Batch<T>::L;
+    typedef decltype(V{} == V{}) Places;
+    typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
     V* const pixels = (V*)out - from;
     const i64 stop = y / 2 >= H ? 0 : to < 2 * W ? to : 2 * W;
+    const int before = int(y % 2 * 2);
+    const u8* which = winners + first * n + channel * c + y / 2 * h;
+    const T* row = g.at + first * g.n + channel * g.c + y / 2 * g.h;
+    const bool side_by_side = n == 1 && g.n == 1;
     for (i64 x = from & ~i64(1); x < stop; x += 2) {
       V value;
-      g.line(first, channel, y / 2, x / 2, x / 2 + 1, (T*)&value);
-      auto place = value != value;
-      const u8* at = winners + first * n + channel * c + y / 2 * h + x / 2 * w;
-      if (n == 1) {
-        typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
-        place = __builtin_convertvector(*(const Bytes*)at, decltype(place));
+      Places place;
+      if (side_by_side) {
+        value = *(const typename Batch<T>::Loose*)(row + x / 2 * g.w);
+        place = __builtin_convertvector(*(const Bytes*)(which + x / 2 * w), Places);
       } else {
-        for (int l = 0; l < L; l++) place[l] = at[l * n];
+        for (int l = 0; l < L; l++) {
+          value[l] = row[x / 2 * g.w + l * g.n];
+          place[l] = which[x / 2 * w + l * n];
+        }
       }
-      place -= int(y % 2 * 2);
-      if (x >= from) pixels[x] = place == 0 ? value : V{};
-      if (x + 1 < stop) pixels[x + 1] = place == 1 ? value : V{};
+      if (x >= from) pixels[x] = place == before ? value : V{};
+      if (x + 1 < stop) pixels[x + 1] = place == before + 1 ? value : V{};
     }
     for (i64 x = stop > from ? stop : from; x < to; x++) pixels[x] = V{};
   }
@@ -103,10 +115,10 @@ static inline void scattered(const typename Batch<T>::V& value, T* at, i64 n) {
   }
 }
 
-// Images (N, C, H, W), after a bias was added.
-template <class T>
+// Images (N, C, H, W), after a bias was added. So many pixels are made at once.
+template <class T, int R = 2, int C = 2>
 struct Plain {
-  static constexpr int ROWS = 1, COLUMNS = 4;
+  static constexpr int ROWS = R, COLUMNS = C;
   T* at;
   i64 n, c, h, w;
   const T* bias;
@@ -115,7 +127,8 @@ struct Plain {
     for (int k = 0; k < OUTS; k++) {
       const T add = bias ? bias[o + k] : T(0);
       for (int p = 0; p < POSITIONS; p++) {
-        scattered<T>(sum[k][p] + add, at + first * n + (o + k) * c + y * h + (x + p) * w, n);
+        T* to = at + first * n + (o + k) * c + (y + p / C) * h + (x + p % C) * w;
+        scattered<T>(sum[k][p] + add, to, n);
       }
     }
   }
@@ -251,7 +264,7 @@ static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, 
           batch_outs<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets, down,
                                                     along, sink, first, y, c);
         }
-        if (Sink::ROWS == 1) {
+        if (Sink::ROWS == 1) {  // two rows are asked for where all windows are whole
           for (; c < s.OW; c++) {
             batch_outs<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y, c);
           }

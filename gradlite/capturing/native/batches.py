@@ -31,6 +31,12 @@ def _source(g: Place, winners: Place | None) -> str:
     )
 
 
+def _plain(y: Place) -> str:
+    """The sink for images: squares of pixels are made at once where they leave no rest."""
+    squares = y.shape[2] % 2 == y.shape[3] % 2 == 0
+    return f"Plain<{CTYPES[y.dtype.name]}, {'2, 2' if squares else '1, 4'}>"
+
+
 def _row(channels: int, width: int, kernel: int, geometry: Geometry) -> int:
     """Bytes of one row of the copies of as many images as a vector has lanes."""
     pixels = (width - 1) * geometry.stride[1] + geometry.dilation[1] * (kernel - 1) + 1
@@ -65,10 +71,12 @@ def convolve(
         return None
     kind = CTYPES[x.dtype.name]
     added = "nullptr" if bias is None else pointer(bias)
-    sink = f"Plain<{kind}>{{{pointer(y)}, {_steps(y)}, {added}}}"
-    if winners is not None:
+    where = f"{{{pointer(y)}, {_steps(y)}, {added}}}"
+    if winners is None:
+        sink = _plain(y) + where
+    else:
         pooled = f"Pooled<{kind}, {str(relu).lower()}>"
-        sink = f"{pooled}{{{sink}, {pointer(winners)}, {_steps(winners)}}}"
+        sink = f"{pooled}{{Plain<{kind}>{where}, {pointer(winners)}, {_steps(winners)}}}"
     height, width = geometry.counts((x.shape[2], x.shape[3]), (w.shape[2], w.shape[3]))
     size = (x.shape[0], w.shape[0], height, width)
     text = f"{_images(x)}, {pointer(w)}, {_steps(w)}, {sink}"
@@ -94,7 +102,7 @@ def input_gradient(
     so, sc, sh, sw = (s // item for s in w.strides)
     # The kernels turned by 180 degrees, from outputs to inputs.
     turned = f"{pointer(w)} + {(kh - 1) * sh + (kw - 1) * sw}, {sc}, {so}, {-sh}, {-sw}"
-    sink = f"Plain<{kind}>{{{pointer(out)}, {_steps(out)}, nullptr}}"
+    sink = f"{_plain(out)}{{{pointer(out)}, {_steps(out)}, nullptr}}"
     back = turned_back(geometry, (kh, kw))
     grads = (g.shape[0], o, *(size or g.shape[2:]))
     text = f"{_source(g, winners)}, {turned}, {sink}"

@@ -146,13 +146,14 @@ struct Vector {
 };
 
 template <class T, int ROWS, int VECTORS>
-static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, T* c, i64 sc, i64 K) {
+static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc,
+                        i64 K) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[ROWS][VECTORS] = {};
   for (i64 k = 0; k < K; k++) {
     V row[VECTORS];
-    for (int v = 0; v < VECTORS; v++) row[v] = *(const V*)(b + k * sb + L * v);
+    for (int v = 0; v < VECTORS; v++) row[v] = *(const V*)(b + k * sb + v * sv);
     for (int m = 0; m < ROWS; m++) {
       T value = a[m * sm + k * sk];
       for (int v = 0; v < VECTORS; v++) sum[m][v] += value * row[v];
@@ -164,25 +165,26 @@ static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, T* c, i6
 }
 
 template <class T, int VECTORS>
-static void columns(const T* a, i64 sm, i64 sk, const T* b, i64 sb, T* c, i64 sc, i64 M, i64 K) {
+static void columns(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 M,
+                    i64 K) {
   constexpr int ROWS = VECTORS == 4 ? TILE_4 : VECTORS == 2 ? TILE_2 : TILE_1;
   i64 m = 0;
   for (; m + ROWS <= M; m += ROWS) {
-    tile<T, ROWS, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    tile<T, ROWS, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
   }
   if (ROWS > 8 && m + 8 <= M) {
-    tile<T, 8, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    tile<T, 8, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
     m += 8;
   }
   if (ROWS > 4 && m + 4 <= M) {
-    tile<T, 4, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    tile<T, 4, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
     m += 4;
   }
   if (ROWS > 2 && m + 2 <= M) {
-    tile<T, 2, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+    tile<T, 2, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
     m += 2;
   }
-  for (; m < M; m++) tile<T, 1, VECTORS>(a + m * sm, sm, sk, b, sb, c + m * sc, sc, K);
+  for (; m < M; m++) tile<T, 1, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
 }
 
 // The last columns, fewer than a vector has lanes: B is copied to a padded panel in `room`, K * L
@@ -195,7 +197,7 @@ static void last_columns(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn,
   for (i64 k = 0; k < K; k++) {
     for (int n = 0; n < L; n++) panel[k * L + n] = n < N ? b[k * bk + n * bn] : T(0);
   }
-  columns<T, 1>(a, sm, sk, panel, L, result, L, M, K);
+  columns<T, 1>(a, sm, sk, panel, L, L, result, L, M, K);
   for (i64 m = 0; m < M; m++) {
     for (i64 n = 0; n < N; n++) c[m * sc + n] = result[m * L + n];
   }
@@ -226,28 +228,40 @@ static void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc,
   }
 }
 
-// `room` holds at least product_room(M, K) elements.
+// As many columns of K elements as a vector has lanes, side by side.
+template <class T>
+static inline void turned(const T* b, i64 bk, i64 bn, T* out, i64 K) {
+  constexpr int L = Vector<T>::lanes;
+  if (bk == 1) {  // which makes the compiler transpose in registers
+    for (i64 k = 0; k < K; k++) {
+      for (int l = 0; l < L; l++) out[k * L + l] = b[k + l * bn];
+    }
+  } else {
+    for (i64 k = 0; k < K; k++) {
+      for (int l = 0; l < L; l++) out[k * L + l] = b[k * bk + l * bn];
+    }
+  }
+}
+
+// `room` holds at least 2 * K * lanes elements, and (K + M) * lanes.
 template <class T>
 static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
                     i64 N, i64 K, T* room) {
   constexpr int L = Vector<T>::lanes;
   i64 n = 0;
   if (bn == 1) {
-    for (; n + 4 * L <= N; n += 4 * L) columns<T, 4>(a, sm, sk, b + n, bk, c + n, sc, M, K);
-    for (; n + 2 * L <= N; n += 2 * L) columns<T, 2>(a, sm, sk, b + n, bk, c + n, sc, M, K);
-    for (; n + L <= N; n += L) columns<T, 1>(a, sm, sk, b + n, bk, c + n, sc, M, K);
-  } else {  // B is transposed as it is copied, two vectors of columns at a time
+    for (; n + 4 * L <= N; n += 4 * L) columns<T, 4>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
+    for (; n + 2 * L <= N; n += 2 * L) columns<T, 2>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
+    for (; n + L <= N; n += L) columns<T, 1>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
+  } else {  // B is transposed as it is copied, a vector of columns at a time
     for (; n + 2 * L <= N; n += 2 * L) {
-      for (i64 k = 0; k < K; k++) {
-        for (int l = 0; l < 2 * L; l++) room[k * 2 * L + l] = b[k * bk + (n + l) * bn];
-      }
-      columns<T, 2>(a, sm, sk, room, 2 * L, c + n, sc, M, K);
+      turned(b + n * bn, bk, bn, room, K);
+      turned(b + (n + L) * bn, bk, bn, room + K * L, K);
+      columns<T, 2>(a, sm, sk, room, L, K * L, c + n, sc, M, K);
     }
     for (; n + L <= N; n += L) {
-      for (i64 k = 0; k < K; k++) {
-        for (int l = 0; l < L; l++) room[k * L + l] = b[k * bk + (n + l) * bn];
-      }
-      columns<T, 1>(a, sm, sk, room, L, c + n, sc, M, K);
+      turned(b + n * bn, bk, bn, room, K);
+      columns<T, 1>(a, sm, sk, room, L, L, c + n, sc, M, K);
     }
   }
   if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
