@@ -185,6 +185,7 @@ class Surroundings:
                 replaced.append((p, None if p._grad is None else ref(p._grad.array)))
             if id(p) in used and (before is None or p._grad is before):
                 expected.append((p, before))
+        self._grads = []  # asked for once; to hold them on would double the gradients' memory
         return replaced, expected
 
     # ------------------------------------------------------------------------ comparing
