@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from gradlite.autograd.backward import grad
-from gradlite.autograd.strict import check_connected, filled_in, zeros
+from gradlite.autograd.strict import check_connected, filled_in, unit_vectors, zeros
 from gradlite.grad_mode import enable_grad, is_grad_enabled, set_grad_enabled
+from gradlite.ops import guard
 from gradlite.ops.joining import stack
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, wrap
@@ -146,7 +145,7 @@ def jacobian(
         table = []
         for nr, output in enumerate(outputs):
             rows = []
-            for one_hot in _basis(output):
+            for one_hot in unit_vectors(output):
                 found = _gradients((output,), points, (one_hot,), create_graph, retain=True)
                 rows.append(_row(found, points, nr, strict, create_graph))
             table.append(
@@ -208,18 +207,14 @@ def _forward_jacobian(
         columns: list[list[Tensors]] = []
         for point, image in zip(points, transposed):
             columns.append([])
-            for one_hot in _basis(point):
+            for one_hot in unit_vectors(point):
                 found = _gradients((image,), stand_ins, (one_hot,), create_graph, retain=True)
                 columns[-1].append(filled_in(found, outputs, False, create_graph, "back_trick"))
     table = []
     for nr, output in enumerate(outputs):
         blocks = []
         for point, column in zip(points, columns):
-            parts = [c[nr].array for c in column]
-            xp = NAMESPACES[output.array.__class__].xp
-            block = xp.stack(parts, axis=-1) if parts else xp.zeros((*output.shape, 0))
-            shape = (*output.array.shape, *point.array.shape)
-            blocks.append(wrap(block.astype(output.array.dtype).reshape(shape)))
+            blocks.append(_side_by_side([c[nr].array for c in column], output, point))
         table.append(tuple(blocks))
     return _matrix(table, many, several, create_graph)
 
@@ -407,20 +402,20 @@ def _matrix(table: Sequence[Tensors], many: bool, several: bool, create_graph: b
 
 
 # -------------------------------------------------------------------------------- gradients
-def _basis(like: Tensor) -> Any:
-    """The unit vectors of a Tensor's shape."""
-    xp = NAMESPACES[like.array.__class__].xp
-    for index in np.ndindex(like.array.shape):
-        one_hot = xp.zeros(like.array.shape, like.array.dtype)
-        one_hot[index] = 1
-        yield wrap(one_hot)
+def _side_by_side(columns: list[Any], output: Tensor, point: Tensor) -> Tensor:
+    xp = NAMESPACES[output.array.__class__].xp
+    shape = (*output.array.shape, *point.array.shape)
+    with guard.on(output):
+        block = xp.stack(columns, axis=-1) if columns else xp.zeros((*output.shape, 0))
+        return wrap(block.astype(output.array.dtype).reshape(shape))  # type: ignore[no-any-return]
 
 
 def _stacked(rows: list[Tensor], output: Tensor, point: Tensor) -> Tensor:
     shape = (*output.array.shape, *point.array.shape)
     if not rows:
         xp = NAMESPACES[point.array.__class__].xp
-        return wrap(xp.zeros(shape, point.array.dtype))
+        with guard.on(point):
+            return wrap(xp.zeros(shape, point.array.dtype))
     return stack(rows).reshape(shape)  # type: ignore[attr-defined,no-any-return]
 
 

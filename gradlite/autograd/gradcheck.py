@@ -10,6 +10,8 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.autograd.backward import grad
+from gradlite.autograd.strict import unit_vectors, zeros
+from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.random import Generator
 from gradlite.tensor import Tensor, wrap
@@ -166,6 +168,7 @@ def _differentiable(outputs: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(o for o in outputs if o.requires_grad)
 
 
+@guard.on_its_device
 def _random_like(output: Tensor, generator: Generator, strided: bool) -> Tensor:
     """Numbers between -1 and 1 that require grad, with gaps between them on request."""
     shape = output.array.shape
@@ -273,15 +276,18 @@ class _Check:
         rows: list[list[np.ndarray[Any, Any]]] = []
         # Written through the array: the version counter is not to see it.
         for index in np.ndindex(array.shape):
-            value = array[index].copy()
+            with guard.on(array):
+                value = array[index].copy()
 
             def move(step: float, index: Any = index, value: Any = value) -> None:
-                array[index] = value + step
+                with guard.on(array):
+                    array[index] = value + step
 
             try:
                 changes = self._difference(move, independent)
             finally:
-                array[index] = value
+                with guard.on(array):
+                    array[index] = value
             rows.append([change.reshape(-1) for change in changes])
         if not rows:
             return [np.zeros((0, v.size), v.dtype) for v in self._values(independent)]
@@ -295,9 +301,9 @@ class _Check:
                     raise GradcheckError("Numerical gradient for function expected to be zero")
 
     # ----------------------------------------------------------------------- the rules
-    def _pulled_back(self, output: Tensor, vector: Any) -> list[np.ndarray[Any, Any] | None]:
+    def _pulled_back(self, output: Tensor, vector: Tensor) -> list[np.ndarray[Any, Any] | None]:
         """The gradients of the targets for one gradient of an output."""
-        found = grad(output, self.targets, wrap(vector), retain_graph=True, allow_unused=True)
+        found = grad(output, self.targets, vector, retain_graph=True, allow_unused=True)
         arrays: list[np.ndarray[Any, Any] | None] = []
         for target, gradient in zip(self.targets, found):
             if gradient is None:
@@ -312,12 +318,9 @@ class _Check:
 
     def _analytical(self, output: Tensor) -> list[Jacobian]:
         """One Jacobian per target, from a backward pass per element of the output."""
-        like = output.array
-        xp = NAMESPACES[like.__class__].xp
-        jacobians = [np.zeros((t.numel(), like.size), t.dtype.numpy) for t in self.targets]
-        for column, index in enumerate(np.ndindex(like.shape)):
-            one_hot = xp.zeros(like.shape, like.dtype)
-            one_hot[index] = 1
+        size = output.array.size
+        jacobians = [np.zeros((t.numel(), size), t.dtype.numpy) for t in self.targets]
+        for column, one_hot in enumerate(unit_vectors(output)):
             for jacobian, gradient in zip(jacobians, self._pulled_back(output, one_hot)):
                 if gradient is not None:
                     jacobian[:, column] = gradient.reshape(-1)
@@ -361,24 +364,27 @@ class _Check:
         vectors = [_unit(o.array.shape, generator) for o in outputs]
         analytical = []
         for output, v in zip(outputs, vectors):
-            like = output.array
-            vector = NAMESPACES[like.__class__].xp.asarray(v.astype(like.dtype))
-            found = self._pulled_back(output, vector)
-            self._check_repeatable(found, self._pulled_back(output, vector))
+            vector = _as_array(v.astype(output.array.dtype), output)
+            found = self._pulled_back(output, wrap(vector))
+            self._check_repeatable(found, self._pulled_back(output, wrap(vector)))
             analytical.append(found)
         for nr, (target, u) in enumerate(zip(self.targets, ups)):
             array = target.array
-            kept, direction = array.copy(), NAMESPACES[array.__class__].xp.asarray(u)
+            direction = _as_array(u, target)
+            with guard.on(array):
+                kept = array.copy()
 
             def move(
                 size: float, array: Any = array, kept: Any = kept, direction: Any = direction
             ) -> None:
-                array[...] = kept + size * direction
+                with guard.on(array):
+                    array[...] = kept + size * direction
 
             try:
                 changes = self._difference(move)
             finally:
-                array[...] = kept
+                with guard.on(array):
+                    array[...] = kept
             for place, (change, v) in enumerate(zip(changes, vectors)):
                 gradient = analytical[place][nr]
                 a = 0.0 if gradient is None else float((gradient * u).sum())
@@ -411,19 +417,26 @@ class _Check:
 
     def _check_zero(self, outputs: Sequence[Tensor]) -> None:
         """Zero gradients of outputs must give zero gradients of inputs."""
-        zeros = [wrap(NAMESPACES[o.array.__class__].xp.zeros_like(o.array)) for o in outputs]
-        found = grad(outputs, self.targets, zeros, retain_graph=True, allow_unused=True)
+        starts = [zeros(o) for o in outputs]
+        found = grad(outputs, self.targets, starts, retain_graph=True, allow_unused=True)
         for gradient, target in zip(found, self.targets):
             if gradient is None:
                 continue
-            if not bool((gradient.array == 0).all()):
-                raise GradcheckError("backward not multiplied by grad_output")
+            with guard.on(gradient):
+                if not bool((gradient.array == 0).all()):
+                    raise GradcheckError("backward not multiplied by grad_output")
             if gradient.dtype != target.dtype:
                 raise GradcheckError("grad is incorrect type")
             if gradient.device != target.device:
                 raise GradcheckError("grad is incorrect device")
             if gradient.shape != target.shape:
                 raise GradcheckError("grad is incorrect size")
+
+
+@guard.on_its_device
+def _as_array(values: np.ndarray[Any, Any], like: Tensor) -> Any:
+    """Values as an array of the library and the device of a Tensor."""
+    return NAMESPACES[like.array.__class__].xp.asarray(values)
 
 
 def _unit(shape: tuple[int, ...], generator: Generator) -> np.ndarray[Any, Any]:

@@ -1,16 +1,29 @@
-"""What `functional` says in strict mode, and the zeros it gives otherwise."""
+"""What `functional` says in strict mode, the zeros it gives otherwise, and unit vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.tensor import Tensor, wrap
 
 
+@guard.on_its_device
 def zeros(like: Tensor) -> Tensor:
     """Zeros of a Tensor's shape, dtype and device, without history."""
     return wrap(NAMESPACES[like.array.__class__].xp.zeros_like(like.array))
+
+
+def unit_vectors(like: Tensor) -> Iterator[Tensor]:
+    """The unit vectors of a Tensor's shape, in order, without history."""
+    for index in np.ndindex(like.array.shape):
+        one_hot = zeros(like)
+        with guard.on(one_hot):
+            one_hot.array[index] = 1
+        yield one_hot
 
 
 def check_connected(values: Sequence[Tensor | None], what: str, strict: bool) -> None:

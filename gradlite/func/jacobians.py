@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from gradlite.autograd.strict import unit_vectors, zeros
 from gradlite.func.arguments import Argnums
-from gradlite.func.trace import zeros
 from gradlite.func.transforms import JVP, Evaluation, pulled_back, pushed_forward
 from gradlite.ops.joining import stack
-from gradlite.ops.namespaces import NAMESPACES
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor
 from gradlite.utils._pytree import tree_unflatten
 
 __all__ = ["hessian", "jacfwd", "jacrev"]
@@ -50,7 +47,7 @@ def jacrev(
         at = Evaluation(func, args, argnums, has_aux, "vjp(f, *primals)")
         blocks = []
         for output in at.outputs:
-            rows = [pulled_back(at, (output,), (v,)) for v in _basis(output)]
+            rows = [pulled_back(at, (output,), (v,)) for v in unit_vectors(output)]
             blocks.append(
                 [
                     _joined([row[i] for row in rows], output, point)
@@ -84,7 +81,7 @@ def jacfwd(
         for point, image in zip(at.points, transposed):
             columns = [
                 pushed_forward(at, stand_ins, (image,), (v,), retain_graph=True)
-                for v in _basis(point)
+                for v in unit_vectors(point)
             ]
             for nr, output in enumerate(at.outputs):
                 blocks[nr].append(_side_by_side([c[nr] for c in columns], output, point))
@@ -102,15 +99,6 @@ def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any
             [ 0., 12.]])
     """
     return jacfwd(jacrev(func, argnums), argnums)
-
-
-def _basis(like: Tensor) -> Iterator[Tensor]:
-    """The unit vectors of a Tensor's shape."""
-    xp = NAMESPACES[like.array.__class__].xp
-    for index in np.ndindex(like.array.shape):
-        one_hot = xp.zeros(like.array.shape, like.array.dtype)
-        one_hot[index] = 1
-        yield wrap(one_hot)
 
 
 def _joined(rows: list[Tensor], output: Tensor, point: Tensor) -> Tensor:

@@ -17,10 +17,9 @@ from gradlite import graph
 from gradlite.autograd.backward import grad
 from gradlite.grad_mode import is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge
-from gradlite.ops.namespaces import NAMESPACES
-from gradlite.tensor import Tensor, gradient_edge, wrap
+from gradlite.tensor import Tensor, gradient_edge
 
-__all__ = ["Trace", "gradients", "zeros"]
+__all__ = ["Trace", "gradients"]
 
 # The nodes of every trace's own Tensors: once the trace is left, nobody differentiates by them.
 _owned: weakref.WeakSet[Node] = weakref.WeakSet()
@@ -81,11 +80,6 @@ class Trace:
         if not value.requires_grad or self.reaches_outside((value,)):
             return value
         return value.detach()
-
-
-def zeros(like: Tensor) -> Tensor:
-    """Zeros of a Tensor's shape, dtype and device, without history."""
-    return wrap(NAMESPACES[like.array.__class__].xp.zeros_like(like.array))
 
 
 def gradients(

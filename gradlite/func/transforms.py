@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.autograd.strict import zeros
 from gradlite.func.arguments import Argnums, chosen, replaced
-from gradlite.func.trace import Trace, gradients, zeros
+from gradlite.func.trace import Trace, gradients
 from gradlite.grad_mode import enable_grad, is_grad_enabled
 from gradlite.tensor import Tensor
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten

@@ -105,6 +105,20 @@ def at(device: Any) -> AbstractContextManager[Any]:
     return device  # type: ignore[no-any-return]
 
 
+def on_the_current_device(function: Function) -> Function:
+    """Let a function run on the device that is the current one now, wherever it is called."""
+    if several is None:
+        return function
+    device = several.device(several.current())
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with device:
+            return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
 def fill(array: Any, value: Any) -> None:
     """``array[...] = value``, on the array's device."""
     if several is None:

@@ -7,6 +7,7 @@ from typing import Any
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
 from gradlite.grad_mode import enable_grad
+from gradlite.ops import guard
 from gradlite.optim.checks import learning_rate
 from gradlite.optim.elementwise import number
 from gradlite.optim.line_search import Point, strong_wolfe
@@ -101,18 +102,19 @@ class LBFGS(Optimizer):
             The loss before the step. When the closure raises, the parameters and the state are
             what they were before.
         """
-        closure = enable_grad()(closure)
+        closure = guard.on_the_current_device(enable_grad()(closure))
         loss = closure()
         xp = array_module(device_of(self._params[0].array))
-        flat = xp.concatenate([p.array.ravel() for p in self._params])
-        token = quiet()
-        try:
-            self._iterate(closure, xp, flat, number(loss))
-        except BaseException:
-            self._write(flat)
-            raise
-        finally:
-            loud(token)
+        with guard.on(self._params):
+            flat = xp.concatenate([p.array.ravel() for p in self._params])
+            token = quiet()
+            try:
+                self._iterate(closure, xp, flat, number(loss))
+            except BaseException:
+                self._write(flat)
+                raise
+            finally:
+                loud(token)
         return loss
 
     def _iterate(self, closure: Any, xp: Any, x: Any, loss: float) -> None:

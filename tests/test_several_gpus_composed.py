@@ -1,0 +1,152 @@
+"""Two GPUs, on the stand-in for CuPy: what computes on arrays beside the ops (checks of gradients,
+Jacobians, L-BFGS) does it on the device of its tensors, whichever is current."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import func, nn
+from gradlite.autograd import functional as AF
+from gradlite.autograd import gradcheck, gradgradcheck
+from tests import cupy_stand_in as stand_in
+from tests.cupy_stand_in import runtime
+
+THERE = "cuda:1"
+
+
+@pytest.fixture(autouse=True)
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    yield stand_in.install(monkeypatch, devices=2)
+    assert runtime.current == [0]
+
+
+def numbers(device: str, *shape: int) -> Any:
+    values = np.sin(np.arange(1.0, 1 + np.prod(shape)).reshape(shape))
+    return gradlite.tensor(values, device=device)
+
+
+def leaf(device: str, *shape: int) -> Any:
+    return numbers(device, *shape).requires_grad_()
+
+
+def rows(x: Any) -> Any:
+    return (x * x).sin().sum(-1)
+
+
+def total(x: Any) -> Any:
+    return (x**3).sum()
+
+
+def unused(x: Any, y: Any) -> Any:
+    return rows(x)
+
+
+def minimise(device: str, search: str | None) -> Any:
+    p = leaf(device, 3)
+    optimizer = gradlite.optim.LBFGS([p], max_iter=4, line_search_fn=search)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        # What a closure makes on "cuda" is made on the caller's device.
+        assert device == "cpu" or gradlite.zeros(1, device="cuda").device.index == 0
+        loss = ((p - 1) ** 4).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    return p
+
+
+CALLS: dict[str, Callable[[str], Any]] = {
+    "gradcheck": lambda d: gradcheck(rows, (leaf(d, 2, 3),)),
+    "gradcheck, fast": lambda d: gradcheck(rows, (leaf(d, 2, 3),), fast_mode=True),
+    "gradcheck, independent": lambda d: gradcheck(lambda x: numbers(d, 2), (leaf(d, 2),)),
+    "gradgradcheck": lambda d: gradgradcheck(rows, (leaf(d, 2, 3),)),
+    "gradgradcheck, fast": lambda d: gradgradcheck(rows, (leaf(d, 2, 3),), fast_mode=True),
+    "gradgradcheck, gaps": lambda d: gradgradcheck(
+        rows, (leaf(d, 2, 3),), gen_non_contig_grad_outputs=True
+    ),
+    "jacobian": lambda d: AF.jacobian(rows, numbers(d, 2, 3)),
+    "jacobian of an unused input": lambda d: AF.jacobian(unused, (numbers(d, 2, 3), numbers(d, 2))),
+    "jacobian of nothing": lambda d: AF.jacobian(rows, numbers(d, 0, 3)),
+    "jacobian, forward": lambda d: AF.jacobian(
+        rows, numbers(d, 2, 3), vectorize=True, strategy="forward-mode"
+    ),
+    "jacobian with a graph": lambda d: AF.jacobian(rows, leaf(d, 2, 3), create_graph=True),
+    "hessian": lambda d: AF.hessian(total, numbers(d, 3)),
+    "vjp": lambda d: AF.vjp(unused, (numbers(d, 2, 3), numbers(d, 2)), numbers(d, 2)),
+    "jvp": lambda d: AF.jvp(rows, numbers(d, 2, 3), numbers(d, 2, 3)),
+    "hvp": lambda d: AF.hvp(total, numbers(d, 3), numbers(d, 3)),
+    "vhp": lambda d: AF.vhp(total, numbers(d, 3), numbers(d, 3)),
+    "func.grad": lambda d: func.grad(total)(numbers(d, 3)),
+    "func.grad twice": lambda d: func.grad(lambda x: func.grad(total)(x).sum())(numbers(d, 3)),
+    "func.vjp": lambda d: func.vjp(unused, numbers(d, 2, 3), numbers(d, 2))[1](numbers(d, 2)),
+    "func.jvp": lambda d: func.jvp(rows, (numbers(d, 2, 3),), (numbers(d, 2, 3),)),
+    "func.jacrev": lambda d: func.jacrev(rows)(numbers(d, 2, 3)),
+    "func.jacfwd": lambda d: func.jacfwd(rows)(numbers(d, 2, 3)),
+    "func.hessian": lambda d: func.hessian(total)(numbers(d, 3)),
+    "func.vmap": lambda d: func.vmap(func.grad(total))(numbers(d, 2, 3)),
+    "LBFGS": lambda d: minimise(d, None),
+    "LBFGS, line search": lambda d: minimise(d, "strong_wolfe"),
+}
+
+
+def flat(result: Any) -> list[Any]:
+    if isinstance(result, (tuple, list)):
+        return [value for part in result for value in flat(part)]
+    return [result]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_it_runs_where_its_tensors_are(name: str) -> None:
+    here, there = flat(CALLS[name]("cpu")), flat(CALLS[name](THERE))
+    assert len(here) == len(there)
+    for expected, found in zip(here, there):
+        if isinstance(found, bool):
+            assert found is expected is True
+        else:
+            assert found.device == gradlite.device(THERE)
+            np.testing.assert_allclose(found.tolist(), expected.tolist(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_wrong_rule_is_found_there_too() -> None:
+    class Wrong(gradlite.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad
+
+    for fast in (False, True):
+        x = leaf(THERE, 3)
+        before = x.tolist()
+        with pytest.raises(RuntimeError, match="Jacobian mismatch for output 0"):
+            gradcheck(Wrong.apply, (x,), fast_mode=fast)
+        assert x.tolist() == before
+
+
+def test_derivatives_across_devices() -> None:
+    x = numbers("cuda:0", 3)
+    for strategy in ("reverse-mode", "forward-mode"):
+        found = AF.jacobian(
+            lambda x: x.to(THERE) * 2, x, vectorize=strategy == "forward-mode", strategy=strategy
+        )
+        assert found.tolist() == (2 * gradlite.eye(3)).tolist()
+
+
+def test_functional_call_and_stacked_models() -> None:
+    models = [nn.Linear(3, 2).to(THERE) for _ in range(2)]
+    parameters, _ = func.stack_module_state(models)
+    assert {p.device.index for p in parameters.values()} == {1}
+    out = func.functional_call(
+        models[0], dict(models[1].named_parameters()), (gradlite.ones(1, 3, device=THERE),)
+    )
+    assert out.tolist() == models[1](gradlite.ones(1, 3, device=THERE)).tolist()
