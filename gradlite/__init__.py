@@ -39,6 +39,7 @@ from gradlite.determinism import use_deterministic_algorithms as use_determinist
 from gradlite.device import device as device
 from gradlite.device import get_default_device as get_default_device
 from gradlite.device import set_default_device as set_default_device
+from gradlite.dtypes import bfloat16 as bfloat16
 from gradlite.dtypes import bool_ as bool
 from gradlite.dtypes import double as double
 from gradlite.dtypes import dtype as dtype

@@ -394,6 +394,9 @@ class TensorMethods:
         def bernoulli_(self, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
             """Fill with 1 with probability p, else 0."""
 
+        def bfloat16(self) -> Tensor:
+            """The tensor as bfloat16; itself when it is that already."""
+
         def bincount(self, weights: Tensor | None = None, minlength: int_ = 0) -> Tensor:
             """How often each of 0, 1, 2, ... occurs in a vector, or the sums of its weights."""
 

@@ -4,11 +4,16 @@ The raw arrays carry NumPy dtypes; the objects here are what users see (``gradli
 and pass. Promotion lives here alone, because PyTorch's table differs from NumPy's:
 ``int64 + float32`` is float32, and a 0-d tensor or a Python number never widens a
 dimensioned tensor of the same kind.
+
+NumPy has no bfloat16: its arrays are of the package ml_dtypes, as CuPy's and JAX's are. It is
+imported when the first of them is asked for (`dtype.numpy`), and what has to know of it by then
+has asked to be told (`when_loaded`).
 """
 
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,14 +29,21 @@ class dtype:
     """
 
     __slots__ = ("name", "numpy", "is_floating_point", "is_signed", "itemsize", "category")
+    numpy: np.dtype[Any]
 
-    def __init__(self, name: str, numpy_name: str, category: builtins.int) -> None:
+    def __init__(self, name: str, category: builtins.int, itemsize: builtins.int) -> None:
         self.name = name
-        self.numpy = np.dtype(numpy_name)
         self.category = category  # 0 bool, 1 integral, 2 floating: a higher one always wins
         self.is_floating_point = category == 2
-        self.is_signed = self.numpy.kind != "u" and category != 0
-        self.itemsize = self.numpy.itemsize
+        self.is_signed = category != 0 and name != "uint8"
+        self.itemsize = itemsize
+        if name != "bfloat16":
+            self.numpy = np.dtype(name)
+
+    def __getattr__(self, name: str) -> Any:  # of what is not there yet: `numpy` of bfloat16
+        if name != "numpy":
+            raise AttributeError(f"'dtype' object has no attribute {name!r}")
+        return _load_bfloat16()
 
     @property
     def is_complex(self) -> builtins.bool:
@@ -45,23 +57,56 @@ class dtype:
         return self.name if self.name != "bool" else "bool_"
 
 
-float16 = half = dtype("float16", "float16", 2)
-float32 = dtype("float32", "float32", 2)
+float16 = half = dtype("float16", 2, 2)
+bfloat16 = dtype("bfloat16", 2, 2)
+float32 = dtype("float32", 2, 4)
 float = float32
-float64 = double = dtype("float64", "float64", 2)
-uint8 = dtype("uint8", "uint8", 1)
-int8 = dtype("int8", "int8", 1)
-int16 = short = dtype("int16", "int16", 1)
-int32 = dtype("int32", "int32", 1)
+float64 = double = dtype("float64", 2, 8)
+uint8 = dtype("uint8", 1, 1)
+int8 = dtype("int8", 1, 1)
+int16 = short = dtype("int16", 1, 2)
+int32 = dtype("int32", 1, 4)
 int = int32
-int64 = long = dtype("int64", "int64", 1)
-bool = bool_ = dtype("bool", "bool", 0)
+int64 = long = dtype("int64", 1, 8)
+bool = bool_ = dtype("bool", 0, 1)
 
-ALL = (float16, float32, float64, uint8, int8, int16, int32, int64, bool)
-_FROM_NUMPY: dict[np.dtype[Any], dtype] = {d.numpy: d for d in ALL}
+ALL = (float16, bfloat16, float32, float64, uint8, int8, int16, int32, int64, bool)
+_FROM_NUMPY: dict[np.dtype[Any], dtype] = {d.numpy: d for d in ALL if d is not bfloat16}
 _FROM_PYTHON = {builtins.float: None, builtins.int: int64, builtins.bool: bool}
-FLOATING = frozenset(d.numpy for d in ALL if d.is_floating_point)
+FLOATING = {d.numpy for d in ALL if d is not bfloat16 and d.is_floating_point}
+HALVES = {float16.numpy}  # the floating dtypes of 16 bits
 _default = float32
+_waiting: list[Callable[[np.dtype[Any]], None]] = []  # for bfloat16
+
+
+def when_loaded(tell: Callable[[np.dtype[Any]], None]) -> None:
+    """Call a function with the NumPy dtype of bfloat16 once that is known."""
+    if bfloat16_is_loaded():
+        tell(bfloat16.numpy)
+    else:
+        _waiting.append(tell)
+
+
+def bfloat16_is_loaded() -> builtins.bool:
+    """Whether there may be arrays of bfloat16."""
+    return len(HALVES) > 1
+
+
+def _load_bfloat16() -> np.dtype[Any]:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise ImportError(
+            "tensors of gradlite.bfloat16 need the package ml_dtypes: pip install ml_dtypes"
+        ) from error
+    numpy_dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    bfloat16.numpy = numpy_dtype
+    _FROM_NUMPY[numpy_dtype] = bfloat16
+    FLOATING.add(numpy_dtype)
+    HALVES.add(numpy_dtype)
+    for tell in _waiting:
+        tell(numpy_dtype)
+    return numpy_dtype
 
 
 def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
@@ -69,7 +114,7 @@ def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
     found = _FROM_NUMPY.get(numpy_dtype)
     if found is None:
         native = numpy_dtype.newbyteorder("=")
-        found = _FROM_NUMPY.get(native)
+        found = bfloat16 if native.name == "bfloat16" else _FROM_NUMPY.get(native)
     if found is None:
         names = ", ".join(d.name for d in ALL)
         raise TypeError(
@@ -88,6 +133,8 @@ def as_dtype(value: Any) -> dtype:
             return _FROM_PYTHON[value] or _default
     except TypeError:
         pass
+    if value.__class__ is str and value == "bfloat16":  # a name that NumPy may not know yet
+        return bfloat16
     try:
         return from_numpy_dtype(np.dtype(value))
     except TypeError:
@@ -116,8 +163,10 @@ def set_default_dtype(d: Any) -> None:
 
 def category(numpy_dtype: np.dtype[Any]) -> builtins.int:
     """0 for bool, 1 for integers, 2 for floating types."""
-    kind = numpy_dtype.kind
-    return 2 if kind == "f" else (0 if kind == "b" else 1)
+    return _CATEGORIES.get(numpy_dtype.kind, 1)
+
+
+_CATEGORIES = {"b": 0, "f": 2, "V": 2}  # V: bfloat16
 
 
 def _promote_same(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
@@ -125,6 +174,8 @@ def _promote_same(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     ca, cb = category(a), category(b)
     if ca != cb:
         return a if ca > cb else b
+    if ca == 2 and a != b and a.itemsize == b.itemsize:  # float16 and bfloat16
+        return float32.numpy
     return np.promote_types(a, b)
 
 
@@ -176,14 +227,16 @@ class finfo:
                 "gradlite.finfo() requires a floating point input type. "
                 "Use gradlite.iinfo to handle integer types"
             )
-        info = np.finfo(self._dtype.numpy)
-        self.bits = info.bits
-        self.eps = builtins.float(info.eps)
-        self.max = builtins.float(info.max)
-        self.min = builtins.float(info.min)
-        self.tiny = self.smallest_normal = builtins.float(info.tiny)
-        self.resolution = builtins.float(info.resolution)
+        self.bits = 8 * self._dtype.itemsize
         self.dtype = self._dtype.name
+        if self._dtype is bfloat16:  # the exponents of float32, and 8 bits of precision
+            self.eps, self.max, self.resolution = 2.0**-7, (2 - 2.0**-7) * 2.0**127, 0.01
+            self.tiny = 2.0**-126
+        else:
+            info = np.finfo(self._dtype.numpy)
+            self.eps, self.max = builtins.float(info.eps), builtins.float(info.max)
+            self.resolution, self.tiny = builtins.float(info.resolution), builtins.float(info.tiny)
+        self.min, self.smallest_normal = -self.max, self.tiny
 
     def __repr__(self) -> str:
         return (

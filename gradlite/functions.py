@@ -245,4 +245,4 @@ def can_cast(from_: dtypes.dtype, to: dtypes.dtype) -> bool:
     >>> gradlite.can_cast(gradlite.float32, gradlite.int64)
     False
     """
-    return dtypes.category(from_.numpy) <= dtypes.category(to.numpy)
+    return from_.category <= to.category

@@ -208,7 +208,7 @@ def _shown(array: Any, elide: bool) -> tuple[np.ndarray, list[int | None]]:
 
 def _texts(shown: np.ndarray) -> tuple[list[str], int]:
     """Each element's text, padded on the left to the width that is returned beside them."""
-    if shown.dtype.kind == "f":
+    if shown.dtype in dtypes.FLOATING:
         texts, width = _float_texts(shown.astype(np.float64).ravel())
     else:
         texts = [str(value) for value in shown.ravel().tolist()]

@@ -16,6 +16,7 @@ first; ``word(i)`` is the ``i``-th word.
 draw                   per block   value ``i``
 =====================  ==========  ==========================================================
 ``random`` float16     16          ``(lane16(i) >> 5) * 2**-11``
+``random`` bfloat16    16          ``(lane16(i) >> 8) * 2**-8``
 ``random`` float32     8           ``(lane32(i) >> 8) * 2**-24``
 ``random`` float64     4           ``(word(i) >> 11) * 2**-53``
 ``normal`` float32     8           Box-Muller on ``a = lane32(2 k)`` and ``b = lane32(2 k + 1)``
@@ -23,7 +24,7 @@ draw                   per block   value ``i``
                                    ``r = sqrt(-2 log((a + 1) * 2**-32))``,
                                    ``t = b * (2 pi * 2**-32)``; ``r cos t`` for even ``i`` and
                                    ``r sin t`` for odd ``i``, rounded to float32
-``normal`` float16     8           the float32 value, rounded to float16
+``normal`` float16     8           the float32 value, rounded to float16; so for bfloat16
 ``normal`` float64     4           the same with ``a = word(2 k) >> 11`` and
                                    ``b = word(2 k + 1) >> 11``, and ``2**-53`` for ``2**-32``
 ``integers``           4           ``low + (word(i) * (high - low) >> 64)``, 128-bit product
@@ -52,6 +53,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.device import array_module, as_device
 from gradlite.device import device as Device
 
@@ -72,6 +74,11 @@ _UNIFORM_PER_BLOCK: dict[Any, tuple[np.dtype[Any], int]] = {
     for kind, per_block in ((np.float16, 16), (np.float32, 8), (np.float64, 4))
     for key in (kind, np.dtype(kind))
 }
+
+
+@dtypes.when_loaded
+def _enter_bfloat16(kind: np.dtype[Any]) -> None:
+    _UNIFORM_PER_BLOCK[kind] = _UNIFORM_PER_BLOCK[kind.type] = (kind, 16)
 
 
 def _float_kind(dtype: Any) -> tuple[np.dtype[Any], int]:
@@ -303,7 +310,8 @@ class Generator:
         return self._draw(blocks, self._philox.random_raw, 4 * blocks)[:count]
 
     def random(self, shape: Shape, dtype: Any = np.float32) -> Array:
-        """Uniform numbers in [0, 1): multiples of 2**-11, 2**-24 or 2**-53, by the dtype.
+        """Uniform numbers in [0, 1): multiples of 2**-11, 2**-8, 2**-24 or
+        2**-53 in float16, bfloat16, float32 or float64.
 
         >>> Generator().manual_seed(7).random((2,), np.float64)
         array([0.87207345, 0.29536538])
@@ -313,8 +321,9 @@ class Generator:
         blocks = -(-count // per_block)
         if per_block == 16:
             words = self._draw(blocks, self._philox.random_raw, 4 * blocks)
-            values: Array = np.right_shift(_lanes(words, np.uint16), 5).astype(kind)
-            values *= np.float16(2.0**-11)
+            bits = 11 if kind == np.float16 else 8
+            values: Array = np.right_shift(_lanes(words, np.uint16), 16 - bits).astype(kind)
+            values *= kind.type(2.0**-bits)
         else:
             # NumPy's own mapping for both types is the one promised above.
             values = self._draw(blocks, self._numpy.random, per_block * blocks, kind)
@@ -345,7 +354,7 @@ class Generator:
             stop = start + _CHUNK
             _box_muller(pairs[start:stop], unit, values[2 * start : 2 * stop])
         values = values[:count].reshape(shape)
-        return values.astype(np.float16) if kind == np.float16 else values
+        return values.astype(kind) if kind in dtypes.HALVES else values
 
     def integers(self, low: int, high: int, shape: Shape, dtype: Any = np.int64) -> Array:
         """Integers from ``low`` to ``high - 1``, each as likely as the other to one in 2**64.

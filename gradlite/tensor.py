@@ -375,8 +375,11 @@ class Tensor(Description, TensorMethods):
 
         Raises:
             RuntimeError: the tensor requires grad (``detach()`` first, or ``force=True``).
-            TypeError: the tensor is not on the CPU.
+            TypeError: the tensor is not on the CPU, or of bfloat16, which NumPy does not have
+                (``tensor.array`` is of the dtype that ml_dtypes adds to it).
         """
+        if self.array.dtype.name == "bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
         if force:
             array = self.array
             return array if isinstance(array, np.ndarray) else array.get()
@@ -552,7 +555,8 @@ def tensors_of(values: Iterable[Any]) -> list[Tensor]:
 
 def _c_name(d: dtypes.dtype) -> str:
     """A dtype under the name of its C type, as some of PyTorch's messages have it."""
-    return {"float16": "c10::Half", "float32": "float", "float64": "double"}.get(d.name, d.name)
+    names = {"float16": "c10::Half", "bfloat16": "c10::BFloat16", "float32": "float"}
+    return {**names, "float64": "double"}.get(d.name, d.name)
 
 
 def _has_nan(value: Any) -> bool:

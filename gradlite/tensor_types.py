@@ -11,6 +11,7 @@ from gradlite.ops.creation import empty, tensor
 from gradlite.tensor import Tensor
 
 __all__ = [
+    "BFloat16Tensor",
     "BoolTensor",
     "ByteTensor",
     "CharTensor",
@@ -48,6 +49,12 @@ class TensorType(type):
         if isinstance(source, Tensor):
             return source.detach()
         return tensor(source, dtype=cls.dtype, device="cpu")
+
+
+class BFloat16Tensor(metaclass=TensorType):
+    """``BFloat16Tensor(data)`` or ``BFloat16Tensor(*sizes)``: a bfloat16 tensor."""
+
+    dtype = dtypes.bfloat16
 
 
 class BoolTensor(metaclass=TensorType):

@@ -127,7 +127,7 @@ class Normalize:
 
     def __call__(self, tensor: Any) -> Any:
         array = _array(tensor)
-        if array.dtype.kind != "f":
+        if array.dtype not in dtypes.FLOATING:
             raise TypeError(f"Input tensor should be a float tensor. Got {tensor.dtype}.")
         _size_of(array)
         mean, std = (np.asarray(value, array.dtype) for value in (self.mean, self.std))
@@ -463,7 +463,7 @@ def _where(inside: np.ndarray[Any, Any], pixels: Any, fill: Any) -> Any:
 
 def _bilinear(img: Any, rows: Any, columns: Any, fill: Any) -> Any:
     """The image between its pixels, by weighting the four around; ``fill`` stands outside."""
-    if _array(img).dtype.kind != "f":
+    if _array(img).dtype not in dtypes.FLOATING:
         raise TypeError(f"bilinear interpolation needs a float image. Got {img.dtype}.")
     top, left = np.floor(rows), np.floor(columns)
     down, right = rows - top, columns - left

@@ -24,7 +24,12 @@ torch.set_warn_always(True)
 Program = Callable[[Any], Any]
 
 # Per dtype (rtol, atol). Two correct implementations differ by rounding only.
-TOLERANCES = {"float16": (2e-3, 2e-3), "float32": (2e-6, 2e-6), "float64": (1e-11, 1e-11)}
+TOLERANCES = {
+    "float16": (2e-3, 2e-3),
+    "bfloat16": (8e-3, 8e-3),
+    "float32": (2e-6, 2e-6),
+    "float64": (1e-11, 1e-11),
+}
 
 # Warnings about PyTorch's own insides: its use of NumPy and of its compiler.
 NOISE = r"torch\.jit|__array(_wrap)?__|list of numpy.ndarrays is extremely slow"
@@ -84,7 +89,10 @@ def snapshot(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str, bytes, float, int, complex)):
         return normalised(value) if isinstance(value, str) else value
     if is_tensor(value):
-        return Snapshot(np.array(value.detach().numpy()), facts(value))
+        plain = value.detach()
+        # NumPy has no bfloat16; float32 holds its numbers as they are.
+        plain = plain.float() if dtype_name(plain.dtype) == "bfloat16" else plain
+        return Snapshot(np.array(plain.numpy()), facts(value))
     if isinstance(value, Mapping):
         return {snapshot(key): snapshot(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -155,7 +163,9 @@ def assert_equal(
             assert actual.facts.get(name) == fact, (
                 f"{where}.{name}: {actual.facts.get(name)!r}, PyTorch has {fact!r}"
             )
-        default_rtol, default_atol = TOLERANCES.get(expected.values.dtype.name, (0, 0))
+        default_rtol, default_atol = TOLERANCES.get(
+            expected.facts.get("dtype", expected.values.dtype.name), (0, 0)
+        )
         np.testing.assert_allclose(
             actual.values,
             expected.values,

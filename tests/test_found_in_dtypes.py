@@ -8,7 +8,7 @@ import pytest
 
 from tests.oracle import outcome_of, same
 
-DTYPES = ["float16", "float32", "float64", "int32", "int64"]
+DTYPES = ["float16", "bfloat16", "float32", "float64", "int32", "int64"]
 
 
 def tensor(T: Any, values: list[float], dtype: str, requires_grad: bool = False) -> Any:

@@ -88,7 +88,7 @@ QUESTIONS = {
 
 
 def dtypes_of(T: Any) -> list[Any]:
-    return [T.float16, T.float32, T.float64, T.int64, T.int32, T.uint8, T.bool]
+    return [T.float16, T.bfloat16, T.float32, T.float64, T.int64, T.int32, T.uint8, T.bool]
 
 
 def operands_of(T: Any) -> list[Any]:

@@ -54,7 +54,7 @@ def test_factories_take_requires_grad(name):
     same(program)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_every_float_dtype_can_require_grad(dtype):
     same(lambda T: T.ones(2, dtype=getattr(T, dtype), requires_grad=True))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "gradlite"
-OPTIONAL = ("cupy", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "tqdm")
+OPTIONAL = ("cupy", "matplotlib", "ml_dtypes", "safetensors", "scipy", "sklearn", "torch", "tqdm")
 
 # The floors from the ground up: a module imports from its own floor and those below it.
 FLOORS = (

@@ -160,7 +160,7 @@ def test_the_message_names_the_tensor_the_op_and_both_versions():
     )
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_the_message_names_the_type_of_the_tensor(dtype):
     def program(T):
         x = T.ones(2, 3, dtype=getattr(T, dtype), requires_grad=True)

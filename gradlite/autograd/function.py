@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import graph
+from gradlite import dtypes, graph
 from gradlite.autograd.context import CONSTANT, FunctionCtx, FunctionNode, Kept
 from gradlite.grad_mode import current_mode, is_grad_enabled, no_grad
 from gradlite.graph import Node, OutputEdge
@@ -332,7 +332,7 @@ def _record(
         node._extra().trace = traceback.format_stack()[:-3]
     ctx._node = weakref.ref(node)
     for nr, (output, r) in enumerate(made):
-        if _is_one_of(output, ctx._non_differentiable) or r.array.dtype.kind != "f":
+        if _is_one_of(output, ctx._non_differentiable) or r.array.dtype not in dtypes.FLOATING:
             continue
         edge = node if node.outputs == 1 else OutputEdge(node, nr)
         if _is_one_of(r, ctx._dirty) and r._view is not None:

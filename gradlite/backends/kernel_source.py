@@ -14,9 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradlite import dtypes
+
 # The names of the storage dtypes, in the names of kernels and in GRADLITE_DTYPE.
 SUFFIXES = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 _ACC = {np.dtype(np.float16): np.dtype(np.float32)}
+
+
+@dtypes.when_loaded
+def _enter_bfloat16(numpy_dtype: np.dtype) -> None:
+    SUFFIXES[numpy_dtype], _ACC[numpy_dtype] = "bf16", np.dtype(np.float32)
+
 
 _INCLUDE = re.compile(r'\s*#include "([\w.]+)"')
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -32,6 +32,7 @@ def report() -> Iterator[tuple[str, str]]:
     yield "cupy", cupy or "not installed"
     for name in EXAMPLES:
         yield name, version(name) or 'not installed: pip install "gradlite[examples]"'
+    yield "ml_dtypes", version("ml_dtypes") or "not installed: bfloat16 needs it"
     ok, reason = cuda.status()
     yield "devices", f"cpu ({os.cpu_count()} cores)"
     if not ok:

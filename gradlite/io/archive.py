@@ -227,6 +227,10 @@ def _array_name(number: int) -> str:
     return f"arrays/{number}.npy"
 
 
+# How NumPy's format, which has no name for it, writes bfloat16.
+_TWO_BYTES = np.dtype("V2")
+
+
 # -- reading ------------------------------------------------------------------------------------
 
 # What zipfile, json, numpy and the decoder raise on damaged bytes.
@@ -321,6 +325,8 @@ def _read_array(archive: zipfile.ZipFile, number: int) -> np.ndarray[Any, Any]:
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(member)
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects")
+        if dtype == _TWO_BYTES:
+            dtype = dtypes.bfloat16.numpy
         count = 1
         for size in shape:
             count *= size
@@ -418,7 +424,7 @@ _SEQUENCES: dict[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "si
 _MAPPINGS: dict[str, Callable[[Any], Any]] = {"dict": dict, "ordered": OrderedDict}
 _ATOMS: dict[str, Callable[[Any], Any]] = {
     "float": {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.__getitem__,
-    "dtype": lambda name: dtypes.from_numpy_dtype(np.dtype(name)),
+    "dtype": lambda name: dtypes.as_dtype(name),
     "device": Device,
 }
 

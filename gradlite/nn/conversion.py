@@ -89,6 +89,10 @@ class ConversionMethods:
         """Cast floating parameters and buffers to float16."""
         return self._cast(dtypes.float16)
 
+    def bfloat16(self: Self) -> Self:
+        """Cast floating parameters and buffers to bfloat16."""
+        return self._cast(dtypes.bfloat16)
+
     def _cast(self: Self, dtype: dtypes.dtype) -> Self:
         return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
 

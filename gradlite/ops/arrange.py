@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops.dims import sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.gather import index_select
@@ -228,7 +229,7 @@ def repeat_interleave(
 
 
 def _counts(array: Any) -> Any:
-    if array.dtype.kind == "f":
+    if array.dtype in dtypes.FLOATING:
         raise NotImplementedError(
             f"\"repeat_interleave_cpu\" not implemented for '{type_name(array.dtype)}'"
         )

@@ -150,6 +150,8 @@ def _cell(number: Any, dtype: np.dtype[Any]) -> Any:
     """A number as an operand beside an array of a floating dtype, kept for the next time."""
     if dtype not in dtypes.FLOATING or not number or not -1e9 < number < 1e9:
         return number  # of zeros, 0.0 and -0.0 would be the same key
+    if dtype.name == "bfloat16":
+        return number  # as in PyTorch, numbers are not rounded to bfloat16 first
     if len(_cells) >= 1024:
         _cells.clear()
     cell = _cells[number, dtype] = np.array(number, dtype)

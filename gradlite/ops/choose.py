@@ -222,9 +222,9 @@ def nan_to_num(
     """
     if input.array.dtype not in dtypes.FLOATING:
         return input.clone()  # type: ignore[attr-defined,no-any-return]
-    limits = np.finfo(input.array.dtype)
-    high = float(limits.max) if posinf is None else posinf
-    low = float(limits.min) if neginf is None else neginf
+    limits = dtypes.finfo(input.dtype)
+    high = limits.max if posinf is None else posinf
+    low = limits.min if neginf is None else neginf
     return apply1(NanToNum, input, nan or 0.0, high, low)
 
 

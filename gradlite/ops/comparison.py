@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import guard
+from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import operand, plain, same_device_or_scalar
 from gradlite.ops.samples import S, binary
@@ -52,6 +53,9 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
         else:
             y = y if y.dtype == common else y.astype(common)
     xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
+    half = (x if isinstance(a, Tensor) else y).dtype
+    if half in dtypes.HALVES:  # numbers are rounded first, and NaN compares without a warning
+        x, y = (single(xp.asarray(value, half)) for value in (x, y))
     return wrap(xp.asarray(getattr(xp, function)(x, y)))
 
 

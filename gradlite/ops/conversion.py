@@ -11,7 +11,7 @@ from gradlite.backends import cuda, transfer
 from gradlite.device import as_device, device, device_of
 from gradlite.memory_format import memory_format, preserve_format
 from gradlite.ops.dispatch import apply
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import TYPE_NAMES, Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.tensor import Tensor
 
@@ -33,6 +33,7 @@ def array_on(
 class ToDevice(Op):
     """A copy on another device."""
 
+    moves = True
     grad_name = "ToCopyBackward0"
     has_aux = True
     used_up = False
@@ -91,6 +92,8 @@ def to(
 class PinMemory(Op):
     """A copy in page-locked memory."""
 
+    moves = True
+
     def forward(xp: Any, x: Any) -> Any:
         return transfer.pinned(x)
 
@@ -145,7 +148,7 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         return f"{prefix}.{type_name(self.array.dtype)}Tensor"
     if isinstance(dtype, str):
         name = dtype.rpartition(".")[2].removesuffix("Tensor")
-        numpy_dtype = next((d.numpy for d in dtypes.ALL if type_name(d.numpy) == name), None)
+        numpy_dtype = next((d.numpy for d in dtypes.ALL if TYPE_NAMES[d.name] == name), None)
         if numpy_dtype is None or not dtype.endswith("Tensor"):
             raise ValueError(f"invalid type: '{dtype}'")
         return cast(self, numpy_dtype)
@@ -155,7 +158,7 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
 def _attach() -> None:
     t: Any = Tensor
     t.to, t.type = to, type
-    for name in ("float", "double", "half", "int", "long", "short", "bool"):
+    for name in ("float", "double", "half", "bfloat16", "int", "long", "short", "bool"):
         setattr(t, name, _converter(name))
     t.byte, t.char = _named(dtypes.uint8, "byte"), _named(dtypes.int8, "char")
     t.type_as = lambda self, other: cast(self, other.array.dtype)

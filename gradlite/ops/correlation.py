@@ -179,7 +179,8 @@ def histogram(
     tensor([0., 2., 1., 0.])
     """
     x = input.array
-    if x.dtype not in dtypes.FLOATING:
+    counted = isinstance(bins, int) and range is None and x.dtype in dtypes.HALVES
+    if x.dtype not in dtypes.FLOATING or counted:
         raise NotImplementedError(f"\"histogram_cpu\" not implemented for '{type_name(x.dtype)}'")
     if isinstance(bins, int) and bins <= 0:
         raise RuntimeError(

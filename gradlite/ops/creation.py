@@ -89,7 +89,10 @@ def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
 def _unwrapped(data: Any) -> Any:
     """Tensors inside nested lists as Python numbers or arrays."""
     if isinstance(data, Tensor):
-        return data.array.item() if data.array.ndim == 0 else data.numpy(force=True)
+        array = data.array
+        if array.ndim == 0:
+            return array.item()
+        return array if isinstance(array, np.ndarray) else array.get()
     if isinstance(data, (list, tuple)):
         return [_unwrapped(d) for d in data]
     return data

@@ -16,8 +16,8 @@ from gradlite.ops.conversion import array_on
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.random import Generator
 
-_UNIFORM_PER_BLOCK = {"float16": 16, "float32": 8, "float64": 4}
-_NORMAL_PER_BLOCK = {"float16": 8, "float32": 8, "float64": 4}
+_UNIFORM_PER_BLOCK = {"float16": 16, "bfloat16": 16, "float32": 8, "float64": 4}
+_NORMAL_PER_BLOCK = {"float16": 8, "bfloat16": 8, "float32": 8, "float64": 4}
 _ANY = np.dtype(np.float32)  # for kernels whose file is compiled for a dtype that they do not use
 
 

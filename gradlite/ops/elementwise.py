@@ -395,6 +395,8 @@ def clone(input: Tensor, *, memory_format: memory_format = preserve_format) -> T
 
 
 class Clone(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, order: tuple[int, ...] | None = None) -> Any:
         return x.copy(copy_order(x)) if order is None else laid_out(xp, x, order)
 

@@ -20,6 +20,8 @@ __all__ = ["broadcast_to"]
 
 
 class Expand(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
         if tuple(shape) == x.shape:
             return x.view()
@@ -140,6 +142,8 @@ Tensor.expand_as = _expand_as  # type: ignore[assignment, method-assign]
 # ------------------------------------------------------------------------------- windows
 class Unfold(Op):
     """A view of the windows along a dimension, whose elements become the last one."""
+
+    moves = True
 
     def forward(xp: Any, x: Any, dim: int, size: int, step: int) -> Any:
         if x.ndim == 0:

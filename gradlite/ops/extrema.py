@@ -15,6 +15,7 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.gather import Along
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.halves import single
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
@@ -457,7 +458,7 @@ def _accumulate(xp: Any, ufunc: Any, array: Any, dim: int) -> Any:
 
 @on_its_device
 def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
-    array = input.array
+    array = single(input.array)
     d = wrap_dim(dim, array.ndim)
     xp = NAMESPACES[array.__class__].xp
     if array.ndim == 0 or array.size == 0:

@@ -13,6 +13,7 @@ from gradlite.ops.binary import Binary, binary_op
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast, operand
@@ -101,10 +102,15 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
     >>> gradlite.ldexp(gradlite.tensor([3.0]), gradlite.tensor([2]))
     tensor([12.])
     """
-    return mul(input, pow(2.0, other))
+    result = mul(input, pow(2.0, other))
+    if other.array.dtype in dtypes.FLOATING or input.array.dtype not in dtypes.HALVES:
+        return result
+    return cast(result, input.array.dtype)  # the powers of integers are in float32
 
 
 class Nextafter(Binary):
+    moves = True  # the next one in float32 would be rounded back
+
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.nextafter(a, b)
 
@@ -139,7 +145,7 @@ def signbit(input: Tensor) -> Tensor:
     >>> gradlite.signbit(gradlite.tensor([-0.0, 0.0]))
     tensor([ True, False])
     """
-    if input.array.dtype.kind == "f":
+    if input.array.dtype in dtypes.FLOATING:
         return _constant(input, "signbit")
     return wrap(input.array < 0) if input.array.dtype.kind == "i" else _none(input)
 
@@ -161,7 +167,7 @@ def isneginf(input: Tensor) -> Tensor:
     >>> gradlite.isneginf(gradlite.tensor([1.0, -float("inf")]))
     tensor([False,  True])
     """
-    return wrap(input.array == -math.inf) if input.array.dtype.kind == "f" else _none(input)
+    return wrap(input.array == -math.inf) if input.array.dtype in dtypes.FLOATING else _none(input)
 
 
 @public(
@@ -177,7 +183,7 @@ def isposinf(input: Tensor) -> Tensor:
     >>> gradlite.isposinf(gradlite.tensor([1.0, float("inf")]))
     tensor([False,  True])
     """
-    return wrap(input.array == math.inf) if input.array.dtype.kind == "f" else _none(input)
+    return wrap(input.array == math.inf) if input.array.dtype in dtypes.FLOATING else _none(input)
 
 
 @public(samples=lambda: [S(np.array([1.0, np.nan]))], method=True, differentiable=False)
@@ -220,7 +226,7 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
     broadcast_shape(x.shape, at_zero.shape)
     xp = NAMESPACES[x.__class__].xp
     # NaN counts as negative, as in PyTorch.
-    return wrap(xp.where(x == 0, at_zero, (x > 0).astype(x.dtype)))
+    return wrap(xp.where(x == 0, at_zero, (single(x) > 0).astype(x.dtype)))
 
 
 @public(samples=lambda: [*unary(), S(integers(-3, 3, 4))], method=True, inplace=True)

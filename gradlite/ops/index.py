@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, number, type_name
+from gradlite.ops.op import Op, number, tensor_type, type_name
 from gradlite.ops.operands import as_number, beside, cast
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import View
@@ -31,6 +31,7 @@ __all__ = ["index_put"]
 class BasicIndex(Op):
     """x[...] with integers, slices and an ellipsis: a view."""
 
+    moves = True
     fname = "basic_index"
     grad_name = "SliceBackward0"
 
@@ -355,7 +356,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         target = apply_view(_BY_NAME[last], target, basic)
     if not isinstance(value, Tensor):
         if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
-            raise TypeError(f"can't assign a {value.__class__.__name__} to a {_tensor_type(array)}")
+            raise TypeError(f"can't assign a {value.__class__.__name__} to a {tensor_type(array)}")
         if advanced is None and not isinstance(value, np.ndarray):
             if target is self and self.array.ndim:
                 set_all(self, as_number(value), FillFrom)
@@ -395,7 +396,7 @@ def _expand_message(value: Tensor, target: tuple[int, ...]) -> str:
     shape = value.array.shape
     if len(shape) > len(target):
         return (
-            f"expand(gradlite.{type_name(value.array.dtype)}Tensor{{{list(shape)}}}, "
+            f"expand({tensor_type(value.array)}{{{list(shape)}}}, "
             f"size={list(target)}): the number of sizes provided ({len(target)}) must be greater "
             f"or equal to the number of dimensions in the tensor ({len(shape)})"
         )
@@ -506,10 +507,6 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
 def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """In-place version of `index_put`."""
     return _put(self, _put_index(self, indices, values), values, accumulate)
-
-
-def _tensor_type(array: Any) -> str:
-    return f"gradlite.{type_name(array.dtype)}Tensor"
 
 
 def _plain_value(value: Any, numpy_dtype: Any) -> Any:

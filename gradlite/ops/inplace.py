@@ -33,6 +33,8 @@ from gradlite.tensor import Tensor, gradient_edge
 class CloneLaidOut(Op):
     """A copy with its dimensions in a given order of strides: where a base's views fit."""
 
+    moves = True
+
     def forward(xp: Any, x: Any, order: tuple[int, ...]) -> Any:
         return laid_out(xp, x, order)
 

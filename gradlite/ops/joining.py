@@ -29,6 +29,7 @@ __all__ = [
 
 
 class Cat(Op):
+    moves = True
     variadic = True
     row_major = True
 
@@ -105,6 +106,7 @@ concat = concatenate = cat
 
 
 class Stack(Op):
+    moves = True
     variadic = True
     row_major = True
 
@@ -155,6 +157,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 class Split(Op):
     """Pieces along a dimension, each a view."""
 
+    moves = True
     outputs = 0
     multiple_views = True
 
@@ -178,6 +181,7 @@ class SplitWithSizes(Split):
 class Narrow(Op):
     """One piece of a split, as an entry of a view's chain."""
 
+    moves = True
     grad_name = "SliceBackward0"
 
     def forward(xp: Any, x: Any, dim: int, start: int, length: int) -> Any:
@@ -244,6 +248,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 class Unbind(Op):
+    moves = True
     outputs = 0
     multiple_views = True
 
@@ -258,6 +263,8 @@ class Unbind(Op):
 
 class Select(Op):
     """One index of a dimension, as a view."""
+
+    moves = True
 
     def forward(xp: Any, x: Any, dim: int, index: int) -> Any:
         return x[(*(slice(None),) * dim, index, ...)]

@@ -133,6 +133,9 @@ class Cholesky(Op):
 
 
 # ------------------------------------------------------------------------------- checks
+_KERNELS = {"linalg.det": "lu_cpu", "linalg.solve": "lu_cpu", "linalg.cholesky": "cholesky_cpu"}
+
+
 def _check_square(name: str, a: Tensor) -> None:
     check_tensor(name, "A", 1, a)
     array = a.array
@@ -148,8 +151,16 @@ def _check_square(name: str, a: Tensor) -> None:
             f"{name}: Expected a floating point or complex tensor as input. Got "
             f"{type_name(array.dtype)}"
         )
-    if array.dtype == np.float16:
-        raise RuntimeError(f"{name}: Low precision dtypes not supported. Got Half")
+    if array.dtype in dtypes.HALVES and name in _KERNELS:
+        if not array.size:
+            return
+        raise NotImplementedError(
+            f"\"{_KERNELS[name]}\" not implemented for '{type_name(array.dtype)}'"
+        )
+    if array.dtype in dtypes.HALVES and name != "linalg.matrix_power":
+        raise RuntimeError(
+            f"{name}: Low precision dtypes not supported. Got {type_name(array.dtype)}"
+        )
 
 
 def _which(array: Any, fails: Any) -> str:

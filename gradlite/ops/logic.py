@@ -220,7 +220,7 @@ def bitwise_not(input: Tensor) -> Tensor:
     >>> gradlite.bitwise_not(gradlite.tensor([0, -3]))
     tensor([-1,  2])
     """
-    if input.array.dtype.kind == "f":
+    if input.array.dtype in dtypes.FLOATING:
         raise RuntimeError(
             "bitwise_not expected an integer or bool tensor, "
             f"but got a tensor of dtype {input.dtype}"

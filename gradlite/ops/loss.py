@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.dispatch import apply
@@ -167,7 +168,7 @@ def cross_entropy(
         loss = with_kernels(CrossEntropyLoss, input, target, weight, *attrs)
         if loss is not None:
             return loss
-    if t.dtype.kind != "f" and x.ndim == 2 and t.ndim == 1 and reduction != "none":
+    if t.dtype not in dtypes.FLOATING and x.ndim == 2 and t.ndim == 1 and reduction != "none":
         if weight is None and label_smoothing == 0.0 and x.shape[0] == t.shape[0]:
             check_classes(t, x.shape[1], ignore_index)
             _check_reduction(reduction)
@@ -177,7 +178,7 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     dim = 0 if x.ndim == 1 else 1
-    if t.dtype.kind == "f":
+    if t.dtype in dtypes.FLOATING:
         return _cross_entropy_probabilities(input, target, weight, dim, reduction, label_smoothing)
     logp = log_softmax(input, dim)
     plain = nll_loss(logp, target, weight, None, ignore_index, None, reduction)

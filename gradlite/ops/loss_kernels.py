@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
@@ -133,7 +134,7 @@ class CrossEntropyLoss(Op):
         """aux: what the kernels keep, and what a mean was divided by, as a 0-d or (1,) array."""
         dim = class_dim(x)
         logp = LogSoftmax.forward(xp, x, dim)
-        if target.dtype.kind == "f":
+        if target.dtype in dtypes.FLOATING:
             parts = target * (1 - smoothing) + smoothing / x.shape[dim]
             parts = parts if weight is None else parts * _along_classes(weight, x.ndim)
             losses = -(parts * logp).sum(dim)
@@ -172,7 +173,7 @@ class CrossEntropyLoss(Op):
             weights = given(_along_classes(F.array(weight), raw.ndim))
         dx = dtarget = None
         if ctx.edges[0] is not None:
-            if F.array(target).dtype.kind == "f":
+            if F.array(target).dtype in dtypes.FLOATING:
                 parts = target * (1 - smoothing) + smoothing / raw.shape[dim]
                 parts = parts if weights is None else parts * weights
             else:
@@ -197,7 +198,7 @@ class CrossEntropyLoss(Op):
         samples, classes, length = _sizes(x)
         positions, dtype = samples * length, x.dtype
         x, weight = K.dense(x), _dense(K, weight)
-        spread = target.dtype.kind == "f"
+        spread = target.dtype in dtypes.FLOATING
         operands = (x, None, K.dense(target)) if spread else (x, _numbers(K, target), None)
         losses = K.empty((2, positions), K.acc(dtype))
         kept = K.empty((3, positions), K.acc(dtype))
@@ -230,7 +231,7 @@ class CrossEntropyLoss(Op):
         scale = 1 / positions if count is None and reduction == "mean" else 1.0
         if ctx.edges[0] is not None:
             dx = K.empty_like(x)
-            spread = target.dtype.kind == "f"
+            spread = target.dtype in dtypes.FLOATING
             operands = (None, K.dense(target)) if spread else (_numbers(K, target), None)
             if _as_rows(classes, length):
                 K.kept_rows(
@@ -336,7 +337,7 @@ def with_kernels(
     K = NAMESPACES[x.__class__].launcher
     if K is None or not x.ndim or t.__class__ is not x.__class__ or not K.takes(x):
         return None
-    if t.dtype.kind == "f":
+    if t.dtype in dtypes.FLOATING:
         fits = t.dtype == x.dtype and t.shape == x.shape
     else:
         dim = class_dim(x)
@@ -347,6 +348,6 @@ def with_kernels(
         fits = fits and K.takes(x, w)
     if not fits:
         return None
-    if x.__class__ is np.ndarray and t.dtype.kind != "f":
+    if x.__class__ is np.ndarray and t.dtype not in dtypes.FLOATING:
         check_classes(t, x.shape[class_dim(x)], attrs[0])
     return apply(op, (input, target, weight), *attrs)  # type: ignore[no-any-return]

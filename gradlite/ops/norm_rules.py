@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops import standardize
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import column_sums, sum_channels, sum_parts, total
@@ -61,7 +62,7 @@ def _rule(
     x, weight = ctx.saved
     *_, eps, parameter_dtype = ctx.attrs
     own = F.array(grad).dtype
-    exact = np.dtype(np.float32) if own == np.float16 else own
+    exact = np.dtype(np.float32) if own in dtypes.HALVES else own
     g = cast(grad, exact).reshape(view)
     grad_x = grad_weight = grad_bias = None
     if ctx.edges[2] is not None:
@@ -135,6 +136,7 @@ def _wide(K: Any, x: Any, *arrays: Any) -> int | None:
 class NativeLayerNorm(Op):
     """Rows of the last dimensions standardised; aux: see `standardize.rows_forward`."""
 
+    mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
 
@@ -233,6 +235,7 @@ class RmsNorm(NativeLayerNorm):
 class NativeBatchNorm(Op):
     """Channels standardised, by the batch's statistics or by the running ones."""
 
+    mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
 
@@ -386,6 +389,7 @@ def _channels(xp: Any, x: Any) -> Any:
 class NativeGroupNorm(Op):
     """Groups of channels of each sample standardised; aux: their means and rstd."""
 
+    mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
 

@@ -62,7 +62,7 @@ def _check(name: str, kernel: str, x: Any, *parameters: Tensor | None) -> Any:
                 raise RuntimeError(
                     "mixed dtype (CPU): expect parameter to have scalar type of Float"
                 )
-            if own.dtype != np.float16:
+            if own.dtype not in dtypes.HALVES:
                 raise RuntimeError("mixed dtype (CPU): all inputs must share same datatype.")
             dtype = array.dtype
     return dtype
@@ -187,7 +187,7 @@ def rms_norm(
     shape = _check_normalized_shape("rms_norm", input, normalized_shape, weight, None)
     dtype = input.array.dtype
     if eps is None:
-        eps = float(np.finfo(np.float32 if dtype == np.float16 else dtype).eps)
+        eps = float(np.finfo(np.float32 if dtype in dtypes.HALVES else dtype).eps)
     parameter_dtype = dtype if weight is None else weight.array.dtype
     return apply(  # type: ignore[no-any-return]
         RmsNorm, (input, weight, None), shape, False, eps, parameter_dtype

@@ -49,6 +49,10 @@ class Op:
             aux or attrs hold what PyTorch saves); by default when it has aux.
         multiplies: whether the fused functions multiply matrices with ``K.gemm``.
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
+        moves: whether it computes nothing, so that arrays of bfloat16 stay as they are: views,
+            copies and casts.
+        mixes: whether inputs after the first may be in float32 beside a first one in half
+            precision, which is the result's dtype then; theirs is the last attr.
         row_major: whether the result lies in row-major order whatever the inputs' strides are,
             as PyTorch allocates it; NumPy's functions keep the order of their inputs.
 
@@ -65,6 +69,8 @@ class Op:
     row_major = False
     used_up = False
     multiplies = False
+    moves = False
+    mixes = False
     constants: tuple[int, ...] = ()
     fname = ""
     grad_name = ""
@@ -135,15 +141,16 @@ class Op:
         return describe(value)
 
 
-_TYPE_NAMES = {
-    "float16": "Half", "float32": "Float", "float64": "Double", "int64": "Long", "int32": "Int",
-    "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool",
+TYPE_NAMES = {
+    "float16": "Half", "bfloat16": "BFloat16", "float32": "Float", "float64": "Double",
+    "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",
+    "bool": "Bool",
 }  # fmt: skip
 
 
 def type_name(numpy_dtype: np.dtype[Any]) -> str:
     """A dtype in PyTorch's error messages: Float, Double, Long, ..."""
-    return _TYPE_NAMES[numpy_dtype.name]
+    return TYPE_NAMES[numpy_dtype.name]
 
 
 def number(value: Any) -> Any:
@@ -154,7 +161,15 @@ def number(value: Any) -> Any:
 def describe(array: Any) -> str:
     """An array in error messages: type and shape."""
     sizes = ", ".join(map(str, array.shape))
-    return f"gradlite.{type_name(array.dtype)}Tensor [{sizes}]"
+    return f"{tensor_type(array)} [{sizes}]"
+
+
+def tensor_type(array: Any) -> str:
+    """A tensor's type in error messages, where PyTorch has another name for one of them."""
+    name = type_name(array.dtype)
+    if name == "BFloat16" and array.__class__ is np.ndarray:
+        return "CPUBFloat16Type"
+    return f"gradlite.{name}Tensor"
 
 
 class TensorContext:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,10 +16,13 @@ from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import Op
 from gradlite.tensor import Tensor, wrap
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 class ToCopy(Op):
     """A change of dtype."""
 
+    moves = True
     has_aux = True
     used_up = False
 
@@ -33,6 +38,22 @@ def cast(input: Tensor, numpy_dtype: Any) -> Tensor:
     if input.array.dtype == numpy_dtype:
         return input
     return apply(ToCopy, (input,), np.dtype(numpy_dtype))  # type: ignore[no-any-return]
+
+
+def in_single(function: Function) -> Function:
+    """Let a function of several ops compute with halves in float32, and round its result once.
+
+    For what is one kernel in PyTorch, where nothing between the steps is rounded.
+    """
+
+    @functools.wraps(function)
+    def call(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        half = input.array.dtype if isinstance(input, Tensor) else None
+        if half not in dtypes.HALVES:
+            return function(input, *args, **kwargs)
+        return cast(function(cast(input, np.float32), *args, **kwargs), half)
+
+    return call  # type: ignore[return-value]
 
 
 def as_number(value: Any) -> Any:

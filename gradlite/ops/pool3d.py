@@ -11,6 +11,7 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.ops.op import type_name
+from gradlite.ops.operands import in_single
 from gradlite.ops.pool import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -164,6 +165,7 @@ def max_pool3d(
         S(normal(8, 8, 8), 2),
     ],
 )
+@in_single
 def avg_pool3d(
     input: Tensor,
     kernel_size: Any,
@@ -236,6 +238,7 @@ def _adaptive_size(name: str, x: Tensor, output_size: Any) -> Three:
     torch="nn.functional.adaptive_avg_pool3d",
     errors=lambda: [S(normal(8, 8, 8), (2, 3, 3)), S(normal(2, 3, 8, 8, 8), (2, 3))],
 )
+@in_single
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means over boxes that divide the volume evenly into ``output_size``.
 

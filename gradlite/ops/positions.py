@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops.guard import on_its_device
 
 
@@ -124,7 +125,7 @@ def add_at(xp: Any, out: Any, flat: Any, values: Any) -> Any:
     if flat.dtype != np.int64:
         flat = flat.astype(np.int64)
     values = values.reshape(-1)
-    if xp is not np and out.dtype.kind != "f" and out.dtype.name != "int32":
+    if xp is not np and out.dtype not in dtypes.FLOATING and out.dtype.name != "int32":
         # CuPy adds to these integers only; sums of unsigned ones wrap to the right values.
         wide = out.reshape(-1).astype(np.uint64)
         xp.add.at(wide, flat, values.astype(np.uint64))

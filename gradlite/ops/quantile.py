@@ -12,6 +12,7 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.reduce import keepdim_shape
 from gradlite.ops.samples import S, constant, distinct, integers
@@ -178,7 +179,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     if array.ndim and array.shape[d] == 0:
         raise IndexError(f"mode(): Expected reduction dim {d} to have non-zero size.")
     xp = NAMESPACES[array.__class__].xp
-    host = array if xp is np else array.get()
+    host = single(array if xp is np else array.get())
     rows = np.moveaxis(host, d, -1) if host.ndim else host.reshape(1)
     found = [_mode_index(row) for row in rows.reshape(-1, rows.shape[-1])]
     shape = keepdim_shape(array.shape, (d,)) if keepdim and array.ndim else rows.shape[:-1]

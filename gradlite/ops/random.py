@@ -289,7 +289,10 @@ def random_(
     g = default_generator if generator is None else generator
     if high is None:
         kind = self.array.dtype
-        top = 2**24 if kind.kind == "f" else (2 if kind.kind == "b" else int(np.iinfo(kind).max))
+        if kind in dtypes.FLOATING:
+            top = 2**24
+        else:
+            top = 2 if kind.kind == "b" else int(np.iinfo(kind).max)
         low, high = (0, low) if low else (0, top)
     shape, where = self.array.shape, self.device
     return _fill(self, drawn(g, "integers", shape, np.dtype(np.int64), where, low, high))

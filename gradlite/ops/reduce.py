@@ -167,7 +167,7 @@ def sum(
     keepdim = keepdim if keepdims is None else keepdims
     if dtype is not None:
         input = cast(input, dtypes.as_dtype(dtype).numpy)
-    elif input.array.dtype.kind != "f":
+    elif input.array.dtype not in dtypes.FLOATING:
         input = cast(input, np.int64)
     dims = reduced_dims(dim, input.array.ndim)
     return apply1(Sum if dim is None else SumDim, input, dims, keepdim)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlite.ops import resampling
 from gradlite.ops.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
-from gradlite.ops.operands import beside
+from gradlite.ops.operands import beside, in_single
 from gradlite.ops.pool3d import adaptive_avg_pool3d
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import contiguous
@@ -111,6 +111,7 @@ def _sizes(
         S(normal(2, 3, 4, 5), 2, mode="area", align_corners=True),
     ],
 )
+@in_single
 def interpolate(
     input: Tensor,
     size: Any = None,

@@ -78,6 +78,8 @@ def _as_dtype(input: Tensor, dtype: dtypes.dtype) -> Tensor:
 class View(Op):
     """The same elements in another shape."""
 
+    moves = True
+
     def forward(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
         return x.reshape(shape)
 
@@ -200,6 +202,8 @@ class Squeeze(View):
 
 
 class Unsqueeze(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, dim: int) -> Any:
         return xp.expand_dims(x, dim)
 
@@ -263,6 +267,8 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 # --------------------------------------------------------------------- order of the dims
 class Transpose(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, dim0: int, dim1: int) -> Any:
         return x.swapaxes(dim0, dim1) if x.ndim else x.view()
 
@@ -275,6 +281,8 @@ class T(Transpose):
 
 
 class Permute(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, dims: tuple[int, ...]) -> Any:
         return x.transpose(dims)
 
@@ -375,6 +383,8 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
 
 class Diagonal(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, offset: int, dim1: int, dim2: int) -> Any:
         result = xp.diagonal(x, offset, dim1, dim2)
         if isinstance(result, np.ndarray) and x.flags.writeable:
@@ -398,6 +408,8 @@ class DiagonalScatter(Op):
 
 
 class Flip(Op):
+    moves = True
+
     def forward(xp: Any, x: Any, dims: tuple[int, ...]) -> Any:
         return xp.flip(x, dims).copy(copy_order(x))
 
@@ -419,6 +431,7 @@ def flip(input: Tensor, dims: Any) -> Tensor:
 
 
 class Contiguous(Op):
+    moves = True
     grad_name = "CloneBackward0"
 
     def forward(xp: Any, x: Any, order: tuple[int, ...] | None = None) -> Any:

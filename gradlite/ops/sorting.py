@@ -12,6 +12,7 @@ from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
 from gradlite.ops.gather import Along, check_tensor
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, distinct, integers
@@ -49,6 +50,7 @@ def order_of(xp: Any, x: Any, dim: int, descending: bool, stable: bool = False) 
     if x.ndim == 0:
         return xp.zeros((), np.int64)
     options = {"kind": "stable"} if stable and xp is np else {}
+    x = single(x)
     if not descending:
         return xp.argsort(x, axis=dim, **options)
     # Reversed twice, so that ties keep their order and NaNs come first.
@@ -158,6 +160,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if array.ndim == 0:
         index = xp.zeros((), np.int64)
     elif xp is np and 0 < k < n // 4:
+        array = single(array)
         where = np.argpartition(array, n - k if largest else k - 1, axis=d)
         part = (slice(None),) * d + (slice(n - k, n) if largest else slice(0, k),)
         where = np.sort(where[part], axis=d)
@@ -238,8 +241,9 @@ def unique(
     xp = NAMESPACES[array.__class__].xp
     axis = None if dim is None else wrap_dim(dim, array.ndim)
     values, inverse, counts = xp.unique(
-        array, return_inverse=True, return_counts=True, axis=axis, equal_nan=False
+        single(array), return_inverse=True, return_counts=True, axis=axis, equal_nan=False
     )
+    values = values.astype(array.dtype, copy=False)
     shape = array.shape if axis is None else (array.shape[axis],)
     return _results(values, inverse.reshape(shape), counts, return_inverse, return_counts)
 
@@ -351,6 +355,7 @@ def searchsorted(
         )
     if sorter is not None:
         rows = xp.take_along_axis(rows, sorter.array, -1)
+    rows, values = single(rows), single(values)
     where = "right" if right or side == "right" else "left"
     if rows.ndim == 1:
         found = xp.searchsorted(rows, values, side=where)

@@ -14,6 +14,7 @@ from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.extrema import Max, Pick, nonempty, numpy_keywords
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import keepdim_shape, mean, reduced_dims, spread
@@ -239,7 +240,7 @@ class PickNanmedian(Pick):
 
 def median_index(xp: Any, rows: Any, skip_nan: bool) -> Any:
     """The place of the lower median in each row; of the first NaN, unless NaNs are skipped."""
-    n = rows.shape[-1]
+    n, rows = rows.shape[-1], single(rows)
     order = xp.argsort(rows, axis=-1)
     is_nan = rows != rows
     if skip_nan:

@@ -5,12 +5,16 @@ it will run. A namespace whose library has a launcher keeps a twin of each op wi
 subclass whose forward and backward try the fused functions first. The twin, not the op, is what
 the node of such an array holds, so the engine calls either in the same way and pays nothing
 for ops without kernels. Names and all else are inherited. Where there are several GPUs, every op
-has a twin, which also looks for the device to run on (`guard.py`).
+has a twin, which also looks for the device to run on (`guard.py`), and once there is bfloat16,
+every op that computes has one, which computes in float32 (`halves.py`).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+from gradlite.ops import halves
 
 
 def has_kernel(op: Any, launcher: Any) -> bool:
@@ -40,16 +44,36 @@ def is_twin(cls: type) -> bool:
     return "rule" in cls.__dict__
 
 
-def twin(op: Any, launcher: Any, guard: Any = None) -> Any:
-    """The op as it runs where a launcher has its kernels, or where there are several devices."""
+def twin(op: Any, launcher: Any, guard: Any = None, half: Any = None) -> Any:
+    """The op as it runs where a launcher has its kernels, or where there are several devices.
+
+    With ``half``, the dtype of bfloat16, it takes arrays of that too.
+    """
+    if launcher is None and guard is None:
+        return _alone(op, half)
+    return _twin(op, launcher, guard, half)
+
+
+@cache
+def _alone(op: Any, half: Any) -> Any:
+    """A twin without kernels: the same for every namespace, those of recordings too."""
+    return _twin(op, None, None, half)
+
+
+def _twin(op: Any, launcher: Any, guard: Any, half: Any) -> Any:
     body: dict[str, Any] = {"rule": op, "__module__": op.__module__, "__doc__": op.__doc__}
-    for rule, made in (("forward", _forward), ("backward", _backward)):
+    for rule, made, wide in (
+        ("forward", _forward, halves.forward_of),
+        ("backward", _backward, halves.backward_of),
+    ):
         function = fused(op, rule) if launcher is not None else None
+        runs = getattr(op, rule) if half is None or op.moves else wide(op, half)
         if function is not None:
-            body[rule] = staticmethod(made(getattr(op, rule), function, launcher))
+            runs = made(runs, function, launcher)
         if guard is not None:
-            runs = body[rule].__func__ if rule in body else getattr(op, rule)
-            body[rule] = staticmethod(getattr(guard, rule)(runs))
+            runs = getattr(guard, rule)(runs)
+        if runs is not getattr(op, rule):
+            body[rule] = staticmethod(runs)
     return type(op.__name__, (op,), body)
 
 

@@ -64,6 +64,8 @@ def replay(chain: tuple[Any, ...], xp: Any, array: Any) -> Any:
 class AsStrided(Op):
     """A view's chain as one node: the edge of a view after its base was edited in place."""
 
+    moves = True
+
     def forward(xp: Any, x: Any, chain: tuple[Any, ...]) -> Any:
         return replay(chain, xp, x)
 

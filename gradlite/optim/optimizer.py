@@ -159,6 +159,7 @@ def _typename(value: Any) -> str:
     """The name of a value's type as PyTorch's messages write it."""
     if isinstance(value, Tensor):
         kind = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "Long"}
+        kind["bfloat16"] = "BFloat16"
         return f"gradlite.{kind.get(value.dtype.name, value.dtype.name.capitalize())}Tensor"
     cls = value if isinstance(value, type) else value.__class__
     module = cls.__module__

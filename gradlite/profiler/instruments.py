@@ -9,6 +9,7 @@ without it.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import graph
+from gradlite import dtypes, graph
 from gradlite.autograd.function import _FunctionOp
 from gradlite.backends import cuda as backend
 from gradlite.backends.gemm import CupyGemm
@@ -93,6 +94,13 @@ class Instruments:
             if self._users == 0:
                 self._restore()
 
+    def renew(self) -> None:
+        """Put the measuring functions in place anew, since ops have got twins."""
+        with self._lock, recording_lock:
+            if self._users:
+                self._restore()
+                self._install()
+
     # --------------------------------------------------------------------------- places
     def _install(self) -> None:
         if backend.status()[0]:  # a namespace that was made later would keep measuring functions
@@ -125,6 +133,7 @@ def _refuse_recording(what: str) -> None:
 
 
 INSTRUMENTS = Instruments()
+dtypes.when_loaded(lambda half: INSTRUMENTS.renew())
 Replacement = tuple[Any, str, Any]
 
 
@@ -205,6 +214,7 @@ def _guarded() -> Iterator[tuple[Any, Any]]:
 
 # ---------------------------------------------------------------------- what takes their place
 def _forward(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(rule)
     def forward(xp: Any, *args: Any) -> Any:
         event = begin(name, OP)
         try:
@@ -219,6 +229,7 @@ def _forward(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _backward(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(rule)
     def backward(ctx: Any, grad: Any, F: Any) -> Any:
         event = begin(name, BACKWARD)
         try:

@@ -51,7 +51,7 @@ def test_both_ways_to_accumulate(name: str, dim: int, shape: tuple[int, ...]) ->
         np.testing.assert_allclose(result.numpy(), getattr(view, name)(axis=dim), rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool", "float16"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["prod", "cumsum", "cumprod"])
 def test_dtypes(name: str, dtype: str) -> None:
     def program(T: Any) -> Any:

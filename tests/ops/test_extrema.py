@@ -82,7 +82,10 @@ def test_nan_along_a_dimension(name: str) -> None:
     same(lambda T: getattr(T.tensor([[3.0, NAN, NAN], [1.0, 0.0, NAN]]), name)(dim=1))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64", "float16", "bool"])
+DTYPES = ["uint8", "int8", "int32", "int64", "float16", "bfloat16", "bool"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["max", "min", "amax", "amin", "argmax", "cummax", "aminmax"])
 def test_dtypes(name: str, dtype: str) -> None:
     def program(T: Any) -> Any:

@@ -53,7 +53,7 @@ def test_norms_of_matrices(order: Any) -> None:
     same(program)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_dtypes(dtype: str) -> None:
     def program(T: Any) -> Any:
         t = T.tensor([300.0, 400.0]).to(getattr(T, dtype))

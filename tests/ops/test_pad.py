@@ -61,7 +61,7 @@ def test_circular_by_the_whole_size() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int64", "uint8"])
 def test_dtypes_stay(mode: str, dtype: str) -> None:
     def program(library: Any) -> Any:
         x = library.arange(8).view(2, 4).to(getattr(library, dtype))

@@ -112,7 +112,7 @@ def test_infinite_gradients_reach_the_winner_alone() -> None:
     assert x.grad.tolist() == [[[0.0, INF], [0.0, 0.0]]]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "int8", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int64", "int8", "uint8"])
 def test_max_pool2d_of_other_dtypes(dtype: str) -> None:
     def program(library: Any) -> Any:
         x = (library.arange(60).view(1, 2, 5, 6) * 7 % 23).to(getattr(library, dtype))

@@ -10,7 +10,7 @@ import pytest
 from tests.oracle import outcome_of, same
 
 NAN = float("nan")
-DTYPES = ["uint8", "int8", "int32", "int64", "float16", "float32", "bool"]
+DTYPES = ["uint8", "int8", "int32", "int64", "float16", "bfloat16", "float32", "bool"]
 
 
 @pytest.mark.parametrize("descending", [False, True])

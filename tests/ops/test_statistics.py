@@ -48,7 +48,7 @@ def test_corrections() -> None:
 
 
 @pytest.mark.parametrize("name", ["std", "var"])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int64", "bool"])
 def test_dtypes(name: str, dtype: str) -> None:
     def program(T: Any) -> Any:
         t = T.tensor([1, 0, 1, 1]).to(getattr(T, dtype))

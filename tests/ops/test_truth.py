@@ -9,7 +9,7 @@ import pytest
 from tests.oracle import outcome_of, same
 
 NAN, INF = float("nan"), float("inf")
-DTYPES = ["float16", "float32", "uint8", "int8", "int64", "bool"]
+DTYPES = ["float16", "bfloat16", "float32", "uint8", "int8", "int64", "bool"]
 
 
 @pytest.mark.parametrize("name", ["all", "any", "count_nonzero"])

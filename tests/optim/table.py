@@ -95,13 +95,20 @@ class Pair:
         dtype: Any = np.float64,
         shapes: Any = SHAPES,
         seed: int = 0,
+        half: str = "",
     ) -> None:
         self.random = np.random.default_rng(seed)
+        self.dtype, self.half = dtype, half
         values = [np.asarray(self.random.standard_normal(s), dtype) for s in shapes]
-        self.expected = [torch.tensor(v, requires_grad=True) for v in values]
-        self.actual = [gradlite.tensor(v.copy(), requires_grad=True) for v in values]
+        self.expected = [self.of(torch, v).requires_grad_() for v in values]
+        self.actual = [self.of(gradlite, v.copy()).requires_grad_() for v in values]
         self.reference = getattr(torch.optim, name)(self.expected, **options)
         self.optimizer = getattr(gradlite.optim, name)(self.actual, **options)
+
+    def of(self, library: Any, array: np.ndarray) -> Any:
+        """A tensor of the pair's dtype."""
+        tensor = library.tensor(array)
+        return tensor.to(getattr(library, self.half)) if self.half else tensor
 
     def set_grads(self, without: tuple[int, ...] = ()) -> None:
         """New random gradients for all parameters; none for those in ``without``."""
@@ -109,9 +116,8 @@ class Pair:
             if i in without:
                 p.grad = q.grad = None
                 continue
-            grad = np.asarray(self.random.standard_normal(p.shape), q.array.dtype)
-            p.grad = torch.tensor(grad)
-            q.grad = gradlite.tensor(grad)
+            grad = np.asarray(self.random.standard_normal(p.shape), self.dtype)
+            p.grad, q.grad = self.of(torch, grad), self.of(gradlite, grad)
 
     def steps(self, n: int, without: tuple[int, ...] = ()) -> None:
         """``n`` steps, each with new gradients."""
@@ -123,9 +129,8 @@ class Pair:
     def compare(self, rtol: float = 1e-12, atol: float = 1e-15, state: bool = True) -> None:
         """Fail unless parameters and state agree."""
         for i, (p, q) in enumerate(zip(self.expected, self.actual)):
-            np.testing.assert_allclose(
-                q.detach().numpy(), p.detach().numpy(), rtol, atol, err_msg=f"parameter {i}"
-            )
+            mine, yours = (t.detach().double().numpy() for t in (q, p))
+            np.testing.assert_allclose(mine, yours, rtol, atol, err_msg=f"parameter {i}")
             expected = self.reference.state.get(p, {})
             actual = self.optimizer.state.get(q, {})
             assert list(actual) == list(expected)

@@ -115,14 +115,17 @@ def test_mixed_dtypes_in_one_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_parameters(name: str) -> None:
-    pair = Pair(
-        name,
-        {**FULL[name], **({"eps": 1e-3} if name not in ("SGD", "Rprop", "ASGD") else {})},
-        np.float16,
-    )
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_parameters(half: str, name: str) -> None:
+    options = {**FULL[name], **({"eps": 1e-3} if name not in ("SGD", "Rprop", "ASGD") else {})}
+    pair = Pair(name, options, np.float32, half=half)
     pair.steps(5)
-    pair.compare(rtol=5e-3, atol=5e-3, state=False)
+    for p, q in zip(pair.expected, pair.actual):
+        assert [s.dtype == q.dtype for s in pair.optimizer.state.get(q, {}).values()] == [
+            s.dtype == p.dtype for s in pair.reference.state.get(p, {}).values()
+        ]
+    tolerance = {"float16": 5e-3, "bfloat16": 4e-2}[half]
+    pair.compare(rtol=tolerance, atol=tolerance, state=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

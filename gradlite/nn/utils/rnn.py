@@ -70,6 +70,10 @@ class PackedSequence(NamedTuple):
         """The data in float16."""
         return self.to(dtypes.float16)
 
+    def bfloat16(self) -> PackedSequence:
+        """The data in bfloat16."""
+        return self.to(dtypes.bfloat16)
+
     @property
     def is_cuda(self) -> bool:
         """Whether the data lives on a CUDA device."""

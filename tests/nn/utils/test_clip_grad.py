@@ -42,7 +42,7 @@ def grads(params: Any) -> Any:
     return [p.grad for p in params]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("max_norm", [0.5, 1000.0, 0])
 @pytest.mark.parametrize("order", ORDERS)
 def test_clip_grad_norm(order: Any, max_norm: float, dtype: str) -> None:
@@ -165,7 +165,7 @@ def test_gradients_in_any_memory_order_and_aliases() -> None:
     np.testing.assert_allclose(array, np.arange(12.0).reshape(3, 4) / total.item(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("value", [0.5, 0, 100, -0.5])
 def test_clip_grad_value(value: float, dtype: str) -> None:
     def program(T: Any) -> Any:
