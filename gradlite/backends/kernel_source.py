@@ -89,6 +89,16 @@ def source(file: str) -> str:
     return expand(file, text_of(file))
 
 
+_DEFINITION = re.compile(
+    r"^KERNEL(?:_OF)?\((\w+)[^)]*\)\s*\([^)]*\)\s*\{\n.*?^\}\n", re.DOTALL | re.MULTILINE
+)
+
+
+def alone(name: str, text: str) -> str:
+    """The text of a file without the definitions of its other kernels."""
+    return _DEFINITION.sub(lambda m: m[0] if m[1] == name else "\n" * m[0].count("\n"), text)
+
+
 def expand(file: str, text: str) -> str:
     """A text with the includes of the folder in their places; ``file`` is its name in messages."""
     return "\n".join(_expanded(file, text, set())) + "\n"

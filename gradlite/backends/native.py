@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import kernels
-from gradlite.backends.kernel_source import SUFFIXES, Kernel, expand, index, source
+from gradlite.backends.kernel_source import SUFFIXES, Kernel, alone, expand, index, source
 from gradlite.backends.kernels import Launcher
 
 OPTIONS = (
@@ -113,6 +113,7 @@ class NativeLauncher(Launcher):
 
     def __init__(self, probe: ctypes.PyDLL) -> None:
         super().__init__(np, 1)
+        self.probe = probe
         self._addresses = probe.gradlite_addresses
         self._addresses.argtypes = (ctypes.py_object,) * 3
         self._libraries: dict[tuple[str, Any], ctypes.PyDLL] = {}
@@ -156,6 +157,29 @@ class NativeLauncher(Launcher):
                 (f"-DGRADLITE_DTYPE={suffix}",),
             )
         return _function(loaded, f"{declared.name}_{suffix}")
+
+
+class OnDemand(NativeLauncher):
+    """Compiles each kernel by itself, in a fraction of the time that its file takes."""
+
+    def ready(self, name: str, dtype: np.dtype[Any]) -> bool:
+        """Whether a kernel can be launched; compiles it unless that has been done."""
+        if (name, dtype) not in self._entries:
+            try:
+                self._entries[name, dtype] = self._entry(name, dtype)
+            except (RuntimeError, OSError, subprocess.SubprocessError):
+                return False
+        return True
+
+    def _load(self, declared: Kernel, dtype: Any) -> Any:
+        name, suffix = declared.name, SUFFIXES[dtype]
+        loaded = _callable(
+            name,
+            alone(name, source(declared.file)),
+            [f"{name}_{suffix}"],
+            (f"-DGRADLITE_DTYPE={suffix}",),
+        )
+        return _function(loaded, f"{name}_{suffix}")
 
 
 def _callable(
@@ -206,6 +230,13 @@ def launcher() -> NativeLauncher | None:
         return None
     found = NativeLauncher(loaded)
     return found if _finds_addresses(found) else None
+
+
+@cache
+def on_demand() -> OnDemand | None:
+    """A launcher for single kernels that are faster than NumPy; None where `launcher` is."""
+    found = launcher()
+    return None if found is None else OnDemand(found.probe)
 
 
 def _finds_addresses(found: NativeLauncher) -> bool:

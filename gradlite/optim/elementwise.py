@@ -65,11 +65,13 @@ class ElementwiseOptimizer(Optimizer):
         scratch: how many arrays for intermediate results the rule needs.
         reads_param: whether the rule reads the parameters.
         restartable: whether state that is missing begins anew beside state that is there.
+        native_from: from how many elements on a kernel on the CPU is faster than NumPy.
     """
 
     scratch = 1
     reads_param = False
     restartable = False
+    native_from = 0
     # What an option means that is missing from a state saved before the option existed.
     _late_options: dict[str, Any] = {
         "maximize": False,
@@ -223,8 +225,11 @@ class ElementwiseOptimizer(Optimizer):
                 if job[1].launcher is not None:
                     launches.append(self._host_launch(*job))
                     continue
-                with guard.on(job[1].blocks[0].params):
+                if guard.several is None:
                     self._run(*job)
+                else:
+                    with guard.on(job[1].blocks[0].params):
+                        self._run(*job)
         finally:
             loud(token)
         if launches:
@@ -276,7 +281,8 @@ class ElementwiseOptimizer(Optimizer):
             update(xp, block, rest, variant)
             block.grad = block.out  # holds the user's array no longer than the step
             list(map(subtract, params, parts, params))
-        cohort.advance(counters)
+        if counters:
+            cohort.advance(counters)
 
     # -------------------------------------------------------------------------- launches
     def _device_numbers(
@@ -420,8 +426,10 @@ class ElementwiseOptimizer(Optimizer):
         if names or self._counters(group):
             self._join(group, active)
             slots = [self._slots[id(p)] for p in active]
+        pays = sum(array.size for array in arrays) >= self.native_from
+        kernel = self._kernels(options[2:])[0] if pays else None
         plan.cohorts = build_cohorts(
-            arrays, slots, names, self.scratch, self.reads_param, on_device(group)
+            arrays, slots, names, self.scratch, self.reads_param, on_device(group), kernel
         )
         if len(self._earlier_plans) >= PLANS_KEPT:
             self._earlier_plans.clear()

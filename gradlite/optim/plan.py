@@ -205,6 +205,7 @@ class Cohort:
     __slots__ = (
         "_cells",
         "_constants",
+        "_held",
         "blocks",
         "launcher",
         "members",
@@ -247,6 +248,7 @@ class Cohort:
         # single. CuPy passes Python numbers to its kernels without a copy to the device.
         self._cells = np.empty(0, np.float32 if dtype.itemsize < 4 else dtype)
         self._constants: list[Any] = []
+        self._held: Sequence[float] = ()
 
     def numbers(self) -> list[int]:
         """The numbers of the gradients that belong here."""
@@ -278,10 +280,13 @@ class Cohort:
         """A rule's numbers in the form that its arrays want."""
         if self.xp is not np:
             return constants
+        if constants == self._held:
+            return self._constants
         if len(constants) != len(self._constants):
             self._cells = np.empty(len(constants), self._cells.dtype)
             self._constants = [self._cells[i, ...] for i in range(len(constants))]
         self._cells[:] = constants
+        self._held = constants
         return self._constants
 
 
@@ -349,25 +354,29 @@ def build_cohorts(
     scratch: int,
     reads_param: bool,
     on_device: bool = False,
+    kernel: str | None = None,
 ) -> list[Cohort]:
     """Sort the arrays of the parameters that take part into cohorts.
 
     ``slots[i]`` is None for rules without state; gradient ``i`` belongs to ``arrays[i]``. With
-    ``on_device``, the counters of those that kernels update are with them.
+    ``on_device``, the counters of those that kernels update are with them. ``kernel`` is what
+    updates NumPy's arrays faster than array calls do.
     """
     members: dict[Any, list[int]] = {}
     for i, (array, slot) in enumerate(zip(arrays, slots)):
         launcher = launcher_for(array)
+        there = on_device and launcher is not None
+        if launcher is None and kernel is not None:
+            launcher = _native_launcher(array, kernel)
         values = ()
-        if slot is not None and not (on_device and launcher is not None):
+        if slot is not None and not there:
             values = slot.segment.counters[:, slot.column].tolist()
-        members.setdefault((launcher, place(array), *values), []).append(i)
+        members.setdefault((launcher, there, place(array), *values), []).append(i)
     cohorts = []
-    for (launcher, *_), numbers in members.items():
+    for (launcher, there, *_), numbers in members.items():
         if launcher is None:
             numbers.sort(key=lambda i: _position(slots[i]))
         own = [s for i in numbers if (s := slots[i]) is not None]
-        there = on_device and launcher is not None
         cohort = Cohort(arrays[numbers[0]], own, launcher, there)
         if launcher is None:
             _build_blocks(cohort, numbers, arrays, slots, names, 1 + scratch, reads_param)
@@ -387,6 +396,18 @@ def launcher_for(array: Any) -> Any:
     """What launches kernels on a parameter's array, or None: then the rule runs on arrays."""
     K = NAMESPACES[array.__class__].launcher
     return K if K is not None and K.takes(array) and array.flags.c_contiguous else None
+
+
+def _native_launcher(array: Any, kernel: str) -> Any:
+    """What launches a kernel on NumPy's arrays, or None where it cannot."""
+    if array.__class__ is not np.ndarray or not array.flags.c_contiguous:
+        return None
+    from gradlite.backends import native  # late: it takes a while, and not every program trains
+
+    K = native.on_demand()
+    if K is None or array.itemsize < 4 or not K.takes(array):
+        return None
+    return K if K.ready(kernel, array.dtype) else None
 
 
 def _build_blocks(

@@ -46,6 +46,7 @@ class SGD(ElementwiseOptimizer):
     """
 
     restartable = True
+    native_from = 1 << 14
 
     def __init__(
         self,
