@@ -16,7 +16,7 @@ import numpy as np
 
 from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, printing
 from gradlite._methods import TensorMethods
-from gradlite.backends import asserts, cpu
+from gradlite.backends import asserts, cpu, cuda
 from gradlite.description import Description
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge, next_sequence_number
@@ -538,7 +538,7 @@ def _copy(grad: Any, like: Any) -> Any:
     if isinstance(like, np.ndarray):
         return np.array(grad, dtype=like.dtype, order="C")
     with like.device:
-        result = like.__class__(like.shape, like.dtype)
+        result = cuda.module().empty(like.shape, like.dtype)
         result[...] = grad
     return result
 
@@ -565,7 +565,7 @@ def _has_nan(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+    return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
 
 
 graph_hooks.wrap, graph_hooks.unwrap, graph_hooks.is_array = wrap, unwrap, _is_array

@@ -40,11 +40,13 @@ class Parameter(NamedTuple):
         name: as declared.
         kind: "pointer", "int" (i64) or "float" (double).
         element: of a pointer, the type of what it points to, as ``scalar_t``.
+        written: whether it is a pointer through which the kernel may write.
     """
 
     name: str
     kind: str
     element: str
+    written: bool = False
 
 
 class Kernel(NamedTuple):
@@ -141,7 +143,8 @@ def _parameter(kernel: str, declared: str) -> Parameter:
     match = re.fullmatch(r"(\w+(?: ?\*)*) ?(\w+)", plain)
     kind = match[1].replace(" ", "") if match else ""
     if match and kind.endswith("*"):
-        return Parameter(match[2], "pointer", kind[:-1])
+        written = re.match(r"\s*const\b", declared) is None
+        return Parameter(match[2], "pointer", kind[:-1], written)
     if match and kind in ("i64", "double"):
         return Parameter(match[2], "int" if kind == "i64" else "float", "")
     raise TypeError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends.staging import Staging
+from gradlite.backends.staging import Staging, not_captured, own_tables
 
 BLOCK = 256
 # A chunk is what a block does at a time: all threads have work, and vectors stay aligned.
@@ -73,9 +73,12 @@ def table(K: Any, arrays: Sequence[Any], columns: int = 1) -> TensorTable:
     """The table for arrays of such sizes, dtype and device, made at the first call."""
     device = getattr(getattr(arrays[0], "device", None), "id", 0)
     key = (device, arrays[0].dtype, tuple([array.size for array in arrays]), columns)
-    found = K.tables.get(key)
+    own = own_tables()
+    tables = K.tables if own is None else own
+    found = tables.get(key)
     if found is None:
-        if len(K.tables) >= TABLES_KEPT:
-            K.tables.clear()
-        found = K.tables[key] = TensorTable(K, *key[1:])
+        if len(tables) >= TABLES_KEPT:
+            tables.clear()
+        with not_captured():
+            found = tables[key] = TensorTable(K, *key[1:])
     return found  # type: ignore[no-any-return]

@@ -28,6 +28,7 @@ class Buffer:
         start: its first address.
         stop: the address behind its last byte.
         kind: who puts values into it.
+        on_gpu: whether it is a GPU's memory.
         same_as: the buffer of which it was a copy that turned out not to be needed.
     """
 
@@ -35,6 +36,7 @@ class Buffer:
     start: int
     stop: int
     kind: str
+    on_gpu: bool = False
     same_as: Buffer | None = None
 
     @property
@@ -67,8 +69,10 @@ class Call:
     Attributes:
         function: what is called; `operator.getitem` and `operator.setitem` stand for indexing.
         args, kwargs: its arguments, with a `Ref` for every array; without ``out``.
-        outs: where the results go; empty when the call writes to its arguments (``writes``).
+        outs: where the results go; on the CPU none when it writes to its arguments (``writes``).
         writes: the arguments that it writes to.
+        fresh: which of its results are new arrays, in the order of ``outs``; None when it was
+            given the places of its results.
     """
 
     function: Callable[..., Any]
@@ -76,6 +80,7 @@ class Call:
     kwargs: dict[str, Any]
     outs: tuple[Ref, ...] = ()
     writes: tuple[Ref, ...] = ()
+    fresh: tuple[int, ...] | None = ()
 
 
 @dataclass(eq=False, slots=True)

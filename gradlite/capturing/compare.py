@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends.kernels import Launcher
+from gradlite.capturing.arrays import content
 from gradlite.capturing.calls import CONSTANT, STATE, Buffer, Call, Guard, HostCall, Ref
 from gradlite.capturing.recorder import Recorder
 
@@ -29,9 +31,16 @@ def name_of(call: Call | HostCall | Guard) -> str:
     if isinstance(call, HostCall):
         return getattr(call.function, "__qualname__", "a call of Python code")
     function = call.function
-    owner = getattr(function, "__self__", None)
+    if is_launch(call):
+        return str(call.args[0])
+    owner: Any = getattr(function, "__self__", None)
     name = getattr(function, "__name__", str(function))
-    return f"{owner.__name__}.{name}" if isinstance(owner, np.ufunc) else name
+    return f"{owner.__name__}.{name}" if hasattr(owner, "nin") else name
+
+
+def is_launch(call: Call) -> bool:
+    """Whether a call launches a kernel: name, dtype, grid, block, arguments, shared memory."""
+    return isinstance(getattr(call.function, "__self__", None), Launcher)
 
 
 def _calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
@@ -59,7 +68,7 @@ def _values(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
         return next((r for x, y in zip(a, b) if (r := _values(x, y, pairs)) is not None), None)
     if isinstance(a, dict):
         return _values(tuple(a.items()), tuple(b.items()), pairs)
-    if isinstance(a, np.ndarray):
+    if isinstance(a, np.ndarray) or hasattr(a, "__cuda_array_interface__"):
         return None if _same(a, b) else "had other values as an argument"
     if a is b or a == b or (a != a and b != b):
         return None
@@ -83,9 +92,7 @@ def _refs(a: Ref, b: Ref, pairs: dict[Buffer, Buffer]) -> str | None:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return bool(
-        a.shape == b.shape and a.dtype == b.dtype and (a is b or a.tobytes() == b.tobytes())
-    )
+    return bool(a.shape == b.shape and a.dtype == b.dtype and (a is b or content(a) == content(b)))
 
 
 __all__ = ["STATE", "difference", "name_of"]

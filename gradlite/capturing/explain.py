@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlite.capturing.calls import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
-from gradlite.capturing.compare import name_of
-from gradlite.capturing.native.build import NativePlan
+from gradlite.capturing.compare import is_launch, name_of
+from gradlite.capturing.recorded import Fixed
 
 if TYPE_CHECKING:
     from gradlite.capturing.step import Recording
@@ -25,37 +25,19 @@ def explain(recordings: Sequence[Recording]) -> str:
 def _recording(number: int, recording: Recording) -> str:
     plan = recording.plan
     names: dict[Buffer, str] = {}
-    made = sum(b.stop - b.start for b in plan.places)
     host = sum(isinstance(c, HostCall) for c in plan.calls)
     guards = sum(isinstance(c, Guard) for c in plan.calls)
     head = (
         f"recording {number}: {recording.replays} replays of {len(plan.calls)} calls, {host} of "
-        f"them of Python code, {guards} of them checks; {len(plan.places)} arrays of "
-        f"{_bytes(made)} in {_bytes(plan.arena.nbytes)} of memory"
+        f"them of Python code, {guards} of them checks; {plan.summary()} of memory"
     )
-    lines = [head]
-    star: set[int] = set()
-    if isinstance(plan, NativePlan):
-        star = set(plan.left)
-        done = len(plan.calls) - len(star)
-        lines.append(
-            f"  not compiled: {plan.reason}"
-            if plan.reason
-            else f"  {done} calls are compiled; those with a star are not"
-        )
+    note, star = plan.notes()
+    lines = [head, f"  {note}"] if note else [head]
     lines += [
         f"  {i:4d}{'*' if i in star else ' '} {_call(call, names)}"
         for i, call in enumerate(plan.calls)
     ]
     return "\n".join(lines)
-
-
-def _bytes(n: int) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if n < 1024 or unit == "MiB":
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024  # type: ignore[assignment]
-    raise AssertionError
 
 
 def _call(call: Any, names: dict[Buffer, str]) -> str:
@@ -65,7 +47,8 @@ def _call(call: Any, names: dict[Buffer, str]) -> str:
         out = "" if call.out is None else f"{_value(call.out, names)} = "
         return f"{out}Python: {name_of(call)}"
     assert isinstance(call, Call)
-    arguments = [_value(a, names) for a in call.args]
+    given = call.args[4] if is_launch(call) else call.args
+    arguments = [_value(a, names) for a in given]
     arguments += [f"{k}={_value(v, names)}" for k, v in call.kwargs.items()]
     text = f"{name_of(call)}({', '.join(arguments)})"
     outs = ", ".join(_value(o, names) for o in call.outs)
@@ -82,8 +65,10 @@ def _value(value: Any, names: dict[Buffer, str]) -> str:
     if isinstance(value, (tuple, list)):
         inner = ", ".join(_value(v, names) for v in value)
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__"):
         return f"array{value.shape}"
     if isinstance(value, type):
         return value.__name__
+    if isinstance(value, Fixed):
+        return "the place of errors"
     return repr(value)

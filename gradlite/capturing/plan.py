@@ -137,7 +137,7 @@ class Plan:
                 grads = [
                     (p, wrap(self.array(ref))) for p, ref in call.grads if ref.buffer.kind != STATE
                 ]
-                return _with_grads, (call.function, grads)
+                return with_grads, (call.function, grads)
             if call.out is None:
                 return call.function, ()
             return _fill, (self.array(call.out), call.function)
@@ -181,18 +181,39 @@ class Plan:
                     return partial(np.copyto, casting="unsafe"), (out, args[0])
         return _copied, (outs, partial(function, **kwargs) if kwargs else function, args)
 
-    def replay(self) -> None:
-        """Make all calls.
+    def replay(self, inputs: Iterable[tuple[Any, Any]] = ()) -> None:
+        """Put the inputs' values in their places, and make all calls.
 
         Raises:
             GuardError: a value that was branched on has changed; nothing outside has then.
         """
+        for place, value in inputs:
+            np.copyto(place, value)
         token = quiet()
         try:
             for function, args in self.steps:
                 function(*args)
         finally:
             loud(token)
+
+    # -------------------------------------------------------------------- description
+    def summary(self) -> str:
+        """How much memory it keeps."""
+        made = sum(b.stop - b.start for b in self.places)
+        return f"{len(self.places)} arrays of {size_of(made)} in {size_of(self.arena.nbytes)}"
+
+    def notes(self) -> tuple[str, set[int]]:
+        """A line for `explain`, or "", and the positions of the calls that it marks."""
+        return "", set()
+
+
+def size_of(n: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB"):
+        if n < 1024:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} MiB"
 
 
 def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:
@@ -316,7 +337,8 @@ def _check(array: Any, value: bool) -> None:
         raise GuardError
 
 
-def _with_grads(function: Callable[[], Any], grads: list[tuple[Tensor, Tensor]]) -> None:
+def with_grads(function: Callable[[], Any], grads: list[tuple[Tensor, Tensor]]) -> None:
+    """Call Python code that reads gradients, which are put in their places before."""
     for p, grad in grads:
         p._grad = grad
     function()

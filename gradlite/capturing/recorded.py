@@ -2,7 +2,8 @@
 
 While a step is recorded, ``Tensor.array`` hands out arrays of this class. They share the memory of
 ordinary arrays, and every ufunc, function and method applied to them comes to `Recorder.run`.
-Outside a recording they behave as ordinary arrays.
+Outside a recording they behave as ordinary arrays. `Face` is what they have in common with those
+of a GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,30 @@ import threading
 from typing import Any
 
 import numpy as np
+
+
+class Fixed:
+    """An array that is no part of a step, as what kernels note errors in: replays use itself."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fixed) and other.array is self.array
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Held:
+    """The state of a draw, which ops hand on to kernels as if it were no array."""
+
+    __slots__ = ("face",)
+
+    def __init__(self, face: Any) -> None:
+        self.face = face
+
 
 # The recorder of the thread that records; None while none does.
 current: Any = None
@@ -32,50 +57,12 @@ METHODS = (
 ).split()
 
 
-class Recorded(np.ndarray):
-    """An array whose uses are recorded; see the module's description.
+class Face:
+    """Another face of an ordinary array, its attribute ``plain``, with the same memory."""
 
-    Attributes:
-        plain: the ordinary array with the same memory, of which this is another face.
-    """
+    __slots__ = ()
 
-    plain: np.ndarray[Any, Any] | None
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.plain = None
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        recorder = active()
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
-        if recorder is None:
-            return function(*map(plain, inputs), **plain_values(kwargs))
-        if "out" in kwargs:
-            kwargs["out"] = tuple(kwargs["out"])
-        return recorder.run(function, inputs, kwargs)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        recorder = active()
-        if recorder is None:
-            return function(*plain_values(args), **plain_values(kwargs))
-        return recorder.run(function, args, kwargs)
-
-    def __getitem__(self, key: Any) -> Any:
-        recorder = active()
-        if recorder is None:
-            return plain(self)[plain_values(key)]
-        return recorder.run(operator.getitem, (self, key), {})
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        recorder = active()
-        if recorder is None:
-            plain(self)[plain_values(key)] = plain(value)
-        else:
-            target = plain(self)
-            if not target.flags.writeable and self.flags.writeable:
-                target.flags.writeable = True  # switched on for this face of it
-            recorder.run(operator.setitem, (self, key, value), {})
-
-    def __iter__(self) -> Any:
+    def __iter__(self: Any) -> Any:
         return (self[i] for i in range(len(self)))
 
     # ------------------------------------------------------- values that reach the host
@@ -130,31 +117,75 @@ class Recorded(np.ndarray):
 
     # ------------------------------------------------------------------- views of itself
     @property
-    def T(self) -> Any:  # type: ignore[override]  # noqa: N802
+    def T(self: Any) -> Any:  # noqa: N802
         """The array with its dimensions in reverse order."""
         return self.transpose()
 
     @property
-    def mT(self) -> Any:  # type: ignore[override]  # noqa: N802
+    def mT(self: Any) -> Any:  # noqa: N802
         """The array with its last two dimensions swapped."""
         return self.swapaxes(-1, -2)
 
-    @property  # type: ignore[misc]
-    def real(self) -> Any:  # type: ignore[override]
+    @property
+    def real(self) -> Any:
         """The array itself: there are no complex numbers."""
         return self
 
-    def __copy__(self) -> Any:
+    def __copy__(self: Any) -> Any:
         return self.copy()
 
-    def __deepcopy__(self, memo: Any) -> Any:
+    def __deepcopy__(self: Any, memo: Any) -> Any:
         return self.copy()
+
+
+class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
+    """An array whose uses are recorded; see the module's description.
+
+    Attributes:
+        plain: the ordinary array with the same memory, of which this is another face.
+    """
+
+    plain: np.ndarray[Any, Any] | None
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.plain = None
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        if recorder is None:
+            return function(*map(plain, inputs), **plain_values(kwargs))
+        if "out" in kwargs:
+            kwargs["out"] = tuple(kwargs["out"])
+        return recorder.run(function, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return function(*plain_values(args), **plain_values(kwargs))
+        return recorder.run(function, args, kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return plain(self)[plain_values(key)]
+        return recorder.run(operator.getitem, (self, key), {})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        recorder = active()
+        if recorder is None:
+            plain(self)[plain_values(key)] = plain(value)
+        else:
+            target = plain(self)
+            if not target.flags.writeable and self.flags.writeable:
+                target.flags.writeable = True  # switched on for this face of it
+            recorder.run(operator.setitem, (self, key, value), {})
 
 
 def plain(value: Any) -> Any:
     """The ordinary array behind a recorded one; anything else as it is."""
     if value.__class__ is not Recorded:
-        return value
+        return value.plain if isinstance(value, Face) else value  # type: ignore[attr-defined]
     if value.plain is None:
         value.plain = np.ndarray.view(value, np.ndarray)
     return value.plain
@@ -163,8 +194,8 @@ def plain(value: Any) -> Any:
 def plain_values(value: Any) -> Any:
     """`plain` for arguments: also inside tuples, lists, dictionaries and slices."""
     cls = value.__class__
-    if cls is Recorded:
-        return plain(value)
+    if isinstance(value, (Face, Fixed)):
+        return plain(value) if isinstance(value, Face) else value.array
     if cls is tuple or cls is list:
         return cls([plain_values(v) for v in value])
     if cls is dict:

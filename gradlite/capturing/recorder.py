@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
+from gradlite.backends import cuda
+from gradlite.capturing.arrays import address, bounds, on_gpu, owner
 from gradlite.capturing.calls import (
     CONSTANT,
     MADE,
@@ -27,7 +28,8 @@ from gradlite.capturing.calls import (
     HostCall,
     Ref,
 )
-from gradlite.capturing.recorded import Recorded, active, plain, plain_values
+from gradlite.capturing.recorded import Face, Held, Recorded, active, plain, plain_values
+from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.tensor import Tensor
 
 # Functions that write to their first argument and return nothing of interest.
@@ -53,6 +55,9 @@ SIZE_DEPENDS = (
     "{} gives a result whose size depends on values, which a recorded step cannot repeat: use "
     "where() or masked_fill()"
 )
+# The names that such functions have in CuPy.
+DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
+SIZED = frozenset(function.__name__ for function in SIZED_BY_VALUES)
 raw_array: Any = Tensor.__dict__["array"]
 
 
@@ -70,9 +75,17 @@ class OfOneSize:
 
 
 class Recorder:
-    """Records one run of a step; see `recording`."""
+    """Records one run of a step; see `recording`.
+
+    Attributes:
+        gpu: the number of the GPU whose arrays the step uses, if it uses any.
+    """
 
     def __init__(self) -> None:
+        self.gpu: int | None = None
+        self._cupy = cuda.module() if cuda.in_use() else None
+        # The classes of arrays that get faces.
+        self.kinds = (np.ndarray,) if self._cupy is None else (np.ndarray, self._cupy.ndarray)
         self.calls: list[Call | HostCall | Guard] = []
         self.paused = 0
         self.thread = threading.get_ident()
@@ -81,53 +94,69 @@ class Recorder:
         self.replaced: list[Tensor] = []  # others that were given another array
         self._starts: list[int] = []
         self._buffers: list[Buffer] = []
-        self._faces: dict[int, Recorded] = {}
+        self._faces: dict[int, Any] = {}
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
         self._random_states: dict[int, tuple[Any, list[Any]]] = {}
         self._mentioned: dict[Buffer, int] = {}  # constants: no later than which call
 
     # ------------------------------------------------------------------------- arrays
-    def face(self, array: np.ndarray[Any, Any]) -> Recorded:
+    def face(self, array: Any) -> Any:
         """The recorded array of an ordinary one, the same one every time."""
         known = self._faces.get(id(array))
-        if known is None:
+        if known is None and on_gpu(array):
+            known = self._faces[id(array)] = RecordedGpu(array)
+        elif known is None:
             known = self._faces[id(array)] = array.view(Recorded)
             known.plain = array  # which keeps its id from being used again
         return known
 
+    def is_array(self, value: Any) -> bool:
+        """Whether a value is an array or the face of one."""
+        return isinstance(value, self.kinds) or isinstance(value, Face)
+
     def find(self, array: Any) -> Buffer | None:
         """The buffer in which an array lies, if it is known."""
-        address = array.__array_interface__["data"][0]
-        place = bisect.bisect_right(self._starts, address) - 1
-        if place >= 0 and address < self._buffers[place].stop:
+        at = address(array)
+        place = bisect.bisect_right(self._starts, at) - 1
+        if place >= 0 and at < self._buffers[place].stop:
             return self._buffers[place]
         return None
 
-    def _enter(self, array: np.ndarray[Any, Any], kind: str) -> Buffer:
-        root = array
-        while isinstance(root.base, np.ndarray):
-            root = root.base
-        start, stop = byte_bounds(root)
-        buffer = Buffer(root, start, max(stop, start + 1), kind)
+    def _enter(self, array: Any, kind: str) -> Buffer:
+        root = owner(array)
+        start, stop = bounds(root)
+        buffer = Buffer(root, start, max(stop, start + 1), kind, on_gpu(root))
+        if buffer.on_gpu:
+            self._note_gpu(int(root.device.id))
         place = bisect.bisect_left(self._starts, start)
         self._starts.insert(place, start)
         self._buffers.insert(place, buffer)
         return buffer
 
-    def ref(self, array: np.ndarray[Any, Any]) -> Ref:
+    def _note_gpu(self, index: int) -> None:
+        assert self._cupy is not None
+        if self.gpu is None:
+            self.gpu = int(self._cupy.cuda.runtime.getDevice())
+        if index != self.gpu:
+            raise CaptureError(
+                f"a captured step runs on one GPU, the current one: cuda:{self.gpu}, but it uses "
+                f"a tensor of cuda:{index}"
+            )
+
+    def ref(self, array: Any) -> Ref:
         """The place of an array; the host has filled one that is not known yet."""
         buffer = self.find(array)
         if buffer is None:
             buffer = self._enter(array, CONSTANT)
         if buffer.kind == CONSTANT:
             self._mentioned.setdefault(buffer, len(self.calls))
-        address = array.__array_interface__["data"][0]
-        return Ref(buffer, address - buffer.start, array.shape, array.strides, array.dtype)
+        offset = address(array) - buffer.start
+        return Ref(buffer, offset, array.shape, array.strides, array.dtype)
 
     def refs(self, value: Any) -> Any:
         """Arguments with a `Ref` in place of every array."""
         cls = value.__class__
-        if isinstance(value, np.ndarray):
+        if self.is_array(value):
             array = plain(value)
             # A 0-d or empty array that nobody will write to may stand for itself.
             return self.ref(array) if array.size else array
@@ -138,11 +167,23 @@ class Recorder:
         return value
 
     # -------------------------------------------------------------------------- calls
-    def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
-        """Make a call with ordinary arrays and write it down."""
+    def run(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Any,
+        writes: list[Any] | None = None,
+    ) -> Any:
+        """Make a call with ordinary arrays and write it down.
+
+        Args:
+            function, args, kwargs: the call.
+            writes: the arguments that it writes to; None: see `_written`. With a list the result
+                NotImplemented, or False, says that nothing has been done.
+        """
         if any(self._has_mask(k) for k in args[1:2] if function is operator.getitem):
             raise CaptureError(SIZE_DEPENDS.format("indexing with a boolean mask"))
-        if function in SIZED_BY_VALUES and self._depends(args):
+        if self._is_sized_by_values(function) and self._depends(args):
             raise CaptureError(SIZE_DEPENDS.format(f"{function.__name__}()"))
         if function in MOSTLY_OF_ONE_SIZE and self._depends(args):
             with self.pause():
@@ -152,27 +193,37 @@ class Recorder:
             return result
         out = kwargs.get("out")
         given = out if out.__class__ is tuple else (out,) if out is not None else ()
-        writes = self._written(function, args, given)
+        told, writes = writes is not None, [*(writes or []), *given]
+        if not told:
+            writes = self._written(function, args, given)
         for array in writes:
             self._before_write(array)
         with self.pause():
             result = function(*plain_values(tuple(args)), **plain_values(kwargs))
+        if told and (result is NotImplemented or result is False or _refused(result)):
+            return result
         if not writes and not self._depends(args) and not self._depends(tuple(kwargs.values())):
             return self._constant_result(result)
         kwargs = {k: self.refs(v) for k, v in kwargs.items() if k != "out"}
         if given:
             outs = tuple(self.ref(plain(o)) for o in given if o is not None)
-            self._add(Call(function, self.refs(tuple(args)), kwargs, outs))
+            self._add(Call(function, self.refs(tuple(args)), kwargs, outs, (), None))
             return out[0] if out.__class__ is tuple and len(out) == 1 else out
+        if told:
+            return self._add_told(Call(function, self.refs(tuple(args)), kwargs), writes, result)
         if writes:
             refs = tuple(self.ref(plain(w)) for w in writes)
             self._add(Call(function, self.refs(tuple(args)), kwargs, (), refs))
             return result
         if isinstance(result, (tuple, list)):
-            parts = [np.asarray(r) for r in result]
-        elif isinstance(result, (np.ndarray, np.generic)):
+            parts = [r if self.is_array(r) else np.asarray(r) for r in result]
+        elif self.is_array(result):
+            parts = [result]
+        elif isinstance(result, np.generic):
             parts = [np.asarray(result)]
         elif function in DESCRIPTIONS or result is None:
+            return result
+        elif self._cupy is not None and getattr(function, "__name__", "") in DESCRIBING:
             return result
         else:
             raise CaptureError(
@@ -188,15 +239,36 @@ class Recorder:
                 if self.find(part) is None:
                     self._enter(part, MADE)
             outs = tuple(map(self.ref, fresh))
-            self._add(Call(function, self.refs(tuple(args)), kwargs, outs))
+            places = tuple(range(len(outs)))
+            self._add(Call(function, self.refs(tuple(args)), kwargs, outs, (), places))
         faces = [self.face(p) for p in parts]
         if not isinstance(result, (tuple, list)):
             return faces[0]
         return getattr(result, "_make", result.__class__)(faces)  # also of a named tuple
 
+    def _is_sized_by_values(self, function: Any) -> bool:
+        return function in SIZED_BY_VALUES or (
+            self._cupy is not None and getattr(function, "__name__", "") in SIZED
+        )
+
+    def _add_told(self, call: Call, writes: Sequence[Any], result: Any) -> Any:
+        """Enter a call of which its caller knows what it writes to; its result, with faces."""
+        several = result.__class__ is tuple or result.__class__ is list
+        results = list(result) if several else [result]
+        arrays = {i: plain(r) for i, r in enumerate(results) if self.is_array(r)}
+        fresh = [i for i, a in arrays.items() if a.size and self.find(a) is None]
+        for i in fresh:
+            if self.find(arrays[i]) is None:
+                self._enter(arrays[i], MADE)
+        call.outs, call.fresh = tuple(self.ref(arrays[i]) for i in fresh), tuple(fresh)
+        call.writes = tuple(self.ref(plain(w)) for w in writes)
+        self._add(call)
+        results = [self.face(arrays[i]) if i in arrays else r for i, r in enumerate(results)]
+        return result.__class__(results) if several else results[0]
+
     def _depends(self, value: Any) -> bool:
         """Whether some array among the arguments may differ in a replay."""
-        if isinstance(value, np.ndarray):
+        if self.is_array(value):
             buffer = self.find(plain(value))
             return buffer is not None and buffer.kind != CONSTANT
         if value.__class__ is tuple or value.__class__ is list:
@@ -217,7 +289,7 @@ class Recorder:
     @staticmethod
     def _has_mask(key: Any) -> bool:
         keys = key if key.__class__ is tuple else (key,)
-        return any(k.__class__ is Recorded and k.dtype == np.bool_ for k in keys)
+        return any(isinstance(k, Face) and k.dtype == np.bool_ for k in keys)  # type: ignore[attr-defined]
 
     @staticmethod
     def _written(function: Any, args: Sequence[Any], given: Sequence[Any]) -> list[Any]:
@@ -236,13 +308,18 @@ class Recorder:
         if buffer.kind == CONSTANT:
             buffer.kind = MADE
             whole = self.ref(buffer.root)
-            fill = Call(np.copyto, (whole, buffer.root.copy()), {}, (), (whole,))
+            copy = buffer.root.copy()
+            if buffer.on_gpu:
+                assert self._cupy is not None
+                fill = Call(self._cupy.copyto, (whole, copy), {}, (), (whole,))
+            else:
+                fill = Call(np.copyto, (whole, copy), {}, (), (whole,))
             # Calls that were recorded as reading a constant must find it filled.
             self.calls.insert(self._mentioned.get(buffer, len(self.calls)), fill)
 
     def made(self, array: Any, blank: bool) -> Any:
         """An array that the library has made out of nothing; ``blank``: with any values."""
-        if not isinstance(array, np.ndarray):
+        if not self.is_array(array):
             return array
         array = plain(array)
         if array.size and self.find(array) is None:
@@ -311,6 +388,22 @@ class Recorder:
         self._add(HostCall(function, out, grads, undoable))
         return self.face(result) if out is not None else result
 
+    def draw_place(self, generator: Any, blocks: int) -> Any:
+        """The state of a generator before a draw, on the GPU; a replay takes it anew."""
+        cupy = self._cupy
+        if cupy is None:
+            return None
+
+        def reserve() -> Any:
+            return np.array(generator.reserve(blocks), np.uint64)
+
+        reserve.__qualname__ = "Generator.reserve"
+        with self.pause():
+            state = cupy.asarray(reserve())
+        self._enter(state, MADE)
+        self._add(HostCall(reserve, self.ref(state), [], True))
+        return Held(self.face(state))
+
     def release(self) -> None:
         """Let go of the memory of the recording; the calls stay."""
         for buffer in self._buffers:
@@ -324,7 +417,7 @@ class Recorder:
     def read_array(self, tensor: Tensor) -> Any:
         """What ``tensor.array`` is during the recording."""
         array = raw_array.__get__(tensor)
-        if active() is not self or array.__class__ is not np.ndarray:
+        if active() is not self or array.__class__ not in self.kinds:
             return array
         if id(tensor) not in self.touched:
             self.touched[id(tensor)] = (tensor, array)
@@ -335,7 +428,7 @@ class Recorder:
     def write_array(self, tensor: Tensor, array: Any) -> None:
         """What assigning ``tensor.array`` does during the recording."""
         array = plain(array)
-        if active() is self and isinstance(array, np.ndarray):
+        if active() is self and isinstance(array, self.kinds):
             if id(tensor) in self.touched and id(tensor) not in self.born:
                 self.replaced.append(tensor)
             self.born.add(id(tensor))
@@ -343,3 +436,8 @@ class Recorder:
             if array.size and self.find(array) is None:
                 self._enter(array, CONSTANT)
         raw_array.__set__(tensor, array)
+
+
+def _refused(result: Any) -> bool:
+    """Whether the parts of a result say that nothing has been done."""
+    return result.__class__ is tuple and any(part is NotImplemented for part in result)

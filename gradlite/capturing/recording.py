@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,11 +16,15 @@ from typing import Any
 import numpy as np
 
 from gradlite.amp import GradScaler
+from gradlite.backends import cuda, gamma, special
 from gradlite.capturing import recorded
 from gradlite.capturing.calls import CaptureError
+from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
 from gradlite.capturing.recorded import Recorded, active, plain_values
+from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
-from gradlite.ops import columns, pooling
+from gradlite.cuda.kernel import Kernel
+from gradlite.ops import columns, draws, many, pooling
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -40,6 +43,8 @@ CONVOLUTIONS = (
     columns.convolve, columns.input_gradient, columns.weight_gradient, columns.gradients,
 )  # fmt: skip
 POOLINGS = (pooling.maxima, pooling.scatter)
+# Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
+TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0}
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation", "multinomial")
 
 
@@ -47,46 +52,6 @@ def is_recording() -> bool:
     """Whether this thread records a step."""
     recorder = recorded.current
     return recorder is not None and recorder.thread == threading.get_ident()
-
-
-class _Library(types.ModuleType):
-    """NumPy as the ops see it during a recording: the arrays that it makes are recorded."""
-
-    def __init__(self, source: Any, recorder: Recorder) -> None:
-        super().__init__(source.__name__)
-        self._source, self._recorder = source, recorder
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._source, name)
-        if isinstance(found, types.ModuleType):
-            found = _Library(found, self._recorder)
-        elif callable(found) and not isinstance(found, (type, np.ufunc)):
-            found = _function(found, name, self._recorder)
-        setattr(self, name, found)
-        return found
-
-
-def _function(function: Any, name: str, recorder: Recorder) -> Any:
-    blank = name.startswith("empty")
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if active() is not recorder:
-            return function(*args, **kwargs)
-        if _mentions_recorded(args) or _mentions_recorded(tuple(kwargs.values())):
-            if name in ("empty_like", "zeros_like", "ones_like", "full_like"):
-                return recorder.made(function(*plain_values(args), **plain_values(kwargs)), blank)
-            return recorder.run(function, args, kwargs)
-        return recorder.made(function(*args, **kwargs), blank)
-
-    call.__name__ = name
-    return call
-
-
-def _mentions_recorded(value: Any) -> bool:
-    cls = value.__class__
-    if cls is tuple or cls is list:
-        return any(_mentions_recorded(v) for v in value)
-    return cls is Recorded
 
 
 def _drawn(original: Any) -> Any:
@@ -119,11 +84,57 @@ def _as_one_call(original: Any) -> Any:
     @functools.wraps(original)
     def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
         recorder = active()
-        if recorder is None:
+        if recorder is None or isinstance(xp, GpuLibrary):
             return original(xp, *args, **kwargs)
         return recorder.run(original, (np, *args), kwargs)
 
     return call
+
+
+def _by_table(original: Any) -> Any:
+    """A function of `many`, recorded as one call: a replay has tables of its own."""
+    written = TABLES[original.__name__]
+
+    @functools.wraps(original)
+    def call(arrays: Any, *args: Any) -> Any:
+        recorder = active()
+        if recorder is None or not isinstance(arrays[0], RecordedGpu):
+            return original(arrays, *args)
+        function = _norm if original.__name__ == "total_norm" else original
+        result = recorder.run(
+            function, (list(arrays), *args), {}, list(arrays)[: written * len(arrays)]
+        )
+        return None if result is False and function is _norm else result
+
+    return call
+
+
+_total_norm = many.total_norm
+
+
+def _norm(arrays: Any, order: float) -> Any:
+    """The norm of all arrays together, or False."""
+    found = _total_norm(arrays, order)
+    return False if found is None else found
+
+
+def _kernel_launched(original: Any) -> Any:
+    def _launch(self: Kernel, grid: Any, block: Any, values: Any, shared: int) -> None:
+        recorder = active()
+        if recorder is None:
+            original(self, grid, block, values, shared)
+            return
+        parameters = zip(values, self.parameters)
+        writes = [v for v, p in parameters if p.written and isinstance(v, RecordedGpu)]
+        recorder.run(original, (self, grid, block, list(values), shared), {}, writes)
+
+    return _launch
+
+
+def _place_of_draw(generator: Generator, blocks: int) -> Any:
+    """What a draw of a kernel asks first: where its state is, if a replay takes it anew."""
+    recorder = active()
+    return None if recorder is None else recorder.draw_place(generator, blocks)
 
 
 def _state_saved(original: Any) -> Any:
@@ -176,6 +187,26 @@ def _step_on_the_host(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any
     return None if active() is None else (_on_the_host(step)(self, *args, **kwargs),)
 
 
+def _seen_by_ops(original: Any, library: GpuLibrary, recorder: Recorder) -> Any:
+    """What hands out CuPy: to the thread that records, CuPy as the recorder has it."""
+    return lambda: library if active() is recorder else original()
+
+
+def _special(library: GpuLibrary, recorder: Recorder) -> Any:
+    """The same for CuPy's special functions."""
+
+    def around(original: Any) -> Any:
+        def found() -> Any:
+            source = original()
+            if active() is not recorder:
+                return source
+            return GpuLibrary(source, recorder, library._ufunc)
+
+        return found
+
+    return around
+
+
 def _methods_of_the_host() -> Iterator[tuple[type, str]]:
     """The methods whose arithmetic is on the host: steps of schedulers and scalers."""
     stack: list[tuple[type, tuple[str, ...]]] = [
@@ -202,7 +233,7 @@ def recording() -> Iterator[Recorder]:
     """
     recording_lock.acquire()
     recorder = Recorder()
-    library = _Library(np, recorder)
+    library = Library(np, recorder)
     tensor_class: Any = Tensor
     modules = [
         module
@@ -226,6 +257,18 @@ def recording() -> Iterator[Recorder]:
     whole += [(pooling, f) for f in POOLINGS]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
+    cupy = cuda.module() if cuda.in_use() else None
+    launcher = None
+    if cupy is not None:
+        gpu = GpuLibrary(cupy, recorder, cupy.ufunc)
+        real = NAMESPACES[cupy.ndarray].launcher
+        launcher = None if real is None else RecordingLauncher(real, gpu, recorder)
+        methods.append((cuda, "module", cuda.module, lambda f: _seen_by_ops(f, gpu, recorder)))
+        for module in (gamma, special):
+            methods.append((module, "_library", module._library, _special(gpu, recorder)))
+        methods.append((draws, "intercept", draws.intercept, lambda _: _place_of_draw))
+        methods.append((Kernel, "_launch", Kernel._launch, _kernel_launched))
+        methods += [(many, name, getattr(many, name), _by_table) for name in TABLES]
     try:
         for module in modules:
             module.__dict__["np"] = library
@@ -233,11 +276,14 @@ def recording() -> Iterator[Recorder]:
             setattr(cls, name, wrapped(original))
         tensor_class.array = property(recorder.read_array, recorder.write_array)
         NAMESPACES[Recorded] = Namespace(library)
+        if cupy is not None:
+            NAMESPACES[RecordedGpu] = Namespace(gpu, launcher)
         recorded.current = recorder
         yield recorder
     finally:
         recorded.current = None
         NAMESPACES.pop(Recorded, None)
+        NAMESPACES.pop(RecordedGpu, None)
         tensor_class.array = raw_array
         for cls, name, original, _ in methods:
             setattr(cls, name, original)

@@ -9,11 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from gradlite import dtypes
 from gradlite.capturing.calls import STATE, Call, CaptureError, HostCall
 from gradlite.capturing.compare import difference
+from gradlite.capturing.graphs import GraphPlan
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
 from gradlite.capturing.reachable import SIMPLE, Surroundings
@@ -116,7 +115,9 @@ class Recording:
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
         self._kinds = None
         if flat and all(isinstance(t, Tensor) for t in inputs):
-            self._kinds = [(t.__class__, t.array.shape, t.array.dtype) for t in inputs]
+            self._kinds = [
+                (t.__class__, t.array.__class__, t.array.shape, t.array.dtype) for t in inputs
+            ]
         numbers = {id(t): i for i, t in enumerate(inputs) if isinstance(t, Tensor)}
         self._results: list[tuple[str, Any]] = []
         for value in results:
@@ -132,16 +133,17 @@ class Recording:
                 self._results.append(("state", value))
             else:
                 self._results.append(("tensor", recorder.ref(value.array)))
-        grads, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
+        self._refs, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
         kept = [ref for kind, ref in self._results if kind == "tensor"]
-        kept += [ref for _, ref in grads if ref is not None]
-        self.plan = (NativePlan if native else Plan)(recorder.calls, kept)
-        bind = self.plan.array
+        kept += [ref for _, ref in self._refs if ref is not None]
+        self.plan: Plan | GraphPlan
+        if recorder.gpu is not None:
+            self.plan = GraphPlan(recorder.calls, kept, recorder.gpu)
+        else:
+            self.plan = (NativePlan if native else Plan)(recorder.calls, kept)
         self.inputs = [(place, t.array) for place, t in enumerate(inputs) if isinstance(t, Tensor)]
-        self._outputs: list[tuple[str, Any]] = [
-            (kind, bind(v) if kind == "tensor" else v) for kind, v in self._results
-        ]
-        self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in grads]
+        self._outputs: list[tuple[str, Any]] = []
+        self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
         self._draws = any(isinstance(c, HostCall) for c in recorder.calls)
 
@@ -165,11 +167,11 @@ class Recording:
         kinds = self._kinds
         if kinds is None or len(args) != len(kinds) or current_mode() != self._mode:
             return False
-        for a, (cls, shape, dtype) in zip(args, kinds):
+        for a, (cls, kind, shape, dtype) in zip(args, kinds):
             if a.__class__ is not cls or a._requires_grad:
                 return False
             array = a.array
-            if array.shape != shape or array.dtype != dtype or array.__class__ is not np.ndarray:
+            if array.__class__ is not kind or array.shape != shape or array.dtype != dtype:
                 return False
         return dtypes.get_default_dtype() is self._default
 
@@ -180,17 +182,24 @@ class Recording:
                 return False
         return self.surroundings.changed() is None
 
+    def _bind(self) -> None:
+        """Find the arrays of results and gradients, which the first replay has given a place."""
+        bind = self.plan.array
+        self._outputs = [(kind, bind(v) if kind == "tensor" else v) for kind, v in self._results]
+        self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in self._refs]
+
     def replay(self, leaves: Sequence[Any]) -> Any:
         """Run the plan on new inputs; `GuardError` when it does not hold for them."""
-        for place, array in self.inputs:
-            np.copyto(array, leaves[place].array)
+        inputs = [(array, leaves[place].array) for place, array in self.inputs]
         before = default_generator.state_array() if self._draws and self.plan.guarded else None
         try:
-            self.plan.replay()
+            self.plan.replay(inputs)
         except GuardError:
             if before is not None:
                 default_generator.set_state_array(before)
             raise
+        if not self.replays:
+            self._bind()
         for p, grad in self._grads:
             p._grad = grad
         for counter in self._counters:
@@ -384,8 +393,6 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
 def _replica(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
-    if not isinstance(leaf.array, np.ndarray):
-        raise CaptureError("capture() records steps on the CPU only: the input is on the GPU")
     if leaf.requires_grad:
         raise CaptureError(
             "an input of a captured step requires grad: make it a variable of the step instead"

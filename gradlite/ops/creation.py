@@ -142,7 +142,7 @@ def tensor(
     else:
         where = as_device(device)
         given = None if dtype is None else dtypes.as_dtype(dtype).numpy
-        source = data if hasattr(data, "__cuda_array_interface__") else _infer(data, given)
+        source = data if hasattr(type(data), "__cuda_array_interface__") else _infer(data, given)
     wanted = source.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     wanted = dtypes.from_numpy_dtype(wanted).numpy
     array = array_on(source, where, wanted, copy=True)
@@ -176,7 +176,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
         wanted = dtypes.from_numpy_dtype(data.dtype) if dtype is None else dtypes.as_dtype(dtype)
         if as_device(None).type == "cpu":
             return wrap(np.asarray(data, dtype=wanted.numpy))
-    if device is None and hasattr(data, "__cuda_array_interface__"):  # stays on its device
+    if device is None and hasattr(type(data), "__cuda_array_interface__"):  # stays on its device
         return as_tensor(wrap(array_module(_Device("cuda")).asarray(data)), dtype=dtype)
     return tensor(data, dtype=dtype, device=device)
 

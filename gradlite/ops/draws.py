@@ -6,6 +6,7 @@ A kernel is handed the place of its draw in the generator's stream and makes the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,10 @@ from gradlite.random import Generator
 _UNIFORM_PER_BLOCK = {"float16": 16, "bfloat16": 16, "float32": 8, "float64": 4}
 _NORMAL_PER_BLOCK = {"float16": 8, "bfloat16": 8, "float32": 8, "float64": 4}
 _ANY = np.dtype(np.float32)  # for kernels whose file is compiled for a dtype that they do not use
+
+
+# Set while a step is recorded: gives the state that a draw begins at, which a replay takes anew.
+intercept: Callable[[Generator, int], Any] | None = None
 
 
 class Place(NamedTuple):
@@ -37,7 +42,11 @@ def signed(value: int) -> int:
 
 def place(generator: Generator, values: int, per_block: int) -> Place:
     """Take the blocks of a draw from a generator's stream."""
-    seed, offset = generator.reserve(-(-values // per_block))
+    blocks = -(-values // per_block)
+    state = None if intercept is None else intercept(generator, blocks)
+    if state is not None:
+        return Place(state, 0, 0)
+    seed, offset = generator.reserve(blocks)
     return Place(None, signed(seed), signed(offset))
 
 

@@ -68,7 +68,7 @@ def operand(value: Any) -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__"):
+    if isinstance(value, np.ndarray) or hasattr(cls, "__cuda_array_interface__"):
         dtypes.from_numpy_dtype(value.dtype)
         return wrap(value)
     if isinstance(value, (float, int)):

@@ -23,7 +23,7 @@ def test_declarations_are_read_with_their_parameters() -> None:
     assert scale.name == "scale" and scale.file == "a.cu" and scale.threads == 256
     assert scale.parameters == (
         Parameter("x", "pointer", "scalar_t"),
-        Parameter("y", "pointer", "scalar_t"),
+        Parameter("y", "pointer", "scalar_t", True),
         Parameter("n", "int", ""),
         Parameter("factor", "float", ""),
     )

@@ -90,8 +90,9 @@ class Graph:
         for block, array in self._capture.fresh:
             if block() is None:  # others may have used the memory since
                 spoil(array)
-        for operation in self._capture.operations:
-            operation()
+        with quiet():
+            for operation in self._capture.operations:
+                operation()
 
 
 @contextmanager

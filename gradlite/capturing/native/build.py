@@ -104,6 +104,13 @@ class NativePlan(Plan):
         """The calls in the form that compiled code does best."""
         return batches_last(fused(calls, self.pinned), self.pinned)
 
+    def notes(self) -> tuple[str, set[int]]:
+        """What is compiled, and the positions of the calls that are not."""
+        if self.reason:
+            return f"not compiled: {self.reason}", set(self.left)
+        done = len(self.calls) - len(self.left)
+        return f"{done} calls are compiled; those with a star are not", set(self.left)
+
     def _place(self, ref: Ref) -> Place:
         buffer = ref.buffer.origin
         if buffer.kind == MADE:

@@ -1,0 +1,45 @@
+"""What a recording asks of arrays, of NumPy's and of CuPy's alike: where they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether an array is CuPy's."""
+    return not isinstance(array, np.ndarray)
+
+
+def address(array: Any) -> int:
+    """Where the first element of an array is. No address of a GPU is one of the host's too."""
+    if isinstance(array, np.ndarray):
+        return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    return int(array.data.ptr)
+
+
+def owner(array: Any) -> Any:
+    """The array that owns an array's memory."""
+    if not isinstance(array, np.ndarray):
+        return array if array.base is None else array.base
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def bounds(array: Any) -> tuple[int, int]:
+    """The addresses of an array's first byte and of the one behind its last."""
+    if isinstance(array, np.ndarray):
+        return byte_bounds(array)
+    start = address(array)
+    if not array.size:
+        return start, start
+    last = sum((n - 1) * s for n, s in zip(array.shape, array.strides))
+    return start, start + last + array.dtype.itemsize
+
+
+def content(array: Any) -> bytes:
+    """The values of an array, read by the host."""
+    return (array if isinstance(array, np.ndarray) else array.get()).tobytes()
