@@ -27,6 +27,7 @@ __all__ = [
 class AdaptiveMaxPool2d(Op):
     """The maxima of windows that divide the input evenly; aux and second output: where."""
 
+    delegates = True
     fname = "adaptive_max_pool2d"
     grad_name = "AdaptiveMaxPool2DBackward0"
     has_aux = True
@@ -45,6 +46,7 @@ class AdaptiveMaxPool2d(Op):
 
 
 class AdaptiveAvgPool2d(Op):
+    delegates = True
     fname = "adaptive_avg_pool2d"
     grad_name = "AdaptiveAvgPool2DBackward0"
 
@@ -59,6 +61,7 @@ class AdaptiveAvgPool2d(Op):
 
 
 class AdaptiveAvgPool2dGrad(Op):
+    delegates = True
     fname = "adaptive_avg_pool2d_grad"
     grad_name = "AdaptiveAvgPool2DBackwardBackward0"
 

@@ -39,6 +39,7 @@ Number = int | float | bool
 
 
 class Add(Binary):
+    one_step = delegates = True
     takes_cells = True
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
@@ -49,6 +50,7 @@ class Add(Binary):
 
 
 class Sub(Binary):
+    one_step = delegates = True
     takes_cells = True
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
@@ -103,6 +105,7 @@ class SubScaled(Binary):
 
 
 class Mul(Binary):
+    one_step = True
     takes_cells = True
     reads = ((1,), (0,))
 

@@ -40,6 +40,7 @@ __all__ = [
 class Roll(Op):
     """Elements shifted along dimensions, those that fall off entering at the other end."""
 
+    moves = True
     row_major = True
 
     def forward(xp: Any, x: Any, shifts: tuple[int, ...], dims: tuple[int, ...] | None) -> Any:

@@ -102,6 +102,7 @@ def accumulate(xp: Any, ufunc: str, x: Any, dim: int, dtype: Any) -> Any:
 class Cumsum(Op):
     """Running sums along a dimension, from the end when reversed."""
 
+    delegates = True
     row_major = True
 
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:

@@ -304,6 +304,8 @@ def sigmoid(input: Tensor) -> Tensor:
 
 
 class Neg(Op):
+    one_step = delegates = True
+
     def forward(xp: Any, x: Any) -> Any:
         return xp.negative(x)
 

@@ -22,6 +22,7 @@ __all__ = ["embedding", "one_hot"]
 class Embedding(Op):
     """Rows of a table: (rows, size), index (*) -> (*, size)."""
 
+    moves = True
     reads = ((1,), ())
     constants = (1,)
 
@@ -45,6 +46,7 @@ class EmbeddingDenseBackward(Op):
     The row ``padding_idx`` stays 0; ``by_freq`` divides each row by how often it was read.
     """
 
+    delegates = True
     reads = ((1,), ())
     constants = (1,)
 

@@ -160,6 +160,7 @@ class Unfold(Op):
 class UnfoldGrad(Op):
     """Each window's gradient added to where the window came from."""
 
+    delegates = True
     grad_name = "UnfoldBackwardBackward0"
 
     def forward(xp: Any, g: Any, shape: tuple[int, ...], dim: int, size: int, step: int) -> Any:

@@ -19,6 +19,7 @@ __all__ = ["fold", "unfold"]
 class Im2Col(Op):
     """(N, C, H, W) to (N, C * KH * KW, windows), or the same without N."""
 
+    delegates = True
     fname = "im2col"
 
     def forward(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
@@ -38,6 +39,7 @@ class Im2Col(Op):
 class Col2Im(Op):
     """(N, C * KH * KW, windows) to (N, C, H, W): each window added to where it belongs."""
 
+    delegates = True
     fname = "col2im"
 
     def forward(xp: Any, x: Any, size: Pair, kernel: Pair, geometry: Geometry) -> Any:

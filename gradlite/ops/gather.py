@@ -33,6 +33,7 @@ __all__ = [
 class Along(Op):
     """Elements whose place along a dimension an index tensor names."""
 
+    moves = True
     reads: tuple[tuple[int, ...], ...] = ((1,), ())
     constants = (1,)
 
@@ -75,6 +76,7 @@ class Gather(Along):
 class IndexSelect(Op):
     """Slices along a dimension."""
 
+    moves = True
     reads = ((1,), ())
     constants = (1,)
 
@@ -106,6 +108,7 @@ class IndexSelect(Op):
 class MaskedSelect(Op):
     """The elements where a mask holds, in one row."""
 
+    moves = True
     reads = ((1,), ())
     constants = (1,)
 

@@ -44,6 +44,11 @@ def narrowed(array: Any, half: Any) -> Any:
     return array.astype(half) if getattr(array, "dtype", None) == _SINGLE else array
 
 
+def all_arrays(values: Any) -> bool:
+    """Whether there is no Python number among values: NumPy gives float32 for one of those."""
+    return all(v is None or hasattr(v, "dtype") for v in values)
+
+
 def _rule(function: Any) -> Any:
     """An op's own function, and not what measures it while a profile is on."""
     return getattr(function, "__wrapped__", function)
@@ -58,6 +63,8 @@ def forward_of(op: Any, half: Any) -> Any:
         kinds = {a.dtype for a in inputs if hasattr(a, "dtype")}
         # Another floating dtype beside it is that of the result; but see Op.mixes.
         if half not in kinds or (_SINGLE in kinds and not op.mixes):
+            return rule(xp, *args)
+        if op.one_step and all_arrays(inputs):
             return rule(xp, *args)
         wide = [widened(a, half) for a in inputs]
         if op.variadic:
@@ -86,6 +93,8 @@ def backward_of(op: Any, half: Any) -> Any:
         if F.tensors or not any(
             g is not None and g.dtype == half for g in (grad if several else (grad,))
         ):
+            return rule(ctx, grad, F)
+        if op.one_step and ctx.shapes is None and all_arrays(ctx.saved):
             return rule(ctx, grad, F)
         wide = [widened(g, half) for g in grad] if several else widened(grad, half)
         saved = tuple([widened(s, half) for s in ctx.saved])

@@ -67,6 +67,8 @@ class NewDims(View):
 class BasicScatter(Op):
     """Zeros with a view's gradient written into them."""
 
+    moves = True
+
     def forward(xp: Any, x: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
         out = xp.zeros(shape, x.dtype)
         out[index] = x
@@ -80,6 +82,7 @@ class BasicScatter(Op):
 class Index(Op):
     """x[...] with index arrays or masks: a copy."""
 
+    moves = True
     fname = "index"
     used_up = True
 
@@ -105,6 +108,8 @@ class Index(Op):
 
 class IndexAccumulate(Op):
     """Zeros with values added at index arrays, repeated indices included."""
+
+    delegates = True
 
     def forward(xp: Any, x: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
         out = xp.zeros(shape, x.dtype)

@@ -51,6 +51,10 @@ class Op:
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
         moves: whether it computes nothing, so that arrays of bfloat16 stay as they are: views,
             copies and casts.
+        delegates: whether the rule only hands the gradient to other ops, which look after
+            bfloat16 themselves.
+        one_step: whether forward and the rule are one elementwise function of arrays each, which
+            rounds once by itself; where operands were broadcast, sums follow in the rule.
         mixes: whether inputs after the first may be in float32 beside a first one in half
             precision, which is the result's dtype then; theirs is the last attr.
         row_major: whether the result lies in row-major order whatever the inputs' strides are,
@@ -70,6 +74,8 @@ class Op:
     used_up = False
     multiplies = False
     moves = False
+    delegates = False
+    one_step = False
     mixes = False
     constants: tuple[int, ...] = ()
     fname = ""

@@ -21,6 +21,8 @@ Sides = tuple[tuple[int, int], ...]
 class ConstantPadNd(Op):
     """Borders of a constant; a negative number of elements cuts them off instead."""
 
+    moves = True
+
     def forward(xp: Any, x: Any, sides: Sides, value: Any) -> Any:
         shape = tuple(n + before + after for n, (before, after) in zip(x.shape, sides))
         out = xp.full(shape, value, x.dtype) if value else xp.zeros(shape, x.dtype)
@@ -38,6 +40,8 @@ class ConstantPadNd(Op):
 
 class BorderPad(Op):
     """Borders taken from the inside; ``sources`` says for each padded dimension from where."""
+
+    moves = True
 
     def forward(xp: Any, x: Any, sources: tuple[Any, ...]) -> Any:
         for dim, source in sources:

@@ -48,6 +48,7 @@ __all__ = [
 class MaxPool2d(Op):
     """The maximum of every window, the first one on a tie; aux: which element it was."""
 
+    delegates = True
     fname = "max_pool2d"
     grad_name = "MaxPool2DWithIndicesBackward0"
     has_aux = True
@@ -69,6 +70,7 @@ class MaxPool2d(Op):
 class MaxPool2dWithIndices(Op):
     """`MaxPool2d` with a second output: where in its image each maximum was."""
 
+    delegates = True
     fname = "max_pool2d_with_indices"
     grad_name = "MaxPool2DWithIndicesBackward0"
     has_aux = True
@@ -92,6 +94,8 @@ class MaxPool2dWithIndices(Op):
 class MaxPoolScatter(Op):
     """Zeros with a value per window added at the window's winner."""
 
+    delegates = True
+
     def forward(xp: Any, g: Any, winners: Any, shape: Any, kernel: Pair, geometry: Geometry) -> Any:
         return pooling.scatter(xp, g, winners, shape, kernel, geometry)
 
@@ -108,6 +112,8 @@ class MaxPoolScatter(Op):
 class MaxPoolGather(Op):
     """The value at each window's winner."""
 
+    delegates = True
+
     def forward(xp: Any, x: Any, winners: Any, kernel: Pair, geometry: Geometry) -> Any:
         return pooling.gather(xp, x, winners, kernel, geometry)
 
@@ -117,6 +123,7 @@ class MaxPoolGather(Op):
 
 
 class AvgPool2d(Op):
+    delegates = True
     fname = "avg_pool2d"
     grad_name = "AvgPool2DBackward0"
 
@@ -135,6 +142,7 @@ class AvgPool2d(Op):
 
 
 class AvgPool2dGrad(Op):
+    delegates = True
     fname = "avg_pool2d_grad"
     grad_name = "AvgPool2DBackwardBackward0"
 

@@ -74,6 +74,8 @@ def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> An
 
 
 class Sum(Op):
+    delegates = True
+
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is not np:
             return row_major(x.sum(dims, keepdims=keepdim))
@@ -91,6 +93,8 @@ class Sum(Op):
 
 class ColumnSums(Op):
     """The sums of a matrix's columns: the gradient of a bias."""
+
+    delegates = True
 
     def forward(xp: Any, x: Any) -> Any:
         # A product with ones is several times faster; its error grows with the rows.

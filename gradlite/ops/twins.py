@@ -67,7 +67,9 @@ def _twin(op: Any, launcher: Any, guard: Any, half: Any) -> Any:
         ("backward", _backward, halves.backward_of),
     ):
         function = fused(op, rule) if launcher is not None else None
-        runs = getattr(op, rule) if half is None or op.moves else wide(op, half)
+        runs = getattr(op, rule)
+        if half is not None and not (op.moves or (op.delegates and rule == "backward")):
+            runs = wide(op, half)
         if function is not None:
             runs = made(runs, function, launcher)
         if guard is not None:

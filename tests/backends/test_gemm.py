@@ -18,7 +18,7 @@ from tests import cupy_stand_in as stand_in
 from tests.cublaslt_stand_in import enums
 
 SIZES = (1, 2, 5)
-TOLERANCE = {"f2": 3e-3, "f4": 3e-6, "f8": 1e-12}
+TOLERANCE = {"bfloat16": 2e-2, "f2": 3e-3, "f4": 3e-6, "f8": 1e-12}
 
 
 class Random:
@@ -84,7 +84,7 @@ def test_products_of_stacks(products: Any, left: str) -> None:
         check(products.matmul(a, b), wide(a) @ wide(b))
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "f2", "f4", "f8"])
 def test_dtypes(products: Any, dtype: str) -> None:
     r = Random(products, dtype)
     for stack in ((), (2,)):
@@ -164,7 +164,7 @@ def test_sums_with_a_product(products: Any) -> None:
 
 
 # ----------------------------------------------------------------------------- epilogues
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "f2", "f4", "f8"])
 @pytest.mark.parametrize("sizes", [(4, 3, 5), (1, 3, 5), (4, 1, 5), (4, 3, 1), (1, 1, 1)])
 def test_biases(products: Any, sizes: Any, dtype: str) -> None:
     r = Random(products, dtype)
@@ -176,7 +176,7 @@ def test_biases(products: Any, sizes: Any, dtype: str) -> None:
         check(products.linear(a, b, bias), wide(a) @ wide(b) + wide(bias), dtype)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "f2", "f4", "f8"])
 def test_sums_come_with_the_product(products: Any, dtype: str) -> None:
     r = Random(products, dtype)
     for rows, inputs, outputs in itertools.product((2, 7), SIZES, SIZES):
@@ -366,7 +366,7 @@ def test_partial_sums_are_added_in_float32(products: Any, library: Any) -> None:
 
 
 # ------------------------------------------------------------------------- without nvmath
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "f2", "f4", "f8"])
 def test_cupys_products(cupy: Any, dtype: str) -> None:
     products = gemm(cupy)
     assert isinstance(products, CupyGemm)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import enum
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
 STATUS = {1: "NOT_INITIALIZED", 7: "INVALID_VALUE", 15: "NOT_SUPPORTED"}
 N, T = 0, 1  # cublasOperation_t
 # cudaDataType_t
-TYPES: dict[int, Any] = {0: np.float32, 1: np.float64, 2: np.float16}
+TYPES: dict[int, Any] = {0: np.float32, 1: np.float64, 2: np.float16, 14: ml_dtypes.bfloat16}
 # By compute type and scale type, the types that A, B, C and D may have.
 COMPUTE = {
-    (68, 0): (0, 2),  # COMPUTE_32F, R_32F
+    (68, 0): (0, 2, 14),  # COMPUTE_32F, R_32F
     (77, 0): (0,),  # COMPUTE_32F_FAST_TF32
     (70, 1): (1,),  # COMPUTE_64F
 }

@@ -64,6 +64,14 @@ def _function(function: Any, name: str) -> Any:
     return call
 
 
+def _halved(result: Any, operands: Any) -> Any:
+    """The result in CuPy's dtype: ml_dtypes gives float32 for products of matrices of bfloat16."""
+    kinds = {o.dtype for o in operands if isinstance(o, np.ndarray)}
+    if [kind.name for kind in kinds] == ["bfloat16"] and result.dtype == np.float32:
+        return result.astype(*kinds)
+    return result
+
+
 class Ufunc:
     """A ufunc that takes arrays of the device and scalars."""
 
@@ -86,7 +94,9 @@ class Ufunc:
             kwargs = {**kwargs, "out": _host(out)}
         ufunc, inside = self.ufunc, [_host(a) for a in args]
         if out is None:
-            return _computed(self.__name__, lambda: ufunc(*inside, **kwargs), _first(args), args)
+            return _computed(
+                self.__name__, lambda: _halved(ufunc(*inside, **kwargs), inside), _first(args), args
+            )
         _in_place(self.__name__, lambda: ufunc(*inside, **kwargs), args, out)
         return out
 
