@@ -4,10 +4,14 @@ NumPy warns about overflow, division by zero and invalid operations; tensors, li
 give inf and NaN in silence. `quiet` and `loud` switch that off and on around the array calls
 of an op, for this thread and asyncio task alone. `numpy.errstate` does the same at six times
 the cost, which is more than a small op itself takes.
+
+NumPy takes the memory of its arrays from the C library; `keep_memory` lets it stay there.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -36,3 +40,28 @@ except (ImportError, AttributeError):  # a NumPy that keeps this state elsewhere
     def loud(token: Any) -> None:
         """Undo `quiet`."""
         np.seterr(**token)
+
+
+# Numbers of malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_DECIDED_BY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def keep_memory() -> bool:
+    """Keep the memory of freed arrays for the next ones; whether the C library was told so.
+
+    A step frees what it took before, and the next one takes the same again. glibc hands large
+    blocks back to the system in between, and to take them again page by page is a third of the
+    time of `benchmarks.training --workloads W4,W5`. Up to a gigabyte stays; arrays of more than
+    32 MiB still go back at once. Who sets one of glibc's own variables has decided otherwise.
+    """
+    if any(name in os.environ for name in _DECIDED_BY):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, 1 << 25) and mallopt(_TRIM_THRESHOLD, 1 << 30))
+
+
+keep_memory()

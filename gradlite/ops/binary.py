@@ -148,10 +148,9 @@ _cells: dict[tuple[Any, np.dtype[Any]], Any] = {}
 
 def _cell(number: Any, dtype: np.dtype[Any]) -> Any:
     """A number as an operand beside an array of a floating dtype, kept for the next time."""
-    if dtype not in dtypes.FLOATING or not number or not -1e9 < number < 1e9:
-        return number  # of zeros, 0.0 and -0.0 would be the same key
-    if dtype.name == "bfloat16":
-        return number  # as in PyTorch, numbers are not rounded to bfloat16 first
+    if dtype.kind != "f" or dtype.itemsize < 4 or not number or not -1e9 < number < 1e9:
+        # Beside halves PyTorch does not round numbers; 0.0 and -0.0 would be the same key.
+        return number
     if len(_cells) >= 1024:
         _cells.clear()
     cell = _cells[number, dtype] = np.array(number, dtype)
