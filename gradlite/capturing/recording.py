@@ -196,8 +196,8 @@ def _special(library: GpuLibrary, recorder: Recorder) -> Any:
     """The same for CuPy's special functions."""
 
     def around(original: Any) -> Any:
-        def found() -> Any:
-            source = original()
+        def found(*args: Any) -> Any:
+            source = original(*args)
             if active() is not recorder:
                 return source
             return GpuLibrary(source, recorder, library._ufunc)

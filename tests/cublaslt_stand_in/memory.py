@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.cupy_stand_in.arrays import Memory, Pointer
+from tests.cupy_stand_in.arrays import Pointer
 
 # By the address where an array that owns its memory begins.
 blocks: weakref.WeakValueDictionary[int, np.ndarray[Any, Any]] = weakref.WeakValueDictionary()
@@ -21,16 +21,8 @@ class IllegalAddressError(RuntimeError):
 
 def data(array: Any) -> Pointer:
     """``cupy.ndarray.data``: whoever asks for an address makes its memory known."""
-    owner = array.host
-    while True:
-        base = owner.base
-        if not isinstance(base, np.ndarray):  # as_strided puts an object between
-            base = getattr(base, "base", base)
-        if not isinstance(base, np.ndarray) or isinstance(base, Memory):
-            break
-        owner = base
-    blocks[owner.ctypes.data] = owner
-    return Pointer(array.memory, array.host, array.host.ctypes.data)
+    blocks[array.root.ctypes.data] = array.root
+    return Pointer(array.memory, array.root, array.host.ctypes.data)
 
 
 def owners(addresses: Sequence[int]) -> list[np.ndarray[Any, Any]]:

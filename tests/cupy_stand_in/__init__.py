@@ -25,10 +25,10 @@ MODULE.get_default_pinned_memory_pool = lambda: runtime.pinned_pool
 MODULE.RawModule, MODULE.RawKernel = kernels.RawModule, kernels.RawKernel
 
 
-def _special(function: Any) -> Any:
+def _special(function: Any, module: Any) -> Any:
     def call(x: Any) -> Any:
-        host = x.host
-        return _computed(function.__name__, lambda: function(MODULE._source, host), x)
+        host = x.host  # and NumPy as that module has it: a recording puts another in its place
+        return _computed(function.__name__, lambda: function(module.np, host), x)
 
     return call
 
@@ -37,12 +37,12 @@ CUPYX: Any = types.ModuleType("cupyx")
 SCIPY: Any = types.ModuleType("cupyx.scipy")
 SPECIAL: Any = types.ModuleType("cupyx.scipy.special")
 CUPYX.empty_pinned = runtime.empty_pinned
-SPECIAL.erf = _special(special.erf)
-SPECIAL.erfc = _special(special.erfc)
-SPECIAL.ndtr = _special(special.normal_cdf)
-SPECIAL.erfinv = _special(special.erfinv)
-SPECIAL.gammaln, SPECIAL.digamma = _special(gamma.lgamma), _special(gamma.digamma)
-SPECIAL.polygamma = lambda n, x: _special(lambda xp, y: gamma.polygamma(xp, n, y))(x)
+SPECIAL.erf = _special(special.erf, special)
+SPECIAL.erfc = _special(special.erfc, special)
+SPECIAL.ndtr = _special(special.normal_cdf, special)
+SPECIAL.erfinv = _special(special.erfinv, special)
+SPECIAL.gammaln, SPECIAL.digamma = _special(gamma.lgamma, gamma), _special(gamma.digamma, gamma)
+SPECIAL.polygamma = lambda n, x: _special(lambda xp, y: gamma.polygamma(xp, n, y), gamma)(x)
 CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL
 
 

@@ -65,12 +65,12 @@ class Memory(np.ndarray):
 class Pointer(MemoryPointer):
     """``cupy.ndarray.data``."""
 
-    def __init__(self, memory: Any, host: Any, ptr: int) -> None:
-        super().__init__(types.SimpleNamespace(buffer=host, block=memory), 0)
-        self.memory, self.host, self.ptr = memory, host, ptr
+    def __init__(self, memory: Any, root: Any, ptr: int) -> None:
+        super().__init__(types.SimpleNamespace(buffer=root, block=memory), 0)
+        self.memory, self.root, self.ptr = memory, root, ptr
 
     def __add__(self, bytes: int) -> Pointer:
-        return Pointer(self.memory, self.host, self.ptr + bytes)
+        return Pointer(self.memory, self.root, self.ptr + bytes)
 
 
 def placed(like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -83,7 +83,7 @@ def placed(like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class Array:
     """``cupy.ndarray``."""
 
-    __slots__ = ("host", "device", "memory", "base", "__weakref__")
+    __slots__ = ("host", "root", "device", "memory", "base", "__weakref__")
     __hash__ = None  # type: ignore[assignment]
     __array_priority__ = 100
 
@@ -97,18 +97,18 @@ class Array:
     ) -> None:
         self.device, self.base = Device(), None
         if memptr is None:
-            self.host = placed(np.empty(shape, dtype, order))
+            self.host = self.root = placed(np.empty(shape, dtype, order))
             self.memory = get_allocator()(self.host.nbytes)
         elif isinstance(memptr, Pointer):
-            owner = memptr.host
-            while isinstance(owner.base, np.ndarray):
-                owner = owner.base
-            flat = owner.reshape(-1, order="A").view(np.uint8).reshape(-1)
-            at = memptr.ptr - owner.ctypes.data
-            self.host = np.ndarray(shape, dtype, flat, at, strides)
+            self.root = root = memptr.root
+            memory = root if root.base is None else root.base
+            flat = memory if isinstance(memory, Memory) else root.reshape(-1, order="A")
+            at = memptr.ptr - flat.ctypes.data
+            self.host = np.ndarray(shape, dtype, flat.view(np.uint8).reshape(-1), at, strides)
             self.memory = memptr.memory
         else:
             self.host = np.ndarray(shape, dtype, memptr.mem.buffer, memptr.offset, strides)
+            self.root = self.host
             self.memory = memptr
 
     # -- to and from the host
@@ -175,7 +175,7 @@ class Array:
     T = property(lambda self: _wrap(self.host.T, self))
     mT = property(lambda self: _wrap(self.host.mT, self))  # noqa: N815
     real = property(lambda self: _wrap(self.host.real, self))
-    data = property(lambda self: Pointer(self.memory, self.host, self.host.ctypes.data))
+    data = property(lambda self: Pointer(self.memory, self.root, self.host.ctypes.data))
 
     # -- elements
     def __getitem__(self, key: Any) -> Array:
@@ -294,7 +294,7 @@ def _computed(name: str, compute: Any, like: Any, *values: Any) -> Any:
     view = _is_view(first, like)
     if not view:
         _launched(name, like, *values)
-    made = _wrap(result, like)
+    made = _wrap(result, like, *_arrays(values))
     if capture is not None and not view:
         hosts = [array.host for array in _arrays(made)]
 
@@ -328,24 +328,25 @@ def _arrays(value: Any) -> list[Array]:
     return [value] if isinstance(value, Array) else []
 
 
-def _wrap(result: Any, like: Any = None) -> Any:
-    """A result of NumPy as CuPy would hand it out."""
+def _wrap(result: Any, *likes: Any) -> Any:
+    """A result of NumPy as CuPy would hand it out: perhaps a view of one of some arrays."""
     if isinstance(result, (np.ndarray, np.generic)):
         array = object.__new__(Array)
         array.host = host = np.asarray(result)
         array.base = None
-        if _is_view(host, like):
-            array.device, array.memory = like.device, like.memory
+        like = next((like for like in likes if _is_view(host, like)), None)
+        if like is not None:
+            array.device, array.memory, array.root = like.device, like.memory, like.root
             array.base = like if like.base is None else like.base
         else:
-            array.host = placed(np.empty_like(host, subok=False))
+            array.host = array.root = placed(np.empty_like(host, subok=False))
             array.host[...] = host
             array.device, array.memory = Device(), get_allocator()(host.nbytes)
         return array
     if isinstance(result, tuple) and hasattr(result, "_fields"):
-        return type(result)(*(_wrap(r, like) for r in result))
+        return type(result)(*(_wrap(r, *likes) for r in result))
     if isinstance(result, (list, tuple)):
-        return type(result)(_wrap(r, like) for r in result)
+        return type(result)(_wrap(r, *likes) for r in result)
     return result
 
 
