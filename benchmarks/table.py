@@ -27,6 +27,7 @@ NAMES = {
     "6g": "character GRU 128, batch 16, Adam",
 }
 MODES = {"eager": "as it is", "array-calls": "captured, array calls", "captured": "captured"}
+OTHERS = {"torch.compile": "torch.compile", "jax": "JAX jit"}
 
 
 def newest() -> dict[str, Any]:
@@ -40,18 +41,31 @@ def table(results: dict[str, Any]) -> str:
     machine = results["machine"]
     ratios: dict[str, dict[str, float]] = {}
     for row in results["results"]:
-        ratios.setdefault(row["workload"], {})[row["mode"]] = row["ratio"]
-    modes = [m for m in MODES if any(m in found for found in ratios.values())]
+        found = ratios.setdefault(row["workload"], {})
+        found[row["mode"]] = row["ratio"]
+        for name, other in row.get("others", {}).items():
+            found[name] = other["reference_ratio"]
+            found[f"{row['mode']} / {name}"] = other["ratio"]
+    names = {**MODES, **OTHERS, "captured / jax": "captured / JAX jit"}
+    columns = [c for c in names if any(c in found for found in ratios.values())]
+    versions = [("PyTorch", "torch"), ("JAX", "jax"), ("NumPy", "numpy")]
     lines = [
         f"Measured on {machine['date']} ({machine['processor']}, {machine['cores']} cores, "
-        f"PyTorch {machine['torch']}, NumPy {machine['numpy']}), {machine['threads']} thread each, "
-        f"{'time on the processor' if results['clock'] == 'cpu' else 'wall time'}:",
+        + ", ".join(f"{name} {machine[key]}" for name, key in versions if key in machine)
+        + f"), {machine['threads']} thread each, "
+        f"{'time on the processor' if results['clock'] == 'cpu' else 'wall time'}"
+        + (
+            f", others on the machine (load {machine['load']})"
+            if machine.get("load", 0) > 1.5
+            else ""
+        )
+        + ":",
         "",
-        "| training step | " + " | ".join(MODES[m] for m in modes) + " |",
-        "| --- |" + " --- |" * len(modes),
+        "| training step | " + " | ".join(names[c] for c in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
     ]
     for name, found in ratios.items():
-        cells = " | ".join(f"{found[m]:.2f}" if m in found else "" for m in modes)
+        cells = " | ".join(f"{found[c]:.2f}" if c in found else "" for c in columns)
         lines.append(f"| {NAMES[name]} | {cells} |")
     return "\n".join(lines)
 

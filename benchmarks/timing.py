@@ -131,6 +131,7 @@ def machine(threads: int, libraries: Sequence[Any]) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "blas": f"{blas['name']} {blas['version']}",
         "threads": threads,
+        **({"load": round(os.getloadavg()[0], 1)} if hasattr(os, "getloadavg") else {}),
         **{library.__name__: str(library.__version__) for library in libraries},
     }
 
@@ -140,11 +141,11 @@ def describe(facts: dict[str, Any]) -> str:
     versions = {
         key: value
         for key, value in facts.items()
-        if key not in ("date", "processor", "cores", "system", "threads")
+        if key not in ("date", "processor", "cores", "system", "threads", "load")
     }
     return (
         f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, "
-        f"{facts['threads']} thread(s) each, {facts['date']}\n"
+        f"{facts['threads']} thread(s) each, load {facts.get('load', '?')}, {facts['date']}\n"
         + ", ".join(f"{key} {value}" for key, value in versions.items())
     )
 

@@ -1,17 +1,23 @@
 """Times whole training steps against PyTorch: forward, loss, backward, optimizer, zero_grad.
 
     python -m benchmarks.training --vs torch [--mode eager,captured] [--workloads W1,W2]
+    python -m benchmarks.training --vs torch,jax --mode eager,captured
 
 With ``--mode`` gradlite's steps run as they are (eager), captured and replayed by array calls
 (array-calls), or captured and compiled (captured). All runs start from the same weights, see the
 same batches, and must agree on the losses of the first steps before anything is timed. The ratio
 is the median over pairs of neighbouring blocks, so a machine that slows down for a while slows
 all.
+
+The first library of ``--vs`` is the one that ratios are to. Where it names several, compilers are
+compared: ``torch.compile`` of the model and of the optimizer's step, and ``jax.jit`` of the whole
+step (`benchmarks.jax_steps`; ``pip install jax``). What is not installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +29,9 @@ TOLERANCE = 5e-4
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
-    parser.add_argument("--vs", default="torch", help="reference library, or 'none'")
+    parser.add_argument(
+        "--vs", default="torch", help="comma-separated: torch, torch.compile, jax; or 'none'"
+    )
     parser.add_argument("--library", default="gradlite", help="library to measure")
     parser.add_argument(
         "--mode", default="eager", help="comma-separated: eager, array-calls, captured"
@@ -55,42 +63,85 @@ def check_losses(name: str, runs: Sequence[Any]) -> float:
     return worst
 
 
+def references_of(text: str) -> list[str]:
+    """The names that ``--vs`` gives, with torch.compile where several are compared."""
+    names = [] if text == "none" else text.split(",")
+    if len(names) > 1 and "torch" in names and "torch.compile" not in names:
+        names.insert(names.index("torch") + 1, "torch.compile")
+    kept = []
+    for name in names:
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            if not kept:
+                raise SystemExit(f"{name} is not installed")
+            print(f"{name} is not installed: left out")
+        else:
+            kept.append(name)
+    return kept
+
+
+def load(name: str, threads: int) -> Any:
+    """The library of that name."""
+    if name == "jax":
+        from benchmarks import jax_steps
+
+        return jax_steps.load(threads)
+    return timing.load_library(name.partition(".")[0], threads)
+
+
+def run_of(reference: str, library: Any, name: str, weights: Any) -> Any:
+    """A workload in a library that is compared with."""
+    from benchmarks.workloads import WORKLOADS, Training
+
+    if reference == "jax":
+        from benchmarks.jax_steps import JaxTraining
+
+        return JaxTraining(library, name, weights, WORKLOADS[name].batches())
+    mode = "torch.compile" if reference == "torch.compile" else "eager"
+    return Training(library, WORKLOADS[name], weights, mode)
+
+
 def measure(
     name: str,
     library: Any,
-    reference: Any | None,
+    references: dict[str, Any],
     blocks: int,
     block_seconds: float,
     clock: str = "wall",
     modes: Sequence[str] = ("eager",),
 ) -> list[dict[str, Any]]:
-    """Times one workload in some modes; microseconds per step and ratios to the reference."""
+    """Times one workload in some modes; microseconds per step and ratios to the references."""
     from benchmarks.workloads import WORKLOADS, Training
 
     workload = WORKLOADS[name]
-    first = Training(library if reference is None else reference, workload)
-    runs = [Training(library, workload, first.weights(), mode) for mode in modes]
-    deviation = check_losses(name, [first, *runs])
-    steps = [run.step for run in ([first] if reference is not None else []) + runs]
+    weights = Training(next(iter(references.values()), library), workload).weights()
+    others = {key: run_of(key, T, name, weights) for key, T in references.items()}
+    runs = [Training(library, workload, weights, mode) for mode in modes]
+    deviation = check_losses(name, [*others.values(), *runs])
+    steps = [run.step for run in (*others.values(), *runs)]
     timed = timing.interleave(steps, blocks, block_seconds, clock)
-    base = timed.pop(0) if reference is not None else None
+    beside = dict(zip(others, timed, strict=False))
     results = []
-    for mode, own in zip(modes, timed, strict=True):
+    for mode, own in zip(modes, timed[len(beside) :], strict=True):
         result: dict[str, Any] = {
             "workload": name,
             "mode": mode,
             "us": own.median * 1e6,
             "quartiles_us": _us(own.quartiles),
         }
-        if base is not None:
-            low, median, high = timing.ratio(own, base)
-            result |= {
-                "reference_us": base.median * 1e6,
-                "reference_quartiles_us": _us(base.quartiles),
+        for place, (key, other) in enumerate(beside.items()):
+            low, median, high = timing.ratio(own, other)
+            entry = {
+                "reference_us": other.median * 1e6,
+                "reference_quartiles_us": _us(other.quartiles),
                 "ratio": median,
                 "ratio_quartiles": [low, high],
-                "loss_deviation": deviation,
             }
+            if place == 0:
+                base = other
+                result |= {**entry, "loss_deviation": deviation}
+            else:
+                entry["reference_ratio"] = timing.ratio(other, base)[1]
+                result.setdefault("others", {})[key] = entry
         results.append(result)
     return results
 
@@ -111,6 +162,9 @@ def row(result: dict[str, Any], summary: str) -> list[str]:
         cells += [f"{result['reference_us']:.0f}", span(result["reference_quartiles_us"])]
         cells += [f"{result['ratio']:.3f}", span(result["ratio_quartiles"], 3)]
         cells += [f"{result['loss_deviation']:.0e}"]
+    for other in result.get("others", {}).values():
+        cells += [f"{other['reference_us']:.0f}", f"{other['ratio']:.3f}"]
+        cells.append(span(other["ratio_quartiles"], 3))
     return cells
 
 
@@ -127,22 +181,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     strange = [mode for mode in modes if mode not in MODES]
     if strange:
         raise SystemExit(f"unknown modes {strange}; there are {', '.join(MODES)}")
-    reference = None if options.vs == "none" else timing.load_library(options.vs, options.threads)
+    references = {name: load(name, options.threads) for name in references_of(options.vs)}
     library = timing.load_library(options.library, options.threads)
-    facts = timing.machine(options.threads, [library] + ([reference] if reference else []))
+    loaded = {T.__name__: T for T in (library, *references.values())}
+    facts = timing.machine(options.threads, list(loaded.values()))
     print(timing.describe(facts) + "\n", flush=True)
     results = []
     for name in names:
         found = measure(
-            *(name, library, reference, options.blocks, options.block_ms / 1000, options.clock),
+            *(name, library, references, options.blocks, options.block_ms / 1000, options.clock),
             modes=modes,
         )
         results += found
         times = ", ".join(f"{r['mode']} {r['us']:.1f}" for r in found)
         print(f"{name} done: {times} us a step", flush=True)
     header = ["training step", "mode", f"{options.library} us", "quartiles"]
-    if reference is not None:
-        header += [f"{options.vs} us", "quartiles", "ratio", "quartiles", "loss diff"]
+    for place, name in enumerate(references):
+        header += [f"{name} us", *(["quartiles"] if place == 0 else []), "ratio", "quartiles"]
+        header += ["loss diff"] if place == 0 else []
     print("\n" + timing.table(header, [row(r, WORKLOADS[r["workload"]].summary) for r in results]))
     if options.json:
         payload = {

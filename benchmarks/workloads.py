@@ -48,7 +48,7 @@ class Workload:
     optimizer: Callable[[Any, Any], Any]
 
 
-# How a library runs a step: as it is, or captured once and replayed, by array calls or compiled.
+# How gradlite runs a step: as it is, or captured once and replayed, by array calls or compiled.
 MODES: dict[str, dict[str, Any] | None] = {
     "eager": None,
     "array-calls": {"native": False},
@@ -57,13 +57,16 @@ MODES: dict[str, dict[str, Any] | None] = {
 
 
 class Training:
-    """A workload running in one library, from given weights, in one of `MODES`."""
+    """A workload running in one library, from given weights, in one of `MODES`.
+
+    The mode "torch.compile" is PyTorch's own, of the model and of the optimizer's step.
+    """
 
     def __init__(
         self, T: Any, workload: Workload, weights: Weights | None = None, mode: str = "eager"
     ) -> None:
         self.T, self.loss = T, workload.loss
-        options = MODES[mode]
+        options = MODES.get(mode)
         self._run = self._eager if options is None else T.capture(self._eager, **options)
         T.manual_seed(0)
         self.model = workload.model(T)
@@ -73,6 +76,9 @@ class Training:
             (T.tensor(inputs), T.tensor(targets)) for inputs, targets in workload.batches()
         ]
         self.optimizer = workload.optimizer(T, self.model.parameters())
+        if mode == "torch.compile":
+            self.model = T.compile(self.model)
+            self.optimizer.step = T.compile(self.optimizer.step)
         self.steps = 0
 
     def step(self) -> Any:

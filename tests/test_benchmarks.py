@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 scaling: Any = pytest.importorskip("benchmarks.scaling", reason="the benchmarks are not installed")
+training: Any = pytest.importorskip("benchmarks.training", reason="not installed")
 memory: Any = pytest.importorskip("benchmarks.memory", reason="the benchmarks are not installed")
 
 SIZES = [1.0, 4.0, 16.0, 64.0, 256.0]
@@ -50,3 +51,17 @@ def test_lines_of_the_memory_table() -> None:
     ]
     (cells,) = memory.rows(results, {"W1": "small"})
     assert cells == ["W1  small", *["3.0"] * 3, *["0.5"] * 3, "2.00", "1.00", "0.50"]
+
+
+def test_what_is_compared_with(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    there = {"torch", "jax"}
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: name in there or None)
+    assert training.references_of("none") == []
+    assert training.references_of("torch") == ["torch"]
+    assert training.references_of("torch,jax") == ["torch", "torch.compile", "jax"]
+    assert training.references_of("torch,torch.compile") == ["torch", "torch.compile"]
+    there.remove("jax")
+    assert training.references_of("torch,jax") == ["torch", "torch.compile"]
+    assert "jax is not installed: left out" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="jax is not installed"):
+        training.references_of("jax")

@@ -19,3 +19,12 @@ def test_every_ratio_is_in_the_table() -> None:
     assert results["machine"]["date"] in made
     for row in results["results"]:
         assert f"{row['ratio']:.2f}" in made and table.NAMES[row["workload"]] in made
+
+
+def test_other_compilers_have_columns() -> None:
+    other = {"ratio": 0.21, "reference_ratio": 0.43}
+    row = {"workload": "W1", "mode": "captured", "ratio": 0.09, "others": {"jax": other}}
+    results = {**table.newest(), "results": [row]}
+    made = table.table(results).splitlines()
+    assert made[2] == "| training step | captured | JAX jit | captured / JAX jit |"
+    assert made[4] == f"| {table.NAMES['W1']} | 0.09 | 0.43 | 0.21 |"

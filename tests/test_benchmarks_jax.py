@@ -1,0 +1,23 @@
+"""The workloads in JAX compute what they compute in gradlite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import gradlite
+
+pytest.importorskip("jax", reason="JAX is no dependency: only benchmarks compare with it")
+jax_steps: Any = pytest.importorskip("benchmarks.jax_steps", reason="needs the benchmarks")
+training: Any = pytest.importorskip("benchmarks.training", reason="needs the benchmarks")
+workloads: Any = pytest.importorskip("benchmarks.workloads", reason="needs the benchmarks")
+
+
+@pytest.mark.parametrize("name", list(workloads.WORKLOADS))
+def test_losses_agree(name: str) -> None:
+    workload = workloads.WORKLOADS[name]
+    own = workloads.Training(gradlite, workload)
+    jax = jax_steps.load(1)
+    other = jax_steps.JaxTraining(jax, name, own.weights(), workload.batches())
+    assert training.check_losses(name, [own, other]) < training.TOLERANCE
