@@ -7,6 +7,8 @@ is in `test_capture_surprises`, which runs here as well.
 from __future__ import annotations
 
 import gc
+import json
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +18,13 @@ import pytest
 
 import gradlite
 from gradlite import nn, optim
-from gradlite.backends import staging
+from gradlite.backends import kernels, staging
 from gradlite.capturing import graphs
 from gradlite.cli.models import CNN, GPT, MLP, CharGRU
 from gradlite.nn import functional as F
-from tests import cublaslt_stand_in, cupy_stand_in
+from tests import cublaslt_stand_in, cupy_stand_in, launches
 from tests.cuda_on_cpu import compiler
-from tests.cupy_stand_in import runtime
+from tests.cupy_stand_in import arrays, runtime
 
 CHARACTERS = 7
 
@@ -180,22 +182,79 @@ def test_work_of_the_host_inside_the_step_is_done_between_graphs() -> None:
     assert captured.replays == 4
 
 
-def test_a_kernel_of_ones_own_is_part_of_the_graph() -> None:
-    source = """extern "C" __global__ void scaled(const float* x, float* y, float by, int n) {
-      int i = blockIdx.x * blockDim.x + threadIdx.x;
-      if (i < n) y[i] = by * x[i];
-    }"""
-    scaled = gradlite.cuda.kernel(source, "scaled")
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "gpt"])
+def test_a_replay_launches_a_graph_and_the_optimizer(where: str, name: str) -> None:
+    if where == "gpu":
+        pytest.skip("the stand-in counts the calls of CuPy")
+    gradlite.manual_seed(0)
+    model, x, y = launches.MODELS[name]()
+    model = model.cuda()
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
 
-    def step(x: Any) -> Any:
-        y = gradlite.empty(3)
-        scaled(1, 32, x + 1, y, 2.0, 3)
-        return y
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return loss
 
     captured = gradlite.capture(step)
-    for i in range(6):
-        assert captured(gradlite.full((3,), float(i))).tolist() == [2.0 * i + 2] * 3
-    assert captured.replays == 3 and "scaled" in captured.explain()
+    for _ in range(4):
+        captured(x, y)
+    (recording,) = (r for kept in captured._kept.values() for r in kept)
+    (graph,) = recording.plan.graphs.values()
+    arrays.calls, arrays.reads = calls, reads = [], []
+    try:
+        with kernels.record() as launched:
+            captured(x, y)
+    finally:
+        arrays.calls = arrays.reads = None
+    assert launched == ["adam"] and reads == []
+    # Inputs; the places of draws, and the optimizer's numbers; the loss.
+    text = captured.explain()
+    draws = "Generator.reserve" in text
+    assert sorted(calls) == ["copy", *["set"] * (1 + draws), *["setitem"] * 2]
+    assert len(graph.names) == len(recording.plan.calls) - 1 - draws * text.count("reserve")
+    table = json.loads(launches.PATH.read_text(encoding="utf-8"))[name]["kernels"]
+    products = sum(n for kernel, n in table.items() if kernel.startswith("gemm"))
+    assert graph.names.count("matmul") == products
+
+
+def test_a_scaler_with_clipping_and_an_average_between_graphs() -> None:
+    def make() -> tuple[Any, Any, Any]:
+        gradlite.manual_seed(2)
+        model = Dropped()
+        average = optim.swa_utils.AveragedModel(model)
+        optimizer = optim.AdamW(model.parameters(), lr=0.01, fused=True)
+        scaler = gradlite.amp.GradScaler("cuda", init_scale=8.0, growth_interval=3)
+
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.3)
+            scaler.step(optimizer)
+            scaler.update()
+            average.update_parameters(model)
+            return loss, norm
+
+        return step, average, scaler
+
+    (eager, first, _), (plain, second, scaler) = make(), make()
+    captured = gradlite.capture(plain)
+    for i in range(10):
+        x, y = images(np.random.default_rng(i))
+        if i in (5, 8):
+            x = x * float("inf")  # the step is skipped and the scale halved
+        gradlite.manual_seed(i)
+        expected = [v.item() for v in eager(x, y)]
+        gradlite.manual_seed(i)
+        np.testing.assert_array_equal([v.item() for v in captured(x, y)], expected)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        np.testing.assert_array_equal(a.detach().cpu().numpy(), b.detach().cpu().numpy())
+    assert captured.replays == 7 and scaler.get_scale() != 8.0
 
 
 def test_indices_out_of_bounds_are_told_of_when_the_host_waits() -> None:
@@ -365,8 +424,6 @@ def test_a_failure_during_capture_leaves_everything_as_it_was(
 def test_products_of_cupy_cannot_be_captured(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if where == "gpu":
         pytest.skip("cuBLASLt is there")
-    import sys
-
     monkeypatch.setitem(sys.modules, "nvmath.bindings", None)
     captured = gradlite.capture(lambda x: x @ x)
     with pytest.raises(gradlite.CaptureError, match="matmul, cannot be part.*cuBLAS"):

@@ -1,116 +1,36 @@
 """What a captured step must not get wrong: every surprise is a test of its own.
 
 Most tests run one program twice from the same state, as it is and captured, and want the very same
-numbers; the others want an error that says what cannot be replayed.
+numbers; what is refused with an error is in `test_capture_refusals`.
 """
 
 from __future__ import annotations
 
-import random
 import threading
-import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
 import gradlite
 from gradlite import nn, optim
-from gradlite.capturing.native.build import available
-from gradlite.capturing.step import BRANCHES
 from gradlite.nn import functional as F
-from tests import cublaslt_stand_in, cupy_stand_in
+from tests.capture_support import (
+    CALLS,
+    Step,
+    Trainer,
+    assert_same,
+    batch,
+    close,
+    drop,
+    mlp,
+    norm,
+    pair,
+    replays,
+    run,
+)
 from tests.cuda_on_cpu import compiler
 
-Step = Callable[..., Any]
-CALLS = 8
-
-
-@pytest.fixture(
-    params=["array calls", "compiled", "stand-in", pytest.param("gpu", marks=pytest.mark.cuda)],
-    autouse=True,
-)
-def replays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Every test with every kind of replay; on a GPU with CUDA graphs."""
-    kind: str = request.param
-    if kind == "compiled" and not available():
-        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
-    monkeypatch.setenv("GRADLITE_NATIVE", "1" if kind == "compiled" else "0")
-    if kind == "stand-in":
-        if compiler() is None:
-            pytest.skip("kernels run thread by thread on Linux with g++ alone")
-        cupy_stand_in.install(monkeypatch)
-        cublaslt_stand_in.install(monkeypatch)
-    gradlite.set_default_device("cuda" if kind in ("stand-in", "gpu") else None)
-    yield kind
-    gradlite.set_default_device(None)
-
-
-def close(a: Any, b: Any) -> None:
-    """The very same numbers, or nearly so from compiled code."""
-    if available():
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
-    else:
-        np.testing.assert_array_equal(a, b)
-
-
-def batch(seed: int, rows: int = 6) -> tuple[Any, Any]:
-    rng = np.random.default_rng(seed)
-    x = gradlite.tensor(rng.standard_normal((rows, 4)).astype(np.float32))
-    return x, gradlite.tensor(rng.integers(0, 3, rows))
-
-
-def mlp(*middle: Any) -> Any:
-    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), *middle, nn.Linear(8, 3))
-
-
-def norm() -> Any:
-    return nn.BatchNorm1d(8)
-
-
-def drop() -> Any:
-    return nn.Dropout(0.5)
-
-
-class Trainer:
-    """A model, an optimizer and a step over them."""
-
-    def __init__(self, *middle: Any, lr: float = 0.05, make: Any = optim.Adam) -> None:
-        gradlite.manual_seed(7)
-        self.model = mlp(*[layer() for layer in middle])
-        self.optimizer = make(self.model.parameters(), lr=lr)
-
-    def step(self, x: Any, y: Any) -> Any:
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(x), y)
-        loss.backward()
-        self.optimizer.step()
-        return loss
-
-    def parameters(self) -> list[np.ndarray[Any, Any]]:
-        values = [*self.model.parameters(), *self.model.buffers()]
-        return [v.detach().cpu().numpy().copy() for v in values]
-
-
-def assert_same(a: Trainer, b: Trainer) -> None:
-    for x, y in zip(a.parameters(), b.parameters(), strict=True):
-        close(x, y)
-
-
-def pair(*args: Any, **kwargs: Any) -> tuple[Trainer, Trainer, Step]:
-    """Two equal trainers and the captured step of the second."""
-    a, b = Trainer(*args, **kwargs), Trainer(*args, **kwargs)
-    return a, b, gradlite.capture(b.step)
-
-
-def run(a: Trainer, b: Trainer, captured: Step, calls: int = CALLS, start: int = 0) -> None:
-    for i in range(start, start + calls):
-        gradlite.manual_seed(i)
-        expected = a.step(*batch(i))
-        gradlite.manual_seed(i)
-        close(captured(*batch(i)).item(), expected.item())
-    assert_same(a, b)
+__all__ = ["replays"]  # which is used by every test
 
 
 # ---------------------------------------------------------------------- what is honoured
@@ -623,242 +543,28 @@ def test_threads_take_turns() -> None:
     assert wrong == []
 
 
-# -------------------------------------------------------------- branches on values
-def test_each_way_of_a_branch_has_a_recording() -> None:
-    def step(x: Any) -> Any:
-        if x.sum() > 0:
-            return x * 2
-        return x - 1
+@pytest.mark.parametrize("by", ["the kernel itself", "a reference"])
+def test_a_kernel_of_ones_own(by: str) -> None:
+    if compiler() is None:
+        pytest.skip("on the CPU kernels are compiled by g++")
+    source = """extern "C" __global__ void scaled(const float* x, float* y, float by, int n) {
+      int i = blockIdx.x * blockDim.x + threadIdx.x;
+      if (i < n) y[i] = by * x[i];
+    }"""
 
-    captured = gradlite.capture(step)
-    for value in (1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -2.0, -3.0, 4.0):
-        x = gradlite.full((2,), value)
-        assert captured(x).tolist() == step(x).tolist()
-    assert captured.replays == 4 and captured.recordings == 2
+    def reference(x: Any, y: Any, by: float, n: int) -> None:
+        y[...] = by * x
 
-
-def test_ways_that_are_not_recorded_run_as_they_are() -> None:
-    def step(x: Any) -> Any:
-        total = x * 0
-        for bit in range(3):
-            total = total + (2 if x[bit] > 0 else -bit)
-        return total
-
-    captured = gradlite.capture(step)
-    values = [[(n >> bit & 1) - 0.5 for bit in range(3)] for n in range(8)]
-    for value in [values[0]] * 4 + values * 4:
-        x = gradlite.tensor(value)
-        assert captured(x).tolist() == step(x).tolist()
-    assert captured.recordings == 1 + BRANCHES
-    replays = captured.replays
-    assert captured(gradlite.tensor(values[0])).tolist() == [-3.0] * 3
-    assert captured.replays == replays + 1
-
-
-def test_a_way_that_is_always_another_one_is_refused() -> None:
-    captured = gradlite.capture(lambda x: x * sum(1 if v > 0 else 3 for v in x), warmup=0)
-    with pytest.raises(gradlite.CaptureError, match="always takes another branch"):
-        for n in range(16):
-            captured(gradlite.tensor([(n >> bit & 1) - 0.5 for bit in range(4)]))
-
-
-def test_a_target_out_of_range_is_still_an_error(replays: str) -> None:
-    if replays in ("stand-in", "gpu"):
-        pytest.skip("no error on a GPU, with or without capture: the next test")
-    a, b, captured = pair(norm, drop)
-    run(a, b, captured)
-    before = b.parameters()
-    x, y = batch(0)
-    y[2] = 7
-    with pytest.raises(IndexError, match="Target 7 is out of bounds"):
-        captured(x, y)
-    # As without capture: the parameters are as they were, the forward pass has been.
-    for p, q in zip(b.parameters()[:4], before[:4]):
-        np.testing.assert_array_equal(p, q)
-    with pytest.raises(IndexError):
-        a.step(x, y)
-    run(a, b, captured, start=CALLS)
-
-
-def test_a_target_out_of_range_counts_as_it_does_without_capture_on_a_gpu(replays: str) -> None:
-    """A GPU does not wait for the host to look at targets: the loss of a bad one is no number."""
-    if replays not in ("stand-in", "gpu"):
-        pytest.skip("an error on the CPU: the test before")
-    a, b, captured = pair()
-    run(a, b, captured)
-    x, y = batch(0)
-    y[2] = 7
-    expected = a.step(x, y).item()
-    close(captured(x, y).item(), expected)
-    assert expected != expected
-    assert_same(a, b)
-
-
-def test_a_branch_on_something_the_step_has_changed_is_refused() -> None:
-    count = gradlite.zeros(())
-
-    def step(x: Any) -> Any:
-        count.add_(1)
-        if count > 100:
-            return x * 2
-        return x
-
-    captured = gradlite.capture(step)
-    captured(gradlite.ones(1))
-    with pytest.raises(gradlite.CaptureError, match="itself changed"):
-        for _ in range(3):
-            captured(gradlite.ones(1))
-
-
-# ---------------------------------------------------------------------- what is refused
-def refused(step: Step, match: str, *args: Any, calls: int = 8) -> None:
-    captured = gradlite.capture(step)
-    with pytest.raises(gradlite.CaptureError, match=match):
-        for _ in range(calls):
-            captured(*(args or (gradlite.ones(3),)))
-    assert issubclass(gradlite.CaptureError, RuntimeError)
-
-
-@pytest.mark.parametrize(
-    ("read", "name"),
-    [
-        (lambda x: x.sum().item(), "item"),
-        (lambda x: float(x.sum()), "item"),
-        (lambda x: int(x.sum()), "item"),
-        (lambda x: x.tolist(), "tolist"),
-        (lambda x: print(x), "tolist|item|mask|a copy to the CPU"),
-        (lambda x: f"{x.sum():.2f}", "item|format"),
-    ],
-)
-def test_reading_a_value_as_a_number_is_refused(read: Any, name: str) -> None:
-    def step(x: Any) -> Any:
-        read(x * 2)
-        return x
-
-    refused(step, name)
-
-
-def test_a_result_whose_size_depends_on_values_is_refused() -> None:
-    refused(lambda x: x[x > 0], "size depends on values")
-
-
-def test_random_numbers_of_numpy_are_refused() -> None:
-    rng = np.random.default_rng(0)
-    refused(
-        lambda x: x + gradlite.tensor(rng.standard_normal(3).astype(np.float32)),
-        "another one at every call.*random number",
+    scaled = gradlite.cuda.kernel(
+        source, "scaled", reference=reference if by == "a reference" else None
     )
 
-
-def test_random_numbers_of_python_are_refused() -> None:
-    refused(lambda x: x * random.random(), "another one at every call")
-
-
-def test_a_counter_of_python_is_refused() -> None:
-    counts = iter(range(1000))
-    refused(lambda x: x * next(counts), "another one at every call.*instead of")
-
-
-def test_a_step_that_does_something_else_each_time_is_refused() -> None:
-    counts = iter(range(1000))
-
     def step(x: Any) -> Any:
-        for _ in range(next(counts) % 5):
-            x = x * 2
-        return x
-
-    refused(step, "array calls, and then")
-
-
-def test_replacing_a_variable_of_the_closure_is_refused() -> None:
-    hidden = gradlite.zeros(3)
-
-    def step(x: Any) -> Any:
-        nonlocal hidden
-        hidden = hidden * 0.5 + x
-        return hidden
-
-    refused(step, "replaces hidden")
-
-
-def test_replacing_a_buffer_of_a_module_is_refused() -> None:
-    class Running(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("mean", gradlite.zeros(3))
-
-        def forward(self, x: Any) -> Any:
-            self.mean = self.mean * 0.9 + x * 0.1
-            return self.mean
-
-    refused(Running(), "replaces Running.mean")
-
-
-def test_giving_a_tensor_other_memory_is_refused() -> None:
-    weight = gradlite.ones(3)
-
-    def step(x: Any) -> Any:
-        weight.data = weight.data + x
-        return weight
-
-    refused(step, "other memory|replaces")
-
-
-def test_an_input_that_requires_grad_is_refused() -> None:
-    refused(lambda x: x * 2, "requires grad", gradlite.ones(2, requires_grad=True))
-
-
-def test_a_result_that_is_no_tensor_is_refused() -> None:
-    refused(lambda x: object(), "returned object")
-
-
-def test_drawing_from_weights_is_refused() -> None:
-    refused(lambda x: gradlite.multinomial(x, 2), "multinomial|a copy to the CPU")
-
-
-# ------------------------------------------------------------------------------- errors
-def test_an_error_in_the_step_leaves_everything_as_it_was() -> None:
-    fail = [False]
-
-    def step(x: Any) -> Any:
-        y = x * 2
-        if fail[0]:
-            raise ValueError("wanted")
-        return y + 1
+        y = gradlite.empty(3)
+        scaled(1, 32, x + 1, y, 2.0, 3)
+        return y
 
     captured = gradlite.capture(step)
-    x = gradlite.ones(2)
-    kind = x.array.__class__
-    for call in range(6):
-        fail[0] = call in (0, 1, 3)
-        if fail[0]:
-            with pytest.raises(ValueError, match="wanted"):
-                captured(x)
-        else:
-            assert captured(x).tolist() == [3.0, 3.0]
-    assert gradlite.ones(2).array.__class__ is kind
-    assert isinstance(gradlite.Tensor.__dict__.get("array", None), type(type(x).array))
-
-
-def test_an_error_of_the_optimizer_in_a_replay() -> None:
-    a, b, captured = pair()
-    run(a, b, captured)
-    b.optimizer.param_groups[0]["lr"] = "fast"
-    before = b.parameters()
-    with pytest.raises((TypeError, ValueError)):
-        captured(*batch(0))
-    for p, q in zip(b.parameters(), before):
-        np.testing.assert_array_equal(p, q)
-    b.optimizer.param_groups[0]["lr"] = a.optimizer.param_groups[0]["lr"]
-    run(a, b, captured, start=CALLS)
-
-
-def test_what_is_captured_must_be_callable() -> None:
-    with pytest.raises(TypeError, match="takes a function"):
-        gradlite.capture(3)
-
-
-def test_recording_warns_of_nothing() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        run(*pair())
+    for i in range(6):
+        assert captured(gradlite.full((3,), float(i))).tolist() == [2.0 * i + 2] * 3
+    assert captured.replays == 3

@@ -118,7 +118,7 @@ class GraphPlan:
         if buffer.kind != MADE:
             return buffer.root
         library = self._cupy if buffer.on_gpu else np
-        return library.zeros(buffer.stop - buffer.start, np.uint8)
+        return library.empty(buffer.stop - buffer.start, np.uint8)
 
     def _bind(self, value: Any) -> Any:
         cls = value.__class__

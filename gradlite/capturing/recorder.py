@@ -404,6 +404,13 @@ class Recorder:
         self._add(HostCall(reserve, self.ref(state), [], True))
         return Held(self.face(state))
 
+    def check(self) -> None:
+        """CaptureError when a GPU came into use too late to be recorded."""
+        if self._cupy is None and cuda.in_use():
+            raise CaptureError(
+                "the step is the first to use CUDA: call it once before it is recorded (warmup=1)"
+            )
+
     def release(self) -> None:
         """Let go of the memory of the recording; the calls stay."""
         for buffer in self._buffers:

@@ -131,6 +131,19 @@ def _kernel_launched(original: Any) -> Any:
     return _launch
 
 
+def _kernel_run(original: Any) -> Any:
+    def _run_on_cpu(self: Kernel, grid: Any, block: Any, arguments: Any, values: Any) -> None:
+        recorder = active()
+        if recorder is None or self._reference is not None:
+            original(self, grid, block, arguments, values)
+            return
+        parameters = zip(values, self.parameters)
+        writes = [v for v, p in parameters if p.written and isinstance(v, Recorded)]
+        recorder.run(original, (self, grid, block, (), list(values)), {}, writes)
+
+    return _run_on_cpu
+
+
 def _place_of_draw(generator: Generator, blocks: int) -> Any:
     """What a draw of a kernel asks first: where its state is, if a replay takes it anew."""
     recorder = active()
@@ -257,6 +270,7 @@ def recording() -> Iterator[Recorder]:
     whole += [(pooling, f) for f in POOLINGS]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
+    methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))
     cupy = cuda.module() if cuda.in_use() else None
     launcher = None
     if cupy is not None:

@@ -44,6 +44,13 @@ def capture(
     copies its inputs to the recorded ones' place and makes the recorded array calls again. A
     function, or a decorator.
 
+    On a GPU the recorded calls become CUDA graphs at the first replay, in memory of their own, with
+    the very bits of the step as it is; products of matrices then need nvmath-python. What is
+    Python's, the steps of optimizers, scalers and schedules, runs between the graphs, and inputs
+    on the CPU are copied there by the step's own ``to("cuda")``. Besides what is refused on the
+    CPU no step may copy to it (``cpu()``), use two GPUs, or call what waits for a value or what
+    CuPy has from cuSOLVER. While a step is recorded all its intermediate results are kept at once.
+
     What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer state
     and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers, which go
     on in the same stream. What makes another recording: inputs of another shape, dtype or number,
@@ -61,9 +68,10 @@ def capture(
             the object it is a method of.
         warmup: how many calls run as they are before the recordings.
         max_recordings: how many recordings are kept, the ones used last.
-        native: whether replays run compiled code instead of array calls. By default they do where
-            there is a C++ compiler, unless the variable ``GRADLITE_NATIVE`` is 0. Array calls give
-            the very bits that the step gives without capture; compiled code rounds differently.
+        native: whether replays on the CPU run compiled code instead of array calls. By default
+            they do where there is a C++ compiler, unless the variable ``GRADLITE_NATIVE`` is 0.
+            Array calls give the very bits that the step gives without capture; compiled code
+            rounds differently.
 
     Raises:
         CaptureError: a `RuntimeError`: the step does what a replay could not repeat.
@@ -327,6 +335,7 @@ class CapturedStep:
         with recording() as recorder:
             result = self.step(*args, **kwargs)
             result_leaves, result_spec = tree_flatten(result)
+        recorder.check()
         changed = before.changed()
         if changed is not None:
             raise CaptureError(
