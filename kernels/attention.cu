@@ -1,9 +1,12 @@
 // out = softmax(scale q kᵀ + mask) v without the matrix of weights in memory (Dao et al. 2022,
 // "FlashAttention"; Milakov and Gimelshein 2018 for the softmax in one pass), forward and backward.
 //
-// q is (problems, queries, size), k (problems, keys, size), v (problems, keys, value_size). Masks
-// are as in attention_weights_forward (softmax.cu). There is a kernel for each head size up to
-// which q, k and v are padded. Blocks have 128 threads; one takes TILE queries, or keys.
+// q is (problems, queries, size), k (problems, keys, size), v (problems, keys, value_size), where
+// problem p is head p % heads of sample p / heads. They and grad lie as their strides say, with
+// neighbours in a row side by side; what is written is (samples, rows, heads, size), row-major, as
+// the projections around attention have it. Masks are as in attention_weights_forward (softmax.cu).
+// There is a kernel for each head size up to which q, k and v are padded. Blocks have 128 threads;
+// one takes TILE queries, or keys.
 #define BLOCKS 3
 #include "tiles.cuh"
 
@@ -14,13 +17,27 @@ constexpr int TILE_OF = (D > 64 ? 16 : 32) / (sizeof(acc_t) == 8 && D <= 64 ? 2 
 template <int D>
 constexpr bool FITS = sizeof(acc_t) == 4 || D <= 64;
 
+// How the rows of the problems lie: from sample to sample, head to head and row to row.
+struct Layout {
+  i64 sample, head, row;
+
+  __device__ i64 start(i64 problem, i64 heads) const {
+    return problem / heads * sample + problem % heads * head;
+  }
+};
+
 // The sizes of a launch, and where the mask of a problem begins.
 struct Sizes {
-  i64 queries, keys;
+  i64 heads, queries, keys;
   int size, value_size;
   i64 inner, outer_stride, inner_stride, query_stride;
   bool causal;
   acc_t scale;
+
+  // Of what is written.
+  __device__ Layout written(i64 rows, i64 columns) const {
+    return {rows * heads * columns, columns, heads * columns};
+  }
 };
 
 struct Mask {
@@ -50,7 +67,8 @@ struct Mask {
 template <int D>
 DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
                     const scalar_t* added, const bool* allowed, scalar_t* out, acc_t* logs,
-                    i64 problems, const Sizes& sizes) {
+                    i64 problems, const Sizes& sizes, const Layout& q_layout,
+                    const Layout& k_layout, const Layout& v_layout) {
   constexpr int TILE = TILE_OF<D>, MINE = PER_Y<TILE>;
   SHARED Matrix<TILE, D> queries, keys, values;
   SHARED Matrix<TILE, TILE> weights;
@@ -58,8 +76,11 @@ DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
   for_each_block(problems * tiles, [&](auto, i64 b) {
     const i64 problem = b / tiles, first = (tiles - 1 - b % tiles) * TILE;  // the longest first
     const Mask mask(added, allowed, sizes, problem);
-    const i64 rows = problem * sizes.queries, columns = problem * sizes.keys;
-    queries.load(q + rows * sizes.size, first, sizes.queries, sizes.size, sizes.scale);
+    const Layout written = sizes.written(sizes.queries, sizes.value_size);
+    const scalar_t* of_keys = k + k_layout.start(problem, sizes.heads);
+    const scalar_t* of_values = v + v_layout.start(problem, sizes.heads);
+    queries.load(q + q_layout.start(problem, sizes.heads), q_layout.row, first, sizes.queries,
+                 sizes.size, sizes.scale);
     acc_t top[MINE], total[MINE];
     for (int r = 0; r < MINE; r++) {
       top[r] = -infinity();
@@ -69,8 +90,8 @@ DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
     const i64 last = sizes.causal ? math::smaller(first + TILE, sizes.keys) : sizes.keys;
     for (i64 key = 0; key < last; key += TILE) {
       tile_sync();  // the tiles before have been read
-      keys.load(k + columns * sizes.size, key, sizes.keys, sizes.size);
-      values.load(v + columns * sizes.value_size, key, sizes.keys, sizes.value_size);
+      keys.load(of_keys, k_layout.row, key, sizes.keys, sizes.size);
+      values.load(of_values, v_layout.row, key, sizes.keys, sizes.value_size);
       tile_sync();
       Scores<TILE> scores;
       scores.products(queries, keys);
@@ -105,12 +126,13 @@ DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
       total[r] = row_sum(total[r]);
       const i64 row = first + tile_y() * MINE + r;
       if (tile_x() == 0 && row < sizes.queries) {
-        logs[rows + row] = total[r] == 0 ? infinity() : top[r] + math::log(total[r]);
+        logs[problem * sizes.queries + row] = total[r] == 0 ? infinity() : top[r] + math::log(total[r]);
       }
       total[r] = total[r] == 0 ? acc_t(0) : acc_t(1) / total[r];
     }
     result.each([&](int r, acc_t& value) { value *= total[r]; });
-    result.store(out + rows * sizes.value_size, first, sizes.queries, sizes.value_size);
+    result.store(out + written.start(problem, sizes.heads), written.row, first, sizes.queries,
+                 sizes.value_size);
   });
 }
 
@@ -121,14 +143,14 @@ struct Statistics {
 
   // grads is the tile of grad that has just been loaded.
   template <int D>
-  __device__ void load(const Matrix<TILE, D>& grads, const scalar_t* out, const acc_t* of, i64 first,
-                       i64 queries, int value_size) {
+  __device__ void load(const Matrix<TILE, D>& grads, const scalar_t* out, i64 step, const acc_t* of,
+                       i64 first, i64 queries, int value_size) {
     for (int r = 0; r < PER_Y<TILE>; r++) {
       const int row = tile_y() * PER_Y<TILE> + r;
       acc_t total = 0;
       if (first + row < queries) {
         for (int c = tile_x(); c < value_size; c += TILE_X) {
-          total += grads.at[row][c] * widen(out[(first + row) * value_size + c]);
+          total += grads.at[row][c] * widen(out[(first + row) * step + c]);
         }
       }
       total = row_sum(total);
@@ -148,15 +170,15 @@ struct Backward {
   Matrix<TILE, TILE> weights;
   Statistics<TILE> statistics;
 
-  __device__ void load_queries(const scalar_t* q, const scalar_t* grad, const Sizes& s, i64 rows,
-                               i64 first) {
-    queries.load(q + rows * s.size, first, s.queries, s.size, s.scale);
-    grads.load(grad + rows * s.value_size, first, s.queries, s.value_size);
+  __device__ void load_queries(const scalar_t* q, i64 q_step, const scalar_t* grad, i64 grad_step,
+                               const Sizes& s, i64 first) {
+    queries.load(q, q_step, first, s.queries, s.size, s.scale);
+    grads.load(grad, grad_step, first, s.queries, s.value_size);
   }
-  __device__ void load_keys(const scalar_t* k, const scalar_t* v, const Sizes& s, i64 columns,
-                            i64 first) {
-    keys.load(k + columns * s.size, first, s.keys, s.size);
-    values.load(v + columns * s.value_size, first, s.keys, s.value_size);
+  __device__ void load_keys(const scalar_t* k, i64 k_step, const scalar_t* v, i64 v_step,
+                            const Sizes& s, i64 first) {
+    keys.load(k, k_step, first, s.keys, s.size);
+    values.load(v, v_step, first, s.keys, s.value_size);
   }
 
   // The weights, and the gradients of the scores, of the tiles that are loaded.
@@ -182,28 +204,34 @@ template <int D>
 DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k, const scalar_t* v,
                      const scalar_t* out, const acc_t* logs, const scalar_t* added,
                      const bool* allowed, scalar_t* dq, scalar_t* dk, scalar_t* dv, i64 problems,
-                     const Sizes& sizes) {
+                     const Sizes& sizes, const Layout& grad_layout, const Layout& q_layout,
+                     const Layout& k_layout, const Layout& v_layout) {
   constexpr int TILE = TILE_OF<D>;
   SHARED Backward<D> shared;
   const i64 query_tiles = (sizes.queries + TILE - 1) / TILE;
   const i64 key_tiles = (sizes.keys + TILE - 1) / TILE, tiles = query_tiles + key_tiles;
   for_each_block(problems * tiles, [&](auto, i64 b) {
     const i64 problem = b / tiles, tile = b % tiles;
-    const i64 rows = problem * sizes.queries, columns = problem * sizes.keys;
+    const i64 heads = sizes.heads, rows = problem * sizes.queries;
     const Mask mask(added, allowed, sizes, problem);
-    const scalar_t* results = out + rows * sizes.value_size;
+    const scalar_t* of_grad = grad + grad_layout.start(problem, heads);
+    const scalar_t* of_q = q + q_layout.start(problem, heads);
+    const scalar_t* of_k = k + k_layout.start(problem, heads);
+    const scalar_t* of_v = v + v_layout.start(problem, heads);
+    const Layout of_out = sizes.written(sizes.queries, sizes.value_size);
+    const scalar_t* results = out + of_out.start(problem, heads);
     Scores<TILE> p, slopes;
     if (tile < query_tiles) {  // the gradient of queries
       const i64 first = tile * TILE;
       Rows<TILE, D> result;
-      shared.load_queries(q, grad, sizes, rows, first);
+      shared.load_queries(of_q, q_layout.row, of_grad, grad_layout.row, sizes, first);
       tile_sync();
-      shared.statistics.load(shared.grads, results, logs + rows, first, sizes.queries,
+      shared.statistics.load(shared.grads, results, of_out.row, logs + rows, first, sizes.queries,
                              sizes.value_size);
       const i64 last = sizes.causal ? math::smaller(first + TILE, sizes.keys) : sizes.keys;
       for (i64 key = 0; key < last; key += TILE) {
         tile_sync();
-        shared.load_keys(k, v, sizes, columns, key);
+        shared.load_keys(of_k, k_layout.row, of_v, v_layout.row, sizes, key);
         tile_sync();
         shared.weigh(p, slopes, mask, first, key, sizes.queries);
         slopes.store(shared.weights);
@@ -211,17 +239,19 @@ DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k,
         result.template add<false>(shared.weights, shared.keys);
       }
       result.each([&](int, acc_t& value) { value *= sizes.scale; });
-      result.store(dq + rows * sizes.size, first, sizes.queries, sizes.size);
+      const Layout written = sizes.written(sizes.queries, sizes.size);
+      result.store(dq + written.start(problem, heads), written.row, first, sizes.queries,
+                   sizes.size);
     } else {  // the gradients of keys and values
       const i64 first = (tile - query_tiles) * TILE;
       Rows<TILE, D> of_keys, of_values;
-      shared.load_keys(k, v, sizes, columns, first);
+      shared.load_keys(of_k, k_layout.row, of_v, v_layout.row, sizes, first);
       for (i64 query = sizes.causal ? first : 0; query < sizes.queries; query += TILE) {
         tile_sync();
-        shared.load_queries(q, grad, sizes, rows, query);
+        shared.load_queries(of_q, q_layout.row, of_grad, grad_layout.row, sizes, query);
         tile_sync();
-        shared.statistics.load(shared.grads, results, logs + rows, query, sizes.queries,
-                               sizes.value_size);
+        shared.statistics.load(shared.grads, results, of_out.row, logs + rows, query,
+                               sizes.queries, sizes.value_size);
         tile_sync();
         shared.weigh(p, slopes, mask, query, first, sizes.queries);
         p.store(shared.weights);
@@ -232,8 +262,12 @@ DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k,
         tile_sync();
         of_keys.template add<true>(shared.weights, shared.queries);
       }
-      of_keys.store(dk + columns * sizes.size, first, sizes.keys, sizes.size);
-      of_values.store(dv + columns * sizes.value_size, first, sizes.keys, sizes.value_size);
+      const Layout slopes_of_k = sizes.written(sizes.keys, sizes.size);
+      const Layout slopes_of_v = sizes.written(sizes.keys, sizes.value_size);
+      of_keys.store(dk + slopes_of_k.start(problem, heads), slopes_of_k.row, first, sizes.keys,
+                    sizes.size);
+      of_values.store(dv + slopes_of_v.start(problem, heads), slopes_of_v.row, first, sizes.keys,
+                      sizes.value_size);
     }
     tile_sync();  // before the next keys are loaded
   });
@@ -242,12 +276,15 @@ DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k,
 KERNEL_OF(attention_forward_32, 128)
 (const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
- acc_t* __restrict__ logs, i64 problems, i64 queries, i64 keys, i64 size, i64 value_size, i64 inner,
- i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+ acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries, i64 keys, i64 size, i64 value_size,
+ i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head,
+ i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
+ double scale) {
   if constexpr (FITS<32>) {
-    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
-                      query_stride, causal != 0, acc_t(scale)};
-    forward<32>(q, k, v, mask, allowed, out, logs, problems, sizes);
+    const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
+                      inner_stride, query_stride, causal != 0, acc_t(scale)};
+    forward<32>(q, k, v, mask, allowed, out, logs, problems, sizes, {q_sample, q_head, q_row},
+                {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
@@ -255,25 +292,31 @@ KERNEL_OF(attention_backward_32, 128)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
  const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
- scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 queries, i64 keys, i64 size,
- i64 value_size, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
- double scale) {
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries, i64 keys,
+ i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample, i64 q_head,
+ i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner,
+ i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<32>) {
-    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
-                      query_stride, causal != 0, acc_t(scale)};
-    backward<32>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes);
+    const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
+                      inner_stride, query_stride, causal != 0, acc_t(scale)};
+    backward<32>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes,
+                 {grad_sample, grad_head, grad_row}, {q_sample, q_head, q_row},
+                 {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
 KERNEL_OF(attention_forward_64, 128)
 (const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
- acc_t* __restrict__ logs, i64 problems, i64 queries, i64 keys, i64 size, i64 value_size, i64 inner,
- i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+ acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries, i64 keys, i64 size, i64 value_size,
+ i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head,
+ i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
+ double scale) {
   if constexpr (FITS<64>) {
-    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
-                      query_stride, causal != 0, acc_t(scale)};
-    forward<64>(q, k, v, mask, allowed, out, logs, problems, sizes);
+    const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
+                      inner_stride, query_stride, causal != 0, acc_t(scale)};
+    forward<64>(q, k, v, mask, allowed, out, logs, problems, sizes, {q_sample, q_head, q_row},
+                {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
@@ -281,25 +324,31 @@ KERNEL_OF(attention_backward_64, 128)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
  const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
- scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 queries, i64 keys, i64 size,
- i64 value_size, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
- double scale) {
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries, i64 keys,
+ i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample, i64 q_head,
+ i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner,
+ i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<64>) {
-    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
-                      query_stride, causal != 0, acc_t(scale)};
-    backward<64>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes);
+    const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
+                      inner_stride, query_stride, causal != 0, acc_t(scale)};
+    backward<64>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes,
+                 {grad_sample, grad_head, grad_row}, {q_sample, q_head, q_row},
+                 {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
 KERNEL_OF(attention_forward_128, 128)
 (const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
- acc_t* __restrict__ logs, i64 problems, i64 queries, i64 keys, i64 size, i64 value_size, i64 inner,
- i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+ acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries, i64 keys, i64 size, i64 value_size,
+ i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head,
+ i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
+ double scale) {
   if constexpr (FITS<128>) {
-    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
-                      query_stride, causal != 0, acc_t(scale)};
-    forward<128>(q, k, v, mask, allowed, out, logs, problems, sizes);
+    const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
+                      inner_stride, query_stride, causal != 0, acc_t(scale)};
+    forward<128>(q, k, v, mask, allowed, out, logs, problems, sizes, {q_sample, q_head, q_row},
+                {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
@@ -307,12 +356,15 @@ KERNEL_OF(attention_backward_128, 128)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
  const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
- scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 queries, i64 keys, i64 size,
- i64 value_size, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
- double scale) {
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries, i64 keys,
+ i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample, i64 q_head,
+ i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner,
+ i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<128>) {
-    const Sizes sizes{queries, keys, int(size), int(value_size), inner, outer_stride, inner_stride,
-                      query_stride, causal != 0, acc_t(scale)};
-    backward<128>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes);
+    const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
+                      inner_stride, query_stride, causal != 0, acc_t(scale)};
+    backward<128>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes,
+                 {grad_sample, grad_head, grad_row}, {q_sample, q_head, q_row},
+                 {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }

@@ -56,12 +56,14 @@ template <int TILE, int D>
 struct __attribute__((aligned(16))) Matrix {
   acc_t at[TILE][D + 4];
 
-  // Rows `first` and on of (rows, columns) in memory, times a factor; zeros beyond its edges.
-  __device__ void load(const scalar_t* from, i64 first, i64 rows, int columns, acc_t factor = 1) {
+  // Rows `first` and on of (rows, columns) in memory, `step` apart, times a factor; zeros beyond
+  // the edges.
+  __device__ void load(const scalar_t* from, i64 step, i64 first, i64 rows, int columns,
+                       acc_t factor = 1) {
     for (int i = tile_thread(); i < TILE * D; i += TILE_THREADS) {
       const int row = i / D, column = i % D;
       const bool inside = first + row < rows && column < columns;
-      at[row][column] = inside ? widen(from[(first + row) * columns + column]) * factor : acc_t(0);
+      at[row][column] = inside ? widen(from[(first + row) * step + column]) * factor : acc_t(0);
     }
   }
 };
@@ -190,8 +192,8 @@ struct Rows {
     }
   }
 
-  // To rows `first` and on of (rows, columns) in memory.
-  __device__ void store(scalar_t* to, i64 first, i64 rows, int columns) const {
+  // To rows `first` and on of (rows, columns) in memory, `step` apart.
+  __device__ void store(scalar_t* to, i64 step, i64 first, i64 rows, int columns) const {
 #pragma unroll
     for (int r = 0; r < PER_Y<TILE>; r++) {
       const i64 row = first + tile_y() * PER_Y<TILE> + r;
@@ -200,7 +202,7 @@ struct Rows {
         for (int g = 0; g < GROUPS; g++) {
 #pragma unroll
           for (int e = 0; e < LANE; e++) {
-            if (column(g) + e < columns) to[row * columns + column(g) + e] = narrow(at[r][g][e]);
+            if (column(g) + e < columns) to[row * step + column(g) + e] = narrow(at[r][g][e]);
           }
         }
       }

@@ -201,6 +201,16 @@ def test_devices_are_counted_named_and_chosen(cupy: Any) -> None:
     assert gradlite.cuda.is_initialized()
 
 
+def test_whole_numbers_are_counted_on_the_device(cupy: Any) -> None:
+    for numbers in ((5,), (1, 9, 3), (5, 0, -2), (0,), (3, 3), (-2, 2)):
+        for dtype in (None, gradlite.float32, gradlite.int8):
+            here = gradlite.arange(*numbers, dtype=dtype)
+            there = gradlite.arange(*numbers, dtype=dtype, device="cuda:1")
+            assert there.device == gradlite.device("cuda:1") and there.dtype == here.dtype
+            assert there.tolist() == here.tolist()
+    assert gradlite.arange(0, 1, 0.25, device="cuda").tolist() == [0.0, 0.25, 0.5, 0.75]
+
+
 def test_wrong_devices_are_refused(cupy: Any) -> None:
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
         gradlite.cuda.set_device(2)

@@ -129,6 +129,17 @@ class Launcher:
         """The array itself when it is row-major, or a row-major copy."""
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
+    def reach(self, array: Any) -> Any:
+        """The memory from an array's first element to its last, for kernels that take strides.
+
+        The array itself when it is row-major; else a row-major view in one dimension.
+        """
+        if array.flags.c_contiguous:
+            return array
+        steps = (step * (size - 1) for step, size in zip(array.strides, array.shape))
+        span = sum(steps) // array.itemsize + 1
+        return self.xp.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,))
+
     def empty_like(self, array: Any) -> Any:
         """A row-major array of the same shape and dtype, with any values."""
         return self.empty(array.shape, array.dtype)

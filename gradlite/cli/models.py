@@ -138,8 +138,10 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor, seen: KeysAndValues | None = None) -> Tensor:
         batch, time, width = x.shape
-        heads = self.qkv(x).reshape(batch, time, 3, self.heads, width // self.heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = (
+            part.reshape(batch, time, self.heads, width // self.heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
         if seen is not None:
             key, value = seen.append(key, value)
         # A single position sees all there is, so it needs no mask.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.strides import collapse
 from gradlite.ops.attention_weights import (
     AttentionWeights,
     causal_ones,
@@ -82,15 +83,18 @@ class Attention(Op):
         found = mask_arguments(K, mask, (*lead, queries, keys), q.dtype)
         if not size or found is None:
             return NotImplemented
-        out = K.empty((*lead, queries, v.shape[-1]), q.dtype)
+        out = _heads_inside(K, (*lead, queries, v.shape[-1]), q.dtype)
         logs = K.empty((*lead, queries), K.acc(q.dtype))
         added, allowed, *strides = found
-        arrays = K.dense(q), K.dense(k), K.dense(v), added, allowed, out, logs
+        (q, *of_q), (k, *of_k), (v, *of_v) = layout_of(K, q), layout_of(K, k), layout_of(K, v)
+        arrays = K.reach(q), K.reach(k), K.reach(v), added, allowed, out, logs
         problems, tile = math.prod(lead), tile_of(size, q.dtype)
-        sizes = problems, queries, keys, q.shape[-1], v.shape[-1]
+        heads = lead[-1] if lead else 1
+        sizes = problems, heads, queries, keys, q.shape[-1], v.shape[-1], *of_q, *of_k, *of_v
         grid = (min(problems * -(-queries // tile), 1 << 30),)
         arguments = *arrays, *sizes, *strides, int(causal), float(scale)
         K.launch(f"attention_forward_{size}", q.dtype, grid, (128,), *arguments)
+        out = _heads_outside(out, lead)
         return out, (None, out, logs)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -103,14 +107,19 @@ class Attention(Op):
         size = padded_size(q, v)
         found = mask_arguments(K, mask, (*lead, queries, keys), q.dtype)
         added, allowed, *strides = found
-        dense = K.dense(grad), K.dense(q), K.dense(k), K.dense(v), out, logs, added, allowed
-        gradients = tuple(K.empty(a.shape, a.dtype) for a in (q, k, v))
+        gradients = tuple(_heads_inside(K, a.shape, a.dtype) for a in (q, k, v))
+        (grad, *of_grad), (q, *of_q) = layout_of(K, grad), layout_of(K, q)
+        (k, *of_k), (v, *of_v) = layout_of(K, k), layout_of(K, v)
+        read = K.reach(grad), K.reach(q), K.reach(k), K.reach(v), K.reach(out), logs
         problems, tile = math.prod(lead), tile_of(size, q.dtype)
-        sizes = problems, queries, keys, q.shape[-1], v.shape[-1]
+        heads = lead[-1] if lead else 1
+        sizes = problems, heads, queries, keys, q.shape[-1], v.shape[-1]
         grid = (min(problems * (-(-queries // tile) + -(-keys // tile)), 1 << 30),)
-        arguments = *dense, *gradients, *sizes, *strides, int(causal), float(scale)
+        arrays = *read, added, allowed, *gradients
+        layouts = *of_grad, *of_q, *of_k, *of_v
+        arguments = *arrays, *sizes, *layouts, *strides, int(causal), float(scale)
         K.launch(f"attention_backward_{size}", q.dtype, grid, (128,), *arguments)
-        return *gradients, None
+        return *(_heads_outside(g, lead) for g in gradients), None
 
 
 # Above so many multiplications the products of a library, which fill the device and on halves run
@@ -118,6 +127,38 @@ class Attention(Op):
 # weights it is the memory that counts. An estimate: no GPU has measured it.
 MOST_PRODUCTS = 1 << 27
 MOST_BYTES = 1 << 28
+
+
+def layout_of(K: Any, array: Any) -> tuple[Any, int, int, int]:
+    """How (samples..., heads, rows, size) lies, for the kernels, in elements.
+
+    Returns:
+        The array, or a row-major copy where it lies otherwise; the strides of samples, of heads
+        and of rows.
+    """
+    if array.strides[-1] != array.itemsize and array.shape[-1] > 1:
+        array = K.dense(array)
+    lead, (*steps, rows, _) = array.shape[:-2], (s // array.itemsize for s in array.strides)
+    sample = collapse(lead[:-1], steps[:-1])
+    head = steps[-1] if lead else 0
+    if sample is None or head < 0 or rows < 0:
+        array = K.dense(array)
+        rows = array.shape[-1]
+        head = array.shape[-2] * rows
+        sample = head * (lead[-1] if lead else 1)
+    return array, sample, head, rows
+
+
+def _heads_inside(K: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """A new array (samples..., rows, heads, size) for values (samples..., heads, rows, size)."""
+    if len(shape) > 2:
+        *samples, heads, rows, size = shape
+        shape = (*samples, rows, heads, size)
+    return K.empty(shape, dtype)
+
+
+def _heads_outside(array: Any, lead: tuple[int, ...]) -> Any:
+    return array.swapaxes(-3, -2) if lead else array
 
 
 def padded_size(q: Any, v: Any) -> int:

@@ -389,14 +389,15 @@ def arange(
         dtype = dtypes.get_default_dtype() if floating else dtypes.int64
     numpy_dtype = _dtype(dtype)
     count = math.ceil((end - start) / step)
-    values = (
-        start
-        + np.arange(
-            count, dtype=np.int64 if all(isinstance(v, int) for v in (start, step)) else np.float64
-        )
-        * step
-    )
-    return finish(array_on(values, as_device(device), numpy_dtype, copy=False), requires_grad)
+    whole = all(isinstance(v, int) for v in (start, step))
+    where = as_device(device)
+    if whole and where.type != "cpu":  # counted there: a copy from the host would wait for it
+        xp = array_module(where)
+        with xp.cuda.Device(where.index):
+            numbers = xp.arange(start, start + count * step, step, np.int64)
+            return finish(numbers.astype(numpy_dtype, copy=False), requires_grad)
+    values = start + np.arange(count, dtype=np.int64 if whole else np.float64) * step
+    return finish(array_on(values, where, numpy_dtype, copy=False), requires_grad)
 
 
 def linspace(

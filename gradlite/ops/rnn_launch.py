@@ -163,7 +163,8 @@ def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
     gates, hs, cs = ctx.aux
     walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
     grad_out, later, grad_c = _given(K, grads, ctx.shapes[-1], x.dtype)
-    dc, d, rec = grad_c.copy(), K.empty_like(gates), K.empty_like(later)
+    dc = grad_c if grads[-1] is None else grad_c.copy()  # which the steps write into
+    d, rec = K.empty_like(gates), K.empty_like(later)
     matmul = product_of(K.xp)
     for t in walk.order[::-1]:
         _launch(
@@ -184,7 +185,8 @@ def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:
     walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
     grad_out, grad_h = _given(K, grads, ctx.shapes[-1], x.dtype)
     own, back = K.empty_like(gates), K.empty_like(gates)
-    carry, rec, later = grad_h.copy(), K.empty_like(grad_h), None
+    carry = grad_h if grads[-1] is None else grad_h.copy()  # which the steps write into
+    rec, later = K.empty_like(grad_h), None
     matmul = product_of(K.xp)
     for t in walk.order[::-1]:
         _launch(

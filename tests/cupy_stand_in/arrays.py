@@ -164,7 +164,17 @@ class Array:
         return ours(*args, **kwargs)
 
     # -- attributes
-    shape = property(lambda self: self.host.shape)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.host.shape
+
+    @shape.setter
+    def shape(self, shape: Any) -> None:
+        try:
+            self.host = np.reshape(self.host, shape, copy=False)
+        except ValueError:
+            raise AttributeError("incompatible shape") from None
+
     dtype = property(lambda self: self.host.dtype)
     ndim = property(lambda self: self.host.ndim)
     size = property(lambda self: self.host.size)

@@ -68,6 +68,53 @@ def test_masks(launcher: Any, shape: Any, kind: str, dtype: str) -> None:
         compare(launcher, draw((2, 3), (9, 40, 8, 8), dtype), mask, 0.4, causal)
 
 
+def apart(dtype: str, batch: int = 2, heads: int = 3, size: int = 8) -> list[Any]:
+    """Queries, keys and values as one projection leaves them, and a gradient as the next one does:
+    (batch, position, head, size) in memory."""
+    generator = np.random.default_rng(5)
+    together = generator.standard_normal((batch, 35, 3, heads, size)).astype(dtype)
+    grad = generator.standard_normal((batch, 35, heads, size)).astype(dtype)
+    return [*together.transpose(2, 0, 3, 1, 4), grad.transpose(0, 2, 1, 3)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_what_lies_apart_is_read_where_it_lies(
+    launcher: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if launcher.array is np.ndarray:  # arrays as they are: the other launchers copy them
+        monkeypatch.setattr(launcher, "dense", None)
+    compare(launcher, apart(dtype), None, 0.5, True)
+
+
+def strange() -> dict[str, list[Any]]:
+    q, k, v, grad = apart("float32")
+    return {
+        "backwards": [q[:, ::-1], k[:, :, ::-1], v[..., ::-1], grad[::-1]],
+        "broadcast": [q, np.broadcast_to(k[:1], k.shape), np.broadcast_to(v[:, :1], v.shape), grad],
+        "columns apart": [a.swapaxes(-1, -2).copy().swapaxes(-1, -2) for a in (q, k, v, grad)],
+        "a part of the rows": [q[:, :, 1::3], k[:, :, ::2], v[:, :, ::2], grad[:, :, 1::3]],
+        "more samples": [a.reshape(2, 3, 5, 7, 8)[:, ::2] for a in (q, k, v, grad)],
+        "samples that step unevenly": [
+            np.broadcast_to(a[:, None], (2, 2, *a.shape[1:])) for a in (q, k, v, grad)
+        ],
+        "no heads": [a[:, 1] for a in (q, k, v, grad)],
+        "one matrix": [a[1, 1] for a in (q, k, v, grad)],
+        "one column": [a[..., 2:3] for a in (q, k, v, grad)],
+    }
+
+
+@pytest.mark.parametrize("name", strange())
+def test_strange_layouts(launcher: Any, name: str) -> None:
+    compare(launcher, strange()[name], None, 0.5, False)
+
+
+def test_results_lie_as_projections_take_them(launcher: Any) -> None:
+    *inputs, grad = (launcher.xp.asarray(a) for a in apart("float32"))
+    out, aux = Attention.fused_forward(launcher, *inputs, None, 0.5, True)
+    assert out.shape == grad.shape and out.swapaxes(1, 2).flags.c_contiguous
+    assert aux[1] is out  # which backward reads where it lies
+
+
 def test_queries_without_keys_and_large_scores(launcher: Any) -> None:
     mask = np.ones((40, 70), bool)
     mask[3] = False
@@ -92,6 +139,7 @@ def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) 
     mask = np.random.default_rng(0).random((9, 40)) < 0.7
     compare(threads, draw((2,), (9, 40, 5, 7), "float32"), mask, 0.5, False)
     compare(threads, draw((1,), (40, 33, 8, 8), "float32"), None, 0.5, True)
+    compare(threads, [a[:, :2] for a in apart("float32")], None, 0.5, True)
 
 
 def test_the_order_of_blocks_and_threads_changes_no_bit(threads: ThreadsLauncher) -> None:
