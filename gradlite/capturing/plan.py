@@ -19,6 +19,7 @@ from gradlite.capturing.calls import MADE, STATE, Buffer, Call, CaptureError, Gu
 from gradlite.tensor import Tensor, wrap
 
 ALIGNMENT = 64
+PAGE = 4096  # loads wait for stores to addresses that differ by a multiple of it
 # Functions with a parameter `out` for the result, and methods of arrays with one.
 WITH_OUT = frozenset(
     (np.dot, np.concatenate, np.einsum, np.take, np.cumsum, np.cumprod, np.stack, np.clip,
@@ -82,6 +83,8 @@ class Plan:
         total = 0
         for buffer in sorted(lives, key=lambda b: b.start - b.stop):
             size = -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
+            if size % PAGE == 0:
+                size += 5 * ALIGNMENT
             first, last = lives[buffer]
             at = 0
             for start, stop, other_first, other_last in sorted(placed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterable
 from importlib.resources import files
@@ -24,6 +25,12 @@ OPTIONS = (
     "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
     "-fno-trapping-math", "-fno-strict-aliasing", "-fwrapv", "-fopenmp-simd", "-fPIC", "-shared",
     "-Wno-psabi", "-fno-associative-math", "-fsigned-zeros",
+)  # fmt: skip
+MEMORY = re.compile(r"P\[\d+\] \+ \d+")
+RETURN = re.compile(r"return (-?\d+);")
+# Files behind the prelude, and what needs them.
+HEADERS = (
+    ("convolution", "const Slide"), ("batches", "_batch<"), ("pooling", "const Windows"),
 )  # fmt: skip
 ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
 
@@ -54,7 +61,7 @@ class NativePlan(Plan):
 
         translator = Translator(self._place, self._constant, read_later)
         pieces = [translator(i, call) for i, call in enumerate(self.calls)]
-        functions: list[list[str]] = []
+        functions: list[list[list[str]]] = []
         numbered: list[int | Step | HostCall] = []
         position = 0
         while position < len(pieces):
@@ -67,7 +74,7 @@ class NativePlan(Plan):
             while stop < len(pieces) and pieces[stop] is not None:
                 stop += 1
             numbered.append(len(functions))
-            functions.append(_body(pieces[position:stop]))
+            functions.append(_blocks(pieces[position:stop]))
             position = stop
         room = np.empty(translator.room + 64, np.uint8)
         shift = -room.__array_interface__["data"][0] % 64
@@ -141,13 +148,14 @@ def _checked(function: Any) -> Callable[[int], None]:
     return run
 
 
-def _body(pieces: list[Any]) -> list[str]:
-    lines: list[str] = []
+def _blocks(pieces: list[Any]) -> list[list[str]]:
+    """The pieces of one function as blocks of lines, runs of statements joined to loops."""
+    blocks: list[list[str]] = []
     group: list[Statement] = []
 
     def flush() -> None:
         if any(s.stored for s in group):
-            lines.extend(emit(group))
+            blocks.append(emit(group))
         group.clear()
 
     for piece in pieces:
@@ -158,30 +166,49 @@ def _body(pieces: list[Any]) -> list[str]:
                 group.append(statement)
         elif piece:
             flush()
-            lines.extend(piece)
+            blocks.append(piece)
     flush()
-    return lines
+    return blocks
 
 
-def _source(functions: list[list[str]]) -> str:
-    lines_of = [line for lines in functions for line in lines]
-    used = [
-        name
-        for name, word in (
-            ("convolution", "const Slide"),
-            ("batches", "_batch<"),
-            ("pooling", "const Windows"),
-        )
-        if any(word in line for line in lines_of)
+def _source(functions: list[list[list[str]]]) -> str:
+    """The C++ text, each block a function of its own: compilers optimise big ones badly.
+
+    Blocks that differ in their memory alone share a function, which is what keeps the text of
+    loops over time short.
+    """
+    parts: dict[str, int] = {}  # texts of blocks, and their numbers
+    segments = []
+    for number, blocks in enumerate(functions):
+        lines = [f'extern "C" i64 segment_{number}(char* const* P) {{']
+        for block in blocks:
+            memory: list[str] = []
+            codes: list[str] = []
+
+            def pointer(match: re.Match[str], memory: list[str] = memory) -> str:
+                if match[0] not in memory:
+                    memory.append(match[0])
+                return f"A[{memory.index(match[0])}]"
+
+            def code(match: re.Match[str], codes: list[str] = codes) -> str:
+                codes.append(match[1])
+                return "return 1;"
+
+            text = MEMORY.sub(pointer, "\n".join(f"  {line}" for line in block))
+            text = RETURN.sub(code, text)
+            part = parts.setdefault(text, len(parts))
+            call = f"part_{part}(A, P[{ROOM}])"
+            if codes:
+                call = f"if ({call}) return {codes[0]}"
+            lines.append(f"  {{ char* const A[] = {{{', '.join(memory)}}}; {call}; }}")
+        segments.append("\n".join([*lines, "  return 0;", "}"]))
+    texts = [
+        f"NEVER_INLINE i64 part_{number}(char* const* A, char* room) {{\n"
+        f"  (void)room;\n{text}\n  return 0;\n}}"
+        for text, number in parts.items()
     ]
-    parts = [_text("prelude", *used)]
-    for number, lines in enumerate(functions):
-        text = "\n".join("  " + line for line in lines)
-        parts.append(
-            f'extern "C" i64 segment_{number}(char* const* P) {{\n'
-            f"  char* const room = P[{ROOM}];\n  (void)room;\n{text}\n  return 0;\n}}"
-        )
-    return "\n\n".join(parts) + "\n"
+    used = [name for name, word in HEADERS if any(word in text for text in texts)]
+    return "\n\n".join([_text("prelude", *used), *texts, *segments]) + "\n"
 
 
 def _text(*names: str) -> str:

@@ -145,6 +145,7 @@ def emit(group: Sequence[Statement]) -> list[str]:
     body: list[str] = []
     numbers = itertools.count()
     values: list[tuple[Place, str]] = []  # what is in registers
+    stores: list[tuple[Place, str]] = []
 
     def address(p: Place) -> str:
         i = places.index(p)
@@ -184,10 +185,14 @@ def emit(group: Sequence[Statement]) -> list[str]:
         kind = CTYPES[s.out.dtype.name]
         value = s.expression(texts)
         body.append(f"    const {kind} v{number} = ({kind})(({computing(s.result)})({value}));")
+        # Stores come last, and one for each element: what a store just wrote makes loads wait whose
+        # addresses look alike to the processor.
+        stores = [(p, text) for p, text in stores if not p.coincides(s.out)]
         if s.stored:
-            body.append(f"    {address(s.out)} = v{number};")
+            stores.append((s.out, f"    {address(s.out)} = v{number};"))
         values[:] = [(p, n) for p, n in values if not p.overlaps(s.out)]
         values.append((s.out, f"v{number}"))
+    body += [text for _, text in stores]
     if depth:
         lines.append(f"  LOOP for (i64 i = 0; i < {sizes[-1]}; i++) {{")
         lines += body

@@ -13,6 +13,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 #define LOOP _Pragma("GCC ivdep")
+#define NEVER_INLINE __attribute__((noinline)) static
 
 template <class To, class From>
 static inline To bits(From from) {
