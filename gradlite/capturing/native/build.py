@@ -30,8 +30,10 @@ MEMORY = re.compile(r"P\[\d+\] \+ \d+")
 RETURN = re.compile(r"return (-?\d+);")
 # Files behind the prelude, and what needs them.
 HEADERS = (
-    ("convolution", "const Slide"), ("batches", "_batch<"), ("pooling", "const Windows"),
+    ("products_called", "product"), ("convolution", "const Slide"), ("batches", "_batch<"),
+    ("pooling", "const Windows"),
 )  # fmt: skip
+PRODUCTS = ("product_float", "product_double", "inner_products_float", "inner_products_double")
 ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
 
 
@@ -82,9 +84,12 @@ class NativePlan(Plan):
         self.source = _source(functions)
         try:
             code = ctypes.CDLL(str(native.build("captured", self.source, OPTIONS)))
-            optimizers = ctypes.CDLL(
-                str(native.build("optimizers", _text("prelude", "optimizers"), OPTIONS))
-            )
+            optimizers = _library("optimizers")
+            if "products[" in self.source:
+                pointers = (ctypes.c_void_p * len(PRODUCTS)).in_dll(code, "products")
+                for place, name in enumerate(PRODUCTS):
+                    function = getattr(_library("products"), name)
+                    pointers[place] = ctypes.cast(function, ctypes.c_void_p).value
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             self.reason = str(error).splitlines()[0]
             self.left = list(range(len(pieces)))
@@ -209,6 +214,11 @@ def _source(functions: list[list[list[str]]]) -> str:
     ]
     used = [name for name, word in HEADERS if any(word in text for text in texts)]
     return "\n\n".join([_text("prelude", *used), *texts, *segments]) + "\n"
+
+
+def _library(name: str) -> ctypes.CDLL:
+    """A file of functions that all steps share, compiled and loaded."""
+    return ctypes.CDLL(str(native.build(name, _text("prelude", name), OPTIONS)))
 
 
 def _text(*names: str) -> str:
