@@ -28,8 +28,8 @@ DTYPES = {"float32": (2e-5, 5e-5), "float64": (1e-11, 1e-12)}
 OTHERS = {"empty_like", "multinomial"}
 # Ops with samples that read values on the host, which no recorded step may do.
 REFUSED = set(
-    "ctc_loss digamma embedding_bag histc histogram index_put masked_scatter masked_select mode "
-    "nanquantile one_hot polygamma quantile unique unique_consecutive".split()
+    "argwhere ctc_loss digamma embedding_bag histc histogram index_put masked_scatter "
+    "masked_select mode nanquantile one_hot polygamma quantile unique unique_consecutive".split()
 )
 SEVERAL = 30  # ops in one captured step, so that the compiler is called a few dozen times
 
@@ -94,7 +94,7 @@ def test_every_op_gives_the_same_from_compiled_code(
     start: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Thousands of loops: what the optimiser makes of a loop is the business of the other tests.
-    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-O1"))
+    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-O0"))
     names = [n for n in sorted(TABLE)[start : start + SEVERAL] if n not in OTHERS]
     calls = [
         (name, args, kwargs)

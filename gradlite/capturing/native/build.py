@@ -28,12 +28,12 @@ OPTIONS = (
 )  # fmt: skip
 MEMORY = re.compile(r"P\[\d+\] \+ \d+")
 RETURN = re.compile(r"return (-?\d+);")
-# Files behind the prelude, and what needs them.
-HEADERS = (
-    ("products_called", "product"), ("convolution", "const Slide"), ("batches", "_batch<"),
-    ("pooling", "const Windows"),
-)  # fmt: skip
-PRODUCTS = ("product_float", "product_double", "inner_products_float", "inner_products_double")
+# Files that are compiled into libraries of their own, with what they need and what calls them.
+LIBRARIES = {
+    "products": ((), ("product<", "inner_products<")),
+    "convolution": (("images",), (" convolve<", " weight_gradient<", " turn<")),
+    "batches": (("images",), (" convolve_batch<", " weight_gradient_batch<")),
+}
 ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
 
 
@@ -82,14 +82,14 @@ class NativePlan(Plan):
         shift = -room.__array_interface__["data"][0] % 64
         self._roots[ROOM] = room[shift:]
         self.source = _source(functions)
+        lines = [line for blocks in functions for block in blocks for line in block]
         try:
             code = ctypes.CDLL(str(native.build("captured", self.source, OPTIONS)))
             optimizers = _library("optimizers")
-            if "products[" in self.source:
-                pointers = (ctypes.c_void_p * len(PRODUCTS)).in_dll(code, "products")
-                for place, name in enumerate(PRODUCTS):
-                    function = getattr(_library("products"), name)
-                    pointers[place] = ctypes.cast(function, ctypes.c_void_p).value
+            for name, (needed, words) in LIBRARIES.items():
+                if any(word in line for line in lines for word in words):
+                    table = ctypes.c_void_p.in_dll(_library(*needed, name), name)
+                    ctypes.c_void_p.in_dll(code, name).value = ctypes.addressof(table)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             self.reason = str(error).splitlines()[0]
             self.left = list(range(len(pieces)))
@@ -212,13 +212,13 @@ def _source(functions: list[list[list[str]]]) -> str:
         f"  (void)room;\n{text}\n  return 0;\n}}"
         for text, number in parts.items()
     ]
-    used = [name for name, word in HEADERS if any(word in text for text in texts)]
-    return "\n\n".join([_text("prelude", *used), *texts, *segments]) + "\n"
+    used = ["pooling"] if any("const Windows" in text for text in texts) else []
+    return "\n\n".join([_text("prelude", "images", "called", *used), *texts, *segments]) + "\n"
 
 
-def _library(name: str) -> ctypes.CDLL:
-    """A file of functions that all steps share, compiled and loaded."""
-    return ctypes.CDLL(str(native.build(name, _text("prelude", name), OPTIONS)))
+def _library(*names: str) -> ctypes.CDLL:
+    """Files of functions that all steps share, compiled and loaded under the last one's name."""
+    return ctypes.CDLL(str(native.build(names[-1], _text("prelude", *names), OPTIONS)))
 
 
 def _text(*names: str) -> str:

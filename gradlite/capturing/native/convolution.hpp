@@ -1,20 +1,11 @@
-// Convolution of images (N, C, H, W) with kernels (O, C, KH, KW); comes after prelude.hpp.
+// Convolution of images (N, C, H, W) with kernels (O, C, KH, KW); comes after
+// prelude.hpp and images.hpp. Compiled once: steps call it through pointers.
 //
 // A padded copy of one image is laid out so that the elements which one element of the kernel meets
 // lie in a row: then the result's pixels are a product whose operand is read where it is, at one
 // offset for each element of the kernel. With strides the copy is taken apart into
 // stride_h x stride_w smaller images first. Pixels are counted in rows of the copy's width; what
 // falls between the ends of the result's rows is computed and dropped.
-
-struct Slide {
-  i64 N, C, H, W, O, KH, KW, OH, OW;  // sizes of input, kernels and result
-  i64 top, left, SH, SW, DH, DW;      // padding, stride, dilation
-  i64 rows() const { return ((OH - 1) * SH + DH * (KH - 1)) / SH + 1; }
-  i64 width() const { return ((OW - 1) * SW + DW * (KW - 1)) / SW + 1; }
-  i64 plane() const { return SH * SW * rows() * width(); }
-  i64 taps() const { return C * KH * KW; }
-  i64 pixels() const { return (OH - 1) * width() + OW; }
-};
 
 static void offsets_of(const Slide& s, i64* offsets) {
   i64 k = 0;
@@ -83,8 +74,6 @@ static void slide_rows(const Slide& s, const T* w, const T* image, const i64* of
   }
   for (; o < s.O; o++) slide_tile<T, 1, VECTORS>(w + o * K, K, image, offsets, y + o * sy, sy);
 }
-
-static inline i64 up(i64 n) { return (n + 63) / 64 * 64; }
 
 // y = x * w + bias. `room` has the offsets, one image's copy, and one image's result.
 template <class T>
@@ -220,3 +209,8 @@ static void turn(const T* w, T* out, i64 O, i64 C, i64 area) {
     }
   }
 }
+
+extern "C" void* const convolution[] = {
+    (void*)convolve<float>,        (void*)convolve<double>, (void*)weight_gradient<float>,
+    (void*)weight_gradient<double>, (void*)turn<float>,      (void*)turn<double>,
+};

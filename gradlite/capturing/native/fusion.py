@@ -207,7 +207,7 @@ class _Chain:
             xp, x, _, *more = call.args
             args = (xp, x, g, *more, winners, tuple(shape[2:]))
             return {position: [Call(JOINED[call.function], args, {}, call.outs)]}
-        if call.function is not np.dot or len(call.args) != 2:
+        if call.function not in (np.dot, np.ndarray.dot) or len(call.args) != 2:
             return None
         rows, ones = call.args
         n, c = shape[:2]

@@ -110,7 +110,7 @@ def _any_order(call: Any, ref: Ref) -> bool:
         return False
     if _elementwise(call):
         return ref.shape == call.outs[0].shape and len(call.outs) == 1 and not call.kwargs
-    if call.function is np.dot:
+    if call.function in (np.dot, np.ndarray.dot):
         return len(ref.shape) == 2
     return call.function is np.ndarray.sum and ref is call.args[0]
 

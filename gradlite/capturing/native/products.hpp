@@ -3,7 +3,7 @@
 // C[m, n] = sum over k of A[m, k] B[k, n]: A with any strides, rows of B and C contiguous.
 // A tile of C stays in registers while k runs.
 #if defined(__AVX512F__)
-static constexpr int TILE_1 = 16, TILE_2 = 12, TILE_4 = 6;
+static constexpr int TILE_1 = 8, TILE_2 = 12, TILE_4 = 6;
 #else
 static constexpr int TILE_1 = 8, TILE_2 = 6, TILE_4 = 3;
 #endif
@@ -130,14 +130,7 @@ static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c
   if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
 }
 
-#define PRODUCTS(T)                                                                             \
-  extern "C" void product_##T(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c,     \
-                              i64 sc, i64 M, i64 N, i64 K, T* room) {                           \
-    product<T>(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);                                     \
-  }                                                                                             \
-  extern "C" void inner_products_##T(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc,      \
-                                     i64 cn, i64 M, i64 N, i64 K) {                             \
-    inner_products<T>(a, sm, b, bn, c, sc, cn, M, N, K);                                        \
-  }
-PRODUCTS(float)
-PRODUCTS(double)
+extern "C" void* const products[] = {
+    (void*)product<float>, (void*)product<double>, (void*)inner_products<float>,
+    (void*)inner_products<double>,
+};

@@ -1,0 +1,57 @@
+// What steps call in libraries that are compiled once; comes after prelude.hpp and images.hpp. The
+// pointers are set when a step is loaded, to the table at the end of the library's file.
+extern "C" {
+void* const *products, *const *convolution, *const *batches;
+}
+
+template <class T>
+static inline void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
+                           i64 M, i64 N, i64 K, T* room) {
+  typedef void (*Function)(const T*, i64, i64, const T*, i64, i64, T*, i64, i64, i64, i64, T*);
+  ((Function)products[sizeof(T) / 8])(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);
+}
+
+template <class T>
+static inline void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc, i64 cn,
+                                  i64 M, i64 N, i64 K) {
+  typedef void (*Function)(const T*, i64, const T*, i64, T*, i64, i64, i64, i64, i64);
+  ((Function)products[2 + sizeof(T) / 8])(a, sm, b, bn, c, sc, cn, M, N, K);
+}
+
+template <class T>
+static inline void convolve(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw, const T* w,
+                            const T* bias, T* y, char* room) {
+  typedef void (*Function)(const Slide&, const T*, i64, i64, i64, i64, const T*, const T*, T*,
+                           char*);
+  ((Function)convolution[sizeof(T) / 8])(s, x, sn, sc, sh, sw, w, bias, y, room);
+}
+
+template <class T>
+static inline void weight_gradient(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw,
+                                   const T* g, i64 gn, i64 gc, i64 gh, i64 gw, T* dw, char* room) {
+  typedef void (*Function)(const Slide&, const T*, i64, i64, i64, i64, const T*, i64, i64, i64,
+                           i64, T*, char*);
+  ((Function)convolution[2 + sizeof(T) / 8])(s, x, sn, sc, sh, sw, g, gn, gc, gh, gw, dw, room);
+}
+
+template <class T>
+static inline void turn(const T* w, T* out, i64 O, i64 C, i64 area) {
+  typedef void (*Function)(const T*, T*, i64, i64, i64);
+  ((Function)convolution[4 + sizeof(T) / 8])(w, out, O, C, area);
+}
+
+template <class T, class Source, class Sink>
+static inline void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, i64 sc,
+                                  i64 sh, i64 sw, const Sink& sink, i64 rows, char* room) {
+  typedef void (*Function)(const Slide&, const Source&, const T*, i64, i64, i64, i64, const Sink&,
+                           i64, char*);
+  constexpr int place = sizeof(T) / 8 * 10 + Source::KIND * 5 + Sink::KIND;
+  ((Function)batches[place])(s, x, w, so, sc, sh, sw, sink, rows, room);
+}
+
+template <class T, class Grads>
+static inline void weight_gradient_batch(const Slide& s, const Images<T>& x, const Grads& g, T* dw,
+                                         i64 rows, char* room) {
+  typedef void (*Function)(const Slide&, const Images<T>&, const Grads&, T*, i64, char*);
+  ((Function)batches[sizeof(T) / 8 * 10 + Grads::KIND * 5 + 4])(s, x, g, dw, rows, room);
+}
