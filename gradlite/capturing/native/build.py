@@ -88,8 +88,8 @@ class NativePlan(Plan):
             optimizers = _library("optimizers")
             for name, (needed, words) in LIBRARIES.items():
                 if any(word in line for line in lines for word in words):
-                    table = ctypes.c_void_p.in_dll(_library(*needed, name), name)
-                    ctypes.c_void_p.in_dll(code, name).value = ctypes.addressof(table)
+                    pointers = ctypes.c_void_p.in_dll(_library(*needed, name), name)
+                    ctypes.c_void_p.in_dll(code, name).value = ctypes.addressof(pointers)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             self.reason = str(error).splitlines()[0]
             self.left = list(range(len(pieces)))
