@@ -73,7 +73,7 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
         if edges is not None:
             if edges is NOWHERE:
                 op, edges = Cut(op), (None,) * len(inputs)
-            result._edge = _record(op, edges, inputs, arrays, attrs, F, aux, out, version, 1)
+            result._edge = recorded(op, edges, inputs, arrays, attrs, F, aux, out, version, 1)
             result._requires_grad = True
     return result
 
@@ -122,7 +122,7 @@ class Cut(Variant):
         return (None,) * len(ctx.edges)
 
 
-def _record(
+def recorded(
     op: Any,
     edges: tuple[Any, ...],
     inputs: Sequence[Tensor | None],
@@ -139,7 +139,12 @@ def _record(
     if op.saves:
         wanted = tuple(map(bool, edges))
         saved = op.plans.get(wanted) or op.plan(wanted)
-    if saved:
+    if saved == _BOTH and (first := inputs[0]) is not None and (second := inputs[1]) is not None:
+        a, b = first._counter, second._counter  # of products: what follows, written out
+        if a is None or b is None:
+            raise RuntimeError(INFERENCE_SAVED)
+        saved, versions = (arrays[0], arrays[1]), ((a, a[0]), (b, b[0]))
+    elif saved:
         plan, saved, versions = saved, [], []
         for position in plan:
             value = version = None
@@ -180,7 +185,7 @@ def _several(
             version = first._counter if first is not None else None
             array = first.array if first is not None else None
             # A node with one output carries its gradient bare, so it needs no OutputEdge.
-            node = _record(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
+            node = recorded(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
             meta = [(r.array.shape, r.array.dtype) for r in results]
             node.shapes = (*node.shapes, meta)
             for nr, result in enumerate(results):
@@ -247,6 +252,7 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
 
 _OUTPUT_ONLY = (OUT,)
 _INPUT_ONLY = (0,)
+_BOTH = (0, 1)
 
 
 def same_device(*tensors: Tensor) -> None:

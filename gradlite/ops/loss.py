@@ -106,6 +106,8 @@ class CrossEntropy(Op):
             keep = onehot.sum(axis=1, keepdims=True)
             divisor = count if isinstance(count, int) else wrap(count.astype(e.dtype))
             return (grad * ((F.softmax(x, 1) * wrap(keep) - wrap(onehot)) / divisor),)
+        if grad.__class__ is np.ndarray and grad.ndim == 0:
+            grad = grad[()]  # NumPy divides its scalars many times as fast as such arrays
         scale = grad / count
         scale = scale.astype(e.dtype) if hasattr(scale, "astype") else e.dtype.type(scale)
         result = e * (scale / total)[:, None]

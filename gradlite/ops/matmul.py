@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends.cpu import loud, quiet
+from gradlite.grad_mode import current_mode
+from gradlite.graph import record
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import column_sums
-from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.dispatch import NOWHERE, Cut, apply, edges_of, recorded, same_device
 from gradlite.ops.layout import row_major
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.products import known_gradient
 from gradlite.ops.reduce import ColumnSums  # noqa: F401  the rule of Linear calls it
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "bmm",
@@ -428,7 +432,37 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if x.__class__ is not w.__class__:
         same_device(input, weight)
-    return apply(Linear, (input, weight, bias))  # type: ignore[no-any-return]
+    F = NAMESPACES[x.__class__]
+    if x.__class__ is not np.ndarray or bias is None or F.twins:
+        return apply(Linear, (input, weight, bias))  # type: ignore[no-any-return]
+    return _linear(F, input, weight, bias)
+
+
+def _linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`apply` written out for the op that small networks spend most of their time in."""
+    x, w, b = input.array, weight.array, bias.array
+    token = quiet()
+    try:
+        out = Linear.forward(np, x, w, b)
+    finally:
+        loud(token)
+    result = wrap(out)
+    if current_mode() == 0:
+        edges = edges_of((input, weight, bias))
+        if edges is not None:
+            op: Any = Linear
+            if edges is NOWHERE:
+                op, edges = Cut(op), (None, None, None)
+            to_x, to_w, _ = edges
+            m, n = input._counter, weight._counter
+            if to_x is not None is not to_w and m is not None is not n:
+                versions, shapes = ((m, m[0]), (n, n[0])), (x.shape, w.shape, b.shape)
+                node = record(op, edges, (x, w), versions, (), F, None, shapes)
+            else:
+                inputs = (input, weight, bias)
+                node = recorded(op, edges, inputs, [x, w, b], (), F, None, out, result._counter, 1)
+            result._edge, result._requires_grad = node, True
+    return result
 
 
 def _attach() -> None:
@@ -448,8 +482,6 @@ def _attach() -> None:
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
-    from gradlite.tensor import wrap
-
     return wrap(array)
 
 

@@ -61,15 +61,14 @@ class ThresholdBackward(Op):
     reads = ((1,), ())
 
     def forward(xp: Any, grad: Any, out: Any) -> Any:
-        kind = _WORDS.get(out.dtype)
-        if xp is np and kind is not None and isinstance(grad, np.ndarray):
-            if out.flags.c_contiguous and grad.flags.c_contiguous and out.ndim:
-                # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
-                # times the gradient's bits.
-                word: Any = kind[0]
-                mask = _clip(out.view(word), kind[1], kind[2])
-                np.multiply(mask, grad.view(word), out=mask)
-                return mask.view(out.dtype)
+        kind = _WORDS.get(out.dtype) if xp is np and out.ndim else None
+        if kind is not None and out.flags.c_contiguous and grad.flags.c_contiguous:
+            # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
+            # times the gradient's bits.
+            word, zero, one = kind
+            mask = _clip(out.view(word), zero, one)
+            mask *= grad.view(word)
+            return mask.view(out.dtype)
         return xp.where(out <= 0, xp.zeros((), out.dtype), grad)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -87,7 +86,8 @@ class Relu(Op):
     def forward(xp: Any, x: Any) -> Any:
         bounds = _BOUNDS.get(x.dtype) if xp is np else None
         if bounds is not None:
-            return _clip(x, *bounds)
+            zero, infinity = bounds
+            return _clip(x, zero, infinity)
         if x.dtype == np.bool_:
             raise RuntimeError("Boolean inputs not supported for relu")
         return xp.maximum(x, 0)

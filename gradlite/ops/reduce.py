@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -53,10 +54,9 @@ def keepdim_shape(shape: tuple[int, ...], dims: Sequence[int]) -> tuple[int, ...
 
 def count(shape: tuple[int, ...], dims: Sequence[int]) -> int:
     """How many elements a reduction makes one of."""
-    n = 1
-    for d in dims:
-        n *= shape[d]
-    return n
+    if len(dims) == len(shape):
+        return math.prod(shape)
+    return math.prod([shape[d] for d in dims])
 
 
 def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Any:
@@ -98,7 +98,7 @@ class ColumnSums(Op):
 
     def forward(xp: Any, x: Any) -> Any:
         # A product with ones is several times faster; its error grows with the rows.
-        if xp is np and x.shape[0] <= 4096 and x.dtype != np.float16:
+        if xp is np and x.shape[0] <= 4096 and x.dtype.itemsize > 2:
             return x.T.dot(ones(x.shape[0], x.dtype))
         return x.sum(0)
 
