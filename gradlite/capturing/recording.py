@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -235,6 +235,9 @@ def _methods_of_the_host() -> Iterator[tuple[type, str]]:
 
 
 recording_lock = threading.Lock()  # one recording at a time, and no other replacements meanwhile
+# A profile's replacements, where there is one, are taken away for as long as something is recorded:
+# what a replay calls is the library's own, and the same in every recording.
+aside: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 @contextmanager
@@ -244,7 +247,12 @@ def recording() -> Iterator[Recorder]:
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
     and the generator's draws note themselves; other threads see no difference.
     """
-    recording_lock.acquire()
+    with recording_lock, aside(), _in_place() as recorder:
+        yield recorder
+
+
+@contextmanager
+def _in_place() -> Iterator[Recorder]:
     recorder = Recorder()
     library = Library(np, recorder)
     tensor_class: Any = Tensor
@@ -303,4 +311,3 @@ def recording() -> Iterator[Recorder]:
             setattr(cls, name, original)
         for module in modules:
             module.__dict__["np"] = np
-        recording_lock.release()

@@ -13,6 +13,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from gradlite.backends import cuda as backend
 from gradlite.backends.gemm import CupyGemm
 from gradlite.backends.kernels import Launcher
 from gradlite.backends.native import NativeLauncher
-from gradlite.capturing import CapturedStep
+from gradlite.capturing import CapturedStep, recording
 from gradlite.capturing.recording import is_recording, recording_lock
 from gradlite.cuda.kernel import Kernel
 from gradlite.ops import comparison, extrema, guard, sorting
@@ -82,6 +83,7 @@ class Instruments:
                 except BaseException:
                     self._restore()
                     raise
+                recording.aside = self._away
             self._users += 1
             self.timing += timing
 
@@ -93,9 +95,21 @@ class Instruments:
             self.timing -= timing
             if self._users == 0:
                 self._restore()
+                recording.aside = nullcontext
+
+    @contextmanager
+    def _away(self) -> Iterator[None]:
+        """The library as it is without a profile, for a recording, which holds its lock."""
+        self._restore()
+        try:
+            yield
+        finally:
+            self._install()
 
     def renew(self) -> None:
         """Put the measuring functions in place anew, since ops have got twins."""
+        if is_recording():
+            return  # they are away, and come back when it ends
         with self._lock, recording_lock:
             if self._users:
                 self._restore()
@@ -420,8 +434,8 @@ def _kernel_of_the_user(launch: Callable[..., Any], values_at: int) -> Callable[
 
 def _mark(event: Any, xp: Any, place: int) -> None:
     """Put one of the two marks around a kernel into the stream of a GPU."""
-    if xp is np or not INSTRUMENTS.timing:
-        return
+    if xp is np or not INSTRUMENTS.timing or xp.cuda.get_current_stream().is_capturing():
+        return  # a mark in a CUDA graph has no time
     made = xp.cuda.Event()
     made.record()
-    event.marks = (made, None) if place == 0 else (event.marks[0], made)
+    event.marks = (made, made) if place == 0 else (event.marks[0], made)

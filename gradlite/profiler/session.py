@@ -30,9 +30,10 @@ class profile:
     ranges they run in: backward passes, steps of optimizers, captured steps, `record_function`.
     Factories and random numbers are not. Times are of the host's wall clock; the profile adds a
     few microseconds to each event, outside of its own time but inside that of the events around
-    it. On a GPU kernels run after they have been launched: their times, from CUDA events, are the
-    column "CUDA". While no profile is on, nothing on the path of an op is different from a library
-    without this module. Profiles may be nested and may overlap in several threads: each sees all.
+    it. A recording or a replay of a captured step is one event. On a GPU kernels run after they
+    have been launched: their times, from CUDA events, are the column "CUDA". While no profile is
+    on, nothing on the path of an op is different from a library without this module. Profiles may
+    be nested and may overlap in several threads: each sees all.
 
     Args:
         activities: `ProfilerActivity` values; default: CPU, and CUDA where it is available.
