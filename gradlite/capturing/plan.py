@@ -7,6 +7,7 @@ it: ufuncs and products with the place of the result, copies instead of methods 
 
 from __future__ import annotations
 
+import bisect
 import operator
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -87,11 +88,13 @@ class Plan:
                 size += 5 * ALIGNMENT
             first, last = lives[buffer]
             at = 0
-            for start, stop, other_first, other_last in sorted(placed):
-                if other_first <= last and first <= other_last and start < at + size and at < stop:
+            for start, stop, other_first, other_last in placed:
+                if start >= at + size:
+                    break
+                if other_first <= last and first <= other_last and at < stop:
                     at = stop
             self.places[buffer] = at
-            placed.append((at, at + size, first, last))
+            bisect.insort(placed, (at, at + size, first, last))
             total = max(total, at + size)
         raw = np.zeros(total + ALIGNMENT, np.uint8)
         shift = -raw.__array_interface__["data"][0] % ALIGNMENT
@@ -254,12 +257,13 @@ def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guar
     first = next((i for i, call in enumerate(calls) if _has_effect(call)), len(calls))
     late = [i for i in range(first, len(calls)) if isinstance(calls[i], Guard)]
     early: set[int] = set()
+    written = [_written(call) for call in calls] if late else []
     for guard in late:
         needed = {ref.buffer for ref in refs_of(calls[guard])}
         early.add(guard)
         for position in range(guard - 1, -1, -1):
             call = calls[position]
-            if isinstance(call, Guard) or needed.isdisjoint(_written(call)):
+            if isinstance(call, Guard) or needed.isdisjoint(written[position]):
                 continue
             if _has_effect(call):
                 raise CaptureError(
