@@ -26,6 +26,8 @@ from gradlite.backends.precision import (
 from gradlite.backends.precision import (
     set_float32_matmul_precision as set_float32_matmul_precision,
 )
+from gradlite.backends.threads import get_num_threads as get_num_threads
+from gradlite.backends.threads import set_num_threads as set_num_threads
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
 from gradlite.description import Size as Size

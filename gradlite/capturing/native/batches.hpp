@@ -105,7 +105,7 @@ static void arrange(const Slide& s, const T* w, i64 so, i64 sc, i64 sh, i64 sw, 
 }
 
 // Sums of products of the kernels with the images, handed to a sink. `rows` of the result are made
-// from one copy. `room` has the offsets, the kernels and the copy.
+// from one copy. `room` has the offsets and the kernels.
 template <class T, class Source, class Sink>
 static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, i64 sc, i64 sh,
                            i64 sw, const Sink& sink, i64 rows, char* room) {
@@ -113,30 +113,30 @@ static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, 
   const i64 K = s.taps(), width = columns_read(s), plane = rows_read(s, rows) * width * L;
   i64* offsets = (i64*)room;
   T* kernels = (T*)(room + up(K * 8));
-  T* copy = (T*)((char*)kernels + up(s.O * K * sizeof(T)));
   taps_of(s, plane, L, offsets);
   arrange(s, w, so, sc, sh, sw, kernels);
   const i64 down = s.SH * width * L, along = s.SW * L;
-  for (i64 first = 0; first < s.N; first += L) {
-    for (i64 y0 = 0; y0 < s.OH; y0 += rows) {
-      const i64 stop = y0 + rows < s.OH ? y0 + rows : s.OH;
-      gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, stop - y0), width,
-                copy, plane);
-      for (i64 y = y0; y + Sink::ROWS <= stop; y += Sink::ROWS) {
-        const T* line = copy + (y - y0) * down;
-        i64 c = 0;
-        for (; c + Sink::COLUMNS <= s.OW; c += Sink::COLUMNS) {
-          batch_outs<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets, down,
-                                                    along, sink, first, y, c);
-        }
-        if (Sink::ROWS == 1) {  // two rows are asked for where all windows are whole
-          for (; c < s.OW; c++) {
-            batch_outs<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y, c);
-          }
+  const i64 blocks = (s.OH + rows - 1) / rows;
+  parallel(s.N * s.OH * s.OW * s.O * K >= SHARED, s.N / L * blocks, [=](i64 number) {
+    const i64 first = number / blocks * L, y0 = number % blocks * rows;
+    const i64 stop = y0 + rows < s.OH ? y0 + rows : s.OH;
+    T* const copy = (T*)scratch(s.C * plane * sizeof(T));
+    gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, stop - y0), width,
+              copy, plane);
+    for (i64 y = y0; y + Sink::ROWS <= stop; y += Sink::ROWS) {
+      const T* line = copy + (y - y0) * down;
+      i64 c = 0;
+      for (; c + Sink::COLUMNS <= s.OW; c += Sink::COLUMNS) {
+        batch_outs<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets, down,
+                                                  along, sink, first, y, c);
+      }
+      if (Sink::ROWS == 1) {  // two rows are asked for where all windows are whole
+        for (; c < s.OW; c++) {
+          batch_outs<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y, c);
         }
       }
     }
-  }
+  });
 }
 
 template <class T, int OUTS, int TAPS>
@@ -180,22 +180,26 @@ static void grad_taps(const Slide& s, const T* g, i64 grads, const T* copy, cons
 }
 
 // The gradient of the kernels from images and the result's gradient, the sums lane by lane until
-// all images are in. `room` has the offsets, the two copies and the sums.
+// all images are in, a part of them for each thread. `room` has the offsets.
 template <class T, class Source, class Grads>
 static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& g, T* dw, i64 rows,
                                   char* room) {
   typedef typename Batch<T>::V V;
   constexpr int L = Batch<T>::L;
   const i64 K = s.taps(), width = columns_read(s), plane = rows_read(s, rows) * width * L;
-  const i64 grads = rows * s.OW * L;
-  i64* offsets = (i64*)room;
-  T* copy = (T*)(room + up(K * 8));
-  T* own = copy + s.C * plane;
-  V* total = (V*)(own + s.O * grads);
+  const i64 grads = rows * s.OW * L, blocks = (s.OH + rows - 1) / rows, all = s.N / L * blocks;
+  i64* const offsets = (i64*)room;
   taps_of(s, plane, L, offsets);
-  memset(total, 0, s.O * K * sizeof(V));
-  for (i64 first = 0; first < s.N; first += L) {
-    for (i64 y0 = 0; y0 < s.OH; y0 += rows) {
+  const i64 most = s.N * s.OH * s.OW * s.O * K >= SHARED ? threads() : 1;
+  const i64 parts = most < all ? most : all;
+  V* const totals = (V*)scratch<1>(parts * s.O * K * sizeof(V));
+  memset(totals, 0, parts * s.O * K * sizeof(V));
+  parallel(true, parts, [=](i64 part) {
+    T* const copy = (T*)scratch((s.C * plane + s.O * grads) * sizeof(T));
+    T* const own = copy + s.C * plane;
+    V* const total = totals + part * s.O * K;
+    for (i64 number = part; number < all; number += parts) {
+      const i64 first = number / blocks * L, y0 = number % blocks * rows;
       const i64 count = s.OH - y0 < rows ? s.OH - y0 : rows;
       gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, count), width, copy,
                 plane);
@@ -208,10 +212,12 @@ static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& 
         grad_taps<T, 1>(s, own + o * grads, grads, copy, offsets, count, total + o * K);
       }
     }
-  }
+  });
   for (i64 i = 0; i < s.O * K; i++) {
+    V lanes = totals[i];
+    for (i64 part = 1; part < parts; part++) lanes += totals[part * s.O * K + i];
     T sum = 0;
-    for (int l = 0; l < L; l++) sum += total[i][l];
+    for (int l = 0; l < L; l++) sum += lanes[l];
     dw[i] = sum;
   }
 }

@@ -43,16 +43,15 @@ def _row(channels: int, width: int, kernel: int, geometry: Geometry) -> int:
     return channels * pixels * VECTOR
 
 
-def _rows(height: int, row: int, more: int, kernel: int, geometry: Geometry) -> tuple[int, int]:
-    """How many rows of the result, an even number, to make from one copy, and the copy's bytes.
+def _rows(height: int, row: int, more: int, kernel: int, geometry: Geometry) -> int:
+    """How many rows of the result, an even number, to make from one copy.
 
     Each takes ``stride`` rows of the images, and ``more`` bytes.
     """
     beyond = row * (geometry.dilation[0] * (kernel - 1) + 1)
     each = row * geometry.stride[0] + more
     rows = max((COPIES - beyond) // each, 2)
-    rows = min(rows - rows % 2, height + height % 2)
-    return rows, rows * each + beyond
+    return min(rows - rows % 2, height + height % 2)
 
 
 def convolve(
@@ -117,14 +116,14 @@ def _products(
     geometry: Geometry,
     text: str,
 ) -> Text:
-    rows, copies = _rows(y[2], _row(x[1], y[3], w[3], geometry), 0, w[2], geometry)
+    rows = _rows(y[2], _row(x[1], y[3], w[3], geometry), 0, w[2], geometry)
     taps = x[1] * w[2] * w[3]
     return [
         f"{{ // convolution of batches {x} with {w}",
         f"  const Slide s = {slide(x, w, y, geometry)};",
         f"  convolve_batch<{kind}>(s, {text}, {rows}, room);",
         "}",
-    ], copies + taps * 8 * (1 + w[0]) + 256
+    ], taps * 8 * (1 + w[0]) + 256
 
 
 def weight_gradient(
@@ -144,11 +143,11 @@ def weight_gradient(
         return None
     grads = (g.shape[0], o, *(size or g.shape[2:]))
     row = _row(c, grads[3], kw, geometry)
-    rows, copies = _rows(grads[2], row, o * grads[3] * VECTOR, kh, geometry)
+    rows = _rows(grads[2], row, o * grads[3] * VECTOR, kh, geometry)
     return [
         f"{{ // gradient of the kernels {out.shape} of a convolution of batches",
         f"  const Slide s = {slide(x.shape, out.shape, grads, geometry)};",
         f"  weight_gradient_batch<{CTYPES[x.dtype.name]}>(s, {_images(x)}, "
         f"{_source(g, winners)}, {pointer(out)}, {rows}, room);",
         "}",
-    ], copies + taps * 8 + o * taps * VECTOR + 256
+    ], taps * 8 + 256

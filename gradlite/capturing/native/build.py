@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import native
+from gradlite.backends.threads import use_threads
 from gradlite.capturing.calls import MADE, Buffer, HostCall, Ref
 from gradlite.capturing.native.fusion import fused
 from gradlite.capturing.native.layout import batches_last
@@ -85,6 +86,7 @@ class NativePlan(Plan):
         lines = [line for blocks in functions for block in blocks for line in block]
         try:
             code = ctypes.CDLL(str(native.build("captured", self.source, OPTIONS)))
+            use_threads(code)
             optimizers = _library("optimizers")
             for name, (needed, words) in LIBRARIES.items():
                 if any(word in line for line in lines for word in words):
@@ -218,7 +220,9 @@ def _source(functions: list[list[list[str]]]) -> str:
 
 def _library(*names: str) -> ctypes.CDLL:
     """Files of functions that all steps share, compiled and loaded under the last one's name."""
-    return ctypes.CDLL(str(native.build(names[-1], _text("prelude", *names), OPTIONS)))
+    library = ctypes.CDLL(str(native.build(names[-1], _text("prelude", *names), OPTIONS)))
+    use_threads(library)
+    return library
 
 
 def _text(*names: str) -> str:

@@ -7,6 +7,7 @@ outside of the run reads is not stored at all.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,9 @@ class Statement:
     note: str
 
 
+SHARED = 1 << 15  # elements times statements for one thread: some 10 us of work
+
+
 def joins(group: Sequence[Statement], new: Statement) -> bool:
     """Whether a statement may run in the same loop as those before it."""
     if not group:
@@ -136,9 +140,35 @@ def emit(group: Sequence[Statement]) -> list[str]:
     lines = ["{ // " + ", ".join(s.note for s in group)]
     for i, p in enumerate(places):
         lines.append(f"  char* const q{i} = P[{p.base}] + {p.offset};")
+    each = _chunk(sizes, len(group))
+    if each:
+        outer = "i0" if len(sizes) > 1 else "i"
+        lines += [
+            f"  if (threads() > 1) parallel(true, {-(-sizes[0] // each)}, [=](i64 chunk) {{",
+            f"  const i64 from = chunk * {each};",
+            f"  const i64 to = from + {each} < {sizes[0]} ? from + {each} : {sizes[0]};",
+            *_nest(group, places, sizes, strides, f"i64 {outer} = from; {outer} < to; {outer}++"),
+            "  }); else {",
+        ]
+    lines += _nest(group, places, sizes, strides)
+    return [*lines, "  }}" if each else "}"]
+
+
+def _nest(
+    group: Sequence[Statement],
+    places: list[Place],
+    sizes: list[int],
+    strides: list[list[int]],
+    outermost: str | None = None,
+) -> list[str]:
+    """The loops themselves; ``outermost`` replaces the bounds of the first one."""
+    lines: list[str] = []
     depth = len(sizes)
-    for level in range(depth - 1):
-        lines.append(f"  for (i64 i{level} = 0; i{level} < {sizes[level]}; i{level}++) {{")
+    bounds = [f"i64 i{k} = 0; i{k} < {n}; i{k}++" for k, n in enumerate(sizes)]
+    if depth:
+        bounds[-1] = f"i64 i = 0; i < {sizes[-1]}; i++"
+        bounds[0] = outermost or bounds[0]
+    lines += [f"  for ({bound}) {{" for bound in bounds[:-1]]
     for i, own in enumerate(strides):
         terms = [f" + i{k} * {own[k]}" for k in range(depth - 1) if own[k]]
         lines.append(f"  char* const p{i} = q{i}{''.join(terms)};")
@@ -193,12 +223,14 @@ def emit(group: Sequence[Statement]) -> list[str]:
         values[:] = [(p, n) for p, n in values if not p.overlaps(s.out)]
         values.append((s.out, f"v{number}"))
     body += [text for _, text in stores]
-    if depth:
-        lines.append(f"  LOOP for (i64 i = 0; i < {sizes[-1]}; i++) {{")
-        lines += body
-        lines.append("  }")
-    else:
-        lines += body
-    lines += ["  }"] * max(depth - 1, 0)
-    lines.append("}")
-    return lines
+    if not depth:
+        return lines + body
+    return [*lines, f"  LOOP for ({bounds[-1]}) {{", *body, "  }", *["  }"] * (depth - 1)]
+
+
+def _chunk(sizes: Sequence[int], statements: int) -> int:
+    """How much of the outer loop one thread takes at a time; 0 where threads are not worth it."""
+    inner = math.prod(sizes[1:]) * statements
+    if not sizes or sizes[0] * inner < 4 * SHARED:
+        return 0
+    return max(SHARED // inner, 1)

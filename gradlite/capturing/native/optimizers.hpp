@@ -4,6 +4,16 @@
 // state, the number of elements, and the address of its step count.
 enum { PARAM, GRAD, STATE_1, STATE_2, COUNT, STEP, ROW };
 
+// The elements of a parameter, on several threads where there are many.
+template <class Body>
+static inline void in_chunks(i64 count, const Body& body) {
+  constexpr i64 EACH = 1 << 14;
+  if (count < 4 * EACH || threads() < 2) return body(0, count);
+  parallel(true, (count + EACH - 1) / EACH, [=](i64 i) {
+    body(i * EACH, i * EACH + EACH < count ? i * EACH + EACH : count);
+  });
+}
+
 // h: learning rate, beta1, beta2, eps, L2 decay, decoupled decay, sign of the gradient.
 template <class T, class Counter>
 static void adam(const i64* table, i64 rows, const double* h) {
@@ -26,13 +36,15 @@ static void adam(const i64* table, i64 rows, const double* h) {
     T *p = (T*)row[PARAM], *m = (T*)row[STATE_1], *v = (T*)row[STATE_2];
     const T* g = (const T*)row[GRAD];
     const i64 count = row[COUNT];
-    LOOP for (i64 i = 0; i < count; i++) {
-      const T grad = (sign * g[i] + decay * p[i]) * scale;
-      const T first = m[i] * beta1 + grad * weight, second = v[i] * beta2 + grad * grad;
-      m[i] = first;
-      v[i] = second;
-      p[i] = p[i] * shrink - first / (f_sqrt(second) + epsilon) * step_size;
-    }
+    in_chunks(count, [=](i64 from, i64 to) {
+      LOOP for (i64 i = from; i < to; i++) {
+        const T grad = (sign * g[i] + decay * p[i]) * scale;
+        const T first = m[i] * beta1 + grad * weight, second = v[i] * beta2 + grad * grad;
+        m[i] = first;
+        v[i] = second;
+        p[i] = p[i] * shrink - first / (f_sqrt(second) + epsilon) * step_size;
+      }
+    });
   }
 }
 
@@ -46,24 +58,29 @@ static void sgd(const i64* table, i64 rows, const double* h) {
     const T* g = (const T*)row[GRAD];
     const i64 count = row[COUNT];
     if (!m) {
-      LOOP for (i64 i = 0; i < count; i++) p[i] -= (sign * g[i] + decay * p[i]) * rate;
+      in_chunks(count, [=](i64 from, i64 to) {
+        LOOP for (i64 i = from; i < to; i++) p[i] -= (sign * g[i] + decay * p[i]) * rate;
+      });
       continue;
     }
     Counter* begun = (Counter*)row[STEP];
     const T weight = *begun ? T(h[2]) : T(1);
     *begun = 1;
-    if (h[5] != 0) {
-      LOOP for (i64 i = 0; i < count; i++) {
-        const T grad = (sign * g[i] + decay * p[i]) * weight;
-        m[i] = m[i] * momentum + grad;
-        p[i] -= (grad + m[i] * momentum) * rate;
+    const bool nesterov = h[5] != 0;
+    in_chunks(count, [=](i64 from, i64 to) {
+      if (nesterov) {
+        LOOP for (i64 i = from; i < to; i++) {
+          const T grad = (sign * g[i] + decay * p[i]) * weight;
+          m[i] = m[i] * momentum + grad;
+          p[i] -= (grad + m[i] * momentum) * rate;
+        }
+      } else {
+        LOOP for (i64 i = from; i < to; i++) {
+          m[i] = m[i] * momentum + (sign * g[i] + decay * p[i]) * weight;
+          p[i] -= m[i] * rate;
+        }
       }
-    } else {
-      LOOP for (i64 i = 0; i < count; i++) {
-        m[i] = m[i] * momentum + (sign * g[i] + decay * p[i]) * weight;
-        p[i] -= m[i] * rate;
-      }
-    }
+    });
   }
 }
 

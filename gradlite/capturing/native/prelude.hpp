@@ -3,6 +3,7 @@
 // Everything is a plain loop that the compiler vectorises; nothing allocates. Functions of floats
 // are polynomials of our own fit (errors below 2 units in the last place, infinities and NaNs as in
 // the C library), because calls of the C library would keep the loops scalar.
+#include <cstdlib>
 #include <cstring>
 
 typedef signed char i8;
@@ -127,6 +128,50 @@ static inline T f_sign(T x) {
 template <class T>
 static inline bool f_isfinite(T x) {
   return x - x == T(0);
+}
+
+// ------------------------------------------------------------------------------- threads
+// Who runs chunks of work on several threads, and how many there are.
+static void (*run_chunks)(void (*)(void*, i64), void*, i64);
+static const int* how_many;
+extern "C" void gradlite_use(void* run, const int* count) {
+  run_chunks = (decltype(run_chunks))run;
+  how_many = count;
+}
+static inline int threads() { return how_many ? *(const volatile int*)how_many : 1; }
+
+// What is worth a second thread: so many multiplications, some 60 us of them.
+static constexpr i64 SHARED = 1 << 22;
+
+// Call body(0), ..., body(chunks - 1), in any order and perhaps at once, where it is worth it.
+template <class Body>
+static inline void parallel(bool worth, i64 chunks, const Body& body) {
+  if (!worth || chunks < 2 || threads() < 2) {
+    for (i64 i = 0; i < chunks; i++) body(i);
+    return;
+  }
+  run_chunks(
+      [](void* context, i64 i) {
+        const Body own = *(const Body*)context;  // in registers, where no store changes it
+        own(i);
+      },
+      (void*)&body, chunks);
+}
+
+// Memory of this thread's own, of which nothing is left after the next call for the same purpose.
+template <int PURPOSE = 0>
+static inline char* scratch(i64 bytes) {
+  static thread_local struct Room {
+    char* at = nullptr;
+    i64 size = 0;
+    ~Room() { free(at); }
+  } room;
+  if (room.size < bytes) {
+    free(room.at);
+    room.size = (bytes + 4095) & ~i64(4095);
+    room.at = (char*)aligned_alloc(64, room.size);
+  }
+  return room.at;
 }
 
 // ------------------------------------------------------------------------------- vectors

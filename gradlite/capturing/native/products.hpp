@@ -108,8 +108,8 @@ static inline void turned(const T* b, i64 bk, i64 bn, T* out, i64 K) {
 
 // `room` holds at least 2 * K * lanes elements, and (K + M) * lanes.
 template <class T>
-static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
-                    i64 N, i64 K, T* room) {
+static void part_of_product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
+                            i64 M, i64 N, i64 K, T* room) {
   constexpr int L = Vector<T>::lanes;
   i64 n = 0;
   if (bn == 1) {
@@ -128,6 +128,31 @@ static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c
     }
   }
   if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
+}
+
+// On several threads, where it is worth it.
+template <class T>
+static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
+                    i64 N, i64 K, T* room) {
+  if (M * N * K < SHARED || threads() < 2) {
+    return part_of_product(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);
+  }
+  constexpr i64 L = Vector<T>::lanes;
+  const i64 columns = bn == 1 ? 4 * L : 2 * L;
+  if (N >= 2 * columns) {
+    parallel(true, (N + columns - 1) / columns, [=](i64 i) {
+      const i64 n = i * columns, count = N - n < columns ? N - n : columns;
+      T* own = (T*)scratch((2 * K + M) * L * sizeof(T));
+      part_of_product(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, count, K, own);
+    });
+    return;
+  }
+  const i64 rows = M >= 192 ? 48 : 24;
+  parallel(true, (M + rows - 1) / rows, [=](i64 i) {
+    const i64 m = i * rows, count = M - m < rows ? M - m : rows;
+    T* own = (T*)scratch((2 * K + count) * L * sizeof(T));
+    part_of_product(a + m * sm, sm, sk, b, bk, bn, c + m * sc, sc, count, N, K, own);
+  });
 }
 
 extern "C" void* const products[] = {
