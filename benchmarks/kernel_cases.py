@@ -1,0 +1,183 @@
+"""What `benchmarks.kernels` runs to have each kernel launched, and how many bytes that moves.
+
+Every kernel of ``kernels/`` is either in `CASES` or, with a reason, in `UNTIMED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+COLUMNS = 1024  # of a row at most
+
+
+def flat(n: int) -> tuple[int, ...]:
+    return (n,)
+
+
+def rows(n: int) -> tuple[int, ...]:
+    return (n // min(n, COLUMNS), min(n, COLUMNS))
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a kernel comes to run on n elements.
+
+    Attributes:
+        passes: arrays of n elements that it reads or writes, each once; what it reads and writes
+            in the same place counts twice.
+        call: ``call(T, x, *more)`` in any library with PyTorch's API.
+        more: makes the other operands from the library and x.
+        shape: of x.
+        backward: whether the kernel runs in the backward pass of the call.
+        step: whether the call is an optimizer's step, whose arrays stand in a table.
+        own: ``call`` for gradlite, where PyTorch takes several functions for it.
+    """
+
+    passes: int
+    call: Callable[..., Any]
+    more: Callable[[Any, Any], tuple[Any, ...]] = lambda T, x: ()
+    shape: Callable[[int], tuple[int, ...]] = flat
+    backward: bool = False
+    step: bool = False
+    own: Callable[..., Any] | None = None
+
+
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "gelu_tanh": lambda T, x: T.nn.functional.gelu(x, approximate="tanh"),
+    "sigmoid": lambda T, x: T.sigmoid(x),
+    "tanh": lambda T, x: T.tanh(x),
+    "threshold": lambda T, x: T.nn.functional.threshold(x, 0.1, 0.0),
+    **{
+        name: lambda T, x, name=name: getattr(T.nn.functional, name)(x)
+        for name in """relu leaky_relu elu gelu silu mish softplus logsigmoid tanhshrink softsign
+        hardtanh hardsigmoid hardswish hardshrink softshrink""".split()
+    },
+}
+# With what gradlite's op takes beside x and the bias.
+WITH_BIAS: dict[str, tuple[float, ...]] = {
+    "relu": (), "leaky_relu": (0.01,), "elu": (1.0, 1.0, 1.0), "gelu": (), "gelu_tanh": (),
+    "silu": (), "mish": (), "softplus": (1.0, 20.0), "sigmoid": (), "tanh": (),
+    "hardtanh": (-1.0, 1.0), "hardswish": (),
+}  # fmt: skip
+
+
+def _with_bias(name: str, passes: int, backward: bool) -> Case:
+    def own(T: Any, x: Any, bias: Any) -> Any:
+        from gradlite.ops.bias_activation import bias_activation
+
+        return bias_activation(x, bias, name, *WITH_BIAS[name])
+
+    return Case(
+        passes,
+        lambda T, x, bias: ACTIVATIONS[name](T, x + bias),
+        lambda T, x: (T.rand(x.shape[-1], device="cuda"),),
+        rows,
+        backward,
+        own=own,
+    )
+
+
+def _norm(T: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return T.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias)
+
+
+def _parameters(T: Any, x: Any) -> tuple[Any, ...]:
+    return T.ones(x.shape[-1], device="cuda"), T.zeros(x.shape[-1], device="cuda")
+
+
+def _numbers(T: Any, x: Any) -> tuple[Any, ...]:
+    return (T.zeros(x.shape[0], dtype=T.int64, device="cuda"),)
+
+
+def _like(T: Any, x: Any) -> tuple[Any, ...]:
+    return (T.rand(x.shape, device="cuda"),)
+
+
+def _cross_entropy(T: Any, x: Any, numbers: Any) -> Any:
+    return T.nn.functional.cross_entropy(x, numbers)
+
+
+def _squares(reduction: str) -> Callable[..., Any]:
+    return lambda T, x, y: T.nn.functional.mse_loss(x, y, reduction=reduction)
+
+
+# Parameters, gradients and states that a step reads, and parameters and states that it writes.
+STEPS: dict[str, tuple[int, str, dict[str, Any]]] = {
+    "sgd": (3, "SGD", {}),
+    "sgd_momentum": (5, "SGD", {"momentum": 0.9}),
+    "sgd_nesterov": (5, "SGD", {"momentum": 0.9, "nesterov": True}),
+    "adam": (7, "Adam", {}),
+    "adam_amsgrad": (9, "Adam", {"amsgrad": True}),
+    "nadam": (7, "NAdam", {}),
+    "radam": (7, "RAdam", {}),
+    "adamax": (7, "Adamax", {}),
+    "rmsprop": (5, "RMSprop", {}),
+    "rmsprop_momentum": (7, "RMSprop", {"momentum": 0.9}),
+    "rmsprop_centered": (7, "RMSprop", {"centered": True}),
+    "rmsprop_centered_momentum": (9, "RMSprop", {"centered": True, "momentum": 0.9}),
+    "adagrad": (5, "Adagrad", {}),
+    "adadelta": (7, "Adadelta", {}),
+    "asgd": (5, "ASGD", {}),
+}
+
+CASES: dict[str, Case] = {
+    **{f"{name}_forward": Case(2, call) for name, call in ACTIVATIONS.items()},
+    **{f"{name}_backward": Case(3, call, backward=True) for name, call in ACTIVATIONS.items()},
+    **{f"bias_{name}_forward": _with_bias(name, 2, False) for name in WITH_BIAS},
+    **{f"bias_{name}_backward": _with_bias(name, 3, True) for name in WITH_BIAS},
+    "softmax_forward": Case(2, lambda T, x: T.softmax(x, -1), shape=rows),
+    "softmax_backward": Case(3, lambda T, x: T.softmax(x, -1), shape=rows, backward=True),
+    "log_softmax_forward": Case(2, lambda T, x: T.log_softmax(x, -1), shape=rows),
+    "log_softmax_backward": Case(3, lambda T, x: T.log_softmax(x, -1), shape=rows, backward=True),
+    "logsumexp_forward": Case(1, lambda T, x: T.logsumexp(x, -1), shape=rows),
+    "logsumexp_backward": Case(2, lambda T, x: T.logsumexp(x, -1), shape=rows, backward=True),
+    "layer_norm_forward": Case(2, _norm, _parameters, rows),
+    "layer_norm_backward": Case(3, _norm, _parameters, rows, backward=True),
+    "cross_entropy_rows": Case(1, _cross_entropy, _numbers, rows),
+    "cross_entropy_rows_backward": Case(2, _cross_entropy, _numbers, rows, backward=True),
+    "loss_values": Case(3, _squares("none"), _like),
+    "loss_parts": Case(2, _squares("mean"), _like),
+    "loss_backward": Case(3, _squares("mean"), _like, backward=True),
+    "dropout": Case(2, lambda T, x: T.nn.functional.dropout(x, 0.5)),
+    **{
+        name: Case(passes, lambda T, x, kind=kind, options=options: getattr(T.optim, kind)(
+            [x], lr=1e-3, **options), step=True)
+        for name, (passes, kind, options) in STEPS.items()
+    },
+}  # fmt: skip
+
+# What is not timed here, by the reason.
+UNTIMED: dict[str, str] = {
+    "few threads: counters and scalars of a step": """sgd_advance sgd_momentum_advance adam_advance
+        nadam_advance radam_advance adamax_advance rmsprop_advance adagrad_advance adadelta_advance
+        rprop_advance asgd_advance scale_update""",
+    "the second of two launches, over the parts that the first leaves": """columns_total
+        losses_parts losses_total norm_total norm_slopes_total reduce_columns_total
+        reduce_channels_total batch_norm_statistics""",
+    "arithmetic bounds it, not memory": """attention_forward_32 attention_backward_32
+        attention_forward_64 attention_backward_64 attention_forward_128 attention_backward_128
+        depthwise_forward depthwise_input_gradient depthwise_weight_gradient""",
+    "what it reads more than once comes from the caches": """image_to_columns columns_to_image
+        max_pool_forward max_pool_backward avg_pool_forward avg_pool_backward
+        adaptive_avg_pool_forward adaptive_avg_pool_backward adaptive_max_pool_forward
+        adaptive_max_pool_backward""",
+    "what it moves depends on the indices": """take_rows add_rows_sorted add_rows_searched
+        take_along add_along add_along_atomic one_hot nll_loss_forward nll_loss_backward""",
+    "one step of many, of a size that the model gives": """lstm_forward lstm_backward gru_forward
+        gru_backward rnn_forward rnn_backward""",
+    "a variant of one that is timed: other layouts of the same loop": """softmax_strided_forward
+        softmax_strided_backward log_softmax_strided_forward log_softmax_strided_backward
+        attention_weights_forward cross_entropy_positions cross_entropy_positions_backward
+        cross_entropy_targets_backward dropout_rows bias_dropout_add_forward
+        bias_dropout_add_backward group_norm_forward group_norm_backward layer_norm_parameters
+        batch_norm_planes batch_norm_samples batch_norm_forward batch_norm_inference
+        batch_norm_backward norm_slopes_planes norm_slopes_samples columns_parts planes_parts
+        prelu_forward prelu_columns_forward prelu_backward prelu_columns_backward glu_forward
+        glu_backward reduce_rows reduce_columns reduce_column_products reduce_blocks extreme_rows
+        extreme_columns rprop""",
+    "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
+        clamp_tensors zero_tensors unscale_tensors average_tensors""",
+    "it writes alone": "random_uniform random_normal random_integers random_words random_mask",
+}  # fmt: skip

@@ -1,0 +1,224 @@
+"""Times the fused kernels on a GPU against the memory's speed, the rules and PyTorch.
+
+    python -m benchmarks.kernels [--kernels NAMES] [--sizes N,N] [--json NAME]
+
+For each kernel: the bytes that it has to move over the time it takes, as a share of the bandwidth
+of a copy measured on the same card in the same rounds. Beside it the whole op, as gradlite runs it
+with the kernel and without, and as PyTorch does, where that is installed with CUDA. Times are
+between CUDA events, after a warm-up, interleaved; medians are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks import timing
+from benchmarks.kernel_cases import CASES, Case
+
+SIZES = tuple(1 << k for k in range(10, 27, 4))
+LEAST_SHARE = 0.8
+WARM_UP = 3
+
+
+class Watch:
+    """The launches of one kernel by gradlite, caught so that they can be made again."""
+
+    def __init__(self, launcher: Any, kernel: str) -> None:
+        self.launcher, self.kernel, self.caught = launcher, kernel, []
+
+    def __enter__(self) -> Watch:
+        through = self.launcher._launch
+
+        def launch(name: str, *rest: Any) -> None:
+            if name == self.kernel:
+                self.caught.append((name, *rest))
+            through(name, *rest)
+
+        self.launcher._launch = launch
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        del self.launcher._launch
+
+    def again(self) -> None:
+        """Launch the kernel once more on the same arrays."""
+        self.launcher._launch(*self.caught[0])
+
+
+def program(case: Case, T: Any, n: int, own: bool) -> Callable[[], object]:
+    """The call that a case times, in a library on the GPU."""
+    x = T.rand(case.shape(n), device="cuda")
+    more = case.more(T, x)
+    call = case.own if own and case.own else case.call
+    if case.step:
+        x.grad = T.rand(case.shape(n), device="cuda")
+        step = call(T, x.requires_grad_()).step
+        step()  # which makes the states
+        return step  # type: ignore[no-any-return]
+    if case.backward:
+        y = call(T, x.requires_grad_(), *more)
+        grad = T.ones_like(y)
+        return lambda: T.autograd.grad(y, x, grad, retain_graph=True)
+
+    def forward() -> Any:
+        with T.no_grad():
+            return call(T, x, *more)
+
+    return forward
+
+
+def between_events(T: Any, call: Callable[[], object], repeats: int) -> float:
+    """Seconds of a call on the GPU."""
+    start, end = (T.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3 / repeats
+
+
+def medians(
+    calls: dict[str, tuple[Any, Callable[[], object]]], rounds: int, repeats: int
+) -> dict[str, float]:
+    """The median seconds of several calls, timed in turn."""
+    for T, call in calls.values():
+        between_events(T, call, WARM_UP)
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, (T, call) in calls.items():
+            found[name].append(between_events(T, call, repeats))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def measure(
+    kernel: str, n: int, T: Any, torch: Any | None, rounds: int, repeats: int
+) -> dict[str, Any]:
+    """Times of one kernel, and of the op that it serves, at one size."""
+    from gradlite.ops.namespaces import NAMESPACES
+
+    case = CASES[kernel]
+    source, target = T.rand(n, device="cuda"), T.rand(n, device="cuda")
+    namespace = NAMESPACES[source.array.__class__]
+    launcher = namespace.launcher
+    op = program(case, T, n, own=True)
+    with Watch(launcher, kernel) as watch:
+        op()
+    if not watch.caught:
+        raise RuntimeError(f"{kernel}: the program of the table does not launch it")
+    calls = {"copy": (T, lambda: target.copy_(source)), "kernel": (T, watch.again), "op": (T, op)}
+    if torch is not None:
+        calls["torch"] = (torch, program(case, torch, n, own=False))
+    found = medians(calls, rounds, repeats)
+    namespace.use(None)
+    try:
+        rule = program(case, T, n, own=True)
+        found["rule"] = medians({"rule": (T, rule)}, rounds, repeats)["rule"]
+    finally:
+        namespace.use(launcher)
+    itemsize = source.element_size()
+    moved = case.passes * n * itemsize
+    bandwidth = 2 * n * itemsize / found["copy"]
+    return {
+        "kernel": kernel,
+        "elements": n,
+        "bytes": moved,
+        "share": moved / found["kernel"] / bandwidth,
+        "copy_bandwidth": bandwidth,
+        **{f"{name}_us": seconds * 1e6 for name, seconds in found.items()},
+    }
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """All results in lines."""
+    header = ["kernel", "elements", "us", "of copy", "op us", "rule us", "PyTorch us"]
+    lines = [
+        [
+            r["kernel"],
+            str(r["elements"]),
+            f"{r['kernel_us']:.1f}",
+            f"{r['share']:.0%}",
+            *(f"{r[key]:.1f}" if key in r else "" for key in ("op_us", "rule_us", "torch_us")),
+        ]
+        for r in results
+    ]
+    return timing.table(header, lines)
+
+
+def slow(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each kernel below `LEAST_SHARE` at its largest size, or slower than PyTorch."""
+    lines = []
+    for kernel in dict.fromkeys(r["kernel"] for r in results):
+        own = [r for r in results if r["kernel"] == kernel]
+        last = max(own, key=lambda r: r["elements"])
+        if last["share"] < LEAST_SHARE:
+            lines.append(f"{kernel}: {last['share']:.0%} of a copy at {last['elements']} elements")
+        lines += [
+            f"{kernel}: {r['op_us'] / r['torch_us']:.2f} of PyTorch's time at {r['elements']} "
+            "elements"
+            for r in own
+            if "torch_us" in r and r["op_us"] > r["torch_us"]
+        ]
+    return lines
+
+
+def card(T: Any, torch: Any | None) -> dict[str, Any]:
+    """The GPU, its driver and the versions of what ran on it."""
+    import cupy
+
+    facts = timing.machine(1, [T] + ([torch] if torch else []))
+    runtime = cupy.cuda.runtime
+    return facts | {
+        "card": T.cuda.get_device_name(),
+        "driver": runtime.driverGetVersion(),
+        "cuda": runtime.runtimeGetVersion(),
+        "cupy": str(getattr(cupy, "__version__", "?")),
+    }
+
+
+def torch_with_cuda() -> Any | None:
+    """PyTorch where it is installed and sees the GPU."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        return None
+    return torch if torch.cuda.is_available() else None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels")
+    parser.add_argument("--kernels", default="all", help="comma-separated names, or 'all'")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="numbers of elements")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of interleaved timing")
+    parser.add_argument("--repeats", type=int, default=20, help="calls between two events")
+    parser.add_argument("--json", metavar="PATH", help="also write the results to PATH")
+    options = parser.parse_args(argv)
+    names = list(CASES) if options.kernels == "all" else options.kernels.split(",")
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        raise SystemExit(f"unknown kernels {unknown}; there are {', '.join(CASES)}")
+    library, torch = importlib.import_module("gradlite"), torch_with_cuda()
+    if not library.cuda.is_available():
+        library.zeros(1, device="cuda")  # whose error says what is missing
+    facts = card(library, torch)
+    print(f"{facts['card']}, {timing.describe(facts)}\n", flush=True)
+    sizes = [int(size) for size in options.sizes.split(",")]
+    results = [
+        measure(name, n, library, torch, options.rounds, options.repeats)
+        for name in names
+        for n in sizes
+    ]
+    print(table(results))
+    for line in slow(results):
+        print(line)
+    if options.json:
+        payload = {"benchmark": "kernels", "machine": facts, "results": results}
+        print(f"\nwritten: {timing.write_json(options.json, payload).name}")
+
+
+if __name__ == "__main__":
+    main()
