@@ -8,10 +8,8 @@
 
 #if defined(__AVX512F__)
 static constexpr int MANY_OUTS = 6, MANY_GRADS = 3, MANY_TAPS = 9;
-#define IN_REGISTER(vector) asm("" : "+v"(vector))
 #else
 static constexpr int MANY_OUTS = 2, MANY_GRADS = 3, MANY_TAPS = 3;
-#define IN_REGISTER(vector)
 #endif
 
 // Rows of the padded images, the first of them row y0 of the result's windows.
@@ -158,7 +156,7 @@ static inline void grad_tile(const Slide& s, const T* g, i64 grads, const T* cop
       for (int o = 0; o < OUTS; o++) own[o] = *(const V*)(one + o * grads + x * L);
       for (int k = 0; k < TAPS; k++) {
         V pixel = *(const V*)(at[k] + i);
-        IN_REGISTER(pixel);  // or each of its uses would load it
+        IN_REGISTER(pixel);
         for (int o = 0; o < OUTS; o++) sum[o][k] += own[o] * pixel;
       }
     }

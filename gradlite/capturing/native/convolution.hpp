@@ -119,7 +119,8 @@ static inline void weight_tile(const T* g, i64 sg, const T* image, const i64* of
     V grads[ROWS];
     for (int o = 0; o < ROWS; o++) grads[o] = *(const V*)(g + o * sg + p);
     for (int k = 0; k < TAPS; k++) {
-      const V value = *(const V*)(at[k] + p);
+      V value = *(const V*)(at[k] + p);
+      IN_REGISTER(value);
       for (int o = 0; o < ROWS; o++) sum[o][k] += grads[o] * value;
     }
   }

@@ -10,6 +10,13 @@ struct Slide {
   i64 pixels() const { return (OH - 1) * width() + OW; }
 };
 
+// Has a loop load a vector once, and not anew for each of its uses.
+#if defined(__AVX512F__)
+#define IN_REGISTER(vector) asm("" : "+v"(vector))
+#else
+#define IN_REGISTER(vector)
+#endif
+
 static inline i64 up(i64 n) { return (n + 63) / 64 * 64; }
 
 template <class T>
