@@ -106,7 +106,7 @@ def gpt(
             self.head = nn.Linear(width, vocabulary, bias=False)
 
         def forward(self, tokens: Any) -> Any:
-            positions = T.arange(tokens.shape[1])
+            positions = T.arange(tokens.shape[1], device=tokens.device)
             return self.head(
                 self.norm(self.blocks(self.tokens(tokens) + self.positions(positions)))
             )

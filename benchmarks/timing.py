@@ -58,21 +58,30 @@ class Timing:
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def time_block(call: Callable[[], object], repeats: int, clock: str = "wall") -> float:
-    """Seconds per call over one block."""
+def time_block(
+    call: Callable[[], object],
+    repeats: int,
+    clock: str = "wall",
+    finish: Callable[[], object] | None = None,
+) -> float:
+    """Seconds per call over one block; ``finish`` waits for a device that is behind."""
     now = CLOCKS[clock]
     start = now()
     for _ in range(repeats):
         call()
+    if finish is not None:
+        finish()
     return (now() - start) / repeats
 
 
-def repeats_for(call: Callable[[], object], block_seconds: float) -> int:
+def repeats_for(
+    call: Callable[[], object], block_seconds: float, finish: Callable[[], object] | None = None
+) -> int:
     """Calls that fill about one block, after a warm-up."""
     call()
     repeats = 1
     while True:
-        seconds = time_block(call, repeats) * repeats
+        seconds = time_block(call, repeats, finish=finish) * repeats
         if seconds > block_seconds / 4:
             return max(1, round(repeats * block_seconds / seconds))
         repeats *= 4
@@ -83,17 +92,19 @@ def interleave(
     blocks: int,
     block_seconds: float = 0.1,
     clock: str = "wall",
+    finish: Callable[[], object] | None = None,
 ) -> list[Timing]:
     """Times several calls in alternating blocks, so that a drift of the machine meets all.
 
     Every round runs one block of each call, and every other round in reverse order.
     """
-    repeats = [repeats_for(call, block_seconds) for call in calls]
+    repeats = [repeats_for(call, block_seconds, finish) for call in calls]
     seconds: list[list[float]] = [[] for _ in calls]
     for block in range(blocks):
         order = range(len(calls)) if block % 2 == 0 else reversed(range(len(calls)))
         for position in order:
-            seconds[position].append(time_block(calls[position], repeats[position], clock))
+            call = calls[position]
+            seconds[position].append(time_block(call, repeats[position], clock, finish))
     return [Timing(tuple(values)) for values in seconds]
 
 

@@ -1,6 +1,7 @@
 """Times whole training steps against PyTorch: forward, loss, backward, optimizer, zero_grad.
 
     python -m benchmarks.training --vs torch [--mode eager,captured] [--workloads W1,W2]
+    python -m benchmarks.training --device cuda
     python -m benchmarks.training --vs torch,jax --mode eager,captured
 
 With ``--mode`` gradlite's steps run as they are (eager), captured and replayed by array calls
@@ -41,8 +42,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=15, help="timed blocks of each library")
     parser.add_argument("--block-ms", type=float, default=100.0, help="length of a block")
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="what to read")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     parser.add_argument("--json", metavar="PATH", help="also write the results to PATH")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.device == "cuda" and options.clock != "wall":
+        parser.error("the processor's clock does not see what a GPU takes: use --clock wall")
+    return options
 
 
 def check_losses(name: str, runs: Sequence[Any]) -> float:
@@ -88,7 +93,7 @@ def load(name: str, threads: int) -> Any:
     return timing.load_library(name.partition(".")[0], threads)
 
 
-def run_of(reference: str, library: Any, name: str, weights: Any) -> Any:
+def run_of(reference: str, library: Any, name: str, weights: Any, device: str = "cpu") -> Any:
     """A workload in a library that is compared with."""
     from benchmarks.workloads import WORKLOADS, Training
 
@@ -97,7 +102,7 @@ def run_of(reference: str, library: Any, name: str, weights: Any) -> Any:
 
         return JaxTraining(library, name, weights, WORKLOADS[name].batches())
     mode = "torch.compile" if reference == "torch.compile" else "eager"
-    return Training(library, WORKLOADS[name], weights, mode)
+    return Training(library, WORKLOADS[name], weights, mode, device)
 
 
 def measure(
@@ -108,17 +113,25 @@ def measure(
     block_seconds: float,
     clock: str = "wall",
     modes: Sequence[str] = ("eager",),
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Times one workload in some modes; microseconds per step and ratios to the references."""
     from benchmarks.workloads import WORKLOADS, Training
 
     workload = WORKLOADS[name]
     weights = Training(next(iter(references.values()), library), workload).weights()
-    others = {key: run_of(key, T, name, weights) for key, T in references.items()}
-    runs = [Training(library, workload, weights, mode) for mode in modes]
+    others = {key: run_of(key, T, name, weights, device) for key, T in references.items()}
+    runs = [Training(library, workload, weights, mode, device) for mode in modes]
     deviation = check_losses(name, [*others.values(), *runs])
     steps = [run.step for run in (*others.values(), *runs)]
-    timed = timing.interleave(steps, blocks, block_seconds, clock)
+
+    def finish() -> None:
+        for T in (library, *references.values()):
+            if hasattr(T, "cuda"):
+                T.cuda.synchronize()
+
+    waits = finish if device == "cuda" else None
+    timed = timing.interleave(steps, blocks, block_seconds, clock, waits)
     beside = dict(zip(others, timed, strict=False))
     results = []
     for mode, own in zip(modes, timed[len(beside) :], strict=True):
@@ -191,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = measure(
             *(name, library, references, options.blocks, options.block_ms / 1000, options.clock),
             modes=modes,
+            device=options.device,
         )
         results += found
         times = ", ".join(f"{r['mode']} {r['us']:.1f}" for r in found)
@@ -204,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         payload = {
             "benchmark": "training",
             "clock": options.clock,
+            "device": options.device,
             "machine": facts,
             "results": results,
         }

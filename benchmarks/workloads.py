@@ -63,7 +63,12 @@ class Training:
     """
 
     def __init__(
-        self, T: Any, workload: Workload, weights: Weights | None = None, mode: str = "eager"
+        self,
+        T: Any,
+        workload: Workload,
+        weights: Weights | None = None,
+        mode: str = "eager",
+        device: str = "cpu",
     ) -> None:
         self.T, self.loss = T, workload.loss
         options = MODES.get(mode)
@@ -72,8 +77,10 @@ class Training:
         self.model = workload.model(T)
         if weights is not None:
             self.model.load_state_dict({k: T.tensor(v) for k, v in weights.items()})
+        self.model.to(device)
         self.batches = [
-            (T.tensor(inputs), T.tensor(targets)) for inputs, targets in workload.batches()
+            (T.tensor(inputs, device=device), T.tensor(targets, device=device))
+            for inputs, targets in workload.batches()
         ]
         self.optimizer = workload.optimizer(T, self.model.parameters())
         if mode == "torch.compile":
@@ -96,7 +103,7 @@ class Training:
 
     def weights(self) -> Weights:
         """A copy of the parameters as arrays."""
-        return {k: v.detach().numpy().copy() for k, v in self.model.state_dict().items()}
+        return {k: v.detach().cpu().numpy().copy() for k, v in self.model.state_dict().items()}
 
 
 def hinge(T: Any, scores: Any, labels: Any) -> Any:

@@ -85,3 +85,40 @@ def test_strange_kernels_and_machines_without_cuda_are_refused(monkeypatch: Any)
     monkeypatch.setattr("gradlite.backends.cuda._cache", (False, "no GPU here"))
     with pytest.raises(RuntimeError, match="CUDA is not available: no GPU here"):
         kernels.main(["--kernels", "adam"])
+
+
+@needs_compiler
+def test_training_steps_run_on_a_device(
+    cupy: Any, monkeypatch: Any, tmp_path: Any, capsys: Any
+) -> None:
+    from benchmarks import timing, training
+
+    waited: list[Any] = []
+    monkeypatch.setattr(timing, "restart_with_threads", lambda *arguments: None)
+    monkeypatch.setattr(gradlite.cuda, "synchronize", lambda: waited.append(1))
+    path = tmp_path / "training.json"
+    training.main(["--vs", "none", "--device", "cuda", "--workloads", "W1", "--blocks", "2",
+                   "--block-ms", "1", "--json", str(path)])  # fmt: skip
+    assert len(waited) >= 3 and "W1" in capsys.readouterr().out
+    payload = json.loads(path.read_text())
+    assert payload["device"] == "cuda" and payload["results"][0]["us"] > 0
+
+
+@needs_compiler
+def test_a_workload_lies_on_its_device_and_trains_as_on_the_cpu(cupy: Any) -> None:
+    from benchmarks.workloads import WORKLOADS, Training
+
+    here = Training(gradlite, WORKLOADS["W1"])
+    there = Training(gradlite, WORKLOADS["W1"], here.weights(), device="cuda")
+    assert all(p.is_cuda for p in there.model.parameters())
+    assert all(t.is_cuda for batch in there.batches for t in batch)
+    for _ in range(3):
+        assert there.step().item() == pytest.approx(here.step().item(), rel=1e-4)
+
+
+def test_the_processors_clock_is_refused_for_a_gpu(capsys: Any) -> None:
+    from benchmarks import training
+
+    with pytest.raises(SystemExit):
+        training.arguments(["--device", "cuda", "--clock", "cpu"])
+    assert "use --clock wall" in capsys.readouterr().err
