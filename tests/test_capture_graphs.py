@@ -313,6 +313,57 @@ def test_a_pool_that_is_out_of_memory_takes_none_from_graphs(where: str, cupy: A
     assert captured(x).item() == expected and len(spoilt) == 8
 
 
+def graphs_of(captured: Any) -> list[Any]:
+    return [g for kept in captured._kept.values() for r in kept for g in r.plan.graphs.values()]
+
+
+def test_what_a_graph_reads_is_kept_and_what_it_computes_by_the_way_is_not(where: str) -> None:
+    if where == "gpu":
+        pytest.skip("the stand-in knows what memory a graph uses")
+    captured = trained("mlp", 5, True)[3]
+    (graph,) = graphs_of(captured)
+    blocks = graph._capture.used.values()
+    assert all(block() is not None for block, *_, name in blocks if name != "result")
+    assert sum(block() is None for block, *_, name in blocks if name == "result") > 10
+
+
+def test_what_one_graph_makes_for_another_is_kept(where: str) -> None:
+    if where == "gpu":
+        pytest.skip("the stand-in knows what memory a graph uses")
+
+    def step(x: Any) -> Any:
+        y = x * 2
+        gradlite.manual_seed(1)
+        return F.dropout(y).sum()
+
+    captured = gradlite.capture(step)
+    repeated(captured, gradlite.ones(9))
+    first, second = (g._capture.used for g in graphs_of(captured))
+    crossing = [second[key] for key in first.keys() & second.keys()]
+    assert crossing and all(block() is not None for block, *_ in crossing)
+
+
+def test_tables_of_equal_sizes_in_one_step_are_two() -> None:
+    def make() -> tuple[Any, Any]:
+        weights = [gradlite.full((4,), float(n), requires_grad=True) for n in (1, 2)]
+
+        def step(x: Any) -> Any:
+            for weight in weights:
+                weight.grad = None
+            sum((w * w * x).sum() for w in weights).backward()
+            return [nn.utils.clip_grad_norm_([w], 3.0) for w in weights]
+
+        return weights, step
+
+    (first, eager), (second, plain) = make(), make()
+    captured = gradlite.capture(plain)
+    for i in range(6):
+        x = gradlite.full((4,), float(i + 1))
+        assert [n.item() for n in captured(x)] == [n.item() for n in eager(x)]
+        assert [w.grad.tolist() for w in second] == [w.grad.tolist() for w in first]
+    assert captured.replays == 3
+
+
 def test_results_lie_in_the_callers_memory(where: str, cupy: Any) -> None:
     if where == "gpu":
         pytest.skip("CuPy does not tell of which pool an array is")

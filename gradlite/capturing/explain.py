@@ -9,7 +9,6 @@ import numpy as np
 
 from gradlite.capturing.calls import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
 from gradlite.capturing.compare import is_launch, name_of
-from gradlite.capturing.recorded import Fixed
 
 if TYPE_CHECKING:
     from gradlite.capturing.step import Recording
@@ -69,6 +68,4 @@ def _value(value: Any, names: dict[Buffer, str]) -> str:
         return f"array{value.shape}"
     if isinstance(value, type):
         return value.__name__
-    if isinstance(value, Fixed):
-        return "the place of errors"
     return repr(value)

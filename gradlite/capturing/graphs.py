@@ -27,7 +27,6 @@ from gradlite.capturing.arrays import address, bounds, on_gpu, owner
 from gradlite.capturing.calls import MADE, STATE, Buffer, Call, CaptureError, Guard, HostCall, Ref
 from gradlite.capturing.compare import name_of
 from gradlite.capturing.plan import GuardError, hoisted, refs_of, with_grads
-from gradlite.capturing.recorded import Fixed
 from gradlite.tensor import wrap
 
 Calls = list[Call | HostCall | Guard]
@@ -124,8 +123,6 @@ class GraphPlan:
         cls = value.__class__
         if cls is Ref:
             return self.array(value)
-        if cls is Fixed:
-            return value.array
         if cls is tuple or cls is list:
             return cls([self._bind(v) for v in value])
         if cls is dict:

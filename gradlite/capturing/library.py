@@ -10,11 +10,15 @@ import numpy as np
 from gradlite.backends.kernel_source import kernel
 from gradlite.backends.kernels import Launcher
 from gradlite.capturing.calls import CaptureError
-from gradlite.capturing.recorded import Face, Fixed, Held, active, plain_values
+from gradlite.capturing.recorded import Face, Held, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder
 
 WRITING = ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask")
+# Of a launcher: its geometry, and what it is able to do.
+ARRAYLESS = (
+    "acc", "elementwise_grid", "errors", "kept_geometry", "multiplies", "row_geometry", "serial",
+)  # fmt: skip
 LIKE = ("empty_like", "zeros_like", "ones_like", "full_like")
 
 
@@ -125,12 +129,15 @@ class RecordingLauncher:
         self.array = RecordedGpu
         self.empty, self.zeros = library.empty, library.zeros
         self.tables: dict[Any, Any] = {}  # what is kept of one step must not come into others
-        self._fixed: dict[int, Fixed] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)  # geometry, and what it is able to do
+        # What would get arrays must not get faces of them.
+        if name not in ARRAYLESS:
+            raise AttributeError(f"a launcher that records has no {name!r}")
+        return getattr(self._real, name)
 
     takes, dense, empty_like = Launcher.takes, Launcher.dense, Launcher.empty_like
+    reach = Launcher.reach
     elementwise, rows, kept_rows = Launcher.elementwise, Launcher.rows, Launcher.kept_rows
     launch = Launcher.launch
 
@@ -153,13 +160,9 @@ class RecordingLauncher:
         if active() is not self._recorder:
             self._real._launch(name, dtype, grid, block, plain_values(arguments), shared)
             return
-        # What is no face is the library's own, as the place where errors are noted.
-        own = self._real.array
-        values = tuple(
-            Fixed(a) if a.__class__ is own else a.face if a.__class__ is Held else a
-            for a in arguments
-        )
+        values = tuple(a.face if a.__class__ is Held else a for a in arguments)
         parameters = kernel(name).parameters
+        # What is no face is the library's own, as the place where errors are noted.
         writes = [a for a, p in zip(values, parameters) if p.written and isinstance(a, Face)]
         self._recorder.run(
             self._real._launch, (name, dtype, grid, block, values, shared), {}, writes

@@ -15,20 +15,6 @@ from typing import Any
 import numpy as np
 
 
-class Fixed:
-    """An array that is no part of a step, as what kernels note errors in: replays use itself."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fixed) and other.array is self.array
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 class Held:
     """The state of a draw, which ops hand on to kernels as if it were no array."""
 
@@ -194,8 +180,8 @@ def plain(value: Any) -> Any:
 def plain_values(value: Any) -> Any:
     """`plain` for arguments: also inside tuples, lists, dictionaries and slices."""
     cls = value.__class__
-    if isinstance(value, (Face, Fixed)):
-        return plain(value) if isinstance(value, Face) else value.array
+    if isinstance(value, Face):
+        return plain(value)
     if cls is tuple or cls is list:
         return cls([plain_values(v) for v in value])
     if cls is dict:

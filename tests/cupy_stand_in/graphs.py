@@ -38,7 +38,8 @@ class Capture:
         self.operations: list[Callable[[], Any]] = []
         self.names: list[str] = []
         self.invalid = False
-        self.used: dict[int, tuple[Any, Any, str]] = {}  # weak: block, pool; what used them
+        # By a block's id, weakly: block, pool, the memory it is part of; and what uses it.
+        self.used: dict[int, tuple[Any, Any, Any, str]] = {}
         self.fresh: list[tuple[Any, np.ndarray[Any, Any]]] = []  # block, weak, and its array
 
     def add(self, name: str, operation: Callable[[], Any], arrays: Iterable[Any]) -> None:
@@ -48,15 +49,19 @@ class Capture:
         for array in arrays:
             block = getattr(array, "memory", None)
             if hasattr(block, "pool"):
-                pair = weakref.ref(block), weakref.ref(block.pool)
-                self.used.setdefault(id(block), (*pair, name))
+                self._use(block, name)
 
     def add_result(self, array: Any) -> None:
         """Note an array that the last operation makes: it has any values until then."""
         block = array.memory
-        self.used.setdefault(id(block), (weakref.ref(block), weakref.ref(block.pool), "result"))
+        self._use(block, "result")
         self.fresh.append((weakref.ref(block), array.host))
         spoil(array.host)
+
+    def _use(self, block: Any, name: str) -> None:
+        chunk = None if block.chunk is None else weakref.ref(block.chunk.mem)
+        weak = weakref.ref(block), weakref.ref(block.pool), chunk
+        self.used.setdefault(id(block), (*weak, name))
 
     def refuse(self, error: str) -> CUDARuntimeError:
         """The error of a call that ends what a capture can become."""
@@ -83,9 +88,11 @@ class Graph:
         stream = self._current() if stream is None else stream
         if stream.capture is not None:
             raise NotImplementedError("the stand-in knows no graphs inside of graphs")
-        for block, pool, name in self._capture.used.values():
-            # What a pool of the graph's own has back stays its memory while the pool lives.
-            if block() is None and (pool() is None or pool().is_default):
+        for block, pool, chunk, name in self._capture.used.values():
+            # What a pool of the graph's own has back stays its memory while the pool lives, and
+            # does not give it back itself.
+            gone = pool() is None or pool().is_default or (chunk is not None and chunk() is None)
+            if block() is None and gone:
                 raise CUDARuntimeError(f"cudaErrorIllegalAddress: {name} uses memory given back")
         for block, array in self._capture.fresh:
             if block() is None:  # others may have used the memory since

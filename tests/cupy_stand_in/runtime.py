@@ -85,10 +85,11 @@ class MemoryHook:
 class Block:
     """A piece of a device's memory; the pool has it back when nobody refers to it."""
 
-    __slots__ = ("pool", "device", "size", "__weakref__")
+    __slots__ = ("pool", "device", "size", "chunk", "__weakref__")
 
     def __init__(self, pool: MemoryPool, device: int, size: int) -> None:
         self.pool, self.device, self.size = pool, device, size
+        self.chunk = pool.chunks[-1] if pool.chunks else None
 
     def __del__(self) -> None:
         self.pool.used[self.device] -= self.size
@@ -102,6 +103,7 @@ class MemoryPool:
     def __init__(self, allocator: Any = None) -> None:
         self.used, self.reserved = [0] * MOST, [0] * MOST
         self.allocator = allocator  # asked for what the pool does not hold yet
+        self.chunks: list[Any] = []  # what it gave
 
     @property
     def is_default(self) -> bool:
@@ -116,7 +118,7 @@ class MemoryPool:
         if used > CAPACITY:
             raise OutOfMemoryError(size, self.used[device])
         if self.allocator is not None and used > self.reserved[device]:
-            self.allocator(used - self.reserved[device])
+            self.chunks.append(self.allocator(used - self.reserved[device]))
         self.used[device] = used
         self.reserved[device] = max(used, self.reserved[device])
         for hook in MemoryHook.entered:
@@ -131,6 +133,7 @@ class MemoryPool:
 
     def free_all_blocks(self) -> None:
         self.reserved[current[0]] = self.used[current[0]]
+        self.chunks.clear()
 
 
 pool = MemoryPool()
