@@ -136,6 +136,32 @@ def test_explain_lists_the_kernels_of_the_graph() -> None:
     ]  # fmt: skip
 
 
+def test_a_step_on_the_cpu_becomes_no_graph_where_cuda_is_in_use() -> None:
+    assert gradlite.cuda.is_initialized()
+    captured = gradlite.capture(lambda x: F.dropout(x).exp() + 1, native=False)
+    x = gradlite.ones(3, device="cpu")
+    gradlite.manual_seed(1)
+    drawn = repeated(captured, x)
+    gradlite.manual_seed(1)
+    assert drawn == [captured.step(x).tolist() for _ in range(5)]
+    assert captured.replays == 2 and "CUDA graph" not in captured.explain()
+
+
+def test_the_first_use_of_cuda_is_too_late_in_a_recording(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "gpu":
+        pytest.skip("CUDA is in use by now")
+    from gradlite.backends import cuda
+
+    gradlite.set_default_device(None)
+    monkeypatch.setattr(cuda, "_handed_out", False)
+    captured = gradlite.capture(lambda x: x.to("cuda") + 1, warmup=0)
+    with pytest.raises(gradlite.CaptureError, match="the first to use CUDA: call it once before"):
+        captured(gradlite.ones(2))
+    assert repeated(captured, gradlite.ones(2)) == [[2.0, 2.0]] * 5 and captured.replays == 3
+
+
 def test_draws_of_a_step_are_taken_before_its_one_graph(where: str) -> None:
     captured = gradlite.capture(lambda x: F.dropout(F.dropout(x) + gradlite.rand(4)) + 1)
     gradlite.manual_seed(3)
