@@ -45,7 +45,7 @@ KERNEL(elu_forward)
   forward(Elu{acc_t(alpha), acc_t(scale), acc_t(input_scale)}, x, y, n);
 }
 
-KERNEL(elu_backward)
+KERNEL_BLOCKS(elu_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ saved, scalar_t* __restrict__ dx,
  i64 n, double alpha, double scale, double input_scale) {
   backward(Elu{acc_t(alpha), acc_t(scale), acc_t(input_scale)}, grad, saved, dx, n);
@@ -73,7 +73,7 @@ KERNEL(gelu_tanh_backward)
   backward(GeluTanh{}, grad, saved, dx, n);
 }
 
-KERNEL(silu_forward)
+KERNEL_BLOCKS(silu_forward, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
   forward(Silu{}, x, y, n);
 }
@@ -229,7 +229,7 @@ KERNEL(threshold_backward)
 }
 
 // y = a sigmoid(b), a and b the halves of each row of x (rows, 2, columns)
-KERNEL(glu_forward)
+KERNEL_BLOCKS(glu_forward, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 rows, i64 columns) {
   for_each_row(rows, [&](auto team, i64 r) {
     const scalar_t *a = x + 2 * r * columns, *b = a + columns;
@@ -239,7 +239,7 @@ KERNEL(glu_forward)
   });
 }
 
-KERNEL(glu_backward)
+KERNEL_BLOCKS(glu_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x, scalar_t* __restrict__ dx,
  i64 rows, i64 columns) {
   for_each_row(rows, [&](auto team, i64 r) {

@@ -129,7 +129,7 @@ struct Slopes {
 
 // A group of channels of a sample, or a channel of all, has one mean and one rstd: `inner`
 // channels to a group, or 0.
-KERNEL(norm_slopes_planes)
+KERNEL_BLOCKS(norm_slopes_planes, 3)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const acc_t* __restrict__ mean, const acc_t* __restrict__ rstd, acc_t* __restrict__ partials,
  i64 samples, i64 channels, i64 length, i64 inner, i64 pieces) {

@@ -53,7 +53,7 @@ KERNEL(bias_relu_backward)
   backward_of_result(Relu{}, grad, y, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_leaky_relu_forward)
+KERNEL_BLOCKS(bias_leaky_relu_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  double slope, i64 rows, i64 columns, i64 parts) {
   forward(LeakyRelu{acc_t(slope)}, x, bias, y, rows, columns, parts);
@@ -66,13 +66,13 @@ KERNEL(bias_leaky_relu_backward)
   backward(LeakyRelu{acc_t(slope)}, grad, x, bias, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_elu_forward)
+KERNEL_BLOCKS(bias_elu_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  double alpha, double scale, double input_scale, i64 rows, i64 columns, i64 parts) {
   forward(Elu{acc_t(alpha), acc_t(scale), acc_t(input_scale)}, x, bias, y, rows, columns, parts);
 }
 
-KERNEL(bias_elu_backward)
+KERNEL_BLOCKS(bias_elu_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ dx, double alpha, double scale,
  double input_scale, acc_t* __restrict__ partials, i64 rows, i64 columns, i64 parts) {
@@ -86,14 +86,14 @@ KERNEL(bias_gelu_forward)
   forward(Gelu{}, x, bias, y, rows, columns, parts);
 }
 
-KERNEL(bias_gelu_backward)
+KERNEL_BLOCKS(bias_gelu_backward, 3)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ dx, acc_t* __restrict__ partials,
  i64 rows, i64 columns, i64 parts) {
   backward(Gelu{}, grad, x, bias, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_gelu_tanh_forward)
+KERNEL_BLOCKS(bias_gelu_tanh_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  i64 rows, i64 columns, i64 parts) {
   forward(GeluTanh{}, x, bias, y, rows, columns, parts);
@@ -106,7 +106,7 @@ KERNEL(bias_gelu_tanh_backward)
   backward(GeluTanh{}, grad, x, bias, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_silu_forward)
+KERNEL_BLOCKS(bias_silu_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  i64 rows, i64 columns, i64 parts) {
   forward(Silu{}, x, bias, y, rows, columns, parts);
@@ -119,7 +119,7 @@ KERNEL(bias_silu_backward)
   backward(Silu{}, grad, x, bias, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_mish_forward)
+KERNEL_BLOCKS(bias_mish_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  i64 rows, i64 columns, i64 parts) {
   forward(Mish{}, x, bias, y, rows, columns, parts);
@@ -132,13 +132,13 @@ KERNEL(bias_mish_backward)
   backward(Mish{}, grad, x, bias, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_softplus_forward)
+KERNEL_BLOCKS(bias_softplus_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  double beta, double threshold, i64 rows, i64 columns, i64 parts) {
   forward(Softplus{acc_t(beta), acc_t(threshold)}, x, bias, y, rows, columns, parts);
 }
 
-KERNEL(bias_softplus_backward)
+KERNEL_BLOCKS(bias_softplus_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ dx, double beta, double threshold,
  acc_t* __restrict__ partials, i64 rows, i64 columns, i64 parts) {
@@ -146,7 +146,7 @@ KERNEL(bias_softplus_backward)
            parts);
 }
 
-KERNEL(bias_sigmoid_forward)
+KERNEL_BLOCKS(bias_sigmoid_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  i64 rows, i64 columns, i64 parts) {
   forward(Sigmoid{}, x, bias, y, rows, columns, parts);
@@ -170,7 +170,7 @@ KERNEL(bias_tanh_backward)
   backward_of_result(Tanh{}, grad, y, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_hardtanh_forward)
+KERNEL_BLOCKS(bias_hardtanh_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  double low, double high, i64 rows, i64 columns, i64 parts) {
   forward(Hardtanh{acc_t(low), acc_t(high)}, x, bias, y, rows, columns, parts);
@@ -183,13 +183,13 @@ KERNEL(bias_hardtanh_backward)
   backward(Hardtanh{acc_t(low), acc_t(high)}, grad, x, bias, dx, partials, rows, columns, parts);
 }
 
-KERNEL(bias_hardswish_forward)
+KERNEL_BLOCKS(bias_hardswish_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ bias, scalar_t* __restrict__ y,
  i64 rows, i64 columns, i64 parts) {
   forward(Hardswish{}, x, bias, y, rows, columns, parts);
 }
 
-KERNEL(bias_hardswish_backward)
+KERNEL_BLOCKS(bias_hardswish_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ dx, acc_t* __restrict__ partials,
  i64 rows, i64 columns, i64 parts) {

@@ -42,9 +42,11 @@ typedef unsigned char u8;
 #if defined(GRADLITE_NATIVE) || defined(GRADLITE_CPU_THREADS)
 #define GRADLITE_ON_CPU 1
 #define DEVICE static inline
+#define CALLED DEVICE
 #else
 #define GRADLITE_ON_CPU 0
 #define DEVICE static __device__ __forceinline__
+#define CALLED static __device__ __noinline__
 #define DYNAMIC_SHARED(type, name)                         \
   extern __shared__ __align__(16) unsigned char name##_[]; \
   type* name = reinterpret_cast<type*>(name##_)
@@ -130,7 +132,7 @@ DEVICE scalar_t narrow(acc_t value) { return Narrow<scalar_t>::of(value); }
 //
 // A file may define BLOCKS before it includes this: how many blocks a multiprocessor must have
 // room for. The compiler then takes the registers that this leaves. Without, it may keep values
-// in memory to make room for more blocks.
+// in memory to make room for more blocks: KERNEL_BLOCKS says it for one kernel.
 #if defined(BLOCKS)
 #define GRADLITE_BOUNDS(threads) __launch_bounds__(threads, BLOCKS)
 #else
@@ -138,8 +140,10 @@ DEVICE scalar_t narrow(acc_t value) { return Narrow<scalar_t>::of(value); }
 #endif
 #define GRADLITE_NAME_(name, dtype) name##_##dtype
 #define GRADLITE_NAME(name, dtype) GRADLITE_NAME_(name, dtype)
-#define KERNEL_OF(name, threads) \
-  extern "C" __global__ void GRADLITE_BOUNDS(threads) GRADLITE_NAME(name, GRADLITE_DTYPE)
+#define GRADLITE_KERNEL(name, bounds) \
+  extern "C" __global__ void bounds GRADLITE_NAME(name, GRADLITE_DTYPE)
+#define KERNEL_OF(name, threads) GRADLITE_KERNEL(name, GRADLITE_BOUNDS(threads))
+#define KERNEL_BLOCKS(name, blocks) GRADLITE_KERNEL(name, __launch_bounds__(256, blocks))
 #define KERNEL(name) KERNEL_OF(name, 256)
 
 // The place of this thread among all threads of the launch, and their number.
@@ -194,17 +198,19 @@ DEVICE float sin(float x) { return ::sinf(x); }
 DEVICE float cos(float x) { return ::cosf(x); }
 DEVICE float abs(float x) { return ::fabsf(x); }
 DEVICE float copysign(float x, float y) { return ::copysignf(x, y); }
-DEVICE double exp(double x) { return ::exp(x); }
-DEVICE double expm1(double x) { return ::expm1(x); }
-DEVICE double log(double x) { return ::log(x); }
-DEVICE double log1p(double x) { return ::log1p(x); }
-DEVICE double tanh(double x) { return ::tanh(x); }
-DEVICE double erf(double x) { return ::erf(x); }
-DEVICE double erfc(double x) { return ::erfc(x); }
+// A hundred instructions each: copies of them in unrolled loops take the registers that are there,
+// and the run-time compiler seconds.
+CALLED double exp(double x) { return ::exp(x); }
+CALLED double expm1(double x) { return ::expm1(x); }
+CALLED double log(double x) { return ::log(x); }
+CALLED double log1p(double x) { return ::log1p(x); }
+CALLED double tanh(double x) { return ::tanh(x); }
+CALLED double erf(double x) { return ::erf(x); }
+CALLED double erfc(double x) { return ::erfc(x); }
 DEVICE double sqrt(double x) { return ::sqrt(x); }
-DEVICE double pow(double x, double y) { return ::pow(x, y); }
-DEVICE double sin(double x) { return ::sin(x); }
-DEVICE double cos(double x) { return ::cos(x); }
+CALLED double pow(double x, double y) { return ::pow(x, y); }
+CALLED double sin(double x) { return ::sin(x); }
+CALLED double cos(double x) { return ::cos(x); }
 DEVICE double abs(double x) { return ::fabs(x); }
 DEVICE double copysign(double x, double y) { return ::copysign(x, y); }
 #endif

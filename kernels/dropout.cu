@@ -60,7 +60,7 @@ DEVICE Fate fate(i64 threshold, double scale, double kept, double dropped) {
           widen(narrow(acc_t(dropped)))};
 }
 
-KERNEL(dropout)
+KERNEL_BLOCKS(dropout, 3)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, const u64* __restrict__ state, i64 seed,
  i64 offset, i64 n, i64 threshold, double scale, double kept, double dropped) {
   const Fate f = fate(threshold, scale, kept, dropped);

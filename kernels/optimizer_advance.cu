@@ -197,19 +197,19 @@ KERNEL(adam_advance)
   advance<Adam>(tensors, options, found_inf, grad_scale, constants, count);
 }
 
-KERNEL(nadam_advance)
+KERNEL_BLOCKS(nadam_advance, 4)
 (const i64* tensors, const double* options, const float* found_inf, const float* grad_scale,
  double* constants, i64 count) {
   advance<Nadam>(tensors, options, found_inf, grad_scale, constants, count);
 }
 
-KERNEL(radam_advance)
+KERNEL_BLOCKS(radam_advance, 4)
 (const i64* tensors, const double* options, const float* found_inf, const float* grad_scale,
  double* constants, i64 count) {
   advance<Radam>(tensors, options, found_inf, grad_scale, constants, count);
 }
 
-KERNEL(adamax_advance)
+KERNEL_BLOCKS(adamax_advance, 4)
 (const i64* tensors, const double* options, const float* found_inf, const float* grad_scale,
  double* constants, i64 count) {
   advance<Adamax>(tensors, options, found_inf, grad_scale, constants, count);

@@ -5,7 +5,7 @@
 #include "columns.cuh"
 #include "rows.cuh"
 
-KERNEL(prelu_forward)
+KERNEL_BLOCKS(prelu_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ weight, scalar_t* __restrict__ y,
  i64 rows, i64 columns, i64 channels) {
   for_each_row(rows, [&](auto team, i64 r) {
@@ -23,7 +23,7 @@ KERNEL(prelu_columns_forward)
 }
 
 // dx and, for each row, the gradient of its weight.
-KERNEL(prelu_backward)
+KERNEL_BLOCKS(prelu_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ weight, scalar_t* __restrict__ dx, acc_t* __restrict__ partials,
  i64 rows, i64 columns, i64 channels) {

@@ -9,7 +9,7 @@
 DEVICE acc_t bias_at(const scalar_t* bias, i64 at) { return bias ? widen(bias[at]) : acc_t(0); }
 
 // Gates i f g o; c' = f c + i g, h' = o tanh(c')
-KERNEL(lstm_forward)
+KERNEL_BLOCKS(lstm_forward, 4)
 (scalar_t* __restrict__ x, const scalar_t* __restrict__ h, const scalar_t* __restrict__ b_ih,
  const scalar_t* __restrict__ b_hh, const scalar_t* __restrict__ c, scalar_t* __restrict__ new_c,
  scalar_t* __restrict__ new_h, i64 batch, i64 hidden) {

@@ -2,7 +2,7 @@
 #include "strips.cuh"
 
 // y = exp(x - max) / sum
-KERNEL(softmax_strided_forward)
+KERNEL_BLOCKS(softmax_strided_forward, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 outer, i64 n, i64 inner) {
   for_each_strip(outer, n, inner, [&](auto strip) {
     const auto top = strip.max([=](i64 at) { return widen(x[at]); });
@@ -26,7 +26,7 @@ KERNEL(softmax_strided_backward)
 }
 
 // y = x - max - log(sum(exp(x - max)))
-KERNEL(log_softmax_strided_forward)
+KERNEL_BLOCKS(log_softmax_strided_forward, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 outer, i64 n, i64 inner) {
   for_each_strip(outer, n, inner, [&](auto strip) {
     const auto top = strip.max([=](i64 at) { return widen(x[at]); });
@@ -42,7 +42,7 @@ KERNEL(log_softmax_strided_forward)
 }
 
 // dx = g - exp(y) sum(g)
-KERNEL(log_softmax_strided_backward)
+KERNEL_BLOCKS(log_softmax_strided_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ y, scalar_t* __restrict__ dx,
  i64 outer, i64 n, i64 inner) {
   for_each_strip(outer, n, inner, [&](auto strip) {

@@ -25,7 +25,8 @@ class Resources(NamedTuple):
 
     Attributes:
         registers: of a thread.
-        spilled: bytes of registers that a thread keeps in memory, stores and loads together.
+        spilled: bytes of registers that a thread keeps in memory, stores and loads together, in
+            the kernel and in what it calls.
         stack: bytes of memory of a thread for local arrays and calls.
         shared: bytes of shared memory of a block, besides the dynamic.
     """
@@ -96,23 +97,26 @@ def _library() -> Any:
     return found
 
 
-_PROPERTIES = re.compile(
-    r"Function properties for (\w+)\s+"
-    r"ptxas[ .]*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s+"
-    r"ptxas info\s*: Used (\d+) registers([^\n]*)"
-)
+_KERNEL = re.compile(r"Compiling entry function '(\w+)'")
+_MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?")
 
 
 def _resources(log: str) -> Any:
-    for name, stack, stores, loads, registers, rest in _PROPERTIES.findall(log):
-        shared = re.search(r"(\d+) bytes smem", rest)
+    """Of each kernel in the assembler's log: its own, then the functions that it calls."""
+    _, *parts = _KERNEL.split(log)
+    for name, text in zip(parts[::2], parts[1::2]):
+        memory = [tuple(map(int, found)) for found in _MEMORY.findall(text)]
+        used = _USED.search(text)
+        if used is None:
+            raise RuntimeError(f"the log does not say what {name} takes:\n{text}")
         yield (
             name,
             Resources(
-                int(registers),
-                int(stores) + int(loads),
-                int(stack),
-                int(shared[1]) if shared else 0,
+                int(used[1]),
+                sum(stores + loads for _, stores, loads in memory),
+                sum(stack for stack, _, _ in memory),
+                int(used[2] or 0),
             ),
         )
 

@@ -5,9 +5,8 @@
     python -m tools.registers --check       # exit code 1 when it is out of date
 
 A ceiling is the largest number of registers over the GPUs, rounded up to a multiple of 8: a kernel
-that grows past it runs fewer threads at a time. For the sake of more threads the compiler may keep
-a value or two in memory. Where it does, the row says how many bytes that moves; more than
-`MOST_SPILLED` is refused.
+that grows past it runs fewer threads at a time. A kernel that keeps registers in memory is refused,
+whatever the compiler gains by it: KERNEL_BLOCKS (common.cuh) or shorter loops help.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ TABLE = ROOT / "tests" / "kernels" / "registers.json"
 DTYPES = ("f16", "bf16", "f32", "f64")
 # Turing, Ampere (data centre, desktop), Ada, Hopper, Blackwell (data centre, desktop).
 GPUS = (75, 80, 86, 89, 90, 100, 120)
-MOST_SPILLED = 64  # bytes
 # CuPy's own options and ours, so that what is compiled here is what runs there.
 OPTIONS = ("-ftz=true", "--device-as-default-execution-space", "-std=c++17")
 
@@ -54,12 +52,6 @@ def targets(only: Iterable[str] = ()) -> list[Target]:
     return [Target(f, d, g) for f in only or files() for d in DTYPES for g in GPUS]
 
 
-def sample() -> list[Target]:
-    """What the tests compile: every file in every dtype, each of these for another kind of GPU."""
-    kinds = {"f16": 75, "bf16": 120, "f32": 90, "f64": 80}
-    return [Target(f, dtype, gpu) for f in files() for dtype, gpu in kinds.items()]
-
-
 def measure(wanted: Iterable[Target]) -> dict[Target, dict[str, nvrtc.Resources]]:
     """What every kernel takes on every target, by the name of its symbol.
 
@@ -69,6 +61,7 @@ def measure(wanted: Iterable[Target]) -> dict[Target, dict[str, nvrtc.Resources]
     Raises:
         RuntimeError: a file does not compile.
     """
+    nvrtc.version()  # found before there are threads: the importer's caches are not safe with them
     groups: dict[tuple[str, str], list[Target]] = {}
     for target in wanted:
         groups.setdefault((target.file, target.dtype), []).append(target)
@@ -115,7 +108,7 @@ def _cache_file(job: Any) -> Path:
 
 
 def ceilings() -> dict[str, dict[str, int]]:
-    """The table: registers of a thread at most by kernel and dtype, and bytes spilled at most."""
+    """The table: registers of a thread at most, by kernel and dtype."""
     table: dict[str, dict[str, int]] = json.loads(TABLE.read_text(encoding="utf-8"))
     return table
 
@@ -124,7 +117,7 @@ def measured_ceilings(only: Iterable[str] = ()) -> dict[str, dict[str, int]]:
     """The table as it should be, or only the rows of these files.
 
     Raises:
-        RuntimeError: a kernel spills too much.
+        RuntimeError: a kernel spills.
     """
     most: dict[str, dict[str, int]] = {}
     for target, found in measure(targets(only)).items():
@@ -132,10 +125,8 @@ def measured_ceilings(only: Iterable[str] = ()) -> dict[str, dict[str, int]]:
             name, _, dtype = symbol.rpartition("_")
             row = most.setdefault(name, dict.fromkeys(DTYPES, 0))
             row[dtype] = max(row[dtype], -(-resources.registers // 8) * 8)
-            if resources.spilled > MOST_SPILLED:
-                raise RuntimeError(f"{symbol} spills {resources.spilled} bytes on sm_{target.gpu}")
             if resources.spilled:
-                row["spilled"] = max(row.get("spilled", 0), resources.spilled)
+                raise RuntimeError(f"{symbol} spills {resources.spilled} bytes on sm_{target.gpu}")
     return most
 
 

@@ -28,7 +28,9 @@ def _enter_bfloat16(numpy_dtype: np.dtype) -> None:
 
 _INCLUDE = re.compile(r'\s*#include "([\w.]+)"')
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_KERNEL = re.compile(r"\bKERNEL(?:_OF\((\w+),\s*(\d+)\)|\((\w+)\))\s*\(([^)]*)\)\s*\{")
+_KERNEL = re.compile(
+    r"\bKERNEL(?:_OF\((\w+),\s*(\d+)\)|(?:_BLOCKS)?\((\w+)(?:,\s*\d+)?\))\s*\(([^)]*)\)\s*\{"
+)
 _QUALIFIERS = re.compile(r"\b(?:const|__restrict__)\b")
 THREADS = 256  # of a KERNEL's blocks, at most
 
@@ -121,7 +123,7 @@ def _expanded(file: str, text: str, seen: set[str]) -> list[str]:
 
 
 def declarations(file: str, text: str) -> list[Kernel]:
-    """The kernels that a text declares with KERNEL or KERNEL_OF."""
+    """The kernels that a text declares with KERNEL, KERNEL_OF or KERNEL_BLOCKS."""
     found = []
     for match in _KERNEL.finditer(_COMMENT.sub("", text)):
         bounded, threads, plain, parameters = match.groups()

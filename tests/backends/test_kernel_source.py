@@ -15,11 +15,12 @@ KERNEL(scale)
 (const scalar_t* __restrict__ x, scalar_t *y, i64 n, double factor) {
 }
 KERNEL_OF(wide, 512)(const i64* index, const void* const* table) { }
+KERNEL_BLOCKS(crowded, 4)(i64 n) {}
 """
 
 
 def test_declarations_are_read_with_their_parameters() -> None:
-    scale, wide = declarations("a.cu", TEXT)
+    scale, wide, crowded = declarations("a.cu", TEXT)
     assert scale.name == "scale" and scale.file == "a.cu" and scale.threads == 256
     assert scale.parameters == (
         Parameter("x", "pointer", "scalar_t"),
@@ -28,6 +29,7 @@ def test_declarations_are_read_with_their_parameters() -> None:
         Parameter("factor", "float", ""),
     )
     assert wide.name == "wide" and wide.threads == 512
+    assert crowded.name == "crowded" and crowded.threads == 256
     assert wide.parameters[1] == Parameter("table", "pointer", "void*")
 
 
@@ -42,7 +44,9 @@ def test_every_kernel_of_the_folder_is_found() -> None:
     written = {
         name
         for file in {kernel.file for kernel in index.values()}
-        for name in re.findall(r"^KERNEL(?:_OF)?\((\w+)", kernel_source.text_of(file), re.MULTILINE)
+        for name in re.findall(
+            r"^KERNEL(?:_OF|_BLOCKS)?\((\w+)", kernel_source.text_of(file), re.MULTILINE
+        )
     }
     assert written == set(index) and "softmax_forward" in index
     assert index["softmax_forward"].file == "softmax.cu"

@@ -1,11 +1,15 @@
-"""Every kernel compiles for GPUs old and new and keeps within the table of registers.
+"""Every kernel compiles in every dtype for GPUs old and new, keeps its values in registers, and
+keeps within the table of these.
 
-No GPU is needed: NVIDIA's run-time compiler comes from a package (see tools/nvrtc.py).
+No GPU is needed: NVIDIA's run-time compiler comes from a package (see tools/nvrtc.py). It takes
+minutes of two processors the first time; what was compiled is kept in the folder for temporary
+files as long as the text is the same.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -33,30 +37,43 @@ extern "C" __global__ void __launch_bounds__(1024, 2) crowded_f32(const double* 
   for (int i = 0; i < 48; i++) total = total * values[i] + values[47 - i];
   out[threadIdx.x] = total;
 }
+__device__ __noinline__ double crowd(const double* x, double values[48]) {
+  double total = 0;
+#pragma unroll
+  for (int i = 0; i < 48; i++) values[i] = x[i * 1024];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 48; i++) total = total * values[i] + values[47 - i];
+  return total;
+}
+extern "C" __global__ void __launch_bounds__(1024, 2) calling_f32(const double* x, double* out) {
+  double values[48];
+  out[threadIdx.x] = crowd(x + threadIdx.x, values);
+}
 """
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[registers.Target, dict[str, nvrtc.Resources]]:
-    return registers.measure(registers.sample())
+    return registers.measure(registers.targets())
 
 
-def test_every_kernel_is_there_in_every_dtype(measured: Any) -> None:
+def test_every_kernel_is_there_in_every_dtype_for_every_gpu(measured: Any) -> None:
+    assert {(t.dtype, t.gpu) for t in measured} == set(product(registers.DTYPES, registers.GPUS))
+    assert len(measured) == len(registers.files()) * len(registers.DTYPES) * len(registers.GPUS)
     for target, found in measured.items():
         declared = {f"{k.name}_{target.dtype}" for k in index().values() if k.file == target.file}
         assert set(found) == declared, target
 
 
-def test_what_spills_is_within_the_table(measured: Any) -> None:
-    table = registers.ceilings()
-    over = {
+def test_no_registers_are_kept_in_memory(measured: Any) -> None:
+    spilled = {
         (symbol, target.gpu): resources.spilled
         for target, found in measured.items()
         for symbol, resources in found.items()
-        if resources.spilled > table[symbol.rpartition("_")[0]].get("spilled", 0)
+        if resources.spilled
     }
-    assert not over, "registers are kept in memory"
-    assert max(row.get("spilled", 0) for row in table.values()) <= registers.MOST_SPILLED
+    assert not spilled, "KERNEL_BLOCKS in common.cuh leaves a kernel more registers"
 
 
 def test_registers_are_within_the_table(measured: Any) -> None:
@@ -74,7 +91,7 @@ def test_the_table_lists_the_kernels_and_no_others() -> None:
     table = registers.ceilings()
     assert list(table) == sorted(index()), "out of date: python -m tools.registers"
     for row in table.values():
-        assert tuple(row) in (registers.DTYPES, (*registers.DTYPES, "spilled"))
+        assert tuple(row) == registers.DTYPES
 
 
 def test_a_block_of_every_kernel_fits_a_multiprocessor(measured: Any) -> None:
@@ -93,6 +110,7 @@ def test_what_a_kernel_takes_is_read_from_the_compiler() -> None:
     assert found["small_f32"].shared == 256 and found["small_f32"].spilled == 0
     assert 4 <= found["small_f32"].registers <= 32
     assert found["crowded_f32"].registers == 32 and found["crowded_f32"].spilled > 0
+    assert found["calling_f32"].spilled > 0  # in what it calls alone
 
 
 def test_an_error_names_the_place() -> None:
@@ -125,5 +143,5 @@ def test_a_spilling_kernel_is_refused(monkeypatch: Any) -> None:
     target = registers.Target("small.cu", "f32", 80)
     monkeypatch.setattr(registers, "targets", lambda only: [target])
     monkeypatch.setattr(registers, "source", lambda file: SMALL)
-    with pytest.raises(RuntimeError, match="crowded_f32 spills .* bytes on sm_80"):
+    with pytest.raises(RuntimeError, match="calling_f32 spills .* bytes on sm_80"):
         registers.measured_ceilings()
