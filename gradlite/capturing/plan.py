@@ -336,7 +336,7 @@ def _at_address(root: Any, address: int, ref: Ref) -> np.ndarray[Any, Any]:
         }
         owner = root
 
-    return np.asarray(Interface())
+    return np.asarray(Interface()).view(ref.dtype)  # the interface has no name for bfloat16
 
 
 def _check(array: Any, value: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.native.types import CTYPES, computing, literal
+from gradlite.capturing.native.types import CTYPES, HALVES, computing, literal
 
 Expression = Callable[[list[str]], str]
 
@@ -204,7 +204,7 @@ def _nest(
                 body.append("  " + line)
             values.append((p, name))
         return (
-            name if p.dtype == kind and kind.name != "float16" else f"({computing(kind)})({name})"
+            name if p.dtype == kind and kind.name not in HALVES else f"({computing(kind)})({name})"
         )
 
     for number, s in enumerate(group):

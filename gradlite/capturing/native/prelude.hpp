@@ -24,6 +24,18 @@ static inline To bits(From from) {
   return to;
 }
 
+// The upper half of a float, rounded to the nearest even one; computed in float.
+struct bfloat16_t {
+  u16 half;
+  bfloat16_t() = default;
+  bfloat16_t(float x) {
+    const u32 whole = bits<u32>(x), rounded = whole + 0x7fffu + ((whole >> 16) & 1u);
+    half = x == x ? u16(rounded >> 16) : u16((whole >> 16) | 0x40u);
+  }
+  operator float() const { return bits<float>(u32(half) << 16); }
+  bfloat16_t& operator+=(float x) { return *this = bfloat16_t(float(*this) + x); }
+};
+
 // ----------------------------------------------------------------------------- functions
 template <class T>
 static inline T f_max(T a, T b) {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradlite.capturing.native.loops import Place, collapsed
-from gradlite.capturing.native.types import CTYPES, computing
+from gradlite.capturing.native.types import CTYPES, HALVES, computing
 
 # Kind of reduction: neutral element, how a value x joins the total t, how the compiler is told.
 KINDS = {
@@ -67,7 +67,7 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
         lines.append("  int nan = 0;")
         join = f"t = x {'>' if kind == 'max' else '<'} t ? x : t; nan |= x != x;"
         clause = f"reduction({kind}:t) reduction(|:nan)"
-        if x.dtype.kind == "f":
+        if x.dtype.kind in "fV":
             finish = "nan ? " + T + '(__builtin_nan("")) : t'
     else:
         lines.append(f"  {T} t = {neutral};")
@@ -118,7 +118,7 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
         [x.shape[d] for d in kept], [[x.strides[d] for d in kept], out_strides]
     )
     T, sign = CTYPES[x.dtype.name], ">" if kind == "argmax" else "<"  # noqa: N806
-    if T == "_Float16":
+    if x.dtype.name in HALVES:
         return None
     return [
         f"{{ // {kind}",

@@ -12,7 +12,7 @@ from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
 from gradlite.capturing.native import batches, convolution, fusion, pool, reductions
 from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
-from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, literal, loop_dtypes
+from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, HALVES, literal, loop_dtypes
 from gradlite.capturing.recording import CONVOLUTIONS, POOLINGS
 from gradlite.ops import columns, pooling
 
@@ -106,6 +106,8 @@ class Translator:
         return [statement]
 
     def _identity(self, position: int, out: Ref, value: Any, note: str) -> Any:
+        if isinstance(value, Ref) and value.dtype.name not in CTYPES:
+            return None
         if not isinstance(value, (Ref, np.ndarray)) or value.dtype.name not in CTYPES:
             value = np.asarray(value, out.dtype)
         kind = value.dtype
@@ -272,7 +274,7 @@ class Translator:
             return None
         if dtype is not None and np.dtype(dtype) != x.dtype:
             return None
-        if kind in ("sum", "prod", "mean") and x.dtype.name == "float16":
+        if kind in ("sum", "prod", "mean") and x.dtype.name in HALVES:
             return None
         if kind == "mean" and x.dtype.kind != "f":
             return None

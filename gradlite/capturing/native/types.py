@@ -8,6 +8,7 @@ import numpy as np
 
 CTYPES = {
     "float16": "_Float16",
+    "bfloat16": "bfloat16_t",
     "float32": "float",
     "float64": "double",
     "int8": "i8",
@@ -20,6 +21,8 @@ CTYPES = {
     "uint64": "u64",
     "bool": "bool",
 }
+
+HALVES = ("float16", "bfloat16")  # computed in float
 
 # Ufuncs of elements: their value from operands of the loop's type T.
 EXPRESSIONS = {
@@ -91,7 +94,7 @@ def loop_dtypes(ufunc: np.ufunc, operands: list[Any], out: np.dtype[Any]) -> Any
         return None
     if any(d.name not in CTYPES for d in found):
         return None
-    if ufunc.__name__ in OF_FLOATS and any(d.kind != "f" for d in found[:-1]):
+    if ufunc.__name__ in OF_FLOATS and any(d.kind not in "fV" for d in found[:-1]):
         return None
     if ufunc.__name__ in ("add", "multiply", "subtract") and found[0].kind == "b":
         return None  # logical operations under arithmetic names
@@ -100,14 +103,14 @@ def loop_dtypes(ufunc: np.ufunc, operands: list[Any], out: np.dtype[Any]) -> Any
 
 def computing(dtype: np.dtype[Any]) -> str:
     """The C++ type in which values of a dtype are computed: half precision in single."""
-    return "float" if dtype.name == "float16" else CTYPES[dtype.name]
+    return "float" if dtype.name in HALVES else CTYPES[dtype.name]
 
 
 def literal(value: Any, dtype: np.dtype[Any]) -> str:
     """A number as a C++ expression of a dtype's computing type."""
     kind = computing(dtype)
     number = dtype.type(value)
-    if dtype.kind == "f":
+    if dtype.kind in "fV":
         number = float(number)
         if number != number:
             return f'({kind})(__builtin_nan(""))'
