@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.backends.kernel_source import SUFFIXES, Kernel
 from gradlite.backends.kernels import Launcher
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import OUT
 from tests.cuda_on_cpu import load
+
+BFLOAT16 = dtypes.bfloat16.numpy  # asked for, so that NumPy knows the name
+FLOATING = dtypes.FLOATING
 
 
 class ThreadsLauncher(Launcher):
@@ -111,4 +115,4 @@ def by_kernel(
 
 def wide(array: Any) -> Any:
     """A floating array in float64; anything else as it is."""
-    return array.astype("f8") if getattr(array, "dtype", np.dtype(bool)).kind == "f" else array
+    return array.astype("f8") if getattr(array, "dtype", np.dtype(bool)) in FLOATING else array
