@@ -152,7 +152,8 @@ class Mode(Pick):
 
 def _mode_index(row: Any) -> int:
     values, counts = np.unique(row, return_counts=True)
-    return int(np.flatnonzero(row == values[counts.argmax()])[-1])
+    most = values[counts.argmax()]
+    return int(np.flatnonzero(row == most if most == most else row != row)[-1])
 
 
 @public(
@@ -169,6 +170,8 @@ def _mode_index(row: Any) -> int:
 @on_its_device
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along a dimension (the smallest of those), with its last index.
+
+    NaNs count as one value; PyTorch's answer for rows with NaNs depends on how it sorts them.
 
     >>> import gradlite
     >>> gradlite.mode(gradlite.tensor([3, 1, 1, 3, 2])).values

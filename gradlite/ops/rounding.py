@@ -30,7 +30,11 @@ class Flat(Op):
 
 class Sign(Flat):
     def forward(xp: Any, x: Any) -> Any:
-        return x.copy() if x.dtype.kind == "b" else xp.sign(x)
+        if x.dtype.kind == "b":
+            return x.copy()
+        out = xp.sign(x)
+        # NumPy keeps NaNs, PyTorch gives 0.
+        return out if x.dtype.kind in "iu" else xp.where(out == out, out, out.dtype.type(0))
 
 
 class Floor(Flat):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import gradlite
 from tests.oracle import outcome_of, same
 
 NAN = float("nan")
@@ -92,3 +93,10 @@ def test_what_scatter_reduce_refuses() -> None:
     same(program, message="exact")
     with pytest.raises(NotImplementedError, match="prod"):
         gradlite.ones(2).scatter_reduce(0, gradlite.tensor([0]), gradlite.ones(1), "prod")
+
+
+def test_the_mode_of_rows_with_nans() -> None:
+    rows = gradlite.tensor([[1.0, NAN, NAN, 2.0], [NAN, 2.0, 2.0, 1.0], [NAN] * 4])
+    values, indices = gradlite.mode(rows)
+    assert indices.tolist() == [2, 2, 3]
+    assert str(values.tolist()) == "[nan, 2.0, nan]"
