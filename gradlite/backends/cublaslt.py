@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import precision
-from gradlite.backends.kernels import note, recordings
+from gradlite.backends.launches import note, recordings
 from gradlite.backends.strides import Matrix, collapse, matrix, spread_strides
 
 PLANS = 4096  # the most that are kept

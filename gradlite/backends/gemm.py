@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlite.backends.kernels import note, recordings
+from gradlite.backends.launches import note, recordings
 
 PACKAGE = "nvmath-python"
 

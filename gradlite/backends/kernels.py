@@ -8,8 +8,7 @@ that can be known is kept, and what a launch still does is a few look-ups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,32 +16,16 @@ import numpy as np
 
 from gradlite.backends import asserts
 from gradlite.backends.kernel_source import SUFFIXES, Kernel, acc_dtype, kernel, source
+from gradlite.backends.launches import note, recordings
+from gradlite.backends.launches import record as record
 
 BLOCK = 256
 _ELEMENTS = {  # of pointers, the dtype that does not depend on the storage dtype
     "i64": "int64", "u64": "uint64", "int": "int32", "u32": "uint32", "u16": "uint16",
     "u8": "uint8", "i8": "int8", "bool": "bool", "float": "float32", "double": "float64",
 }  # fmt: skip
-recordings: list[list[str]] = []
 # Every launch is compared with its declaration in full, and not only the first of its kind.
 check_all = False
-
-
-@contextmanager
-def record() -> Iterator[list[str]]:
-    """Context manager: the names of the kernels launched inside, in order, by any launcher."""
-    names: list[str] = []
-    recordings.append(names)
-    try:
-        yield names
-    finally:
-        recordings[:] = [r for r in recordings if r is not names]
-
-
-def note(name: str) -> None:
-    """Enter a launch in what `record` lists."""
-    for names in recordings:
-        names.append(name)
 
 
 class Entry:

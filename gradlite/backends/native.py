@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends import kernels
+from gradlite.backends import kernels, launches
 from gradlite.backends.kernel_source import SUFFIXES, Kernel, alone, expand, index, source
 from gradlite.backends.kernels import Launcher
 
@@ -142,8 +142,8 @@ class NativeLauncher(Launcher):
             self._check(entry, arguments, (32,) if block is None else block)
         elif kernels.check_all:
             self._check(entry, arguments, (32,) if block is None else block)
-        if kernels.recordings:
-            kernels.note(name)
+        if launches.recordings:
+            launches.note(name)
         entry.run(arguments)  # which looks at the kinds of the arguments itself
 
     def _load(self, declared: Kernel, dtype: Any) -> Any:
