@@ -30,7 +30,8 @@ class Halving:
 
 
 def simple(name: str, **options: Any) -> tuple[str, Make]:
-    text = ", ".join(f"{key}={value}" for key, value in options.items())
+    # Not the address of a function: processes that share the tests know them by their names.
+    text = ", ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in options.items())
     return (
         f"{name}({text})",
         lambda T, optimizer: getattr(T.optim.lr_scheduler, name)(optimizer, **options),
