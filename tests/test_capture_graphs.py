@@ -23,6 +23,7 @@ from gradlite.capturing import graphs
 from gradlite.cli.models import CNN, GPT, MLP, CharGRU
 from gradlite.nn import functional as F
 from tests import cublaslt_stand_in, cupy_stand_in, launches
+from tests.capture_support import Trainer
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import arrays, runtime
 
@@ -439,7 +440,7 @@ def state_of(model: Any, optimizer: Any) -> list[Any]:
     return [*values, gradlite.get_rng_state().numpy()]
 
 
-class Training:
+class Training(Trainer):
     """A small model with dropout, and its captured step."""
 
     def __init__(self) -> None:
@@ -447,13 +448,6 @@ class Training:
         self.model = Dropped()
         self.optimizer = optim.Adam(self.model.parameters(), lr=0.01)
         self.captured = gradlite.capture(self.step)
-
-    def step(self, x: Any, y: Any) -> Any:
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(x), y)
-        loss.backward()
-        self.optimizer.step()
-        return loss
 
 
 @pytest.mark.parametrize("at", [0, 3, -1])

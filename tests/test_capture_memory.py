@@ -13,6 +13,7 @@ import pytest
 import gradlite
 from gradlite import nn, optim
 from gradlite.capturing.native.build import available
+from gradlite.capturing.step import WAITING
 
 MIB = 1 << 20
 
@@ -88,3 +89,13 @@ def test_a_replay_needs_no_more_than_the_step_as_it_is(native: bool, traced: Non
     assert 13 * MIB < eager < 20 * MIB
     # The lists of calls; compiled products also pack their operands in half a MiB of scratch.
     assert replayed < eager + (1.25 * MIB if native else 0.75 * MIB)
+
+
+def test_signatures_that_never_come_again_are_forgotten() -> None:
+    step = gradlite.capture(lambda x: x * 2, warmup=0, max_recordings=2, native=False)
+    for size in range(1, 60):
+        step(gradlite.ones(size))
+    assert step.recordings == 0 and len(step._pending) <= 2 * WAITING
+    for _ in range(3):
+        step(gradlite.ones(59))  # the latest of them are still waiting for their second time
+    assert step.recordings == 1 and step.replays == 2

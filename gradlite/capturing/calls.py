@@ -62,6 +62,18 @@ class Ref:
     dtype: np.dtype[Any]
 
 
+def bound(value: Any, array: Callable[[Ref], Any]) -> Any:
+    """Arguments with arrays in place of their `Ref`."""
+    cls = value.__class__
+    if cls is Ref:
+        return array(value)
+    if cls is tuple or cls is list:
+        return cls([bound(v, array) for v in value])
+    if cls is dict:
+        return {k: bound(v, array) for k, v in value.items()}
+    return value
+
+
 @dataclass(eq=False, slots=True)
 class Call:
     """One array call.

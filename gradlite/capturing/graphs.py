@@ -24,7 +24,17 @@ import numpy as np
 
 from gradlite.backends import cuda, staging
 from gradlite.capturing.arrays import address, bounds, on_gpu, owner
-from gradlite.capturing.calls import MADE, STATE, Buffer, Call, CaptureError, Guard, HostCall, Ref
+from gradlite.capturing.calls import (
+    MADE,
+    STATE,
+    Buffer,
+    Call,
+    CaptureError,
+    Guard,
+    HostCall,
+    Ref,
+    bound,
+)
 from gradlite.capturing.compare import name_of
 from gradlite.capturing.plan import GuardError, hoisted, refs_of, with_grads
 from gradlite.tensor import wrap
@@ -120,14 +130,7 @@ class GraphPlan:
         return library.empty(buffer.stop - buffer.start, np.uint8)
 
     def _bind(self, value: Any) -> Any:
-        cls = value.__class__
-        if cls is Ref:
-            return self.array(value)
-        if cls is tuple or cls is list:
-            return cls([self._bind(v) for v in value])
-        if cls is dict:
-            return {k: self._bind(v) for k, v in value.items()}
-        return value
+        return bound(value, self.array)
 
     # ----------------------------------------------------------------------- capture
     def _prepare(self) -> None:

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends.cpu import loud, quiet
-from gradlite.capturing.calls import MADE, STATE, Buffer, Call, CaptureError, Guard, HostCall, Ref
+from gradlite.capturing.calls import (
+    MADE,
+    STATE,
+    Buffer,
+    Call,
+    CaptureError,
+    Guard,
+    HostCall,
+    Ref,
+    bound,
+)
 from gradlite.tensor import Tensor, wrap
 
 ALIGNMENT = 64
@@ -124,14 +134,7 @@ class Plan:
 
     def bind(self, value: Any) -> Any:
         """Arguments with arrays in place of their `Ref`."""
-        cls = value.__class__
-        if cls is Ref:
-            return self.array(value)
-        if cls is tuple or cls is list:
-            return cls([self.bind(v) for v in value])
-        if cls is dict:
-            return {k: self.bind(v) for k, v in value.items()}
-        return value
+        return bound(value, self.array)
 
     # -------------------------------------------------------------------------- calls
     def _step(self, call: Call | HostCall | Guard) -> Step:

@@ -27,6 +27,7 @@ __all__ = ["CaptureError", "CapturedStep", "capture"]
 
 IN_VAIN = 6  # recordings without a replay between them, then a warning
 ATTEMPTS = 3  # recordings in a row that may differ from each other
+WAITING = 8  # times the recordings that are kept: signatures recorded once, for comparison
 BRANCHES = 4  # ways through a step that are recorded beside the first; others run as they are
 
 
@@ -344,7 +345,7 @@ class CapturedStep:
             )
         if any(id(t) not in {id(i) for i in inputs} for t in recorder.replaced):
             raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
-        pending = self._pending.setdefault(key, [])
+        pending = self._pending.get(key, [])
         alike = [p for p in pending if p[1].changed() is None]
         earlier = next((p for p in alike if p[0].branches() == recorder.branches()), None)
         attempts = 1
@@ -356,6 +357,8 @@ class CapturedStep:
             )
         if earlier is not None:
             pending.remove(earlier)
+            if not pending:
+                del self._pending[key]
             reason = difference(earlier[0], recorder)
             if reason is None:
                 self._keep(
@@ -371,7 +374,10 @@ class CapturedStep:
                 raise CaptureError(f"the step is another one at every call: {reason}")
         recorder.release()
         pending.append((recorder, before, attempts))
+        self._pending[key] = pending
         del pending[: -self._limit]
+        while len(self._pending) > WAITING * self._limit:  # of signatures that never came again
+            del self._pending[next(iter(self._pending))]
         return _detached(result_leaves, result_spec)
 
     def _keep(self, key: Any, recording: Recording) -> None:
