@@ -369,7 +369,7 @@ def test_safetensors(tmp_path: Path) -> None:
 
 def test_safetensors_read_by_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    torch_safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors, PyTorch")
+    torch_safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
     path = tmp_path / "model.safetensors"
     save_safetensors({"w": gradlite.arange(4)}, path)
     loaded = torch_safetensors.load_file(path)["w"]
