@@ -11,8 +11,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
-from gradlite.backends import native
-from gradlite.capturing.native import build
+from gradlite.backends import libraries, native
 from gradlite.capturing.native.build import available
 from gradlite.nn import functional as F
 
@@ -80,7 +79,7 @@ def test_networks(
     if narrow:
         if platform.machine() not in ("x86_64", "AMD64"):
             pytest.skip("the option is one of x86-64")
-        monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-mno-avx512f"))
+        monkeypatch.setattr(libraries, "OPTIONS", (*libraries.OPTIONS, "-mno-avx512f"))
     model, x = network(dtype, sizes, options, behind)
     step = gradients_of(model)
     captured = recorded(step, x)

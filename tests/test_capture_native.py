@@ -14,8 +14,7 @@ import pytest
 
 import gradlite
 from gradlite import nn, optim
-from gradlite.backends import native
-from gradlite.capturing.native import build
+from gradlite.backends import libraries, native
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.nn import functional as F
 from gradlite.ops import samples
@@ -107,7 +106,7 @@ def test_every_op_gives_the_same_from_compiled_code(
     start: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Thousands of loops: what the optimiser makes of a loop is the business of the other tests.
-    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-O0"))
+    monkeypatch.setattr(libraries, "OPTIONS", (*libraries.OPTIONS, "-O0"))
     names = [n for n in sorted(TABLE)[start : start + SEVERAL] if n not in OTHERS]
     calls = [
         (name, args, kwargs)
@@ -186,7 +185,7 @@ def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "narrower":
         if platform.machine() not in ("x86_64", "AMD64"):
             pytest.skip("the options are those of x86-64")
-        monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-mno-avx512f"))
+        monkeypatch.setattr(libraries, "OPTIONS", (*libraries.OPTIONS, "-mno-avx512f"))
 
 
 @needs_compiler

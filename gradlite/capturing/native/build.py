@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends import native
+from gradlite.backends import libraries, native
 from gradlite.backends.threads import use_threads
 from gradlite.capturing.calls import MADE, Buffer, HostCall, Ref
 from gradlite.capturing.native.fusion import fused
@@ -22,18 +22,13 @@ from gradlite.capturing.native.optimizers import native_optimizer
 from gradlite.capturing.native.translate import GUARD_FAILED, Translator
 from gradlite.capturing.plan import GuardError, Plan, Step, refs_of
 
-OPTIONS = (
-    "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
-    "-fno-trapping-math", "-fno-strict-aliasing", "-fwrapv", "-fopenmp-simd", "-fPIC", "-shared",
-    "-Wno-psabi", "-fno-associative-math", "-fsigned-zeros",
-)  # fmt: skip
 MEMORY = re.compile(r"P\[\d+\] \+ \d+")
 RETURN = re.compile(r"return (-?\d+);")
-# Files that are compiled into libraries of their own, with what they need and what calls them.
+# The libraries that steps call, and what the calls look like.
 LIBRARIES = {
-    "products": ((), ("product<", "inner_products<")),
-    "convolution": (("images",), (" convolve<", " weight_gradient<", " turn<")),
-    "batches": (("images",), (" convolve_batch<", " weight_gradient_batch<")),
+    "products": ("product<", "inner_products<"),
+    "convolution": (" convolve<", " weight_gradient<", " turn<"),
+    "batches": (" convolve_batch<", " weight_gradient_batch<"),
 }
 ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
 
@@ -85,12 +80,12 @@ class NativePlan(Plan):
         self.source = _source(functions)
         lines = [line for blocks in functions for block in blocks for line in block]
         try:
-            code = ctypes.CDLL(str(native.build("captured", self.source, OPTIONS)))
+            code = ctypes.CDLL(str(native.build("captured", self.source, libraries.OPTIONS)))
             use_threads(code)
-            optimizers = _library("optimizers")
-            for name, (needed, words) in LIBRARIES.items():
+            optimizers = libraries.load("optimizers")
+            for name, words in LIBRARIES.items():
                 if any(word in line for line in lines for word in words):
-                    pointers = ctypes.c_void_p.in_dll(_library(*needed, name), name)
+                    pointers = ctypes.c_void_p.in_dll(libraries.load(name), name)
                     ctypes.c_void_p.in_dll(code, name).value = ctypes.addressof(pointers)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             self.reason = str(error).splitlines()[0]
@@ -215,19 +210,12 @@ def _source(functions: list[list[list[str]]]) -> str:
         for text, number in parts.items()
     ]
     used = ["pooling"] if any("const Windows" in text for text in texts) else []
-    return "\n\n".join([_text("prelude", "images", "called", *used), *texts, *segments]) + "\n"
+    shared = libraries.text("prelude", "images", *used)
+    return "\n\n".join([shared, _called(), *texts, *segments]) + "\n"
 
 
-def _library(*names: str) -> ctypes.CDLL:
-    """Files of functions that all steps share, compiled and loaded under the last one's name."""
-    library = ctypes.CDLL(str(native.build(names[-1], _text("prelude", *names), OPTIONS)))
-    use_threads(library)
-    return library
-
-
-def _text(*names: str) -> str:
-    folder = files("gradlite.capturing.native")
-    return "\n".join(folder.joinpath(f"{name}.hpp").read_text("utf-8") for name in names)
+def _called() -> str:
+    return files("gradlite.capturing.native").joinpath("called.hpp").read_text("utf-8")
 
 
 def available() -> bool:
