@@ -64,20 +64,22 @@ struct Silu {
   }
 };
 
-// x tanh(log(1 + e)) = x n / (n + 2) with e = exp(x), n = e (e + 2); both are 1 from x = 20 on.
+// x tanh(log(1 + e)) = x m / (m + 1), e = exp(x), m = e (e / 2 + 1); both are 1 from x = 20 on.
 struct Mish {
   __device__ acc_t value(acc_t x) const {
-    const acc_t n = numerator(raised(x));
-    return x * (n * math::reciprocal(n + 2));
+    const acc_t m = half(raised(x));
+    return x * (m * math::reciprocal(m + 1));
   }
   __device__ acc_t gradient(acc_t grad, acc_t x) const {
-    const acc_t e = raised(x), n = numerator(e), t = n * math::reciprocal(n + 2);
-    return grad * (t + x * (e * math::reciprocal(1 + e)) * (1 - t * t));
+    const acc_t e = raised(x), m = half(e), r = math::reciprocal(m + 1), t = m * r;
+    // r (1 + t) is 1 - t t without what rounding leaves of it, which a large x would multiply.
+    const acc_t y = x < 20 ? x : x * 0;
+    return grad * (t + y * (e * math::reciprocal(1 + e)) * (r * (1 + t)));
   }
 
  private:
   static __device__ acc_t raised(acc_t x) { return math::exp(math::smaller(x, acc_t(20))); }
-  static __device__ acc_t numerator(acc_t e) { return e * (e + 2); }
+  static __device__ acc_t half(acc_t e) { return e * (acc_t(0.5) * e + 1); }
 };
 
 struct Softplus {

@@ -125,7 +125,7 @@ KERNEL_BLOCKS(bias_mish_forward, 4)
   forward(Mish{}, x, bias, y, rows, columns, parts);
 }
 
-KERNEL(bias_mish_backward)
+KERNEL_BLOCKS(bias_mish_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ dx, acc_t* __restrict__ partials,
  i64 rows, i64 columns, i64 parts) {

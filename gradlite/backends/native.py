@@ -121,7 +121,7 @@ class NativeLauncher(Launcher):
     def address(self, array: Any) -> int:
         try:  # several times as fast as the array's own attribute
             return ctypes.addressof(ctypes.c_char.from_buffer(array))
-        except TypeError:  # read-only
+        except (TypeError, ValueError):  # read-only, or of bfloat16
             return int(array.ctypes.data)
 
     def addresses(self, arrays: list[Any], dtype: Any, out: Any) -> bool:

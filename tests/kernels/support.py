@@ -20,6 +20,7 @@ from tests.cuda_on_cpu import load
 
 BFLOAT16 = dtypes.bfloat16.numpy  # asked for, so that NumPy knows the name
 FLOATING = dtypes.FLOATING
+DTYPES = ["bfloat16", "float16", "float32", "float64"]
 
 
 class ThreadsLauncher(Launcher):
@@ -84,12 +85,22 @@ class Context:
 
 
 def by_rule(
-    op: Any, inputs: Sequence[Any], attrs: Sequence[Any], grad: Any, wanted: Sequence[bool]
+    op: Any,
+    inputs: Sequence[Any],
+    attrs: Sequence[Any],
+    grad: Any,
+    wanted: Sequence[bool],
+    result: Any = None,
 ) -> list[Any]:
-    """The output of an op's rule and the gradients of its inputs, from NumPy's arrays."""
+    """The output of an op's rule and the gradients of its inputs, from NumPy's arrays.
+
+    Backward reads ``result`` in the place of the output where that is given: what a kernel has
+    rounded, when its gradient is compared.
+    """
     out = op.forward(np, *inputs, *attrs)
     out, aux = out if op.has_aux else (out, None)
-    context = Context(op, inputs, tuple(attrs), out, aux, tuple(wanted))
+    read = out if result is None else result
+    context = Context(op, inputs, tuple(attrs), read, aux, tuple(wanted))
     return [out, *op.backward(context, grad, NAMESPACES[np.ndarray])]
 
 
@@ -111,6 +122,11 @@ def by_kernel(
     assert gradients is not NotImplemented
     assert [g is not None for g in gradients] == [bool(w) for w in wanted]
     return [None if a is None else host(a) for a in (out, *gradients)]
+
+
+def epsilon(dtype: str) -> float:
+    """The distance from 1 to the next number."""
+    return dtypes.finfo(getattr(dtypes, dtype)).eps
 
 
 def wide(array: Any) -> Any:

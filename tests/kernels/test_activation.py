@@ -22,11 +22,13 @@ READ_OUTPUT = {"relu", "sigmoid", "tanh"}
 SIZES = [1, 31, 32, 33, 1023, 1024, 1025, 100003]
 # Relative, and absolute where values are small; a gradient's sums cancel more.
 TOLERANCES = {
-    "float16": (2e-3, 1e-4, 2e-3), "float32": (1e-5, 1e-6, 1e-4), "float64": (1e-10, 1e-14, 1e-10)
+    "bfloat16": (4e-3, 1e-6, 4e-3), "float16": (2e-3, 1e-4, 2e-3), "float32": (1e-5, 1e-6, 1e-4),
+    "float64": (1e-10, 1e-14, 1e-10),
 }  # fmt: skip
 NAN, INF = float("nan"), float("inf")
 EDGES = [NAN, INF, -INF, -0.0, 0.0, 3.0, -3.0, 0.5, -0.5, 20.0, -20.0, 100.0, -100.0, 6e4, -6e4,
          1e-7, -6e-8]  # fmt: skip
+FAR = [3e38, -3e38, 2e-38]
 
 
 def reference(name: str, x: Any, grad: Any, out: Any) -> tuple[Any, Any]:
@@ -56,11 +58,16 @@ def compare(K: Any, name: str, x: Any, grad: Any) -> None:
     out, dx = run(K, name, x, grad)
     with np.errstate(all="ignore"):
         value, slope = reference(name, x, grad, host(out))
+        value, slope = (in_range(a, x.dtype) for a in (value, slope))
     rtol, atol, slope_rtol = TOLERANCES[x.dtype.name]
-    np.testing.assert_allclose(host(out), value.astype(x.dtype), rtol, atol, err_msg="value")
-    np.testing.assert_allclose(
-        host(dx), slope.astype(x.dtype), slope_rtol, 10 * atol, err_msg="gradient"
-    )
+    np.testing.assert_allclose(wide(host(out)), value, rtol, atol, err_msg="value")
+    np.testing.assert_allclose(wide(host(dx)), slope, slope_rtol, 10 * atol, err_msg="gradient")
+
+
+def in_range(values: Any, dtype: Any) -> Any:
+    """Values in float64, infinite where a dtype has no number so large."""
+    rounded = values.astype(dtype).astype("f8")
+    return np.where(np.isinf(rounded), rounded, values)
 
 
 def draw(n: int, dtype: str) -> tuple[Any, Any]:
@@ -84,7 +91,9 @@ def test_long_arrays(launcher: Any, name: str) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("name", CALLS)
 def test_edges_and_nans(launcher: Any, name: str, dtype: str) -> None:
-    x = np.array(EDGES, dtype)
+    x = np.array(EDGES if dtype == "float16" else EDGES + FAR, dtype)
+    if name == "gelu_tanh":  # whose x * x is infinite there; PyTorch's gradient is NaN as well
+        x = x[~np.isfinite(x) | (abs(wide(x)) < 1e19)]
     if name == "threshold":
         x = x[x != 0.3]
     for grad in (1.0, -2.0):
@@ -166,7 +175,7 @@ def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) 
     threads.check, threads.seed = True, seed
     for n in (5, 67):
         compare(threads, "gelu", *draw(n, "float32"))
-        compare(threads, "elu", *draw(n, "float16"))
+        compare(threads, "elu", *draw(n, "bfloat16"))
 
 
 def test_each_way_is_one_launch(launcher: Any) -> None:

@@ -90,9 +90,12 @@ def test_weights_smoothing_and_what_is_ignored(
 def test_probabilities_and_their_gradient(
     launcher: Any, shape: tuple[int, ...], smoothing: float, weighted: bool, reduction: str
 ) -> None:
-    for wanted in ((True, True, False), (False, True, False)):
+    for dtype, wanted in (
+        ("float32", (True, True, False)), ("bfloat16", (True, True, False)),
+        ("float32", (False, True, False)),
+    ):  # fmt: skip
         compare(
-            launcher, shape, "float32", probable=True, smoothing=smoothing, weighted=weighted,
+            launcher, shape, dtype, probable=True, smoothing=smoothing, weighted=weighted,
             reduction=reduction, wanted=wanted,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from tests import cupy_stand_in as stand_in
 from tests.kernels.support import ThreadsLauncher, host
 
 # One thread to a sum rounds each term, which shows in half precision.
-TOLERANCES = {"float16": 2e-2, "float32": 1e-5, "float64": 1e-12}
+TOLERANCES = {"bfloat16": 2e-2, "float16": 2e-2, "float32": 1e-5, "float64": 1e-12}
 # (rows, columns, indices)
 ROWS = [(1, 1, 1), (5, 31, 40), (9, 32, 33), (70, 33, 65), (3, 1025, 7), (33, 160, 100)]
 # (outer, size, inner), indices

@@ -23,7 +23,7 @@ from gradlite.ops.pool_arguments import pool_geometry
 from tests import cupy_stand_in as stand_in
 from tests.kernels.support import ThreadsLauncher, host
 
-TOLERANCES = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
+TOLERANCES = {"bfloat16": 4e-3, "float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
 # shape, kernel, stride, padding, dilation, ceil mode
 WINDOWS: list[tuple[Any, ...]] = [
     ((2, 3, 4, 6), (2, 2), (2, 2), (0, 0), (1, 1), False),
@@ -58,7 +58,7 @@ def compare_windows(K: Any, case: tuple[Any, ...], dtype: str) -> None:
     geometry = pool_geometry(shape, kernel, stride, padding, dilation, ceil_mode)
     x = images(K.xp, shape, dtype)
     out, winners = MaxPool2d.fused_forward(K, x, kernel, geometry, True)
-    expected, which = MaxPool2d.forward(np, host(x), kernel, geometry, True)
+    expected, which = MaxPool2d.forward(np, wide(x), kernel, geometry, True)
     np.testing.assert_array_equal(host(out), expected)
     np.testing.assert_array_equal(host(winners), which)
     values, nothing = MaxPool2d.fused_forward(K, x, kernel, geometry, False)
@@ -71,7 +71,7 @@ def compare_windows(K: Any, case: tuple[Any, ...], dtype: str) -> None:
         assert MaxPool2dWithIndices.fused_forward(K, x, kernel, geometry) is NotImplemented
         return
     (out, places), winners = MaxPool2dWithIndices.fused_forward(K, x, kernel, geometry)
-    (expected, where), which = MaxPool2dWithIndices.forward(np, host(x), kernel, geometry)
+    (expected, where), which = MaxPool2dWithIndices.forward(np, wide(x), kernel, geometry)
     np.testing.assert_array_equal(host(out), expected)
     np.testing.assert_array_equal(host(places), where)
     np.testing.assert_array_equal(host(winners), which)
@@ -92,7 +92,7 @@ def compare_adaptive(K: Any, shape: Any, size: Any, dtype: str) -> None:
     dx = AdaptiveAvgPool2dGrad.fused_forward(K, g, shape, size)
     close(dx, AdaptiveAvgPool2dGrad.forward(np, wide(g), shape, size), dtype)
     (out, places), _ = AdaptiveMaxPool2d.fused_forward(K, x, size)
-    (expected, where), _ = AdaptiveMaxPool2d.forward(np, host(x), size)
+    (expected, where), _ = AdaptiveMaxPool2d.forward(np, wide(x), size)
     np.testing.assert_array_equal(host(out), expected)
     np.testing.assert_array_equal(host(places), where)
     dx = MaxPoolScatter.fused_forward(K, g, places, shape, None, None)
@@ -120,20 +120,22 @@ def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) 
         compare_adaptive(threads, shape, size, "float32")
 
 
-def test_what_is_not_a_number_wins(wanted: Any) -> None:
-    values = images(np, (3, 9, 9), "float32")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_what_is_not_a_number_wins(wanted: Any, dtype: str) -> None:
+    values = images(np, (4, 9, 9), dtype)
     values[0, 2:5, 3] = np.nan
     values[1] = np.nan
     values[2] = -np.inf
-    x = wanted.xp.asarray(values)
+    values[3] = np.where(values[3] > 0, 3e38, -3e38)
+    x, values = wanted.xp.asarray(values), wide(values)
     geometry = pool_geometry(values.shape, (3, 3), (2, 2), (1, 1), (1, 1), False)
     out, winners = MaxPool2d.fused_forward(wanted, x, (3, 3), geometry, True)
     expected, which = MaxPool2d.forward(np, values, (3, 3), geometry, True)
-    np.testing.assert_array_equal(host(out), expected)
+    np.testing.assert_array_equal(wide(out), expected)
     np.testing.assert_array_equal(host(winners), which)
     (out, places), _ = AdaptiveMaxPool2d.fused_forward(wanted, x, (2, 4))
     (expected, where), _ = AdaptiveMaxPool2d.forward(np, values, (2, 4))
-    np.testing.assert_array_equal(host(out), expected)
+    np.testing.assert_array_equal(wide(out), expected)
     np.testing.assert_array_equal(host(places), where)
 
 

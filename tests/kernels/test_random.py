@@ -9,7 +9,7 @@ import pytest
 
 from gradlite.ops.draws import _by_kernel, signed
 from gradlite.random import Generator
-from tests.kernels.support import ThreadsLauncher, host
+from tests.kernels.support import DTYPES, ThreadsLauncher, epsilon, host, wide
 
 SIZES = [1, 3, 4, 7, 8, 9, 16, 17, 1000, 10007]
 # Around the places where a seed's or an offset's bits could be lost.
@@ -38,7 +38,7 @@ def draw(K: Any, method: str, n: int, dtype: Any, place: tuple[int, int], *args:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_uniform_numbers_are_the_same_bits(launcher: Any, dtype: str, place: Any) -> None:
     for n in SIZES:
         made, expected = draw(launcher, "random", n, dtype, place)
@@ -76,15 +76,15 @@ def test_permutations_are_the_same(launcher: Any, n: int) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES[:2], ids=str)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_normal_numbers_are_the_same_but_for_rounding(
     launcher: Any, dtype: str, place: Any
 ) -> None:
     for n in SIZES:
         made, expected = draw(launcher, "normal", n, dtype, place)
         # cos and sin of an angle near a root of theirs are as uncertain as the angle.
-        tolerance = 1e-15 if dtype == "float64" else np.finfo(dtype).eps
-        np.testing.assert_allclose(made, expected, tolerance, 1e-15)
+        tolerance = 1e-15 if dtype == "float64" else epsilon(dtype)
+        np.testing.assert_allclose(wide(made), wide(expected), tolerance, 1e-15)
         if dtype != "float64":
             assert (made != expected).mean() <= 1e-4
 
@@ -121,7 +121,7 @@ def test_a_state_in_memory_takes_the_place_of_the_numbers(launcher: Any, kernel:
 def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) -> None:
     threads.check, threads.seed = True, seed
     for n in (5, 37):
-        for dtype in ("float16", "float32", "float64"):
+        for dtype in DTYPES:
             draw(threads, "random", n, dtype, (7, 3))
             draw(threads, "normal", n, dtype, (7, 3))
         draw(threads, "integers", n, "int64", (7, 3), 0, 10)

@@ -109,7 +109,10 @@ def test_sums_of_columns(launcher: Any) -> None:
     [((9000,), 0), ((3, 9001), 1), ((40, 33), 1), ((1000, 3), 0), ((2, 300, 5), 1), ((3, 2, 4), 1)],
     ids=str,
 )
-def test_indices_of_the_first_extreme(launcher: Any, shape: Any, dim: int, sign: int) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_indices_of_the_first_extreme(
+    launcher: Any, shape: Any, dim: int, sign: int, dtype: str
+) -> None:
     generator = np.random.default_rng(dim)
     ties = generator.integers(-3, 4, shape).astype("f4")
     distinct = generator.permutation(int(np.prod(shape))).reshape(shape).astype("f4")
@@ -118,14 +121,14 @@ def test_indices_of_the_first_extreme(launcher: Any, shape: Any, dim: int, sign:
     infinite = np.full(shape, -np.inf, "f4")
     infinite.reshape(-1)[::3] = np.inf
     for x in (ties, distinct, missing, infinite, np.full(shape, -sign * np.inf, "f4")):
-        values, index = extremes(
-            launcher, launcher.xp.asarray(x), (dim,), False, sign, with_index=True
-        )
+        given = launcher.xp.asarray(x.astype(dtype))
+        x = x.astype(dtype).astype("f4")
+        values, index = extremes(launcher, given, (dim,), False, sign, with_index=True)
         expected = (np.argmax if sign == 1 else np.argmin)(x, dim)
         assert index.dtype == np.int64 and index.shape == expected.shape
         assert (host(index) == expected).all()
         exact = np.take_along_axis(x, np.expand_dims(expected, dim), dim).squeeze(dim)
-        assert np.array_equal(host(values), exact, equal_nan=True)
+        assert np.array_equal(host(values).astype("f4"), exact, equal_nan=True)
 
 
 def test_nan_is_the_extreme_and_infinities_add_up_to_nan(launcher: Any) -> None:
