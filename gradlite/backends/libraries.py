@@ -17,7 +17,7 @@ OPTIONS = (
     "-Wno-psabi", "-fno-associative-math", "-fsigned-zeros",
 )  # fmt: skip
 # What a library needs besides prelude.hpp and its own file.
-NEEDED = {"convolution": ("images",), "batches": ("images",)}
+NEEDED = {"products": ("shuffles",), "convolution": ("images",), "batches": ("images",)}
 
 
 def load(name: str) -> ctypes.CDLL:

@@ -1,11 +1,13 @@
-// Matrix products; comes after prelude.hpp. Compiled once: steps call it through pointers.
+// Matrix products; comes after prelude.hpp and shuffles.hpp. Compiled once: steps call it through
+// pointers.
 //
 // C[m, n] = sum over k of A[m, k] B[k, n]: A with any strides, rows of B and C contiguous.
-// A tile of C stays in registers while k runs.
+// A tile of C stays in registers while k runs. PANEL vectors of columns are made at a time, the
+// tiles of one, two and PANEL vectors with as many rows as keep the multipliers busy.
 #if defined(__AVX512F__)
-static constexpr int TILE_1 = 8, TILE_2 = 12, TILE_4 = 6;
+static constexpr int PANEL = 4, TILE_1 = 8, TILE_2 = 12, TILE_PANEL = 6;
 #else
-static constexpr int TILE_1 = 8, TILE_2 = 6, TILE_4 = 3;
+static constexpr int PANEL = 2, TILE_1 = 8, TILE_2 = 6, TILE_PANEL = TILE_2;
 #endif
 
 template <class T, int ROWS, int VECTORS>
@@ -13,24 +15,27 @@ static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, 
                         i64 K) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
-  V sum[ROWS][VECTORS] = {};
+  V sum[ROWS][VECTORS];
+  UNROLLED for (int m = 0; m < ROWS; m++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] = V{};
+  }
   for (i64 k = 0; k < K; k++) {
     V row[VECTORS];
-    for (int v = 0; v < VECTORS; v++) row[v] = *(const V*)(b + k * sb + v * sv);
-    for (int m = 0; m < ROWS; m++) {
-      T value = a[m * sm + k * sk];
-      for (int v = 0; v < VECTORS; v++) sum[m][v] += value * row[v];
+    UNROLLED for (int v = 0; v < VECTORS; v++) row[v] = *(const V*)(b + k * sb + v * sv);
+    UNROLLED for (int m = 0; m < ROWS; m++) {
+      const T value = a[m * sm + k * sk];
+      UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] += value * row[v];
     }
   }
-  for (int m = 0; m < ROWS; m++) {
-    for (int v = 0; v < VECTORS; v++) *(V*)(c + m * sc + L * v) = sum[m][v];
+  UNROLLED for (int m = 0; m < ROWS; m++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) *(V*)(c + m * sc + L * v) = sum[m][v];
   }
 }
 
 template <class T, int VECTORS>
 static void columns(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 M,
                     i64 K) {
-  constexpr int ROWS = VECTORS == 4 ? TILE_4 : VECTORS == 2 ? TILE_2 : TILE_1;
+  constexpr int ROWS = VECTORS == PANEL ? TILE_PANEL : VECTORS == 2 ? TILE_2 : TILE_1;
   i64 m = 0;
   for (; m + ROWS <= M; m += ROWS) {
     tile<T, ROWS, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
@@ -50,12 +55,45 @@ static void columns(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c
   for (; m < M; m++) tile<T, 1, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
 }
 
+template <class T, int ROWS>
+static inline void inner_rows(const T* a, i64 sm, const T* b, T* c, i64 sc, i64 K) {
+  typedef typename Vector<T>::type V;
+  constexpr int L = Vector<T>::lanes;
+  V sum[ROWS];
+  UNROLLED for (int m = 0; m < ROWS; m++) sum[m] = V{};
+  i64 k = 0;
+  for (; k + L <= K; k += L) {
+    const V other = *(const V*)(b + k);
+    UNROLLED for (int m = 0; m < ROWS; m++) sum[m] += *(const V*)(a + m * sm + k) * other;
+  }
+  T result[ROWS];
+  totals(sum, result);
+  for (; k < K; k++) {
+    UNROLLED for (int m = 0; m < ROWS; m++) result[m] += a[m * sm + k] * b[k];
+  }
+  UNROLLED for (int m = 0; m < ROWS; m++) c[m * sc] = result[m];
+}
+
+// One or few columns of C, when rows of A and columns of B are contiguous: inner products.
+template <class T>
+static void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc, i64 cn, i64 M,
+                           i64 N, i64 K) {
+  for (i64 n = 0; n < N; n++) {
+    i64 m = 0;
+    for (; m + 4 <= M; m += 4) {
+      inner_rows<T, 4>(a + m * sm, sm, b + n * bn, c + m * sc + n * cn, sc, K);
+    }
+    for (; m < M; m++) inner_rows<T, 1>(a + m * sm, sm, b + n * bn, c + m * sc + n * cn, sc, K);
+  }
+}
+
 // The last columns, fewer than a vector has lanes: B is copied to a padded panel in `room`, K * L
 // elements, and C comes by way of M * L more.
 template <class T>
 static void last_columns(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
                          i64 M, i64 N, i64 K, T* room) {
   constexpr int L = Vector<T>::lanes;
+  if (N * 4 <= L && sk == 1 && bk == 1) return inner_products(a, sm, b, bn, c, sc, 1, M, N, K);
   T *panel = room, *result = room + K * L;
   for (i64 k = 0; k < K; k++) {
     for (int n = 0; n < L; n++) panel[k * L + n] = n < N ? b[k * bk + n * bn] : T(0);
@@ -66,67 +104,40 @@ static void last_columns(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn,
   }
 }
 
-// One or few columns of C, when rows of A and columns of B are contiguous: inner products.
-template <class T>
-static void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc, i64 cn, i64 M,
-                           i64 N, i64 K) {
-  typedef typename Vector<T>::type V;
+// Whole vectors of columns; returns how many columns there were. B is transposed as it is copied,
+// and copied where its rows lie on a page of memory each and are read often.
+template <class T, int VECTORS>
+static i64 panels(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
+                  i64 N, i64 K, T* room) {
   constexpr int L = Vector<T>::lanes;
-  for (i64 n = 0; n < N; n++) {
-    for (i64 m = 0; m < M; m++) {
-      const T *x = a + m * sm, *y = b + n * bn;
-      V first = {}, second = {};
-      i64 k = 0;
-      for (; k + 2 * L <= K; k += 2 * L) {
-        first += *(const V*)(x + k) * *(const V*)(y + k);
-        second += *(const V*)(x + k + L) * *(const V*)(y + k + L);
+  const bool far = bk * i64(sizeof(T)) >= 4096 && M >= 192;
+  i64 n = 0;
+  for (; n + VECTORS * L <= N; n += VECTORS * L) {
+    if (bn == 1 && !far) {
+      columns<T, VECTORS>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
+      continue;
+    }
+    for (int v = 0; v < VECTORS; v++) {
+      const T* from = b + (n + v * L) * bn;
+      T* to = room + v * K * L;
+      if (bn != 1) {
+        turned(from, bk, bn, to, K);
+      } else {
+        for (i64 k = 0; k < K; k++) memcpy(to + k * L, from + k * bk, L * sizeof(T));
       }
-      for (; k + L <= K; k += L) first += *(const V*)(x + k) * *(const V*)(y + k);
-      first += second;
-      T total = 0;
-      for (int l = 0; l < L; l++) total += first[l];
-      for (; k < K; k++) total += x[k] * y[k];
-      c[m * sc + n * cn] = total;
     }
+    columns<T, VECTORS>(a, sm, sk, room, L, K * L, c + n, sc, M, K);
   }
+  return n;
 }
 
-// As many columns of K elements as a vector has lanes, side by side.
-template <class T>
-static inline void turned(const T* b, i64 bk, i64 bn, T* out, i64 K) {
-  constexpr int L = Vector<T>::lanes;
-  if (bk == 1) {  // which makes the compiler transpose in registers
-    for (i64 k = 0; k < K; k++) {
-      for (int l = 0; l < L; l++) out[k * L + l] = b[k + l * bn];
-    }
-  } else {
-    for (i64 k = 0; k < K; k++) {
-      for (int l = 0; l < L; l++) out[k * L + l] = b[k * bk + l * bn];
-    }
-  }
-}
-
-// `room` holds at least 2 * K * lanes elements, and (K + M) * lanes.
+// `room` holds at least PANEL * K * lanes elements, and (K + M) * lanes.
 template <class T>
 static void part_of_product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
                             i64 M, i64 N, i64 K, T* room) {
-  constexpr int L = Vector<T>::lanes;
-  i64 n = 0;
-  if (bn == 1) {
-    for (; n + 4 * L <= N; n += 4 * L) columns<T, 4>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
-    for (; n + 2 * L <= N; n += 2 * L) columns<T, 2>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
-    for (; n + L <= N; n += L) columns<T, 1>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
-  } else {  // B is transposed as it is copied, a vector of columns at a time
-    for (; n + 2 * L <= N; n += 2 * L) {
-      turned(b + n * bn, bk, bn, room, K);
-      turned(b + (n + L) * bn, bk, bn, room + K * L, K);
-      columns<T, 2>(a, sm, sk, room, L, K * L, c + n, sc, M, K);
-    }
-    for (; n + L <= N; n += L) {
-      turned(b + n * bn, bk, bn, room, K);
-      columns<T, 1>(a, sm, sk, room, L, L, c + n, sc, M, K);
-    }
-  }
+  i64 n = panels<T, PANEL>(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);
+  if (PANEL > 2) n += panels<T, 2>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
+  n += panels<T, 1>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
   if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
 }
 
@@ -138,11 +149,11 @@ static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c
     return part_of_product(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);
   }
   constexpr i64 L = Vector<T>::lanes;
-  const i64 columns = bn == 1 ? 4 * L : 2 * L;
+  const i64 columns = 4 * L;
   if (N >= 2 * columns) {
     parallel(true, (N + columns - 1) / columns, [=](i64 i) {
       const i64 n = i * columns, count = N - n < columns ? N - n : columns;
-      T* own = (T*)scratch((2 * K + M) * L * sizeof(T));
+      T* own = (T*)scratch((PANEL * K + M) * L * sizeof(T));
       part_of_product(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, count, K, own);
     });
     return;
@@ -150,7 +161,7 @@ static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c
   const i64 rows = M >= 192 ? 48 : 24;
   parallel(true, (M + rows - 1) / rows, [=](i64 i) {
     const i64 m = i * rows, count = M - m < rows ? M - m : rows;
-    T* own = (T*)scratch((2 * K + count) * L * sizeof(T));
+    T* own = (T*)scratch((PANEL * K + count) * L * sizeof(T));
     part_of_product(a + m * sm, sm, sk, b, bk, bn, c + m * sc, sc, count, N, K, own);
   });
 }

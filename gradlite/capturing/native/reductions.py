@@ -200,10 +200,10 @@ def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], in
             call = f"inner_products<{T}>(y, {bn}, x, {am}, z, {on}, {om}, {N}, {M}, {K})"
     elif (on == 1 or N == 1) and not (N == am == om == 1):
         call = f"product<{T}>(x, {am}, {ak}, y, {bk}, {bn}, z, {om}, {M}, {N}, {K}, ({T}*)room)"
-        room = (2 * K + M) * lanes * item
+        room = (4 * K + M) * lanes * item
     elif om == 1 or M == 1:  # the transposed product: its rows are contiguous, as those of sums
         call = f"product<{T}>(y, {bn}, {bk}, x, {ak}, {am}, z, {on}, {N}, {M}, {K}, ({T}*)room)"
-        room = (2 * K + N) * lanes * item
+        room = (4 * K + N) * lanes * item
     else:
         return None
     return [*lines, f"  {call};", *["  }"] * len(batch), "}"], room
