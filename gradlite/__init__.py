@@ -4,6 +4,7 @@
 """
 
 # ruff: noqa: F401, F403
+from gradlite import amp as amp
 from gradlite import autograd as autograd
 from gradlite import copying as copying
 from gradlite import cuda as cuda
@@ -17,6 +18,14 @@ from gradlite import profiler as profiler
 from gradlite import return_types as return_types
 from gradlite import special as special
 from gradlite import utils as utils
+from gradlite.amp import autocast as autocast
+from gradlite.autocast_mode import clear_autocast_cache as clear_autocast_cache
+from gradlite.autocast_mode import get_autocast_dtype as get_autocast_dtype
+from gradlite.autocast_mode import is_autocast_cache_enabled as is_autocast_cache_enabled
+from gradlite.autocast_mode import is_autocast_enabled as is_autocast_enabled
+from gradlite.autocast_mode import set_autocast_cache_enabled as set_autocast_cache_enabled
+from gradlite.autocast_mode import set_autocast_dtype as set_autocast_dtype
+from gradlite.autocast_mode import set_autocast_enabled as set_autocast_enabled
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
 from gradlite.backends.cuda import OutOfMemoryError as OutOfMemoryError

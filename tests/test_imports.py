@@ -20,6 +20,7 @@ FLOORS = (
         "gradlite.changes",
         "gradlite.determinism",
         "gradlite.dtypes",
+        "gradlite.autocast_mode",
         "gradlite.grad_mode",
         "gradlite.graph",
         "gradlite.graph_errors",

@@ -1,5 +1,7 @@
-"""Mixed precision: `GradScaler` keeps small gradients from vanishing in half precision."""
+"""Mixed precision: `autocast` computes in half precision where that is safe, and `GradScaler` keeps
+small gradients from vanishing in it."""
 
+from gradlite.amp.autocast import autocast, custom_bwd, custom_fwd, is_autocast_available
 from gradlite.amp.grad_scaler import GradScaler
 
-__all__ = ["GradScaler"]
+__all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd", "is_autocast_available"]

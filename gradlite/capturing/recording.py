@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import autocast_mode
 from gradlite.amp import GradScaler
 from gradlite.backends import cuda, gamma, special
 from gradlite.capturing import recorded
@@ -247,7 +248,9 @@ def recording() -> Iterator[Recorder]:
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
     and the generator's draws note themselves; other threads see no difference.
     """
-    with recording_lock, aside(), _in_place() as recorder:
+    # Casts that outside keeps are of parameters as they were; those made here are no tensors there.
+    own_casts = autocast_mode.again(autocast_mode.current_autocast())
+    with recording_lock, aside(), own_casts, _in_place() as recorder:
         yield recorder
 
 

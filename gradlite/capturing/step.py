@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gradlite import dtypes
+from gradlite import autocast_mode, dtypes
+from gradlite.autocast_mode import current_autocast
 from gradlite.capturing.calls import STATE, Call, CaptureError, HostCall
 from gradlite.capturing.compare import difference
 from gradlite.capturing.graphs import GraphPlan
@@ -122,6 +123,7 @@ class Recording:
     ) -> None:
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
+        self._autocast = current_autocast().dtypes
         self._kinds = None
         if flat and all(isinstance(t, Tensor) for t in inputs):
             self._kinds = [
@@ -182,6 +184,8 @@ class Recording:
             array = a.array
             if array.__class__ is not kind or array.shape != shape or array.dtype != dtype:
                 return False
+        if autocast_mode.used and current_autocast().dtypes != self._autocast:
+            return False
         return dtypes.get_default_dtype() is self._default
 
     def fits(self) -> bool:
@@ -393,7 +397,8 @@ class CapturedStep:
 
 def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
     """What two calls must share to be served by one recording."""
-    parts: list[Any] = [current_mode(), dtypes.get_default_dtype(), repr(spec)]
+    surroundings = (current_mode(), dtypes.get_default_dtype(), current_autocast().dtypes)
+    parts: list[Any] = [*surroundings, repr(spec)]
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             array = leaf.array

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite import autocast_mode
 from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.modules import activation as layers
 from gradlite.nn.modules.dropout import Dropout
 from gradlite.nn.modules.linear import Linear
 from gradlite.ops.bias_activation import bias_activation
+from gradlite.ops.casting import lowered
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.residual import bias_dropout_add
 from gradlite.tensor import Tensor
@@ -58,9 +60,16 @@ def linear_activation(linear: Any, activation: Any, input: Any) -> Any:
     """``activation(linear(input))``."""
     if has_kernels(input) and _plain(linear, Linear) and linear.bias is not None:
         found = _activation(activation)
-        if found is not None and input.dtype is linear.bias.dtype:
-            return bias_activation(F.linear(input, linear.weight), linear.bias, *found)
+        x, weight, bias = _operands(linear, input)
+        if found is not None and x.dtype is bias.dtype:
+            return bias_activation(F.linear(x, weight), bias, *found)
     return activation(linear(input))
+
+
+def _operands(linear: Any, input: Any) -> tuple[Any, Any, Any]:
+    """What a linear layer computes with, which under autocast are casts."""
+    operands = (input, linear.weight, linear.bias)
+    return lowered(*operands) if autocast_mode.used else operands  # type: ignore[return-value]
 
 
 def _drops(dropout: Any, like: Any) -> bool:
@@ -82,8 +91,10 @@ def residual(dropout: Any, block: Any, shortcut: Any) -> Any:
 
 def linear_residual(linear: Any, dropout: Any, input: Any, shortcut: Any) -> Any:
     """``shortcut + dropout(linear(input))``."""
-    if _drops(dropout, input) and _plain(linear, Linear) and input.dtype is shortcut.dtype:
-        return bias_dropout_add(F.linear(input, linear.weight), linear.bias, shortcut, dropout.p)
+    if _drops(dropout, input) and _plain(linear, Linear):
+        x, weight, bias = _operands(linear, input)
+        if x.dtype is shortcut.dtype:
+            return bias_dropout_add(F.linear(x, weight), bias, shortcut, dropout.p)
     return shortcut + dropout(linear(input))
 
 

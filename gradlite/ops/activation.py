@@ -259,6 +259,7 @@ class Softplus(Op):
 @public(
     samples=lambda: [*unary(), S(normal(5), 2.0, 1.0), S(np.array([-50.0, 50.0]))],
     torch="nn.functional.softplus",
+    autocast=("", "float32"),
 )
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``, linear above ``threshold``.

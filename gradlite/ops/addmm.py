@@ -114,6 +114,7 @@ def _check_expands(x: Any, shape: tuple[int, ...]) -> None:
         S(normal(2), normal(2, 3, 4), normal(2, 4, 5)),
         S(normal(5), normal(2, 3, 4), normal(2, 3, 5)),
     ],
+    autocast="lower",
 )
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
@@ -159,6 +160,7 @@ def baddbmm(
         S(normal(4), normal(3), normal(3, 4)),
         S(normal(4), normal(2, 3), normal(3)),
     ],
+    autocast="lower",
 )
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * mat1 @ mat2``; the input broadcasts.
@@ -204,6 +206,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: An
     method=True,
     inplace=True,
     errors=lambda: [S(normal(3), normal(2, 3), normal(3)), S(normal(2), normal(2, 3), normal(2))],
+    autocast=("", "lower"),
 )
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * mat @ vec``.
@@ -230,6 +233,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any 
         S(normal(5), normal(2, 3, 4), normal(2, 4, 5), beta=0.5, alpha=2),
     ],
     method=True,
+    autocast="lower",
 )
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
@@ -252,6 +256,7 @@ def addbmm(
     ],
     method=True,
     inplace=True,
+    autocast=("", "lower"),
 )
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input`` plus ``alpha`` times the outer product of two vectors.

@@ -418,6 +418,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         S(2.0, normal(3)),
     ],
     method=True,
+    autocast=("", "float32"),
 )
 def pow(input: Any, exponent: Any) -> Tensor:
     """``input ** exponent``, broadcast.

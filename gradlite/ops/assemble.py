@@ -150,6 +150,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         S(constant(normal(3)), 0),
     ],
     errors=lambda: [S(normal(2, 2)), S(normal(2), -1)],
+    autocast=("", "float32"),
 )
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The Vandermonde matrix: each row the powers of an element, the highest first.

@@ -227,6 +227,7 @@ def _composed(
         ),
     ],
     torch="nn.functional.scaled_dot_product_attention",
+    autocast="lower",
 )
 def scaled_dot_product_attention(
     query: Tensor,

@@ -44,6 +44,7 @@ def _check(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) 
         S(normal(0, 2), normal(0, 3), normal(4, 2, 3)),
     ],
     torch="nn.functional.bilinear",
+    autocast=("plain", "widest"),
 )
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x1ᵀ W x2 + b: ``(*, in1)`` and ``(*, in2)`` with W ``(out, in1, in2)`` give ``(*, out)``.

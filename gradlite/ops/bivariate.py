@@ -194,6 +194,7 @@ def _floating(name: str, op: Any, input: Any, other: Any) -> Tensor:
     method=True,
     inplace=True,
     errors=lambda: [S(normal(3), 2.0)],
+    autocast=("", "widest"),
 )
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle of the point ``(other, input)`` from the positive x axis, in (-pi, pi].

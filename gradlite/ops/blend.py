@@ -240,6 +240,7 @@ def _run(call: Call) -> Tensor:
     method=True,
     inplace=True,
     errors=lambda: [S(normal(3), normal(2), normal(3)), S(normal(3), normal(3), 2.0)],
+    autocast=("", "widest"),
 )
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """``input + value * tensor1 * tensor2``, broadcast.
@@ -261,6 +262,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     method=True,
     inplace=True,
     errors=lambda: [S(np.arange(3), np.arange(3), np.arange(3))],
+    autocast=("", "widest"),
 )
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """``input + value * tensor1 / tensor2``, broadcast.

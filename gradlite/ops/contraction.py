@@ -82,7 +82,11 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     return tensordot(input, other, ([-1], [-1]))
 
 
-@public(samples=lambda: [S(normal(3), normal(3))], method=True)
+@public(
+    samples=lambda: [S(normal(3), normal(3))],
+    method=True,
+    autocast=("", "widest"),
+)
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """The inner product of two vectors: `dot`, since there are no complex numbers.
 
@@ -160,6 +164,7 @@ def linalg_cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     ],
     method=True,
     errors=lambda: [S(normal(2, 2), normal(2, 2), 1)],
+    autocast=("", "widest"),
 )
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The vector product along a dimension of size 3, by default the first such one.
@@ -192,6 +197,7 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
         S(normal(2, 3), normal(3, 2), ([0], [0, 1])),
         S(normal(2, 3), normal(3, 2), -1),
     ],
+    autocast=("", "widest"),
 )
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Products summed over dimensions of both: the last ``dims`` of ``a`` with the first of
@@ -223,6 +229,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
                 f"{a.array.shape[p]} in dim {p} and second has size {b.array.shape[q]} in dim {q}"
             )
     rest, others = ([d for d in range(k) if d not in used] for k, used in ((n, first), (m, second)))
+    if not rest and not others and n:
+        return dot(a.permute(first).reshape(-1), b.permute(second).reshape(-1))  # type: ignore[attr-defined,no-any-return]
     size = int(np.prod([a.array.shape[d] for d in first], dtype=np.int64))
     rows, columns = [a.array.shape[d] for d in rest], [b.array.shape[d] for d in others]
     left: Any = a.permute(rest + first).reshape(int(np.prod(rows, dtype=np.int64)), size)  # type: ignore[attr-defined]

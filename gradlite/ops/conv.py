@@ -357,6 +357,7 @@ def transposed_convolution(
         S(normal(2, 3, 2), normal(4, 3, 3)),
         S(normal(3), normal(4, 3, 3)),
     ],
+    autocast="lower",
 )
 def conv1d(
     input: Tensor,
@@ -400,6 +401,7 @@ def conv1d(
         S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), stride=0),
         S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), padding="some"),
     ],
+    autocast="lower",
 )
 def conv2d(
     input: Tensor,
@@ -445,6 +447,7 @@ def conv2d(
     ],
     torch="nn.functional.conv_transpose1d",
     errors=lambda: [S(normal(2, 3, 5), normal(4, 2, 3))],
+    autocast="lower",
 )
 def conv_transpose1d(
     input: Tensor,
@@ -483,6 +486,7 @@ def conv_transpose1d(
         S(normal(2, 3, 5, 5), normal(4, 2, 3, 3)),
         S(normal(2, 3, 5, 5), normal(3, 2, 3, 3), output_padding=1),
     ],
+    autocast="lower",
 )
 def conv_transpose2d(
     input: Tensor,

@@ -29,6 +29,7 @@ __all__ = ["conv3d", "conv_transpose3d"]
         S(normal(2, 3, 5), normal(4, 3, 3, 3, 3)),
         S(normal(2, 3, 5, 5, 5), normal(4, 3, 3, 3, 3), stride=(1, 1)),
     ],
+    autocast="lower",
 )
 def conv3d(
     input: Tensor,
@@ -68,6 +69,7 @@ def conv3d(
         S(normal(2, 3, 5, 5, 5), normal(4, 2, 3, 3, 3)),
         S(normal(2, 3, 5, 5, 5), normal(3, 2, 3, 3, 3), output_padding=1),
     ],
+    autocast="lower",
 )
 def conv_transpose3d(
     input: Tensor,

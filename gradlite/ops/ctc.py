@@ -199,6 +199,7 @@ def _ctc_samples() -> list[Any]:
         S(normal(5, 2, 4), np.array([1, 2, 3]), (5, 5), (2, 2)),
         S(normal(5, 2, 4), np.array([1, 2, 3]), (5, 5), (2,)),
     ],
+    autocast=("float32", ""),
 )
 @on_its_device
 def ctc_loss(

@@ -231,6 +231,7 @@ def _errors() -> list[Any]:
     ],
     method=True,
     errors=lambda: [S(normal(3), 1), S(normal(3, 3), (0, 1))],
+    autocast=("float32", "float32-result"),
 )
 @numpy_keywords
 def prod(
@@ -255,7 +256,13 @@ def prod(
     return apply1(ProdDim, input, d if input.array.ndim else None, keepdim)
 
 
-@public(samples=_samples, method=True, inplace=True, errors=_errors)
+@public(
+    samples=_samples,
+    method=True,
+    inplace=True,
+    errors=_errors,
+    autocast=("", "float32-result"),
+)
 @numpy_keywords
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Running sums along a dimension; integers add up in int64.
@@ -268,7 +275,13 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return apply1(Cumsum, input, wrap_dim(dim, input.array.ndim), False)
 
 
-@public(samples=_samples, method=True, inplace=True, errors=_errors)
+@public(
+    samples=_samples,
+    method=True,
+    inplace=True,
+    errors=_errors,
+    autocast=("", "float32-result"),
+)
 @numpy_keywords
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Running products along a dimension; integers multiply in int64.

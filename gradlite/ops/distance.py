@@ -26,6 +26,7 @@ def _at_least(value: Any, least: float) -> Any:
         S(normal(3), normal(3), dim=0),
     ],
     torch="nn.functional.cosine_similarity",
+    autocast=("", "float32"),
 )
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between two tensors' vectors along a dimension, which disappears.

@@ -259,6 +259,7 @@ def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[
         S("ij->i->", normal(2, 3)),
         S("ii->i", normal(2, 3)),
     ],
+    autocast=("", "lower"),
 )
 def einsum(equation: Any, *operands: Any) -> Tensor:
     """Products of the operands summed over subscripts, as in Einstein's notation.

@@ -64,7 +64,12 @@ class Exp(Op):
         return (grad * out,)
 
 
-@public(samples=lambda: unary(), method=True, inplace=True)
+@public(
+    samples=lambda: unary(),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def exp(input: Tensor) -> Tensor:
     """e to the power of each element, elementwise.
 
@@ -86,7 +91,12 @@ class Expm1(Op):
         return (grad * (out + 1),)
 
 
-@public(samples=lambda: unary(), method=True, inplace=True)
+@public(
+    samples=lambda: unary(),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def expm1(input: Tensor) -> Tensor:
     """``exp(x) - 1``, accurate near 0, elementwise.
 
@@ -130,7 +140,12 @@ class Log(Op):
         return (grad / x,)
 
 
-@public(samples=lambda: unary(positive_values), method=True, inplace=True)
+@public(
+    samples=lambda: unary(positive_values),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def log(input: Tensor) -> Tensor:
     """The natural logarithm, elementwise.
 
@@ -152,7 +167,12 @@ class Log2(Op):
         return (grad / (x * math.log(2)),)
 
 
-@public(samples=lambda: unary(positive_values), method=True, inplace=True)
+@public(
+    samples=lambda: unary(positive_values),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def log2(input: Tensor) -> Tensor:
     """The logarithm to base 2, elementwise.
 
@@ -174,7 +194,12 @@ class Log10(Op):
         return (grad / (x * math.log(10)),)
 
 
-@public(samples=lambda: unary(positive_values), method=True, inplace=True)
+@public(
+    samples=lambda: unary(positive_values),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10, elementwise.
 
@@ -196,7 +221,12 @@ class Log1p(Op):
         return (grad / (x + 1),)
 
 
-@public(samples=lambda: unary(positive_values), method=True, inplace=True)
+@public(
+    samples=lambda: unary(positive_values),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def log1p(input: Tensor) -> Tensor:
     """``log(1 + x)``, accurate near 0, elementwise.
 
@@ -240,7 +270,12 @@ class Rsqrt(Op):
         return (grad * -0.5 * (out * out * out),)
 
 
-@public(samples=lambda: unary(positive_values), method=True, inplace=True)
+@public(
+    samples=lambda: unary(positive_values),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def rsqrt(input: Tensor) -> Tensor:
     """``1 / sqrt(x)``, elementwise.
 
@@ -262,7 +297,12 @@ class Reciprocal(Op):
         return (-grad * (out * out),)
 
 
-@public(samples=lambda: unary(positive_values), method=True, inplace=True)
+@public(
+    samples=lambda: unary(positive_values),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def reciprocal(input: Tensor) -> Tensor:
     """``1 / x``, elementwise.
 

@@ -169,6 +169,7 @@ def _grid_samples() -> list[Any]:
         S(normal(2, 3, 4, 5), _grid(2, 3, 2), padding_mode="ones", align_corners=False),
         S(normal(1, 1, 3, 4, 3), _grid(1, 2, 3, 2), "bicubic", align_corners=False),
     ],
+    autocast=("float32", "widest"),
 )
 def grid_sample(
     input: Tensor,

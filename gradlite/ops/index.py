@@ -491,6 +491,7 @@ def _item_array(item: Any) -> Any:
         S(normal(3, 2), (np.array([0, 1]),), normal(3)),
         S(normal(3), (np.array([0]),), np.arange(1)),
     ],
+    autocast=("", "widest"),
 )
 @on_its_device
 def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:

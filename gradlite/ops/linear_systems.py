@@ -201,6 +201,7 @@ def _square_errors() -> list[Any]:
     samples=_square_samples,
     torch="linalg.inv",
     errors=_square_errors,
+    autocast=("float32", ""),
 )
 def inv(A: Tensor) -> Tensor:
     """The inverses of square matrices, (*, n, n) -> (*, n, n).
@@ -238,6 +239,7 @@ def inv(A: Tensor) -> Tensor:
         S(normal(2, 3), normal(2)),
         S(normal(2, 2), normal(2).astype(np.float32)),
     ],
+    autocast=("float32", ""),
 )
 def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """X of ``A X = B`` (or ``X A = B`` with ``left=False``), B being vectors or matrices.
@@ -342,6 +344,7 @@ def logdet(input: Tensor) -> Tensor:
     torch="linalg.cholesky",
     method=True,
     errors=_square_errors,
+    autocast=("float32", ""),
 )
 def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     """The lower triangular L with ``A = L L^T`` (or its transpose) of positive definite matrices.

@@ -132,6 +132,7 @@ class CrossEntropy(Op):
         S(normal(4, 5) * 50, integers(0, 5, 4)),
     ],
     torch="nn.functional.cross_entropy",
+    autocast="float32",
 )
 @on_its_device
 def cross_entropy(
@@ -278,6 +279,7 @@ class NllSpread(Op):
         S(normal(5), np.array(3)),
     ],
     torch="nn.functional.nll_loss",
+    autocast="float32",
 )
 @on_its_device
 def nll_loss(
@@ -337,6 +339,7 @@ def nll_loss(
         S(normal(5) * 60, uniform(0, 1, 5), reduction="none"),
     ],
     torch="nn.functional.binary_cross_entropy_with_logits",
+    autocast="float32",
 )
 def binary_cross_entropy_with_logits(
     input: Tensor,
@@ -406,6 +409,7 @@ class Bce(Op):
         S(uniform(0.1, 0.9, 3, 4), uniform(0, 1, 3, 4), constant(positive(4)), reduction="sum"),
     ],
     torch="nn.functional.binary_cross_entropy",
+    autocast=("float32", "refused"),
 )
 @on_its_device
 def binary_cross_entropy(
@@ -456,6 +460,7 @@ def binary_cross_entropy(
         S(-positive(3, 4), -positive(3, 4), reduction="none", log_target=True),
     ],
     torch="nn.functional.kl_div",
+    autocast="float32",
 )
 def kl_div(
     input: Tensor,

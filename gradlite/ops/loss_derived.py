@@ -60,6 +60,7 @@ def _signs(*shape: int) -> np.ndarray[Any, Any]:
         S(normal(5), _signs(5), reduction="sum"),
     ],
     torch="nn.functional.hinge_embedding_loss",
+    autocast="float32",
 )
 def hinge_embedding_loss(
     input: Tensor,
@@ -88,6 +89,7 @@ def hinge_embedding_loss(
         S(normal(3, 4), normal(3, 1), _signs(3, 4), 0.5, reduction="none"),
     ],
     torch="nn.functional.margin_ranking_loss",
+    autocast="float32",
 )
 def margin_ranking_loss(
     input1: Tensor,
@@ -126,6 +128,7 @@ def margin_ranking_loss(
         S(normal(3), normal(3), np.asarray(-1), reduction="sum"),
     ],
     torch="nn.functional.cosine_embedding_loss",
+    autocast="float32",
 )
 def cosine_embedding_loss(
     input1: Tensor,
@@ -172,6 +175,7 @@ def cosine_embedding_loss(
         S(normal(3, 4), _signs(3, 4), reduction="none"),
     ],
     torch="nn.functional.soft_margin_loss",
+    autocast="float32",
 )
 def soft_margin_loss(
     input: Tensor,
@@ -212,6 +216,7 @@ def _check_dims(anchor: Tensor, positive: Tensor, negative: Tensor) -> None:
         S(normal(3), normal(3), normal(3), margin=2.0),
     ],
     torch="nn.functional.triplet_margin_loss",
+    autocast="float32",
 )
 def triplet_margin_loss(
     anchor: Tensor,
@@ -302,6 +307,7 @@ def _triplet(
         S(normal(5), positive(5), full=True, reduction="sum"),
     ],
     torch="nn.functional.poisson_nll_loss",
+    autocast="float32",
 )
 def poisson_nll_loss(
     input: Tensor,

@@ -57,6 +57,7 @@ def _rows(input: Tensor, target: Tensor, labels: bool) -> tuple[Any, Any, bool]:
         S(normal(3, 4), integers(0, 4, 3), 3),
         S(normal(3, 4), integers(0, 4, 3), weight=constant(positive(3))),
     ],
+    autocast="float32",
 )
 @on_its_device
 def multi_margin_loss(
@@ -111,6 +112,7 @@ def multi_margin_loss(
         S(normal(2, 4), np.array([[3, 0, -1]])),
         S(normal(2, 4), np.array([[4, 0, -1, 1], [2, -1, 0, 1]])),
     ],
+    autocast="float32",
 )
 @on_its_device
 def multilabel_margin_loss(

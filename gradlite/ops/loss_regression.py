@@ -46,7 +46,11 @@ def _pairs() -> list[Any]:
     ]
 
 
-@public(samples=_pairs, torch="nn.functional.mse_loss")
+@public(
+    samples=_pairs,
+    torch="nn.functional.mse_loss",
+    autocast="float32",
+)
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -76,7 +80,11 @@ def mse_loss(
     return reduced(losses if weight is None else losses * weight, reduction)
 
 
-@public(samples=_pairs, torch="nn.functional.l1_loss")
+@public(
+    samples=_pairs,
+    torch="nn.functional.l1_loss",
+    autocast="float32",
+)
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -104,6 +112,7 @@ def l1_loss(
 @public(
     samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), delta=0.7)],
     torch="nn.functional.huber_loss",
+    autocast="float32",
 )
 def huber_loss(
     input: Tensor,
@@ -135,6 +144,7 @@ def huber_loss(
 @public(
     samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), beta=0.7)],
     torch="nn.functional.smooth_l1_loss",
+    autocast="float32",
 )
 def smooth_l1_loss(
     input: Tensor,

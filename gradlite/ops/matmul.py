@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import autocast_mode
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import current_mode
 from gradlite.graph import record
 from gradlite.ops.binary import sum_to
+from gradlite.ops.casting import lowered
 from gradlite.ops.column_sums import column_sums
 from gradlite.ops.dispatch import NOWHERE, Cut, apply, edges_of, recorded, same_device
 from gradlite.ops.layout import row_major
@@ -170,6 +172,8 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     Raises:
         RuntimeError: not matrices, sizes that do not fit, or different dtypes.
     """
+    if autocast_mode.used:
+        input, mat2 = lowered(input, mat2)
     _check("mm", input, mat2)
     a, b = input.array, mat2.array
     if a.ndim != 2:
@@ -195,6 +199,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     >>> gradlite.bmm(gradlite.ones(2, 3, 4), gradlite.ones(2, 4, 5)).shape
     gradlite.Size([2, 3, 5])
     """
+    if autocast_mode.used:
+        input, mat2 = lowered(input, mat2)
     _check("bmm", input, mat2)
     a, b = input.array, mat2.array
     if a.ndim != 3:
@@ -209,7 +215,11 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return apply(Matmul, (input, mat2))  # type: ignore[no-any-return]
 
 
-@public(samples=lambda: [S(normal(3), normal(3)), S(normal(0), normal(0))], method=True)
+@public(
+    samples=lambda: [S(normal(3), normal(3)), S(normal(0), normal(0))],
+    method=True,
+    autocast=("", "widest"),
+)
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The inner product of two vectors.
 
@@ -231,7 +241,11 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     return apply(Dot, (input, tensor))  # type: ignore[no-any-return]
 
 
-@public(samples=lambda: [S(normal(2, 3), normal(3))], method=True)
+@public(
+    samples=lambda: [S(normal(2, 3), normal(3))],
+    method=True,
+    autocast=("", "lower"),
+)
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """A matrix times a vector, (n, m) @ (m,) -> (n,).
 
@@ -276,6 +290,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     Raises:
         RuntimeError: sizes that do not fit, a 0-d operand or different dtypes.
     """
+    if autocast_mode.used:
+        input, other = lowered(input, other)
     _check("matmul", input, other)
     n, m = input.array.ndim, other.array.ndim
     if n == 2 and m == 2:
@@ -409,6 +425,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         RuntimeError: sizes that do not fit, or different dtypes.
     """
+    if autocast_mode.used:
+        input, weight, bias = lowered(input, weight, bias)
     x, w = input.array, weight.array
     if x.dtype != w.dtype or (bias is not None and bias.array.dtype != w.dtype):
         other = weight if x.dtype != w.dtype else bias

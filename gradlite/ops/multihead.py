@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.attention import scaled_dot_product_attention
+from gradlite.ops.casting import lowered
 from gradlite.ops.choose import where
 from gradlite.ops.creation import zeros
 from gradlite.ops.dropout import dropout
@@ -262,7 +263,9 @@ def multi_head_attention_forward(
     weights = None
     if need_weights:
         scores = (q * math.sqrt(1.0 / head_dim)) @ k.transpose(1, 2)
-        weights = softmax(scores if mask is None else scores + mask, -1)
+        if mask is not None:
+            scores = scores + lowered(mask)[0]
+        weights = softmax(scores, -1)
         weights = dropout(weights, p) if p > 0 else weights
         heads = weights @ v  # type: ignore[operator]
         weights = weights.reshape(batch, num_heads, t, s)  # type: ignore[attr-defined]

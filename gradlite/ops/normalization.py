@@ -126,6 +126,7 @@ def _more_than_one_value(sizes: Sequence[int]) -> None:
         S(normal(4, 3), (3,), normal(4)),
         S(normal(4, 3), (2, 4, 3)),
     ],
+    autocast=("", "float32"),
 )
 def layer_norm(
     input: Tensor,
@@ -310,6 +311,7 @@ def batch_norm(
         S(normal(4, 6, 5), 2, normal(5)),
         S(normal(1, 2), 2),
     ],
+    autocast=("", "float32"),
 )
 def group_norm(
     input: Tensor,
@@ -441,6 +443,8 @@ def instance_norm(
     ],
     torch="nn.functional.local_response_norm",
     errors=lambda: [S(normal(2, 3), 2), S(normal(2, 3, 4), 0)],
+    # PyTorch pools volumes in between, which it casts.
+    autocast=(lambda input, *_, **__: "float32" if input.dim() > 3 else "", ""),
 )
 def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0

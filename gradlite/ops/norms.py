@@ -142,6 +142,7 @@ def _order_samples() -> list[Any]:
     ],
     method=True,
     errors=lambda: [S(np.arange(3)), S(normal(3), "x"), S(normal(3), 2, 1), S(normal(0), math.inf)],
+    autocast=("", "float32-result"),
 )
 def norm(
     input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None
@@ -171,6 +172,7 @@ def norm(
         S(np.ones((2, 3)), np.ones((1, 3)), smooth=False),
     ],
     errors=lambda: [S(normal(3, 4), normal(5, 3)), S(normal(3), normal(5, 3))],
+    autocast="float32",
 )
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
     """The p-norm distances between all rows of two matrices, (*, n, d), (*, m, d) -> (*, n, m).
@@ -198,6 +200,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> T
         S(normal(3), normal(3), math.inf),
     ],
     method=True,
+    autocast=("", "float32"),
 )
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of the difference of two tensors, broadcast.
@@ -220,6 +223,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     ],
     torch="nn.functional.pdist",
     errors=lambda: [S(normal(3)), S(normal(3, 2), -1.0)],
+    autocast=("", "float32"),
 )
 @on_its_device
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
@@ -253,6 +257,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
         S(normal(3, 4), 0, 0, 1.0),
         S(normal(3, 4), 2, 0, -1.0),
     ],
+    autocast=("", "float32"),
 )
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """The slices along ``dim`` whose p-norm exceeds ``maxnorm`` scaled down to it.
@@ -287,6 +292,7 @@ def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:
 @public(
     samples=_order_samples,
     torch="linalg.vector_norm",
+    autocast=("", "float32-result"),
 )
 def vector_norm(
     x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
@@ -308,6 +314,7 @@ def vector_norm(
         S(normal(2, 3, 4), math.inf),
     ],
     torch="linalg.matrix_norm",
+    autocast=("", "float32-result"),
 )
 def matrix_norm(
     A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
@@ -341,6 +348,7 @@ def matrix_norm(
         S(distinct(3, 4), "fro", keepdim=True),
     ],
     torch="linalg.norm",
+    autocast=("", "float32-result"),
 )
 def linalg_norm(
     A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None

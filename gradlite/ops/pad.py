@@ -164,6 +164,14 @@ def _check_border(mode: str, shape: tuple[int, ...], pads: list[tuple[int, int]]
         raise RuntimeError(f"input ({own}) is too small. Calculated output {new}")
 
 
+def _cpu_policy(
+    input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> str:
+    """PyTorch casts these of its paddings on the CPU."""
+    cast = mode == "replicate" or (mode == "reflect" and len(pad) < 6)
+    return "float32" if cast else ""
+
+
 @public(
     samples=lambda: [
         S(normal(2, 3), (1, 2)),
@@ -189,6 +197,7 @@ def _check_border(mode: str, shape: tuple[int, ...], pads: list[tuple[int, int]]
         S(normal(2, 3), (1, 4), "circular"),
         S(normal(2, 3), (1, 1), "mirror"),
     ],
+    autocast=(_cpu_policy, ""),
 )
 def pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None

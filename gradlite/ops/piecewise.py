@@ -377,6 +377,7 @@ def _channel_rows(shape: tuple[int, ...], channels: int) -> tuple[int, int, bool
 @public(
     samples=lambda: [S(distinct(2, 3, 4), normal(1)), S(distinct(2, 3, 4), normal(3))],
     torch="nn.functional.prelu",
+    autocast="lower",
 )
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else ``weight * x``; one weight, or one per channel (dimension 1).

@@ -106,6 +106,8 @@ def _places(lead: Any, plane: Any, inner: Any, outer: Any, counts: Any) -> Tenso
         S(normal(2, 3, 8, 8, 8), 0),
         S(normal(8, 8, 8), 2),
     ],
+    # PyTorch casts the maxima that come without their places.
+    autocast=(lambda *args, return_indices=False, **_: "" if return_indices else "float32", ""),
 )
 def max_pool3d(
     input: Tensor,
@@ -164,6 +166,7 @@ def max_pool3d(
         S(normal(2, 3, 8, 8, 8), 2, divisor_override=0),
         S(normal(8, 8, 8), 2),
     ],
+    autocast=("float32", ""),
 )
 @in_single
 def avg_pool3d(
@@ -237,6 +240,7 @@ def _adaptive_size(name: str, x: Tensor, output_size: Any) -> Three:
     ],
     torch="nn.functional.adaptive_avg_pool3d",
     errors=lambda: [S(normal(8, 8, 8), (2, 3, 3)), S(normal(2, 3, 8, 8, 8), (2, 3))],
+    autocast=("float32", ""),
 )
 @in_single
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
@@ -266,6 +270,7 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     ],
     torch="nn.functional.adaptive_max_pool3d",
     errors=lambda: [S(normal(8, 8, 8), (2, 3, 3)), S(normal(2, 3, 8, 8, 8), (2, 3))],
+    autocast=("float32", ""),
 )
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over boxes that divide the volume evenly; see `adaptive_avg_pool3d`.

@@ -94,6 +94,7 @@ def lp_pool2d(
 @public(
     samples=lambda: [S(positive(2, 3, 4, 4, 2), 2, 2), S(positive(2, 3, 4, 4), 3, (1, 2, 2), 1)],
     torch="nn.functional.lp_pool3d",
+    autocast=("float32", ""),
 )
 def lp_pool3d(
     input: Tensor,
@@ -161,6 +162,7 @@ def _unpool(
     ],
     torch="nn.functional.max_unpool1d",
     errors=lambda: [S(normal(1, 1, 2), np.array([[[0, 4]]]), 2, 2, 0, (7,))],
+    autocast=("float32", ""),
 )
 @on_its_device
 def max_unpool1d(
@@ -192,6 +194,7 @@ def max_unpool1d(
         S(normal(1, 1, 2, 2), np.array([[[[5, 3], [8, 19]]]]), 2),
         S(normal(1, 1, 2, 2), np.array([[[[5, 3]]]]), 2),
     ],
+    autocast=("float32", ""),
 )
 @on_its_device
 def max_unpool2d(
@@ -221,6 +224,7 @@ def max_unpool2d(
 @public(
     samples=lambda: [S(normal(1, 1, 1, 2, 2), np.array([[[[[5, 3], [8, 27]]]]]), 2)],
     torch="nn.functional.max_unpool3d",
+    autocast=("float32", ""),
 )
 @on_its_device
 def max_unpool3d(

@@ -107,7 +107,12 @@ def _errors() -> list[Any]:
     ]
 
 
-@public(samples=_samples, method=True, errors=_errors)
+@public(
+    samples=_samples,
+    method=True,
+    errors=_errors,
+    autocast=("float32", ""),
+)
 def quantile(
     input: Tensor,
     q: Any,
@@ -128,7 +133,12 @@ def quantile(
     return _quantile("quantile", input, q, dim, keepdim, interpolation)
 
 
-@public(samples=_samples, method=True, errors=_errors)
+@public(
+    samples=_samples,
+    method=True,
+    errors=_errors,
+    autocast=("float32", ""),
+)
 def nanquantile(
     input: Tensor,
     q: Any,

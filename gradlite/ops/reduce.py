@@ -151,6 +151,7 @@ def _reduction_samples() -> list[Any]:
 @public(
     samples=lambda: [*_reduction_samples(), S(normal(0, 3)), S(np.arange(4)), S(np.ones(3, bool))],
     method=True,
+    autocast=("", "float32-result"),
 )
 def sum(
     input: Tensor,

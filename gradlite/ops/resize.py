@@ -74,6 +74,11 @@ def _sizes(
     return sizes, [None] * len(dims) if recompute else [float(v) for v in values]
 
 
+def _cpu_policy(input: Any, *_: Any, **settings: Any) -> str:
+    """Of all ways to resize on the CPU, PyTorch casts the means of volumes alone."""
+    return "float32" if settings.get("mode") == "area" and input.dim() == 5 else "plain"
+
+
 @public(
     samples=lambda: [
         S(normal(2, 3, 4), 7),
@@ -110,6 +115,7 @@ def _sizes(
         S(normal(2, 3, 4, 5), 2, mode="cubic"),
         S(normal(2, 3, 4, 5), 2, mode="area", align_corners=True),
     ],
+    autocast=(_cpu_policy, "float32"),
 )
 @in_single
 def interpolate(

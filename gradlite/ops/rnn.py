@@ -238,6 +238,7 @@ def _weights(gates: int) -> list[Any]:
         ),
     ],
     torch="",
+    autocast="lower",
 )
 def lstm_sequence(
     input: Tensor,
@@ -406,6 +407,7 @@ def _gru_steps(
         S(normal(1, 2, 4), normal(2, 3), *_weights(3)[:2], None, None, False),
     ],
     torch="",
+    autocast=("plain", "lower"),
 )
 def gru_sequence(
     input: Tensor,
@@ -526,6 +528,7 @@ def _rnn_steps(
         S(normal(1, 2, 4), normal(2, 3), *_weights(1)[:2], None, None, "tanh", False),
     ],
     torch="",
+    autocast="lower",
 )
 def rnn_sequence(
     input: Tensor,

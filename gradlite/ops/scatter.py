@@ -419,6 +419,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options: 
         S(normal(2, 3), 1, np.array([[2]]), 1.0),
         S(normal(3), 0, np.array([0, 1]), normal(1)),
     ],
+    autocast=("", "widest"),
 )
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``out[i][index[i][j]] += src[i][j]`` for ``dim=1``, and so on.
@@ -473,6 +474,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
         S(normal(2, 3), 1, np.array([2, 3]), normal(2, 2)),
         S(normal(2, 3), 1, np.array([0]), np.zeros((2, 1), np.int64)),
     ],
+    autocast=("widest", ""),
 )
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """The input with the slices along ``dim`` that ``index`` names replaced by a source's.

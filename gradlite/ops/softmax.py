@@ -213,7 +213,11 @@ def _prepared(name: str, input: Tensor, dim: int | None, dtype: Any) -> tuple[Te
     return input, d
 
 
-@public(samples=_samples, method=True)
+@public(
+    samples=_samples,
+    method=True,
+    autocast=("", "float32-result"),
+)
 def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``exp(x) / sum(exp(x))`` along a dimension.
 
@@ -228,7 +232,11 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     return apply1(Softmax, prepared, d)
 
 
-@public(samples=_samples, method=True)
+@public(
+    samples=_samples,
+    method=True,
+    autocast=("", "float32-result"),
+)
 def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``log(softmax(x))`` along a dimension, without overflow.
 
@@ -302,6 +310,7 @@ def _trailing(dims: tuple[int, ...], ndim: int) -> bool:
 @public(
     samples=lambda: [S(normal(3, 4), 1), S(normal(3, 4), (0, 1)), S(normal(3, 4) * 300, 0, True)],
     method=True,
+    autocast=("", "float32"),
 )
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(x)))`` over dimensions, without overflow.

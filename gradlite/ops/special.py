@@ -260,6 +260,7 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     ],
     method=True,
     inplace=True,
+    autocast=("", "float32"),
 )
 def erfinv(input: Tensor) -> Tensor:
     """The inverse of `erf`, elementwise; infinite at -1 and 1, NaN beyond.

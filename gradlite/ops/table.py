@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gradlite.ops import casting
 from gradlite.ops.inplace import composed_inplace_method, inplace_method
 from gradlite.tensor import Tensor
 
@@ -50,6 +51,7 @@ def public(
     inplace: bool | str = False,
     differentiable: bool = True,
     errors: Callable[[], Iterable[Sample]] = tuple,
+    autocast: casting.Policy = "",
 ) -> Callable[[Function], Function]:
     """Enter a public function into the table.
 
@@ -62,10 +64,14 @@ def public(
             of several ops.
         differentiable: whether its float inputs get gradients.
         errors: calls that PyTorch refuses, and so must we, with the same exception type.
+        autocast: how its operands are cast under autocast; see `gradlite.ops.casting`. Methods
+            with an underscore are not cast.
     """
 
     def enter(function: Function) -> Function:
-        name = function.__name__
+        name, raw = function.__name__, function
+        if autocast:
+            function = casting.under(autocast, raw)
         TABLE[name] = Entry(
             name,
             function,
@@ -80,7 +86,7 @@ def public(
             setattr(Tensor, method if isinstance(method, str) else name, function)
         if inplace:
             make = composed_inplace_method if inplace == "composed" else inplace_method
-            setattr(Tensor, f"{name}_", make(function, f"{name}_"))
+            setattr(Tensor, f"{name}_", make(raw, f"{name}_"))
         return function
 
     return enter

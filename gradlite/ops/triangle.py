@@ -234,6 +234,7 @@ class Trace(Op):
     samples=lambda: [S(normal(3, 4)), S(normal(3, 3)), S(integers(0, 9, 2, 2))],
     method=True,
     errors=lambda: [S(normal(3))],
+    autocast=("float32", ""),
 )
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal.

@@ -94,7 +94,12 @@ class Tan(Op):
         return (grad * (out * out + 1),)
 
 
-@public(samples=lambda: unary(lambda *s: uniform(-1.2, 1.2, *s)), method=True, inplace=True)
+@public(
+    samples=lambda: unary(lambda *s: uniform(-1.2, 1.2, *s)),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def tan(input: Tensor) -> Tensor:
     """The tangent of an angle in radians, elementwise.
 
@@ -116,7 +121,12 @@ class Asin(Op):
         return (grad / F.sqrt(1 - x * x),)
 
 
-@public(samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)), method=True, inplace=True)
+@public(
+    samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def asin(input: Tensor) -> Tensor:
     """The inverse sine, elementwise.
 
@@ -138,7 +148,12 @@ class Acos(Op):
         return (-grad / F.sqrt(1 - x * x),)
 
 
-@public(samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)), method=True, inplace=True)
+@public(
+    samples=lambda: unary(lambda *s: uniform(-0.9, 0.9, *s)),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def acos(input: Tensor) -> Tensor:
     """The inverse cosine, elementwise.
 
@@ -182,7 +197,12 @@ class Sinh(Op):
         return (grad * F.cosh(x),)
 
 
-@public(samples=lambda: unary(), method=True, inplace=True)
+@public(
+    samples=lambda: unary(),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def sinh(input: Tensor) -> Tensor:
     """The hyperbolic sine, elementwise.
 
@@ -204,7 +224,12 @@ class Cosh(Op):
         return (grad * F.sinh(x),)
 
 
-@public(samples=lambda: unary(), method=True, inplace=True)
+@public(
+    samples=lambda: unary(),
+    method=True,
+    inplace=True,
+    autocast=("", "float32"),
+)
 def cosh(input: Tensor) -> Tensor:
     """The hyperbolic cosine, elementwise.
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import graph
+from gradlite import autocast_mode, graph
 from gradlite.autograd.backward import backward
 from gradlite.autograd.function import Function
 from gradlite.autograd.graph import saved_tensors_hooks
@@ -255,6 +255,7 @@ class _Repetition:
         preserve_rng_state: bool,
     ) -> None:
         self.function, self.context = function, context
+        self.autocast = autocast_mode.current_autocast()
         self.random_state = default_generator.state_array() if preserve_rng_state else None
         self.names = list(kwargs)
         values = [*args, *kwargs.values()]
@@ -269,7 +270,8 @@ class _Repetition:
         for i, tensor in zip(self.places, self.arguments.grad_fn.saved_tensors):
             values[i] = tensor
         count = len(values) - len(self.names)
-        with enable_grad(), _random_state(self.random_state), self.context:
+        mode = autocast_mode.again(self.autocast)
+        with enable_grad(), mode, _random_state(self.random_state), self.context:
             self.function(*values[:count], **dict(zip(self.names, values[count:])))
 
 
@@ -423,7 +425,7 @@ class CheckpointFunction(Function):
                 UserWarning,
                 stacklevel=4,
             )
-        ctx.run_function = run_function
+        ctx.run_function, ctx.autocast = run_function, autocast_mode.current_autocast()
         ctx.random_state = default_generator.state_array() if preserve_rng_state else None
         ctx.args = [None if isinstance(a, Tensor) else a for a in args]
         ctx.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
@@ -444,7 +446,8 @@ class CheckpointFunction(Function):
         args = list(ctx.args)
         for i, tensor in zip(ctx.places, ctx.saved_tensors):
             args[i] = tensor.detach().requires_grad_(tensor.requires_grad)
-        with enable_grad(), _random_state(ctx.random_state):
+        mode = autocast_mode.again(ctx.autocast)
+        with enable_grad(), mode, _random_state(ctx.random_state):
             outputs = ctx.run_function(*args)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         tensors = [o for o in outputs if isinstance(o, Tensor)]

@@ -9,10 +9,15 @@ from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
+from gradlite.ops.casting import under
 from gradlite.ops.creation import empty, zeros
 from gradlite.tensor import Tensor
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
+
+
+# A cell on the CPU keeps its state in float32 under autocast, as PyTorch's does.
+_lstm_step = under(("plain", "lower"), F.lstm_sequence)
 
 
 class RNNCellBase(Module):
@@ -142,7 +147,7 @@ class LSTMCell(RNNCellBase):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         state = None if hx is None else (hx[0], hx[1])
-        h, c = self._step(F.lstm_sequence, input, state, 2)
+        h, c = self._step(_lstm_step, input, state, 2)
         return h, c
 
 
