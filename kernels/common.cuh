@@ -20,6 +20,7 @@ typedef unsigned char u8;
 #define __forceinline__ __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
+#include "float_math.h"
 #endif
 
 // Ahead of a loop that many threads share: four copies of its body take more registers and twice as
@@ -158,6 +159,15 @@ DEVICE i64 thread_count() { return i64(gridDim.x) * blockDim.x; }
 // --------------------------------------------------------------------------------- mathematics
 namespace math {
 #if defined(GRADLITE_NATIVE)
+#if FLOAT_MATH_FUSES
+using float_math::erf;
+using float_math::erfc;
+using float_math::exp;
+using float_math::expm1;
+using float_math::log;
+using float_math::log1p;
+using float_math::tanh;
+#else
 DEVICE float exp(float x) { return __builtin_expf(x); }
 DEVICE float expm1(float x) { return __builtin_expm1f(x); }
 DEVICE float log(float x) { return __builtin_logf(x); }
@@ -165,6 +175,7 @@ DEVICE float log1p(float x) { return __builtin_log1pf(x); }
 DEVICE float tanh(float x) { return __builtin_tanhf(x); }
 DEVICE float erf(float x) { return __builtin_erff(x); }
 DEVICE float erfc(float x) { return __builtin_erfcf(x); }
+#endif
 DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 DEVICE float pow(float x, float y) { return __builtin_powf(x, y); }
 DEVICE float sin(float x) { return __builtin_sinf(x); }
