@@ -6,6 +6,9 @@ Their text is in `gradlite.backends.compiled`. Captured steps call them through 
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+from functools import cache
 from importlib.resources import files
 
 from gradlite.backends import native
@@ -17,20 +20,47 @@ OPTIONS = (
     "-Wno-psabi", "-fno-associative-math", "-fsigned-zeros",
 )  # fmt: skip
 # What a library needs besides prelude.hpp and its own file.
-NEEDED = {"products": ("shuffles",), "convolution": ("images",), "batches": ("images",)}
+NEEDED = {
+    "products": ("shuffles",),
+    "convolution": ("images",),
+    "batches": ("images",),
+    "planes": ("images", "batches"),
+}
+# The types of C++ whose numbers functions outside of captured steps are compiled for.
+REAL = {"float32": "float", "float64": "double"}
 
 
-def load(name: str) -> ctypes.CDLL:
+def load(name: str, real: str = "") -> ctypes.CDLL:
     """A library by the name of its file, compiled unless the cache has it.
+
+    Args:
+        name: the file without its ending.
+        real: what REAL is in it.
 
     Raises:
         RuntimeError: there is no compiler, or it refuses the text.
         OSError: the cache folder cannot be written, or the library not loaded.
     """
     whole = text("prelude", *NEEDED.get(name, ()), name)
+    if real:
+        whole = f"#define REAL {real}\n{whole}"
     library = ctypes.CDLL(str(native.build(name, whole, OPTIONS)))
     use_threads(library)
     return library
+
+
+@cache
+def found(name: str, dtype: str) -> ctypes.CDLL | None:
+    """A library for numbers of one dtype, for calls outside of captured steps.
+
+    None where there is no compiler, where ``GRADLITE_NATIVE`` is 0, and for other dtypes.
+    """
+    if dtype not in REAL or os.environ.get("GRADLITE_NATIVE") == "0":
+        return None
+    try:
+        return load(name, REAL[dtype])
+    except (RuntimeError, OSError, subprocess.SubprocessError):
+        return None
 
 
 def text(*names: str) -> str:

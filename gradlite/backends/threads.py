@@ -87,7 +87,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(int: builtins.int) -> None:  # PyTorch's name for it
-    """Set how many threads the compiled code of captured steps may run on.
+    """Set how many threads compiled code may run on: captured steps, and large convolutions.
 
     Only work above some ten microseconds is shared out, and no result depends on the number but
     for the weight gradients of convolutions, which are sums of one part for each thread. At first

@@ -3,7 +3,8 @@
 `convolve`, `input_gradient` and `weight_gradient` work on arrays (N, C, H, W) and one group
 of channels. What `gradlite.ops.conv` adds is groups, shapes, errors and rules.
 
-How it is fast on the CPU: the batch goes by in blocks whose columns stay in the second-level
+Large batches are the business of `gradlite.ops.conv_compiled` where there is a compiler. How
+NumPy is fast: the batch goes by in blocks whose columns stay in the second-level
 cache, and each image of a block is one matrix product, often small enough for BLAS to skip
 packing its operands. Columns of many channels lie with the channels last, so that they are
 copied in runs of ``kernel_width * C`` elements, and the products are arranged so that results
@@ -18,8 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import conv_compiled
 from gradlite.ops.products import product_of
-from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, sliding
+from gradlite.ops.windows import (
+    Geometry,
+    Pair,
+    block_size,
+    blocks,
+    padded_buffer,
+    sliding,
+    turned_back,
+)
 
 # With so few channels, runs along the width of the image are longer than runs of channels.
 FEW_CHANNELS = 4
@@ -112,6 +122,9 @@ def _product(xp: Any, matrix: Any, block: Any, out: Any, last: bool) -> None:
 
 def convolve(xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (O, C, KH, KW): (N, O, OH, OW)."""
+    made = conv_compiled.convolve(x, w, geometry, bias)
+    if made is not None:
+        return made
     n, c = x.shape[:2]
     o, _, *kernel = w.shape
     size = (kernel[0], kernel[1])
@@ -132,6 +145,9 @@ def convolve(xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any = None) -> A
 
 def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The gradient of a convolution's weight from its input x and its output's gradient g."""
+    made = conv_compiled.weight_gradient(x, g, kernel, geometry)
+    if made is not None:
+        return made
     c = x.shape[1]
     n, o, oh, ow = g.shape
     g = g.reshape(n, o, oh * ow)
@@ -147,6 +163,9 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -
 
 def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
     """The gradient of a convolution's input, of height and width ``size``."""
+    made = conv_compiled.input_gradient(g, w, size, geometry)
+    if made is not None:
+        return made
     n = g.shape[0]
     _, c, kh, kw = w.shape
     stride, pads, dilation = geometry
@@ -167,19 +186,13 @@ def _turned(w: Any) -> Any:
     return w[:, :, ::-1, ::-1].swapaxes(0, 1)
 
 
-def turned_back(geometry: Geometry, kernel: Pair) -> Geometry:
-    """How the turned kernel slides over a gradient: with stride 1, this is a convolution too."""
-    _, ((top, bottom), (left, right)), dilation = geometry
-    down, along = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
-    return Geometry((1, 1), ((down - top, down - bottom), (along - left, along - right)), dilation)
-
-
 def gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry) -> tuple[Any, Any]:
     """The gradients of input and weight, which can share the columns of the gradient."""
     n, c, h, width = x.shape
     o, _, kh, kw = w.shape
     last = channels_last(o, (kh, kw))
-    if not last or geometry.stride != (1, 1) or c <= FEW_CHANNELS:
+    compiled = conv_compiled.fits(x, g, w.shape, g.shape[2:])
+    if compiled or not last or geometry.stride != (1, 1) or c <= FEW_CHANNELS:
         return (
             input_gradient(xp, g, w, (h, width), geometry),
             weight_gradient(xp, x, g, (kh, kw), geometry),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import columns
-from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer
+from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, turned_back
 
 
 @np.errstate(all="ignore")
@@ -198,7 +198,7 @@ def _depthwise_input_gradient(
     kh, kw = w.shape[2:]
     if o == c and geometry.stride == (1, 1):
         turned = w[:, :, ::-1, ::-1]
-        return _depthwise_rows(xp, g, turned, None, columns.turned_back(geometry, (kh, kw)))
+        return _depthwise_rows(xp, g, turned, None, turned_back(geometry, (kh, kw)))
     g = g.reshape(n, c, o // c, *counts)
     kernels = w.reshape(c, o // c, kh, kw, 1, 1)
     result = xp.zeros((n, c, *size), g.dtype)

@@ -48,6 +48,13 @@ class Geometry(NamedTuple):
         return self.pads != ((0, 0), (0, 0))
 
 
+def turned_back(geometry: Geometry, kernel: Pair) -> Geometry:
+    """How the turned kernel slides over a gradient: with stride 1, this is a convolution too."""
+    _, ((top, bottom), (left, right)), dilation = geometry
+    down, along = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
+    return Geometry((1, 1), ((down - top, down - bottom), (along - left, along - right)), dilation)
+
+
 def block_size(xp: Any, images: int, rows: int, row_bytes: int) -> Pair:
     """How many images, and rows of each, go through the cache together; all of them on a GPU."""
     if xp is not np:

@@ -52,21 +52,34 @@ static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets
   sink.template put<OUTS, POSITIONS>(first, o, y, x, sum);
 }
 
-template <class T, int POSITIONS, class Sink>
-static void batch_outs(const Slide& s, const T* w, const T* at, const i64* offsets, i64 down,
-                       i64 along, const Sink& sink, i64 first, i64 y, i64 x) {
-  const i64 K = s.taps();
-  i64 o = 0;
-  for (; o + MANY_OUTS <= s.O; o += MANY_OUTS) {
-    batch_tile<T, MANY_OUTS, POSITIONS>(w + o * K, K, at, offsets, down, along, sink, first, o, y, x);
-  }
-  if (MANY_OUTS > 2) {
-    for (; o + 2 <= s.O; o += 2) {
-      batch_tile<T, 2, POSITIONS>(w + o * K, K, at, offsets, down, along, sink, first, o, y, x);
+// How many of n outputs the next tile makes, at most `most`: tiles are of almost the same size,
+// because small ones wait for memory.
+static inline int next_tile(i64 n, int most) {
+  const int left = n < 1024 ? int(n) : 1024, tiles = (left + most - 1) / most;
+  return (left + tiles - 1) / tiles;
+}
+
+template <class T, int OUTS, int POSITIONS, class Sink>
+static inline void batch_outs(int outs, const T* w, i64 K, const T* at, const i64* offsets, i64 down,
+                              i64 along, const Sink& sink, i64 first, i64 o, i64 y, i64 x) {
+  if constexpr (OUTS > 1) {
+    if (outs < OUTS) {
+      return batch_outs<T, OUTS - 1, POSITIONS>(outs, w, K, at, offsets, down, along, sink, first, o,
+                                                y, x);
     }
   }
-  for (; o < s.O; o++) {
-    batch_tile<T, 1, POSITIONS>(w + o * K, K, at, offsets, down, along, sink, first, o, y, x);
+  batch_tile<T, OUTS, POSITIONS>(w, K, at, offsets, down, along, sink, first, o, y, x);
+}
+
+template <class T, int POSITIONS, class Sink>
+static void batch_position(const Slide& s, const T* w, const T* at, const i64* offsets, i64 down,
+                           i64 along, const Sink& sink, i64 first, i64 y, i64 x) {
+  const i64 K = s.taps();
+  for (i64 o = 0; o < s.O;) {
+    const int outs = next_tile(s.O - o, MANY_OUTS);
+    batch_outs<T, MANY_OUTS, POSITIONS>(outs, w + o * K, K, at, offsets, down, along, sink, first, o,
+                                        y, x);
+    o += outs;
   }
 }
 
@@ -88,7 +101,7 @@ template <class T>
 static void arrange(const Slide& s, const T* w, i64 so, i64 sc, i64 sh, i64 sw, T* out) {
   const i64 K = s.taps();
   for (i64 o = 0; o < s.O;) {
-    const i64 left = s.O - o, outs = left >= MANY_OUTS ? MANY_OUTS : left >= 2 ? 2 : 1;
+    const int outs = next_tile(s.O - o, MANY_OUTS);
     for (i64 c = 0, k = 0; c < s.C; c++) {
       for (i64 i = 0; i < s.KH; i++) {
         for (i64 j = 0; j < s.KW; j++, k++) {
@@ -125,15 +138,17 @@ static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, 
       const T* line = copy + (y - y0) * down;
       i64 c = 0;
       for (; c + Sink::COLUMNS <= s.OW; c += Sink::COLUMNS) {
-        batch_outs<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets, down,
-                                                  along, sink, first, y, c);
+        batch_position<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets,
+                                                      down, along, sink, first, y, c);
       }
       if (Sink::ROWS == 1) {  // two rows are asked for where all windows are whole
         for (; c < s.OW; c++) {
-          batch_outs<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y, c);
+          batch_position<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y,
+                               c);
         }
       }
     }
+    sink.finish(first, y0, stop);
   });
 }
 
@@ -174,6 +189,7 @@ static void grad_taps(const Slide& s, const T* g, i64 grads, const T* copy, cons
   for (; k + MANY_TAPS <= K; k += MANY_TAPS) {
     grad_tile<T, OUTS, MANY_TAPS>(s, g, grads, copy, offsets + k, rows, total + k);
   }
+  for (; k + 3 <= K; k += 3) grad_tile<T, OUTS, 3>(s, g, grads, copy, offsets + k, rows, total + k);
   for (; k < K; k++) grad_tile<T, OUTS, 1>(s, g, grads, copy, offsets + k, rows, total + k);
 }
 
@@ -202,12 +218,11 @@ static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& 
       gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, count), width, copy,
                 plane);
       gather<T>(g, first, s.O, s.OH, s.OW, 0, 0, y0, count, s.OW, own, grads);
-      i64 o = 0;
-      for (; o + MANY_GRADS <= s.O; o += MANY_GRADS) {
-        grad_taps<T, MANY_GRADS>(s, own + o * grads, grads, copy, offsets, count, total + o * K);
-      }
-      for (; o < s.O; o++) {
-        grad_taps<T, 1>(s, own + o * grads, grads, copy, offsets, count, total + o * K);
+      for (i64 o = 0; o < s.O;) {
+        const int outs = next_tile(s.O - o, MANY_GRADS);
+        const auto taps = outs == 3 ? grad_taps<T, 3> : outs == 2 ? grad_taps<T, 2> : grad_taps<T, 1>;
+        taps(s, own + o * grads, grads, copy, offsets, count, total + o * K);
+        o += outs;
       }
     }
   });
@@ -220,6 +235,7 @@ static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& 
   }
 }
 
+#ifndef REAL  // planes.hpp has functions of its own
 #define OF_SOURCE(T, Source)                                                                   \
   (void*)convolve_batch<T, Source<T>, Plain<T, 2, 2>>,                                         \
       (void*)convolve_batch<T, Source<T>, Plain<T, 1, 4>>,                                     \
@@ -230,3 +246,4 @@ extern "C" void* const batches[] = {
     OF_SOURCE(float, Images), OF_SOURCE(float, Spread), OF_SOURCE(double, Images),
     OF_SOURCE(double, Spread),
 };
+#endif

@@ -121,6 +121,7 @@ struct Plain {
       }
     }
   }
+  void finish(i64, i64, i64) const {}  // called when the rows [y0, stop) of some images are made
 };
 
 // The maxima of windows of 2 x 2, perhaps after relu, and which pixel of a window it is: the first
@@ -156,4 +157,5 @@ struct Pooled {
       }
     }
   }
+  void finish(i64, i64, i64) const {}
 };

@@ -5,8 +5,7 @@ from __future__ import annotations
 from gradlite.capturing.native.convolution import MOST_SUMS, pointer, row_major, slide, usable
 from gradlite.capturing.native.loops import Place
 from gradlite.capturing.native.types import CTYPES
-from gradlite.ops.columns import turned_back
-from gradlite.ops.windows import Geometry, Pair
+from gradlite.ops.windows import Geometry, Pair, turned_back
 
 Text = tuple[list[str], int]
 COPIES = 700_000  # bytes of images that are copied together, to stay in the second-level cache

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gradlite.capturing.native.loops import Place
 from gradlite.capturing.native.types import CTYPES
-from gradlite.ops.columns import turned_back
-from gradlite.ops.windows import Geometry
+from gradlite.ops.windows import Geometry, turned_back
 
 # Sums of a kernel's gradient are kept for every lane of a vector: no more than this many bytes.
 MOST_SUMS = 8_000_000

@@ -1,0 +1,177 @@
+"""Convolutions of whole batches by compiled code, where there is a C++ compiler.
+
+What `gradlite.ops.columns` does with products of columns, the functions of planes.hpp do without
+columns: a vector holds one pixel of many images. Each function here gives None where NumPy is as
+good, or where the compiled code does not fit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends import launches, libraries
+from gradlite.ops.windows import Geometry, Pair, turned_back
+
+# Work of so many multiplications is worth a library, and a small program never makes one.
+LEAST_WORK = 1 << 22
+# Of the lanes of all vectors, so large a part has to hold images.
+LEAST_FILLED = 2 / 3
+# The sums of a kernel's gradient are kept for every lane: no more than fits the caches.
+MOST_SUMS = 4_000_000
+COPIES = 600_000  # bytes of images and results together, to stay in the second-level cache
+VECTOR = 64
+
+
+def convolve(x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
+    """The cross-correlation of x (N, C, H, W) with w (O, C, KH, KW), plus a bias (O,)."""
+    counts = geometry.counts(x.shape[2:], w.shape[2:])
+    library = _library(x, w, w.shape, counts)
+    if library is None or (bias is not None and bias.dtype != x.dtype):
+        return None
+    w = np.ascontiguousarray(w)
+    y = np.empty((x.shape[0], w.shape[0], *counts), x.dtype)
+    _convolve(library, x, w, w.shape, _steps(w), geometry, bias, y)
+    return y
+
+
+def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
+    """The gradient of the input when the kernels slide by one step."""
+    o, c, *kernel = w.shape
+    library = _library(g, w, (c, o, *kernel), size)
+    if library is None or geometry.stride != (1, 1):
+        return None
+    w = np.ascontiguousarray(w)
+    out = np.empty((g.shape[0], c, *size), g.dtype)
+    # The kernels turned by 180 degrees, from outputs to inputs.
+    turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
+    _convolve(
+        library,
+        g,
+        turned,
+        turned.shape,
+        _steps(turned),
+        turned_back(geometry, (w.shape[2], w.shape[3])),
+        None,
+        out,
+    )
+    return out
+
+
+def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
+    """The gradient of the kernels."""
+    shape = (g.shape[1], x.shape[1], *kernel)
+    if not fits(x, g, shape, g.shape[2:]):
+        return None
+    library = _loaded(x.dtype)
+    x, g = _planes(x), _planes(g)
+    out = np.empty(shape, x.dtype)
+    steps = (*_steps(g)[:2], 0, 0)
+    job = _job(x.shape, _steps(x)[:2], shape, steps, g.shape[2:], geometry)
+    library.kernels_gradient(job, _address(x), _address(g), _address(out))
+    launches.note("kernels_gradient")
+    return out
+
+
+def _convolve(
+    library: Any,
+    x: Any,
+    w: Any,
+    shape: tuple[int, ...],
+    steps: tuple[int, ...],
+    geometry: Geometry,
+    bias: Any,
+    y: Any,
+) -> None:
+    x = _planes(x)
+    bias = None if bias is None else np.ascontiguousarray(bias)
+    job = _job(x.shape, _steps(x)[:2], shape, steps, y.shape[2:], geometry)
+    added = None if bias is None else _address(bias)
+    library.images_convolved(job, _address(x), _address(w), added, _address(y))
+    launches.note("images_convolved")
+
+
+def fits(x: Any, g: Any, shape: tuple[int, ...], counts: Pair) -> bool:
+    """Whether the gradient of kernels of a shape is made by compiled code."""
+    small = shape[0] * shape[1] * shape[2] * shape[3] * VECTOR <= MOST_SUMS
+    return small and _library(x, g, shape, counts) is not None
+
+
+def _library(x: Any, other: Any, shape: tuple[int, ...], counts: Pair) -> Any:
+    """The functions for a convolution of x with kernels of a shape, or None.
+
+    Args:
+        x, other: arrays that have to be of one dtype.
+        shape: (O, C, KH, KW).
+        counts: height and width of the result.
+    """
+    n, area = x.shape[0], counts[0] * counts[1]
+    if n * area * shape[0] * shape[1] * shape[2] * shape[3] < LEAST_WORK:
+        return None
+    if shape[2:] == (1, 1):  # these are matrix products
+        return None
+    if x.__class__ is not np.ndarray or x.dtype != other.dtype or not x.dtype.isnative:
+        return None
+    lanes = VECTOR // x.itemsize
+    if n < LEAST_FILLED * lanes * -(-n // lanes):
+        return None
+    return _loaded(x.dtype)
+
+
+@lru_cache(8)
+def _loaded(dtype: Any) -> Any:
+    library = libraries.found("planes", dtype.name)
+    if library is not None:
+        pointer = ctypes.c_void_p
+        library.images_convolved.argtypes = (pointer,) * 5
+        library.kernels_gradient.argtypes = (pointer,) * 4
+        library.images_convolved.restype = library.kernels_gradient.restype = None
+    return library
+
+
+def _planes(x: Any) -> Any:
+    """Images whose planes are in row-major order, or a copy."""
+    item = x.itemsize
+    n, c, h, w = x.strides
+    if w == item and h == w * x.shape[3] and n % item == c % item == 0 and x.flags.aligned:
+        return x
+    return np.ascontiguousarray(x)
+
+
+def _address(x: Any) -> int:
+    address: int = x.__array_interface__["data"][0]
+    return address
+
+
+def _steps(x: Any) -> tuple[int, ...]:
+    """The strides, counted in elements."""
+    item = x.itemsize
+    return tuple([s // item for s in x.strides])
+
+
+@lru_cache(1024)
+def _job(
+    x: tuple[int, ...],
+    images: tuple[int, ...],
+    w: tuple[int, ...],
+    steps: tuple[int, ...],
+    counts: Pair,
+    geometry: Geometry,
+) -> Any:
+    """The numbers that describe a convolution: a Job of planes.hpp."""
+    (top, _), (left, _) = geometry.pads
+    o, c, kh, kw = w
+    pixels = (counts[1] - 1) * geometry.stride[1] + geometry.dilation[1] * (kw - 1) + 1
+    row = c * pixels * VECTOR
+    beyond = row * (geometry.dilation[0] * (kh - 1) + 1 - geometry.stride[0])
+    each = row * geometry.stride[0] + o * counts[1] * VECTOR
+    rows = max((COPIES - beyond) // each, 2)
+    rows = min(rows - rows % 2, counts[0] + counts[0] % 2)
+    numbers = (
+        *(*x, o, kh, kw, *counts, top, left, *geometry.stride, *geometry.dilation),
+        *(*images, *steps, rows),
+    )
+    return (ctypes.c_longlong * len(numbers))(*numbers)
