@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import pool_compiled
 from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, sliding
 
 MANY_TAPS = 64
@@ -99,6 +100,9 @@ def maxima(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> tuple[Any, Any]
 
     Elements are numbered in row-major order; the first of equal ones wins, and the last NaN.
     """
+    made = pool_compiled.maxima(x, kernel, geometry)
+    if made is not None:
+        return made
     images = _images(x)
     counts = geometry.counts(images.shape[2:], kernel)
     taps = _taps(kernel)
@@ -209,6 +213,9 @@ def scatter(
 
     Without a geometry, winners are places in the image.
     """
+    made = pool_compiled.scatter(g, winners, shape, kernel, geometry)
+    if made is not None:
+        return made
     if kernel is None or geometry is None or kernel[0] * kernel[1] > MANY_TAPS:
         if kernel is not None and geometry is not None:
             winners = positions(xp, winners, shape[-2:], kernel, geometry)
