@@ -22,7 +22,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import timing
+from benchmarks import pictures, timing
 
 CHECKED_STEPS = 6
 TOLERANCE = 5e-4
@@ -43,7 +43,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--block-ms", type=float, default=100.0, help="length of a block")
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="what to read")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
-    parser.add_argument("--json", metavar="PATH", help="also write the results to PATH")
+    parser.add_argument("--json", metavar="PATH", help="also write the results, and a picture")
     options = parser.parse_args(argv)
     if options.device == "cuda" and options.clock != "wall":
         parser.error("the processor's clock does not see what a GPU takes: use --clock wall")
@@ -68,10 +68,10 @@ def check_losses(name: str, runs: Sequence[Any]) -> float:
     return worst
 
 
-def references_of(text: str) -> list[str]:
-    """The names that ``--vs`` gives, with torch.compile where several are compared."""
+def references_of(text: str, compiler: bool = True) -> list[str]:
+    """The names that ``--vs`` gives, with torch.compile where several compilers are compared."""
     names = [] if text == "none" else text.split(",")
-    if len(names) > 1 and "torch" in names and "torch.compile" not in names:
+    if compiler and len(names) > 1 and "torch" in names and "torch.compile" not in names:
         names.insert(names.index("torch") + 1, "torch.compile")
     kept = []
     for name in names:
@@ -222,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "machine": facts,
             "results": results,
         }
-        print(f"\nwritten: {timing.write_json(options.json, payload).name}")
+        written = timing.write_json(options.json, payload)
+        print(f"\nwritten: {', '.join([written.name, *pictures.beside(written)])}")
 
 
 if __name__ == "__main__":
