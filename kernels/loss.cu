@@ -14,11 +14,12 @@ struct SquaredError {
 };
 
 DEVICE acc_t sign_of(acc_t x) { return x > 0 ? acc_t(1) : x < 0 ? acc_t(-1) : x; }
+DEVICE acc_t step_of(acc_t x) { return acc_t(x > 0) - acc_t(x < 0); }  // 0 of a NaN
 
 struct AbsoluteError {
   __device__ acc_t value(acc_t x, acc_t y, acc_t) const { return math::abs(x - y); }
-  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const { return sign_of(x - y); }
-  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return sign_of(y - x); }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const { return step_of(x - y); }
+  __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return step_of(y - x); }
 };
 
 // Squares up to the bend, lines beyond: steepness (x - y)^2 / (2 bend), with the slope of the

@@ -28,6 +28,10 @@ _ELEMENTS = {  # of pointers, the dtype that does not depend on the storage dtyp
 check_all = False
 
 
+class NoKernelError(RuntimeError):
+    """A kernel cannot be compiled on this machine, and the op has to do without."""
+
+
 class Entry:
     """A kernel, compiled for a dtype and a device.
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from gradlite.backends import kernels, launches
 from gradlite.backends.kernel_source import SUFFIXES, Kernel, alone, expand, index, source
-from gradlite.backends.kernels import Launcher
+from gradlite.backends.kernels import Entry, Launcher, NoKernelError
 
 OPTIONS = (
     "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math",
@@ -146,6 +146,10 @@ class NativeLauncher(Launcher):
             launches.note(name)
         entry.run(arguments)  # which looks at the kinds of the arguments itself
 
+    def runs(self, name: str, dtype: Any) -> Any:
+        """What launches a kernel that has been launched before: it takes the arguments' tuple."""
+        return self._entries[name, dtype].run
+
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         suffix = SUFFIXES[dtype]
         loaded = self._libraries.get((declared.file, dtype))
@@ -160,16 +164,31 @@ class NativeLauncher(Launcher):
 
 
 class OnDemand(NativeLauncher):
-    """Compiles each kernel by itself, in a fraction of the time that its file takes."""
+    """Compiles each kernel by itself, in a fraction of the time that its file takes.
+
+    One that cannot be compiled is a `NoKernelError`, and is not tried again.
+    """
+
+    def __init__(self, probe: ctypes.PyDLL) -> None:
+        super().__init__(probe)
+        self._missing: set[tuple[str, Any]] = set()
 
     def ready(self, name: str, dtype: np.dtype[Any]) -> bool:
         """Whether a kernel can be launched; compiles it unless that has been done."""
         if (name, dtype) not in self._entries:
             try:
                 self._entries[name, dtype] = self._entry(name, dtype)
-            except (RuntimeError, OSError, subprocess.SubprocessError):
+            except NoKernelError:
                 return False
         return True
+
+    def _entry(self, name: str, dtype: Any) -> Entry:
+        if (name, dtype) not in self._missing:
+            try:
+                return super()._entry(name, dtype)
+            except (RuntimeError, OSError, subprocess.SubprocessError):
+                self._missing.add((name, dtype))
+        raise NoKernelError(f"{name} cannot be compiled for {dtype}")
 
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         name, suffix = declared.name, SUFFIXES[dtype]

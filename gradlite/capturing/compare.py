@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends.kernels import Launcher
 from gradlite.capturing.arrays import content
 from gradlite.capturing.calls import CONSTANT, STATE, Buffer, Call, Guard, HostCall, Ref
+from gradlite.capturing.plan import is_launch
 from gradlite.capturing.recorder import Recorder
 
 
@@ -36,11 +36,6 @@ def name_of(call: Call | HostCall | Guard) -> str:
     owner: Any = getattr(function, "__self__", None)
     name = getattr(function, "__name__", str(function))
     return f"{owner.__name__}.{name}" if hasattr(owner, "nin") else name
-
-
-def is_launch(call: Call) -> bool:
-    """Whether a call launches a kernel: name, dtype, grid, block, arguments, shared memory."""
-    return isinstance(getattr(call.function, "__self__", None), Launcher)
 
 
 def _calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlite.capturing.calls import MADE, STATE, Buffer, Call, Guard, HostCall, Ref
-from gradlite.capturing.compare import is_launch, name_of
+from gradlite.capturing.compare import name_of
+from gradlite.capturing.plan import is_launch
 
 if TYPE_CHECKING:
     from gradlite.capturing.step import Recording

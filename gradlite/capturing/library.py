@@ -122,11 +122,14 @@ class RecordingLauncher:
     Args:
         K: the launcher of the arrays themselves.
         library: what the fused functions find under ``K.xp``.
+        face: the class of the recorded arrays.
     """
 
-    def __init__(self, K: Any, library: GpuLibrary, recorder: Recorder) -> None:
+    def __init__(
+        self, K: Any, library: Library, recorder: Recorder, face: type = RecordedGpu
+    ) -> None:
         self._real, self.xp, self._recorder = K, library, recorder
-        self.array = RecordedGpu
+        self.array = face
         self.empty, self.zeros = library.empty, library.zeros
         self.tables: dict[Any, Any] = {}  # what is kept of one step must not come into others
 

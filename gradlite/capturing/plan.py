@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends.cpu import loud, quiet
+from gradlite.backends.kernels import Launcher
 from gradlite.capturing.calls import (
     MADE,
     STATE,
@@ -154,6 +155,9 @@ class Plan:
         outs = tuple(map(self.array, call.outs))
         function = call.function
         if not outs:
+            if is_launch(call):
+                name, dtype, _, _, arguments, _ = args
+                return function.__self__.runs(name, dtype), (arguments,)  # type: ignore[attr-defined]
             if function is operator.setitem:
                 return _assignment(*args)
             return (partial(function, **kwargs) if kwargs else function), args
@@ -223,6 +227,11 @@ def size_of(n: float) -> str:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1024
     return f"{n:.1f} MiB"
+
+
+def is_launch(call: Call) -> bool:
+    """Whether a call launches a kernel: name, dtype, grid, block, arguments, shared memory."""
+    return isinstance(getattr(call.function, "__self__", None), Launcher)
 
 
 def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:

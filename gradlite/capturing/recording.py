@@ -25,7 +25,7 @@ from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.cuda.kernel import Kernel
-from gradlite.ops import columns, draws, many, pooling
+from gradlite.ops import columns, draws, many, natively, pooling
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -241,21 +241,34 @@ recording_lock = threading.Lock()  # one recording at a time, and no other repla
 aside: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
+def _kernels_recorded(library: Library, recorder: Recorder) -> Any:
+    """What gives the ops the launcher of `natively` while they are recorded."""
+
+    @functools.cache
+    def launcher() -> Any:
+        K = natively.LAUNCHERS[np]()
+        return None if K is None else RecordingLauncher(K, library, recorder, Recorded)
+
+    return launcher
+
+
 @contextmanager
-def recording() -> Iterator[Recorder]:
+def recording(kernels: bool = False) -> Iterator[Recorder]:
     """Record what this thread does inside the block.
+
+    On the CPU that is what the rules do, or with ``kernels`` what the step does as it is.
 
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
     and the generator's draws note themselves; other threads see no difference.
     """
     # Casts that outside keeps are of parameters as they were; those made here are no tensors there.
     own_casts = autocast_mode.again(autocast_mode.current_autocast())
-    with recording_lock, aside(), own_casts, _in_place() as recorder:
+    with recording_lock, aside(), own_casts, _in_place(kernels) as recorder:
         yield recorder
 
 
 @contextmanager
-def _in_place() -> Iterator[Recorder]:
+def _in_place(kernels: bool) -> Iterator[Recorder]:
     recorder = Recorder()
     library = Library(np, recorder)
     tensor_class: Any = Tensor
@@ -301,12 +314,15 @@ def _in_place() -> Iterator[Recorder]:
             setattr(cls, name, wrapped(original))
         tensor_class.array = property(recorder.read_array, recorder.write_array)
         NAMESPACES[Recorded] = Namespace(library)
+        if kernels and np in natively.LAUNCHERS:
+            natively.LAUNCHERS[library] = _kernels_recorded(library, recorder)
         if cupy is not None:
             NAMESPACES[RecordedGpu] = Namespace(gpu, launcher)
         recorded.current = recorder
         yield recorder
     finally:
         recorded.current = None
+        natively.LAUNCHERS.pop(library, None)
         NAMESPACES.pop(Recorded, None)
         NAMESPACES.pop(RecordedGpu, None)
         tensor_class.array = raw_array

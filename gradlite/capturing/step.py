@@ -337,7 +337,7 @@ class CapturedStep:
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         owner = [a for a in args[:1] if not isinstance(a, Tensor)]
         before = Surroundings(self.step, (*self._declared, *owner))
-        with recording() as recorder:
+        with recording(kernels=not self._native) as recorder:
             result = self.step(*args, **kwargs)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()

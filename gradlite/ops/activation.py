@@ -325,6 +325,7 @@ class Softsign(Op):
     reads = ((0,),)
     grad_name = "DivBackward0"
     fused_forward, fused_backward = activation_kernels("softsign")
+    native_from = native_backward_from = 1 << 16
 
     def forward(xp: Any, x: Any) -> Any:
         return x / (xp.abs(x) + x.dtype.type(1))

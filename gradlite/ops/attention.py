@@ -37,6 +37,7 @@ class Attention(Op):
     reads = ((0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3), ())
     grad_name = "ScaledDotProductFlashAttentionForCpuBackward0"
     has_aux = True
+    native_backward_from = 1 << 12
 
     def forward(xp: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
         if xp is np and mask is None:
@@ -78,6 +79,8 @@ class Attention(Op):
         return grad_q, grad_k, grad_v, None
 
     def fused_forward(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+        if K.serial:
+            return _by_products(K, q, k, v, mask, scale, causal)
         size = kernel_size(K, q, k, v)
         lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
         found = mask_arguments(K, mask, (*lead, queries, keys), q.dtype)
@@ -100,6 +103,8 @@ class Attention(Op):
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         q, k, v, mask = ctx.saved
         p, out, logs = ctx.aux
+        if K.serial and p is not None:
+            return _products_backward(K, ctx, grad)
         if p is not None or not K.takes(grad, q):
             return NotImplemented
         scale, causal = ctx.attrs
@@ -120,6 +125,39 @@ class Attention(Op):
         arguments = *arrays, *sizes, *layouts, *strides, int(causal), float(scale)
         K.launch(f"attention_backward_{size}", q.dtype, grid, (128,), *arguments)
         return *(_heads_outside(g, lead) for g in gradients), None
+
+
+def _by_products(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+    """The forward of one thread: the products of NumPy with a kernel between them."""
+    if mask is not None or not K.takes(q, k, v):
+        return NotImplemented
+    xp, lead = K.xp, q.shape[:-2]
+    scores = xp.matmul(q, xp.ascontiguousarray(k.swapaxes(-1, -2)))  # twice as fast as without
+    p = AttentionWeights.fused_forward(K, scores, None, scale, causal)
+    out = _heads_outside(_heads_inside(K, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
+    xp.matmul(p, v, out=out)
+    return out, (p, out, None)
+
+
+def _products_backward(K: Any, ctx: Any, grad: Any) -> Any:
+    q, k, v, _ = ctx.saved
+    p, xp, lead = ctx.aux[0], K.xp, ctx.shapes[0][:-2]
+    if not K.takes(grad, p):
+        return NotImplemented
+    made: list[Any] = [None, None, None, None]
+
+    def product(place: int, a: Any, b: Any) -> None:
+        if ctx.edges[place] is not None:
+            made[place] = _heads_outside(_heads_inside(K, ctx.shapes[place], p.dtype), lead)
+            xp.matmul(a, b, out=made[place])
+
+    product(2, p.swapaxes(-1, -2), grad)
+    if ctx.edges[0] is not None or ctx.edges[1] is not None:
+        s = xp.matmul(grad, xp.ascontiguousarray(v.swapaxes(-1, -2)))
+        s = weights_gradient(K, s, p, ctx.attrs[0])
+        product(0, s, k)
+        product(1, s.swapaxes(-1, -2), q)
+    return tuple(made)
 
 
 # Above so many multiplications the products of a library, which fill the device and on halves run

@@ -47,6 +47,7 @@ class EmbeddingDenseBackward(Op):
     """
 
     delegates = True
+    native_from = 1 << 13
     reads = ((1,), ())
     constants = (1,)
 

@@ -14,6 +14,7 @@ from gradlite import dtypes
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op, number
 from gradlite.ops.softmax import LogSoftmax
 from gradlite.tensor import Tensor, wrap
@@ -267,6 +268,7 @@ class NllLoss(Op):
     reads = ((1, 2), (), ())
     constants = (1, 2)
     has_aux = True
+    native_from = native_backward_from = 1 << 13
 
     def forward(
         xp: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str
@@ -334,7 +336,8 @@ def with_kernels(
     A class number out of range makes its loss NaN on a GPU: to look for one would wait for it.
     """
     x, t = input.array, target.array
-    K = NAMESPACES[x.__class__].launcher
+    F = NAMESPACES[x.__class__]
+    K = F.launcher or launcher(op, F.xp, x.size)
     if K is None or not x.ndim or t.__class__ is not x.__class__ or not K.takes(x):
         return None
     if t.dtype in dtypes.FLOATING:
@@ -348,6 +351,6 @@ def with_kernels(
         fits = fits and K.takes(x, w)
     if not fits:
         return None
-    if x.__class__ is np.ndarray and t.dtype not in dtypes.FLOATING:
+    if isinstance(x, np.ndarray) and t.dtype not in dtypes.FLOATING:
         check_classes(t, x.shape[class_dim(x)], attrs[0])
     return apply(op, (input, target, weight), *attrs)  # type: ignore[no-any-return]

@@ -137,7 +137,8 @@ def huber_loss(
     if fused is not None:
         return fused
     error = (input - target).abs()
-    losses = where(error <= delta, error * error * 0.5, (error - 0.5 * delta) * delta)
+    # A NaN is on the side where its gradient is one too.
+    losses = where(error > delta, (error - 0.5 * delta) * delta, error * error * 0.5)
     return reduced(losses if weight is None else losses * weight, reduction)
 
 
@@ -172,4 +173,5 @@ def smooth_l1_loss(
     error = (input - target).abs()
     if beta == 0:
         return reduced(error, reduction)
-    return reduced(where(error < beta, error * error * (0.5 / beta), error - 0.5 * beta), reduction)
+    losses = where(error >= beta, error - 0.5 * beta, error * error * (0.5 / beta))
+    return reduced(losses, reduction)

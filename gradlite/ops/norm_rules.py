@@ -139,6 +139,7 @@ class NativeLayerNorm(Op):
     mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
+    native_from = native_backward_from = 1 << 12
 
     def forward(
         xp: Any,
@@ -238,6 +239,7 @@ class NativeBatchNorm(Op):
     mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
+    native_from = native_backward_from = 1 << 12
 
     def forward(
         xp: Any,
@@ -392,6 +394,7 @@ class NativeGroupNorm(Op):
     mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
+    native_from = native_backward_from = 1 << 12
 
     def forward(
         xp: Any, x: Any, w: Any, b: Any, groups: int, eps: float, parameter_dtype: Any

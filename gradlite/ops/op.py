@@ -17,10 +17,11 @@ import numpy as np
 from gradlite import graph
 from gradlite.graph import Node, OutputEdge
 from gradlite.graph_hooks import Packed, unpack_saved
+from gradlite.ops import natively
 from gradlite.ops.dispatch import OUT, apply
 from gradlite.ops.layout import row_major_result
 from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
-from gradlite.ops.twins import is_twin
+from gradlite.ops.twins import fused, is_twin
 from gradlite.tensor import Tensor, wrap
 
 
@@ -47,6 +48,9 @@ class Op:
         fname: the op's name in the rules' namespace F; by default the class name in snake_case.
         used_up: whether one backward pass uses the node up although it saved no tensor (its
             aux or attrs hold what PyTorch saves); by default when it has aux.
+        native_from: from how many elements of the first input on the kernels of its forward beat
+            NumPy on the CPU (`natively`); None: never.
+        native_backward_from: the same of its rule, of the gradient or the first saved value.
         multiplies: whether the fused functions multiply matrices with ``K.gemm``.
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
         moves: whether it computes nothing, so that arrays of bfloat16 stay as they are: views,
@@ -73,6 +77,8 @@ class Op:
     row_major = False
     used_up = False
     multiplies = False
+    native_from: int | None = None
+    native_backward_from: int | None = None
     moves = False
     delegates = False
     one_step = False
@@ -101,6 +107,8 @@ class Op:
                 setattr(cls, function, staticmethod(cls.__dict__[function]))
         if cls.row_major and "forward" in cls.__dict__:
             cls.forward = staticmethod(row_major_result(cls.forward))
+        cls._run_natively("forward", cls.native_from, natively.forward)
+        cls._run_natively("backward", cls.native_backward_from, natively.backward)
         read = {position for positions in cls.reads for position in positions}
         cls.saves = (*sorted(p for p in read if p >= 0), *([OUT] if OUT in read else []))
         cls.plans = {}
@@ -109,6 +117,16 @@ class Op:
         OPS[cls.fname] = cls
         for namespace in NAMESPACES.values():
             namespace.enter(cls)
+
+    @classmethod
+    def _run_natively(cls, rule: str, least: int | None, made: Any) -> None:
+        function = fused(cls, rule)
+        if least is None or function is None or not hasattr(cls, rule):
+            return
+        name, attribute = f"fused_{rule}", f"native{'' if rule == 'forward' else '_backward'}_from"
+        if not {rule, name, attribute}.isdisjoint(cls.__dict__):  # else what it inherits does
+            setattr(cls, name, staticmethod(function))
+            setattr(cls, rule, staticmethod(made(getattr(cls, rule), function, least)))
 
     @classmethod
     def plan(cls, wanted: tuple[bool, ...]) -> tuple[int | None, ...]:

@@ -113,6 +113,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 class LeakyRelu(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("leaky_relu")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any, slope: float) -> Any:
         return xp.where(x > 0, x, x * x.dtype.type(slope))
@@ -141,6 +142,7 @@ class Hardtanh(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardtanh")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any, low: float, high: float) -> Any:
         kind = x.dtype.type
@@ -183,6 +185,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 class Hardsigmoid(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardsigmoid")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type
@@ -211,6 +214,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 class Hardswish(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardswish")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type
@@ -236,6 +240,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 class Hardshrink(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardshrink")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any, lambd: float) -> Any:
         return xp.where((x >= -lambd) & (x <= lambd), x.dtype.type(0), x)
@@ -260,6 +265,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 class Softshrink(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("softshrink")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any, lambd: float) -> Any:
         kind = x.dtype.type
@@ -288,6 +294,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 class Threshold(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("threshold")
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any, threshold: float, value: float) -> Any:
         return xp.where(x <= threshold, x.dtype.type(value), x)
@@ -311,6 +318,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 class Prelu(Op):
     reads = ((0, 1), (0,))
     grad_name = "PreluKernelBackward0"
+    native_from = native_backward_from = 1 << 14
 
     def forward(xp: Any, x: Any, weight: Any) -> Any:
         return xp.where(x > 0, x, weight * x)

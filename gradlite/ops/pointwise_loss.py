@@ -12,6 +12,7 @@ from typing import Any
 from gradlite.ops.dispatch import apply
 from gradlite.ops.loss_kernels import total_loss
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op
 from gradlite.tensor import Tensor, wrap
 
@@ -149,7 +150,8 @@ def with_kernels(
 ) -> Tensor | None:
     """The loss by one of the ops below, or None where no kernel serves these operands."""
     x, y = input.array, getattr(target, "array", None)
-    K = NAMESPACES[x.__class__].launcher
+    F = NAMESPACES[x.__class__]
+    K = F.launcher or launcher(op, F.xp, x.size)
     if K is None or y is None or x.shape != y.shape or x.size >= 1 << 31:
         return None
     if reduction not in ("none", "mean", "sum") or not K.takes(x, y):
@@ -212,14 +214,14 @@ class SmoothAbsoluteError(Formula):
     @staticmethod
     def value(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
         error = F.abs(x - y)
-        near = _given(F, F.array(error) < parameter)
-        return F.where(near, error * error * (0.5 / parameter), error - 0.5 * parameter)
+        far = _given(F, F.array(error) >= parameter)
+        return F.where(far, error - 0.5 * parameter, error * error * (0.5 / parameter))
 
     @staticmethod
     def by_x(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
         error = x - y
-        near = _given(F, F.array(F.abs(error)) < parameter)
-        return F.where(near, error / parameter, F.sign(error))
+        far = _given(F, F.array(F.abs(error)) >= parameter)
+        return F.where(far, F.sign(error), error / parameter)
 
     @staticmethod
     def by_y(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
@@ -246,18 +248,20 @@ class HuberError(Formula):
 
 class PointwiseMse(PointwiseLoss):
     grad_name = "MseLossBackward0"
+    native_from = native_backward_from = 1 << 17
 
 
 class PointwiseL1(PointwiseLoss):
     grad_name = "MeanBackward0"
+    native_from = native_backward_from = 1 << 14
 
 
 class SmoothL1Loss(PointwiseLoss):
-    pass
+    native_from = native_backward_from = 1 << 13
 
 
 class HuberLoss(PointwiseLoss):
-    pass
+    native_from = native_backward_from = 1 << 13
 
 
 # --------------------------------------------------------------------------- probabilities

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from gradlite.backends import cuda, kernels, native
+from gradlite.ops import natively
 from gradlite.ops.namespaces import NAMESPACES
 from tests.cuda_on_cpu import compiler
 from tests.kernels.support import ThreadsLauncher
+
+
+@pytest.fixture(autouse=True)
+def rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An op's forward and its rule, which kernels are compared with, run without any."""
+    monkeypatch.delitem(natively.LAUNCHERS, np)
 
 
 @pytest.fixture(params=["cpu_threads", "native", pytest.param("cuda", marks=pytest.mark.cuda)])

@@ -1,0 +1,125 @@
+"""What `benchmarks.native` runs: every op that has native kernels on the CPU, and some that might.
+
+The tests of native kernels run on the same calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+COLUMNS = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """How an op comes to run on about n elements.
+
+    Attributes:
+        call: ``call(T, x, *more)``.
+        shape: of x, from n.
+        more: makes the other operands from the library and x.
+    """
+
+    call: Callable[..., Any]
+    shape: Callable[[int], tuple[int, ...]] = lambda n: (n // COLUMNS, COLUMNS)
+    more: Callable[[Any, Any], tuple[Any, ...]] = lambda T, x: ()
+
+    def arguments(self, T: Any, n: int, dtype: Any) -> tuple[Any, ...]:
+        """The operands, of which floating ones require grad."""
+        T.manual_seed(0)
+        x = T.randn(self.shape(n), dtype=dtype)
+        return (x.requires_grad_(), *self.more(T, x))
+
+
+def images(n: int) -> tuple[int, ...]:
+    return (max(n // 1024, 1), 16, 8, 8)
+
+
+def heads(n: int) -> tuple[int, ...]:
+    return (max(n // 4096, 1), min(max(n // 1024, 1), 4), 64, 16)
+
+
+def _leaf(T: Any, x: Any, *shape: int) -> Any:
+    return T.randn(shape, dtype=x.dtype).requires_grad_()
+
+
+def _affine(T: Any, x: Any) -> tuple[Any, ...]:
+    return _leaf(T, x, x.shape[-1]), _leaf(T, x, x.shape[-1])
+
+
+def _channels(T: Any, x: Any) -> tuple[Any, ...]:
+    return _leaf(T, x, x.shape[1]), _leaf(T, x, x.shape[1])
+
+
+def _numbers(T: Any, x: Any) -> tuple[Any, ...]:
+    return (T.randint(0, x.shape[1], (x.shape[0],)),)
+
+
+def _like(T: Any, x: Any) -> tuple[Any, ...]:
+    return (T.rand(x.shape, dtype=x.dtype),)
+
+
+def _keys(T: Any, x: Any) -> tuple[Any, ...]:
+    return _leaf(T, x, *x.shape), _leaf(T, x, *x.shape)
+
+
+def _activation(name: str, *options: float) -> Case:
+    return Case(lambda T, x: getattr(T.nn.functional, name)(x, *options))
+
+
+CASES: dict[str, Case] = {
+    **{
+        name: _activation(name)
+        for name in """relu leaky_relu elu gelu silu mish softplus softsign tanhshrink
+        hardtanh hardsigmoid hardswish hardshrink softshrink""".split()
+    },
+    "threshold": _activation("threshold", 0.1, 0.5),
+    "gelu_tanh": Case(lambda T, x: T.nn.functional.gelu(x, approximate="tanh")),
+    "sigmoid": Case(lambda T, x: T.sigmoid(x)),
+    "tanh": Case(lambda T, x: T.tanh(x)),
+    "log_sigmoid": Case(lambda T, x: T.nn.functional.logsigmoid(x)),
+    "softmax": Case(lambda T, x: T.softmax(x, -1)),
+    "log_softmax": Case(lambda T, x: T.log_softmax(x, -1)),
+    "logsumexp": Case(lambda T, x: T.logsumexp(x, -1)),
+    "native_layer_norm": Case(
+        lambda T, x, w, b: T.nn.functional.layer_norm(x, w.shape, w, b), more=_affine
+    ),
+    "rms_norm": Case(
+        lambda T, x, w: T.nn.functional.rms_norm(x, w.shape, w),
+        more=lambda T, x: (_leaf(T, x, x.shape[-1]),),
+    ),
+    "native_batch_norm": Case(
+        lambda T, x, w, b: T.nn.functional.batch_norm(x, None, None, w, b, True), images, _channels
+    ),
+    "native_group_norm": Case(
+        lambda T, x, w, b: T.nn.functional.group_norm(x, 4, w, b), images, _channels
+    ),
+    "instance_norm": Case(lambda T, x: T.nn.functional.instance_norm(x), images),
+    "cross_entropy_loss": Case(lambda T, x, t: T.nn.functional.cross_entropy(x, t), more=_numbers),
+    "nll_loss": Case(lambda T, x, t: T.nn.functional.nll_loss(x, t), more=_numbers),
+    "pointwise_mse": Case(lambda T, x, y: T.nn.functional.mse_loss(x, y), more=_like),
+    "pointwise_l1": Case(lambda T, x, y: T.nn.functional.l1_loss(x, y), more=_like),
+    "smooth_l1_loss": Case(lambda T, x, y: T.nn.functional.smooth_l1_loss(x, y), more=_like),
+    "huber_loss": Case(lambda T, x, y: T.nn.functional.huber_loss(x, y), more=_like),
+    "binary_cross_entropy_with_logits": Case(
+        lambda T, x, y: T.nn.functional.binary_cross_entropy_with_logits(x, y), more=_like
+    ),
+    "embedding_dense_backward": Case(
+        lambda T, x, t: T.nn.functional.embedding(t, x),
+        lambda n: (max(n // COLUMNS // 8, 2), COLUMNS),
+        lambda T, x: (T.randint(0, x.shape[0], (8 * x.shape[0],)),),
+    ),
+    "attention": Case(
+        lambda T, q, k, v: T.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True),
+        heads,
+        _keys,
+    ),
+    "dropout": Case(lambda T, x: T.nn.functional.dropout(x, 0.1)),
+    "sum": Case(lambda T, x: T.sum(x)),
+    "sum_dim": Case(lambda T, x: T.sum(x, 0)),
+    "mean": Case(lambda T, x: T.mean(x)),
+    "glu": Case(lambda T, x: T.nn.functional.glu(x)),
+    "prelu": Case(lambda T, x, w: T.nn.functional.prelu(x, w), more=lambda T, x: (_leaf(T, x, 1),)),
+}
