@@ -22,9 +22,9 @@ OPTIONS = (
 # What a library needs besides prelude.hpp and its own file.
 NEEDED = {
     "products": ("shuffles",),
-    "convolution": ("images",),
-    "batches": ("images",),
-    "planes": ("images", "batches"),
+    "convolution": ("shuffles", "images"),
+    "batches": ("shuffles", "images"),
+    "planes": ("shuffles", "images", "batches"),
 }
 # The types of C++ whose numbers functions outside of captured steps are compiled for.
 REAL = {"float32": "float", "float64": "double"}

@@ -1,5 +1,5 @@
 // Convolutions of batches whose size is a multiple of a vector's lanes, each lane another image;
-// comes after prelude.hpp and images.hpp. Compiled once: steps call it through pointers.
+// comes after prelude.hpp, shuffles.hpp and images.hpp. Compiled once: steps call it through pointers.
 //
 // The pixels that some rows of the result need are copied, padded, to (C, rows, width, lanes). Then
 // every step of every sum is one multiplication of whole vectors, whatever stride, padding and
@@ -7,7 +7,7 @@
 // have any strides; the order (C, H, W, N) is copied fastest.
 
 #if defined(__AVX512F__)
-static constexpr int MANY_OUTS = 6, MANY_GRADS = 3, MANY_TAPS = 9;
+static constexpr int MANY_OUTS = 4, MANY_GRADS = 4, MANY_TAPS = 6;
 #else
 static constexpr int MANY_OUTS = 2, MANY_GRADS = 3, MANY_TAPS = 3;
 #endif
@@ -37,16 +37,19 @@ template <class T, int OUTS, int POSITIONS, class Sink>
 static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets, i64 down,
                               i64 along, const Sink& sink, i64 first, i64 o, i64 y, i64 x) {
   typedef typename Batch<T>::V V;
-  V sum[OUTS][POSITIONS] = {};
+  V sum[OUTS][POSITIONS];
+  UNROLLED for (int o = 0; o < OUTS; o++) {
+    UNROLLED for (int p = 0; p < POSITIONS; p++) sum[o][p] = V{};
+  }
   for (i64 k = 0; k < K; k++) {
     const T* tap = at + offsets[k];
     V pixels[POSITIONS];
-    for (int p = 0; p < POSITIONS; p++) {
+    UNROLLED for (int p = 0; p < POSITIONS; p++) {
       pixels[p] = *(const V*)(tap + p / Sink::COLUMNS * down + p % Sink::COLUMNS * along);
     }
-    for (int o = 0; o < OUTS; o++) {
+    UNROLLED for (int o = 0; o < OUTS; o++) {
       const T value = w[k * OUTS + o];
-      for (int p = 0; p < POSITIONS; p++) sum[o][p] += value * pixels[p];
+      UNROLLED for (int p = 0; p < POSITIONS; p++) sum[o][p] += value * pixels[p];
     }
   }
   sink.template put<OUTS, POSITIONS>(first, o, y, x, sum);
@@ -159,25 +162,25 @@ static inline void grad_tile(const Slide& s, const T* g, i64 grads, const T* cop
   constexpr int L = Batch<T>::L;
   const i64 K = s.taps(), down = s.SH * columns_read(s) * L, along = s.SW * L;
   V sum[OUTS][TAPS];
-  for (int o = 0; o < OUTS; o++) {
-    for (int k = 0; k < TAPS; k++) sum[o][k] = total[o * K + k];
+  UNROLLED for (int o = 0; o < OUTS; o++) {
+    UNROLLED for (int k = 0; k < TAPS; k++) sum[o][k] = total[o * K + k];
   }
   const T* at[TAPS];
-  for (int k = 0; k < TAPS; k++) at[k] = copy + offsets[k];
+  UNROLLED for (int k = 0; k < TAPS; k++) at[k] = copy + offsets[k];
   for (i64 y = 0; y < rows; y++) {
     const T* one = g + y * s.OW * L;
     for (i64 x = 0, i = y * down; x < s.OW; x++, i += along) {
       V own[OUTS];
-      for (int o = 0; o < OUTS; o++) own[o] = *(const V*)(one + o * grads + x * L);
-      for (int k = 0; k < TAPS; k++) {
+      UNROLLED for (int o = 0; o < OUTS; o++) own[o] = *(const V*)(one + o * grads + x * L);
+      UNROLLED for (int k = 0; k < TAPS; k++) {
         V pixel = *(const V*)(at[k] + i);
         IN_REGISTER(pixel);
-        for (int o = 0; o < OUTS; o++) sum[o][k] += own[o] * pixel;
+        UNROLLED for (int o = 0; o < OUTS; o++) sum[o][k] += own[o] * pixel;
       }
     }
   }
-  for (int o = 0; o < OUTS; o++) {
-    for (int k = 0; k < TAPS; k++) total[o * K + k] = sum[o][k];
+  UNROLLED for (int o = 0; o < OUTS; o++) {
+    UNROLLED for (int k = 0; k < TAPS; k++) total[o * K + k] = sum[o][k];
   }
 }
 
@@ -220,7 +223,10 @@ static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& 
       gather<T>(g, first, s.O, s.OH, s.OW, 0, 0, y0, count, s.OW, own, grads);
       for (i64 o = 0; o < s.O;) {
         const int outs = next_tile(s.O - o, MANY_GRADS);
-        const auto taps = outs == 3 ? grad_taps<T, 3> : outs == 2 ? grad_taps<T, 2> : grad_taps<T, 1>;
+        const auto taps = outs == MANY_GRADS ? grad_taps<T, MANY_GRADS>
+                          : outs == 3        ? grad_taps<T, 3>
+                          : outs == 2        ? grad_taps<T, 2>
+                                             : grad_taps<T, 1>;
         taps(s, own + o * grads, grads, copy, offsets, count, total + o * K);
         o += outs;
       }

@@ -1,5 +1,5 @@
 // Convolution of images (N, C, H, W) with kernels (O, C, KH, KW); comes after
-// prelude.hpp and images.hpp. Compiled once: steps call it through pointers.
+// prelude.hpp, shuffles.hpp and images.hpp. Compiled once: steps call it through pointers.
 //
 // A padded copy of one image is laid out so that the elements which one element of the kernel meets
 // lie in a row: then the result's pixels are a product whose operand is read where it is, at one
@@ -44,18 +44,21 @@ template <class T, int ROWS, int VECTORS>
 static inline void slide_tile(const T* w, i64 K, const T* image, const i64* offsets, T* y, i64 sy) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
-  V sum[ROWS][VECTORS] = {};
+  V sum[ROWS][VECTORS];
+  UNROLLED for (int o = 0; o < ROWS; o++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) sum[o][v] = V{};
+  }
   for (i64 k = 0; k < K; k++) {
     const T* at = image + offsets[k];
     V pixels[VECTORS];
-    for (int v = 0; v < VECTORS; v++) pixels[v] = *(const V*)(at + L * v);
-    for (int o = 0; o < ROWS; o++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) pixels[v] = *(const V*)(at + L * v);
+    UNROLLED for (int o = 0; o < ROWS; o++) {
       const T value = w[o * K + k];
-      for (int v = 0; v < VECTORS; v++) sum[o][v] += value * pixels[v];
+      UNROLLED for (int v = 0; v < VECTORS; v++) sum[o][v] += value * pixels[v];
     }
   }
-  for (int o = 0; o < ROWS; o++) {
-    for (int v = 0; v < VECTORS; v++) *(V*)(y + o * sy + L * v) = sum[o][v];
+  UNROLLED for (int o = 0; o < ROWS; o++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) *(V*)(y + o * sy + L * v) = sum[o][v];
   }
 }
 
@@ -110,22 +113,22 @@ static inline void weight_tile(const T* g, i64 sg, const T* image, const i64* of
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[ROWS][TAPS];
-  for (int o = 0; o < ROWS; o++) {
-    for (int k = 0; k < TAPS; k++) sum[o][k] = total[o * K + k];
+  UNROLLED for (int o = 0; o < ROWS; o++) {
+    UNROLLED for (int k = 0; k < TAPS; k++) sum[o][k] = total[o * K + k];
   }
   const T* at[TAPS];
-  for (int k = 0; k < TAPS; k++) at[k] = image + offsets[k];
+  UNROLLED for (int k = 0; k < TAPS; k++) at[k] = image + offsets[k];
   for (i64 p = 0; p < pixels; p += L) {
     V grads[ROWS];
-    for (int o = 0; o < ROWS; o++) grads[o] = *(const V*)(g + o * sg + p);
-    for (int k = 0; k < TAPS; k++) {
+    UNROLLED for (int o = 0; o < ROWS; o++) grads[o] = *(const V*)(g + o * sg + p);
+    UNROLLED for (int k = 0; k < TAPS; k++) {
       V value = *(const V*)(at[k] + p);
       IN_REGISTER(value);
-      for (int o = 0; o < ROWS; o++) sum[o][k] += grads[o] * value;
+      UNROLLED for (int o = 0; o < ROWS; o++) sum[o][k] += grads[o] * value;
     }
   }
-  for (int o = 0; o < ROWS; o++) {
-    for (int k = 0; k < TAPS; k++) total[o * K + k] = sum[o][k];
+  UNROLLED for (int o = 0; o < ROWS; o++) {
+    UNROLLED for (int k = 0; k < TAPS; k++) total[o * K + k] = sum[o][k];
   }
 }
 

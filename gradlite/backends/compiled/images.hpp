@@ -1,4 +1,4 @@
-// What convolutions read and write; comes after prelude.hpp.
+// What convolutions read and write; comes after prelude.hpp and shuffles.hpp.
 
 struct Slide {
   i64 N, C, H, W, O, KH, KW, OH, OW;  // sizes of input, kernels and result
@@ -13,17 +13,41 @@ struct Slide {
 // Has a loop load a vector once, and not anew for each of its uses.
 #if defined(__AVX512F__)
 #define IN_REGISTER(vector) asm("" : "+v"(vector))
+#elif defined(__AVX__)
+#define IN_REGISTER(vector) asm("" : "+x"(vector))
 #else
 #define IN_REGISTER(vector)
 #endif
 
 static inline i64 up(i64 n) { return (n + 63) / 64 * 64; }
 
+template <int L>
+struct Integers {
+  typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
+  typedef short Shorts __attribute__((vector_size(2 * L)));
+  typedef int Ints __attribute__((vector_size(4 * L)));
+};
+
 template <class T>
 struct Batch {
   static constexpr int L = WIDE / sizeof(T);
   typedef T V __attribute__((vector_size(WIDE)));                       // in memory of our own
   typedef T Loose __attribute__((vector_size(WIDE), aligned(sizeof(T))));  // in an array
+  typedef decltype(V{} == V{}) Places;                                  // of pixels in windows
+  // From bytes and back, by steps that are made in registers.
+  static Places places(const u8* from) {
+    typedef Integers<L> I;
+    const typename I::Bytes bytes = *(const typename I::Bytes*)from;
+    const typename I::Shorts shorts = __builtin_convertvector(bytes, typename I::Shorts);
+    const typename I::Ints ints = __builtin_convertvector(shorts, typename I::Ints);
+    return __builtin_convertvector(ints, Places);
+  }
+  static void store(const Places& places, u8* to) {
+    typedef Integers<L> I;
+    const typename I::Ints ints = __builtin_convertvector(places, typename I::Ints);
+    const typename I::Shorts shorts = __builtin_convertvector(ints, typename I::Shorts);
+    *(typename I::Bytes*)to = __builtin_convertvector(shorts, typename I::Bytes);
+  }
 };
 
 // ------------------------------------------------------------------------------- sources
@@ -44,15 +68,7 @@ struct Images {
       }
       return;
     }
-    if (w == 1) {  // which makes the compiler transpose in registers
-      for (i64 x = from; x < to; x++, out += L) {
-        for (int l = 0; l < L; l++) out[l] = row[l * n + x];
-      }
-      return;
-    }
-    for (i64 x = from; x < to; x++, out += L) {
-      for (int l = 0; l < L; l++) out[l] = row[l * n + x * w];
-    }
+    turned(row + from * w, w, n, out, to - from);
   }
 };
 
@@ -67,8 +83,7 @@ struct Spread {
   void line(i64 first, i64 channel, i64 y, i64 from, i64 to, T* out) const {
     typedef typename Batch<T>::V V;
     constexpr int L = Batch<T>::L;
-    typedef decltype(V{} == V{}) Places;
-    typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
+    typedef typename Batch<T>::Places Places;
     V* const pixels = (V*)out - from;
     const i64 stop = y / 2 >= H ? 0 : to < 2 * W ? to : 2 * W;
     const int before = int(y % 2 * 2);
@@ -79,8 +94,10 @@ struct Spread {
       V value;
       Places place;
       if (side_by_side) {
+        __builtin_prefetch(which + 4 * h + x / 2 * w);
+        __builtin_prefetch(row + 4 * g.h + x / 2 * g.w);
         value = *(const typename Batch<T>::Loose*)(row + x / 2 * g.w);
-        place = __builtin_convertvector(*(const Bytes*)(which + x / 2 * w), Places);
+        place = Batch<T>::places(which + x / 2 * w);
       } else {
         for (int l = 0; l < L; l++) {
           value[l] = row[x / 2 * g.w + l * g.n];
@@ -113,9 +130,9 @@ struct Plain {
   const T* bias;
   template <int OUTS, int POSITIONS>
   void put(i64 first, i64 o, i64 y, i64 x, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) const {
-    for (int k = 0; k < OUTS; k++) {
+    UNROLLED for (int k = 0; k < OUTS; k++) {
       const T add = bias ? bias[o + k] : T(0);
-      for (int p = 0; p < POSITIONS; p++) {
+      UNROLLED for (int p = 0; p < POSITIONS; p++) {
         T* to = at + first * n + (o + k) * c + (y + p / C) * h + (x + p % C) * w;
         scattered<T>(sum[k][p] + add, to, n);
       }
@@ -135,11 +152,11 @@ struct Pooled {
   template <int OUTS, int POSITIONS>
   void put(i64 first, i64 o, i64 row, i64 x, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) const {
     constexpr int L = Batch<T>::L;
-    for (int k = 0; k < OUTS; k++) {
+    UNROLLED for (int k = 0; k < OUTS; k++) {
       auto best = sum[k][0];
       auto which = best != best;
       which = which ^ which;
-      for (int p = 1; p < POSITIONS; p++) {
+      UNROLLED for (int p = 1; p < POSITIONS; p++) {
         const auto value = sum[k][p];
         const auto wins = (value > best) | (value != value);
         best = wins ? value : best;
@@ -150,8 +167,7 @@ struct Pooled {
       scattered<T>(best, y.at + first * y.n + (o + k) * y.c + row / 2 * y.h + x / 2 * y.w, y.n);
       u8* at = winners + first * n + (o + k) * c + row / 2 * h + x / 2 * w;
       if (n == 1) {
-        typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
-        *(Bytes*)at = __builtin_convertvector(which, Bytes);
+        Batch<T>::store(which, at);
       } else {
         for (int l = 0; l < L; l++) at[l * n] = u8(which[l]);
       }

@@ -14,6 +14,8 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 #define LOOP _Pragma("GCC ivdep")
+// A loop over registers, unrolled before the compiler decides what lives in memory.
+#define UNROLLED _Pragma("GCC unroll 32")
 #define NEVER_INLINE __attribute__((noinline)) static
 
 template <class To, class From>

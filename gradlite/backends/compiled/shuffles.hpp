@@ -1,8 +1,5 @@
 // Transposing and summing within registers; comes after prelude.hpp.
 
-// Has loops over registers unrolled before the compiler decides what lives in memory.
-#define UNROLLED _Pragma("GCC unroll 32")
-
 // As many columns of K elements as a vector has lanes, side by side.
 template <class T>
 static inline void turned(const T* b, i64 bk, i64 bn, T* out, i64 K) {

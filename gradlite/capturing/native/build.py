@@ -210,7 +210,7 @@ def _source(functions: list[list[list[str]]]) -> str:
         for text, number in parts.items()
     ]
     used = ["pooling"] if any("const Windows" in text for text in texts) else []
-    shared = libraries.text("prelude", "images", *used)
+    shared = libraries.text("prelude", "shuffles", "images", *used)
     return "\n\n".join([shared, _called(), *texts, *segments]) + "\n"
 
 
