@@ -16,6 +16,9 @@ constexpr int TILE_OF = (D > 64 ? 16 : 32) / (sizeof(acc_t) == 8 && D <= 64 ? 2 
 // In float64 rows of 128 are too large: the kernels for these are empty, and never launched.
 template <int D>
 constexpr bool FITS = sizeof(acc_t) == 4 || D <= 64;
+// Whether backward reads, beside what forward has rounded, the rest: where a few weights are nearly
+// 1, the gradients of scores are small differences with sums of grad * out.
+constexpr bool HALVES = sizeof(scalar_t) == 2;
 
 // How the rows of the problems lie: from sample to sample, head to head and row to row.
 struct Layout {
@@ -66,8 +69,8 @@ struct Mask {
 
 template <int D>
 DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
-                    const scalar_t* added, const bool* allowed, scalar_t* out, acc_t* logs,
-                    i64 problems, const Sizes& sizes, const Layout& q_layout,
+                    const scalar_t* added, const bool* allowed, scalar_t* out, scalar_t* rest,
+                    acc_t* logs, i64 problems, const Sizes& sizes, const Layout& q_layout,
                     const Layout& k_layout, const Layout& v_layout) {
   constexpr int TILE = TILE_OF<D>, MINE = PER_Y<TILE>;
   SHARED Matrix<TILE, D> queries, keys, values;
@@ -126,31 +129,39 @@ DEVICE void forward(const scalar_t* q, const scalar_t* k, const scalar_t* v,
       total[r] = row_sum(total[r]);
       const i64 row = first + tile_y() * MINE + r;
       if (tile_x() == 0 && row < sizes.queries) {
-        logs[problem * sizes.queries + row] = total[r] == 0 ? infinity() : top[r] + math::log(total[r]);
+        const acc_t log = total[r] == 0 ? infinity() : top[r] + math::log(total[r]);
+        logs[problem * sizes.queries + row] = log;
       }
       total[r] = total[r] == 0 ? acc_t(0) : acc_t(1) / total[r];
     }
     result.each([&](int r, acc_t& value) { value *= total[r]; });
     result.store(out + written.start(problem, sizes.heads), written.row, first, sizes.queries,
                  sizes.value_size);
+    if constexpr (HALVES) {
+      result.each([&](int, acc_t& value) { value -= widen(narrow(value)); });
+      result.store(rest + written.start(problem, sizes.heads), written.row, first, sizes.queries,
+                   sizes.value_size);
+    }
   });
 }
 
-// Of each query: the logarithm of the sum of its weights, and sum(grad * out).
+// Of each query: the logarithm of the sum of its weights, and sum(grad * (out + rest)).
 template <int TILE>
 struct Statistics {
   acc_t logs[TILE], along[TILE];
 
   // grads is the tile of grad that has just been loaded.
   template <int D>
-  __device__ void load(const Matrix<TILE, D>& grads, const scalar_t* out, i64 step, const acc_t* of,
-                       i64 first, i64 queries, int value_size) {
+  __device__ void load(const Matrix<TILE, D>& grads, const scalar_t* out, const scalar_t* rest,
+                       i64 step, const acc_t* of, i64 first, i64 queries, int value_size) {
     for (int r = 0; r < PER_Y<TILE>; r++) {
       const int row = tile_y() * PER_Y<TILE> + r;
       acc_t total = 0;
       if (first + row < queries) {
         for (int c = tile_x(); c < value_size; c += TILE_X) {
-          total += grads.at[row][c] * widen(out[(first + row) * step + c]);
+          const i64 at = (first + row) * step + c;
+          total += grads.at[row][c] * widen(out[at]);
+          if constexpr (HALVES) total += grads.at[row][c] * widen(rest[at]);
         }
       }
       total = row_sum(total);
@@ -202,10 +213,10 @@ struct Backward {
 
 template <int D>
 DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k, const scalar_t* v,
-                     const scalar_t* out, const acc_t* logs, const scalar_t* added,
-                     const bool* allowed, scalar_t* dq, scalar_t* dk, scalar_t* dv, i64 problems,
-                     const Sizes& sizes, const Layout& grad_layout, const Layout& q_layout,
-                     const Layout& k_layout, const Layout& v_layout) {
+                     const scalar_t* out, const scalar_t* rest, const acc_t* logs,
+                     const scalar_t* added, const bool* allowed, scalar_t* dq, scalar_t* dk,
+                     scalar_t* dv, i64 problems, const Sizes& sizes, const Layout& grad_layout,
+                     const Layout& q_layout, const Layout& k_layout, const Layout& v_layout) {
   constexpr int TILE = TILE_OF<D>;
   SHARED Backward<D> shared;
   const i64 query_tiles = (sizes.queries + TILE - 1) / TILE;
@@ -220,14 +231,15 @@ DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k,
     const scalar_t* of_v = v + v_layout.start(problem, heads);
     const Layout of_out = sizes.written(sizes.queries, sizes.value_size);
     const scalar_t* results = out + of_out.start(problem, heads);
+    const scalar_t* rests = HALVES ? rest + of_out.start(problem, heads) : nullptr;
     Scores<TILE> p, slopes;
     if (tile < query_tiles) {  // the gradient of queries
       const i64 first = tile * TILE;
       Rows<TILE, D> result;
       shared.load_queries(of_q, q_layout.row, of_grad, grad_layout.row, sizes, first);
       tile_sync();
-      shared.statistics.load(shared.grads, results, of_out.row, logs + rows, first, sizes.queries,
-                             sizes.value_size);
+      shared.statistics.load(shared.grads, results, rests, of_out.row, logs + rows, first,
+                             sizes.queries, sizes.value_size);
       const i64 last = sizes.causal ? math::smaller(first + TILE, sizes.keys) : sizes.keys;
       for (i64 key = 0; key < last; key += TILE) {
         tile_sync();
@@ -250,7 +262,7 @@ DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k,
         tile_sync();
         shared.load_queries(of_q, q_layout.row, of_grad, grad_layout.row, sizes, query);
         tile_sync();
-        shared.statistics.load(shared.grads, results, of_out.row, logs + rows, query,
+        shared.statistics.load(shared.grads, results, rests, of_out.row, logs + rows, query,
                                sizes.queries, sizes.value_size);
         tile_sync();
         shared.weigh(p, slopes, mask, query, first, sizes.queries);
@@ -276,30 +288,31 @@ DEVICE void backward(const scalar_t* grad, const scalar_t* q, const scalar_t* k,
 KERNEL_OF(attention_forward_32, 128)
 (const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
- acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries, i64 keys, i64 size, i64 value_size,
- i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head,
- i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
- double scale) {
+ scalar_t* __restrict__ rest, acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries,
+ i64 keys, i64 size, i64 value_size, i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head,
+ i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride,
+ i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<32>) {
     const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
                       inner_stride, query_stride, causal != 0, acc_t(scale)};
-    forward<32>(q, k, v, mask, allowed, out, logs, problems, sizes, {q_sample, q_head, q_row},
+    forward<32>(q, k, v, mask, allowed, out, rest, logs, problems, sizes, {q_sample, q_head, q_row},
                 {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
 KERNEL_OF(attention_backward_32, 128)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
- const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
+ const scalar_t* __restrict__ v, const scalar_t* __restrict__ out,
+ const scalar_t* __restrict__ rest, const acc_t* __restrict__ logs,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
- scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries, i64 keys,
- i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample, i64 q_head,
- i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner,
- i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries,
+ i64 keys, i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample,
+ i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row,
+ i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<32>) {
     const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
                       inner_stride, query_stride, causal != 0, acc_t(scale)};
-    backward<32>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes,
+    backward<32>(grad, q, k, v, out, rest, logs, mask, allowed, dq, dk, dv, problems, sizes,
                  {grad_sample, grad_head, grad_row}, {q_sample, q_head, q_row},
                  {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
@@ -308,30 +321,31 @@ KERNEL_OF(attention_backward_32, 128)
 KERNEL_OF(attention_forward_64, 128)
 (const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
- acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries, i64 keys, i64 size, i64 value_size,
- i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head,
- i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
- double scale) {
+ scalar_t* __restrict__ rest, acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries,
+ i64 keys, i64 size, i64 value_size, i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head,
+ i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride,
+ i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<64>) {
     const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
                       inner_stride, query_stride, causal != 0, acc_t(scale)};
-    forward<64>(q, k, v, mask, allowed, out, logs, problems, sizes, {q_sample, q_head, q_row},
+    forward<64>(q, k, v, mask, allowed, out, rest, logs, problems, sizes, {q_sample, q_head, q_row},
                 {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
 KERNEL_OF(attention_backward_64, 128)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
- const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
+ const scalar_t* __restrict__ v, const scalar_t* __restrict__ out,
+ const scalar_t* __restrict__ rest, const acc_t* __restrict__ logs,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
- scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries, i64 keys,
- i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample, i64 q_head,
- i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner,
- i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries,
+ i64 keys, i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample,
+ i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row,
+ i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<64>) {
     const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
                       inner_stride, query_stride, causal != 0, acc_t(scale)};
-    backward<64>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes,
+    backward<64>(grad, q, k, v, out, rest, logs, mask, allowed, dq, dk, dv, problems, sizes,
                  {grad_sample, grad_head, grad_row}, {q_sample, q_head, q_row},
                  {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
@@ -340,30 +354,31 @@ KERNEL_OF(attention_backward_64, 128)
 KERNEL_OF(attention_forward_128, 128)
 (const scalar_t* __restrict__ q, const scalar_t* __restrict__ k, const scalar_t* __restrict__ v,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ out,
- acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries, i64 keys, i64 size, i64 value_size,
- i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head,
- i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal,
- double scale) {
+ scalar_t* __restrict__ rest, acc_t* __restrict__ logs, i64 problems, i64 heads, i64 queries,
+ i64 keys, i64 size, i64 value_size, i64 q_sample, i64 q_head, i64 q_row, i64 k_sample, i64 k_head,
+ i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner, i64 outer_stride, i64 inner_stride,
+ i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<128>) {
     const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
                       inner_stride, query_stride, causal != 0, acc_t(scale)};
-    forward<128>(q, k, v, mask, allowed, out, logs, problems, sizes, {q_sample, q_head, q_row},
-                {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
+    forward<128>(q, k, v, mask, allowed, out, rest, logs, problems, sizes,
+                 {q_sample, q_head, q_row}, {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }
 }
 
 KERNEL_OF(attention_backward_128, 128)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ q, const scalar_t* __restrict__ k,
- const scalar_t* __restrict__ v, const scalar_t* __restrict__ out, const acc_t* __restrict__ logs,
+ const scalar_t* __restrict__ v, const scalar_t* __restrict__ out,
+ const scalar_t* __restrict__ rest, const acc_t* __restrict__ logs,
  const scalar_t* __restrict__ mask, const bool* __restrict__ allowed, scalar_t* __restrict__ dq,
- scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries, i64 keys,
- i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample, i64 q_head,
- i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row, i64 inner,
- i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
+ scalar_t* __restrict__ dk, scalar_t* __restrict__ dv, i64 problems, i64 heads, i64 queries,
+ i64 keys, i64 size, i64 value_size, i64 grad_sample, i64 grad_head, i64 grad_row, i64 q_sample,
+ i64 q_head, i64 q_row, i64 k_sample, i64 k_head, i64 k_row, i64 v_sample, i64 v_head, i64 v_row,
+ i64 inner, i64 outer_stride, i64 inner_stride, i64 query_stride, i64 causal, double scale) {
   if constexpr (FITS<128>) {
     const Sizes sizes{heads, queries, keys, int(size), int(value_size), inner, outer_stride,
                       inner_stride, query_stride, causal != 0, acc_t(scale)};
-    backward<128>(grad, q, k, v, out, logs, mask, allowed, dq, dk, dv, problems, sizes,
+    backward<128>(grad, q, k, v, out, rest, logs, mask, allowed, dq, dk, dv, problems, sizes,
                  {grad_sample, grad_head, grad_row}, {q_sample, q_head, q_row},
                  {k_sample, k_head, k_row}, {v_sample, v_head, v_row});
   }

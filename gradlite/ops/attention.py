@@ -46,7 +46,7 @@ class Attention(Op):
             s = product(q, k.swapaxes(-1, -2), None, scale)
             p = NAMESPACES[q.__class__].attention_weights(s, mask, 1.0, causal)
         out = row_major(product_of(xp)(p, v))
-        return out, (p, out, None)
+        return out, (p, out, None, None)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         q, k, v, mask = ctx.saved
@@ -60,7 +60,7 @@ class Attention(Op):
                 wanted,
             )
             return *found, None
-        p, out, _ = ctx.aux
+        p, out, _, _ = ctx.aux
         if p is None:  # the kernel kept no weights
             scores = product(q, k.swapaxes(-1, -2), None, scale)
             p = F.attention_weights(scores, mask, 1.0, causal)
@@ -87,10 +87,11 @@ class Attention(Op):
         if not size or found is None:
             return NotImplemented
         out = _heads_inside(K, (*lead, queries, v.shape[-1]), q.dtype)
+        rest = K.empty_like(out) if q.dtype in dtypes.HALVES else None  # that rounding takes
         logs = K.empty((*lead, queries), K.acc(q.dtype))
         added, allowed, *strides = found
         (q, *of_q), (k, *of_k), (v, *of_v) = layout_of(K, q), layout_of(K, k), layout_of(K, v)
-        arrays = K.reach(q), K.reach(k), K.reach(v), added, allowed, out, logs
+        arrays = K.reach(q), K.reach(k), K.reach(v), added, allowed, out, rest, logs
         problems, tile = math.prod(lead), tile_of(size, q.dtype)
         heads = lead[-1] if lead else 1
         sizes = problems, heads, queries, keys, q.shape[-1], v.shape[-1], *of_q, *of_k, *of_v
@@ -98,11 +99,11 @@ class Attention(Op):
         arguments = *arrays, *sizes, *strides, int(causal), float(scale)
         K.launch(f"attention_forward_{size}", q.dtype, grid, (128,), *arguments)
         out = _heads_outside(out, lead)
-        return out, (None, out, logs)
+        return out, (None, out, rest, logs)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         q, k, v, mask = ctx.saved
-        p, out, logs = ctx.aux
+        p, out, rest, logs = ctx.aux
         if K.serial and p is not None:
             return _products_backward(K, ctx, grad)
         if p is not None or not K.takes(grad, q):
@@ -115,7 +116,7 @@ class Attention(Op):
         gradients = tuple(_heads_inside(K, a.shape, a.dtype) for a in (q, k, v))
         (grad, *of_grad), (q, *of_q) = layout_of(K, grad), layout_of(K, q)
         (k, *of_k), (v, *of_v) = layout_of(K, k), layout_of(K, v)
-        read = K.reach(grad), K.reach(q), K.reach(k), K.reach(v), K.reach(out), logs
+        read = K.reach(grad), K.reach(q), K.reach(k), K.reach(v), K.reach(out), rest, logs
         problems, tile = math.prod(lead), tile_of(size, q.dtype)
         heads = lead[-1] if lead else 1
         sizes = problems, heads, queries, keys, q.shape[-1], v.shape[-1]
@@ -136,7 +137,7 @@ def _by_products(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal
     p = AttentionWeights.fused_forward(K, scores, None, scale, causal)
     out = _heads_outside(_heads_inside(K, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
     xp.matmul(p, v, out=out)
-    return out, (p, out, None)
+    return out, (p, out, None, None)
 
 
 def _products_backward(K: Any, ctx: Any, grad: Any) -> Any:
