@@ -25,7 +25,7 @@ from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.cuda.kernel import Kernel
-from gradlite.ops import columns, draws, many, natively, pooling
+from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -42,6 +42,7 @@ HOST_MODULES = (
 # Recorded as one call each, so that compiled code can do them its own way.
 CONVOLUTIONS = (
     columns.convolve, columns.input_gradient, columns.weight_gradient, columns.gradients,
+    conv_maxima.convolve_and_pool, conv_maxima.spread_gradients, conv_maxima.spread_weight_gradient,
 )  # fmt: skip
 POOLINGS = (pooling.maxima, pooling.scatter)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
@@ -290,8 +291,7 @@ def _in_place(kernels: bool) -> Iterator[Recorder]:
     ):
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
-    whole: list[tuple[Any, Any]] = [(columns, f) for f in CONVOLUTIONS]
-    whole += [(pooling, f) for f in POOLINGS]
+    whole = [(sys.modules[f.__module__], f) for f in (*CONVOLUTIONS, *POOLINGS)]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))

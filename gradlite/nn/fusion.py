@@ -1,6 +1,7 @@
 """Layers in a row that run as one op where the array library has kernels for it.
 
-A linear layer and an activation after it, and dropout before a shortcut's sum. The results are
+A linear layer and an activation after it, and dropout before a shortcut's sum; and on the CPU a
+convolution of a large batch with the relu and the max-pooling after it. The results are
 those of the layers one after the other; one with hooks, or of a subclass, is always called itself.
 """
 
@@ -12,10 +13,13 @@ from gradlite import autocast_mode
 from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.modules import activation as layers
+from gradlite.nn.modules.conv import Conv2d
 from gradlite.nn.modules.dropout import Dropout
 from gradlite.nn.modules.linear import Linear
+from gradlite.nn.modules.pooling import MaxPool2d
 from gradlite.ops.bias_activation import bias_activation
 from gradlite.ops.casting import lowered
+from gradlite.ops.conv_relu_pool import conv_relu_pool as convolved_and_pooled
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.residual import bias_dropout_add
 from gradlite.tensor import Tensor
@@ -43,8 +47,16 @@ def has_kernels(input: Any) -> bool:
     return isinstance(input, Tensor) and NAMESPACES[input.array.__class__].launcher is not None
 
 
+def joins(input: Any) -> bool:
+    """Whether layers in a row may run as one op on an input."""
+    if not isinstance(input, Tensor):
+        return False
+    array = input.array
+    return array.ndim == 4 or NAMESPACES[array.__class__].launcher is not None
+
+
 def _plain(module: Any, kind: Any) -> bool:
-    return module.__class__ is kind and not module._hooked
+    return module.__class__ is kind and not module._hooked and "forward" not in module.__dict__
 
 
 def _activation(activation: Any) -> Any:
@@ -98,12 +110,47 @@ def linear_residual(linear: Any, dropout: Any, input: Any, shortcut: Any) -> Any
     return shortcut + dropout(linear(input))
 
 
+def convolution_relu_pool(conv: Any, relu: Any, pool: Any, input: Any) -> Any:
+    """``pool(relu(conv(input)))``."""
+    if (
+        isinstance(input, Tensor)
+        and NAMESPACES[input.array.__class__].launcher is None
+        and _plain(conv, Conv2d)
+        and _plain(relu, layers.ReLU)
+        and _plain(pool, MaxPool2d)
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+        and _halves(pool)
+        and not autocast_mode.used
+    ):
+        slides = (conv.stride, conv.padding, conv.dilation)
+        made = convolved_and_pooled(input, conv.weight, conv.bias, *slides)
+        if made is not None:
+            return made
+    return pool(relu(conv(input)))
+
+
+def _halves(pool: Any) -> bool:
+    """Whether a pooling layer has windows of 2 x 2 that do not overlap."""
+    sizes = (pool.kernel_size, pool.stride)
+    return (
+        all(size in (2, (2, 2)) for size in sizes)
+        and pool.padding in (0, (0, 0))
+        and pool.dilation in (1, (1, 1))
+        and not (pool.return_indices or pool.ceil_mode)
+    )
+
+
 def run(modules: list[Any], input: Any) -> Any:
     """The modules one after the other."""
     at, last = 0, len(modules) - 1
     while at <= last:
         module = modules[at]
-        if at < last and module.__class__ is Linear and modules[at + 1].__class__ in _LAYERS:
+        kinds = [m.__class__ for m in modules[at : at + 3]]
+        if kinds == [Conv2d, layers.ReLU, MaxPool2d]:
+            input = convolution_relu_pool(module, modules[at + 1], modules[at + 2], input)
+            at += 3
+        elif at < last and module.__class__ is Linear and modules[at + 1].__class__ in _LAYERS:
             input = linear_activation(module, modules[at + 1], input)
             at += 2
         else:

@@ -295,6 +295,20 @@ def _too_much_output_padding(extra: Any, strides: Any, dilations: Any) -> str:
     return f"output padding must be smaller than either stride or dilation, but got {numbers}"
 
 
+def geometry_of(
+    name: str,
+    dims: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *settings: Any,
+) -> Slides:
+    """How the kernels slide, from stride, padding, dilation and groups."""
+    shape = None if bias is None else bias.array.shape
+    arguments = (x.array.shape, weight.array.shape, shape, *map(hashable, settings))
+    return _geometry(name, dims, *arguments)
+
+
 def convolution(
     name: str,
     dims: int,
@@ -309,14 +323,7 @@ def convolution(
     check_tensors(name, input, weight, bias)
     x, batched = with_batch(name, input, dims)
     check_dtypes(x, weight, bias)
-    geometry = _geometry(
-        name,
-        dims,
-        x.array.shape,
-        weight.array.shape,
-        None if bias is None else bias.array.shape,
-        *(hashable(value) for value in (stride, padding, dilation, groups)),
-    )
+    geometry = geometry_of(name, dims, x, weight, bias, stride, padding, dilation, groups)
     y = apply(Convolution, (x, weight, bias), geometry, groups)
     return y if batched else y.squeeze(0)  # type: ignore[no-any-return]
 

@@ -24,6 +24,12 @@ LEAST_FILLED = 2 / 3
 MOST_SUMS = 4_000_000
 COPIES = 600_000  # bytes of images and results together, to stay in the second-level cache
 VECTOR = 64
+NO_STEPS = (0, 0, 0, 0)
+# The functions of planes.hpp, with how many arguments they have.
+FUNCTIONS = {
+    "images_convolved": 5, "kernels_gradient": 4, "maxima_of_convolved": 6, "spread_convolved": 5,
+    "spread_kernels_gradient": 5,
+}  # fmt: skip
 
 
 def convolve(x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
@@ -69,11 +75,88 @@ def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     library = _loaded(x.dtype)
     x, g = _planes(x), _planes(g)
     out = np.empty(shape, x.dtype)
-    steps = (*_steps(g)[:2], 0, 0)
-    job = _job(x.shape, _steps(x)[:2], shape, steps, g.shape[2:], geometry)
+    grads = (*_steps(g)[:2], 0, 0)
+    job = _job(x.shape, _steps(x)[:2], shape, NO_STEPS, g.shape[2:], geometry, grads)
     library.kernels_gradient(job, _address(x), _address(g), _address(out))
     launches.note("kernels_gradient")
     return out
+
+
+def pools(x: Any, dtype: Any, w: tuple[int, ...], geometry: Geometry) -> bool:
+    """Whether `maxima` and both gradients of it are for images of a shape, and kernels of another.
+
+    Batches that fill all vectors, and windows that cover all of the convolution's results.
+    """
+    counts = geometry.counts(x[2:], (w[2], w[3]))
+    reach = [d * (k - 1) for d, k in zip(geometry.dilation, w[2:])]
+    return (
+        not any(n % 2 for n in (*counts, *x[2:]))
+        and x[0] % (VECTOR // dtype.itemsize) == 0
+        and geometry.stride == (1, 1)
+        and all(0 <= p <= far for sides, far in zip(geometry.pads, reach) for p in sides)
+        and w[0] * w[1] * w[2] * w[3] * VECTOR <= MOST_SUMS
+        and _worth(x[0], w, counts)
+        and dtype.isnative
+        and _loaded(dtype) is not None
+    )
+
+
+def maxima(x: Any, w: Any, geometry: Geometry, bias: Any) -> Any:
+    """The maxima of windows of 2 x 2 of relu(x * w + bias), and the winners."""
+    if not _fits_maxima(x, w, w.shape, geometry) or (bias is not None and bias.dtype != x.dtype):
+        return None
+    counts = geometry.counts(x.shape[2:], w.shape[2:])
+    w = np.ascontiguousarray(w)
+    y = np.empty((x.shape[0], w.shape[0], counts[0] // 2, counts[1] // 2), x.dtype)
+    winners = np.empty(y.shape, np.uint8)
+    x = _planes(x)
+    bias = None if bias is None else np.ascontiguousarray(bias)
+    job = _job(x.shape, _steps(x)[:2], w.shape, _steps(w), counts, geometry)
+    added = None if bias is None else _address(bias)
+    arrays = (_address(x), _address(w), added, _address(y), _address(winners))
+    _loaded(x.dtype).maxima_of_convolved(job, *arrays)
+    launches.note("maxima_of_convolved")
+    return y, winners
+
+
+def spread_gradients(
+    x: Any, g: Any, shape: tuple[int, ...], w: Any, geometry: Geometry, winners: Any
+) -> Any:
+    """The gradients of x and of kernels of a shape from that of their `maxima`.
+
+    That of x needs the kernels; it is None without them.
+    """
+    if not _fits_maxima(x, g, shape, geometry):
+        return None
+    library = _loaded(x.dtype)
+    g, winners = np.ascontiguousarray(g), np.ascontiguousarray(winners)
+    o, high, wide = g.shape[1:]
+    counts, grads = (2 * high, 2 * wide), (o * high * wide, 0, high, wide)
+    grad_x, grad_w = None, np.empty(shape, x.dtype)
+    if w is not None:
+        w = np.ascontiguousarray(w)
+        turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
+        grad_x = np.empty(x.shape, x.dtype)
+        back = turned_back(geometry, (w.shape[2], w.shape[3]))
+        full = (x.shape[0], o, *counts)
+        job = _job(full, (0, 0), turned.shape, _steps(turned), x.shape[2:], back, grads)
+        arrays = (_address(g), _address(winners), _address(turned), _address(grad_x))
+        library.spread_convolved(job, *arrays)
+        launches.note("spread_convolved")
+    x = _planes(x)
+    job = _job(x.shape, _steps(x)[:2], shape, NO_STEPS, counts, geometry, grads)
+    arrays = (_address(x), _address(g), _address(winners), _address(grad_w))
+    library.spread_kernels_gradient(job, *arrays)
+    launches.note("spread_kernels_gradient")
+    return grad_x, grad_w
+
+
+def _fits_maxima(x: Any, other: Any, w: tuple[int, ...], geometry: Geometry) -> bool:
+    return (
+        x.__class__ is np.ndarray
+        and x.dtype == other.dtype
+        and pools(x.shape, x.dtype, w, geometry)
+    )
 
 
 def _convolve(
@@ -108,10 +191,8 @@ def _library(x: Any, other: Any, shape: tuple[int, ...], counts: Pair) -> Any:
         shape: (O, C, KH, KW).
         counts: height and width of the result.
     """
-    n, area = x.shape[0], counts[0] * counts[1]
-    if n * area * shape[0] * shape[1] * shape[2] * shape[3] < LEAST_WORK:
-        return None
-    if shape[2:] == (1, 1):  # these are matrix products
+    n = x.shape[0]
+    if not _worth(n, shape, counts):
         return None
     if x.__class__ is not np.ndarray or x.dtype != other.dtype or not x.dtype.isnative:
         return None
@@ -121,14 +202,20 @@ def _library(x: Any, other: Any, shape: tuple[int, ...], counts: Pair) -> Any:
     return _loaded(x.dtype)
 
 
+def _worth(n: int, w: tuple[int, ...], counts: Pair) -> bool:
+    o, c, kh, kw = w
+    work = n * counts[0] * counts[1] * o * c * kh * kw
+    return work >= LEAST_WORK and kh * kw > 1  # else it is a product of matrices
+
+
 @lru_cache(8)
 def _loaded(dtype: Any) -> Any:
     library = libraries.found("planes", dtype.name)
     if library is not None:
         pointer = ctypes.c_void_p
-        library.images_convolved.argtypes = (pointer,) * 5
-        library.kernels_gradient.argtypes = (pointer,) * 4
-        library.images_convolved.restype = library.kernels_gradient.restype = None
+        for name, count in FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = (pointer,) * count, None
     return library
 
 
@@ -160,6 +247,7 @@ def _job(
     steps: tuple[int, ...],
     counts: Pair,
     geometry: Geometry,
+    grads: tuple[int, ...] = NO_STEPS,
 ) -> Any:
     """The numbers that describe a convolution: a Job of planes.hpp."""
     (top, _), (left, _) = geometry.pads
@@ -172,6 +260,6 @@ def _job(
     rows = min(rows - rows % 2, counts[0] + counts[0] % 2)
     numbers = (
         *(*x, o, kh, kw, *counts, top, left, *geometry.stride, *geometry.dilation),
-        *(*images, *steps, rows),
+        *(*images, *steps, *grads, rows),
     )
     return (ctypes.c_longlong * len(numbers))(*numbers)

@@ -55,12 +55,16 @@ static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets
   sink.template put<OUTS, POSITIONS>(first, o, y, x, sum);
 }
 
-// How many of n outputs the next tile makes, at most `most`: tiles are of almost the same size,
-// because small ones wait for memory.
-static inline int next_tile(i64 n, int most) {
-  const int left = n < 1024 ? int(n) : 1024, tiles = (left + most - 1) / most;
-  return (left + tiles - 1) / tiles;
-}
+// Outputs in tiles of almost the same size, at most `most`: small ones wait for memory.
+struct Tiles {
+  int size, larger;  // the first `larger` tiles have one more
+  Tiles(i64 n, int most) {
+    const i64 tiles = (n + most - 1) / most;
+    size = int(n / tiles);
+    larger = int(n % tiles);
+  }
+  int of(i64 number) const { return size + (number < larger); }
+};
 
 template <class T, int OUTS, int POSITIONS, class Sink>
 static inline void batch_outs(int outs, const T* w, i64 K, const T* at, const i64* offsets, i64 down,
@@ -75,11 +79,12 @@ static inline void batch_outs(int outs, const T* w, i64 K, const T* at, const i6
 }
 
 template <class T, int POSITIONS, class Sink>
-static void batch_position(const Slide& s, const T* w, const T* at, const i64* offsets, i64 down,
-                           i64 along, const Sink& sink, i64 first, i64 y, i64 x) {
+static void batch_position(const Slide& s, const Tiles& tiles, const T* w, const T* at,
+                           const i64* offsets, i64 down, i64 along, const Sink& sink, i64 first,
+                           i64 y, i64 x) {
   const i64 K = s.taps();
-  for (i64 o = 0; o < s.O;) {
-    const int outs = next_tile(s.O - o, MANY_OUTS);
+  for (i64 o = 0, number = 0; o < s.O; number++) {
+    const int outs = tiles.of(number);
     batch_outs<T, MANY_OUTS, POSITIONS>(outs, w + o * K, K, at, offsets, down, along, sink, first, o,
                                         y, x);
     o += outs;
@@ -103,8 +108,9 @@ static void taps_of(const Slide& s, i64 plane, i64 L, i64* offsets) {
 template <class T>
 static void arrange(const Slide& s, const T* w, i64 so, i64 sc, i64 sh, i64 sw, T* out) {
   const i64 K = s.taps();
-  for (i64 o = 0; o < s.O;) {
-    const int outs = next_tile(s.O - o, MANY_OUTS);
+  const Tiles tiles(s.O, MANY_OUTS);
+  for (i64 o = 0, number = 0; o < s.O; number++) {
+    const int outs = tiles.of(number);
     for (i64 c = 0, k = 0; c < s.C; c++) {
       for (i64 i = 0; i < s.KH; i++) {
         for (i64 j = 0; j < s.KW; j++, k++) {
@@ -131,27 +137,29 @@ static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, 
   arrange(s, w, so, sc, sh, sw, kernels);
   const i64 down = s.SH * width * L, along = s.SW * L;
   const i64 blocks = (s.OH + rows - 1) / rows;
+  const Tiles tiles(s.O, MANY_OUTS);
   parallel(s.N * s.OH * s.OW * s.O * K >= SHARED, s.N / L * blocks, [=](i64 number) {
     const i64 first = number / blocks * L, y0 = number % blocks * rows;
     const i64 stop = y0 + rows < s.OH ? y0 + rows : s.OH;
     T* const copy = (T*)scratch(s.C * plane * sizeof(T));
     gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, stop - y0), width,
               copy, plane);
+    const Sink block = sink.from(y0);
     for (i64 y = y0; y + Sink::ROWS <= stop; y += Sink::ROWS) {
       const T* line = copy + (y - y0) * down;
       i64 c = 0;
       for (; c + Sink::COLUMNS <= s.OW; c += Sink::COLUMNS) {
-        batch_position<T, Sink::ROWS * Sink::COLUMNS>(s, kernels, line + c * along, offsets,
-                                                      down, along, sink, first, y, c);
+        batch_position<T, Sink::ROWS * Sink::COLUMNS>(s, tiles, kernels, line + c * along, offsets,
+                                                      down, along, block, first, y, c);
       }
       if (Sink::ROWS == 1) {  // two rows are asked for where all windows are whole
         for (; c < s.OW; c++) {
-          batch_position<T, 1>(s, kernels, line + c * along, offsets, down, along, sink, first, y,
-                               c);
+          batch_position<T, 1>(s, tiles, kernels, line + c * along, offsets, down, along, block,
+                               first, y, c);
         }
       }
     }
-    sink.finish(first, y0, stop);
+    block.finish(first, stop);
   });
 }
 
@@ -210,6 +218,7 @@ static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& 
   const i64 most = s.N * s.OH * s.OW * s.O * K >= SHARED ? threads() : 1;
   const i64 parts = most < all ? most : all;
   V* const totals = (V*)scratch<1>(parts * s.O * K * sizeof(V));
+  const Tiles tiles(s.O, MANY_GRADS);
   memset(totals, 0, parts * s.O * K * sizeof(V));
   parallel(true, parts, [=](i64 part) {
     T* const copy = (T*)scratch((s.C * plane + s.O * grads) * sizeof(T));
@@ -221,8 +230,8 @@ static void weight_gradient_batch(const Slide& s, const Source& x, const Grads& 
       gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, count), width, copy,
                 plane);
       gather<T>(g, first, s.O, s.OH, s.OW, 0, 0, y0, count, s.OW, own, grads);
-      for (i64 o = 0; o < s.O;) {
-        const int outs = next_tile(s.O - o, MANY_GRADS);
+      for (i64 o = 0, tile = 0; o < s.O; tile++) {
+        const int outs = tiles.of(tile);
         const auto taps = outs == MANY_GRADS ? grad_taps<T, MANY_GRADS>
                           : outs == 3        ? grad_taps<T, 3>
                           : outs == 2        ? grad_taps<T, 2>

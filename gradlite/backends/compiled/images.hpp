@@ -138,7 +138,9 @@ struct Plain {
       }
     }
   }
-  void finish(i64, i64, i64) const {}  // called when the rows [y0, stop) of some images are made
+  // What the rows of some images from y0 on are handed to, and told when those to `stop` are made.
+  const Plain& from(i64) const { return *this; }
+  void finish(i64, i64) const {}
 };
 
 // The maxima of windows of 2 x 2, perhaps after relu, and which pixel of a window it is: the first
@@ -173,5 +175,6 @@ struct Pooled {
       }
     }
   }
-  void finish(i64, i64, i64) const {}
+  const Pooled& from(i64) const { return *this; }
+  void finish(i64, i64) const {}
 };

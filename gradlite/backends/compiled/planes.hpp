@@ -123,18 +123,40 @@ static void gather(const Planes<T>& x, i64 first, i64 C, i64 H, i64 W, i64 top, 
   }
 }
 
-// The result of some rows, in memory of the thread's own until it is complete.
+// Results of some rows in memory of the thread's own, vector by vector, until they are complete.
+// So many pixels of each plane, to where they belong in planes n apart.
+template <class T>
+static inline void put_down(const typename Batch<T>::V* from, i64 pixels, T* to, i64 n, i64 count) {
+  typedef Square<T> S;
+  typename S::V v[S::L];
+  i64 p = 0;
+  for (; p + S::L <= pixels; p += S::L) {
+    for (int l = 0; l < S::L; l++) v[l] = from[p + l];
+    S::store(v, to + p, n, count);
+  }
+  for (; p < pixels; p++) {
+    for (i64 l = 0; l < count; l++) to[p + l * n] = ((const T*)(from + p))[l];
+  }
+}
+
 template <class T, int R, int C>
 struct Turned {
   static constexpr int ROWS = R, COLUMNS = C;
+  typedef typename Batch<T>::V V;
   T* y;
   i64 N, O, OH, OW, rows;  // so many rows are made from one copy
   const T* bias;
-  T* own() const { return (T*)scratch<2>(O * rows * OW * Batch<T>::L * sizeof(T)); }
+  V* own = nullptr;
+  i64 y0 = 0;
+  Turned from(i64 row) const {
+    Turned block = *this;
+    block.own = (V*)scratch<2>(O * rows * OW * sizeof(V));
+    block.y0 = row;
+    return block;
+  }
   template <int OUTS, int POSITIONS>
-  void put(i64, i64 o, i64 row, i64 x, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) const {
-    typedef typename Batch<T>::V V;
-    V* const to = (V*)own() + (o * rows + row % rows) * OW + x;
+  void put(i64, i64 o, i64 row, i64 x, V (&sum)[OUTS][POSITIONS]) const {
+    V* const to = own + (o * rows + row - y0) * OW + x;
     for (int k = 0; k < OUTS; k++) {
       const T add = bias ? bias[o + k] : T(0);
       for (int p = 0; p < POSITIONS; p++) {
@@ -142,55 +164,197 @@ struct Turned {
       }
     }
   }
-  void finish(i64 first, i64 y0, i64 stop) const {
-    typedef Square<T> S;
-    typedef typename S::V V;
-    constexpr int L = S::L;
-    const i64 count = N - first < L ? N - first : L, pixels = (stop - y0) * OW, n = O * OH * OW;
+  void finish(i64 first, i64 stop) const {
+    const i64 count = N - first < Batch<T>::L ? N - first : Batch<T>::L, n = O * OH * OW;
     for (i64 o = 0; o < O; o++) {
-      const V* from = (const V*)own() + o * rows * OW;
-      T* to = y + first * n + (o * OH + y0) * OW;
+      put_down<T>(own + o * rows * OW, (stop - y0) * OW, y + first * n + (o * OH + y0) * OW, n,
+                  count);
+    }
+  }
+};
+
+// The maxima of windows of 2 x 2 after relu and their winners; see `Pooled`. Whole vectors only.
+template <class T>
+struct TurnedMaxima {
+  static constexpr int ROWS = 2, COLUMNS = 2;
+  typedef typename Batch<T>::V V;
+  typedef typename Square<T>::Places Places;
+  T* y;
+  u8* winners;
+  i64 O, H, W, rows;  // sizes of the maxima, rows of pixels that are made from one copy
+  const T* bias;
+  V* own = nullptr;
+  i64 y0 = 0;
+  TurnedMaxima from(i64 row) const {
+    TurnedMaxima block = *this;
+    block.own = (V*)scratch<2>(2 * O * (rows / 2) * W * sizeof(V));
+    block.y0 = row;
+    return block;
+  }
+  template <int OUTS, int POSITIONS>
+  void put(i64, i64 o, i64 row, i64 x, V (&sum)[OUTS][POSITIONS]) const {
+    V* to = own + (o * rows / 2 + (row - y0) / 2) * W + x / 2;
+    V* const which_to = to + O * (rows / 2) * W;
+    for (int k = 0; k < OUTS; k++) {
+      V best = sum[k][0];
+      Places which{};
+      for (int p = 1; p < POSITIONS; p++) {
+        const V value = sum[k][p];
+        const Places wins = (value > best) | (value != value);
+        best = wins ? value : best;
+        which = wins ? Places{} + p : which;
+      }
+      best += bias ? bias[o + k] : T(0);
+      to[k * (rows / 2) * W] = best < T(0) ? V{} : best;
+      which_to[k * (rows / 2) * W] = (V)which;
+    }
+  }
+  void finish(i64 first, i64 stop) const {
+    typedef Square<T> S;
+    constexpr int L = S::L;
+    typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
+    const i64 n = O * H * W, pixels = (stop - y0) / 2 * W;
+    for (i64 o = 0; o < O; o++) {
+      const i64 place = first * n + (o * H + y0 / 2) * W;
+      const V* from = own + o * (rows / 2) * W;
+      put_down<T>(from, pixels, y + place, n, L);
+      from += O * (rows / 2) * W;
+      u8* to = winners + place;
       V v[L];
       i64 p = 0;
       for (; p + L <= pixels; p += L) {
         for (int l = 0; l < L; l++) v[l] = from[p + l];
-        S::store(v, to + p, n, count);
+        S::template transpose<L / 2>(v);
+        for (int l = 0; l < L; l++) *(Bytes*)(to + p + l * n) = __builtin_convertvector((Places)v[l], Bytes);
       }
       for (; p < pixels; p++) {
-        for (i64 l = 0; l < count; l++) to[p + l * n] = ((const T*)(from + p))[l];
+        for (int l = 0; l < L; l++) to[p + l * n] = u8(((Places)from[p])[l]);
       }
     }
   }
 };
 
-struct Job {
-  Slide s;
-  i64 xn, xc;             // strides of the images
-  i64 so, sc, sh, sw;     // strides of the kernels
-  i64 rows;               // how many rows of the result are made from one copy
+// The gradient of maxima of windows of 2 x 2: a window's gradient where its winner is.
+template <class T>
+struct SpreadPlanes {
+  static constexpr int KIND = 1;
+  const T* g;
+  const u8* winners;
+  i64 n, H, W;  // the stride from image to image, sizes of the maxima
 };
 
-extern "C" void images_convolved(const Job* job, const REAL* x, const REAL* w, const REAL* bias,
-                                 REAL* y) {
-  const Slide& s = job->s;
-  const Planes<REAL> images{x, job->xn, job->xc, s.N};
-  Slide whole = s;
-  whole.N = (s.N + Batch<REAL>::L - 1) / Batch<REAL>::L * Batch<REAL>::L;
-  char* const room = scratch<3>(up(s.taps() * 8) + s.taps() * s.O * sizeof(REAL));
-  const i64 rows = job->rows;
-  if (s.OH % 2 == 0 && s.OW % 2 == 0) {
-    const Turned<REAL, 2, 2> sink{y, s.N, s.O, s.OH, s.OW, rows, bias};
-    convolve_batch<REAL>(whole, images, w, job->so, job->sc, job->sh, job->sw, sink, rows, room);
-  } else {
-    const Turned<REAL, 1, 4> sink{y, s.N, s.O, s.OH, s.OW, rows, bias};
-    convolve_batch<REAL>(whole, images, w, job->so, job->sc, job->sh, job->sw, sink, rows, room);
+template <class T>
+static void gather(const SpreadPlanes<T>& x, i64 first, i64 C, i64, i64, i64 top, i64 left, i64 y0,
+                   i64 rows, i64 width, T* out, i64 plane) {
+  typedef Square<T> S;
+  typedef typename S::V V;
+  typedef typename S::Places Places;
+  constexpr int L = S::L;
+  typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
+  const i64 low = y0 > top ? y0 - top : 0, end = y0 + rows - top;
+  const i64 high = end < 2 * x.H ? end : 2 * x.H;
+  const i64 from = low / 2, pixels = low < high ? ((high - 1) / 2 - from + 1) * x.W : 0;
+  V* const values = (V*)scratch<4>(2 * (pixels + L) * sizeof(V));
+  V* const places = values + pixels + L;
+  for (i64 c = 0; c < C; c++) {
+    T* const lines = out + c * plane;
+    memset(lines, 0, rows * width * L * sizeof(T));
+    const i64 place = first * x.n + (c * x.H + from) * x.W;
+    i64 p = 0;
+    for (; p + L <= pixels; p += L) {
+      S::load(x.g + place + p, x.n, L, values + p);
+      for (int l = 0; l < L; l++) {
+        places[p + l] = (V)__builtin_convertvector(*(const Bytes*)(x.winners + place + p + l * x.n), Places);
+      }
+      S::template transpose<L / 2>(places + p);
+    }
+    for (; p < pixels; p++) {
+      Places which;
+      for (int l = 0; l < L; l++) {
+        values[p][l] = x.g[place + p + l * x.n];
+        which[l] = x.winners[place + p + l * x.n];
+      }
+      places[p] = (V)which;
+    }
+    for (i64 y = low; y < high; y++) {
+      V* to = (V*)lines + (y - (y0 - top)) * width + left;
+      const V* value = values + (y / 2 - from) * x.W;
+      const V* place_of = places + (y / 2 - from) * x.W;
+      const int number = int(y % 2 * 2);
+      for (i64 i = 0; i < x.W; i++, to += 2) {
+        const Places which = (Places)place_of[i];
+        to[0] = which == number ? value[i] : V{};
+        to[1] = which == number + 1 ? value[i] : V{};
+      }
+    }
   }
 }
 
-// The gradient of kernels (O, C, KH, KW); `so` and `sc` are the strides of the result's gradient.
-extern "C" void kernels_gradient(const Job* job, const REAL* x, const REAL* g, REAL* dw) {
-  Slide s = job->s;
-  const Planes<REAL> images{x, job->xn, job->xc, s.N}, grads{g, job->so, job->sc, s.N};
+struct Job {
+  Slide s;
+  i64 xn, xc;          // strides of the images
+  i64 so, sc, sh, sw;  // strides of the kernels
+  i64 gn, gc, GH, GW;  // strides of the gradient; sizes of that of maxima
+  i64 rows;            // how many rows of the result are made from one copy
+};
+
+// The sizes with lanes for images beyond the last one.
+static inline Slide filled(Slide s) {
   s.N = (s.N + Batch<REAL>::L - 1) / Batch<REAL>::L * Batch<REAL>::L;
-  weight_gradient_batch<REAL>(s, images, grads, dw, job->rows, scratch<3>(up(s.taps() * 8)));
+  return s;
+}
+
+template <class Source, class Sink>
+static void convolved(const Job* job, const Source& x, const REAL* w, const Sink& sink) {
+  const Slide s = filled(job->s);
+  char* const room = scratch<3>(up(s.taps() * 8) + s.taps() * s.O * sizeof(REAL));
+  convolve_batch<REAL>(s, x, w, job->so, job->sc, job->sh, job->sw, sink, job->rows, room);
+}
+
+template <int R, int C>
+static Turned<REAL, R, C> images(const Slide& s, i64 rows, const REAL* bias, REAL* y) {
+  return {y, s.N, s.O, s.OH, s.OW, rows, bias};
+}
+
+template <class Grads>
+static void kernels_of(const Job* job, const REAL* x, const Grads& g, REAL* dw) {
+  const Slide s = filled(job->s);
+  const Planes<REAL> images{x, job->xn, job->xc, job->s.N};
+  weight_gradient_batch<REAL>(s, images, g, dw, job->rows, scratch<3>(up(s.taps() * 8)));
+}
+
+static SpreadPlanes<REAL> spread(const Job* job, const REAL* g, const u8* winners) {
+  return {g, winners, job->gn, job->GH, job->GW};
+}
+
+extern "C" {
+// y = x * w + bias
+void images_convolved(const Job* job, const REAL* x, const REAL* w, const REAL* bias, REAL* y) {
+  const Slide& s = job->s;
+  const Planes<REAL> source{x, job->xn, job->xc, s.N};
+  if (s.OH % 2 == 0 && s.OW % 2 == 0) {
+    convolved(job, source, w, images<2, 2>(s, job->rows, bias, y));
+  } else {
+    convolved(job, source, w, images<1, 4>(s, job->rows, bias, y));
+  }
+}
+// y = the maxima of windows of 2 x 2 of relu(x * w + bias)
+void maxima_of_convolved(const Job* job, const REAL* x, const REAL* w, const REAL* bias, REAL* y,
+                         u8* winners) {
+  const Slide& s = job->s;
+  convolved(job, Planes<REAL>{x, job->xn, job->xc, s.N}, w,
+            TurnedMaxima<REAL>{y, winners, s.O, s.OH / 2, s.OW / 2, job->rows, bias});
+}
+// y = the gradient of such maxima, spread over the windows, * w; of even height and width
+void spread_convolved(const Job* job, const REAL* g, const u8* winners, const REAL* w, REAL* y) {
+  convolved(job, spread(job, g, winners), w, images<2, 2>(job->s, job->rows, nullptr, y));
+}
+// dw = the gradient of kernels (O, C, KH, KW)
+void kernels_gradient(const Job* job, const REAL* x, const REAL* g, REAL* dw) {
+  kernels_of(job, x, Planes<REAL>{g, job->gn, job->gc, job->s.N}, dw);
+}
+void spread_kernels_gradient(const Job* job, const REAL* x, const REAL* g, const u8* winners,
+                             REAL* dw) {
+  kernels_of(job, x, spread(job, g, winners), dw);
+}
 }

@@ -2,8 +2,8 @@
 
 A convolution's result that only a relu and pooling by windows of 2 x 2 read is four times what
 comes out of them: made and pooled in registers, it is never written. Going back, the gradient is
-spread over the windows while a convolution's gradients copy it. The joined calls are ordinary
-functions of arrays, which replays without a compiler call too.
+spread over the windows while a convolution's gradients copy it. The joined calls are those of
+`gradlite.ops.conv_maxima`, which layers may make themselves.
 """
 
 from __future__ import annotations
@@ -16,46 +16,21 @@ import numpy as np
 from gradlite.capturing.calls import CONSTANT, MADE, Buffer, Call, Guard, HostCall, Ref
 from gradlite.capturing.plan import refs_of
 from gradlite.ops import columns, pooling
-from gradlite.ops.windows import Geometry, Pair
+from gradlite.ops.conv_maxima import (
+    WINDOW,
+    WINDOWS,
+    convolve_and_pool,
+    spread_gradients,
+    spread_weight_gradient,
+)
 
-WINDOW = (2, 2)
-WINDOWS = Geometry(WINDOW)
 AnyCall = Call | HostCall | Guard
-
-
-def convolve_and_pool(
-    xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any, relu: bool
-) -> tuple[Any, Any]:
-    """The maxima of windows of 2 x 2 of a convolution, perhaps after relu, and the winners."""
-    y = columns.convolve(xp, x, w, geometry, bias)
-    return pooling.maxima(xp, xp.clip(y, 0, np.inf) if relu else y, WINDOW, WINDOWS)
-
-
-def spread_gradients(
-    xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, winners: Any, size: Pair
-) -> tuple[Any, Any]:
-    """The gradients of a convolution's input and kernels from the gradient of its maxima."""
-    return columns.gradients(xp, x, spread(xp, g, winners, size), w, geometry)
-
-
-def spread_weight_gradient(
-    xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, winners: Any, size: Pair
-) -> Any:
-    """The gradient of a convolution's kernels from the gradient of its maxima."""
-    return columns.weight_gradient(xp, x, spread(xp, g, winners, size), kernel, geometry)
-
-
-def spread(xp: Any, g: Any, winners: Any, size: Pair) -> Any:
-    """Zeros of a height and width with a gradient added where the winners are."""
-    winners = xp.ascontiguousarray(winners)
-    return pooling.scatter(xp, g, winners, (*g.shape[:2], *size), WINDOW, WINDOWS)
 
 
 JOINED: dict[Any, Any] = {
     columns.gradients: spread_gradients,
     columns.weight_gradient: spread_weight_gradient,
 }
-FUNCTIONS = (convolve_and_pool, *JOINED.values())
 
 
 def fused(calls: list[AnyCall], pinned: set[Buffer]) -> list[AnyCall]:

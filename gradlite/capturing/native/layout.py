@@ -14,7 +14,7 @@ import numpy as np
 from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref
 from gradlite.capturing.native import fusion
 from gradlite.capturing.plan import refs_of
-from gradlite.ops import columns
+from gradlite.ops import columns, conv_maxima
 
 # Which arguments and results are images.
 IMAGES: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -22,9 +22,9 @@ IMAGES: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {
     columns.input_gradient: ((1,), (0,)),
     columns.weight_gradient: ((1, 2), ()),
     columns.gradients: ((1, 2), (0,)),
-    fusion.convolve_and_pool: ((1,), (0, 1)),
-    fusion.spread_gradients: ((1, 2, 5), (0,)),
-    fusion.spread_weight_gradient: ((1, 2, 5), ()),
+    conv_maxima.convolve_and_pool: ((1,), (0, 1)),
+    conv_maxima.spread_gradients: ((1, 2, 5), (0,)),
+    conv_maxima.spread_weight_gradient: ((1, 2, 5), ()),
 }
 
 

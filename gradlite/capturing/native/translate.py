@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
-from gradlite.capturing.native import batches, convolution, fusion, pool, reductions
+from gradlite.capturing.native import batches, convolution, pool, reductions
 from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, HALVES, literal, loop_dtypes
 from gradlite.capturing.recording import CONVOLUTIONS, POOLINGS
-from gradlite.ops import columns, pooling
+from gradlite.ops import columns, conv_maxima, pooling
 
 REDUCTIONS = {
     np.ndarray.sum: "sum", np.ndarray.mean: "mean", np.ndarray.max: "max", np.ndarray.min: "min",
@@ -168,7 +168,7 @@ class Translator:
             return self._where(position, call)
         if function in (np.ndarray.take, np.take):
             return self._take(position, call)
-        if function in CONVOLUTIONS or function in fusion.FUNCTIONS:
+        if function in CONVOLUTIONS:
             return self._convolution(function, call)
         if function in POOLINGS:
             return self._pooling(function, call)
@@ -303,14 +303,14 @@ class Translator:
             bias = call.kwargs.get("bias", arguments[3] if len(arguments) > 3 else None)
             bias = self.place(bias) if isinstance(bias, Ref) else bias
             parts = [own.convolve(*arguments[:3], bias, outs[0])]
-        elif function is fusion.convolve_and_pool:
+        elif function is conv_maxima.convolve_and_pool:
             x, w, geometry, bias, relu = arguments
             y, winners = outs
             parts = [batches.convolve(x, w, geometry, bias, y, winners, relu)]
         elif function is columns.input_gradient:
             g, w, _, geometry = arguments
             parts = [own.input_gradient(g, w, geometry, outs[0])]
-        elif function in (columns.weight_gradient, fusion.spread_weight_gradient):
+        elif function in (columns.weight_gradient, conv_maxima.spread_weight_gradient):
             x, g, _, geometry, *spread = arguments
             parts = [own.weight_gradient(x, g, geometry, outs[0], *spread)]
         else:

@@ -83,7 +83,7 @@ class Sequential(_Numbered):
                 self.add_module(str(number), module)
 
     def forward(self, input: Any) -> Any:
-        if fusion.has_kernels(input):
+        if fusion.joins(input):
             return fusion.run(self._children(), input)
         values = self.__dict__
         for name in self._module_names:
