@@ -72,7 +72,7 @@ def _activation(name: str, *options: float) -> Case:
 CASES: dict[str, Case] = {
     **{
         name: _activation(name)
-        for name in """relu leaky_relu elu gelu silu mish softplus softsign tanhshrink
+        for name in """relu leaky_relu elu celu gelu silu mish softplus softsign tanhshrink
         hardtanh hardsigmoid hardswish hardshrink softshrink""".split()
     },
     "threshold": _activation("threshold", 0.1, 0.5),

@@ -113,15 +113,27 @@ KERNEL(attention_weights_forward)
     const scalar_t* in = x + row * columns;
     scalar_t* out = y + row * columns;
     acc_t share = 0;
-    softmax_row<true, false>(
-        team, seen, out,
-        [=](i64 c) {
-          acc_t score = widen(in[c]) * factor;
-          if (mask) score += widen(mask[start + c]);
-          return allowed && !allowed[start + c] ? -infinity() : score;
-        },
-        [&](Largest l) { share = l.total == 0 ? acc_t(0) : acc_t(1) / l.total; },
-        [&](i64 c, acc_t e) { out[c] = narrow(e * share); });
-    for (i64 c = seen + team.rank(); c < columns; c += team.size()) out[c] = narrow(0);
+    const auto finish = [&](Largest l) { share = l.total == 0 ? acc_t(0) : acc_t(1) / l.total; };
+    const auto write = [&](i64 c, acc_t e) { out[c] = narrow(e * share); };
+    i64 done = seen;
+#if defined(GRADLITE_NATIVE)
+    if (!mask && !allowed) {  // without branches, and with few odd ends, this becomes vectors
+      done = math::smaller((seen + 15) / 16 * 16, columns);
+      softmax_row<true, false>(
+          team, done, out,
+          [=](i64 c) { return c < seen ? widen(in[c]) * factor : -infinity(); }, finish, write);
+    } else
+#endif
+    {
+      softmax_row<true, false>(
+          team, seen, out,
+          [=](i64 c) {
+            acc_t score = widen(in[c]) * factor;
+            if (mask) score += widen(mask[start + c]);
+            return allowed && !allowed[start + c] ? -infinity() : score;
+          },
+          finish, write);
+    }
+    for (i64 c = done + team.rank(); c < columns; c += team.size()) out[c] = narrow(0);
   });
 }

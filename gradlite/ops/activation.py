@@ -40,6 +40,8 @@ class Elu(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("elu")
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
         kind = x.dtype.type
@@ -150,6 +152,8 @@ class Gelu(Op):
     reads = ((0,),)
     has_aux = True
     fused_forward, fused_backward = activation_kernels("gelu", aux=True)
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
         cdf = special.normal_cdf(xp, x)
@@ -177,6 +181,8 @@ class GeluTanh(Op):
     reads = ((0,),)
     grad_name = "GeluBackward0"
     fused_forward, fused_backward = activation_kernels("gelu_tanh")
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type
@@ -215,6 +221,8 @@ class Silu(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("silu")
+    native_from = native_backward_from = 1 << 14
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
         half = x.dtype.type(0.5)
@@ -242,6 +250,8 @@ class Softplus(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("softplus")
+    native_from = native_backward_from = 1 << 13
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any, beta: float, threshold: float) -> Any:
         kind = x.dtype.type
@@ -274,6 +284,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 class LogSigmoid(Op):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("logsigmoid")
+    native_from = native_backward_from = 1 << 14
+    native_dtypes = "f"
     row_major = True
 
     def forward(xp: Any, x: Any) -> Any:
@@ -351,6 +363,8 @@ class Tanhshrink(Op):
     reads = ((0,),)
     grad_name = "SubBackward0"
     fused_forward, fused_backward = activation_kernels("tanhshrink")
+    native_from = native_backward_from = 1 << 16
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
         return x - xp.tanh(x)
@@ -376,6 +390,8 @@ class Glu(Op):
     """The first half of a dimension times the sigmoid of the second."""
 
     reads = ((0,),)
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         a, b = _halves(x, dim)

@@ -37,7 +37,8 @@ class Attention(Op):
     reads = ((0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3), ())
     grad_name = "ScaledDotProductFlashAttentionForCpuBackward0"
     has_aux = True
-    native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
         if xp is np and mask is None:

@@ -318,6 +318,8 @@ class Sigmoid(Op):
 
     reads = ((OUT,),)
     fused_forward, fused_backward = activation_kernels("sigmoid")
+    native_from = native_backward_from = 1 << 16
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
         half = x.dtype.type(0.5)

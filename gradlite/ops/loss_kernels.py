@@ -122,6 +122,8 @@ class CrossEntropyLoss(Op):
     grad_name = "NllLossBackward0"
     reads = ((0, 1, 2), (0, 2), ())
     has_aux = True
+    native_from = native_backward_from = 1 << 15
+    native_dtypes = "f"
 
     def forward(
         xp: Any,
@@ -337,7 +339,7 @@ def with_kernels(
     """
     x, t = input.array, target.array
     F = NAMESPACES[x.__class__]
-    K = F.launcher or launcher(op, F.xp, x.size)
+    K = F.launcher or launcher(op, F.xp, x)
     if K is None or not x.ndim or t.__class__ is not x.__class__ or not K.takes(x):
         return None
     if t.dtype in dtypes.FLOATING:

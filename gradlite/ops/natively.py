@@ -29,19 +29,19 @@ def _on_demand() -> Any:
 LAUNCHERS: dict[Any, Callable[[], Any]] = {np: _on_demand}
 
 
-def launcher(op: Any, xp: Any, size: int) -> Any:
-    """What launches the kernels of an op on arrays of a size, or None where its rule runs."""
+def launcher(op: Any, xp: Any, x: Any) -> Any:
+    """What launches the kernels of an op on arrays such as x, or None where its rule runs."""
     least = op.native_from
-    if least is None or size < least or xp not in LAUNCHERS:
+    if least is None or x.size < least or xp not in LAUNCHERS:
         return None
-    return LAUNCHERS[xp]()
+    return LAUNCHERS[xp]() if x.dtype.char in op.native_dtypes else None
 
 
-def forward(rule: Any, fused: Any, least: int) -> Any:
+def forward(rule: Any, fused: Any, least: int, dtypes: str) -> Any:
     """An op's forward, with its function for kernels on first arrays of at least a size."""
 
     def forward(xp: Any, x: Any, *args: Any) -> Any:
-        if x.size >= least and xp in LAUNCHERS and x.itemsize > 2:
+        if x.size >= least and xp in LAUNCHERS and x.dtype.char in dtypes:
             K = LAUNCHERS[xp]()
             if K is not None:
                 try:
@@ -55,12 +55,12 @@ def forward(rule: Any, fused: Any, least: int) -> Any:
     return forward
 
 
-def backward(rule: Any, fused: Any, least: int) -> Any:
+def backward(rule: Any, fused: Any, least: int, dtypes: str) -> Any:
     """An op's rule, with its function for kernels on gradients or saved values of a size."""
 
     def backward(ctx: Any, grad: Any, F: Any) -> Any:
-        if not F.tensors and F.xp in LAUNCHERS and _size(ctx, grad) >= least and grad.itemsize > 2:
-            K = LAUNCHERS[F.xp]()
+        if not F.tensors and _size(ctx, grad) >= least and F.xp in LAUNCHERS:
+            K = LAUNCHERS[F.xp]() if grad.dtype.char in dtypes else None
             if K is not None:
                 try:
                     result = fused(K, ctx, grad)

@@ -51,6 +51,8 @@ class Op:
         native_from: from how many elements of the first input on the kernels of its forward beat
             NumPy on the CPU (`natively`); None: never.
         native_backward_from: the same of its rule, of the gradient or the first saved value.
+        native_dtypes: the characters of the dtypes of which that is so: double precision's
+            exponentials and logarithms are faster in NumPy.
         multiplies: whether the fused functions multiply matrices with ``K.gemm``.
         grad_name: what ``grad_fn`` shows; by default the class name + "Backward0".
         moves: whether it computes nothing, so that arrays of bfloat16 stay as they are: views,
@@ -79,6 +81,7 @@ class Op:
     multiplies = False
     native_from: int | None = None
     native_backward_from: int | None = None
+    native_dtypes = "fd"
     moves = False
     delegates = False
     one_step = False
@@ -126,7 +129,11 @@ class Op:
         name, attribute = f"fused_{rule}", f"native{'' if rule == 'forward' else '_backward'}_from"
         if not {rule, name, attribute}.isdisjoint(cls.__dict__):  # else what it inherits does
             setattr(cls, name, staticmethod(function))
-            setattr(cls, rule, staticmethod(made(getattr(cls, rule), function, least)))
+            setattr(
+                cls,
+                rule,
+                staticmethod(made(getattr(cls, rule), function, least, cls.native_dtypes)),
+            )
 
     @classmethod
     def plan(cls, wanted: tuple[bool, ...]) -> tuple[int | None, ...]:

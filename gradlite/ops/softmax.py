@@ -114,6 +114,8 @@ class Softmax(Op):
     """exp(x - max) / sum."""
 
     reads = ((OUT,),)
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         if not _numpy_float(xp, x):
@@ -154,6 +156,8 @@ class LogSoftmax(Op):
     """x - max - log(sum(exp(x - max)))."""
 
     reads = ((OUT,),)
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         if not _numpy_float(xp, x):
@@ -263,6 +267,8 @@ class Logsumexp(Op):
     """log(sum(exp(x))) over dimensions."""
 
     reads = ((0, OUT),)
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
     row_major = True
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
