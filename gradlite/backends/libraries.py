@@ -24,6 +24,7 @@ NEEDED = {
     "products": ("shuffles",),
     "convolution": ("shuffles", "images"),
     "batches": ("shuffles", "images"),
+    "maxima": ("images",),
     "planes": ("shuffles", "images", "batches"),
 }
 # The types of C++ whose numbers functions outside of captured steps are compiled for.

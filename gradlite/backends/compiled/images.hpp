@@ -28,26 +28,31 @@ struct Integers {
   typedef int Ints __attribute__((vector_size(4 * L)));
 };
 
+// Whole numbers of L lanes from bytes and back, by steps that are made in registers.
+template <int L, class Places>
+static inline Places from_bytes(const u8* from) {
+  typedef Integers<L> I;
+  const typename I::Bytes bytes = *(const typename I::Bytes*)from;
+  const typename I::Shorts shorts = __builtin_convertvector(bytes, typename I::Shorts);
+  const typename I::Ints ints = __builtin_convertvector(shorts, typename I::Ints);
+  return __builtin_convertvector(ints, Places);
+}
+template <int L, class Places>
+static inline void to_bytes(const Places& places, u8* to) {
+  typedef Integers<L> I;
+  const typename I::Ints ints = __builtin_convertvector(places, typename I::Ints);
+  const typename I::Shorts shorts = __builtin_convertvector(ints, typename I::Shorts);
+  *(typename I::Bytes*)to = __builtin_convertvector(shorts, typename I::Bytes);
+}
+
 template <class T>
 struct Batch {
   static constexpr int L = WIDE / sizeof(T);
   typedef T V __attribute__((vector_size(WIDE)));                       // in memory of our own
   typedef T Loose __attribute__((vector_size(WIDE), aligned(sizeof(T))));  // in an array
   typedef decltype(V{} == V{}) Places;                                  // of pixels in windows
-  // From bytes and back, by steps that are made in registers.
-  static Places places(const u8* from) {
-    typedef Integers<L> I;
-    const typename I::Bytes bytes = *(const typename I::Bytes*)from;
-    const typename I::Shorts shorts = __builtin_convertvector(bytes, typename I::Shorts);
-    const typename I::Ints ints = __builtin_convertvector(shorts, typename I::Ints);
-    return __builtin_convertvector(ints, Places);
-  }
-  static void store(const Places& places, u8* to) {
-    typedef Integers<L> I;
-    const typename I::Ints ints = __builtin_convertvector(places, typename I::Ints);
-    const typename I::Shorts shorts = __builtin_convertvector(ints, typename I::Shorts);
-    *(typename I::Bytes*)to = __builtin_convertvector(shorts, typename I::Bytes);
-  }
+  static Places places(const u8* from) { return from_bytes<L, Places>(from); }
+  static void store(const Places& places, u8* to) { to_bytes<L>(places, to); }
 };
 
 // ------------------------------------------------------------------------------- sources

@@ -1,5 +1,5 @@
 // Max-pooling of planes (N, H, W) in row-major order by windows of 2 x 2 that do not overlap, outside
-// of captured steps; comes after prelude.hpp, compiled for one type of numbers, REAL.
+// of captured steps; comes after prelude.hpp and images.hpp, compiled for one type of numbers, REAL.
 #include <utility>
 
 static constexpr i64 WORTH = 1 << 20;  // so many pixels are worth a second thread
@@ -9,7 +9,6 @@ template <class T, int N>
 struct Row {
   typedef T V __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T))));
   typedef decltype(V{} == V{}) Places;
-  typedef u8 Bytes __attribute__((vector_size(N), aligned(1)));
 #if defined(__clang__)
 #define CHOSEN(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -48,12 +47,12 @@ struct Row {
     fold(second(b, all), 2, best, which);
     fold(other(b, all), 3, best, which);
     *(V*)y = best;
-    *(Bytes*)winners = __builtin_convertvector(which, Bytes);
+    to_bytes<N>(which, winners);
   }
   static inline void scatter(const T* g, const u8* winners, T* a, T* b) {
     const std::make_index_sequence<N> all;
     const V value = *(const V*)g;
-    const Places which = __builtin_convertvector(*(const Bytes*)winners, Places);
+    const Places which = from_bytes<N, Places>(winners);
     by_turns(which == 0 ? value : V{}, which == 1 ? value : V{}, a, all);
     by_turns(which == 2 ? value : V{}, which == 3 ? value : V{}, b, all);
   }

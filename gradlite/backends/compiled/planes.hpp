@@ -11,7 +11,7 @@ struct Square {
   static constexpr int L = Batch<T>::L;
   typedef typename Batch<T>::V V;
   typedef typename Batch<T>::Loose Loose;
-  typedef decltype(V{} == V{}) Places;
+  typedef typename Batch<T>::Places Places;
 
   // Of two vectors: the parts of STEP lanes with an even number, or with an odd one, by turns.
   static constexpr int even(int lane, int step) { return lane & step ? L + lane - step : lane; }
@@ -129,13 +129,16 @@ template <class T>
 static inline void put_down(const typename Batch<T>::V* from, i64 pixels, T* to, i64 n, i64 count) {
   typedef Square<T> S;
   typename S::V v[S::L];
-  i64 p = 0;
-  for (; p + S::L <= pixels; p += S::L) {
+  for (i64 p = 0; p < pixels;) {
+    if (pixels < S::L) {
+      for (i64 l = 0; l < count; l++) to[p + l * n] = ((const T*)(from + p))[l];
+      p++;
+      continue;
+    }
+    p = p + S::L > pixels ? pixels - S::L : p;
     for (int l = 0; l < S::L; l++) v[l] = from[p + l];
     S::store(v, to + p, n, count);
-  }
-  for (; p < pixels; p++) {
-    for (i64 l = 0; l < count; l++) to[p + l * n] = ((const T*)(from + p))[l];
+    p += S::L;
   }
 }
 
@@ -178,7 +181,7 @@ template <class T>
 struct TurnedMaxima {
   static constexpr int ROWS = 2, COLUMNS = 2;
   typedef typename Batch<T>::V V;
-  typedef typename Square<T>::Places Places;
+  typedef typename Batch<T>::Places Places;
   T* y;
   u8* winners;
   i64 O, H, W, rows;  // sizes of the maxima, rows of pixels that are made from one copy
@@ -212,7 +215,6 @@ struct TurnedMaxima {
   void finish(i64 first, i64 stop) const {
     typedef Square<T> S;
     constexpr int L = S::L;
-    typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
     const i64 n = O * H * W, pixels = (stop - y0) / 2 * W;
     for (i64 o = 0; o < O; o++) {
       const i64 place = first * n + (o * H + y0 / 2) * W;
@@ -221,14 +223,17 @@ struct TurnedMaxima {
       from += O * (rows / 2) * W;
       u8* to = winners + place;
       V v[L];
-      i64 p = 0;
-      for (; p + L <= pixels; p += L) {
+      for (i64 p = 0; p < pixels;) {
+        if (pixels < L) {
+          for (int l = 0; l < L; l++) to[p + l * n] = u8(((Places)from[p])[l]);
+          p++;
+          continue;
+        }
+        p = p + L > pixels ? pixels - L : p;
         for (int l = 0; l < L; l++) v[l] = from[p + l];
         S::template transpose<L / 2>(v);
-        for (int l = 0; l < L; l++) *(Bytes*)(to + p + l * n) = __builtin_convertvector((Places)v[l], Bytes);
-      }
-      for (; p < pixels; p++) {
-        for (int l = 0; l < L; l++) to[p + l * n] = u8(((Places)from[p])[l]);
+        for (int l = 0; l < L; l++) Batch<T>::store((Places)v[l], to + p + l * n);
+        p += L;
       }
     }
   }
@@ -248,9 +253,8 @@ static void gather(const SpreadPlanes<T>& x, i64 first, i64 C, i64, i64, i64 top
                    i64 rows, i64 width, T* out, i64 plane) {
   typedef Square<T> S;
   typedef typename S::V V;
-  typedef typename S::Places Places;
+  typedef typename Batch<T>::Places Places;
   constexpr int L = S::L;
-  typedef u8 Bytes __attribute__((vector_size(L), aligned(1)));
   const i64 low = y0 > top ? y0 - top : 0, end = y0 + rows - top;
   const i64 high = end < 2 * x.H ? end : 2 * x.H;
   const i64 from = low / 2, pixels = low < high ? ((high - 1) / 2 - from + 1) * x.W : 0;
@@ -258,35 +262,42 @@ static void gather(const SpreadPlanes<T>& x, i64 first, i64 C, i64, i64, i64 top
   V* const places = values + pixels + L;
   for (i64 c = 0; c < C; c++) {
     T* const lines = out + c * plane;
-    memset(lines, 0, rows * width * L * sizeof(T));
+    const i64 above = low < high ? low + top - y0 : rows;
+    memset(lines, 0, above * width * sizeof(V));
     const i64 place = first * x.n + (c * x.H + from) * x.W;
-    i64 p = 0;
-    for (; p + L <= pixels; p += L) {
+    for (i64 p = 0; p < pixels;) {
+      if (pixels < L) {
+        Places which;
+        for (int l = 0; l < L; l++) {
+          values[p][l] = x.g[place + p + l * x.n];
+          which[l] = x.winners[place + p + l * x.n];
+        }
+        places[p++] = (V)which;
+        continue;
+      }
+      p = p + L > pixels ? pixels - L : p;
       S::load(x.g + place + p, x.n, L, values + p);
+      const u8* winners = x.winners + place + p;
       for (int l = 0; l < L; l++) {
-        places[p + l] = (V)__builtin_convertvector(*(const Bytes*)(x.winners + place + p + l * x.n), Places);
+        places[p + l] = (V)Batch<T>::places(winners + l * x.n);
       }
       S::template transpose<L / 2>(places + p);
+      p += L;
     }
-    for (; p < pixels; p++) {
-      Places which;
-      for (int l = 0; l < L; l++) {
-        values[p][l] = x.g[place + p + l * x.n];
-        which[l] = x.winners[place + p + l * x.n];
-      }
-      places[p] = (V)which;
-    }
+    V* to = (V*)lines + above * width;
     for (i64 y = low; y < high; y++) {
-      V* to = (V*)lines + (y - (y0 - top)) * width + left;
       const V* value = values + (y / 2 - from) * x.W;
       const V* place_of = places + (y / 2 - from) * x.W;
       const int number = int(y % 2 * 2);
+      for (i64 i = 0; i < left; i++) *to++ = V{};
       for (i64 i = 0; i < x.W; i++, to += 2) {
         const Places which = (Places)place_of[i];
         to[0] = which == number ? value[i] : V{};
         to[1] = which == number + 1 ? value[i] : V{};
       }
+      for (i64 i = left + 2 * x.W; i < width; i++) *to++ = V{};
     }
+    for (V* const end_of = (V*)lines + rows * width; to < end_of; to++) *to = V{};
   }
 }
 
