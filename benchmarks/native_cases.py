@@ -41,8 +41,12 @@ def heads(n: int) -> tuple[int, ...]:
     return (max(n // 4096, 1), min(max(n // 1024, 1), 4), 64, 16)
 
 
-def _leaf(T: Any, x: Any, *shape: int) -> Any:
-    return T.randn(shape, dtype=x.dtype).requires_grad_()
+def steps(n: int) -> tuple[int, ...]:
+    return (max(n // 1024, 1), 16, 64)
+
+
+def _leaf(T: Any, x: Any, *shape: int, scale: float = 1.0) -> Any:
+    return (scale * T.randn(shape, dtype=x.dtype)).requires_grad_()
 
 
 def _affine(T: Any, x: Any) -> tuple[Any, ...]:
@@ -120,6 +124,14 @@ CASES: dict[str, Case] = {
     "sum": Case(lambda T, x: T.sum(x)),
     "sum_dim": Case(lambda T, x: T.sum(x, 0)),
     "mean": Case(lambda T, x: T.mean(x)),
+    "lstm_sequence": Case(
+        lambda T, x, *more: T.cat([t.flatten() for t in T.nn.functional.lstm_sequence(x, *more)]),
+        steps,
+        lambda T, x: (
+            *(_leaf(T, x, 16, 128), _leaf(T, x, 16, 128), _leaf(T, x, 512, 64, scale=0.1)),
+            *(_leaf(T, x, 512, 128, scale=0.1), _leaf(T, x, 512), _leaf(T, x, 512)),
+        ),
+    ),
     "glu": Case(lambda T, x: T.nn.functional.glu(x)),
     "prelu": Case(lambda T, x, w: T.nn.functional.prelu(x, w), more=lambda T, x: (_leaf(T, x, 1),)),
 }

@@ -158,6 +158,10 @@ class Launcher:
         return True
 
     # --------------------------------------------------------------------------- launches
+    def ready(self, name: str, dtype: Any) -> bool:
+        """Whether a kernel can be launched; here one that cannot be compiled is an error."""
+        return True
+
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
         """Launch a kernel whose threads share ``n`` elements."""
         self._launch(name, dtype, self.elementwise_grid(n), (BLOCK,), arguments, 0)

@@ -60,7 +60,8 @@ def backward(rule: Any, fused: Any, least: int, dtypes: str) -> Any:
 
     def backward(ctx: Any, grad: Any, F: Any) -> Any:
         if not F.tensors and _size(ctx, grad) >= least and F.xp in LAUNCHERS:
-            K = LAUNCHERS[F.xp]() if grad.dtype.char in dtypes else None
+            given = ctx.saved[0] if grad.__class__ is list else grad
+            K = LAUNCHERS[F.xp]() if given.dtype.char in dtypes else None
             if K is not None:
                 try:
                     result = fused(K, ctx, grad)
@@ -74,8 +75,10 @@ def backward(rule: Any, fused: Any, least: int, dtypes: str) -> Any:
 
 
 def _size(ctx: Any, grad: Any) -> int:
-    """How many elements a rule has to deal with: a loss's gradient is one alone."""
+    """How many elements a rule has to deal with: a loss's gradient is one alone.
+
+    An op of several outputs has a list of gradients, and has saved its first input.
+    """
+    size: int = 0 if grad.__class__ is list else grad.size
     saved = ctx.saved
-    if saved and saved[0] is not None:
-        return max(grad.size, saved[0].size)  # type: ignore[no-any-return]
-    return grad.size  # type: ignore[no-any-return]
+    return max(size, saved[0].size) if saved and saved[0] is not None else size

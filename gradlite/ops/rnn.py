@@ -93,6 +93,8 @@ class LstmSequence(_Sequence):
 
     reads = ((0, 1, 2, 3, 4, 5, 6, OUT),) * 7
     grad_name = "LstmSequenceBackward0"
+    native_from = native_backward_from = 1 << 11
+    native_dtypes = "f"
 
     def forward(
         xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool
@@ -130,9 +132,13 @@ class LstmSequence(_Sequence):
         return (out, hs[-1].copy(), cs[-1].copy()), (Z, hs, cs, tc)
 
     def fused_forward(K: Any, *args: Any) -> Any:
-        return rnn_launch.lstm(K, *args) if rnn_launch.serves(K, *args[:7]) else NotImplemented
+        if not rnn_launch.serves(K, *args[:7]):
+            return NotImplemented
+        return (rnn_launch.lstm_in_one_thread if K.serial else rnn_launch.lstm)(K, *args)
 
     def fused_backward(K: Any, ctx: Any, grads: Any) -> Any:
+        if isinstance(ctx.aux, rnn_launch.SerialSteps):
+            return rnn_launch.lstm_backward_in_one_thread(K, ctx, grads)
         if not isinstance(ctx.aux, rnn_launch.Steps):  # the rule has run forward
             return NotImplemented
         return rnn_launch.lstm_backward(K, ctx, grads)

@@ -3,7 +3,8 @@
 Nothing is turned round for a layer that runs from the last step to the first: its states lie in
 the order of time like those of the other direction, one place further on.
 
-On the CPU the rules are faster: NumPy's tanh is vectorised, the compiler's is not.
+On the CPU that is so for the LSTM alone. Its gates lie one after another there, (gates, N, H), so
+that the products are those of the rule, and the kernels see a batch of one with N * H states.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ class Steps(NamedTuple):
     rest: Any
 
 
+class SerialSteps(NamedTuple):
+    """What `lstm_in_one_thread` leaves: gates (T, 4, N, H), and all states (T + 1, N, H)."""
+
+    gates: Any
+    states: Any
+    cells: Any
+
+
 class _Walk:
     """The steps of a sequence in the order in which they are run."""
 
@@ -51,8 +60,8 @@ class _Walk:
 
 
 def serves(K: Any, *arrays: Any) -> bool:
-    """Whether this module is for a layer of such arrays."""
-    return not K.serial and K.takes(*[array for array in arrays if array is not None])
+    """Whether kernels can serve a layer of such arrays."""
+    return K.takes(*[array for array in arrays if array is not None])  # type: ignore[no-any-return]
 
 
 def _launch(K: Any, kernel: str, shape: tuple[int, int], dtype: Any, *arguments: Any) -> None:
@@ -129,6 +138,34 @@ def rnn(
     return (walk.after(hs), hs[walk.last].copy()), Steps(None, hs, None)
 
 
+def _by_gates(xp: Any, w: Any) -> Any:
+    """A (4 * H, I) weight as contiguous (4, I, H)."""
+    return xp.ascontiguousarray(w.reshape(4, w.shape[0] // 4, -1).swapaxes(1, 2))
+
+
+def lstm_in_one_thread(
+    K: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool
+) -> Any:
+    """As `lstm`; NotImplemented without both kernels, since they hand on what no rule reads."""
+    if not (K.ready("lstm_forward", x.dtype) and K.ready("lstm_backward", x.dtype)):
+        return NotImplemented
+    xp, (batch, hidden) = K.xp, h0.shape
+    if reverse:
+        x = x[::-1]
+    w = _by_gates(xp, w_hh)
+    gates = xp.matmul(x[:, None], _by_gates(xp, w_ih))
+    if b_ih is not None:
+        gates += (b_ih + b_hh).reshape(4, 1, hidden)
+    hs, cs = (K.empty((len(x) + 1, batch, hidden), x.dtype) for _ in range(2))
+    hs[0], cs[0] = h0, c0
+    r, shape = K.empty((4, batch, hidden), x.dtype), (1, batch * hidden)
+    for z, h, h_next, c, c_next in zip(gates, hs, hs[1:], cs, cs[1:]):
+        xp.matmul(h, w, out=r)
+        _launch(K, "lstm_forward", shape, x.dtype, z, r, None, None, c, c_next, h_next)
+    out = hs[:0:-1] if reverse else hs[1:]
+    return (out, hs[-1].copy(), cs[-1].copy()), SerialSteps(gates, hs, cs)
+
+
 # --------------------------------------------------------------------------------- backward
 def _given(K: Any, grads: Sequence[Any], shapes: Sequence[Any], dtype: Any) -> list[Any]:
     """The gradients of the outputs, row-major, zeros for those that got none."""
@@ -176,6 +213,49 @@ def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
     edges = [ctx.edges[i] for i in (0, 3, 4)]
     grad_x, *weights = _weight_grads(K, edges, d, d, x, walk.before(hs), w_ih, b_ih is not None)
     return (grad_x, rec, dc, *weights)
+
+
+def lstm_backward_in_one_thread(K: Any, ctx: Any, grads: Any) -> Any:
+    """The gradients of the seven inputs of `lstm_in_one_thread`."""
+    x, _, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
+    gates, hs, cs = ctx.aux
+    (reverse,), xp = ctx.attrs, K.xp
+    grad_out, later, grad_c = _given(K, grads, ctx.shapes[-1], x.dtype)
+    if reverse:
+        x, grad_out = x[::-1], K.dense(grad_out[::-1])
+    steps, batch, hidden = grad_out.shape
+    dc = grad_c if grads[-1] is None else grad_c.copy()  # which the steps write into
+    d, rec = K.empty(gates.shape, x.dtype), K.empty(later.shape, x.dtype)
+    r, other = K.empty(gates.shape[1:], x.dtype), K.empty(later.shape, x.dtype)
+    w, shape = w_hh.reshape(4, hidden, hidden), (1, batch * hidden)
+    for t in range(steps)[::-1]:
+        own = d[t]
+        _launch(
+            K, "lstm_backward", shape, x.dtype, grad_out[t], later, gates[t], cs[t], cs[t + 1], dc,
+            own,
+        )  # fmt: skip
+        xp.matmul(own, w, out=r)
+        xp.add(r[0], r[1], out=rec)
+        xp.add(r[2], r[3], out=other)
+        later = xp.add(rec, other, out=rec)
+    edges = ctx.edges
+    d = xp.ascontiguousarray(d.swapaxes(0, 1)).reshape(4, steps * batch, hidden)
+    grad_x = grad_b = None
+    if edges[0] is not None:
+        parts = xp.matmul(d, w_ih.reshape(4, hidden, -1))
+        grad_x = (parts[0] + parts[1] + (parts[2] + parts[3])).reshape(x.shape)
+        grad_x = grad_x[::-1] if reverse else grad_x
+
+    def weights(source: Any, edge: Any) -> Any:
+        rows = source.reshape(steps * batch, -1)
+        return None if edge is None else xp.matmul(d.swapaxes(1, 2), rows).reshape(4 * hidden, -1)
+
+    if b_ih is not None:
+        grad_b = d.sum(1).reshape(-1)
+    return (
+        grad_x, rec, dc, weights(x, edges[3]), weights(hs[:-1], edges[4]), grad_b,
+        None if grad_b is None else grad_b.copy(),
+    )  # fmt: skip
 
 
 def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:

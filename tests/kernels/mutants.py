@@ -332,9 +332,10 @@ CONVOLUTIONS = [
 
 RECURRENT = [
     Mutant("the wrong gate goes through tanh", "rnn.cu",
-           "gate[k] = k == 2 ?", "gate[k] = k == 3 ?"),
+           "math::tanh(sum(2)), o = math::sigmoid(sum(3))",
+           "math::sigmoid(sum(2)), o = math::tanh(sum(3))"),
     Mutant("gates of one sample for all", "rnn.cu",
-           "place = b * 4 * hidden + column;", "place = column;"),
+           "at = place + gate * hidden;", "at = j + gate * hidden;"),
     Mutant("the cell's gradient is not handed on", "rnn.cu", "    dc[at] = narrow(d * f);\n", ""),
     Mutant("the gradient of the next step is left out", "rnn.cu",
            "const acc_t dh = widen(grad[at]) + bias_at(later, at);",

@@ -261,11 +261,27 @@ def gpt() -> Any:
     return nn.Sequential(nn.Embedding(50, 32), Block(), nn.LayerNorm(32), nn.Linear(32, 50))
 
 
+def recurrent() -> Any:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.lstm = nn.Embedding(50, 32), nn.LSTM(32, 64, batch_first=True)
+            self.out = nn.Linear(64, 50)
+
+        def forward(self, tokens: Any) -> Any:
+            return self.out(self.lstm(self.table(tokens))[0])
+
+    return Recurrent()
+
+
 @needs_kernels
-def test_recorded_array_calls_are_the_very_launches() -> None:
+@pytest.mark.parametrize(
+    ("make", "kernel"), [(gpt, "layer_norm_backward"), (recurrent, "lstm_backward")]
+)
+def test_recorded_array_calls_are_the_very_launches(make: Any, kernel: str) -> None:
     def trainer() -> tuple[Any, Any]:
         gradlite.manual_seed(3)
-        model = gpt()
+        model = make()
         optimizer = optim.AdamW(model.parameters(), lr=1e-2)
 
         def step(tokens: Any) -> Any:
@@ -288,8 +304,8 @@ def test_recorded_array_calls_are_the_very_launches() -> None:
             expected = step(tokens).item()
             gradlite.set_rng_state(state)
             assert captured(tokens).item() == expected
-    assert {"layer_norm_forward", "layer_norm_backward"} <= set(names)
-    assert captured.replays == 7 and "layer_norm_backward" in captured.explain()
+    assert {kernel, kernel.replace("backward", "forward")} <= set(names)
+    assert captured.replays == 7 and kernel in captured.explain()
     for a, b in zip(eager.parameters(), other.parameters()):
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
