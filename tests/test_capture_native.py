@@ -179,6 +179,31 @@ def test_extreme_values(value: float) -> None:
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@needs_compiler
+@pytest.mark.parametrize("dtype", [gradlite.float32, gradlite.float64])
+@pytest.mark.parametrize("columns", [5, 16, 65])
+def test_places_of_extremes(columns: int, dtype: Any) -> None:
+    """The first of equal ones, and the first NaN of any."""
+    x = np.random.default_rng(columns).integers(-3, 4, (40, columns)).astype(np.float64)
+    x[1] = -np.inf
+    x[2, 3:] = np.inf
+    x[3, 4] = x[4, 0] = x[4, -1] = x[5, -1] = np.nan
+    x[6] = np.nan
+    x[7] = -0.0
+    x[7, -1] = 0.0
+    given = gradlite.tensor(x, dtype=dtype)
+
+    def step(x: Any) -> list[Any]:
+        return [x.argmax(1), x.argmin(1), x.argmax(0), x.T.argmax(1), (x > 0).any(1), x.softmax(1)]
+
+    captured = gradlite.capture(step, native=True)
+    for _ in range(4):
+        actual = captured(given)
+    assert captured.replays > 0
+    for ours, theirs in zip(actual, step(given), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+
+
 @pytest.fixture(params=["its own", "narrower"])
 def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors as this processor has them, and as one without AVX-512 has them."""

@@ -93,7 +93,7 @@ def erfc(xp: Any, x: Any) -> Any:
 
 
 def normal_cdf(xp: Any, x: Any) -> Any:
-    """The standard normal distribution's cdf; float32 in cache-sized blocks."""
+    """The standard normal distribution's cdf of an array."""
     if xp is not np:
         return _library(x).ndtr(x)
     x = np.asarray(x)
@@ -101,24 +101,29 @@ def normal_cdf(xp: Any, x: Any) -> Any:
         if x.dtype == np.float64:
             return 0.5 * erfc(np, x * -0.7071067811865476)
         return normal_cdf(np, x.astype(np.float32)).astype(x.dtype)
-    flat = np.ascontiguousarray(x).reshape(-1)
-    out = np.empty_like(flat)
-    half, block = np.float32(0.5), 32768
+    return normal_cdf32(np, x)
+
+
+def normal_cdf32(xp: Any, x: Any, out: Any = None) -> Any:
+    """The standard normal distribution's cdf of float32, in blocks that fit the cache."""
+    kind = x.dtype.type
+    out = xp.empty(x.shape, x.dtype) if out is None else out
+    flat, results, block = xp.ascontiguousarray(x).reshape(-1), out.reshape(-1), 32768
     for start in range(0, flat.size, block):
         part = flat[start : start + block]
-        u = np.clip(part, np.float32(-6), np.float32(6))
-        r = out[start : start + block]
-        np.multiply(u, u, out=u)
+        u = xp.clip(part, kind(-6), kind(6))
+        r = results[start : start + block]
+        xp.multiply(u, u, out=u)
         r.fill(_CDF[-1])
         for c in _CDF[-2::-1]:
             r *= u
-            r += np.float32(c)
-        np.clip(part, np.float32(-40), np.float32(40), out=u)
+            r += kind(c)
+        xp.clip(part, kind(-40), kind(40), out=u)
         r *= u
-        np.tanh(r, out=r)
-        r *= half
-        r += half
-    return out.reshape(x.shape)
+        xp.tanh(r, out=r)
+        r *= kind(0.5)
+        r += kind(0.5)
+    return out
 
 
 def erfinv(xp: Any, x: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import special
 from gradlite.backends.cpu import loud, quiet
 from gradlite.backends.kernels import Launcher
 from gradlite.capturing.calls import (
@@ -35,7 +36,8 @@ PAGE = 4096  # loads wait for stores to addresses that differ by a multiple of i
 # Functions with a parameter `out` for the result, and methods of arrays with one.
 WITH_OUT = frozenset(
     (np.dot, np.concatenate, np.einsum, np.take, np.cumsum, np.cumprod, np.stack, np.clip,
-     np.max, np.min, np.amax, np.amin, np.sum, np.mean, np.prod, np.argmax, np.argmin)
+     np.max, np.min, np.amax, np.amin, np.sum, np.mean, np.prod, np.argmax, np.argmin,
+     special.normal_cdf32)
 )  # fmt: skip
 METHODS_WITH_OUT = frozenset(
     (np.ndarray.sum, np.ndarray.mean, np.ndarray.max, np.ndarray.min, np.ndarray.prod,

@@ -291,7 +291,8 @@ def _in_place(kernels: bool) -> Iterator[Recorder]:
     ):
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
-    whole = [(sys.modules[f.__module__], f) for f in (*CONVOLUTIONS, *POOLINGS)]
+    one_call = (*CONVOLUTIONS, *POOLINGS, special.normal_cdf32)
+    whole = [(sys.modules[f.__module__], f) for f in one_call]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))

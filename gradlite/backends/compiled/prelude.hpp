@@ -53,12 +53,9 @@ static inline T f_clip(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-static inline float f_exp(float x) {
-  // x = n ln 2 + r; 2^n is applied in two halves, so that denormal results are right.
-  float bounded = x > 89.0f ? 89.0f : x;
-  bounded = bounded < -104.0f ? -104.0f : bounded;
-  float n = __builtin_rintf(bounded * 1.44269504f);
-  float r = bounded - n * 0.693359375f;
+// e^r for x = n ln 2 + r, where n is a whole number; a NaN stays one, whatever n is.
+static inline float exp_of_rest(float x, float n) {
+  float r = x - n * 0.693359375f;
   r -= n * -2.12194440e-4f;
   float p = 1.97903457e-4f;
   p = p * r + 1.39446603e-3f;
@@ -66,9 +63,23 @@ static inline float f_exp(float x) {
   p = p * r + 4.16662954e-2f;
   p = p * r + 1.66666657e-1f;
   p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
+  return p * r * r + r + 1.0f;
+}
+// x between a negative and a positive bound, compared as whole numbers, for which compilers have
+// instructions; NaNs become one of the bounds.
+static inline float between(float x, float low, float high) {
+  u32 word = bits<u32>(x);
+  word = word > bits<u32>(low) ? bits<u32>(low) : word;
+  int other = (int)word;
+  other = other > bits<int>(high) ? bits<int>(high) : other;
+  return bits<float>(other);
+}
+static inline float f_exp(float x) {
+  // 2^n is applied in two halves, so that denormal results are right.
+  float bounded = between(x, -104.0f, 89.0f), n = __builtin_rintf(bounded * 1.44269504f);
   int whole = (int)n, half = whole >> 1;
-  float result = p * bits<float>((half + 127) << 23) * bits<float>((whole - half + 127) << 23);
+  float result = exp_of_rest(bounded, n) * bits<float>((half + 127) << 23) *
+                 bits<float>((whole - half + 127) << 23);
   return x != x ? x : result;
 }
 static inline float f_tanh(float x) {
@@ -79,8 +90,23 @@ static inline float f_tanh(float x) {
   p = p * z + 1.33314416e-1f;
   p = p * z - 3.33332807e-1f;
   float small = x + x * z * p;
-  float large = 1.0f - 2.0f / (f_exp(2.0f * (a > 10.0f ? 10.0f : a)) + 1.0f);
-  float result = a < 0.625f ? small : __builtin_copysignf(large, x);
+  float twice = 2.0f * (a > 10.0f ? 10.0f : a), n = __builtin_rintf(twice * 1.44269504f);
+  float grown = exp_of_rest(twice, n) * bits<float>(((int)n + 127) << 23);
+  return a < 0.625f ? small : __builtin_copysignf(1.0f - 2.0f / (grown + 1.0f), x);
+}
+// The standard normal distribution's cdf as 1 / (1 + e^(x R(x²))), R that of backends/special.py
+// times -2. At the lower bound of x the power is 2^128, an infinity, and the result 0.
+static inline float f_normal_cdf(float x) {
+  float bounded = between(x, -22.54f, 20.0f), z = between(bounded * bounded, -1.0f, 36.0f);
+  float p = -3.51234286e-9f;
+  p = p * z + 2.64526705e-7f;
+  p = p * z - 7.92948867e-6f;
+  p = p * z + 1.10612389e-4f;
+  p = p * z + 6.51899609e-5f;
+  p = p * z - 7.26661682e-2f;
+  p = p * z - 1.59576988f;
+  float t = p * bounded, n = __builtin_rintf(t * 1.44269504f);
+  float result = 1.0f / (1.0f + exp_of_rest(t, n) * bits<float>(((int)n + 127) << 23));
   return x != x ? x : result;
 }
 static inline float f_log(float x) {

@@ -87,6 +87,7 @@ class Statement:
     note: str
 
 
+MOST = 96  # statements of one loop: as many as compile quickly
 SHARED = 1 << 15  # elements times statements for one thread: some 10 us of work
 
 
@@ -94,7 +95,7 @@ def joins(group: Sequence[Statement], new: Statement) -> bool:
     """Whether a statement may run in the same loop as those before it."""
     if not group:
         return True
-    if group[0].out.shape != new.out.shape or len(group) >= 64:
+    if group[0].out.shape != new.out.shape or len(group) >= MOST:
         return False
     for earlier in group:
         for operand in new.operands:
@@ -179,7 +180,8 @@ def _nest(
 
     def address(p: Place) -> str:
         i = places.index(p)
-        kind = CTYPES[p.dtype.name]
+        # Compilers make no vectors of loops that touch bool in memory.
+        kind = "u8" if p.dtype.kind == "b" else CTYPES[p.dtype.name]
         step = strides[i][-1] if depth else 0
         if step == 0:
             return f"*({kind}*)p{i}"

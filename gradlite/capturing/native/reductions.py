@@ -39,7 +39,8 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     extreme = kind in ("max", "min")
     neutral, join, clause = KINDS.get("sum" if kind == "mean" else kind, ("", "", ""))
     finish = f"t / {T}({count})" if kind == "mean" else "t"
-    read = f"{T}(*({CTYPES[x.dtype.name]}*)"
+    # Compilers make no vectors of loops that touch bool in memory.
+    read = f"{T}(*({'u8' if x.dtype.kind == 'b' else CTYPES[x.dtype.name]}*)"
     lines = [f"{{ // {kind}", f"  char* const xb = P[{x.base}] + {x.offset};"]
     lines.append(f"  char* const ob = P[{out.base}] + {out.offset};")
     along = bool(inner) and (not outer or abs(xi[-1]) <= abs(xo[-1]))
@@ -117,9 +118,39 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
     outer, (xo, oo) = collapsed(
         [x.shape[d] for d in kept], [[x.strides[d] for d in kept], out_strides]
     )
-    T, sign = CTYPES[x.dtype.name], ">" if kind == "argmax" else "<"  # noqa: N806
     if x.dtype.name in HALVES:
         return None
+    T, sign = CTYPES[x.dtype.name], ">" if kind == "argmax" else "<"  # noqa: N806
+    n, step = x.shape[axis], x.strides[axis]
+    search = [
+        f"  for (i64 i = 1; i < {n} && t == t; i++) {{",
+        f"    const {T} x = *({T}*)(xo + i * {step});",
+        f"    if (x {sign} t || x != x) {{ t = x; at = i; }}",
+        "  }",
+    ]
+    if x.dtype.kind == "f" and step == x.dtype.itemsize and 16 <= n < 1 << 31:
+        # First the extreme, then its first place: how many elements are left there at most.
+        extreme = "max" if kind == "argmax" else "min"
+        search = [
+            "  int nan = 0;",
+            f'  _Pragma("omp simd reduction({extreme}:t) reduction(|:nan)")',
+            f"  for (i64 i = 0; i < {n}; i++) {{",
+            f"    const {T} x = (({T}*)xo)[i];",
+            f"    t = x {sign} t ? x : t; nan |= x != x;",
+            "  }",
+            f"  const {T}* const row = ({T}*)xo;",
+            "  if (nan) {",
+            "    while (row[at] == row[at]) at++;",
+            "  } else {",
+            "    int left = 0;",
+            '    _Pragma("omp simd reduction(max:left)")',
+            f"    for (int i = 0; i < {n}; i++) {{",
+            f"      const int own = row[i] == t ? {n} - i : 0;",
+            "      left = own > left ? own : left;",
+            "    }",
+            f"    at = {n} - left;",
+            "  }",
+        ]
     return [
         f"{{ // {kind}",
         f"  char* const xb = P[{x.base}] + {x.offset};",
@@ -127,12 +158,35 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
         *_open("o", outer),
         f"  char* const xo = xb{_sum('o', xo)};",
         f"  {T} t = *({T}*)xo; i64 at = 0;",
-        f"  for (i64 i = 1; i < {x.shape[axis]} && t == t; i++) {{",
-        f"    const {T} x = *({T}*)(xo + i * {x.strides[axis]});",
-        f"    if (x {sign} t || x != x) {{ t = x; at = i; }}",
-        "  }",
+        *search,
         f"  *(i64*)(ob{_sum('o', oo)}) = at;",
         *["  }"] * len(outer),
+        "}",
+    ]
+
+
+def row_products(a: Place, b: Place, out: Place) -> list[str] | None:
+    """The inner product of every row of a matrix with the same row of another."""
+    if not (a.dtype == b.dtype == out.dtype) or a.dtype.name not in ("float32", "float64"):
+        return None
+    if a.shape != b.shape or 0 in a.shape:
+        return None
+    T = CTYPES[a.dtype.name]  # noqa: N806
+    return [
+        f"{{ // products of rows, {a.shape}",
+        *(
+            f"  char* const {name}b = P[{p.base}] + {p.offset};"
+            for name, p in (("a", a), ("b", b), ("o", out))
+        ),
+        f"  for (i64 o = 0; o < {a.shape[0]}; o++) {{",
+        f"  char *const x = ab + o * {a.strides[0]}, *const y = bb + o * {b.strides[0]};",
+        f"  {T} t = 0;",
+        '  _Pragma("omp simd reduction(+:t)")',
+        f"  for (i64 i = 0; i < {a.shape[1]}; i++) {{",
+        f"    t += *({T}*)(x + i * {a.strides[1]}) * *({T}*)(y + i * {b.strides[1]});",
+        "  }",
+        f"  *({T}*)(ob + o * {out.strides[0]}) = t;",
+        "  }",
         "}",
     ]
 

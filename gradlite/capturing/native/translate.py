@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import special
 from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
 from gradlite.capturing.native import batches, convolution, pool, reductions
 from gradlite.capturing.native.layout import images_of
@@ -148,6 +149,8 @@ class Translator:
             return None
         if function in (np.dot, np.ndarray.dot):
             return self._product(call, False)
+        if function is np.einsum and args[0] == "ij,ij->i" and not call.kwargs:
+            return reductions.row_products(*map(self.place, (*args[1:], call.outs[0])))
         if function in REDUCTIONS:
             return self._reduction(REDUCTIONS[function], call, None)
         if function in (np.ndarray.argmax, np.ndarray.argmin, np.argmax, np.argmin):
@@ -172,6 +175,12 @@ class Translator:
             return self._convolution(function, call)
         if function in POOLINGS:
             return self._pooling(function, call)
+        if function is special.normal_cdf32:
+            kind = call.outs[0].dtype
+            return self._elementwise(
+                position, call.outs[0], call.args[1:], [kind], kind,
+                lambda v: f"f_normal_cdf({v[0]})", "normal_cdf",
+            )  # fmt: skip
         if function is operator.getitem and len(call.outs) == 1:
             return self._rows("take", args[0], args[1], call.outs[0], position)
         if function is np.stack and len(call.outs) == 1:
