@@ -260,9 +260,14 @@ def backward(
     queue: list[tuple[int, Node]] = []
     following: Node | None = None  # the next node where no other waits, which saves the queue
     leaves: list[AccumulateGrad] = []  # without hooks: order does not matter, so no queueing
-    for edge, grad in zip(roots, grads):
-        _deliver(edge, grad, pending, owned, queue, create_graph)
-        shared.add(edge.node if edge.__class__ is OutputEdge else edge)
+    if len(roots) == 1 and roots[0].__class__ is not OutputEdge:
+        following = roots[0]
+        pending[following] = grads[0]
+        shared.add(following)
+    else:
+        for edge, grad in zip(roots, grads):
+            _deliver(edge, grad, pending, owned, queue, create_graph)
+            shared.add(edge.node if edge.__class__ is OutputEdge else edge)
     push, pop = heapq.heappush, heapq.heappop
     wanted, needed = (None, None) if inputs is None else _targets(roots, inputs)
     results: list[Gradient] = [None] * (0 if inputs is None else len(inputs))

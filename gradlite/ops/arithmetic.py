@@ -309,7 +309,7 @@ _BOOL = np.dtype(bool)
 
 def _refuse_bools(*operands: Any) -> None:
     for x in operands:
-        if x.array.dtype == _BOOL if isinstance(x, Tensor) else isinstance(x, bool):
+        if x.array.dtype is _BOOL if isinstance(x, Tensor) else x is True or x is False:
             raise RuntimeError(
                 "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
                 "trying to invert a mask, use the `~` or `logical_not()` operator instead."

@@ -99,7 +99,7 @@ def binary_op(
         raise RuntimeError(mismatch(x, y)) from None
     finally:
         loud(token)
-    if out.__class__ not in NAMESPACES:
+    if out.__class__ is not x.__class__ and out.__class__ not in NAMESPACES:
         out = F.xp.asarray(out)
     result = _new(Tensor)
     result.array = out
@@ -126,12 +126,16 @@ def binary_op(
                 op = Cut(op)
             saved: Any = ()
             versions: Any = None
-            if op.saves:
+            saves = op.saves
+            if saves:
                 wanted = (p is not None, q is not None)
                 plan = op.plans.get(wanted) or op.plan(wanted)
-                saved, versions = (
-                    _saved(plan, a, other, x, y, out, version) if plan else (plan, None)
-                )
+                if not plan:
+                    saved = plan
+                elif saves == _BOTH and other is not None:
+                    saved, versions = _operands(plan, a, other, x, y)
+                else:
+                    saved, versions = _saved(plan, a, other, x, y, out, version)
             shape = out.shape
             if x.shape == shape and (other is None or y.shape == shape):
                 shapes = None
@@ -169,6 +173,22 @@ def mismatch(x: Any, y: Any) -> str:
                 f"non-singleton dimension {dim}"
             )
     return f"shapes {list(shapes[0])} and {list(shapes[1])} cannot be broadcast together"
+
+
+def _operands(plan: Any, a: Any, b: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """`_saved` for two tensors, either or both of which are kept."""
+    first, second = plan
+    m, n = a._counter, b._counter
+    if (m is None and first is not None) or (n is None and second is not None):
+        raise RuntimeError(INFERENCE_SAVED)
+    if first is None:
+        return (None, y), (None, (n, n[0]))
+    if second is None:
+        return (x, None), ((m, m[0]), None)
+    return (x, y), ((m, m[0]), (n, n[0]))
+
+
+_BOTH = (0, 1)
 
 
 def _saved(

@@ -226,11 +226,13 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     mode = current_mode()
     result._counter = [0] if mode < INFERENCE else None
     if mode == 0 and (input._requires_grad or input._view is not None):
-        edge = gradient_edge(input)
-        if edge is None:
-            if not input.requires_grad:
-                return result
-            op = Cut(op)
+        edge = input._edge
+        if edge is None or input._view is not None:
+            edge = gradient_edge(input)
+            if edge is None:
+                if not input.requires_grad:
+                    return result
+                op = Cut(op)
         saves = op.saves
         saved: tuple[Any, ...] = ()
         versions: Any = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlite import autocast_mode
 from gradlite.backends.cpu import loud, quiet
-from gradlite.grad_mode import current_mode
+from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import record
 from gradlite.ops.binary import sum_to
 from gradlite.ops.casting import lowered
@@ -19,10 +19,10 @@ from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.products import known_gradient
-from gradlite.ops.reduce import ColumnSums  # noqa: F401  the rule of Linear calls it
+from gradlite.ops.reduce import ColumnSums
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor, gradient_edge, wrap
 
 __all__ = [
     "bmm",
@@ -32,6 +32,9 @@ __all__ = [
     "mm",
     "mv",
 ]
+
+_new = object.__new__
+_column_sums = ColumnSums.forward
 
 
 def _check(name: str, a: Tensor, b: Tensor) -> None:
@@ -388,6 +391,14 @@ class Linear(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, weight = ctx.saved
         shape = ctx.shapes[0]
+        if grad.__class__ is np.ndarray and not F.twins and len(shape) == 2:
+            # The rule below, written out for small networks.
+            rows, bias = grad.T, ctx.edges[2]
+            return (
+                None if weight is None else grad.dot(weight),
+                None if x is None else rows.dot(x),
+                None if bias is None else _column_sums(np, grad),
+            )
         if len(shape) != 2:
             count = math.prod(shape[:-1])
             grad = grad.reshape((count, grad.shape[-1]))
@@ -428,7 +439,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if autocast_mode.used:
         input, weight, bias = lowered(input, weight, bias)
     x, w = input.array, weight.array
-    if x.dtype != w.dtype or (bias is not None and bias.array.dtype != w.dtype):
+    kind = w.dtype
+    if x.dtype != kind or (bias is not None and bias.array.dtype != kind):
         other = weight if x.dtype != w.dtype else bias
         raise RuntimeError(
             "mat1 and mat2 must have the same dtype, but got "
@@ -461,26 +473,46 @@ def _linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x, w, b = input.array, weight.array, bias.array
     token = quiet()
     try:
-        out = Linear.forward(np, x, w, b)
+        if x.ndim == 2:
+            out = x.dot(w.T)
+            out += b
+        else:
+            out = Linear.forward(np, x, w, b)
     finally:
         loud(token)
-    result = wrap(out)
-    if current_mode() == 0:
-        edges = edges_of((input, weight, bias))
-        if edges is not None:
-            op: Any = Linear
-            if edges is NOWHERE:
-                op, edges = Cut(op), (None, None, None)
-            to_x, to_w, _ = edges
-            m, n = input._counter, weight._counter
-            if to_x is not None is not to_w and m is not None is not n:
-                versions, shapes = ((m, m[0]), (n, n[0])), (x.shape, w.shape, b.shape)
-                node = record(op, edges, (x, w), versions, (), F, None, shapes)
+    result = _new(Tensor)
+    result.array = out
+    result._edge = result._grad = result._view = None
+    result._requires_grad = False
+    mode = current_mode()
+    result._counter = [0] if mode < INFERENCE else None
+    if mode == 0:
+        to_x, to_w = gradient_edge(input), gradient_edge(weight)
+        m, n = input._counter, weight._counter
+        if to_w is not None and m is not None is not n:
+            shapes = (x.shape, w.shape, b.shape)
+            edges = (to_x, to_w, gradient_edge(bias))
+            if to_x is not None:
+                saved, versions = (x, w), ((m, m[0]), (n, n[0]))
             else:
-                inputs = (input, weight, bias)
-                node = recorded(op, edges, inputs, [x, w, b], (), F, None, out, result._counter, 1)
-            result._edge, result._requires_grad = node, True
+                saved, versions = (x, None), ((m, m[0]), None)
+            result._edge = record(Linear, edges, saved, versions, (), F, None, shapes)
+            result._requires_grad = True
+        else:
+            _record_linear(F, (input, weight, bias), [x, w, b], result)
     return result
+
+
+def _record_linear(F: Any, inputs: tuple[Tensor, ...], arrays: list[Any], result: Tensor) -> None:
+    """The rarer cases of `_linear`: a weight that is frozen or a view of one that is not."""
+    edges, op = edges_of(inputs), Linear
+    if edges is None:
+        return
+    if edges is NOWHERE:
+        op, edges = Cut(op), (None, None, None)  # type: ignore[assignment]
+    out, version = result.array, result._counter
+    result._edge = recorded(op, edges, inputs, arrays, (), F, None, out, version, 1)
+    result._requires_grad = True
 
 
 def _attach() -> None:

@@ -62,7 +62,7 @@ class ThresholdBackward(Op):
 
     def forward(xp: Any, grad: Any, out: Any) -> Any:
         kind = _WORDS.get(out.dtype) if xp is np and out.ndim else None
-        if kind is not None and out.flags.c_contiguous and grad.flags.c_contiguous:
+        if kind is not None:
             # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
             # times the gradient's bits.
             word, zero, one = kind
@@ -77,6 +77,9 @@ class ThresholdBackward(Op):
 
     def fused_forward(K: Any, grad: Any, out: Any) -> Any:
         return fused_slope(K, "relu_backward", grad, out)
+
+
+_threshold_backward = ThresholdBackward.forward
 
 
 class Relu(Op):
@@ -94,6 +97,8 @@ class Relu(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved
+        if grad.__class__ is np.ndarray and not F.twins:
+            return (_threshold_backward(np, grad, out),)
         return (F.threshold_backward(grad, F.detach(out)),)
 
 

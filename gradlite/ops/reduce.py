@@ -117,6 +117,8 @@ class Mean(Op):
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if xp is not np:
             return row_major(x.mean(dims, keepdims=keepdim))
+        if len(dims) == x.ndim and not keepdim:
+            return np.add.reduce(x, None) / x.size
         return Sum.forward(np, x, dims, keepdim) / count(x.shape, dims)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
