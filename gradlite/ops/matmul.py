@@ -473,11 +473,7 @@ def _linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x, w, b = input.array, weight.array, bias.array
     token = quiet()
     try:
-        if x.ndim == 2:
-            out = x.dot(w.T)
-            out += b
-        else:
-            out = Linear.forward(np, x, w, b)
+        out = Linear.forward(np, x, w, b)
     finally:
         loud(token)
     result = _new(Tensor)
@@ -492,11 +488,9 @@ def _linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if to_w is not None and m is not None is not n:
             shapes = (x.shape, w.shape, b.shape)
             edges = (to_x, to_w, gradient_edge(bias))
-            if to_x is not None:
-                saved, versions = (x, w), ((m, m[0]), (n, n[0]))
-            else:
-                saved, versions = (x, None), ((m, m[0]), None)
-            result._edge = record(Linear, edges, saved, versions, (), F, None, shapes)
+            of_w = None if to_x is None else (n, n[0])
+            saved = (x, None if to_x is None else w)
+            result._edge = record(Linear, edges, saved, ((m, m[0]), of_w), (), F, None, shapes)
             result._requires_grad = True
         else:
             _record_linear(F, (input, weight, bias), [x, w, b], result)

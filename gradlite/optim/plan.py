@@ -10,7 +10,7 @@ import numpy as np
 from gradlite.device import array_module, device_of
 from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor, gradient_edge, wrap
 
 # The scratch arrays of a block should stay in the second-level cache between a rule's passes.
 BLOCK_BYTES = 1 << 20
@@ -297,18 +297,25 @@ class Plan:
         arrays: for each parameter its array, or None when it takes no part.
         shapes: their shapes.
         versions: the version counters of the parameters that take part.
+        accumulators: their nodes in the graph, which need not be made again for every step then.
         again: parameters that come a second time in the group.
         options: for which options the plan was made.
         changes: for which count of changes to the optimizer's state.
     """
 
-    __slots__ = ("arrays", "shapes", "versions", "again", "options", "changes", "cohorts")
+    __slots__ = (
+        "accumulators", "again", "arrays", "changes", "cohorts", "options", "shapes", "versions",
+    )  # fmt: skip
 
     def __init__(self, params: Sequence[Tensor], options: tuple[Any, ...]) -> None:
         self.arrays: list[Any] = []
         self.shapes: list[Any] = []
         self.versions: list[list[int]] = []
         self.again: list[Tensor] = []
+        # One with hooks takes its turn in the order of the graph, in which an old one is last.
+        self.accumulators = [
+            gradient_edge(p) for p in params if p._edge is None is p._view and p._extra is None
+        ]
         self.options, self.changes = options, -1
         self.cohorts: list[Cohort] = []
         seen: set[int] = set()
