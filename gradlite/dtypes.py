@@ -7,7 +7,8 @@ dimensioned tensor of the same kind.
 
 NumPy has no bfloat16: its arrays are of the package ml_dtypes, as CuPy's and JAX's are. It is
 imported when the first of them is asked for (`dtype.numpy`), and what has to know of it by then
-has asked to be told (`when_loaded`).
+has asked to be told (`when_loaded`). So is the first use of either half precision (`when_used`),
+before which nothing of it is on the way of an op.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ class dtype:
         self.is_floating_point = category == 2
         self.is_signed = category != 0 and name != "uint8"
         self.itemsize = itemsize
-        if name != "bfloat16":
+        if name not in ("float16", "bfloat16"):
             self.numpy = np.dtype(name)
 
-    def __getattr__(self, name: str) -> Any:  # of what is not there yet: `numpy` of bfloat16
+    def __getattr__(self, name: str) -> Any:  # of what is not there yet: `numpy` of a half
         if name != "numpy":
             raise AttributeError(f"'dtype' object has no attribute {name!r}")
-        return _load_bfloat16()
+        return _use(self)
 
     @property
     def is_complex(self) -> builtins.bool:
@@ -71,12 +72,14 @@ int64 = long = dtype("int64", 1, 8)
 bool = bool_ = dtype("bool", 0, 1)
 
 ALL = (float16, bfloat16, float32, float64, uint8, int8, int16, int32, int64, bool)
-_FROM_NUMPY: dict[np.dtype[Any], dtype] = {d.numpy: d for d in ALL if d is not bfloat16}
+_FROM_NUMPY: dict[np.dtype[Any], dtype] = {d.numpy: d for d in ALL if d not in (float16, bfloat16)}
+_HALVES = {d.name: d for d in (float16, bfloat16)}
 _FROM_PYTHON = {builtins.float: None, builtins.int: int64, builtins.bool: bool}
-FLOATING = {d.numpy for d in ALL if d is not bfloat16 and d.is_floating_point}
-HALVES = {float16.numpy}  # the floating dtypes of 16 bits
+FLOATING = {np.dtype(kind) for kind in (np.float16, np.float32, np.float64)}
+HALVES = {np.dtype(np.float16)}  # the floating dtypes of 16 bits
 _default = float32
 _waiting: list[Callable[[np.dtype[Any]], None]] = []  # for bfloat16
+_concerned: list[Callable[[], None]] = []  # by the use of either
 
 
 def when_loaded(tell: Callable[[np.dtype[Any]], None]) -> None:
@@ -92,7 +95,28 @@ def bfloat16_is_loaded() -> builtins.bool:
     return len(HALVES) > 1
 
 
-def _load_bfloat16() -> np.dtype[Any]:
+def when_used(tell: Callable[[], None]) -> None:
+    """Call a function whenever the first array of a dtype of half precision is asked for."""
+    _concerned.append(tell)
+
+
+def halves_in_use() -> frozenset[np.dtype[Any]]:
+    """The dtypes of half precision of which there may be arrays."""
+    return frozenset(HALVES.intersection(_FROM_NUMPY))
+
+
+def _use(half: dtype) -> np.dtype[Any]:
+    if half is bfloat16:
+        _load_bfloat16()
+    else:
+        float16.numpy = np.dtype(np.float16)
+        _FROM_NUMPY[float16.numpy] = float16
+    for tell in _concerned:
+        tell()
+    return half.numpy
+
+
+def _load_bfloat16() -> None:
     try:
         import ml_dtypes
     except ImportError as error:
@@ -106,7 +130,6 @@ def _load_bfloat16() -> np.dtype[Any]:
     HALVES.add(numpy_dtype)
     for tell in _waiting:
         tell(numpy_dtype)
-    return numpy_dtype
 
 
 def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
@@ -114,7 +137,11 @@ def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
     found = _FROM_NUMPY.get(numpy_dtype)
     if found is None:
         native = numpy_dtype.newbyteorder("=")
-        found = bfloat16 if native.name == "bfloat16" else _FROM_NUMPY.get(native)
+        found = _HALVES.get(native.name)
+        if found is None:
+            found = _FROM_NUMPY.get(native)
+        else:
+            _ = found.numpy  # there are arrays of it
     if found is None:
         names = ", ".join(d.name for d in ALL)
         raise TypeError(

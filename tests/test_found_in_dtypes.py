@@ -119,3 +119,16 @@ def test_what_integers_cannot_do(dtype, size):
         ]
 
     same(program)
+
+
+@pytest.mark.parametrize("wide", ["float32", "float64"])
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_a_half_that_is_written_into_wider_numbers_gets_a_gradient_of_its_own_dtype(half, wide):
+    def program(T):
+        x = T.full((1,), 0.5).to(getattr(T, half)).requires_grad_()
+        y = T.ones(2, 3, dtype=getattr(T, wide), requires_grad=True) * 1.5
+        y[..., 2] = x
+        y.flip(0).sin().sum().backward()
+        return x.grad.dtype, x.grad.double()
+
+    same(program)

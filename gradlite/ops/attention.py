@@ -338,8 +338,8 @@ def scaled_dot_product_attention(
         and (mask is None or not mask.requires_grad)
     )
     if q.__class__ is np.ndarray:
-        if q.dtype == np.float16 or (mask is not None and q.dtype not in dtypes.HALVES):
-            one_node = False  # nothing is gained, and NumPy's products of halves are slow
+        if mask is not None and q.dtype not in dtypes.HALVES:
+            one_node = False  # nothing is gained
     if one_node:
         return apply(Attention, (query, key, value, mask), factor, is_causal)  # type: ignore[no-any-return]
     return _composed(query, key, value, mask, factor, is_causal, dropout_p)

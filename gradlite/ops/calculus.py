@@ -16,14 +16,18 @@ __all__ = ["cumulative_trapezoid", "gradient", "trapezoid", "trapz"]
 
 
 def _areas(y: Any, x: Any, dx: Any, dim: int) -> Any:
-    """The areas of the trapezoids between neighbours along a dimension."""
+    """The areas of the trapezoids between neighbours along a dimension, up to a factor.
+
+    Returns:
+        The areas, the dimension, and the factor, which PyTorch applies to sums of areas.
+    """
     d = wrap_dim(dim, y.array.ndim)
     n = y.array.shape[d]
     if n == 0:
-        return y, d
+        return y, d, 1.0
     sums = narrow(y, d, 1, n - 1) + narrow(y, d, 0, n - 1)  # type: ignore[operator]
     if x is None:
-        return sums * ((1 if dx is None else dx) / 2.0), d
+        return sums, d, (1 if dx is None else dx) / 2.0
     if x.array.ndim == 1:
         if x.array.size != n:
             raise RuntimeError("trapezoid: There must be one `x` value for each sample point")
@@ -32,7 +36,7 @@ def _areas(y: Any, x: Any, dx: Any, dim: int) -> Any:
         k = wrap_dim(dim, x.array.ndim)
         m = x.array.shape[k]
         steps = narrow(x, k, 1, m - 1) - narrow(x, k, 0, m - 1)  # type: ignore[operator]
-    return sums * steps / 2.0, d
+    return sums * steps, d, 0.5
 
 
 def _samples() -> list[Any]:
@@ -57,8 +61,12 @@ def trapezoid(
     >>> gradlite.trapezoid(gradlite.tensor([1.0, 2.0, 4.0]))
     tensor(4.5000)
     """
-    areas, d = _areas(y, x, dx, dim)
-    return areas.sum(d)  # type: ignore[no-any-return]
+    if x is None and y.array.shape[wrap_dim(dim, y.array.ndim)]:
+        values: Any = y
+        ends = values.select(dim, 0) + values.select(dim, -1)
+        return (values.sum(dim) - ends * 0.5) * (1.0 if dx is None else dx)  # type: ignore[no-any-return]
+    areas, d, factor = _areas(y, x, dx, dim)
+    return areas.sum(d) * factor  # type: ignore[no-any-return]
 
 
 trapz = trapezoid
@@ -74,8 +82,8 @@ def cumulative_trapezoid(
     >>> gradlite.cumulative_trapezoid(gradlite.tensor([1.0, 2.0, 4.0]))
     tensor([1.5000, 4.5000])
     """
-    areas, d = _areas(y, x, dx, dim)
-    return cumsum(areas, d)
+    areas, d, factor = _areas(y, x, dx, dim)
+    return cumsum(areas, d) * factor  # type: ignore[operator, no-any-return]
 
 
 def _slopes(y: Any, spacing: Any, d: int, edge_order: int) -> Any:

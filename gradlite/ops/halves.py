@@ -1,12 +1,12 @@
-"""bfloat16: an op computes in float32, and what it gives is rounded once.
+"""Half precision: an op computes in float32, and what it gives is rounded once.
 
 This is the one place that knows. NumPy's functions would round after each step of a sum or a
 formula, and some of them give float32 for a bfloat16 and a Python number. So when the first
-array of bfloat16 is asked for, every op gets a twin (`twins.py`): its forward hands the op's
-forward float32 copies of such arrays and narrows what comes back, and its backward does the same
-with the gradient and what was saved. Before that nothing of it is on the way of an op, and kernels,
-which compute in float32 themselves, come first. Under create_graph a rule runs on Tensors, op by
-op.
+array of float16 or bfloat16 is asked for, every op gets a twin (`twins.py`): its forward hands the
+op's forward float32 copies of such arrays and narrows what comes back, and its backward does the
+same with the gradient and what was saved. Before that nothing of it is on the way of an op, and
+kernels, which compute in float32 themselves, come first. Under create_graph a rule runs on
+Tensors, op by op.
 
 Ops that compute nothing (`Op.moves`) keep the arrays they are given: views must not be copied.
 """
@@ -22,6 +22,7 @@ from gradlite.graph import copy_node
 from gradlite.ops.layout import copy_order
 
 _SINGLE = np.dtype(np.float32)
+_WIDER = frozenset((_SINGLE, np.dtype(np.float64)))
 
 
 def single(array: Any) -> Any:
@@ -33,14 +34,14 @@ def single(array: Any) -> Any:
 
 
 def widened(array: Any, half: Any) -> Any:
-    """A float32 copy of an array of bfloat16; anything else as it is."""
+    """A float32 copy of an array of half precision; anything else as it is."""
     if getattr(array, "dtype", None) != half:
         return array
     return array.astype(_SINGLE, copy_order(array))
 
 
 def narrowed(array: Any, half: Any) -> Any:
-    """A result in bfloat16 when it is in float32."""
+    """A result in half precision when it is in float32."""
     return array.astype(half) if getattr(array, "dtype", None) == _SINGLE else array
 
 
@@ -49,20 +50,29 @@ def all_arrays(values: Any) -> bool:
     return all(v is None or hasattr(v, "dtype") for v in values)
 
 
+def found_among(kinds: frozenset[Any], arrays: Any) -> Any:
+    """The dtype of the first of these arrays that has one of these dtypes, or None."""
+    for array in arrays:
+        dtype = getattr(array, "dtype", None)
+        if dtype in kinds:
+            return dtype
+    return None
+
+
 def _rule(function: Any) -> Any:
     """An op's own function, and not what measures it while a profile is on."""
     return getattr(function, "__wrapped__", function)
 
 
-def forward_of(op: Any, half: Any) -> Any:
-    """The op's forward for arrays that may be of bfloat16."""
+def forward_of(op: Any, kinds: frozenset[Any]) -> Any:
+    """The op's forward for arrays that may be of half precision."""
     rule, arity = _rule(op.forward), len(op.reads)
 
     def forward(xp: Any, *args: Any) -> Any:
         inputs = args[0] if op.variadic else args[:arity]
-        kinds = {a.dtype for a in inputs if hasattr(a, "dtype")}
+        half = found_among(kinds, inputs)
         # Another floating dtype beside it is that of the result; but see Op.mixes.
-        if half not in kinds or (_SINGLE in kinds and not op.mixes):
+        if half is None or not (op.mixes or found_among(_WIDER, inputs) is None):
             return rule(xp, *args)
         if op.one_step and all_arrays(inputs):
             return rule(xp, *args)
@@ -84,15 +94,14 @@ def _narrowed(op: Any, out: Any, half: Any) -> Any:
     return tuple([narrowed(o, half) for o in out])
 
 
-def backward_of(op: Any, half: Any) -> Any:
-    """The op's rule for gradients that may be of bfloat16."""
+def backward_of(op: Any, kinds: frozenset[Any]) -> Any:
+    """The op's rule for gradients that may be of half precision."""
     rule = _rule(op.backward)
 
     def backward(ctx: Any, grad: Any, F: Any) -> Any:
         several = grad.__class__ is list
-        if F.tensors or not any(
-            g is not None and g.dtype == half for g in (grad if several else (grad,))
-        ):
+        half = None if F.tensors else found_among(kinds, grad if several else (grad,))
+        if half is None:
             return rule(ctx, grad, F)
         if op.one_step and ctx.shapes is None and all_arrays(ctx.saved):
             return rule(ctx, grad, F)

@@ -27,7 +27,7 @@ class Namespace:
     def use(self, launcher: Any) -> None:
         """Run the ops that have kernels with a launcher's; None: run the rules alone."""
         self.launcher = launcher
-        self.half = dtypes.bfloat16.numpy if dtypes.bfloat16_is_loaded() else None
+        self.halves = dtypes.halves_in_use()
         self.twins: dict[Any, Any] = {}
         for op in OPS.values():
             self.enter(op)
@@ -39,8 +39,8 @@ class Namespace:
         """Enter one op."""
         runs = op
         has = self.launcher is not None and has_kernel(op, self.launcher)
-        if has or self.guard is not None or (self.half is not None and not op.moves):
-            runs = self.twins[op] = twin(op, self.launcher, self.guard, self.half)
+        if has or self.guard is not None or (self.halves and not op.moves):
+            runs = self.twins[op] = twin(op, self.launcher, self.guard, self.halves)
         setattr(self, op.fname, self._bind(runs))
 
     def _bind(self, op: Any) -> Callable[..., Any]:
@@ -94,9 +94,9 @@ NAMESPACES = _Namespaces()
 NAMESPACES[np.ndarray] = Namespace(np)
 
 
-@dtypes.when_loaded
-def _enter_bfloat16(half: Any) -> None:
-    """Let the ops take arrays of bfloat16."""
+@dtypes.when_used
+def _enter_halves() -> None:
+    """Let the ops take arrays of half precision."""
     for namespace in NAMESPACES.values():
         if not namespace.tensors:
             namespace.use(namespace.launcher)

@@ -14,7 +14,7 @@ from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import cast
+from gradlite.ops.operands import cast, in_single
 from gradlite.ops.reduce import reduced_dims, spread
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.shape import contiguous
@@ -259,6 +259,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     ],
     autocast=("", "float32"),
 )
+@in_single
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """The slices along ``dim`` whose p-norm exceeds ``maxnorm`` scaled down to it.
 

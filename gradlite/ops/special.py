@@ -15,7 +15,7 @@ from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.op import Op
-from gradlite.ops.operands import cast
+from gradlite.ops.operands import cast, in_single
 from gradlite.ops.samples import S, integers, positive, unary, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -355,6 +355,7 @@ def entr(input: Tensor) -> Tensor:
 
 
 @public(samples=lambda: unary(), torch="special.ndtr")
+@in_single
 def ndtr(input: Tensor) -> Tensor:
     """The cumulative distribution function of the standard normal distribution.
 
@@ -367,6 +368,7 @@ def ndtr(input: Tensor) -> Tensor:
 
 
 @public(samples=lambda: [S(uniform(0.05, 0.95, 3, 4))], torch="special.ndtri")
+@in_single
 def ndtri(input: Tensor) -> Tensor:
     """The inverse of `ndtr`.
 

@@ -5,8 +5,8 @@ it will run. A namespace whose library has a launcher keeps a twin of each op wi
 subclass whose forward and backward try the fused functions first. The twin, not the op, is what
 the node of such an array holds, so the engine calls either in the same way and pays nothing
 for ops without kernels. Names and all else are inherited. Where there are several GPUs, every op
-has a twin, which also looks for the device to run on (`guard.py`), and once there is bfloat16,
-every op that computes has one, which computes in float32 (`halves.py`).
+has a twin, which also looks for the device to run on (`guard.py`), and once there is half
+precision, every op that computes has one, which computes in float32 (`halves.py`).
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ def is_twin(cls: type) -> bool:
     return "rule" in cls.__dict__
 
 
-def twin(op: Any, launcher: Any, guard: Any = None, half: Any = None) -> Any:
+def twin(op: Any, launcher: Any, guard: Any = None, kinds: frozenset[Any] = frozenset()) -> Any:
     """The op as it runs where a launcher has its kernels, or where there are several devices.
 
-    With ``half``, the dtype of bfloat16, it takes arrays of that too.
+    It also takes arrays of ``kinds``, the dtypes of half precision that are in use.
     """
     if launcher is None and guard is None:
-        return _alone(op, half)
-    return _twin(op, launcher, guard, half)
+        return _alone(op, kinds)
+    return _twin(op, launcher, guard, kinds)
 
 
 @cache
-def _alone(op: Any, half: Any) -> Any:
+def _alone(op: Any, kinds: frozenset[Any]) -> Any:
     """A twin without kernels: the same for every namespace, those of recordings too."""
-    return _twin(op, None, None, half)
+    return _twin(op, None, None, kinds)
 
 
-def _twin(op: Any, launcher: Any, guard: Any, half: Any) -> Any:
+def _twin(op: Any, launcher: Any, guard: Any, kinds: frozenset[Any]) -> Any:
     body: dict[str, Any] = {"rule": op, "__module__": op.__module__, "__doc__": op.__doc__}
     for rule, made, wide in (
         ("forward", _forward, halves.forward_of),
@@ -68,8 +68,8 @@ def _twin(op: Any, launcher: Any, guard: Any, half: Any) -> Any:
     ):
         function = fused(op, rule) if launcher is not None else None
         runs = getattr(op, rule)
-        if half is not None and not (op.moves or (op.delegates and rule == "backward")):
-            runs = wide(op, half)
+        if kinds and not (op.moves or (op.delegates and rule == "backward")):
+            runs = wide(op, kinds)
         if function is not None:
             runs = made(runs, function, launcher)
         if guard is not None:

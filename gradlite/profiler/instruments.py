@@ -147,7 +147,7 @@ def _refuse_recording(what: str) -> None:
 
 
 INSTRUMENTS = Instruments()
-dtypes.when_loaded(lambda half: INSTRUMENTS.renew())
+dtypes.when_used(INSTRUMENTS.renew)
 Replacement = tuple[Any, str, Any]
 
 

@@ -179,11 +179,18 @@ def test_below_the_size_nobody_asks_for_kernels(name: str, monkeypatch: pytest.M
 
 
 @needs_kernels
-def test_halves_are_the_rules() -> None:
-    x = gradlite.ones(size_of("leaky_relu"), dtype=gradlite.float16, requires_grad=True)
+@pytest.mark.parametrize("dtype", [gradlite.float16, gradlite.bfloat16])
+def test_halves_run_in_float32_and_are_rounded_once(dtype: Any) -> None:
+    single = gradlite.randn(size_of("leaky_relu")).to(dtype).float().requires_grad_()
+    half = single.detach().to(dtype).requires_grad_()
+    expected = F.leaky_relu(single)
     with launches.record() as names:
-        F.leaky_relu(x).sum().backward()
-    assert not names
+        found = F.leaky_relu(half)
+        found.sum().backward()
+    expected.sum().backward()
+    assert names == ["leaky_relu_forward", "leaky_relu_backward"]
+    assert gradlite.equal(found, expected.to(dtype))
+    assert gradlite.equal(half.grad, single.grad.to(dtype))
 
 
 @needs_kernels
