@@ -44,7 +44,7 @@ CONVOLUTIONS = (
     columns.convolve, columns.input_gradient, columns.weight_gradient, columns.gradients,
     conv_maxima.convolve_and_pool, conv_maxima.spread_gradients, conv_maxima.spread_weight_gradient,
 )  # fmt: skip
-POOLINGS = (pooling.maxima, pooling.scatter)
+POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0}
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation", "multinomial")

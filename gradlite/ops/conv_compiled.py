@@ -82,22 +82,20 @@ def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     return out
 
 
-def pools(x: Any, dtype: Any, w: tuple[int, ...], geometry: Geometry) -> bool:
-    """Whether `maxima` and both gradients of it are for images of a shape, and kernels of another.
+def joins(x: Any, dtype: Any, w: tuple[int, ...], geometry: Geometry) -> bool:
+    """Whether convolutions of images of a shape, and kernels of another, are joined with pooling.
 
     Batches that fill all vectors, and windows that cover all of the convolution's results.
     """
     counts = geometry.counts(x[2:], (w[2], w[3]))
     reach = [d * (k - 1) for d, k in zip(geometry.dilation, w[2:])]
     return (
-        not any(n % 2 for n in (*counts, *x[2:]))
+        dtype.name in libraries.REAL
+        and dtype.isnative
+        and not any(n % 2 for n in (*counts, *x[2:]))
         and x[0] % (VECTOR // dtype.itemsize) == 0
         and geometry.stride == (1, 1)
         and all(0 <= p <= far for sides, far in zip(geometry.pads, reach) for p in sides)
-        and w[0] * w[1] * w[2] * w[3] * VECTOR <= MOST_SUMS
-        and _worth(x[0], w, counts)
-        and dtype.isnative
-        and _loaded(dtype) is not None
     )
 
 
@@ -155,7 +153,10 @@ def _fits_maxima(x: Any, other: Any, w: tuple[int, ...], geometry: Geometry) -> 
     return (
         x.__class__ is np.ndarray
         and x.dtype == other.dtype
-        and pools(x.shape, x.dtype, w, geometry)
+        and _worth(x.shape[0], w, geometry.counts(x.shape[2:], (w[2], w[3])))
+        and w[0] * w[1] * w[2] * w[3] * VECTOR <= MOST_SUMS
+        and joins(x.shape, x.dtype, w, geometry)
+        and _loaded(x.dtype) is not None
     )
 
 

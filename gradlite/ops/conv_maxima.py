@@ -18,6 +18,7 @@ WINDOW = (2, 2)
 WINDOWS = Geometry(WINDOW)
 
 
+@np.errstate(all="ignore")
 def convolve_and_pool(
     xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any, relu: bool
 ) -> tuple[Any, Any]:
@@ -27,9 +28,11 @@ def convolve_and_pool(
         high, winners = made
         return high, winners
     y = columns.convolve(xp, x, w, geometry, bias)
-    return pooling.maxima(xp, xp.clip(y, 0, np.inf) if relu else y, WINDOW, WINDOWS)
+    high, winners = pooling.maxima(xp, y, WINDOW, WINDOWS)
+    return xp.clip(high, 0, np.inf) if relu else high, winners
 
 
+@np.errstate(all="ignore")
 def spread_gradients(
     xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, winners: Any, size: Pair
 ) -> tuple[Any, Any]:
@@ -40,6 +43,7 @@ def spread_gradients(
     return columns.gradients(xp, x, spread(xp, g, winners, size), w, geometry)
 
 
+@np.errstate(all="ignore")
 def spread_weight_gradient(
     xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, winners: Any, size: Pair
 ) -> Any:
@@ -49,6 +53,14 @@ def spread_weight_gradient(
     if made is not None:
         return made[1]
     return columns.weight_gradient(xp, x, spread(xp, g, winners, size), kernel, geometry)
+
+
+@np.errstate(all="ignore")
+def channel_sums(xp: Any, g: Any) -> Any:
+    """The sums over all dimensions but the second: the gradient of a bias."""
+    n, c = g.shape[:2]
+    rows = xp.ascontiguousarray(g).reshape(n * c, -1)
+    return xp.dot(rows, xp.ones(rows.shape[1], g.dtype)).reshape(n, c).sum(0)
 
 
 def spread(xp: Any, g: Any, winners: Any, size: Pair) -> Any:

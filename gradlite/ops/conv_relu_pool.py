@@ -1,7 +1,7 @@
 """Convolution, relu and max-pooling as one op, for layers that would call one after the other.
 
 With compiled code nothing as large as the convolution's result is written or read (see
-`gradlite.ops.conv_maxima`).
+`gradlite.ops.conv_maxima`); NumPy has a quarter of the numbers for relu, forward and backward.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class ConvolutionReluMaxPool(Op):
         shape, kernels = tuple(ctx.shapes[0]), tuple(ctx.shapes[1])
         # Of a maximum: what relu gives 0 has no gradient.
         g = F.threshold_backward(grad, F.detach(out))
-        grad_bias = None if ctx.edges[2] is None else F.channel_sum(g)
+        grad_bias = None
+        if ctx.edges[2] is not None:
+            grad_bias = F.channel_sum(g) if F.tensors else conv_maxima.channel_sums(F.xp, g)
         counts = geometry.counts(shape[2:], kernels[2:])
         if x is not None and not F.tensors:
             joined = (geometry, ctx.aux, counts)
@@ -57,13 +59,14 @@ class ConvolutionReluMaxPool(Op):
 def conv_relu_pool(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any
 ) -> Tensor | None:
-    """``max_pool2d(relu(conv2d(input, weight, bias, ...)), 2)``, or None where it is no gain."""
+    """``max_pool2d(relu(conv2d(input, weight, bias, ...)), 2)``, or None where it
+    does not fit."""
     x, w = input.array, weight.array
     if x.ndim != 4 or w.ndim != 4 or x.dtype != w.dtype or x.shape[1] != w.shape[1]:
         return None
     if bias is not None and bias.array.dtype != x.dtype:
         return None
     geometry: Any = geometry_of("conv2d", 2, input, weight, bias, stride, padding, dilation, 1)
-    if not conv_compiled.pools(x.shape, x.dtype, w.shape, geometry):
+    if x.shape[0] == 0 or not conv_compiled.joins(x.shape, x.dtype, w.shape, geometry):
         return None
     return apply(ConvolutionReluMaxPool, (input, weight, bias), geometry)  # type: ignore[no-any-return]

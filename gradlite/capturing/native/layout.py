@@ -112,6 +112,8 @@ def _any_order(call: Any, ref: Ref) -> bool:
         return ref.shape == call.outs[0].shape and len(call.outs) == 1 and not call.kwargs
     if call.function in (np.dot, np.ndarray.dot):
         return len(ref.shape) == 2
+    if call.function is conv_maxima.channel_sums:
+        return ref is call.args[1]
     return call.function is np.ndarray.sum and ref is call.args[0]
 
 

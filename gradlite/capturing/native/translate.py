@@ -173,6 +173,9 @@ class Translator:
             return self._take(position, call)
         if function in CONVOLUTIONS:
             return self._convolution(function, call)
+        if function is conv_maxima.channel_sums:
+            axes = (args[1], (0, *range(2, len(args[1].shape))))
+            return self._reduction("sum", Call(np.ndarray.sum, axes, {}, call.outs), None)
         if function in POOLINGS:
             return self._pooling(function, call)
         if function is special.normal_cdf32:
