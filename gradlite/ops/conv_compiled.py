@@ -24,6 +24,7 @@ LEAST_FILLED = 2 / 3
 MOST_SUMS = 4_000_000
 COPIES = 600_000  # bytes of images and results together, to stay in the second-level cache
 VECTOR = 64
+LEAST_VECTOR = 32  # with narrower ones NumPy's products are faster
 NO_STEPS = (0, 0, 0, 0)
 # The functions of planes.hpp, with how many arguments they have.
 FUNCTIONS = {
@@ -212,6 +213,8 @@ def _worth(n: int, w: tuple[int, ...], counts: Pair) -> bool:
 @lru_cache(8)
 def _loaded(dtype: Any) -> Any:
     library = libraries.found("planes", dtype.name)
+    if library is not None and ctypes.c_int.in_dll(library, "vector_bytes").value < LEAST_VECTOR:
+        return None
     if library is not None:
         pointer = ctypes.c_void_p
         for name, count in FUNCTIONS.items():

@@ -13,8 +13,19 @@ from gradlite.backends import launches
 from gradlite.capturing.native.build import available
 from gradlite.ops import conv_compiled
 
-needs_compiler = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
 JOINED = "maxima_of_convolved"
+
+
+@pytest.fixture
+def library() -> None:
+    """Skips where there is no compiled code."""
+    if not available():
+        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
+    if conv_compiled._loaded(np.dtype(np.float32)) is None:
+        pytest.skip("this processor's vectors are too narrow for compiled convolutions to gain")
+
+
+needs_compiler = pytest.mark.usefixtures("library")
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +88,8 @@ CASES: dict[str, Any] = {
 def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param == "numpy":
         monkeypatch.setattr(conv_compiled, "_loaded", lambda dtype: None)
-    elif not available():
-        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
+    else:
+        request.getfixturevalue("library")
     return bool(request.param == "compiled")
 
 

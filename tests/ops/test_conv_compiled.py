@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -21,8 +22,20 @@ from gradlite.nn import functional as F
 from gradlite.ops import columns, conv_compiled
 from gradlite.ops.windows import Geometry
 
-needs_compiler = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
 DTYPES = ("float32", "float64")
+X86 = ("x86_64", "AMD64")
+
+
+@pytest.fixture
+def library() -> None:
+    """Skips where there is no compiled code."""
+    if not available():
+        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
+    if conv_compiled._loaded(np.dtype(np.float32)) is None:
+        pytest.skip("this processor's vectors are too narrow for compiled convolutions to gain")
+
+
+needs_compiler = pytest.mark.usefixtures("library")
 
 
 @pytest.fixture
@@ -121,6 +134,29 @@ def test_all_geometries(dtype: str, all_sizes: None) -> None:
             both = columns.gradients(np, x, g, k, geometry)
             for made, one in zip(both, by_columns(columns.gradients, x, g, k, geometry)):
                 close(made, one, dtype)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("options", "fits"), [(("-mno-avx512f",), True), (("-mno-avx",), False)])
+def test_vectors_of_other_processors(
+    options: tuple[str, ...], fits: bool, all_sizes: None, fresh: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if platform.machine() not in X86:
+        pytest.skip("the options are those of x86-64")
+    # -O1, because it is about the way of the numbers, not about speed.
+    monkeypatch.setattr(libraries, "OPTIONS", (*libraries.OPTIONS, *options, "-O1"))
+    rng = np.random.default_rng(0)
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)))
+    x = rng.standard_normal((30, 3, 9, 14)).astype(np.float32)
+    k = rng.standard_normal((7, 3, 3, 3)).astype(np.float32)
+    with launches.record() as names:
+        y = columns.convolve(np, x, k, geometry)
+        grads = columns.gradients(np, x, y, k, geometry)
+    assert (len(names) == 3) is fits
+    close(y, by_columns(columns.convolve, x, k, geometry), "float32")
+    for made, expected in zip(grads, by_columns(columns.gradients, x, y, k, geometry)):
+        close(made, expected, "float32")
 
 
 @needs_compiler
@@ -292,7 +328,8 @@ def test_the_variable_switches_it_off() -> None:
             capture_output=True, text=True, check=True,
             env={**os.environ, "GRADLITE_NATIVE": value},
         )  # fmt: skip
-        compiled = value == "1" and native.compiler() is not None
+        there = native.compiler() is not None and platform.machine() in X86
+        compiled = value == "1" and there
         assert done.stdout.strip() == str(["images_convolved"] if compiled else [])
 
 

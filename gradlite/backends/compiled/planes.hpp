@@ -339,6 +339,7 @@ static SpreadPlanes<REAL> spread(const Job* job, const REAL* g, const u8* winner
 }
 
 extern "C" {
+int vector_bytes = WIDE;
 // y = x * w + bias
 void images_convolved(const Job* job, const REAL* x, const REAL* w, const REAL* bias, REAL* y) {
   const Slide& s = job->s;
