@@ -137,14 +137,19 @@ FLOAT_MATH float tanh(float x) {
 
 // erfc(|x|) = exp(-x^2) P(s) / (1 + |x| / 2) with s = |x| / (2 + |x|): a relative of the form of
 // Shepherd and Laframboise (Mathematics of Computation 36, 1981) that is exact at 0. P is fitted
-// for |x| < 10.2, from where on the result is 0.
-FLOAT_MATH float erfc_of_magnitude(float x) {
+// for |x| < 10.2, from where on the result is 0. `bell` becomes exp(-x^2).
+FLOAT_MATH float erfc_of_magnitude(float x, float& bell) {
   const float magnitude = __builtin_fabsf(x), a = magnitude > 11.0f ? 11.0f : magnitude;
   const float w = 1.0f / fused(0.5f, a, 1.0f), s = 0.5f * a * w, square = a * a;
   const float p = polynomial(s, 3.49452645e-2f, -1.62949264e-1f, 2.64527887e-1f, -1.68922588e-1f,
                              8.98153633e-2f, -1.22659937e-1f, -9.35262591e-2f, 2.11101174e-1f,
                              4.86515403e-1f, -1.25675893f, 1.0f);
-  return p * w * exp_of_sum(-square, fused(-a, a, square));
+  bell = exp_of_sum(-square, fused(-a, a, square));
+  return p * w * bell;
+}
+FLOAT_MATH float erfc_of_magnitude(float x) {
+  float bell;
+  return erfc_of_magnitude(x, bell);
 }
 
 FLOAT_MATH float erfc(float x) {
