@@ -36,9 +36,8 @@ CASES: dict[str, tuple[Any, ...]] = {
 
 def tensors(library: Any, *shapes: tuple[int, ...], dtype: str = "float64") -> list[Any]:
     rng = np.random.default_rng(0)
-    return [
-        library.tensor(rng.standard_normal(s).astype(dtype), requires_grad=True) for s in shapes
-    ]
+    kind = getattr(library, dtype)
+    return [library.tensor(rng.standard_normal(s), dtype=kind, requires_grad=True) for s in shapes]
 
 
 def convolved(library: Any, case: tuple[Any, ...], dtype: str = "float64") -> Any:
