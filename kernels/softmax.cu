@@ -117,11 +117,16 @@ KERNEL(attention_weights_forward)
     const auto write = [&](i64 c, acc_t e) { out[c] = narrow(e * share); };
     i64 done = seen;
 #if defined(GRADLITE_NATIVE)
-    if (!mask && !allowed) {  // without branches, and with few odd ends, this becomes vectors
+    // Without branches, and with few odd ends, this becomes vectors.
+    if (!mask && !allowed && columns < i64(1) << 31) {
       done = math::smaller((seen + 15) / 16 * 16, columns);
       softmax_row<true, false>(
           team, done, out,
-          [=](i64 c) { return c < seen ? widen(in[c]) * factor : -infinity(); }, finish, write);
+          [=](i64 c) {
+            const acc_t score = widen(in[c]) * factor;
+            return int(c) < int(seen) ? score : -infinity();
+          },
+          finish, write);
     } else
 #endif
     {

@@ -18,20 +18,34 @@ DEVICE acc_t settled_top(acc_t top) {
 
 #if defined(GRADLITE_NATIVE)
 
+// Integers that are in the order of the numbers, and back: compilers make vectors of maxima of
+// integers, but of floating ones not in the end. A NaN is above or below all.
+DEVICE int in_order(float x) {
+  const int bits = bit_cast<int>(x);
+  return bits ^ (bits >> 31 & 0x7fffffff);
+}
+DEVICE i64 in_order(double x) {
+  const i64 bits = bit_cast<i64>(x);
+  return bits ^ (bits >> 63 & 0x7fffffffffffffffll);
+}
+DEVICE float number_of(int place) { return bit_cast<float>(place ^ (place >> 31 & 0x7fffffff)); }
+DEVICE double number_of(i64 place) {
+  return bit_cast<double>(place ^ (place >> 63 & 0x7fffffffffffffffll));
+}
+
+template <class Value>
+DEVICE acc_t largest_of(i64 columns, Value value) {
+  auto top = in_order(-infinity());
+  for (i64 c = 0; c < columns; c++) top = math::larger(in_order(value(c)), top);
+  return number_of(top);
+}
+
 // Calls finish(largest) and then write(c, exp(value(c) - top)), or with LOGS write(c, value(c)), for
 // every column of a row. `out` has room for the row where it is written in any case.
 template <bool FINITE, bool LOGS, class Team, class Value, class Finish, class Write>
 DEVICE void softmax_row(Team, i64 columns, scalar_t* out, Value value, Finish finish, Write write) {
-  constexpr int WIDTH = 16;  // maxima side by side, which is what the compiler can make vectors of
-  acc_t tops[WIDTH], top = -infinity(), total = 0;
-  for (int l = 0; l < WIDTH; l++) tops[l] = top;
-  const i64 whole = columns / WIDTH * WIDTH;
-  for (i64 c = 0; c < whole; c += WIDTH) {
-    for (int l = 0; l < WIDTH; l++) tops[l] = math::larger(value(c + l), tops[l]);
-  }
-  for (i64 c = whole; c < columns; c++) top = math::larger(value(c), top);
-  for (int l = 0; l < WIDTH; l++) top = math::larger(tops[l], top);
-  top = settled_top<FINITE>(top);
+  acc_t total = 0;
+  const acc_t top = settled_top<FINITE>(largest_of(columns, value));
   // Exponentials are computed once where memory holds them as they are.
   constexpr bool STORED = !LOGS && sizeof(scalar_t) == sizeof(acc_t);
   if (STORED && out) {
