@@ -13,6 +13,7 @@ import gradlite
 from gradlite import nn
 from gradlite.backends import libraries, native
 from gradlite.capturing.native.build import available
+from gradlite.capturing.plan import Plan
 from gradlite.nn import functional as F
 
 needs_compiler = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
@@ -27,6 +28,11 @@ NETS: list[tuple[tuple[int, ...], tuple[int, ...], str]] = [
     ((32, 2, 6, 5, 4), (3, 1, 2, 1), ""),
 ]
 LAYERS = {"relu": nn.ReLU, "pool": lambda: nn.MaxPool2d(2)}
+
+
+@pytest.fixture(autouse=True)
+def calls_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "release", lambda self: None)
 
 
 def names(captured: Any) -> list[str]:

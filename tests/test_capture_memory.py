@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gradlite
@@ -87,8 +88,109 @@ def test_a_replay_needs_no_more_than_the_step_as_it_is(native: bool, traced: Non
     replayed = peak(captured) - start
     assert captured.replays > 2
     assert 13 * MIB < eager < 20 * MIB
-    # The lists of calls; compiled products also pack their operands in half a MiB of scratch.
-    assert replayed < eager + (1.25 * MIB if native else 0.75 * MIB)
+    # Compiled products pack their operands in half a MiB; NumPy's have such memory of their own.
+    assert replayed < eager + (0.5 * MIB if native else 0)
+
+
+def test_gradients_and_what_came_before_them_share_memory(native: bool) -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+
+    def step(x: Any, target: Any) -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), target)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = gradlite.capture(step, native=native)
+    x, target = gradlite.randn(4096, 64), gradlite.arange(4096) % 4
+    for _ in range(5):
+        captured(x, target)
+    (plan,) = [r.plan for kept in captured._kept.values() for r in kept]
+    gradients = sum(p.grad.array.nbytes for p in model.parameters())
+    assert plan.arena.nbytes < 3.2 * MIB + gradients  # hidden layer and logits, with gradients
+
+
+def test_calls_are_let_go_and_still_explained(native: bool) -> None:
+    captured = gradlite.capture(training(2, 16, 8)[1], native=native)
+    for _ in range(3):
+        captured()
+    before = captured.explain()
+    captured()
+    (recording,) = [r for kept in captured._kept.values() for r in kept]
+    assert recording.plan.calls == [] and recording.listing is not None
+    assert captured.explain() == before.replace("0 replays", "1 replays")
+    assert "dot(" in before and "Python: ElementwiseOptimizer.step" in before
+
+
+def sums(x: Any) -> Any:
+    return (x * 2).sum(1), x.exp()
+
+
+def test_large_inputs_are_read_where_they_lie(native: bool) -> None:
+    captured = gradlite.capture(sums, native=native)
+    for _ in range(3):
+        captured(gradlite.randn(64, 64))
+    (recording,) = [r for kept in captured._kept.values() for r in kept]
+    assert [a is None for a in recording.plan.inputs] == [native]
+    wide = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
+    fixed = wide[:, :64].copy()
+    fixed.flags.writeable = False
+    for array in (wide[:, ::2], wide[:, 64:], wide[:64, :64].T, fixed):
+        x = gradlite.from_numpy(array) if array.flags.writeable else gradlite.tensor.wrap(array)
+        for ours, theirs in zip(captured(x), sums(x), strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), 1e-5, 1e-5)
+    assert captured.replays == 4
+
+
+def test_an_input_may_be_what_the_step_itself_writes_to(native: bool) -> None:
+    w = gradlite.randn(64, 64).requires_grad_()
+    weights = [w.detach().clone().requires_grad_(), w]
+
+    def made(w: Any) -> Any:
+        def step(x: Any) -> Any:
+            w.grad = None
+            (w * 3).square().sum().backward()
+            w.detach().mul_(0.5)
+            return (x * 2).sum()
+
+        return step
+
+    eager, captured = made(weights[0]), gradlite.capture(made(weights[1]), native=native)
+    for _ in range(3):
+        x = gradlite.randn(64, 64)
+        assert eager(x).item() == pytest.approx(captured(x).item(), rel=1e-4, abs=1e-3)
+    x = gradlite.from_numpy(weights[1].detach().numpy())  # before the step halves it, as a copy
+    expected = 2 * x.numpy().sum()
+    assert captured(x).item() == pytest.approx(expected, rel=1e-4, abs=1e-3)
+    eager(x.clone())
+    # A gradient lies where this step, or the next, has other values in between.
+    before = weights[1].grad.numpy().sum() * 2
+    assert captured(weights[1].grad).item() == pytest.approx(before, rel=1e-4, abs=1e-2)
+    eager(gradlite.zeros(64, 64))
+    np.testing.assert_allclose(weights[0].detach().numpy(), weights[1].detach().numpy(), 1e-6)
+
+
+def test_a_replay_that_does_not_hold_leaves_gradients_alone(native: bool) -> None:
+    w = gradlite.ones(256, requires_grad=True)
+
+    def step(x: Any) -> Any:
+        y = (x * w).exp()
+        if y.sum() > 1e3:
+            return None
+        w.grad = None
+        y.sum().backward()
+        return y
+
+    captured = gradlite.capture(step, native=native)
+    for value in range(5):
+        captured(gradlite.full((256,), 0.1 * value))
+    assert captured.replays == 2
+    gradient = w.grad.numpy().copy()
+    for _ in range(3):
+        assert captured(gradlite.full((256,), 9.0)) is None
+        np.testing.assert_array_equal(w.grad.numpy(), gradient)
 
 
 def test_signatures_that_never_come_again_are_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from gradlite.capturing.compare import name_of
 from gradlite.capturing.plan import is_launch
 
 if TYPE_CHECKING:
+    from gradlite.capturing.graphs import GraphPlan
+    from gradlite.capturing.plan import Plan
     from gradlite.capturing.step import Recording
 
 
@@ -23,13 +26,19 @@ def explain(recordings: Sequence[Recording]) -> str:
 
 
 def _recording(number: int, recording: Recording) -> str:
-    plan = recording.plan
+    kept = recording.listing
+    text = listing(recording.plan) if kept is None else zlib.decompress(kept).decode()
+    return f"recording {number}: {recording.replays} replays of {text}"
+
+
+def listing(plan: Plan | GraphPlan) -> str:
+    """What a plan does, call by call."""
     names: dict[Buffer, str] = {}
     host = sum(isinstance(c, HostCall) for c in plan.calls)
     guards = sum(isinstance(c, Guard) for c in plan.calls)
     head = (
-        f"recording {number}: {recording.replays} replays of {len(plan.calls)} calls, {host} of "
-        f"them of Python code, {guards} of them checks; {plan.summary()} of memory"
+        f"{len(plan.calls)} calls, {host} of them of Python code, {guards} of them checks; "
+        f"{plan.summary()} of memory"
     )
     note, star = plan.notes()
     lines = [head, f"  {note}"] if note else [head]

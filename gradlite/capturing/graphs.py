@@ -79,9 +79,11 @@ class GraphPlan:
         pieces: what is done at once: the positions of a graph's calls, or of another call.
         graphs: those of the pieces, once the first replay has captured them.
         guarded: whether a replay may find that it does not hold.
+        inputs: the arrays that take the inputs' values.
     """
 
-    def __init__(self, calls: Calls, kept: Iterable[Ref], gpu: int) -> None:
+    def __init__(self, calls: Calls, kept: Iterable[Ref], inputs: Sequence[Any], gpu: int) -> None:
+        self.inputs = list(inputs)
         self.calls = drawn_first(hoisted(calls))
         self.guarded = any(isinstance(call, Guard) for call in self.calls)
         self.pieces = _pieces(self.calls)
@@ -286,7 +288,7 @@ class GraphPlan:
             home.after.record(home.stream)
             outer.wait_event(home.after)
 
-    def replay(self, inputs: Sequence[tuple[Any, Any]]) -> None:
+    def replay(self, values: Sequence[Any]) -> None:
         """Put the inputs' values in their places, and do what the step did.
 
         Raises:
@@ -297,7 +299,7 @@ class GraphPlan:
             if not self._steps:
                 self._prepare()
             with self._in_order():
-                for place, value in inputs:
+                for place, value in zip(self.inputs, values):
                     place[...] = value
                 for step in self._steps:
                     step()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ METHODS_WITH_OUT = frozenset(
      np.ndarray.argmax, np.ndarray.argmin, np.ndarray.cumsum, np.ndarray.cumprod, np.ndarray.var,
      np.ndarray.std, np.ndarray.any, np.ndarray.all, np.ndarray.dot, np.ndarray.clip)
 )  # fmt: skip
+FEW = 4  # calls, the most that one guard takes with it to the front
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -59,11 +60,18 @@ class Plan:
         arena: the memory of the buffers that the calls write.
         pinned: the buffers that something outside of the plan reads.
         guarded: whether a replay may find that it does not hold.
+        inputs: the arrays that take the inputs' values, None for those that nobody reads there.
     """
 
-    def __init__(self, calls: list[Call | HostCall | Guard], kept: Iterable[Ref]) -> None:
+    def __init__(
+        self,
+        calls: list[Call | HostCall | Guard],
+        kept: Iterable[Ref],
+        inputs: Sequence[np.ndarray[Any, Any] | None] = (),
+    ) -> None:
         kept = list(kept)
-        calls = without_copies(hoisted(calls), kept)
+        self.inputs = list(inputs)
+        calls = without_copies(guards_first(hoisted(calls)), kept)
         self.guarded = any(isinstance(call, Guard) for call in calls)
         pinned = {ref.buffer for ref in kept}
         for call in calls:
@@ -83,35 +91,51 @@ class Plan:
     def _lay_out(self) -> None:
         """Give every made buffer a place in the arena, largest first, the lowest that is free."""
         lives: dict[Buffer, list[int]] = {}
+        sure = -1  # from here on a replay holds
         for position, call in enumerate(self.calls):
+            if isinstance(call, Guard):
+                sure = position
             for ref in refs_of(call):
                 buffer = ref.buffer.origin
                 if buffer.kind == MADE:
                     life = lives.setdefault(buffer, [position, position])
                     life[1] = position
+        spans = {buffer: [(first, last)] for buffer, (first, last) in lives.items()}
         for buffer in self.pinned:
             if buffer.kind == MADE:
-                lives[buffer] = [-1, len(self.calls)]
-        placed: list[tuple[int, int, int, int]] = []  # start, stop, first, last
+                # What a replay leaves stays until the next one is sure to write it anew.
+                first = max(lives.get(buffer, (0,))[0], sure)
+                spans[buffer] = [(-1, sure), (first, len(self.calls))]
+        placed: list[tuple[int, int, list[tuple[int, int]]]] = []  # start, stop, spans
         self.places: dict[Buffer, int] = {}
         total = 0
-        for buffer in sorted(lives, key=lambda b: b.start - b.stop):
+        for buffer in sorted(spans, key=lambda b: b.start - b.stop):
             size = -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
             if size % PAGE == 0:
                 size += 5 * ALIGNMENT
-            first, last = lives[buffer]
             at = 0
-            for start, stop, other_first, other_last in placed:
+            for start, stop, others in placed:
                 if start >= at + size:
                     break
-                if other_first <= last and first <= other_last and at < stop:
+                if at < stop and _meet(spans[buffer], others):
                     at = stop
             self.places[buffer] = at
-            bisect.insort(placed, (at, at + size, first, last))
+            bisect.insort(placed, (at, at + size, spans[buffer]))
             total = max(total, at + size)
+        self._placed = placed
         raw = np.zeros(total + ALIGNMENT, np.uint8)
         shift = -raw.__array_interface__["data"][0] % ALIGNMENT
         self.arena = raw[shift : shift + total]
+
+    def gap(self, position: int, size: int) -> int | None:
+        """Where in the arena as many bytes are free while a call is made; None: nowhere."""
+        at = 0
+        for start, stop, spans in self._placed:
+            if start >= at + size:
+                break
+            if at < stop and _meet(spans, [(position, position)]):
+                at = stop
+        return at if at + size <= self.arena.nbytes else None
 
     def array(self, ref: Ref) -> np.ndarray[Any, Any]:
         """The array that a replay uses for a recorded one."""
@@ -196,14 +220,24 @@ class Plan:
                     return partial(np.copyto, casting="unsafe"), (out, args[0])
         return _copied, (outs, partial(function, **kwargs) if kwargs else function, args)
 
-    def replay(self, inputs: Iterable[tuple[Any, Any]] = ()) -> None:
+    def release(self) -> None:
+        """Let go of what no replay needs: the calls, and the places of their arrays."""
+        self._arrays.clear()
+        self._placed.clear()
+        self.calls, self.places, self.pinned = [], {}, set()
+
+    def replay(self, values: Sequence[Any] = ()) -> None:
         """Put the inputs' values in their places, and make all calls.
 
         Raises:
             GuardError: a value that was branched on has changed; nothing outside has then.
         """
-        for place, value in inputs:
-            np.copyto(place, value)
+        for place, value in zip(self.inputs, values):
+            np.copyto(place, value)  # type: ignore[arg-type]
+        self.run()
+
+    def run(self) -> None:
+        """Make all calls."""
         token = quiet()
         try:
             for function, args in self.steps:
@@ -290,6 +324,34 @@ def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guar
     return [calls[i] for i in sorted(early)] + [
         call for i, call in enumerate(calls) if i not in early
     ]
+
+
+def guards_first(
+    calls: list[Call | HostCall | Guard],
+) -> list[Call | HostCall | Guard]:
+    """The calls with those guards in front that ask for the inputs' values alone.
+
+    The sooner it is known that a replay holds, the more memory of the last one can be used anew.
+    """
+    first: set[int] = set()
+    for place, guard in enumerate(calls):
+        if not isinstance(guard, Guard):
+            continue
+        needed, moved = {guard.ref.buffer}, {place}
+        for position in range(place - 1, -1, -1):
+            if not needed.isdisjoint(_written(calls[position])):
+                needed.update(ref.buffer for ref in refs_of(calls[position]))
+                moved.add(position)
+        written = set().union(*(_written(calls[i]) for i in moved))
+        passed = [calls[i] for i in range(place) if i not in moved and i not in first]
+        if len(moved) <= FEW and all(isinstance(calls[i], (Call, Guard)) for i in moved):
+            if written.isdisjoint(ref.buffer for call in passed for ref in refs_of(call)):
+                first |= moved
+    return [calls[i] for i in sorted(first)] + [c for i, c in enumerate(calls) if i not in first]
+
+
+def _meet(some: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> bool:
+    return any(a <= d and c <= b for a, b in some for c, d in others)
 
 
 def without_copies(

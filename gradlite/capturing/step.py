@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from gradlite import autocast_mode, dtypes
 from gradlite.autocast_mode import current_autocast
 from gradlite.capturing.calls import STATE, Call, CaptureError, HostCall
 from gradlite.capturing.compare import difference
+from gradlite.capturing.explain import explain, listing
 from gradlite.capturing.graphs import GraphPlan
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
@@ -109,6 +111,7 @@ class Recording:
     Attributes:
         plan: what a replay does.
         replays: how often it has been done.
+        listing: the text of `explain` once the plan has let go of its calls, compressed.
     """
 
     def __init__(
@@ -148,11 +151,13 @@ class Recording:
         kept = [ref for kind, ref in self._results if kind == "tensor"]
         kept += [ref for _, ref in self._refs if ref is not None]
         self.plan: Plan | GraphPlan
+        self._places = [place for place, t in enumerate(inputs) if isinstance(t, Tensor)]
+        arrays = [inputs[place].array for place in self._places]
         if recorder.gpu is not None:
-            self.plan = GraphPlan(recorder.calls, kept, recorder.gpu)
+            self.plan = GraphPlan(recorder.calls, kept, arrays, recorder.gpu)
         else:
-            self.plan = (NativePlan if native else Plan)(recorder.calls, kept)
-        self.inputs = [(place, t.array) for place, t in enumerate(inputs) if isinstance(t, Tensor)]
+            self.plan = (NativePlan if native else Plan)(recorder.calls, kept, arrays)
+        self.listing: bytes | None = None
         self._outputs: list[tuple[str, Any]] = []
         self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
@@ -200,13 +205,17 @@ class Recording:
         bind = self.plan.array
         self._outputs = [(kind, bind(v) if kind == "tensor" else v) for kind, v in self._results]
         self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in self._refs]
+        if isinstance(self.plan, Plan):
+            self.listing = zlib.compress(listing(self.plan).encode())
+            self.plan.release()
+            self._results, self._refs = [], []
 
     def replay(self, leaves: Sequence[Any]) -> Any:
         """Run the plan on new inputs; `GuardError` when it does not hold for them."""
-        inputs = [(array, leaves[place].array) for place, array in self.inputs]
+        values = [leaves[place].array for place in self._places]
         before = default_generator.state_array() if self._draws and self.plan.guarded else None
         try:
-            self.plan.replay(inputs)
+            self.plan.replay(values)
         except GuardError:
             if before is not None:
                 default_generator.set_state_array(before)
@@ -327,8 +336,6 @@ class CapturedStep:
 
     def explain(self) -> str:
         """What the recordings do, call by call."""
-        from gradlite.capturing.explain import explain
-
         return explain([r for recordings in self._kept.values() for r in recordings])
 
     def _record(self, key: Any, leaves: Sequence[Any], spec: TreeSpec) -> Any:

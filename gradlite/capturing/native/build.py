@@ -6,7 +6,8 @@ import ctypes
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from gradlite.backends import libraries, native
 from gradlite.backends.threads import use_threads
-from gradlite.capturing.calls import MADE, Buffer, HostCall, Ref
+from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref
 from gradlite.capturing.native.fusion import fused
 from gradlite.capturing.native.layout import batches_last
 from gradlite.capturing.native.loops import Place, Statement, emit, joins
@@ -30,6 +31,7 @@ LIBRARIES = {
     "convolution": (" convolve<", " weight_gradient<", " turn<"),
     "batches": (" convolve_batch<", " weight_gradient_batch<"),
 }
+WORTH_POINTING = 1 << 12  # bytes from which on an input is not copied
 ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
 
 
@@ -37,16 +39,21 @@ class NativePlan(Plan):
     """A plan that runs compiled code wherever its calls have a translation.
 
     Attributes:
-        source: the generated C++.
         left: the calls that stay array calls, by position; all when nothing is compiled.
         reason: why nothing is compiled, or "".
     """
 
-    def __init__(self, calls: list[Any], kept: Iterable[Ref]) -> None:
-        super().__init__(calls, kept)
+    def __init__(
+        self,
+        calls: list[Any],
+        kept: Iterable[Ref],
+        inputs: Sequence[np.ndarray[Any, Any] | None] = (),
+    ) -> None:
+        super().__init__(calls, kept, inputs)
         self._bases: dict[Buffer, int] = {}
         self._starts: dict[Buffer, int] = {}
-        self._roots: list[np.ndarray[Any, Any]] = [self.arena, self.arena]
+        self._roots: list[Any] = [self.arena, self.arena]
+        self._direct: dict[int, int] = {}  # inputs that are not copied, and their pointers' places
         last: dict[Buffer, int] = {}
         for position, call in enumerate(self.calls):
             for ref in refs_of(call):
@@ -58,8 +65,14 @@ class NativePlan(Plan):
             return buffer.kind != MADE or buffer in pinned or last[buffer] > position
 
         translator = Translator(self._place, self._constant, read_later)
-        pieces = [translator(i, call) for i, call in enumerate(self.calls)]
-        functions: list[list[list[str]]] = []
+        pieces, rooms, room_needed = [], [], 0
+        for i, call in enumerate(self.calls):
+            translator.room = 0
+            pieces.append(translator(i, call))
+            free = self.gap(i, translator.room)
+            room_needed = max(room_needed, translator.room if free is None else 0)
+            rooms.append(f"P[{ROOM}]" if free is None else f"P[{ARENA}] + {free}")
+        functions: list[list[tuple[list[str], str]]] = []
         numbered: list[int | Step | HostCall] = []
         position = 0
         while position < len(pieces):
@@ -72,15 +85,16 @@ class NativePlan(Plan):
             while stop < len(pieces) and pieces[stop] is not None:
                 stop += 1
             numbered.append(len(functions))
-            functions.append(_blocks(pieces[position:stop]))
+            functions.append(_blocks(pieces[position:stop], rooms[position:stop]))
             position = stop
-        room = np.empty(translator.room + 64, np.uint8)
+        room = np.empty(room_needed + 64, np.uint8)
         shift = -room.__array_interface__["data"][0] % 64
         self._roots[ROOM] = room[shift:]
-        self.source = _source(functions)
-        lines = [line for blocks in functions for block in blocks for line in block]
+        source = _source(functions)
+        self._source = zlib.compress(source.encode())
+        lines = [line for blocks in functions for block, _ in blocks for line in block]
         try:
-            code = ctypes.CDLL(str(native.build("captured", self.source, libraries.OPTIONS)))
+            code = ctypes.CDLL(str(native.build("captured", source, libraries.OPTIONS)))
             use_threads(code)
             optimizers = libraries.load("optimizers")
             for name, words in LIBRARIES.items():
@@ -98,6 +112,7 @@ class NativePlan(Plan):
             *[root.__array_interface__["data"][0] for root in self._roots]
         )
         table = ctypes.addressof(self._table)
+        self._find_direct(pieces)
         for entry in numbered:
             if isinstance(entry, HostCall):
                 made = native_optimizer(entry, self.array, optimizers)
@@ -108,6 +123,55 @@ class NativePlan(Plan):
                 self.steps.append((_checked(function), (table,)))
             else:
                 self.steps.append(entry)
+
+    @property
+    def source(self) -> str:
+        """The generated C++."""
+        return zlib.decompress(self._source).decode()
+
+    def release(self) -> None:
+        """Let go of what no replay needs: the calls, and the places of their arrays."""
+        super().release()
+        self._bases.clear()
+        self._starts.clear()
+
+    def _find_direct(self, pieces: Sequence[Any]) -> None:
+        """Which inputs compiled code alone reads: it does so where they are, without a copy."""
+        elsewhere: set[Buffer] = set()
+        written: set[Buffer] = set()
+        for call, piece in zip(self.calls, pieces):
+            if isinstance(call, Call):
+                written.update(ref.buffer for ref in (*call.outs, *call.writes))
+            if piece is None:
+                elsewhere.update(ref.buffer for ref in refs_of(call))
+        for buffer, number in self._bases.items():
+            for place, array in enumerate(self.inputs):
+                if array is buffer.root and array.nbytes >= WORTH_POINTING:
+                    if buffer not in elsewhere and buffer not in written:
+                        self._direct[place] = number
+                        self.inputs[place] = self._roots[number] = None
+        # What is written to may be an input too, whose values have to be copied then.
+        taken = [(self.arena.__array_interface__["data"][0], self.arena.nbytes)]
+        taken += [(b.start, b.stop - b.start) for b in written if b.kind != MADE]
+        self._taken = [(start, start + size) for start, size in taken]
+
+    def replay(self, values: Sequence[Any] = ()) -> None:
+        """Put the inputs, or their addresses, in their places, and make all calls."""
+        direct, held = self._direct, []
+        for place, (array, value) in enumerate(zip(self.inputs, values)):
+            if array is not None:
+                np.copyto(array, value)
+            elif place in direct:
+                start = _address(value)
+                if start is None or self._touches(start, value.nbytes):
+                    value = value.copy()
+                    held.append(value)
+                    start = value.__array_interface__["data"][0]
+                self._table[direct[place]] = start
+        self.run()
+
+    def _touches(self, start: int, size: int) -> bool:
+        return any(start < stop and first < start + size for first, stop in self._taken)
 
     def prepared(self, calls: list[Any]) -> list[Any]:
         """The calls in the form that compiled code does best."""
@@ -139,6 +203,14 @@ class NativePlan(Plan):
         return Place(len(self._roots) - 1, 0, array.shape, array.strides, array.dtype)
 
 
+def _address(array: Any) -> int | None:
+    """Where an array lies, or None when it is not row-major."""
+    try:  # three times as fast as the array's own attribute
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):  # also of one that is read-only
+        return None
+
+
 def _checked(function: Any) -> Callable[[int], None]:
     def run(table: int) -> None:
         code = function(table)
@@ -150,17 +222,20 @@ def _checked(function: Any) -> Callable[[int], None]:
     return run
 
 
-def _blocks(pieces: list[Any]) -> list[list[str]]:
-    """The pieces of one function as blocks of lines, runs of statements joined to loops."""
-    blocks: list[list[str]] = []
+def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
+    """The pieces of one function as blocks of lines, runs of statements joined to loops.
+
+    Each comes with the place of its scratch memory.
+    """
+    blocks: list[tuple[list[str], str]] = []
     group: list[Statement] = []
 
     def flush() -> None:
         if any(s.stored for s in group):
-            blocks.append(emit(group))
+            blocks.append((emit(group), f"P[{ROOM}]"))
         group.clear()
 
-    for piece in pieces:
+    for piece, room in zip(pieces, rooms):
         if piece and isinstance(piece[0], Statement):
             for statement in piece:
                 if not joins(group, statement):
@@ -168,12 +243,12 @@ def _blocks(pieces: list[Any]) -> list[list[str]]:
                 group.append(statement)
         elif piece:
             flush()
-            blocks.append(piece)
+            blocks.append((piece, room))
     flush()
     return blocks
 
 
-def _source(functions: list[list[list[str]]]) -> str:
+def _source(functions: list[list[tuple[list[str], str]]]) -> str:
     """The C++ text, each block a function of its own: compilers optimise big ones badly.
 
     Blocks that differ in their memory alone share a function, which is what keeps the text of
@@ -183,7 +258,7 @@ def _source(functions: list[list[list[str]]]) -> str:
     segments = []
     for number, blocks in enumerate(functions):
         lines = [f'extern "C" i64 segment_{number}(char* const* P) {{']
-        for block in blocks:
+        for block, room in blocks:
             memory: list[str] = []
             codes: list[str] = []
 
@@ -199,7 +274,7 @@ def _source(functions: list[list[list[str]]]) -> str:
             text = MEMORY.sub(pointer, "\n".join(f"  {line}" for line in block))
             text = RETURN.sub(code, text)
             part = parts.setdefault(text, len(parts))
-            call = f"part_{part}(A, P[{ROOM}])"
+            call = f"part_{part}(A, {room})"
             if codes:
                 call = f"if ({call}) return {codes[0]}"
             lines.append(f"  {{ char* const A[] = {{{', '.join(memory)}}}; {call}; }}")
