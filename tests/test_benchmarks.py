@@ -51,11 +51,16 @@ def test_lines_of_the_memory_table() -> None:
     kinds = (("gradlite", "eager", 2.0), ("gradlite", "captured", 1.0), ("torch", "eager", None))
     results = [
         {"workload": "W1", "library": library, "mode": mode, "peak": 3.0, "growth": 0.5}
-        | ({} if allocated is None else {"allocated": allocated})
+        | ({} if allocated is None else {"allocated": allocated, "arrays": allocated / 4})
         for library, mode, allocated in kinds
     ]
     (cells,) = memory.rows(results, {"W1": "small"})
-    assert cells == ["W1  small", *["3.0"] * 3, *["0.5"] * 3, "2.00", "1.00", "0.50"]
+    assert cells == [
+        "W1  small",
+        *["3.0"] * 3,
+        *["0.5"] * 3,
+        *"0.50 0.25 0.50 2.00 1.00 0.50".split(),
+    ]
 
 
 def test_what_is_compared_with(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
