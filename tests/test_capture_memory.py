@@ -15,6 +15,7 @@ import gradlite
 from gradlite import nn, optim
 from gradlite.capturing.native.build import available
 from gradlite.capturing.step import WAITING
+from gradlite.tensor import wrap
 
 MIB = 1 << 20
 
@@ -77,6 +78,7 @@ def peak(step: Callable[[], Any]) -> int:
 
 def test_a_replay_needs_no_more_than_the_step_as_it_is(native: bool, traced: None) -> None:
     peak(gradlite.capture(training(1, 2, 2)[1], native=native))  # imports what it needs
+    gc.collect()
     start = tracemalloc.get_traced_memory()[0]
     kept = training(12, 64, 4096)  # 12 activations of 1 MiB, and one gradient or two
     eager = peak(kept[1]) - start
@@ -88,8 +90,9 @@ def test_a_replay_needs_no_more_than_the_step_as_it_is(native: bool, traced: Non
     replayed = peak(captured) - start
     assert captured.replays > 2
     assert 13 * MIB < eager < 20 * MIB
-    # Compiled products pack their operands in half a MiB; NumPy's have such memory of their own.
-    assert replayed < eager + (0.5 * MIB if native else 0)
+    # Python's own objects; compiled products also pack their operands, in a MiB of scratch at most,
+    # where NumPy's have memory that Python does not know.
+    assert replayed < eager + (1.25 * MIB if native else 0.25 * MIB)
 
 
 def test_gradients_and_what_came_before_them_share_memory(native: bool) -> None:
@@ -124,6 +127,25 @@ def test_calls_are_let_go_and_still_explained(native: bool) -> None:
     assert "dot(" in before and "Python: ElementwiseOptimizer.step" in before
 
 
+def test_results_take_the_place_of_operands_element_by_element(native: bool) -> None:
+    def step(x: Any) -> Any:
+        a = x * 2
+        b = a.exp()  # over a
+        c = b + b.t()  # two views of one array: not over b
+        d = gradlite.matmul(c, c)  # no element by itself: not over c
+        e = (c - d).clone()
+        f = e.sin() + 1
+        g = f - e  # in f, which was there before
+        return (g * (x > 0)).log1p().sum(), d * x
+
+    captured = gradlite.capture(step, native=native)
+    for _ in range(6):
+        x = gradlite.rand(16, 16)
+        for ours, theirs in zip(captured(x), step(x), strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), 2e-5, 2e-5)
+    assert captured.replays == 3
+
+
 def sums(x: Any) -> Any:
     return (x * 2).sum(1), x.exp()
 
@@ -138,7 +160,7 @@ def test_large_inputs_are_read_where_they_lie(native: bool) -> None:
     fixed = wide[:, :64].copy()
     fixed.flags.writeable = False
     for array in (wide[:, ::2], wide[:, 64:], wide[:64, :64].T, fixed):
-        x = gradlite.from_numpy(array) if array.flags.writeable else gradlite.tensor.wrap(array)
+        x = wrap(array)
         for ours, theirs in zip(captured(x), sums(x), strict=True):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), 1e-5, 1e-5)
     assert captured.replays == 4

@@ -8,6 +8,7 @@ it: ufuncs and products with the place of the result, copies instead of methods 
 from __future__ import annotations
 
 import bisect
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -71,6 +72,7 @@ class Plan:
     ) -> None:
         kept = list(kept)
         self.inputs = list(inputs)
+        self.silent = False  # whether no call can warn
         calls = without_copies(guards_first(hoisted(calls)), kept)
         self.guarded = any(isinstance(call, Guard) for call in calls)
         pinned = {ref.buffer for ref in kept}
@@ -79,6 +81,7 @@ class Plan:
                 pinned.update(ref.buffer for _, ref in call.grads)
         self.pinned = {buffer.origin for buffer in pinned}
         self.calls = self.prepared(calls)
+        in_place(self.calls, self.pinned)
         self._lay_out()
         self._arrays: dict[int, np.ndarray[Any, Any]] = {}
         self.steps = [self._step(call) for call in self.calls]
@@ -238,6 +241,10 @@ class Plan:
 
     def run(self) -> None:
         """Make all calls."""
+        if self.silent:
+            for function, args in self.steps:
+                function(*args)
+            return
         token = quiet()
         try:
             for function, args in self.steps:
@@ -373,6 +380,52 @@ def without_copies(
                 continue
         result.append(call)
     return result
+
+
+def in_place(calls: Sequence[Call | HostCall | Guard], pinned: Iterable[Buffer]) -> None:
+    """Let elementwise functions write to an operand's memory that nothing reads afterwards."""
+    first: dict[Buffer, int] = {}
+    last: dict[Buffer, int] = {}
+    for position, call in enumerate(calls):
+        for ref in refs_of(call):
+            first.setdefault(ref.buffer, position)
+            last[ref.buffer.origin] = position
+    for position, call in enumerate(calls):
+        if not isinstance(call, Call) or not isinstance(call.function, np.ufunc):
+            continue
+        if call.function.signature is not None:  # as that of matmul
+            continue
+        if len(call.outs) != 1 or call.kwargs or call.outs[0].buffer.kind != MADE:
+            continue
+        out = call.outs[0]
+        if first[out.buffer] != position or out.buffer.same_as is not None or out.buffer in pinned:
+            continue  # it was there before, or something outside reads it
+        operands = [a for a in call.args if isinstance(a, Ref)]
+        for operand in operands:
+            buffer = operand.buffer.origin
+            views = [a for a in operands if a.buffer.origin is buffer]
+            if (
+                buffer is not out.buffer
+                and last[buffer] == position
+                and buffer not in pinned
+                and all(_whole(a, out) for a in views)
+            ):
+                out.buffer.same_as = buffer
+                last[buffer] = last[out.buffer]
+                break
+
+
+def _whole(operand: Ref, out: Ref) -> bool:
+    """Whether an operand is all of a made buffer, as the result is of one that is like it."""
+    size = operand.dtype.itemsize * math.prod(operand.shape)
+    a, b = operand.buffer.origin, out.buffer
+    return (
+        a.kind == MADE
+        and (operand.shape, operand.strides, operand.dtype.itemsize, operand.offset)
+        == (out.shape, out.strides, out.dtype.itemsize, out.offset)
+        and operand.offset == 0
+        and a.stop - a.start == b.stop - b.start == size
+    )
 
 
 def _copy_of(call: Call | HostCall | Guard) -> tuple[Ref, Ref] | None:

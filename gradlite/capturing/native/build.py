@@ -107,6 +107,7 @@ class NativePlan(Plan):
             return
         self.reason = ""
         self.left = [i for i, piece in enumerate(pieces) if piece is None]
+        self.silent = all(isinstance(self.calls[i], HostCall) for i in self.left)
         self.steps = []
         self._table = (ctypes.c_void_p * len(self._roots))(
             *[root.__array_interface__["data"][0] for root in self._roots]
@@ -157,7 +158,11 @@ class NativePlan(Plan):
 
     def replay(self, values: Sequence[Any] = ()) -> None:
         """Put the inputs, or their addresses, in their places, and make all calls."""
-        direct, held = self._direct, []
+        direct = self._direct
+        if not direct:
+            super().replay(values)
+            return
+        held = []
         for place, (array, value) in enumerate(zip(self.inputs, values)):
             if array is not None:
                 np.copyto(array, value)
