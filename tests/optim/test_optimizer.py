@@ -564,3 +564,29 @@ def test_collecting_garbage_does_not_matter() -> None:
         assert p.tolist() == [0.0] * 3
         del p, optimizer
         gc.collect()
+
+
+def test_the_nodes_of_parameters_are_kept_for_the_next_step() -> None:
+    p = gradlite.ones(3, requires_grad=True)
+    optimizer = gradlite.optim.SGD([p], lr=0.1)
+    p.sum().backward()
+    optimizer.step()
+    node = weakref.ref(p.sum().grad_fn.next_functions[0][0])
+    assert node() is not None and node() is p.sum().grad_fn.next_functions[0][0]
+    del optimizer
+    gc.collect()
+    assert node() is None
+
+
+def test_hooks_of_parameters_run_in_the_order_of_every_graph() -> None:
+    p, x = gradlite.ones(3, requires_grad=True), gradlite.ones(3, requires_grad=True)
+    order: list[str] = []
+    p.register_post_accumulate_grad_hook(lambda _: order.append("p"))
+    optimizer = gradlite.optim.SGD([p, x], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        y = x * 2
+        y.register_hook(lambda _: order.append("y"))
+        (y * p).sum().backward()
+        optimizer.step()
+    assert order == ["p", "y"] * 3
