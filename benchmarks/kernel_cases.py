@@ -20,6 +20,10 @@ def rows(n: int) -> tuple[int, ...]:
     return (n // min(n, COLUMNS), min(n, COLUMNS))
 
 
+def features(n: int) -> tuple[int, ...]:
+    return (n // 64, 64)
+
+
 @dataclass(frozen=True)
 class Case:
     """How a kernel comes to run on n elements.
@@ -99,6 +103,26 @@ def _cross_entropy(T: Any, x: Any, numbers: Any) -> Any:
     return T.nn.functional.cross_entropy(x, numbers)
 
 
+def _batch_norm(T: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return T.nn.functional.batch_norm(x, None, None, weight, bias, training=True)
+
+
+def _inference(T: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return T.nn.functional.batch_norm(x, bias, weight, weight, bias)
+
+
+def _group_norm(T: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return T.nn.functional.group_norm(x, 8, weight, bias)
+
+
+def _slope(T: Any, x: Any) -> tuple[Any, ...]:
+    return (T.full((1,), 0.25, device="cuda"),)
+
+
+def _prelu(T: Any, x: Any, slope: Any) -> Any:
+    return T.nn.functional.prelu(x, slope)
+
+
 def _squares(reduction: str) -> Callable[..., Any]:
     return lambda T, x, y: T.nn.functional.mse_loss(x, y, reduction=reduction)
 
@@ -117,6 +141,7 @@ STEPS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "rmsprop_momentum": (7, "RMSprop", {"momentum": 0.9}),
     "rmsprop_centered": (7, "RMSprop", {"centered": True}),
     "rmsprop_centered_momentum": (9, "RMSprop", {"centered": True, "momentum": 0.9}),
+    "rprop": (7, "Rprop", {}),
     "adagrad": (5, "Adagrad", {}),
     "adadelta": (7, "Adadelta", {}),
     "asgd": (5, "ASGD", {}),
@@ -131,15 +156,37 @@ CASES: dict[str, Case] = {
     "softmax_backward": Case(3, lambda T, x: T.softmax(x, -1), shape=rows, backward=True),
     "log_softmax_forward": Case(2, lambda T, x: T.log_softmax(x, -1), shape=rows),
     "log_softmax_backward": Case(3, lambda T, x: T.log_softmax(x, -1), shape=rows, backward=True),
+    **{
+        f"{name}_strided_{way}": Case(
+            passes, lambda T, x, name=name: getattr(T, name)(x, 0), shape=rows,
+            backward=way == "backward")
+        for name in ("softmax", "log_softmax")
+        for way, passes in (("forward", 2), ("backward", 3))
+    },
     "logsumexp_forward": Case(1, lambda T, x: T.logsumexp(x, -1), shape=rows),
     "logsumexp_backward": Case(2, lambda T, x: T.logsumexp(x, -1), shape=rows, backward=True),
     "layer_norm_forward": Case(2, _norm, _parameters, rows),
     "layer_norm_backward": Case(3, _norm, _parameters, rows, backward=True),
+    "group_norm_forward": Case(2, _group_norm, _parameters, rows),
+    "group_norm_backward": Case(3, _group_norm, _parameters, rows, backward=True),
+    "batch_norm_forward": Case(2, _batch_norm, _parameters, features),
+    "batch_norm_backward": Case(3, _batch_norm, _parameters, features, backward=True),
+    "batch_norm_inference": Case(2, _inference, _parameters, features),
+    "prelu_forward": Case(2, _prelu, _slope),
+    "prelu_backward": Case(3, _prelu, _slope, backward=True),
+    "reduce_rows": Case(1, lambda T, x: x.sum(-1), shape=rows),
+    "reduce_columns": Case(1, lambda T, x: x.sum(0), shape=rows),
+    "extreme_rows": Case(1, lambda T, x: x.amax(-1), shape=rows),
+    "extreme_columns": Case(1, lambda T, x: x.amax(0), shape=rows),
+    "random_uniform": Case(1, lambda T, x: T.rand(x.shape, device="cuda")),
+    "random_normal": Case(1, lambda T, x: T.randn(x.shape, device="cuda")),
     "cross_entropy_rows": Case(1, _cross_entropy, _numbers, rows),
     "cross_entropy_rows_backward": Case(2, _cross_entropy, _numbers, rows, backward=True),
     "loss_values": Case(3, _squares("none"), _like),
     "loss_parts": Case(2, _squares("mean"), _like),
     "loss_backward": Case(3, _squares("mean"), _like, backward=True),
+    "dropout_rows": Case(2, lambda T, x: T.nn.functional.dropout1d(x[:, None], 0.5),
+                         shape=rows),
     "dropout": Case(2, lambda T, x: T.nn.functional.dropout(x, 0.5)),
     **{
         name: Case(passes, lambda T, x, kind=kind, options=options: getattr(T.optim, kind)(
@@ -167,17 +214,13 @@ UNTIMED: dict[str, str] = {
         take_along add_along add_along_atomic one_hot nll_loss_forward nll_loss_backward""",
     "one step of many, of a size that the model gives": """lstm_forward lstm_backward gru_forward
         gru_backward rnn_forward rnn_backward""",
-    "a variant of one that is timed: other layouts of the same loop": """softmax_strided_forward
-        softmax_strided_backward log_softmax_strided_forward log_softmax_strided_backward
-        attention_weights_forward cross_entropy_positions cross_entropy_positions_backward
-        cross_entropy_targets_backward dropout_rows bias_dropout_add_forward
-        bias_dropout_add_backward group_norm_forward group_norm_backward layer_norm_parameters
-        batch_norm_planes batch_norm_samples batch_norm_forward batch_norm_inference
-        batch_norm_backward norm_slopes_planes norm_slopes_samples columns_parts planes_parts
-        prelu_forward prelu_columns_forward prelu_backward prelu_columns_backward glu_forward
-        glu_backward reduce_rows reduce_columns reduce_column_products reduce_blocks extreme_rows
-        extreme_columns rprop""",
+    "a variant of one that is timed: other layouts of the same loop": """attention_weights_forward
+        cross_entropy_positions cross_entropy_positions_backward cross_entropy_targets_backward
+        bias_dropout_add_forward bias_dropout_add_backward layer_norm_parameters batch_norm_planes
+        batch_norm_samples norm_slopes_planes norm_slopes_samples columns_parts planes_parts
+        prelu_columns_forward prelu_columns_backward glu_forward glu_backward reduce_column_products
+        reduce_blocks""",
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
-    "it writes alone": "random_uniform random_normal random_integers random_words random_mask",
+    "it writes alone, and whole numbers": "random_integers random_words random_mask",
 }  # fmt: skip
