@@ -125,7 +125,7 @@ ATTENTION = [
            ("test_attention::test_values",)),
     Mutant("a head begins where a sample does", "attention.cu",
            "problem % heads * head", "problem % heads * sample",
-           ("test_attention::test_what_lies",)),
+           ("test_attention::test_no_race",)),
     Mutant("rows are written head by head", "attention.cu",
            "{rows * heads * columns, columns, heads * columns}",
            "{rows * heads * columns, rows * columns, columns}",
