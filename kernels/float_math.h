@@ -55,6 +55,21 @@ FLOAT_MATH float within_octave(float x, float n) {
   return fused(n, 2.12194440e-4f, fused(n, -0.693359375f, x));
 }
 
+// x between a negative and a positive bound, compared as whole numbers, for which compilers have
+// instructions; NaNs become one of the bounds.
+FLOAT_MATH float between(float x, float low, float high) {
+  const unsigned word = bits_as<unsigned>(x), lowest = bits_as<unsigned>(low);
+  const int raised = int(word > lowest ? lowest : word), highest = bits_as<int>(high);
+  return bits_as<float>(raised > highest ? highest : raised);
+}
+
+// exp(r) - 1 for |r| <= ln(2) / 2, with the accuracy that a sum with 1 needs.
+FLOAT_MATH float expm1_in_octave(float r) {
+  const float p = polynomial(r, 1.38389028e-3f, 8.36919248e-3f, 4.16681021e-2f, 1.66665167e-1f,
+                             4.99999940e-1f);
+  return fused(p, r * r, r);
+}
+
 // exp(high + low) for -240 < high < 89, low a correction to the last place of high. 2^n is applied
 // in two halves, so that denormal results are right, and the second not by a plain product, whose
 // factors a compiler might multiply with others of the caller's: 0 times infinity is NaN.
@@ -62,17 +77,15 @@ FLOAT_MATH float exp_of_sum(float high, float low) {
 #if defined(__clang__)
 #pragma clang fp reassociate(off)
 #endif
-  const float n = octaves(high), r = within_octave(high, n) + low;
-  const float p = polynomial(r, 1.38389028e-3f, 8.36919248e-3f, 4.16681021e-2f, 1.66665167e-1f,
-                             4.99999940e-1f);
+  const float n = octaves(high), rest = expm1_in_octave(within_octave(high, n) + low);
   const int whole = int(n), half = whole >> 1;
   const float first = power_of_two(half), second = power_of_two(whole - half);
-  return fused(fused(fused(p, r * r, r), first, first), second, 0.0f);
+  return fused(fused(rest, first, first), second, 0.0f);
 }
 
 FLOAT_MATH float exp(float x) {
-  const float bounded = x > 89.0f ? 89.0f : x;
-  return exp_of_sum(bounded < -104.0f ? -104.0f : bounded, 0.0f);
+  const float result = exp_of_sum(between(x, -104.0f, 89.0f), 0.0f);
+  return x == x ? result : x;
 }
 
 // exp(r) - 1 for |r| <= ln(2) / 2
@@ -83,11 +96,11 @@ FLOAT_MATH float expm1_of_rest(float r) {
 }
 
 FLOAT_MATH float expm1(float x) {
-  const float below = x > 89.0f ? 89.0f : x, bounded = below < -20.0f ? -20.0f : below;
+  const float bounded = between(x, -20.0f, 89.0f);
   const float n = octaves(bounded), rest = expm1_of_rest(within_octave(bounded, n));
   const float half = power_of_two(int(n) - 1);  // 2^128 is no float
   const float result = fused(rest, half, half - 0.5f);
-  return __builtin_fabsf(x) < 1e-20f ? x : result + result;  // half of a denormal is rounded
+  return __builtin_fabsf(x) > 1e-20f ? result + result : x;  // half of a denormal is rounded
 }
 
 // log1p(f) + n ln 2 for sqrt(1/2) <= 1 + f <= sqrt(2)

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 
 from gradlite.backends import native
+from gradlite.backends.kernel_source import expand
 from gradlite.backends.threads import use_threads
 
 OPTIONS = (
@@ -65,6 +66,7 @@ def found(name: str, dtype: str) -> ctypes.CDLL | None:
 
 
 def text(*names: str) -> str:
-    """The text of some of the files, one after the other."""
+    """The text of some of the files, one after the other, and of what they include of kernels/."""
     folder = files("gradlite.backends.compiled")
-    return "\n".join(folder.joinpath(f"{name}.hpp").read_text("utf-8") for name in names)
+    texts = [folder.joinpath(f"{name}.hpp").read_text("utf-8") for name in names]
+    return expand("compiled", "\n".join(texts))

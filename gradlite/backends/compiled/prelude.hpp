@@ -1,10 +1,11 @@
 // What the generated code of a captured step is written with.
 //
 // Everything is a plain loop that the compiler vectorises; nothing allocates. Functions of floats
-// are polynomials of our own fit (errors below 2 units in the last place, infinities and NaNs as in
-// the C library), because calls of the C library would keep the loops scalar.
+// are those of the kernels, because calls of the C library would keep the loops scalar.
 #include <cstdlib>
 #include <cstring>
+
+#include "float_math.h"
 
 typedef signed char i8;
 typedef short i16;
@@ -53,51 +54,16 @@ static inline T f_clip(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// e^r for x = n ln 2 + r, where n is a whole number; a NaN stays one, whatever n is.
-static inline float exp_of_rest(float x, float n) {
-  float r = x - n * 0.693359375f;
-  r -= n * -2.12194440e-4f;
-  float p = 1.97903457e-4f;
-  p = p * r + 1.39446603e-3f;
-  p = p * r + 8.33349675e-3f;
-  p = p * r + 4.16662954e-2f;
-  p = p * r + 1.66666657e-1f;
-  p = p * r + 0.5f;
-  return p * r * r + r + 1.0f;
-}
-// x between a negative and a positive bound, compared as whole numbers, for which compilers have
-// instructions; NaNs become one of the bounds.
-static inline float between(float x, float low, float high) {
-  u32 word = bits<u32>(x);
-  word = word > bits<u32>(low) ? bits<u32>(low) : word;
-  int other = (int)word;
-  other = other > bits<int>(high) ? bits<int>(high) : other;
-  return bits<float>(other);
-}
-static inline float f_exp(float x) {
-  // 2^n is applied in two halves, so that denormal results are right.
-  float bounded = between(x, -104.0f, 89.0f), n = __builtin_rintf(bounded * 1.44269504f);
-  int whole = (int)n, half = whole >> 1;
-  float result = exp_of_rest(bounded, n) * bits<float>((half + 127) << 23) *
-                 bits<float>((whole - half + 127) << 23);
-  return x != x ? x : result;
-}
-static inline float f_tanh(float x) {
-  float a = __builtin_fabsf(x), z = x * x;
-  float p = -5.70497848e-3f;
-  p = p * z + 2.06390787e-2f;
-  p = p * z - 5.37397116e-2f;
-  p = p * z + 1.33314416e-1f;
-  p = p * z - 3.33332807e-1f;
-  float small = x + x * z * p;
-  float twice = 2.0f * (a > 10.0f ? 10.0f : a), n = __builtin_rintf(twice * 1.44269504f);
-  float grown = exp_of_rest(twice, n) * bits<float>(((int)n + 127) << 23);
-  return a < 0.625f ? small : __builtin_copysignf(1.0f - 2.0f / (grown + 1.0f), x);
-}
+static inline float f_exp(float x) { return float_math::exp(x); }
+static inline float f_expm1(float x) { return float_math::expm1(x); }
+static inline float f_log(float x) { return float_math::log(x); }
+static inline float f_log1p(float x) { return float_math::log1p(x); }
+static inline float f_tanh(float x) { return float_math::tanh(x); }
 // The standard normal distribution's cdf as 1 / (1 + e^(x R(x²))), R that of backends/special.py
 // times -2. At the lower bound of x the power is 2^128, an infinity, and the result 0.
 static inline float f_normal_cdf(float x) {
-  float bounded = between(x, -22.54f, 20.0f), z = between(bounded * bounded, -1.0f, 36.0f);
+  float bounded = float_math::between(x, -22.54f, 20.0f);
+  float z = float_math::between(bounded * bounded, -1.0f, 36.0f);
   float p = -3.51234286e-9f;
   p = p * z + 2.64526705e-7f;
   p = p * z - 7.92948867e-6f;
@@ -105,39 +71,16 @@ static inline float f_normal_cdf(float x) {
   p = p * z + 6.51899609e-5f;
   p = p * z - 7.26661682e-2f;
   p = p * z - 1.59576988f;
-  float t = p * bounded, n = __builtin_rintf(t * 1.44269504f);
-  float result = 1.0f / (1.0f + exp_of_rest(t, n) * bits<float>(((int)n + 127) << 23));
+  float t = p * bounded, n = float_math::octaves(t);
+  float power = (1.0f + float_math::expm1_in_octave(float_math::within_octave(t, n))) *
+                float_math::power_of_two((int)n);
+  float result = 1.0f / (1.0f + power);
   return x != x ? x : result;
-}
-static inline float f_log(float x) {
-  // x = 2^n m with m in [sqrt(1/2), sqrt(2)); denormals are scaled first.
-  bool tiny = x < 1.17549435e-38f;
-  float scaled = tiny ? x * 8388608.0f : x;
-  int word = bits<int>(scaled) - 0x3f3504f3;
-  int n = word >> 23;
-  float f = bits<float>((word & 0x7fffff) + 0x3f3504f3) - 1.0f;
-  n = tiny ? n - 23 : n;
-  float p = 6.74769208e-2f;
-  p = p * f - 1.16775051e-1f;
-  p = p * f + 1.18887089e-1f;
-  p = p * f - 1.24053426e-1f;
-  p = p * f + 1.42194510e-1f;
-  p = p * f - 1.66680053e-1f;
-  p = p * f + 2.00021237e-1f;
-  p = p * f - 2.50000089e-1f;
-  p = p * f + 3.33333135e-1f;
-  float result = f * f * f * p + (float)n * -2.12194440e-4f;
-  result = result - 0.5f * f * f + f + (float)n * 0.693359375f;
-  result = x == 0.0f ? -__builtin_inff() : result;
-  result = x < 0.0f ? __builtin_nanf("") : result;
-  return x != x || x == __builtin_inff() ? x : result;
 }
 static inline double f_exp(double x) { return __builtin_exp(x); }
 static inline double f_tanh(double x) { return __builtin_tanh(x); }
 static inline double f_log(double x) { return __builtin_log(x); }
-static inline float f_log1p(float x) { return __builtin_log1pf(x); }
 static inline double f_log1p(double x) { return __builtin_log1p(x); }
-static inline float f_expm1(float x) { return __builtin_expm1f(x); }
 static inline double f_expm1(double x) { return __builtin_expm1(x); }
 static inline float f_sin(float x) { return __builtin_sinf(x); }
 static inline double f_sin(double x) { return __builtin_sin(x); }
