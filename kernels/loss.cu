@@ -116,6 +116,37 @@ struct Weights {
   }
 };
 
+#if defined(GRADLITE_NATIVE)
+struct Ones {
+  static acc_t at(i64) { return 1; }
+};
+#endif
+
+// body(formula, weights, positives). On the CPU losses without weights are loops of their own,
+// because those with a remainder in them are not vectorised.
+template <class Body>
+DEVICE void with_weights(i64 kind, double parameter, Weights weights, Weights positives,
+                         Body body) {
+  with_formula(kind, parameter, [&](auto formula) {
+#if defined(GRADLITE_NATIVE)
+    if (!weights.data && !positives.data) return body(formula, Ones(), Ones());
+#endif
+    body(formula, weights, positives);
+  });
+}
+
+// body(slope), slope(i) being the gradient of element i's loss: of each its own, or of all one.
+template <class Body>
+DEVICE void with_slopes(const scalar_t* grad, i64 each, acc_t scale, Body body) {
+  const acc_t common = each ? scale : widen(grad[0]) * scale;
+#if defined(GRADLITE_NATIVE)  // a loop for either
+  if (!each) return body([=](i64) { return common; });
+  body([=](i64 i) { return widen(grad[i]) * common; });
+#else
+  body([=](i64 i) { return each ? widen(grad[i]) * common : common; });
+#endif
+}
+
 // ------------------------------------------------------------------------------------ kernels
 // Loops go element by element: packs would make nine times eight copies of every formula, which
 // take the run-time compiler seconds.
@@ -127,8 +158,8 @@ KERNEL(loss_parts)
  acc_t* __restrict__ partials, i64 n, i64 weight_period, i64 positive_period, i64 pieces,
  i64 kind, double parameter) {
   const i64 size = (n + pieces - 1) / pieces;
-  const Weights weights{weight, weight_period}, positives{positive, positive_period};
-  with_formula(kind, parameter, [&](auto formula) {
+  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+               [&](auto formula, auto weights, auto positives) {
     for_each_row(pieces, [&](auto team, i64 piece) {
       const i64 first = piece * size, last = math::smaller(first + size, n);
       acc_t total = 0;
@@ -148,8 +179,8 @@ KERNEL(loss_values)
  const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
  scalar_t* __restrict__ out, i64 n, i64 weight_period, i64 positive_period, i64 kind,
  double parameter) {
-  const Weights weights{weight, weight_period}, positives{positive, positive_period};
-  with_formula(kind, parameter, [&](auto formula) {
+  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+               [&](auto formula, auto weights, auto positives) {
     INDEPENDENT
 #pragma unroll 2
     for (i64 i = thread_index(); i < n; i += thread_count()) {
@@ -165,24 +196,25 @@ KERNEL(loss_backward)
  const scalar_t* __restrict__ positive, scalar_t* __restrict__ dx, scalar_t* __restrict__ dy,
  i64 n, i64 weight_period, i64 positive_period, i64 each, i64 kind, double parameter,
  double scale) {
-  const Weights weights{weight, weight_period}, positives{positive, positive_period};
-  const acc_t common = each ? acc_t(scale) : widen(grad[0]) * acc_t(scale);
-  with_formula(kind, parameter, [&](auto formula) {
-    if (dx) {
-      INDEPENDENT
+  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+               [&](auto formula, auto weights, auto positives) {
+    with_slopes(grad, each, acc_t(scale), [&](auto slope) {
+      if (dx) {
+        INDEPENDENT
 #pragma unroll 2
-      for (i64 i = thread_index(); i < n; i += thread_count()) {
-        const acc_t slope = (each ? widen(grad[i]) * common : common) * weights.at(i);
-        dx[i] = narrow(slope * formula.by_x(widen(x[i]), widen(y[i]), positives.at(i)));
+        for (i64 i = thread_index(); i < n; i += thread_count()) {
+          const acc_t by_x = formula.by_x(widen(x[i]), widen(y[i]), positives.at(i));
+          dx[i] = narrow(slope(i) * weights.at(i) * by_x);
+        }
       }
-    }
-    if (dy) {
-      INDEPENDENT
-      for (i64 i = thread_index(); i < n; i += thread_count()) {
-        const acc_t slope = (each ? widen(grad[i]) * common : common) * weights.at(i);
-        dy[i] = narrow(slope * formula.by_y(widen(x[i]), widen(y[i]), positives.at(i)));
+      if (dy) {
+        INDEPENDENT
+        for (i64 i = thread_index(); i < n; i += thread_count()) {
+          const acc_t by_y = formula.by_y(widen(x[i]), widen(y[i]), positives.at(i));
+          dy[i] = narrow(slope(i) * weights.at(i) * by_y);
+        }
       }
-    }
+    });
   });
 }
 

@@ -9,8 +9,9 @@ DEVICE void for_each_place(i64 outer, i64 count, i64 inner, Body body) {
 #if defined(GRADLITE_NATIVE)
   i64 i = 0;
   for (i64 o = 0; o < outer; o++) {
-    for (i64 j = 0; j < count; j++) {
-      for (i64 c = 0; c < inner; c++) body(o, j, c, i++);
+    for (i64 j = 0; j < count; j++, i += inner) {
+      INDEPENDENT
+      for (i64 c = 0; c < inner; c++) body(o, j, c, i + c);
     }
   }
 #else
