@@ -79,12 +79,12 @@ struct Silu {
 struct Mish {
   __device__ acc_t value(acc_t x) const {
     const acc_t m = half(raised(x));
-    return x * (m * math::reciprocal(m + 1));
+    return x * math::product(m, math::reciprocal(m + 1));
   }
   __device__ acc_t gradient(acc_t grad, acc_t x) const {
     const acc_t e = raised(x), m = half(e), r = math::reciprocal(m + 1), t = m * r;
     // r (1 + t) is 1 - t t without what rounding leaves of it, which a large x would multiply.
-    const acc_t y = x < 20 ? x : x * 0;
+    const acc_t y = x < 20 ? x : x - x;
     return grad * (t + y * (e * math::reciprocal(1 + e)) * (r * (1 + t)));
   }
 

@@ -242,6 +242,21 @@ DEVICE float reciprocal(float x) {
 #endif
 }
 DEVICE double reciprocal(double x) { return 1.0 / x; }
+// a b, not regrouped with what it is multiplied by where a CPU compiler may do that.
+DEVICE float product(float a, float b) {
+#if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
+  return __builtin_fmaf(a, b, 0.0f);
+#else
+  return a * b;
+#endif
+}
+DEVICE double product(double a, double b) {
+#if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
+  return __builtin_fma(a, b, 0.0);
+#else
+  return a * b;
+#endif
+}
 template <class T>
 DEVICE T sigmoid(T x) {
   return reciprocal(T(1) + exp(-x));
