@@ -312,6 +312,8 @@ class Mish(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("mish")
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
         return x * xp.tanh(xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(x, x.dtype.type(0)))

@@ -366,7 +366,8 @@ class BinaryCrossEntropy(PointwiseLoss):
 
 
 class BinaryCrossEntropyWithLogits(PointwiseLoss):
-    pass
+    native_from = native_backward_from = 1 << 12
+    native_dtypes = "f"
 
 
 class KlDivergence(PointwiseLoss):
