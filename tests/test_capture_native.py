@@ -206,6 +206,34 @@ def test_places_of_extremes(columns: int, dtype: Any) -> None:
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
 
 
+@needs_compiler
+def test_what_one_loop_alone_reads_is_not_stored() -> None:
+    def step(x: Any) -> Any:
+        return (x * 3 + 1).exp() - x
+
+    captured = gradlite.capture(step, native=True)
+    x = gradlite.linspace(-1, 1, 40)
+    for _ in range(4):
+        y = captured(x)
+    np.testing.assert_allclose(y.numpy(), step(x).numpy(), rtol=1e-6)
+    (plan,) = [r.plan for kept in captured._kept.values() for r in kept]
+    assert len(re.findall(r" = v[0-9]+;", plan.source)) == 1
+
+
+@needs_compiler
+def test_what_a_later_part_of_the_same_call_reads_is_stored() -> None:
+    def step(x: Any) -> Any:
+        y = x * 3
+        return gradlite.cat([y, y[:2]]) + 1
+
+    captured = gradlite.capture(step, native=True)
+    x = gradlite.arange(12.0).reshape(3, 4)
+    for _ in range(4):
+        y = captured(x)
+        x += 1
+    np.testing.assert_array_equal(y.numpy(), step(x - 1).numpy())
+
+
 @pytest.fixture(params=["its own", "narrower"])
 def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors as this processor has them, and as one without AVX-512 has them."""

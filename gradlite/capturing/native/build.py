@@ -18,7 +18,7 @@ from gradlite.backends.threads import use_threads
 from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref
 from gradlite.capturing.native.fusion import fused
 from gradlite.capturing.native.layout import batches_last
-from gradlite.capturing.native.loops import Place, Statement, emit, joins
+from gradlite.capturing.native.loops import ALWAYS, Place, Statement, emit, joins
 from gradlite.capturing.native.optimizers import native_optimizer
 from gradlite.capturing.native.translate import GUARD_FAILED, Translator
 from gradlite.capturing.plan import GuardError, Plan, Step, refs_of
@@ -60,11 +60,11 @@ class NativePlan(Plan):
                 last[ref.buffer.origin] = position
         pinned = self.pinned
 
-        def read_later(ref: Ref, position: int) -> bool:
+        def last_mention(ref: Ref) -> int:
             buffer = ref.buffer.origin
-            return buffer.kind != MADE or buffer in pinned or last[buffer] > position
+            return last[buffer] if buffer.kind == MADE and buffer not in pinned else ALWAYS
 
-        translator = Translator(self._place, self._constant, read_later)
+        translator = Translator(self._place, self._constant, last_mention)
         pieces, rooms, room_needed = [], [], 0
         for i, call in enumerate(self.calls):
             translator.room = 0
@@ -235,16 +235,18 @@ def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
     blocks: list[tuple[list[str], str]] = []
     group: list[Statement] = []
 
-    def flush() -> None:
-        if any(s.stored for s in group):
-            blocks.append((emit(group), f"P[{ROOM}]"))
+    def flush(following: int = ALWAYS) -> None:
+        if group:
+            block = emit(group, min(group[-1].position + 1, following))
+            if block:
+                blocks.append((block, f"P[{ROOM}]"))
         group.clear()
 
     for piece, room in zip(pieces, rooms):
         if piece and isinstance(piece[0], Statement):
             for statement in piece:
                 if not joins(group, statement):
-                    flush()
+                    flush(statement.position)
                 group.append(statement)
         elif piece:
             flush()

@@ -17,6 +17,7 @@ import numpy as np
 from gradlite.capturing.native.types import CTYPES, HALVES, computing, literal
 
 Expression = Callable[[list[str]], str]
+ALWAYS = 1 << 62  # behind all calls: when something outside of the plan reads an array
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Statement:
         operands: places (broadcast to the shape of ``out``) and numbers.
         kinds: the dtypes in which the operands are read.
         result: the dtype of the expression's value.
-        stored: whether anything outside of the loop reads ``out``.
+        position: the number of the call.
+        last: the number of the last call that mentions ``out``, or `ALWAYS`.
         note: the call's name, for the reader of the generated code.
     """
 
@@ -83,7 +85,8 @@ class Statement:
     kinds: tuple[np.dtype[Any], ...]
     result: np.dtype[Any]
     expression: Expression
-    stored: bool
+    position: int
+    last: int
     note: str
 
 
@@ -129,8 +132,14 @@ def collapsed(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int]
     return sizes, [[c[i] for c in columns] for i in range(len(strides))]
 
 
-def emit(group: Sequence[Statement]) -> list[str]:
-    """The C++ lines of one loop."""
+def emit(group: Sequence[Statement], end: int) -> list[str]:
+    """The C++ lines of one loop, which stores what calls from number ``end`` on mention.
+
+    No line when that is nothing.
+    """
+    stored = [s.last >= end for s in group]
+    if not any(stored):
+        return []
     shape = group[0].out.shape
     places: list[Place] = [group[0].out]
     for s in group:
@@ -148,15 +157,23 @@ def emit(group: Sequence[Statement]) -> list[str]:
             f"  if (threads() > 1) parallel(true, {-(-sizes[0] // each)}, [=](i64 chunk) {{",
             f"  const i64 from = chunk * {each};",
             f"  const i64 to = from + {each} < {sizes[0]} ? from + {each} : {sizes[0]};",
-            *_nest(group, places, sizes, strides, f"i64 {outer} = from; {outer} < to; {outer}++"),
+            *_nest(
+                group,
+                stored,
+                places,
+                sizes,
+                strides,
+                f"i64 {outer} = from; {outer} < to; {outer}++",
+            ),
             "  }); else {",
         ]
-    lines += _nest(group, places, sizes, strides)
+    lines += _nest(group, stored, places, sizes, strides)
     return [*lines, "  }}" if each else "}"]
 
 
 def _nest(
     group: Sequence[Statement],
+    stored: Sequence[bool],
     places: list[Place],
     sizes: list[int],
     strides: list[list[int]],
@@ -220,7 +237,7 @@ def _nest(
         # Stores come last, and one for each element: what a store just wrote makes loads wait whose
         # addresses look alike to the processor.
         stores = [(p, text) for p, text in stores if not p.coincides(s.out)]
-        if s.stored:
+        if stored[number]:
             stores.append((s.out, f"    {address(s.out)} = v{number};"))
         values[:] = [(p, n) for p, n in values if not p.overlaps(s.out)]
         values.append((s.out, f"v{number}"))

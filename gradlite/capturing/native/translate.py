@@ -38,16 +38,16 @@ class Translator:
     Args:
         place: where a `Ref` lies in the generated code's memory.
         constant: where an array of the host's lies.
-        read_later: whether a call behind a position mentions a buffer.
+        last_mention: the number of the last call that mentions a buffer, or `ALWAYS`.
     """
 
     def __init__(
         self,
         place: Callable[[Ref], Place],
         constant: Callable[[np.ndarray[Any, Any]], Place],
-        read_later: Callable[[Ref, int], bool],
+        last_mention: Callable[[Ref], int],
     ) -> None:
-        self.place, self.constant, self.read_later = place, constant, read_later
+        self.place, self.constant, self.last_mention = place, constant, last_mention
         self.room = 0  # bytes of scratch memory that the products want
 
     def __call__(self, position: int, call: Any) -> list[Statement] | list[str] | None:
@@ -97,9 +97,8 @@ class Translator:
             given = tuple(self._operand(o, out.shape) for o in operands)
         except NotImplementedError:
             return None
-        stored = self.read_later(out, position)
-        place = self.place(out)
-        statement = Statement(place, given, tuple(kinds), result, expression, stored, note)
+        place, last = self.place(out), self.last_mention(out)
+        statement = Statement(place, given, tuple(kinds), result, expression, position, last, note)
         for operand in given:  # an operand that overlaps the result element for element only
             if isinstance(operand, Place) and operand.overlaps(place):
                 if not operand.coincides(place):
