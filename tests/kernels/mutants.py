@@ -7,6 +7,8 @@ import numpy as np
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
 from tests.kernels.mutation import Mutant, swapped
 
+# How the names of the tests of extreme values begin, up to that of the activation.
+EDGES = "test_activation::test_edges_and_nans[cpu_threads-"
 TEAMS = [
     Mutant("no barrier between writing and reading the parts", "team.cuh",
            "if (lane == 0) parts[warp] = value; __syncthreads();",
@@ -72,9 +74,24 @@ ELEMENTWISE = [
     Mutant("the wrong sign of the density", "activations.cuh",
            "return cdf + x * density;", "return cdf - x * density;",
            ("test_activation",)),
+    Mutant("elu's slope without the input's scale", "activations.cuh",
+           "(alpha * scale * input_scale);", "(alpha * scale);",
+           (f"{EDGES}elu",)),
+    Mutant("the slope between the limits is that at a limit too", "activations.cuh",
+           "return x <= low || x >= high ?", "return x < low || x > high ?",
+           (f"{EDGES}hardtanh",)),
+    Mutant("the slope at -3 is not 0", "activations.cuh",
+           "return x <= -3 ? acc_t(0) : x < 3", "return x < -3 ? acc_t(0) : x < 3",
+           (f"{EDGES}hardswish",)),
+    Mutant("softplus is not divided by beta", "activations.cuh",
+           "x : soft * (1 / beta)", "x : soft",
+           (f"{EDGES}softplus",)),
+    Mutant("softplus of negative numbers is off by them", "activations.cuh",
+           "+ math::larger(scaled, acc_t(0));", "+ scaled;",
+           (f"{EDGES}softplus",)),
     Mutant("what is left of a difference is multiplied by a large number", "activations.cuh",
            "const acc_t y = x < 20 ? x : x - x;", "const acc_t y = x;",
-           ("test_activation::test_edges_and_nans",)),
+           (f"{EDGES}mish",)),
     Mutant("value and gradient change places", "activation.cu",
            "return activation.gradient(g, value); }, grad, saved);",
            "return activation.gradient(g, value); }, saved, grad);"),
@@ -228,6 +245,12 @@ OPTIMIZERS = [
            "exp_avg_sq = beta2 * exp_avg_sq + g; p -= step_size"),
     Mutant("steps are not counted", "optimizer_advance.cu",
            "counters[0] + 1.0f", "counters[0]", ("test_optimizer",)),
+    Mutant("the product of the momenta is not kept", "optimizer_advance.cu",
+           "    counters[1] = product;\n", "",
+           ("test_optimizer::test_steps[cpu_threads-NAdam",)),
+    Mutant("first steps are rectified too", "optimizer_advance.cu",
+           "r[5] = length > 5.0 ? 1.0 : 0.0;", "r[5] = 1.0;",
+           ("test_optimizer::test_steps[cpu_threads-RAdam",)),
     Mutant("all parameters share a row of constants", "optimizer_advance.cu",
            "constants + i * CONSTANTS", "constants", ("test_optimizer",)),
     Mutant("all lanes write a chunk's part", "gradients.cu",

@@ -61,6 +61,15 @@ SOFTMAX = [
     Mutant("exp(y) is left out", "softmax_strided.cu",
            "math::exp(widen(y[at])) * total", "widen(y[at]) * total",
            ("test_softmax::test_other",)),
+    Mutant("sum(grad * y) is left out", "softmax_strided.cu",
+           "widen(y[at]) * (widen(grad[at]) - total)", "widen(y[at]) * widen(grad[at])",
+           ("test_softmax::test_other",)),
+    Mutant("weights that are not divided by their sum", "softmax_strided.cu",
+           "math::exp(widen(x[at]) - top) / total;", "math::exp(widen(x[at]) - top);",
+           ("test_softmax::test_other",)),
+    Mutant("the largest score is not taken off", "softmax_strided.cu",
+           "(widen(x[at]) - top) * one - shift", "widen(x[at]) * one - shift",
+           ("test_softmax::test_other",)),
 ]  # fmt: skip
 
 BIAS = [

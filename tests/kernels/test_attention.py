@@ -24,7 +24,7 @@ SIZES = [(1, 1, 1, 1), (4, 5, 3, 7), (31, 33, 8, 8), (32, 32, 32, 32), (33, 31, 
 LARGE = [(17, 33, 100, 128), (33, 17, 128, 5)]
 
 
-@pytest.fixture(name="K")
+@pytest.fixture(name="own")
 def kernels_alone(wanted: Any) -> Any:
     """Not the products of matrices that one thread is faster with."""
     return wanted
@@ -37,12 +37,12 @@ def draw(lead: tuple[int, ...], sizes: Any, dtype: str) -> list[Any]:
     return [generator.standard_normal((*lead, *shape)).astype(dtype) for shape in shapes]
 
 
-def compare(K: Any, arrays: list[Any], mask: Any, scale: float, causal: bool) -> None:
+def compare(own: Any, arrays: list[Any], mask: Any, scale: float, causal: bool) -> None:
     *inputs, grad = arrays
     inputs.append(mask)
     wanted = (True, True, True, False)
     expected = by_rule(Attention, [wide(a) for a in inputs], (scale, causal), wide(grad), wanted)
-    found = by_kernel(K, Attention, inputs, (scale, causal), grad, wanted)
+    found = by_kernel(own, Attention, inputs, (scale, causal), grad, wanted)
     tolerance, looser = TOLERANCES[grad.dtype.name]
     np.testing.assert_allclose(found[0], expected[0], tolerance, tolerance)
     for one, other in zip(found[1:4], expected[1:4]):
@@ -53,14 +53,14 @@ def compare(K: Any, arrays: list[Any], mask: Any, scale: float, causal: bool) ->
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_values_and_gradients(K: Any, sizes: Any, causal: bool, dtype: str) -> None:
-    compare(K, draw((2, 2), sizes, dtype), None, sizes[2] ** -0.5, causal)
+def test_values_and_gradients(own: Any, sizes: Any, causal: bool, dtype: str) -> None:
+    compare(own, draw((2, 2), sizes, dtype), None, sizes[2] ** -0.5, causal)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("sizes", LARGE, ids=str)
-def test_large_heads(K: Any, sizes: Any, dtype: str) -> None:
-    compare(K, draw((2,), sizes, dtype), None, sizes[2] ** -0.5, True)
+def test_large_heads(own: Any, sizes: Any, dtype: str) -> None:
+    compare(own, draw((2,), sizes, dtype), None, sizes[2] ** -0.5, True)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -68,13 +68,13 @@ def test_large_heads(K: Any, sizes: Any, dtype: str) -> None:
 @pytest.mark.parametrize(
     "shape", [(9, 40), (40,), (2, 1, 1, 40), (1, 3, 9, 40), (3, 1, 40), (2, 3, 9, 40)], ids=str
 )
-def test_masks(K: Any, shape: Any, kind: str, dtype: str) -> None:
+def test_masks(own: Any, shape: Any, kind: str, dtype: str) -> None:
     generator = np.random.default_rng(len(shape))
     mask: Any = generator.random(shape) < 0.7
     if kind == "added":
         mask = np.where(mask, generator.standard_normal(shape), -np.inf).astype(dtype)
     for causal in (False, True):
-        compare(K, draw((2, 3), (9, 40, 8, 8), dtype), mask, 0.4, causal)
+        compare(own, draw((2, 3), (9, 40, 8, 8), dtype), mask, 0.4, causal)
 
 
 def apart(dtype: str, batch: int = 2, heads: int = 3, size: int = 8) -> list[Any]:
@@ -88,11 +88,11 @@ def apart(dtype: str, batch: int = 2, heads: int = 3, size: int = 8) -> list[Any
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_what_lies_apart_is_read_where_it_lies(
-    K: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
+    own: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if K.array is np.ndarray:  # arrays as they are: the other launchers copy them
-        monkeypatch.setattr(K, "dense", None)
-    compare(K, apart(dtype), None, 0.5, True)
+    if own.array is np.ndarray:  # arrays as they are: the other launchers copy them
+        monkeypatch.setattr(own, "dense", None)
+    compare(own, apart(dtype), None, 0.5, True)
 
 
 def strange() -> dict[str, list[Any]]:
@@ -113,24 +113,24 @@ def strange() -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("name", strange())
-def test_strange_layouts(K: Any, name: str) -> None:
-    compare(K, strange()[name], None, 0.5, False)
+def test_strange_layouts(own: Any, name: str) -> None:
+    compare(own, strange()[name], None, 0.5, False)
 
 
-def test_results_lie_as_projections_take_them(K: Any) -> None:
-    *inputs, grad = (K.xp.asarray(a) for a in apart("float32"))
-    out, aux = Attention.fused_forward(K, *inputs, None, 0.5, True)
+def test_results_lie_as_projections_take_them(own: Any) -> None:
+    *inputs, grad = (own.xp.asarray(a) for a in apart("float32"))
+    out, aux = Attention.fused_forward(own, *inputs, None, 0.5, True)
     assert out.shape == grad.shape and out.swapaxes(1, 2).flags.c_contiguous
     assert aux[1] is out  # which backward reads where it lies
 
 
-def test_queries_without_keys_and_large_scores(K: Any) -> None:
+def test_queries_without_keys_and_large_scores(own: Any) -> None:
     mask = np.ones((40, 70), bool)
     mask[3] = False
     mask[39, 1:] = False
     arrays = draw((2,), (40, 70, 16, 16), "float32")
-    compare(K, arrays, mask, 1.0, False)
-    found = by_kernel(K, Attention, [*arrays[:3], mask], (1.0, False), arrays[3],
+    compare(own, arrays, mask, 1.0, False)
+    found = by_kernel(own, Attention, [*arrays[:3], mask], (1.0, False), arrays[3],
                       (True, True, True, False))  # fmt: skip
     assert (found[0][:, 3] == 0).all() and (found[1][:, 3] == 0).all()
 
@@ -138,13 +138,13 @@ def test_queries_without_keys_and_large_scores(K: Any) -> None:
 @pytest.mark.parametrize(
     ("dtype", "limit"), [("bfloat16", 4e-3), ("float16", 1e-3), ("float32", 2e-4)]
 )
-def test_scores_up_to_some_hundreds(K: Any, dtype: str, limit: float) -> None:
+def test_scores_up_to_some_hundreds(own: Any, dtype: str, limit: float) -> None:
     """Most weights are nearly 0 or 1; the scores' last places are worth more than the weights'."""
     arrays = draw((2,), (40, 70, 16, 16), dtype)
     arrays[0] *= 30
     inputs, wanted = [*arrays[:3], None], (True, True, True, False)
     expected = by_rule(Attention, [wide(a) for a in inputs], (1.0, True), wide(arrays[3]), wanted)
-    found = by_kernel(K, Attention, inputs, (1.0, True), arrays[3], wanted)
+    found = by_kernel(own, Attention, inputs, (1.0, True), arrays[3], wanted)
     for one, other in zip(found[:4], expected[:4]):
         np.testing.assert_allclose(one, other, 4e-3, limit * np.abs(other).max())
 
@@ -170,24 +170,24 @@ def test_the_order_of_blocks_and_threads_changes_no_bit(threads: ThreadsLauncher
             np.testing.assert_array_equal(one, same)
 
 
-def test_one_launch_each_way(K: Any) -> None:
+def test_one_launch_each_way(own: Any) -> None:
     with kernels.record() as launches:
-        compare(K, draw((2,), (9, 8, 5, 7), "float32"), None, 0.5, True)
+        compare(own, draw((2,), (9, 8, 5, 7), "float32"), None, 0.5, True)
     assert launches == ["attention_forward_32", "attention_backward_32"]
 
 
-def test_what_is_left_to_products(K: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    xp = K.xp
+def test_what_is_left_to_products(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    xp = own.xp
     q, k, v, _ = (xp.asarray(a) for a in draw((2,), (9, 8, 5, 7), "float32"))
-    assert attention.kernel_size(K, q, k, v) == 32
+    assert attention.kernel_size(own, q, k, v) == 32
     wide_heads = xp.asarray(np.zeros((2, 8, 200), np.float32))
-    assert attention.kernel_size(K, wide_heads, wide_heads, wide_heads) == 0
+    assert attention.kernel_size(own, wide_heads, wide_heads, wide_heads) == 0
     doubles = xp.asarray(np.zeros((2, 8, 100)))
-    assert attention.kernel_size(K, doubles, doubles, doubles) == 0
+    assert attention.kernel_size(own, doubles, doubles, doubles) == 0
     monkeypatch.setattr(attention, "MOST_PRODUCTS", 9 * 8 * 2 * 32 - 1)
-    assert attention.kernel_size(K, q, k, v) == 0
+    assert attention.kernel_size(own, q, k, v) == 0
     monkeypatch.setattr(attention, "MOST_BYTES", 9 * 8 * 2 * 4 - 1)
-    assert attention.kernel_size(K, q, k, v) == 32
+    assert attention.kernel_size(own, q, k, v) == 32
 
 
 # ---------------------------------------------------------------------------- as users call it
