@@ -162,6 +162,18 @@ class Launcher:
         """Whether a kernel can be launched; here one that cannot be compiled is an error."""
         return True
 
+    def compile(self, dtype: Any, *names: str) -> None:
+        """Compile kernels before the first of them is launched.
+
+        For an op that edits what it gets: one that cannot be compiled must not stop it half-way.
+
+        Raises:
+            RuntimeError: one of them does not compile.
+        """
+        for name in names:
+            if (name, dtype) not in self._entries:
+                self._entries[name, dtype] = self._entry(name, dtype)
+
     def elementwise(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
         """Launch a kernel whose threads share ``n`` elements."""
         self._launch(name, dtype, self.elementwise_grid(n), (BLOCK,), arguments, 0)
@@ -327,3 +339,7 @@ class DevicesLauncher(CudaLauncher):
         self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
     ) -> None:
         self._here()._launch(name, dtype, grid, block, arguments, shared)
+
+    def compile(self, dtype: Any, *names: str) -> None:
+        """Compile kernels for the current device."""
+        self._here().compile(dtype, *names)

@@ -315,6 +315,7 @@ class NativeBatchNorm(Op):
             )  # fmt: skip
             return y, (mean, rstd)
         partials, parts, inner = sum_channels(K, "batch_norm", dtype, shape, x)
+        K.compile(dtype, "batch_norm_statistics", "batch_norm_forward")  # the first updates `kept`
         K.rows(
             "batch_norm_statistics", dtype, channels, parts * inner,
             x, partials, mean, rstd, *kept, wide_kept, *shape, parts, inner,

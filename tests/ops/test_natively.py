@@ -225,6 +225,28 @@ def test_a_kernel_that_does_not_compile_is_the_rule(monkeypatch: pytest.MonkeyPa
     assert launcher.tries == ["hardtanh_forward", "hardtanh_backward"]  # once each
 
 
+@needs_kernels
+def test_running_statistics_are_updated_once_where_a_later_kernel_does_not_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Some(native.OnDemand):
+        def _load(self, declared: Any, dtype: Any) -> Any:
+            if declared.name == "batch_norm_forward":
+                raise RuntimeError("does not compile")
+            return super()._load(declared, dtype)
+
+    launcher = Some(native.on_demand().probe)  # type: ignore[union-attr]
+    x = gradlite.randn(8, 4, 16, 16)
+    kept = []
+    for found in (lambda: launcher, lambda: None):
+        monkeypatch.setitem(natively.LAUNCHERS, np, found)
+        layer = gradlite.nn.BatchNorm2d(4)
+        y = layer(x)
+        kept.append([t.detach().numpy() for t in (layer.running_mean, layer.running_var, y)])
+    for a, b in zip(*kept):
+        np.testing.assert_array_equal(a, b)
+
+
 PROGRAM = """
 import gradlite, sys
 from gradlite.backends import launches
