@@ -10,7 +10,7 @@ from importlib import metadata
 import numpy as np
 
 import gradlite
-from gradlite.backends import cuda, gemm
+from gradlite.backends import cuda, gemm, native
 
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 EXAMPLES = ("scikit-learn", "matplotlib", "tqdm", "safetensors")
@@ -33,6 +33,7 @@ def report() -> Iterator[tuple[str, str]]:
     for name in EXAMPLES:
         yield name, version(name) or 'not installed: pip install "gradlite[examples]"'
     yield "ml_dtypes", version("ml_dtypes") or "not installed: bfloat16 needs it"
+    yield "compiler", compiler()
     ok, reason = cuda.status()
     yield "devices", f"cpu ({os.cpu_count()} cores)"
     if not ok:
@@ -45,6 +46,18 @@ def report() -> Iterator[tuple[str, str]]:
         memory = properties["totalGlobalMem"] / 2**30
         yield "", f"cuda:{number} ({properties['name'].decode()}, {memory:.0f} GiB)"
     yield "products", gemm.described(gemm.gemm(cuda.module()))
+
+
+def compiler() -> str:
+    """What compiles code for ops on the CPU and for captured steps, and where that is kept."""
+    found, folder = native.compiler(), native.cache_folder()
+    if os.environ.get("GRADLITE_NATIVE") == "0":
+        return "not used: GRADLITE_NATIVE is 0"
+    if found is None:
+        return "not found: with g++ or clang++ captured steps and large ops are faster"
+    if native.launcher() is None:
+        return f"{found}, but it does not work, or {folder} cannot be written"
+    return f"{found}, compiled code is kept in {folder}"
 
 
 def version(package: str) -> str | None:

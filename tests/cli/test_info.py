@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradlite
-from gradlite.backends import cuda
+from gradlite.backends import cuda, native
 from gradlite.cli import info
 from tests.cli.conftest import Cli
 
@@ -50,3 +50,17 @@ def test_info_says_what_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPat
     out = cli("info").out
     assert "cupy         not installed" in out
     assert out.count('not installed: pip install "gradlite[examples]"') == 4
+
+
+def test_info_names_the_compiler(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADLITE_NATIVE", "0")
+    assert "\ncompiler     not used: GRADLITE_NATIVE is 0\n" in cli("info").out
+    monkeypatch.delenv("GRADLITE_NATIVE")
+    monkeypatch.setattr(info.native, "compiler", lambda: None)
+    assert "\ncompiler     not found: with g++" in cli("info").out
+    monkeypatch.setattr(info.native, "compiler", lambda: "a compiler")
+    monkeypatch.setattr(info.native, "launcher", lambda: None)
+    assert "\ncompiler     a compiler, but it does not work" in cli("info").out
+    monkeypatch.setattr(info.native, "launcher", object)
+    folder = native.cache_folder()
+    assert f"\ncompiler     a compiler, compiled code is kept in {folder}\n" in cli("info").out
