@@ -121,7 +121,7 @@ def convolution_relu_pool(conv: Any, relu: Any, pool: Any, input: Any) -> Any:
         and conv.groups == 1
         and conv.padding_mode == "zeros"
         and _halves(pool)
-        and not autocast_mode.used
+        and not (autocast_mode.used and autocast_mode.current_autocast().cpu)
     ):
         slides = (conv.stride, conv.padding, conv.dilation)
         made = convolved_and_pooled(input, conv.weight, conv.bias, *slides)

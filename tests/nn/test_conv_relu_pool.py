@@ -212,3 +212,11 @@ def gradients_of(model: Any, x: Any, weights: Any) -> list[Any]:
     y = model(x)
     (y * weights).sum().backward()
     return [y.detach(), *[p.grad for p in model.parameters()]]
+
+
+@needs_compiler
+def test_autocast_casts_the_layers_and_joins_them_again_afterwards() -> None:
+    model, x = nn.Sequential(*layers()), images("float32", 16, 2, 8, 8)
+    with gradlite.autocast("cpu", dtype=gradlite.float16):
+        assert model(x).dtype is gradlite.float16
+    assert is_joined(model, x) and model(x).dtype is gradlite.float32
