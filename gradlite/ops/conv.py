@@ -51,21 +51,16 @@ def _loops(x: Any) -> Any:
     return volumes if x.ndim == 5 else grouped
 
 
-def _wide(x: Any) -> Any:
-    """float16 in float32, in which products are summed."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
-
-
 # ---------------------------------------------------------------------------------- ops
 class ChannelSum(Op):
     """The sum over all dimensions but the second: the gradient of a bias."""
 
     def forward(xp: Any, x: Any) -> Any:
         n, c = x.shape[:2]
-        if xp is np and x.dtype != np.float16 and x.flags.c_contiguous and x.size:
+        if xp is np and x.flags.c_contiguous and x.size:
             rows = x.reshape(n * c, -1)
             return np.dot(rows, np.ones(rows.shape[1], x.dtype)).reshape(n, c).sum(0)
-        return x.sum((0, *range(2, x.ndim)), dtype=_wide(x[:0]).dtype).astype(x.dtype)
+        return x.sum((0, *range(2, x.ndim)))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         shape = tuple(ctx.shapes[0])
@@ -79,9 +74,7 @@ class Convolution(Op):
     reads = ((1,), (0,), ())
 
     def forward(xp: Any, x: Any, w: Any, b: Any, geometry: Slides, groups: int) -> Any:
-        bias = None if b is None else _wide(b)
-        y = _loops(x).convolve(xp, _wide(lift(x)), _wide(lift(w)), bias, geometry, groups)
-        y = y.astype(x.dtype, copy=False)
+        y = _loops(x).convolve(xp, lift(x), lift(w), b, geometry, groups)
         return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
 
     def fused_forward(K: Any, x: Any, w: Any, b: Any, geometry: Slides, groups: int) -> Any:
@@ -105,12 +98,10 @@ class Convolution(Op):
 
 def _gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Slides, groups: int) -> Any:
     """The gradients of input and weight at once, on raw arrays."""
-    grad_x, grad_w = _loops(x).gradients(
-        xp, _wide(lift(x)), _wide(lift(g)), _wide(lift(w)), geometry, groups
-    )
+    grad_x, grad_w = _loops(x).gradients(xp, lift(x), lift(g), lift(w), geometry, groups)
     return (
-        shaped(grad_x.astype(x.dtype, copy=False), x.shape),
-        shaped(grad_w.astype(w.dtype, copy=False), w.shape),
+        shaped(grad_x, x.shape),
+        shaped(grad_w, w.shape),
     )
 
 
@@ -121,10 +112,8 @@ class ConvolutionInputGrad(Op):
     grad_name = "ConvolutionBackwardBackward0"
 
     def forward(xp: Any, g: Any, w: Any, shape: Any, geometry: Slides, groups: int) -> Any:
-        result = _loops(g).input_gradient(
-            xp, _wide(lift(g)), _wide(lift(w)), size_of(shape), geometry, groups
-        )
-        return shaped(result.astype(g.dtype, copy=False), shape)
+        result = _loops(g).input_gradient(xp, lift(g), lift(w), size_of(shape), geometry, groups)
+        return shaped(result, shape)
 
     def fused_forward(K: Any, g: Any, w: Any, shape: Any, geometry: Slides, groups: int) -> Any:
         return conv_launch.for_input(K, g, w, shape, geometry, groups)
@@ -145,10 +134,8 @@ class ConvolutionWeightGrad(Op):
     grad_name = "ConvolutionBackwardBackward0"
 
     def forward(xp: Any, x: Any, g: Any, shape: Any, geometry: Slides, groups: int) -> Any:
-        result = _loops(x).weight_gradient(
-            xp, _wide(lift(x)), _wide(lift(g)), size_of(shape), geometry, groups
-        )
-        return shaped(result.astype(x.dtype, copy=False), shape)
+        result = _loops(x).weight_gradient(xp, lift(x), lift(g), size_of(shape), geometry, groups)
+        return shaped(result, shape)
 
     def fused_forward(K: Any, x: Any, g: Any, shape: Any, geometry: Slides, groups: int) -> Any:
         return conv_launch.for_weight(K, x, g, shape, geometry, groups)

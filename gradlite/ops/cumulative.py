@@ -61,9 +61,7 @@ class Prod(Op):
     row_major = True
 
     def forward(xp: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
-        wide = np.float32 if x.dtype == np.float16 else x.dtype
-        result = x.prod(axis=dim, keepdims=keepdim, dtype=wide)
-        return result if wide == x.dtype else result.astype(x.dtype)
+        return x.prod(axis=dim, keepdims=keepdim, dtype=x.dtype)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, out = ctx.saved
@@ -108,10 +106,8 @@ class Cumsum(Op):
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
         if x.ndim == 0:
             return x.copy()
-        wide = np.float32 if x.dtype == np.float16 else x.dtype
-        out = accumulate(xp, "add", xp.flip(x, dim) if reverse else x, dim, wide)
-        out = xp.flip(out, dim) if reverse else out
-        return out if wide == x.dtype else out.astype(x.dtype)
+        out = accumulate(xp, "add", xp.flip(x, dim) if reverse else x, dim, x.dtype)
+        return xp.flip(out, dim) if reverse else out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         dim, reverse = ctx.attrs

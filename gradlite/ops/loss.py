@@ -68,7 +68,7 @@ class CrossEntropy(Op):
     def forward(xp: Any, x: Any, target: Any, ignore_index: int, mean: bool) -> Any:
         rows, classes = x.shape
         keep = target != ignore_index
-        if xp is np and x.dtype != np.float16 and rows and bool(keep.all()):
+        if xp is np and rows and bool(keep.all()):
             flat = _row_starts(rows, classes) + target
             x = np.ascontiguousarray(x)
             e = x - row_max(x)[:, None]
@@ -81,7 +81,7 @@ class CrossEntropy(Op):
             if mean:
                 loss = loss * x.dtype.type(1 / rows)
             return loss, (e, total, flat, rows if mean else 1, None)
-        wide = xp.ascontiguousarray(x, np.float32 if x.dtype == np.float16 else x.dtype)
+        wide = xp.ascontiguousarray(x)
         shifted = wide - wide.max(axis=1, keepdims=True) if x.size else wide
         e = xp.exp(shifted)
         total = e.sum(axis=1)

@@ -15,7 +15,6 @@ from gradlite.ops import standardize
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import column_sums, sum_channels, sum_parts, total
 from gradlite.ops.op import Op
-from gradlite.ops.standardize import wide
 from gradlite.tensor import wrap
 
 
@@ -153,7 +152,7 @@ class NativeLayerNorm(Op):
     ) -> Any:
         if not x.size:
             return xp.empty(x.shape, x.dtype), None
-        rows = wide(xp.ascontiguousarray(x)).reshape(-1, numel(shape))
+        rows = xp.ascontiguousarray(x).reshape(-1, numel(shape))
         w, b = (None if p is None else _as(p, rows.dtype).reshape(-1) for p in (w, b))
         y, aux = standardize.rows_forward(xp, rows, w, b, eps, center)
         return _shaped(_as(y, x.dtype), x.shape), aux
@@ -168,10 +167,10 @@ class NativeLayerNorm(Op):
             return _rule(ctx, grad, F, view, (1,), (1, n), center=center)
         x, w = ctx.saved
         xp = F.xp
-        rows = wide(xp.ascontiguousarray(grad)).reshape(-1, n)
+        rows = xp.ascontiguousarray(grad).reshape(-1, n)
         if x is None:
             return None, None, _shaped(_as(rows.sum(0), ctx.attrs[-1]), shape)
-        x = wide(xp.ascontiguousarray(x)).reshape(rows.shape)
+        x = xp.ascontiguousarray(x).reshape(rows.shape)
         if w is not None:
             w = _as(w, rows.dtype).reshape(-1)
         grads = standardize.rows_backward(xp, rows, x, w, ctx.aux, ctx.edges[0] is not None)
@@ -386,7 +385,7 @@ def _parameter_gradients(
 
 def _channels(xp: Any, x: Any) -> Any:
     """(N, C, ...) as a contiguous (N, C, L) in at least float32."""
-    return wide(xp.ascontiguousarray(x)).reshape(x.shape[0], x.shape[1], numel(x.shape[2:]))
+    return xp.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], numel(x.shape[2:]))
 
 
 class NativeGroupNorm(Op):

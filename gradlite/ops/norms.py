@@ -35,16 +35,15 @@ class VectorNorm(Op):
     grad_name = "LinalgVectorNormBackward0"
 
     def forward(xp: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
-        wide = x.astype(np.float32) if x.dtype == np.float16 else x
         if p == 2:
-            if xp is np and len(dims) == x.ndim and wide.flags.forc and not keepdim:
-                row = wide.ravel("K")
-                return np.sqrt(row.dot(row)).astype(x.dtype)
-            out = xp.sqrt((wide * wide).sum(axis=dims, keepdims=keepdim))
+            if xp is np and len(dims) == x.ndim and x.flags.forc and not keepdim:
+                row = x.ravel("K")
+                return np.sqrt(row.dot(row))
+            out = xp.sqrt((x * x).sum(axis=dims, keepdims=keepdim))
         elif p == 0:
             out = (x != 0).sum(axis=dims, keepdims=keepdim)
         else:
-            size = xp.abs(wide)
+            size = xp.abs(x)
             if math.isinf(p):
                 out = (size.max if p > 0 else size.min)(axis=dims, keepdims=keepdim)
             elif p == 1:

@@ -282,15 +282,10 @@ def _divided(xp: Any, sums: Any, divisor: Any) -> Any:
     return xp.sign(sums) * xp.sign(divisor) * (xp.abs(sums) // xp.abs(divisor))
 
 
-def _wide(x: Any) -> Any:
-    """float16 in float32, in which sums are taken."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
-
-
 @np.errstate(all="ignore")
 def means(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
     """The sum of every window over a divisor: over the rows of windows, then along them."""
-    images = _wide(_images(x))
+    images = _images(x)
     counts = geometry.counts(images.shape[2:], kernel)
     out = xp.empty((images.shape[0], 1, *counts), images.dtype)
     for block, part in _padded_blocks(xp, images, geometry, 0):
@@ -312,7 +307,7 @@ def spread_means(
     xp: Any, g: Any, shape: Any, kernel: Pair, geometry: Geometry, divisor: Any
 ) -> Any:
     """The gradient of `means`: each window's share on all its elements."""
-    out = xp.zeros(shape, _wide(g[:0]).dtype)
+    out = xp.zeros(shape, g.dtype)
     result = _images(out)
     shares = _images(g) / xp.asarray(divisor, result.dtype)
     counts, disjoint = shares.shape[2:], _disjoint(kernel, geometry)
@@ -343,7 +338,7 @@ def spread_means(
                 part[:, :, down] += row
         if geometry.padded:
             target[block] = inner[:count]
-    return out.astype(g.dtype, copy=False)
+    return out
 
 
 # -------------------------------------------------------------------------------- adaptive
@@ -365,14 +360,13 @@ def adaptive_means(xp: Any, x: Any, size: Pair) -> Any:
     window = _even(x.shape, size)
     if window is not None:
         return means(xp, x, window, Geometry(window), window[0] * window[1])
-    wide = _wide(x)
-    rows = xp.empty((*x.shape[:-2], size[0], w), wide.dtype)
+    rows = xp.empty((*x.shape[:-2], size[0], w), x.dtype)
     for i, (start, stop) in enumerate(_bounds(h, size[0])):
-        rows[..., i, :] = wide[..., start:stop, :].sum(-2) / (stop - start)
-    out = xp.empty((*x.shape[:-2], *size), wide.dtype)
+        rows[..., i, :] = x[..., start:stop, :].sum(-2) / (stop - start)
+    out = xp.empty((*x.shape[:-2], *size), x.dtype)
     for j, (start, stop) in enumerate(_bounds(w, size[1])):
         out[..., j] = rows[..., start:stop].sum(-1) / (stop - start)
-    return out.astype(x.dtype, copy=False)
+    return out
 
 
 @np.errstate(all="ignore")
@@ -380,14 +374,13 @@ def spread_adaptive_means(xp: Any, g: Any, shape: Any) -> Any:
     window = _even(shape, g.shape[-2:])
     if window is not None:
         return spread_means(xp, g, shape, window, Geometry(window), window[0] * window[1])
-    wide = _wide(g)
-    rows = xp.zeros((*g.shape[:-1], shape[-1]), wide.dtype)
+    rows = xp.zeros((*g.shape[:-1], shape[-1]), g.dtype)
     for j, (start, stop) in enumerate(_bounds(shape[-1], g.shape[-1])):
-        rows[..., start:stop] += wide[..., j : j + 1] / (stop - start)
-    out = xp.zeros(shape, wide.dtype)
+        rows[..., start:stop] += g[..., j : j + 1] / (stop - start)
+    out = xp.zeros(shape, g.dtype)
     for i, (start, stop) in enumerate(_bounds(shape[-2], g.shape[-2])):
         out[..., start:stop, :] += rows[..., i : i + 1, :] / (stop - start)
-    return out.astype(g.dtype, copy=False)
+    return out
 
 
 def adaptive_maxima(xp: Any, x: Any, size: Pair) -> tuple[Any, Any]:

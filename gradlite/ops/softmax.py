@@ -42,8 +42,6 @@ def row_max(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def row_sum(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The sum of each row of a matrix."""
-    if x.dtype == np.float16:
-        return x.sum(1, dtype=np.float32).astype(x.dtype)
     return x.dot(ones(x.shape[1], x.dtype))  # type: ignore[no-any-return]
 
 
@@ -64,7 +62,7 @@ def from_rows(rows: Any, shape: tuple[int, ...], moved: bool, dim: int) -> Any:
 
 
 def _numpy_float(xp: Any, x: Any) -> bool:
-    return xp is np and x.ndim > 0 and x.size > 0 and x.dtype != np.float16
+    return xp is np and x.ndim > 0 and x.size > 0
 
 
 def extent(shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
@@ -121,10 +119,9 @@ class Softmax(Op):
         if not _numpy_float(xp, x):
             if x.size == 0:
                 return x.copy()
-            wide = x.astype(np.float32) if x.dtype == np.float16 else x
             axis = dim if x.ndim else None
-            e = xp.exp(wide - wide.max(axis=axis, keepdims=True))
-            return xp.asarray(e / e.sum(axis=axis, keepdims=True)).astype(x.dtype)
+            e = xp.exp(x - x.max(axis=axis, keepdims=True))
+            return xp.asarray(e / e.sum(axis=axis, keepdims=True))
         rows, shape, moved = as_rows(x, dim)
         e = rows - row_max(rows)[:, None]
         np.exp(e, out=e)
@@ -163,11 +160,10 @@ class LogSoftmax(Op):
         if not _numpy_float(xp, x):
             if x.size == 0:
                 return x.copy()
-            wide = x.astype(np.float32) if x.dtype == np.float16 else x
             axis = dim if x.ndim else None
-            shifted = wide - wide.max(axis=axis, keepdims=True)
+            shifted = x - x.max(axis=axis, keepdims=True)
             total = xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
-            return xp.asarray(shifted - total).astype(x.dtype)
+            return xp.asarray(shifted - total)
         rows, shape, moved = as_rows(x, dim)
         shifted = rows - row_max(rows)[:, None]
         shifted -= np.log(row_sum(np.exp(shifted)))[:, None]

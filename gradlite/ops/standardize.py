@@ -23,11 +23,6 @@ FAR_OFF = 1000
 NEAR = 4
 
 
-def wide(x: Any) -> Any:
-    """float16 in float32, in which statistics are taken."""
-    return x if x is None or x.dtype != np.float16 else x.astype(np.float32)
-
-
 def in_blocks(xp: Any, rows: int, columns: int, elements: int = ROWS) -> list[slice]:
     """Rows in blocks that fit the cache; all at once on a GPU."""
     if xp is not np or rows * columns <= 2 * elements:

@@ -55,12 +55,11 @@ class Var(Op):
     row_major = True
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-        wide = x.astype(np.float32) if x.dtype == np.float16 else x
         n = _count(x.shape, dims)
-        kind = wide.dtype.type
-        centred = wide - wide.sum(axis=dims, keepdims=True) / kind(n)
+        kind = x.dtype.type
+        centred = x - x.sum(axis=dims, keepdims=True) / kind(n)
         total = (centred * centred).sum(axis=dims, keepdims=keepdim)
-        return xp.asarray(total / kind(max(n - correction, 0))).astype(x.dtype)
+        return xp.asarray(total / kind(max(n - correction, 0)))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x = ctx.saved[0]
