@@ -38,6 +38,14 @@ class Mode(NamedTuple):
         """What decides about casts, for comparison."""
         return self[:4]
 
+    def casts_on(self, on_gpu: bool) -> bool:
+        """Whether ops on tensors of the GPU, or else of the CPU, are cast."""
+        return self.cuda if on_gpu else self.cpu
+
+    def lower(self, on_gpu: bool) -> Any:
+        """The NumPy dtype of the lower precision there."""
+        return (self.cuda_dtype if on_gpu else self.cpu_dtype).numpy
+
     @property
     def off(self) -> Mode:
         """The same where no op is cast."""

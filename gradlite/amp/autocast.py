@@ -8,10 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from gradlite import autocast_mode, dtypes
-from gradlite.autocast_mode import DEVICES, checked_device, current_autocast
+from gradlite.autocast_mode import (
+    DEVICES,
+    checked_device,
+    current_autocast,
+    get_autocast_dtype,
+    is_autocast_enabled,
+)
 from gradlite.cuda.devices import is_available
-from gradlite.ops.operands import cast
-from gradlite.tensor import Tensor
+from gradlite.ops.casting import converted
 
 __all__ = ["autocast", "custom_bwd", "custom_fwd", "is_autocast_available"]
 
@@ -74,7 +79,7 @@ class autocast:
         self.device = checked_device(device_type)
         mode = current_autocast()
         if dtype is None:
-            dtype = getattr(mode, f"{self.device}_dtype")
+            dtype = get_autocast_dtype(self.device)
         self.fast_dtype = dtype
         self._cache_enabled = mode.cache_enabled if cache_enabled is None else bool(cache_enabled)
         if enabled and self.device == "cuda" and not is_available():
@@ -121,21 +126,6 @@ class autocast:
         return decorated
 
 
-def _cast_all(value: Any, device_type: str, target: Any) -> Any:
-    if isinstance(value, Tensor):
-        if value.is_floating_point() and value.dtype is not dtypes.float64:  # type: ignore[attr-defined]
-            return cast(value, target) if value.device.type == device_type else value
-        return value
-    if isinstance(value, dict):
-        return {
-            _cast_all(k, device_type, target): _cast_all(v, device_type, target)
-            for k, v in value.items()
-        }
-    if isinstance(value, (tuple, list)):
-        return value.__class__(_cast_all(v, device_type, target) for v in value)
-    return value
-
-
 def custom_fwd(
     fwd: Callable[..., Any] | None = None,
     *,
@@ -155,20 +145,18 @@ def custom_fwd(
 
     @functools.wraps(fwd)
     def decorated(*args: Any, **kwargs: Any) -> Any:
-        ctx, mode = args[0], current_autocast()
-        ctx._dtype = getattr(mode, f"{checked_device(device_type)}_dtype")
-        enabled = getattr(mode, checked_device(device_type))
+        ctx, enabled = args[0], is_autocast_enabled(device_type)
+        ctx._dtype = get_autocast_dtype(device_type)
         if cast_inputs is None:
             ctx._fwd_used_autocast = enabled
             return fwd(*args, **kwargs)
         ctx._fwd_used_autocast = False
         if not enabled:
             return fwd(*args, **kwargs)
-        target = dtypes.as_dtype(cast_inputs).numpy
-        with autocast(device_type, enabled=False):
-            return fwd(
-                *_cast_all(args, device_type, target), **_cast_all(kwargs, device_type, target)
-            )
+        target, on_gpu = dtypes.as_dtype(cast_inputs).numpy, checked_device(device_type) == "cuda"
+        with autocast(device_type, enabled=False, cache_enabled=False):
+            given = converted((args, kwargs), target, on_gpu, current_autocast())
+            return fwd(*given[0], **given[1])
 
     return decorated
 

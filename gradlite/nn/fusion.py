@@ -146,8 +146,12 @@ def run(modules: list[Any], input: Any) -> Any:
     at, last = 0, len(modules) - 1
     while at <= last:
         module = modules[at]
-        kinds = [m.__class__ for m in modules[at : at + 3]]
-        if kinds == [Conv2d, layers.ReLU, MaxPool2d]:
+        if (
+            at + 1 < last
+            and module.__class__ is Conv2d
+            and modules[at + 1].__class__ is layers.ReLU
+            and modules[at + 2].__class__ is MaxPool2d
+        ):
             input = convolution_relu_pool(module, modules[at + 1], modules[at + 2], input)
             at += 3
         elif at < last and module.__class__ is Linear and modules[at + 1].__class__ in _LAYERS:

@@ -67,10 +67,9 @@ def lowered(*tensors: Any) -> tuple[Any, ...]:
     """
     mode = current_autocast()
     first = next(_tensors(tensors), None)
-    if first is None or not (mode.cuda if first.is_cuda else mode.cpu):
+    if first is None or not mode.casts_on(first.is_cuda):
         return tensors
-    target = (mode.cuda_dtype if first.is_cuda else mode.cpu_dtype).numpy
-    return tuple(_converted(tensors, target, first.is_cuda, mode))
+    return tuple(converted(tensors, mode.lower(first.is_cuda), first.is_cuda, mode))
 
 
 def _cast_call(
@@ -80,12 +79,12 @@ def _cast_call(
     on_gpu = first is not None and first.is_cuda
     choice = cuda if on_gpu else cpu
     policy = choice if isinstance(choice, str) else choice(*args, **kwargs)
-    if first is None or not policy or not (mode.cuda if on_gpu else mode.cpu):
+    if first is None or not policy or not mode.casts_on(on_gpu):
         return function(*args, **kwargs)
     if policy == "refused":
         name = f"gradlite.nn.functional.{function.__name__}"
         raise RuntimeError(REFUSED.format(name, "gradlite.nn.BCELoss"))
-    lower = (mode.cuda_dtype if on_gpu else mode.cpu_dtype).numpy
+    lower = mode.lower(on_gpu)
     target: Any = np.dtype(np.float32)
     if policy == "lower":
         target = lower
@@ -95,8 +94,8 @@ def _cast_call(
     elif policy == "plain" or (policy == "float32-result" and kwargs.get("dtype") is not None):
         target = None
     if target is not None:
-        args = _converted(args, target, on_gpu, mode)
-        kwargs = _converted(kwargs, target, on_gpu, mode)
+        args = converted(args, target, on_gpu, mode)
+        kwargs = converted(kwargs, target, on_gpu, mode)
     autocast_mode.set_mode(mode.off)  # what is inside computes in the dtypes that it gets
     try:
         return function(*args, **kwargs)
@@ -124,16 +123,16 @@ def _eligible(value: Any, on_gpu: bool) -> Iterable[Tensor]:
     return (t for t in _tensors(value) if _can_be_cast(t, on_gpu))
 
 
-def _converted(value: Any, target: Any, on_gpu: bool, mode: Mode) -> Any:
+def converted(value: Any, target: Any, on_gpu: bool, mode: Mode) -> Any:
     """Nested operands with every Tensor that can be cast in a dtype."""
     if isinstance(value, Tensor):
         if value.array.dtype == target or not _can_be_cast(value, on_gpu):
             return value
         return _kept(value, target, mode)
     if value.__class__ in (tuple, list):
-        return value.__class__(_converted(part, target, on_gpu, mode) for part in value)
+        return value.__class__(converted(part, target, on_gpu, mode) for part in value)
     if value.__class__ is dict:
-        return {name: _converted(part, target, on_gpu, mode) for name, part in value.items()}
+        return {name: converted(part, target, on_gpu, mode) for name, part in value.items()}
     return value
 
 
@@ -144,11 +143,9 @@ def _kept(tensor: Tensor, target: Any, mode: Mode) -> Tensor:
     another grad mode.
     """
     cache = mode.cache if mode.cache_enabled else None
-    if cache is None or target not in dtypes.HALVES or tensor.array.dtype != np.float32:
-        return cast(tensor, target)
-    if not tensor.requires_grad or not tensor.is_leaf or tensor._is_view():
-        return cast(tensor, target)
-    if tensor.is_inference():
+    parameter = tensor.requires_grad and tensor.is_leaf and tensor._view is None
+    lowers = target in dtypes.HALVES and tensor.array.dtype == np.float32
+    if cache is None or not parameter or not lowers or tensor.is_inference():
         return cast(tensor, target)
     known = cache.get(id(tensor))
     if known is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
-from gradlite.ops.windows import Geometry, Pair, turned_back
+from gradlite.ops.windows import VECTOR, Geometry, Pair, rows_of_copies, turned_back
 
 # Work of so many multiplications is worth a library, and a small program never makes one.
 LEAST_WORK = 1 << 22
@@ -23,7 +23,6 @@ LEAST_FILLED = 2 / 3
 # The sums of a kernel's gradient are kept for every lane: no more than fits the caches.
 MOST_SUMS = 4_000_000
 COPIES = 600_000  # bytes of images and results together, to stay in the second-level cache
-VECTOR = 64
 LEAST_VECTOR = 32  # with narrower ones NumPy's products are faster
 NO_STEPS = (0, 0, 0, 0)
 # The functions of planes.hpp, with how many arguments they have.
@@ -256,12 +255,7 @@ def _job(
     """The numbers that describe a convolution: a Job of planes.hpp."""
     (top, _), (left, _) = geometry.pads
     o, c, kh, kw = w
-    pixels = (counts[1] - 1) * geometry.stride[1] + geometry.dilation[1] * (kw - 1) + 1
-    row = c * pixels * VECTOR
-    beyond = row * (geometry.dilation[0] * (kh - 1) + 1 - geometry.stride[0])
-    each = row * geometry.stride[0] + o * counts[1] * VECTOR
-    rows = max((COPIES - beyond) // each, 2)
-    rows = min(rows - rows % 2, counts[0] + counts[0] % 2)
+    rows = rows_of_copies(c, counts, (kh, kw), geometry, o * counts[1] * VECTOR, COPIES)
     numbers = (
         *(*x, o, kh, kw, *counts, top, left, *geometry.stride, *geometry.dilation),
         *(*images, *steps, *grads, rows),

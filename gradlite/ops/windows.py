@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+VECTOR = 64  # bytes of the widest vectors
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
@@ -122,3 +123,20 @@ def sliding(
     if xp is np:
         return np.ndarray(shape, buffer.dtype, buffer, 0, strides)
     return xp.lib.stride_tricks.as_strided(buffer, shape, strides)
+
+
+def rows_of_copies(
+    channels: int, counts: Pair, kernel: Pair, geometry: Geometry, more: int, most: int
+) -> int:
+    """How many rows of a result, an even number, compiled code makes from one copy of its images.
+
+    Args:
+        counts: height and width of the result.
+        more: bytes beside, for each row of the result.
+        most: how many bytes the copies, of a vector's `VECTOR` bytes for each pixel, may take.
+    """
+    pixels = (counts[1] - 1) * geometry.stride[1] + geometry.dilation[1] * (kernel[1] - 1) + 1
+    row = channels * pixels * VECTOR
+    beyond = row * (geometry.dilation[0] * (kernel[0] - 1) + 1)
+    rows = max((most - beyond) // (row * geometry.stride[0] + more), 2)
+    return min(rows - rows % 2, counts[0] + counts[0] % 2)

@@ -12,26 +12,13 @@ from gradlite import nn
 from gradlite.backends import launches
 from gradlite.capturing.native.build import available
 from gradlite.ops import conv_compiled
+from tests.compiled_convolutions import all_sizes, library, needs_compiler
 
 JOINED = "maxima_of_convolved"
 
 
-@pytest.fixture
-def library() -> None:
-    """Skips where there is no compiled code."""
-    if not available():
-        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
-    if conv_compiled._loaded(np.dtype(np.float32)) is None:
-        pytest.skip("this processor's vectors are too narrow for compiled convolutions to gain")
-
-
-needs_compiler = pytest.mark.usefixtures("library")
-
-
-@pytest.fixture(autouse=True)
-def all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiled code for all convolutions that it can do, however small."""
-    monkeypatch.setattr(conv_compiled, "LEAST_WORK", 1)
+__all__ = ["all_sizes", "library"]  # which tests use by their names
+pytestmark = pytest.mark.usefixtures("all_sizes")
 
 
 def layers(dtype: str = "float32", c: int = 2, o: int = 7, **options: Any) -> list[Any]:

@@ -17,31 +17,16 @@ import pytest
 import gradlite
 from gradlite import nn
 from gradlite.backends import launches, libraries, native
-from gradlite.capturing.native.build import available
 from gradlite.nn import functional as F
 from gradlite.ops import columns, conv_compiled
 from gradlite.ops.windows import Geometry
+from tests.compiled_convolutions import all_sizes, library, needs_compiler
 
 DTYPES = ("float32", "float64")
 X86 = ("x86_64", "AMD64")
 
 
-@pytest.fixture
-def library() -> None:
-    """Skips where there is no compiled code."""
-    if not available():
-        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
-    if conv_compiled._loaded(np.dtype(np.float32)) is None:
-        pytest.skip("this processor's vectors are too narrow for compiled convolutions to gain")
-
-
-needs_compiler = pytest.mark.usefixtures("library")
-
-
-@pytest.fixture
-def all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiled code for all convolutions that it can do, however small."""
-    monkeypatch.setattr(conv_compiled, "LEAST_WORK", 1)
+__all__ = ["all_sizes", "library"]  # which tests use by their names
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 from gradlite.capturing.native.convolution import MOST_SUMS, pointer, row_major, slide, usable
 from gradlite.capturing.native.loops import Place
 from gradlite.capturing.native.types import CTYPES
-from gradlite.ops.windows import Geometry, Pair, turned_back
+from gradlite.ops.windows import VECTOR, Geometry, Pair, rows_of_copies, turned_back
 
 Text = tuple[list[str], int]
 COPIES = 700_000  # bytes of images that are copied together, to stay in the second-level cache
-VECTOR = 64
 
 
 def _steps(p: Place) -> str:
@@ -34,23 +33,6 @@ def _plain(y: Place) -> str:
     """The sink for images: squares of pixels are made at once where they leave no rest."""
     squares = y.shape[2] % 2 == y.shape[3] % 2 == 0
     return f"Plain<{CTYPES[y.dtype.name]}, {'2, 2' if squares else '1, 4'}>"
-
-
-def _row(channels: int, width: int, kernel: int, geometry: Geometry) -> int:
-    """Bytes of one row of the copies of as many images as a vector has lanes."""
-    pixels = (width - 1) * geometry.stride[1] + geometry.dilation[1] * (kernel - 1) + 1
-    return channels * pixels * VECTOR
-
-
-def _rows(height: int, row: int, more: int, kernel: int, geometry: Geometry) -> int:
-    """How many rows of the result, an even number, to make from one copy.
-
-    Each takes ``stride`` rows of the images, and ``more`` bytes.
-    """
-    beyond = row * (geometry.dilation[0] * (kernel - 1) + 1)
-    each = row * geometry.stride[0] + more
-    rows = max((COPIES - beyond) // each, 2)
-    return min(rows - rows % 2, height + height % 2)
 
 
 def convolve(
@@ -115,7 +97,7 @@ def _products(
     geometry: Geometry,
     text: str,
 ) -> Text:
-    rows = _rows(y[2], _row(x[1], y[3], w[3], geometry), 0, w[2], geometry)
+    rows = rows_of_copies(x[1], (y[2], y[3]), (w[2], w[3]), geometry, 0, COPIES)
     taps = x[1] * w[2] * w[3]
     return [
         f"{{ // convolution of batches {x} with {w}",
@@ -141,8 +123,8 @@ def weight_gradient(
     if o * taps * VECTOR > MOST_SUMS:
         return None
     grads = (g.shape[0], o, *(size or g.shape[2:]))
-    row = _row(c, grads[3], kw, geometry)
-    rows = _rows(grads[2], row, o * grads[3] * VECTOR, kh, geometry)
+    more = o * grads[3] * VECTOR
+    rows = rows_of_copies(c, (grads[2], grads[3]), (kh, kw), geometry, more, COPIES)
     return [
         f"{{ // gradient of the kernels {out.shape} of a convolution of batches",
         f"  const Slide s = {slide(x.shape, out.shape, grads, geometry)};",
