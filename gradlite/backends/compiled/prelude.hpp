@@ -104,6 +104,72 @@ static inline float f_trunc(float x) { return __builtin_truncf(x); }
 static inline double f_trunc(double x) { return __builtin_trunc(x); }
 static inline float f_copysign(float x, float y) { return __builtin_copysignf(x, y); }
 static inline double f_copysign(double x, double y) { return __builtin_copysign(x, y); }
+#define OF_ONE(name)                                                      \
+  static inline float f_##name(float x) { return __builtin_##name##f(x); } \
+  static inline double f_##name(double x) { return __builtin_##name(x); }
+#define OF_TWO(name)                                                                            \
+  static inline float f_##name(float x, float y) { return __builtin_##name##f(x, y); }           \
+  static inline double f_##name(double x, double y) { return __builtin_##name(x, y); }
+OF_ONE(tan) OF_ONE(asin) OF_ONE(acos) OF_ONE(atan) OF_ONE(sinh) OF_ONE(cosh)
+OF_ONE(asinh) OF_ONE(acosh) OF_ONE(atanh) OF_ONE(exp2) OF_ONE(log2) OF_ONE(log10)
+OF_TWO(atan2) OF_TWO(hypot) OF_TWO(fmod)
+
+// As NumPy has them: the remainder has the divisor's sign, and whole numbers have 0 for it and
+// for the quotient where the divisor is 0.
+template <class T>
+static inline T f_divided(T x, T y, T& rest) {
+  rest = f_fmod(x, y);
+  if (y == T(0)) return x / y;
+  T quotient = (x - rest) / y;
+  if (rest == T(0)) {
+    rest = f_copysign(T(0), y);
+  } else if ((y < T(0)) != (rest < T(0))) {
+    rest += y;
+    quotient -= T(1);
+  }
+  if (quotient == T(0)) return f_copysign(T(0), x / y);
+  const T whole = f_floor(quotient);
+  return quotient - whole > T(0.5) ? whole + T(1) : whole;
+}
+static inline float f_remainder(float x, float y) { float r; f_divided(x, y, r); return r; }
+static inline double f_remainder(double x, double y) { double r; f_divided(x, y, r); return r; }
+static inline float f_floor_divide(float x, float y) { float r; return f_divided(x, y, r); }
+static inline double f_floor_divide(double x, double y) { double r; return f_divided(x, y, r); }
+template <class T>
+static inline T f_fmod(T x, T y) {
+  return y == 0 || (y < 0 && T(y + 1) == 0) ? T(0) : T(x % y);
+}
+template <class T>
+static inline T f_remainder(T x, T y) {
+  const T rest = f_fmod(x, y);
+  return rest != 0 && (rest < 0) != (y < 0) ? T(rest + y) : rest;
+}
+template <class T>
+static inline T f_floor_divide(T x, T y) {
+  if (y == 0) return T(0);
+  if (y < 0 && T(y + 1) == 0) return T(0 - x);  // the smallest number has no opposite
+  const T quotient = T(x / y);
+  return quotient * y != x && (x < 0) != (y < 0) ? T(quotient - 1) : quotient;
+}
+static inline bool f_invert(bool x) { return !x; }
+template <class T>
+static inline T f_invert(T x) {
+  return T(~x);
+}
+template <class T>
+static inline T f_fmax(T x, T y) {
+  return x >= y || y != y ? x : y;
+}
+template <class T>
+static inline T f_fmin(T x, T y) {
+  return x <= y || y != y ? x : y;
+}
+template <class T>
+static inline T f_logaddexp(T x, T y) {
+  const T high = x > y ? x : y, apart = x > y ? y - x : x - y;
+  return x == y ? x + T(0.693147180559945309417232121458) : x != x ? x : y != y ? y
+                : high + f_log1p(f_exp(apart));
+}
 template <class T>
 static inline T f_sign(T x) {
   return x != x ? x : T((x > 0) - (x < 0));
@@ -112,6 +178,12 @@ template <class T>
 static inline bool f_isfinite(T x) {
   return x - x == T(0);
 }
+template <class T>
+static inline bool f_isinf(T x) {
+  return x == x && !f_isfinite(x);
+}
+static inline bool f_signbit(float x) { return __builtin_signbit(x); }
+static inline bool f_signbit(double x) { return __builtin_signbit(x); }
 
 // ------------------------------------------------------------------------------- threads
 // Who runs chunks of work on several threads, and how many there are.

@@ -55,3 +55,24 @@ def scatter(
         f"  max_pool_scatter<{kinds}>(s, {pointer(g)}, {pointer(winners)}, {pointer(out)});",
         "}",
     ]
+
+
+def scatter_at(g: Place, places: Place, out: Place, code: int) -> list[str] | None:
+    """The text of zeros with values added at places in their images; ``code`` refuses a place."""
+    if not _usable(g, places, out) or g.dtype != out.dtype or places.dtype.name != "int64":
+        return None
+    kind, area = CTYPES[g.dtype.name], math.prod(out.shape[-2:])
+    return [
+        f"{{ // values added at places of {out.shape}",
+        f"  const {kind}* g = {pointer(g)};",
+        f"  const i64* at = {pointer(places)};",
+        f"  {kind}* image = {pointer(out)};",
+        f"  memset(image, 0, {math.prod(out.shape) * out.dtype.itemsize});",
+        f"  for (i64 n = 0; n < {math.prod(out.shape[:-2])}; n++, image += {area}) {{",
+        f"  for (i64 i = 0; i < {math.prod(g.shape[-2:])}; i++) {{",
+        f"    if (*at < 0 || *at >= {area}) return {code};",
+        "    image[*at++] += *g++;",
+        "  }",
+        "  }",
+        "}",
+    ]

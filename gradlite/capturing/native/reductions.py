@@ -1,4 +1,4 @@
-"""Reductions, products and look-ups as C++ text."""
+"""Reductions and products as C++ text."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     if not along and outer and not extreme and oo[-1] == out.dtype.itemsize and T == R:
         # Many sums side by side: rows are added to rows.
         last, step, n = len(outer) - 1, xo[-1], outer[-1]
-        lines += _open("o", outer[:-1])
-        lines.append(f"  char* const xo = xb{_sum('o', xo[:-1])};")
-        lines.append(f"  {R}* const t = ({R}*)(ob{_sum('o', oo[:-1])});")
+        lines += open_loops("o", outer[:-1])
+        lines.append(f"  char* const xo = xb{steps('o', xo[:-1])};")
+        lines.append(f"  {R}* const t = ({R}*)(ob{steps('o', oo[:-1])});")
         lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) t[i] = {neutral};")
-        lines += _open("r", inner)
-        lines.append(f"  char* const xr = xo{_sum('r', xi)};")
+        lines += open_loops("r", inner)
+        lines.append(f"  char* const xr = xo{steps('r', xi)};")
         value = f"{read}(xr + i * {step}))"
         joined = join.replace("t ", "t[i] ", 1).replace("x", value)
         lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) {joined}")
@@ -61,8 +61,8 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
             lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) t[i] /= {T}({count});")
         lines += ["  }"] * last + ["}"]
         return lines
-    lines += _open("o", outer)
-    lines.append(f"  char* const xo = xb{_sum('o', xo)};")
+    lines += open_loops("o", outer)
+    lines.append(f"  char* const xo = xb{steps('o', xo)};")
     if extreme:
         lines.append(f"  {T} t = {read}xo);")
         lines.append("  int nan = 0;")
@@ -73,8 +73,8 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     else:
         lines.append(f"  {T} t = {neutral};")
     if inner:
-        lines += _open("r", inner[:-1])
-        lines.append(f"  char* const xr = xo{_sum('r', xi[:-1])};")
+        lines += open_loops("r", inner[:-1])
+        lines.append(f"  char* const xr = xo{steps('r', xi[:-1])};")
         lines.append(f'  _Pragma("omp simd {clause}")')
         lines.append(f"  for (i64 i = 0; i < {inner[-1]}; i++) {{")
         lines.append(f"    const {T} x = {read}(xr + i * {xi[-1]}));")
@@ -83,7 +83,7 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
         lines += ["  }"] * (len(inner) - 1)
     else:
         lines.append(f"  {{ const {T} x = {read}xo); {join} }}")
-    lines.append(f"  *({R}*)(ob{_sum('o', oo)}) = {R}({finish});")
+    lines.append(f"  *({R}*)(ob{steps('o', oo)}) = {R}({finish});")
     return lines + ["  }"] * len(outer) + ["}"]
 
 
@@ -98,15 +98,17 @@ def _of_kept(x: Place, kept: Sequence[int], out: Place) -> list[int] | None:
     return None
 
 
-def _open(letter: str, sizes: Sequence[int]) -> list[str]:
+def open_loops(letter: str, sizes: Sequence[int]) -> list[str]:
+    """The heads of nested loops, their counters a letter and a number."""
     return [
         f"  for (i64 {letter}{k} = 0; {letter}{k} < {n}; {letter}{k}++) {{"
         for k, n in enumerate(sizes)
     ]
 
 
-def _sum(letter: str, steps: Sequence[int]) -> str:
-    return "".join(f" + {letter}{k} * {s}" for k, s in enumerate(steps) if s)
+def steps(letter: str, strides: Sequence[int]) -> str:
+    """What the counters of `open_loops` add to an address."""
+    return "".join(f" + {letter}{k} * {s}" for k, s in enumerate(strides) if s)
 
 
 def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
@@ -155,38 +157,45 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
         f"{{ // {kind}",
         f"  char* const xb = P[{x.base}] + {x.offset};",
         f"  char* const ob = P[{out.base}] + {out.offset};",
-        *_open("o", outer),
-        f"  char* const xo = xb{_sum('o', xo)};",
+        *open_loops("o", outer),
+        f"  char* const xo = xb{steps('o', xo)};",
         f"  {T} t = *({T}*)xo; i64 at = 0;",
         *search,
-        f"  *(i64*)(ob{_sum('o', oo)}) = at;",
+        f"  *(i64*)(ob{steps('o', oo)}) = at;",
         *["  }"] * len(outer),
         "}",
     ]
 
 
 def row_products(a: Place, b: Place, out: Place) -> list[str] | None:
-    """The inner product of every row of a matrix with the same row of another."""
+    """The inner products of two arrays along their last dimension."""
     if not (a.dtype == b.dtype == out.dtype) or a.dtype.name not in ("float32", "float64"):
         return None
-    if a.shape != b.shape or 0 in a.shape:
+    if a.shape != b.shape or 0 in a.shape or out.shape != a.shape[:-1]:
         return None
-    T = CTYPES[a.dtype.name]  # noqa: N806
+    T, item = CTYPES[a.dtype.name], a.dtype.itemsize  # noqa: N806
+    strides = [list(p.strides) for p in (a, b)]
+    outer, (ao, bo, oo) = collapsed(
+        out.shape, [strides[0][:-1], strides[1][:-1], list(out.strides)]
+    )
+    # A stride of one that the compiler knows makes loads of vectors.
+    ai, bi = (s[-1] // item if s[-1] % item == 0 else None for s in strides)
+    if ai is None or bi is None:
+        return None
     return [
         f"{{ // products of rows, {a.shape}",
         *(
             f"  char* const {name}b = P[{p.base}] + {p.offset};"
-            for name, p in (("a", a), ("b", b), ("o", out))
+            for name, p in (("a", a), ("b", b), ("y", out))
         ),
-        f"  for (i64 o = 0; o < {a.shape[0]}; o++) {{",
-        f"  char *const x = ab + o * {a.strides[0]}, *const y = bb + o * {b.strides[0]};",
+        *open_loops("o", outer),
+        f"  const {T} *const x = ({T}*)(ab{steps('o', ao)});",
+        f"  const {T} *const w = ({T}*)(bb{steps('o', bo)});",
         f"  {T} t = 0;",
         '  _Pragma("omp simd reduction(+:t)")',
-        f"  for (i64 i = 0; i < {a.shape[1]}; i++) {{",
-        f"    t += *({T}*)(x + i * {a.strides[1]}) * *({T}*)(y + i * {b.strides[1]});",
-        "  }",
-        f"  *({T}*)(ob + o * {out.strides[0]}) = t;",
-        "  }",
+        f"  for (i64 i = 0; i < {a.shape[-1]}; i++) t += x[i * {ai}] * w[i * {bi}];",
+        f"  *({T}*)(yb{steps('o', oo)}) = t;",
+        *["  }"] * len(outer),
         "}",
     ]
 
@@ -240,10 +249,10 @@ def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], in
         f"  {T}* const ab = ({T}*)(P[{a.base}] + {a.offset});",
         f"  {T}* const bb = ({T}*)(P[{b.base}] + {b.offset});",
         f"  {T}* const cb = ({T}*)(P[{out.base}] + {out.offset});",
-        *_open("o", [size for size, *_ in batch]),
-        f"  {T} *x = ab{_sum('o', [s[1] for s in batch])};",
-        f"  {T} *y = bb{_sum('o', [s[2] for s in batch])};",
-        f"  {T} *z = cb{_sum('o', [s[3] for s in batch])};",
+        *open_loops("o", [size for size, *_ in batch]),
+        f"  {T} *x = ab{steps('o', [s[1] for s in batch])};",
+        f"  {T} *y = bb{steps('o', [s[2] for s in batch])};",
+        f"  {T} *z = cb{steps('o', [s[3] for s in batch])};",
     ]
     lanes = 64 // item
     room = 0
@@ -261,44 +270,3 @@ def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], in
     else:
         return None
     return [*lines, f"  {call};", *["  }"] * len(batch), "}"], room
-
-
-# ------------------------------------------------------------------------------ look-ups
-def rows(kind: str, x: Place, index: Place, values: Place, code: int) -> list[str] | None:
-    """Look up, set or add rows: ``values[i] = x[index[i]]``, the reverse, or ``x[...] += values``.
-
-    The index stands for the first dimension of ``x``; one out of range ends the segment with
-    ``code``.
-    """
-    if index.dtype.name != "int64" or len(x.shape) == 0:
-        return None
-    tail = x.shape[1:]
-    if len(values.shape) > len(index.shape) + len(tail):
-        return None
-    spread = values.spread((*index.shape, *tail))
-    T, V = CTYPES[x.dtype.name], CTYPES[values.dtype.name]  # noqa: N806
-    lead = len(index.shape)
-    outer, (si, sv) = collapsed(index.shape, [list(index.strides), list(spread.strides[:lead])])
-    inner, (xt, vt) = collapsed(tail, [list(x.strides[1:]), list(spread.strides[lead:])])
-    one = f"*({T}*)(xr{_sum('t', xt)})"
-    other = f"*({V}*)(vr{_sum('t', vt)})"
-    if kind == "take":
-        act = f"{other} = {V}({one});"
-    else:
-        act = f"{one} {'+=' if kind == 'add' else '='} {T}({other});"
-    return [
-        f"{{ // {kind} rows",
-        f"  char* const xb = P[{x.base}] + {x.offset};",
-        f"  char* const ib = P[{index.base}] + {index.offset};",
-        f"  char* const vb = P[{values.base}] + {values.offset};",
-        *_open("o", outer),
-        f"  i64 at = *(i64*)(ib{_sum('o', si)});",
-        f"  if (at < 0) at += {x.shape[0]};",
-        f"  if (at < 0 || at >= {x.shape[0]}) return {code};",
-        f"  char* const xr = xb + at * {x.strides[0]};",
-        f"  char* const vr = vb{_sum('o', sv)};",
-        *_open("t", inner),
-        f"  {act}",
-        *["  }"] * (len(inner) + len(outer)),
-        "}",
-    ]

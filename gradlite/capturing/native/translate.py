@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from gradlite.backends import special
 from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
-from gradlite.capturing.native import batches, convolution, pool, reductions
+from gradlite.capturing.native import batches, convolution, copies, lookups, pool, reductions
 from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, HALVES, literal, loop_dtypes
@@ -26,6 +27,11 @@ REDUCTIONS = {
 UFUNC_REDUCTIONS = {
     "add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min",
     "logical_and": "all", "logical_or": "any",
+}  # fmt: skip
+ROUNDS = (np.round, np.around, np.ndarray.round)
+RUNNING = {
+    np.cumsum: "add", np.ndarray.cumsum: "add", np.cumprod: "multiply",
+    np.ndarray.cumprod: "multiply",
 }  # fmt: skip
 COPIES = (np.ndarray.astype, np.ndarray.copy, np.array, np.ascontiguousarray, np.asarray, np.copy)
 RESHAPED = (np.ndarray.reshape, np.ndarray.flatten, np.ndarray.ravel)
@@ -115,20 +121,6 @@ class Translator:
             value = value.reshape(-1)[0]
         return self._elementwise(position, out, [value], [kind], kind, lambda v: v[0], note)
 
-    def _view(self, ref: Ref, key: Any) -> Ref | None:
-        """The part of an array that a basic index means."""
-        keys = key if key.__class__ is tuple else (key,)
-        if not all(
-            k is None or k is Ellipsis or k.__class__ is slice or k.__class__ is int for k in keys
-        ):
-            return None
-        base = np.lib.stride_tricks.as_strided(np.empty(1, ref.dtype), ref.shape, ref.strides)
-        found = base[(*keys, ...) if Ellipsis not in keys else keys]
-        move = found.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-        if found.size == 0:
-            move = 0
-        return Ref(ref.buffer, ref.offset + move, found.shape, found.strides, ref.dtype)
-
     # -------------------------------------------------------------------------- calls
     def _call(self, position: int, call: Call) -> Any:
         function, args = call.function, call.args
@@ -145,10 +137,12 @@ class Translator:
                 return self._reduction(UFUNC_REDUCTIONS[owner.__name__], call, 0)
             if name == "at" and owner is np.add and len(args) == 3 and not call.kwargs:
                 return self._rows("add", args[0], args[1], args[2], position)
+            if name == "accumulate":
+                return self._running(owner.__name__, call)
             return None
         if function in (np.dot, np.ndarray.dot):
             return self._product(call, False)
-        if function is np.einsum and args[0] == "ij,ij->i" and not call.kwargs:
+        if function is np.einsum and _of_rows(args[0]) and not call.kwargs:
             return reductions.row_products(*map(self.place, (*args[1:], call.outs[0])))
         if function in REDUCTIONS:
             return self._reduction(REDUCTIONS[function], call, None)
@@ -158,25 +152,36 @@ class Translator:
             return self._identity(position, args[0], args[1], "copyto")
         if function in (np.clip, np.ndarray.clip) and len(args) == 3 and not call.kwargs:
             return self._ufunc(position, None, call)
+        if function in ROUNDS and args[1:] in ((), (0,)) and not call.kwargs:
+            return self._ufunc(position, np.rint, Call(np.rint, args[:1], {}, call.outs))
         if function is np.ndarray.fill:
             return self._identity(position, args[0], args[1], "fill")
         if function is operator.setitem:
             return self._setitem(position, *args)
         if function in COPIES and call.outs and isinstance(args[0], Ref):
             return self._identity(position, call.outs[0], args[0], name)
+        if function in (np.array, np.asarray) and call.outs and isinstance(args[0], list):
+            pairs = copies.stacked(Call(np.stack, args[:1], {}, call.outs))
+            return self._copied(position, pairs, name)
         if function in RESHAPED and call.outs:
             return self._reshaped(position, call)
         if function is np.where and len(args) == 3 and not call.kwargs:
             return self._where(position, call)
         if function in (np.ndarray.take, np.take):
             return self._take(position, call)
+        if function in (np.take_along_axis, np.put_along_axis):
+            return self._along(position, call)
+        if function in RUNNING:
+            return self._running(RUNNING[function], call)
+        if function in copies.PARTS:
+            return self._copied(position, copies.PARTS[function](call), name)
         if function in CONVOLUTIONS:
             return self._convolution(function, call)
         if function is conv_maxima.channel_sums:
             axes = (args[1], (0, *range(2, len(args[1].shape))))
             return self._reduction("sum", Call(np.ndarray.sum, axes, {}, call.outs), None)
         if function in POOLINGS:
-            return self._pooling(function, call)
+            return self._pooling(function, call, position)
         if function is special.normal_cdf32:
             kind = call.outs[0].dtype
             return self._elementwise(
@@ -184,11 +189,10 @@ class Translator:
                 lambda v: f"f_normal_cdf({v[0]})", "normal_cdf",
             )  # fmt: skip
         if function is operator.getitem and len(call.outs) == 1:
+            view = copies.view(*args)
+            if view is not None:
+                return self._identity(position, call.outs[0], view, "get")
             return self._rows("take", args[0], args[1], call.outs[0], position)
-        if function is np.stack and len(call.outs) == 1:
-            return self._stack(position, call)
-        if function is np.concatenate and len(call.outs) == 1:
-            return self._concatenate(position, call)
         return None
 
     def _ufunc(self, position: int, ufunc: np.ufunc | None, call: Call) -> Any:
@@ -237,26 +241,65 @@ class Translator:
         return self._identity(position, rows, source, "reshape")
 
     def _setitem(self, position: int, target: Ref, key: Any, value: Any) -> Any:
-        if isinstance(key, Ref):
+        if isinstance(key, (Ref, list)) or _by_indices(key):
             return self._rows("set", target, key, value, position)
-        view = self._view(target, key)
+        view = copies.view(target, key)
         return None if view is None else self._identity(position, view, value, "set")
 
-    def _rows(self, kind: str, x: Any, index: Any, values: Any, position: int) -> Any:
-        if isinstance(index, list) and all(i.__class__ is int for i in index):
-            where = self.constant(np.array(index, np.int64))
-        elif isinstance(index, Ref):
-            where = self.place(index)
-        else:
+    def _rows(self, kind: str, x: Any, key: Any, values: Any, position: int) -> Any:
+        """What arrays of indices, whole dimensions before and behind them, mean."""
+        keys = list(key) if isinstance(key, tuple) else [key]
+        lead = 0
+        while keys and keys[0].__class__ is slice and keys[0] == slice(None):
+            del keys[0]
+            lead += 1
+        while keys and (keys[-1] is Ellipsis or keys[-1] == slice(None)) and len(keys) > 1:
+            del keys[-1]
+        if not isinstance(x, Ref) or not isinstance(values, Ref) or 0 in values.shape or not keys:
             return None
-        if not isinstance(x, Ref) or not isinstance(values, Ref) or 0 in values.shape:
-            return None
+        indices = []
+        for own in keys:
+            if isinstance(own, list) and all(i.__class__ is int for i in own):
+                indices.append(self.constant(np.array(own, np.int64)))
+            elif isinstance(own, Ref):
+                indices.append(self.place(own))
+            else:
+                return None
         target, given = self.place(x), self.place(values)
         if kind == "add" and target.dtype == given.dtype == np.complex64:
             target, given = _as_floats(target), _as_floats(given)  # added in pairs
-        if any(p.dtype.name not in CTYPES for p in (target, where, given)):
+        if any(p.dtype.name not in CTYPES for p in (target, given)):
             return None
-        return reductions.rows(kind, target, where, given, position + 1)
+        return lookups.rows(kind, target, indices, lead, given, position + 1)
+
+    def _along(self, position: int, call: Call) -> Any:
+        kind = "take" if call.function is np.take_along_axis else "set"
+        x, index, *more = call.args
+        axis = call.kwargs.get("axis", more[-1] if len(more) == (kind == "set") + 1 else None)
+        values = call.outs[0] if kind == "take" else more[0] if more else None
+        if not isinstance(x, Ref) or not isinstance(index, Ref) or not isinstance(values, Ref):
+            return None
+        if axis.__class__ is not int:
+            return None
+        if call.kwargs.keys() - {"axis"} or any(r.dtype.name not in CTYPES for r in (x, values)):
+            return None
+        places = self.place(x), self.place(index), axis % len(x.shape), self.place(values)
+        return lookups.along(kind, *places, position + 1)
+
+    def _running(self, kind: str, call: Call) -> Any:
+        x, *more = call.args
+        axis = more[0] if more else call.kwargs.get("axis", 0)
+        dtype = call.kwargs.get("dtype")
+        if kind not in lookups.RUNNING or len(more) > 1 or call.kwargs.keys() - {"axis", "dtype"}:
+            return None
+        if dtype is not None and np.dtype(dtype) != call.outs[0].dtype:
+            return None
+        if not isinstance(x, Ref) or axis.__class__ is not int or x.dtype.name not in CTYPES:
+            return None
+        if not x.shape:
+            return None
+        place = self.place(x)
+        return lookups.running(kind, place, axis % len(x.shape), self.place(call.outs[0]))
 
     def _take(self, position: int, call: Call) -> Any:
         x, index, *more = call.args
@@ -268,11 +311,13 @@ class Translator:
                 expected = np.empty(x.shape, x.dtype).strides
                 if x.strides != expected:
                     return None
-                size = int(np.prod(x.shape))
+                size = math.prod(x.shape)
                 x = Ref(x.buffer, x.offset, (size,), (x.dtype.itemsize,), x.dtype)
-        elif axis != 0:
+            axis = 0
+        elif axis.__class__ is not int or not isinstance(x, Ref):
             return None
-        return self._rows("take", x, index, call.outs[0], position)
+        key = (*(slice(None),) * (axis % len(x.shape)), index)
+        return self._rows("take", x, key, call.outs[0], position)
 
     def _reduction(self, kind: str, call: Call, default: Any) -> Any:
         x, *more = call.args
@@ -296,7 +341,14 @@ class Translator:
     def _arg_extreme(self, name: str, call: Call) -> Any:
         x, *more = call.args
         axis = more[0] if more else call.kwargs.get("axis")
-        if len(more) > 1 or call.kwargs.keys() - {"axis"} or not isinstance(axis, int):
+        if len(more) > 1 or call.kwargs.keys() - {"axis"}:
+            return None
+        if axis is None:
+            if not isinstance(x, Ref) or x.strides != np.empty(x.shape, x.dtype).strides:
+                return None
+            size = math.prod(x.shape)
+            x, axis = Ref(x.buffer, x.offset, (size,), (x.dtype.itemsize,), x.dtype), 0
+        if not isinstance(axis, int):
             return None
         place = self.place(x)
         return reductions.arg_extreme(name, place, axis % len(x.shape), self.place(call.outs[0]))
@@ -340,7 +392,7 @@ class Translator:
             self.room = max(self.room, part[1])
         return lines
 
-    def _pooling(self, function: Any, call: Call) -> Any:
+    def _pooling(self, function: Any, call: Call, position: int) -> Any:
         """Their arguments begin with the array library."""
         arguments: list[Any]
         _, *arguments = [self.place(a) if isinstance(a, Ref) else a for a in call.args]
@@ -351,8 +403,10 @@ class Translator:
             x, kernel, geometry = arguments
             return pool.max_pool(x, kernel, geometry, *outs) if len(outs) == 2 else None
         g, winners, _, kernel, geometry = arguments
-        if kernel is None or not isinstance(winners, Place):
+        if not isinstance(winners, Place):
             return None
+        if kernel is None:
+            return pool.scatter_at(g, winners, outs[0], position + 1)
         return pool.scatter(g, winners, kernel, geometry, outs[0])
 
     def _product(self, call: Call, matmul: bool) -> Any:
@@ -365,45 +419,29 @@ class Translator:
         self.room = max(self.room, found[1])
         return found[0]
 
-    def _stack(self, position: int, call: Call) -> Any:
-        parts, *more = call.args
-        axis = more[0] if more else call.kwargs.get("axis", 0)
-        if call.kwargs.keys() - {"axis"} or not isinstance(axis, int):
-            return None
-        out = call.outs[0]
+    def _copied(self, position: int, pairs: Any, note: str) -> Any:
+        """Statements that copy arrays to parts of the result."""
         statements: list[Statement] = []
-        for number, part in enumerate(parts):
-            key: list[Any] = [slice(None)] * len(out.shape)
-            key[axis] = number
-            view = self._view(out, tuple(key))
-            if view is None or not isinstance(part, Ref):
-                return None
-            one = self._identity(position, view, part, "stack")
+        for part, source in pairs or ():
+            one = self._identity(position, part, source, note)
             if one is None:
                 return None
             statements += one
-        return statements
+        return None if pairs is None else statements
 
-    def _concatenate(self, position: int, call: Call) -> Any:
-        parts, *more = call.args
-        axis = more[0] if more else call.kwargs.get("axis", 0)
-        if call.kwargs.keys() - {"axis"} or not isinstance(axis, int):
-            return None
-        out, at = call.outs[0], 0
-        statements: list[Statement] = []
-        for part in parts:
-            if not isinstance(part, Ref):
-                return None
-            axis %= len(part.shape)
-            key = [slice(None)] * len(part.shape)
-            key[axis] = slice(at, at + part.shape[axis])
-            at += part.shape[axis]
-            view = self._view(out, tuple(key))
-            one = None if view is None else self._identity(position, view, part, "concatenate")
-            if one is None:
-                return None
-            statements += one
-        return statements
+
+def _of_rows(subscripts: Any) -> bool:
+    """Whether an einsum is that of products of rows: "ij,ij->i" in any number of dimensions."""
+    if not isinstance(subscripts, str):
+        return False
+    given, _, result = subscripts.partition("->")
+    first, _, second = given.partition(",")
+    return first == second == result + first[-1:] and len(set(first)) == len(first) > 1
+
+
+def _by_indices(key: Any) -> bool:
+    """Whether a tuple has arrays of indices in it."""
+    return isinstance(key, tuple) and any(isinstance(k, (Ref, list)) for k in key)
 
 
 def _as_floats(p: Place) -> Place:

@@ -70,11 +70,36 @@ EXPRESSIONS = {
     "bitwise_xor": "{0} ^ {1}",
     "right_shift": "{0} >> {1}",
     "left_shift": "{0} << {1}",
+    "invert": "f_invert({0})",
+    "logical_xor": "({0} != 0) != ({1} != 0)",
+    "remainder": "f_remainder({0}, {1})",
+    "floor_divide": "f_floor_divide({0}, {1})",
+    "fmod": "f_fmod({0}, {1})",
+    "fmax": "f_fmax({0}, {1})",
+    "fmin": "f_fmin({0}, {1})",
+    "isinf": "f_isinf({0})",
+    "signbit": "f_signbit({0})",
+    "tan": "f_tan({0})",
+    "arcsin": "f_asin({0})",
+    "arccos": "f_acos({0})",
+    "arctan": "f_atan({0})",
+    "sinh": "f_sinh({0})",
+    "cosh": "f_cosh({0})",
+    "arcsinh": "f_asinh({0})",
+    "arccosh": "f_acosh({0})",
+    "arctanh": "f_atanh({0})",
+    "exp2": "f_exp2({0})",
+    "log2": "f_log2({0})",
+    "log10": "f_log10({0})",
+    "arctan2": "f_atan2({0}, {1})",
+    "hypot": "f_hypot({0}, {1})",
+    "logaddexp": "f_logaddexp({0}, {1})",
 }
 # These exist for floats alone.
 OF_FLOATS = frozenset(
     "reciprocal exp expm1 log log1p tanh sin cos sqrt fabs floor ceil rint trunc copysign power "
-    "divide isfinite".split()
+    "divide isfinite isinf signbit tan arcsin arccos arctan sinh cosh arcsinh arccosh arctanh "
+    "exp2 log2 log10 arctan2 hypot logaddexp".split()
 )
 
 
