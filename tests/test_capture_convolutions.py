@@ -187,3 +187,34 @@ def test_the_joined_calls_without_compiled_code(
         captured = recorded(step, x)
         assert "not compiled" in captured.explain() and JOINED[0] in names(captured)
         agree(captured, step, x)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [gradlite.float32, gradlite.float64])
+@pytest.mark.parametrize("batch", [3, 16, 32])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        *[(3, 2, 1, 1), (2, 2, 0, 1), (4, 2, 1, 1), (1, 2, 0, 1), (3, 3, 2, 2), (5, 2, 0, 3)],
+        *[((3, 1), (2, 1), (1, 0), 1), ((2, 5), (3, 2), (0, 2), (2, 1)), (2, 3, 0, 3)],
+    ],
+)
+def test_input_gradients_of_strides(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, batch: int, dtype: Any
+) -> None:
+    """And transposed convolutions, which are the same; elements that no tap reaches get zero."""
+    gradlite.manual_seed(3)
+    x = gradlite.randn(batch, 3, 14, 15, dtype=dtype)
+    w = gradlite.randn(5, 3, *(kernel if isinstance(kernel, tuple) else (kernel, kernel)))
+    w = w.to(dtype)
+
+    def step(x: Any, w: Any) -> list[Any]:
+        x, w = (t.clone().requires_grad_() for t in (x, w))
+        y = F.conv2d(x, w, None, stride, padding, dilation)
+        back = F.conv_transpose2d(y.detach(), w, None, stride, padding, 0, 1, dilation)
+        return [y, back, *gradlite.autograd.grad(y.square().sum(), [x, w])]
+
+    captured = recorded(step, x, w)
+    agree(captured, step, x, w, rtol=1e-5 if dtype is gradlite.float32 else 1e-12)
+    (plan,) = [r.plan for kept in captured._kept.values() for r in kept]
+    assert not plan.reason and plan.left == []

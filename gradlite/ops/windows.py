@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,61 @@ def turned_back(geometry: Geometry, kernel: Pair) -> Geometry:
     _, ((top, bottom), (left, right)), dilation = geometry
     down, along = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
     return Geometry((1, 1), ((down - top, down - bottom), (along - left, along - right)), dilation)
+
+
+class Phase(NamedTuple):
+    """Every ``stride``-th row and column of an input, and the taps that reach them.
+
+    Attributes:
+        rows, columns: where these elements of the input are.
+        taps: which rows and columns of the kernels reach them, as (first, step, how many).
+        geometry: how those taps, turned by 180 degrees, slide over the result's gradient.
+    """
+
+    rows: slice
+    columns: slice
+    taps: tuple[tuple[int, int, int], tuple[int, int, int]]
+    geometry: Geometry
+
+
+def phases(geometry: Geometry, kernel: Pair, size: Pair, counts: Pair) -> list[Phase]:
+    """A convolution's input gradient as convolutions of the gradient that slide by one step.
+
+    An element of the input meets one tap in ``stride``. Where the kernels are so small that some
+    elements meet none, there is no phase for them.
+
+    Args:
+        size: height and width of the input.
+        counts: height and width of the result.
+    """
+    down, along = (
+        _phases_of(geometry.stride[i], geometry.pads[i][0], geometry.dilation[i], *sizes)
+        for i, sizes in enumerate(zip(kernel, size, counts))
+    )
+    return [
+        Phase(rows, columns, (above, left), Geometry((1, 1), (high, wide), (far, out)))
+        for rows, above, high, far in down
+        for columns, left, wide, out in along
+    ]
+
+
+def _phases_of(
+    stride: int, pad: int, dilation: int, taps: int, size: int, count: int
+) -> list[tuple[slice, tuple[int, int, int], Pair, int]]:
+    """Along one dimension: elements, taps (first, step, how many), padding and dilation."""
+    common = math.gcd(stride, dilation)
+    step, far = stride // common, dilation // common
+    found = []
+    for start in range(min(stride, size)):
+        met = [k for k in range(taps) if (start + pad - k * dilation) % stride == 0]
+        if not met:
+            continue
+        reach = far * (len(met) - 1)
+        before = reach - (start + pad - met[0] * dilation) // stride
+        elements = -(-(size - start) // stride)
+        pads = (before, elements - count - before + reach)
+        found.append((slice(start, None, stride), (met[0], step, len(met)), pads, far))
+    return found
 
 
 def block_size(xp: Any, images: int, rows: int, row_bytes: int) -> Pair:

@@ -34,7 +34,11 @@ static void lay_out(const Slide& s, const T* image, i64 sc, i64 sh, i64 sw, T* o
         i64 last = s.W - shift <= 0 ? 0 : (s.W - shift - 1) / s.SW + 1;
         last = last < width ? last : width;
         const T* source = image + c * sc + y * sh + shift * sw;
-        for (i64 x = first; x < last; x++) line[x] = source[x * s.SW * sw];
+        if (s.SW * sw == 1) {
+          LOOP for (i64 x = first; x < last; x++) line[x] = source[x];
+        } else {
+          LOOP for (i64 x = first; x < last; x++) line[x] = source[x * s.SW * sw];
+        }
       }
     }
   }
@@ -78,12 +82,12 @@ static void slide_rows(const Slide& s, const T* w, const T* image, const i64* of
   for (; o < s.O; o++) slide_tile<T, 1, VECTORS>(w + o * K, K, image, offsets, y + o * sy, sy);
 }
 
-// y = x * w + bias. `room` has the offsets, one image's copy, and one image's result.
+// y = x * w + bias; y has any strides. `room` has the offsets, one image's copy, and one image's result.
 template <class T>
 static void convolve(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw, const T* w,
-                     const T* bias, T* y, char* room) {
+                     const T* bias, T* y, i64 yn, i64 yc, i64 yh, i64 yw, char* room) {
   constexpr int L = Vector<T>::lanes;
-  const i64 pixels = s.pixels(), sy = up(pixels + SLIDE_VECTORS * L), area = s.OH * s.OW;
+  const i64 pixels = s.pixels(), sy = up(pixels + SLIDE_VECTORS * L);
   i64* offsets = (i64*)room;
   T* image = (T*)(room + up(s.taps() * 8));
   T* result = image + up(s.C * s.plane() + SLIDE_VECTORS * L);
@@ -100,8 +104,12 @@ static void convolve(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw,
       const T add = bias ? bias[o] : T(0);
       for (i64 r = 0; r < s.OH; r++) {
         const T* from = result + o * sy + r * s.width();
-        T* to = y + (n * s.O + o) * area + r * s.OW;
-        LOOP for (i64 i = 0; i < s.OW; i++) to[i] = from[i] + add;
+        T* to = y + n * yn + o * yc + r * yh;
+        if (yw == 1) {
+          LOOP for (i64 i = 0; i < s.OW; i++) to[i] = from[i] + add;
+        } else {
+          LOOP for (i64 i = 0; i < s.OW; i++) to[i * yw] = from[i] + add;
+        }
       }
     }
   }
@@ -204,17 +212,19 @@ static void weight_gradient(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, 
   }
 }
 
-// The kernels turned by 180 degrees, from outputs to inputs: (C, O, KH, KW).
+// Kernels (A, B, KH, KW) of any strides, one after the other.
 template <class T>
-static void turn(const T* w, T* out, i64 O, i64 C, i64 area) {
-  for (i64 c = 0; c < C; c++) {
-    for (i64 o = 0; o < O; o++) {
-      for (i64 i = 0; i < area; i++) out[(c * O + o) * area + i] = w[(o * C + c) * area + area - 1 - i];
+static void arranged(const T* w, i64 sa, i64 sb, i64 sh, i64 sw, T* out, i64 A, i64 B, i64 KH, i64 KW) {
+  for (i64 a = 0; a < A; a++) {
+    for (i64 b = 0; b < B; b++) {
+      for (i64 i = 0; i < KH; i++) {
+        for (i64 j = 0; j < KW; j++) *out++ = w[a * sa + b * sb + i * sh + j * sw];
+      }
     }
   }
 }
 
 extern "C" void* const convolution[] = {
     (void*)convolve<float>,        (void*)convolve<double>, (void*)weight_gradient<float>,
-    (void*)weight_gradient<double>, (void*)turn<float>,      (void*)turn<double>,
+    (void*)weight_gradient<double>, (void*)arranged<float>,      (void*)arranged<double>,
 };

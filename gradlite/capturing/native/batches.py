@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from gradlite.capturing.native.convolution import MOST_SUMS, pointer, row_major, slide, usable
+from gradlite.capturing.native.convolution import (
+    MOST_SUMS,
+    phases_of,
+    pointer,
+    row_major,
+    slide,
+    unreached,
+    usable,
+)
 from gradlite.capturing.native.loops import Place
 from gradlite.capturing.native.types import CTYPES
-from gradlite.ops.windows import VECTOR, Geometry, Pair, rows_of_copies, turned_back
+from gradlite.ops.windows import VECTOR, Geometry, Pair, rows_of_copies
 
 Text = tuple[list[str], int]
 COPIES = 700_000  # bytes of images that are copied together, to stay in the second-level cache
@@ -71,22 +79,23 @@ def input_gradient(
     winners: Place | None = None,
     size: Pair | None = None,
 ) -> Text | None:
-    """The text of the input's gradient when the kernels slide by one step.
+    """The text of the input's gradient.
 
     With winners, ``g`` is the gradient of maxima of a result of that size.
     """
-    if geometry.stride != (1, 1) or not usable(g, w, out):
+    if not usable(g, w, out):
         return None
-    o, c, kh, kw = w.shape
-    kind, item = CTYPES[g.dtype.name], w.dtype.itemsize
-    so, sc, sh, sw = (s // item for s in w.strides)
-    # The kernels turned by 180 degrees, from outputs to inputs.
-    turned = f"{pointer(w)} + {(kh - 1) * sh + (kw - 1) * sw}, {sc}, {so}, {-sh}, {-sw}"
-    sink = f"{_plain(out)}{{{pointer(out)}, {_steps(out)}, nullptr}}"
-    back = turned_back(geometry, (kh, kw))
-    grads = (g.shape[0], o, *(size or g.shape[2:]))
-    text = f"{_source(g, winners)}, {turned}, {sink}"
-    return _products(kind, grads, (c, o, kh, kw), out.shape, back, text)
+    kind = CTYPES[g.dtype.name]
+    grads = (g.shape[0], w.shape[0], *(size or g.shape[2:]))
+    lines, room = unreached(w, geometry, out), 0
+    for phase in phases_of(w, geometry, out, grads[2:]):
+        own = phase.out
+        sink = f"{_plain(own)}{{{pointer(own)}, {_steps(own)}, nullptr}}"
+        text = f"{_source(g, winners)}, {phase.turned}, {sink}"
+        more = _products(kind, grads, phase.kernels, own.shape, phase.geometry, text)
+        lines += more[0]
+        room = max(room, more[1])
+    return lines, room
 
 
 def _products(

@@ -28,7 +28,7 @@ RETURN = re.compile(r"return (-?\d+);")
 # The libraries that steps call, and what the calls look like.
 LIBRARIES = {
     "products": ("product<", "inner_products<"),
-    "convolution": (" convolve<", " weight_gradient<", " turn<"),
+    "convolution": (" convolve<", " weight_gradient<", " arranged<"),
     "batches": (" convolve_batch<", " weight_gradient_batch<"),
 }
 WORTH_POINTING = 1 << 12  # bytes from which on an input is not copied

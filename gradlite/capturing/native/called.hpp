@@ -20,10 +20,10 @@ static inline void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, 
 
 template <class T>
 static inline void convolve(const Slide& s, const T* x, i64 sn, i64 sc, i64 sh, i64 sw, const T* w,
-                            const T* bias, T* y, char* room) {
-  typedef void (*Function)(const Slide&, const T*, i64, i64, i64, i64, const T*, const T*, T*,
-                           char*);
-  ((Function)convolution[sizeof(T) / 8])(s, x, sn, sc, sh, sw, w, bias, y, room);
+                            const T* bias, T* y, i64 yn, i64 yc, i64 yh, i64 yw, char* room) {
+  typedef void (*Function)(const Slide&, const T*, i64, i64, i64, i64, const T*, const T*, T*, i64,
+                           i64, i64, i64, char*);
+  ((Function)convolution[sizeof(T) / 8])(s, x, sn, sc, sh, sw, w, bias, y, yn, yc, yh, yw, room);
 }
 
 template <class T>
@@ -35,9 +35,10 @@ static inline void weight_gradient(const Slide& s, const T* x, i64 sn, i64 sc, i
 }
 
 template <class T>
-static inline void turn(const T* w, T* out, i64 O, i64 C, i64 area) {
-  typedef void (*Function)(const T*, T*, i64, i64, i64);
-  ((Function)convolution[4 + sizeof(T) / 8])(w, out, O, C, area);
+static inline void arranged(const T* w, i64 sa, i64 sb, i64 sh, i64 sw, T* out, i64 A, i64 B, i64 KH,
+                            i64 KW) {
+  typedef void (*Function)(const T*, i64, i64, i64, i64, T*, i64, i64, i64, i64);
+  ((Function)convolution[4 + sizeof(T) / 8])(w, sa, sb, sh, sw, out, A, B, KH, KW);
 }
 
 template <class T, class Source, class Sink>

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from gradlite.capturing.native.loops import Place
+from typing import NamedTuple
+
+from gradlite.capturing.native.loops import Place, collapsed
+from gradlite.capturing.native.reductions import open_loops, steps
 from gradlite.capturing.native.types import CTYPES
-from gradlite.ops.windows import Geometry, turned_back
+from gradlite.ops.windows import Geometry, phases
 
 # Sums of a kernel's gradient are kept for every lane of a vector: no more than this many bytes.
 MOST_SUMS = 8_000_000
@@ -61,7 +64,7 @@ def convolve(
     x: Place, w: Place, geometry: Geometry, bias: Place | None, y: Place
 ) -> tuple[list[str], int] | None:
     """The text of ``y = x * w + bias``, and the bytes of scratch memory that it wants."""
-    if not usable(x, w, y) or not row_major(w) or not row_major(y):
+    if not usable(x, w, y) or not row_major(w):
         return None
     if bias is not None and (not row_major(bias) or bias.dtype != x.dtype):
         return None
@@ -73,7 +76,7 @@ def convolve(
         f"{{ // convolution of {x.shape} with {w.shape}",
         f"  const Slide s = {slide(x.shape, w.shape, y.shape, geometry)};",
         f"  convolve<{kind}>(s, {pointer(x)}, {_strides(x)}, {pointer(w)}, {added}, "
-        f"{pointer(y)}, room);",
+        f"{pointer(y)}, {_strides(y)}, room);",
         "}",
     ], room
 
@@ -103,23 +106,88 @@ def weight_gradient(
 def input_gradient(
     g: Place, w: Place, geometry: Geometry, out: Place
 ) -> tuple[list[str], int] | None:
-    """The text of the input's gradient when the kernels slide by one step."""
-    if geometry.stride != (1, 1) or not usable(g, w, out):
+    """The text of the input's gradient."""
+    if not usable(g, w, out):
         return None
-    if not row_major(w) or not row_major(out):
-        return None
-    o, c, kh, kw = w.shape
-    back = turned_back(geometry, (kh, kw))
-    turned = (c, o, kh, kw)
-    image, pixels, taps = _sizes(g.shape, turned, out.shape, back)
-    size = -(-o * c * kh * kw * 8 // 64) * 64
-    room = size + taps * 8 + (image + c * (pixels + 128) + 256) * 8 + 512
+    o, c, _, _ = w.shape
     kind = CTYPES[g.dtype.name]
+    lines, most = [], 0
+    for phase in phases_of(w, geometry, out, g.shape[2:]):
+        image, pixels, taps = _sizes(g.shape, phase.kernels, phase.out.shape, phase.geometry)
+        size = -(-c * taps * 8 // 64) * 64
+        most = max(most, size + taps * 8 + (image + c * (pixels + 128) + 256) * 8 + 512)
+        _, _, kh, kw = phase.kernels
+        sizes = slide(g.shape, phase.kernels, phase.out.shape, phase.geometry)
+        lines += [
+            f"{{ // gradient of the input {phase.out.shape} of a convolution",
+            f"  const Slide s = {sizes};",
+            f"  arranged<{kind}>({phase.turned}, ({kind}*)room, {c}, {o}, {kh}, {kw});",
+            f"  convolve<{kind}>(s, {pointer(g)}, {_strides(g)}, ({kind}*)room, nullptr, "
+            f"{pointer(phase.out)}, {_strides(phase.out)}, room + {size});",
+            "}",
+        ]
+    return [*unreached(w, geometry, out), *lines], most
+
+
+class PhaseOf(NamedTuple):
+    """A `Phase` of an input gradient.
+
+    Attributes:
+        out: the elements of the input.
+        kernels: the shape of the kernels (C, O, KH, KW) whose taps reach them.
+        turned: the text of those kernels: where the last tap is, and strides.
+        geometry: how they slide over the result's gradient.
+    """
+
+    out: Place
+    kernels: tuple[int, ...]
+    turned: str
+    geometry: Geometry
+
+
+def phases_of(w: Place, geometry: Geometry, out: Place, counts: tuple[int, ...]) -> list[PhaseOf]:
+    """The convolutions by one step that an input gradient is made of."""
+    o, c, kh, kw = w.shape
+    so, sc, *taps = (s // w.dtype.itemsize for s in w.strides)
+    found = []
+    sizes = (out.shape[2], out.shape[3]), (counts[0], counts[1])
+    for phase in phases(geometry, (kh, kw), *sizes):
+        shape, strides, offset, last, back, kernel = (
+            [*out.shape],
+            [*out.strides],
+            out.offset,
+            0,
+            [],
+            [],
+        )
+        for d, part in enumerate((phase.rows, phase.columns)):
+            first, step, many = phase.taps[d]
+            shape[2 + d] = len(range(*part.indices(out.shape[2 + d])))
+            offset += part.start * out.strides[2 + d]
+            strides[2 + d] *= part.step
+            last += (first + step * (many - 1)) * taps[d]
+            back.append(-step * taps[d])
+            kernel.append(many)
+        place = Place(out.base, offset, tuple(shape), tuple(strides), out.dtype)
+        turned = f"{pointer(w)} + {last}, {sc}, {so}, {back[0]}, {back[1]}"
+        found.append(PhaseOf(place, (c, o, *kernel), turned, phase.geometry))
+    return found
+
+
+def unreached(w: Place, geometry: Geometry, out: Place) -> list[str]:
+    """The text that clears an input gradient some of whose elements no tap reaches."""
+    small = any(
+        s > len({k * d % s for k in range(n)})
+        for s, d, n in zip(geometry.stride, geometry.dilation, w.shape[2:])
+    )
+    if not small:
+        return []
+    loops, (by,) = collapsed(out.shape, [list(out.strides)])
     return [
-        f"{{ // gradient of the input {out.shape} of a convolution",
-        f"  const Slide s = {slide(g.shape, turned, out.shape, back)};",
-        f"  turn<{kind}>({pointer(w)}, ({kind}*)room, {o}, {c}, {kh * kw});",
-        f"  convolve<{kind}>(s, {pointer(g)}, {_strides(g)}, ({kind}*)room, nullptr, "
-        f"{pointer(out)}, room + {size});",
+        "{",
+        f"  char* const ob = P[{out.base}] + {out.offset};",
+        *open_loops("o", loops),
+        f"  *({CTYPES[out.dtype.name]}*)(ob{steps('o', by)}) = 0;",
+        *["  }"] * len(loops),
         "}",
-    ], room
+    ]
