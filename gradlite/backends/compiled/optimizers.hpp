@@ -42,7 +42,8 @@ static void adam(const i64* table, i64 rows, const double* h) {
         const T first = m[i] * beta1 + grad * weight, second = v[i] * beta2 + grad * grad;
         m[i] = first;
         v[i] = second;
-        p[i] = p[i] * shrink - first / (f_sqrt(second) + epsilon) * step_size;
+        // A moment without gradients ends as a denormal, which processors divide very slowly.
+        p[i] = p[i] * shrink - first * (step_size / (f_sqrt(second) + epsilon));
       }
     });
   }
