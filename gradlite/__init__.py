@@ -36,6 +36,7 @@ from gradlite.backends.precision import (
     set_float32_matmul_precision as set_float32_matmul_precision,
 )
 from gradlite.backends.threads import get_num_threads as get_num_threads
+from gradlite.backends.threads import set_flush_denormal as set_flush_denormal
 from gradlite.backends.threads import set_num_threads as set_num_threads
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture

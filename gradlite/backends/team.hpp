@@ -27,6 +27,29 @@ std::condition_variable& awake = *new std::condition_variable;
 const int MOST = 64;
 bool alive[MOST];  // by number; the caller is number 0
 
+// How this thread rounds, and whether it takes denormal numbers for zero.
+#if defined(__SSE2__)
+typedef unsigned Arithmetic;
+const Arithmetic FLUSHING = 0x8040;  // results to zero, and operands
+inline Arithmetic arithmetic() { return __builtin_ia32_stmxcsr(); }
+inline void use(Arithmetic how) { __builtin_ia32_ldmxcsr(how); }
+#elif defined(__aarch64__)
+typedef unsigned long long Arithmetic;
+const Arithmetic FLUSHING = 1 << 24;
+inline Arithmetic arithmetic() {
+  Arithmetic how;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(how));
+  return how;
+}
+inline void use(Arithmetic how) { __asm__ volatile("msr fpcr, %0" : : "r"(how)); }
+#else
+typedef int Arithmetic;
+const Arithmetic FLUSHING = 0;
+inline Arithmetic arithmetic() { return 0; }
+inline void use(Arithmetic) {}
+#endif
+Arithmetic callers;
+
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -40,6 +63,7 @@ void help() {
     unsigned long long now = ticket.load();
     if ((unsigned)now == 0) return;
     if (!ticket.compare_exchange_weak(now, now - 1)) continue;
+    if (arithmetic() != callers) use(callers);
     body(context, (long long)(unsigned)now - 1);
     finished.fetch_add(1);
   }
@@ -76,6 +100,7 @@ extern "C" void gradlite_run(Chunk what, void* with, long long chunks) {
   }
   body = what;
   context = with;
+  callers = arithmetic();
   finished.store(0);
   ticket.store(((ticket.load() >> 32) + 1) << 32 | (unsigned long long)chunks);
   if (asleep.load() > 0) {
@@ -103,6 +128,12 @@ extern "C" void gradlite_threads(int count) {
     alive[number] = true;
   }
   awake.notify_all();
+}
+
+// Whether the caller's thread takes denormal numbers for zero from now on; 0: it cannot.
+extern "C" int gradlite_flush(int flush) {
+  use(flush ? arithmetic() | FLUSHING : arithmetic() & ~FLUSHING);
+  return FLUSHING != 0;
 }
 
 // A process made by fork() has none of the threads.

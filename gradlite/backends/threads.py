@@ -15,7 +15,7 @@ from typing import Any
 
 from gradlite.backends import native
 
-__all__ = ["get_num_threads", "set_num_threads"]
+__all__ = ["get_num_threads", "set_flush_denormal", "set_num_threads"]
 
 VARIABLES = ("GRADLITE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 MOST = 64
@@ -112,3 +112,26 @@ def set_num_threads(int: builtins.int) -> None:  # PyTorch's name for it
     _team.count = min(number, MOST)
     if _team.library is not None:
         _team.library.gradlite_threads(_team.count)
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """Let this thread take denormal numbers (below 1.2e-38 in float32) for zero, or keep them.
+
+    It holds for all arithmetic of the thread that calls it: NumPy's, that of compiled code on its
+    threads, and Python's own. Threads started later begin as it is then. Processors compute slowly
+    with denormal numbers, which averages end as where nothing comes in any more. At first they are
+    kept.
+
+    Returns:
+        Whether that is possible: on x86-64 and 64-bit ARM, where there is a C++ compiler.
+
+    Raises:
+        RuntimeError: the mode is no bool.
+
+    >>> import gradlite
+    >>> possible = gradlite.set_flush_denormal(False)
+    """
+    if mode.__class__ is not bool:
+        raise RuntimeError(f"flush_denormal expects a bool, but got {type(mode).__name__}")
+    team = _team.load()
+    return team is not None and bool(team.gradlite_flush(mode))
