@@ -351,6 +351,66 @@ def test_optimizers_go_on_from_and_to_python(make: Any, dtype: Any) -> None:
             np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
 
 
+@needs_compiler
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+def test_options_that_are_tensors_count_as_they_are_at_the_step(kind: Any) -> None:
+    """Edited between steps, edited by the step itself, and put in the place of a number."""
+
+    def train(native: bool | None) -> list[Any]:
+        w, rate = nn.Parameter(gradlite.ones(4)), gradlite.tensor(0.5)
+        optimizer = kind([w], lr=rate)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = (w * x).square().sum()
+            loss.backward()
+            rate.mul_(0.9)
+            optimizer.step()
+            return loss
+
+        run = step if native is None else gradlite.capture(step, native=native)
+        weights = []
+        for i in range(14):
+            if i == 7:
+                rate.fill_(0.25)
+            if i == 10:
+                optimizer.param_groups[0]["lr"] = 0.125
+            if i == 12:
+                optimizer.param_groups[0]["lr"] = rate
+            run(gradlite.tensor([0.25, 0.5, 0.75, 0.125]))
+            weights.append(w.detach().numpy().copy())
+        assert native is None or run.replays >= 10
+        return weights
+
+    for compiled in (True, False):
+        for ours, theirs in zip(train(compiled), train(None), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-6)
+
+
+@needs_compiler
+def test_an_optimizer_behind_a_failed_look_up_does_nothing() -> None:
+    table = nn.Parameter(gradlite.ones(5, 3))
+    optimizer = optim.SGD([table], lr=0.1, momentum=0.9)
+
+    def step(index: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.embedding(index, table).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = gradlite.capture(step, native=True)
+    for _ in range(5):
+        captured(gradlite.tensor([1, 2, 4]))
+    before, version = table.detach().numpy().copy(), table._version
+    with pytest.raises(IndexError):
+        captured(gradlite.tensor([1, 2, 5]))
+    np.testing.assert_array_equal(table.detach().numpy(), before)
+    assert table._version == version
+    captured(gradlite.tensor([1, 2, 4]))
+    assert not np.array_equal(table.detach().numpy(), before)
+
+
 # ------------------------------------------------------------------- without a compiler
 def doubled(**options: Any) -> Any:
     captured = gradlite.capture(lambda x: x * 2 + 1, **options)

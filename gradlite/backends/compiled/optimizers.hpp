@@ -96,3 +96,25 @@ static void sgd(const i64* table, i64 rows, const double* h) {
   OPTIMIZER(name, float64, double, float64, double)
 OPTIMIZERS(adam)
 OPTIMIZERS(sgd)
+
+// Updates of parameters behind a segment of a captured step, unless that says something went wrong.
+struct Update {
+  void (*function)(const i64*, i64, const double*);
+  const i64* table;
+  i64 rows;
+  const double* numbers;
+};
+struct Replay {
+  i64 (*segment)(void*);
+  void* pointers;
+  const Update* updates;
+  i64 count;
+};
+extern "C" i64 replay(const Replay* r) {
+  const i64 code = r->segment ? r->segment(r->pointers) : 0;
+  for (i64 i = 0; i < r->count && !code; i++) {
+    const Update& u = r->updates[i];
+    u.function(u.table, u.rows, u.numbers);
+  }
+  return code;
+}

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -20,8 +20,9 @@ from gradlite.capturing.native.fusion import fused
 from gradlite.capturing.native.layout import batches_last
 from gradlite.capturing.native.loops import ALWAYS, Place, Statement, emit, joins
 from gradlite.capturing.native.optimizers import native_optimizer
-from gradlite.capturing.native.translate import GUARD_FAILED, Translator
-from gradlite.capturing.plan import GuardError, Plan, Step, refs_of
+from gradlite.capturing.native.segments import Segment
+from gradlite.capturing.native.translate import Translator
+from gradlite.capturing.plan import Plan, Step, refs_of
 
 MEMORY = re.compile(r"P\[\d+\] \+ \d+")
 RETURN = re.compile(r"return (-?\d+);")
@@ -116,12 +117,14 @@ class NativePlan(Plan):
         self._find_direct(pieces)
         for entry in numbered:
             if isinstance(entry, HostCall):
-                made = native_optimizer(entry, self.array, optimizers)
+                before = self.steps[-1][0] if self.steps else None
+                segment = before if isinstance(before, Segment) else None
+                made = native_optimizer(entry, self.array, optimizers, segment)
+                if made is not None and segment is not None:
+                    self.steps.pop()  # the optimizer runs it
                 self.steps.append(self._step(entry) if made is None else (made, ()))
             elif isinstance(entry, int):
-                function = getattr(code, f"segment_{entry}")
-                function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_longlong
-                self.steps.append((_checked(function), (table,)))
+                self.steps.append((Segment(getattr(code, f"segment_{entry}"), table), ()))
             else:
                 self.steps.append(entry)
 
@@ -176,7 +179,11 @@ class NativePlan(Plan):
         self.run()
 
     def _touches(self, start: int, size: int) -> bool:
-        return any(start < stop and first < start + size for first, stop in self._taken)
+        end = start + size
+        for first, stop in self._taken:
+            if start < stop and first < end:
+                return True
+        return False
 
     def prepared(self, calls: list[Any]) -> list[Any]:
         """The calls in the form that compiled code does best."""
@@ -214,17 +221,6 @@ def _address(array: Any) -> int | None:
         return ctypes.addressof(ctypes.c_char.from_buffer(array))
     except (TypeError, ValueError):  # also of one that is read-only
         return None
-
-
-def _checked(function: Any) -> Callable[[int], None]:
-    def run(table: int) -> None:
-        code = function(table)
-        if code:
-            if code == GUARD_FAILED:
-                raise GuardError
-            raise IndexError(f"index out of range in call {code - 1} of a captured step")
-
-    return run
 
 
 def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:

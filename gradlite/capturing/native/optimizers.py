@@ -1,4 +1,4 @@
-"""Steps of optimizers as one call of compiled code over all parameters of a group."""
+"""Steps of optimizers in one call of compiled code, together with the segment before them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.capturing.native.segments import Segment, fail
 from gradlite.optim import optimizer as optimizer_module
 from gradlite.optim.adam import Adam, AdamW
 from gradlite.optim.elementwise import ElementwiseOptimizer, number
@@ -31,6 +32,7 @@ class NativeOptimizer:
         grads: the parameters that take part, with their gradients' arrays, which never move.
         python: the step as it is.
         library: the compiled prelude.
+        before: the segment that runs before it.
 
     The options are compared at every step and the state's tensors looked up anew when they were
     replaced, so that schedulers, edits of ``param_groups`` and loaded states count at once.
@@ -42,35 +44,55 @@ class NativeOptimizer:
         grads: list[tuple[Tensor, np.ndarray[Any, Any]]],
         python: Callable[[], Any],
         library: ctypes.CDLL,
+        before: Segment | None,
     ) -> None:
         self.optimizer, self.python, self.library = optimizer, python, library
+        self.before = before
+        self._replay = library.replay
+        self._replay.argtypes, self._replay.restype = [ctypes.c_void_p], ctypes.c_longlong
         self._grads = {id(p): (p, array) for p, array in grads}
         self._versions = [p._counter for p, _ in grads if p._counter is not None]
         self._tensors = [(p, wrap(array)) for p, array in grads]
         self._changes = -1
         self._jobs: list[Any] = []
+        self._live = False  # whether tensors are among the options
+        self._keep: list[Any] = []
+        self._alone = self._whole = 0  # addresses of what the compiled function is to do
 
     def __call__(self) -> None:
-        """Make the step."""
+        """Run the segment before, and make the step."""
+        if self._ready() and not self._live:
+            code = self._replay(self._whole)
+        else:
+            if self.before is not None:
+                self.before()
+            if not self._ready():  # now that the segment may have changed tensors among the options
+                for p, grad in self._tensors:
+                    p._grad = grad
+                self.python()
+                return
+            code = self._replay(self._alone)
+        if code:
+            fail(code)
+        for version in self._versions:
+            version[0] += 1
+
+    def _ready(self) -> bool:
+        """Take over what is new in the options and the state; False when only Python can do it."""
         optimizer = self.optimizer
         try:
             if optimizer._state.changes[0] != self._changes or len(self._jobs) != len(
                 optimizer.param_groups
             ):
                 self._bind()
+            self._live = False
             for job, group in zip(self._jobs, optimizer.param_groups):
                 job.check(group)
+                self._live = self._live or job.live
         except UnsuitableError:
             self._changes = -1
-            for p, grad in self._tensors:
-                p._grad = grad
-            self.python()
-            return
-        for job in self._jobs:
-            for function, arguments in job.calls:
-                function(*arguments)
-        for version in self._versions:
-            version[0] += 1
+            return False
+        return True
 
     def _bind(self) -> None:
         optimizer = self.optimizer
@@ -83,6 +105,14 @@ class NativeOptimizer:
         ):
             raise UnsuitableError
         self._jobs = [_Job(self, group) for group in optimizer.param_groups]
+        updates = np.array([update for job in self._jobs for update in job.updates], np.int64)
+        where, count = updates.__array_interface__["data"][0], len(updates)
+        alone = np.array([0, 0, where, count], np.int64)
+        whole = alone.copy()
+        if self.before is not None:
+            whole[:2] = _function_address(self.before.function), self.before.table
+        self._keep = [updates, alone, whole]
+        self._alone, self._whole = (a.__array_interface__["data"][0] for a in self._keep[1:])
         self._changes = optimizer._state.changes[0]
 
 
@@ -96,6 +126,7 @@ class _Job:
             raise UnsuitableError
         self._names = ADAM_OPTIONS if self._adam else SGD_OPTIONS
         self._options: Any = None
+        self.live = False  # whether a tensor is among them, whose value may change
         self._params = list(group["params"])
         self._group = group
         self._numbers = np.zeros(8)
@@ -104,17 +135,15 @@ class _Job:
             if id(p) in step._grads:
                 self._enter(step, p, step._grads[id(p)][1])
         address = self._numbers.__array_interface__["data"][0]
-        self.calls: list[tuple[Any, tuple[int, int, int]]] = []
+        self.updates: list[tuple[int, int, int, int]] = []  # as in optimizers.hpp
         self._keep = []
         for (dtype, counter), rows in self._table.items():
             table = np.array(rows, np.int64)
             self._keep.append(table)
             name = f"{'adam' if self._adam else 'sgd'}_{dtype}_{counter}"
-            function = getattr(step.library, name)
-            function.argtypes = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_void_p]
-            function.restype = None
+            function = _function_address(getattr(step.library, name))
             where = table.__array_interface__["data"][0]
-            self.calls.append((function, (where, len(rows) // ROW, address)))
+            self.updates.append((function, where, len(rows) // ROW, address))
 
     def _enter(self, step: NativeOptimizer, p: Tensor, grad: np.ndarray[Any, Any]) -> None:
         array = p.array
@@ -149,7 +178,7 @@ class _Job:
     def check(self, group: dict[str, Any]) -> None:
         """Take over changed options; `UnsuitableError` when they ask for something else."""
         options = tuple(map(group.__getitem__, self._names))
-        if options == self._options and group is self._group:
+        if not self.live and options == self._options and group is self._group:
             return
         if group is not self._group or len(group["params"]) != len(self._params):
             raise UnsuitableError
@@ -170,12 +199,21 @@ class _Job:
             values = [lr, momentum, undamped, decay, sign, float(bool(group["nesterov"]))]
         self._numbers[: len(values)] = values
         self._options = options
+        self.live = any(isinstance(o, Tensor) for o in (*options, *group.get("betas", ())))
 
     def _group_has_momentum(self) -> bool:
         return any(rows[2] != 0 for rows in self._table.values())
 
 
-def native_optimizer(call: Any, bind: Callable[[Any], Any], library: Any) -> Any:
+def _function_address(function: Any) -> int:
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def native_optimizer(
+    call: Any, bind: Callable[[Any], Any], library: Any, before: Segment | None = None
+) -> NativeOptimizer | None:
     """The compiled step for a recorded call of Python code, or None when it is none."""
     function = call.function
     arguments: Any = getattr(function, "args", ())
@@ -184,4 +222,5 @@ def native_optimizer(call: Any, bind: Callable[[Any], Any], library: Any) -> Any
     (optimizer,) = arguments
     if type(optimizer) not in (SGD, Adam, AdamW):
         return None
-    return NativeOptimizer(optimizer, [(p, bind(ref)) for p, ref in call.grads], function, library)
+    grads = [(p, bind(ref)) for p, ref in call.grads]
+    return NativeOptimizer(optimizer, grads, function, library, before)
