@@ -161,7 +161,7 @@ class Recording:
         self._outputs: list[tuple[str, Any]] = []
         self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
-        self._draws = any(isinstance(c, HostCall) for c in recorder.calls)
+        self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
 
     @staticmethod
     def _written_counters(recorder: Recorder) -> list[list[int]]:
