@@ -47,6 +47,8 @@ class Adam(ElementwiseOptimizer):
     tensor([ 0.5000, -1.5000], requires_grad=True)
     """
 
+    rescales = True
+
     def __init__(
         self,
         params: Params,

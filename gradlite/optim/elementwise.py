@@ -64,12 +64,14 @@ class ElementwiseOptimizer(Optimizer):
     Attributes:
         scratch: how many arrays for intermediate results the rule needs.
         reads_param: whether the rule reads the parameters.
+        rescales: whether the rule always scales the gradient, which copies it.
         restartable: whether state that is missing begins anew beside state that is there.
         native_from: from how many elements on a kernel on the CPU is faster than NumPy.
     """
 
     scratch = 1
     reads_param = False
+    rescales = False
     restartable = False
     native_from = 0
     # What an option means that is missing from a state saved before the option existed.
@@ -429,8 +431,9 @@ class ElementwiseOptimizer(Optimizer):
         pays = sum(array.size for array in arrays) >= self.native_from
         kernel = self._kernels(options[2:])[0] if pays else None
         plan.cohorts = build_cohorts(
-            arrays, slots, names, self.scratch, self.reads_param, on_device(group), kernel
-        )
+            arrays, slots, names, self.scratch, self.reads_param, on_device(group), kernel,
+            self.rescales,
+        )  # fmt: skip
         if len(self._earlier_plans) >= PLANS_KEPT:
             self._earlier_plans.clear()
         self._plans[id(params)] = self._earlier_plans[key] = plan
@@ -448,7 +451,7 @@ class ElementwiseOptimizer(Optimizer):
         for together in newcomers.values():
             there = on_device(group) and launcher_for(together[0].array) is not None
             dtype = np.float64 if double and not there else np.float32
-            for slot in build_segment(together, buffers, counters, dtype, there):
+            for slot in build_segment(together, buffers, counters, dtype, there, self.rescales):
                 p, state = slot.param, self._state[slot.param]
                 for row, name in enumerate(counters):
                     if name.startswith("_"):

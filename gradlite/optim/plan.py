@@ -37,12 +37,15 @@ def place(array: Any) -> tuple[Any, ...]:
     return array.dtype, device.type, device.index
 
 
-def block_sizes(xp: Any, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """The largest block, and the smallest parameter that gets its own: on a GPU all go together."""
+def block_sizes(xp: Any, dtype: np.dtype[Any], copies: bool) -> tuple[int, int]:
+    """The largest block, and the smallest parameter that gets its own: on a GPU all go together.
+
+    ``copies`` says that the rule copies every gradient, however it lies.
+    """
     if xp is not np:
         return 1 << 62, 1 << 62
     limit = BLOCK_BYTES // dtype.itemsize
-    return limit, min(ALONE, limit)
+    return limit, limit if copies else min(ALONE, limit)
 
 
 class Segment:
@@ -95,14 +98,15 @@ def build_segment(
     counters: dict[str, float],
     counter_dtype: Any,
     on_device: bool = False,
+    copies: bool = False,
 ) -> list[Slot]:
     """Allocate the state of parameters that share a `place`, filled with initial values.
 
-    With ``on_device``, the counters are where the parameters are.
+    With ``on_device``, the counters are where the parameters are; ``copies``: see `block_sizes`.
     """
     array = params[0].array
     xp, dtype = array_module(device_of(array)), array.dtype
-    limit, alone = block_sizes(xp, dtype)
+    limit, alone = block_sizes(xp, dtype, copies)
     per_line = ALIGNMENT // dtype.itemsize
     starts, total, run = [], 0, 0
     for p in params:
@@ -362,12 +366,13 @@ def build_cohorts(
     reads_param: bool,
     on_device: bool = False,
     kernel: str | None = None,
+    copies: bool = False,
 ) -> list[Cohort]:
     """Sort the arrays of the parameters that take part into cohorts.
 
     ``slots[i]`` is None for rules without state; gradient ``i`` belongs to ``arrays[i]``. With
     ``on_device``, the counters of those that kernels update are with them. ``kernel`` is what
-    updates NumPy's arrays faster than array calls do.
+    updates NumPy's arrays faster than array calls do; ``copies``: see `block_sizes`.
     """
     members: dict[Any, list[int]] = {}
     for i, (array, slot) in enumerate(zip(arrays, slots)):
@@ -386,7 +391,7 @@ def build_cohorts(
         own = [s for i in numbers if (s := slots[i]) is not None]
         cohort = Cohort(arrays[numbers[0]], own, launcher, there)
         if launcher is None:
-            _build_blocks(cohort, numbers, arrays, slots, names, 1 + scratch, reads_param)
+            _build_blocks(cohort, numbers, arrays, slots, names, 1 + scratch, reads_param, copies)
         else:
             for i in numbers:
                 slot = slots[i]
@@ -425,9 +430,10 @@ def _build_blocks(
     names: Sequence[str],
     scratch: int,
     reads_param: bool,
+    copies: bool,
 ) -> None:
     xp, dtype = cohort.xp, arrays[numbers[0]].dtype
-    runs = _runs(numbers, arrays, slots, *block_sizes(xp, dtype))
+    runs = _runs(numbers, arrays, slots, *block_sizes(xp, dtype, copies))
     largest = max((run[2] for run in runs), default=0)
     with guard.on(arrays[numbers[0]]):
         rows = [allocate(xp, largest, dtype, 0.0) for _ in range(scratch + reads_param)]
