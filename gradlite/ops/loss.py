@@ -58,17 +58,16 @@ class CrossEntropy(Op):
     """The mean cross-entropy of rows of logits with class numbers, in one pass.
 
     -log softmax(x)[target], averaged or summed over the rows that count; rows with
-    ``ignore_index`` do not.
+    ``ignore_index`` do not. It is None where it is known that there is no such row.
     """
 
     grad_name = "NllLossBackward0"
     reads = ((0,),)
     has_aux = True
 
-    def forward(xp: Any, x: Any, target: Any, ignore_index: int, mean: bool) -> Any:
+    def forward(xp: Any, x: Any, target: Any, ignore_index: int | None, mean: bool) -> Any:
         rows, classes = x.shape
-        keep = target != ignore_index
-        if xp is np and rows and bool(keep.all()):
+        if xp is np and rows and ignore_index is None:
             flat = _row_starts(rows, classes) + target
             x = np.ascontiguousarray(x)
             e = x - row_max(x)[:, None]
@@ -81,6 +80,7 @@ class CrossEntropy(Op):
             if mean:
                 loss = loss * x.dtype.type(1 / rows)
             return loss, (e, total, flat, rows if mean else 1, None)
+        keep = target != (-1 if ignore_index is None else ignore_index)
         wide = xp.ascontiguousarray(x)
         shifted = wide - wide.max(axis=1, keepdims=True) if x.size else wide
         e = xp.exp(shifted)
@@ -93,6 +93,7 @@ class CrossEntropy(Op):
             loss = (losses.sum() / count).astype(x.dtype)
         flat = xp.arange(rows) * classes + safe
         weight = xp.where(keep, total, np.inf)
+        count = xp.maximum(count, 1) if mean else 1  # without any row the gradient is 0
         return loss, (e.astype(x.dtype), weight.astype(x.dtype), flat, count, keep)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -173,10 +174,10 @@ def cross_entropy(
             return loss
     if t.dtype not in dtypes.FLOATING and x.ndim == 2 and t.ndim == 1 and reduction != "none":
         if weight is None and label_smoothing == 0.0 and x.shape[0] == t.shape[0]:
-            check_classes(t, x.shape[1], ignore_index)
+            ignored = None if check_classes(t, x.shape[1], ignore_index) else ignore_index
             _check_reduction(reduction)
             return apply(  # type: ignore[no-any-return]
-                CrossEntropy, (input, target), ignore_index, reduction == "mean"
+                CrossEntropy, (input, target), ignored, reduction == "mean"
             )
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")

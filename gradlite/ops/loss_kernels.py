@@ -26,15 +26,27 @@ def class_dim(x: Any) -> int:
 
 
 @on_its_device
-def check_classes(t: Any, classes: int, ignore_index: int) -> None:
-    """RuntimeError or IndexError for what are no class numbers; waits for the device."""
+def check_classes(t: Any, classes: int, ignore_index: int) -> bool:
+    """Whether all targets are class numbers, and none is ``ignore_index``; waits for the device.
+
+    Raises:
+        RuntimeError, IndexError: targets that are neither of the two.
+    """
     if t.dtype.kind not in "iu":
         raise RuntimeError(f"expected scalar type Long but found {t.dtype.name.capitalize()}")
-    if t.size and (t.min() < 0 or t.max() >= classes):
-        bad = (t != ignore_index) & ((t < 0) | (t >= classes))
-        if bad.any():
-            first = number(t.reshape(-1)[bad.reshape(-1).argmax()])
-            raise IndexError(f"Target {first} is out of bounds.")
+    if not t.size:
+        return True
+    if t.dtype == np.int64:
+        inside = t.view(np.uint64).max() < classes  # as unsigned, negative numbers are large
+    else:
+        inside = t.min() >= 0 and t.max() < classes
+    if inside:
+        return not 0 <= ignore_index < classes
+    bad = (t != ignore_index) & ((t < 0) | (t >= classes))
+    if bad.any():
+        first = number(t.reshape(-1)[bad.reshape(-1).argmax()])
+        raise IndexError(f"Target {first} is out of bounds.")
+    return False
 
 
 def _sizes(x: Any) -> tuple[int, int, int]:

@@ -1,0 +1,47 @@
+"""Class numbers as targets: which are left out, and which are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite.nn import functional as F
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "int8"])
+@pytest.mark.parametrize("classes", [3, 200])  # of 200, int8 read as unsigned would take -1 for one
+def test_a_negative_class_is_refused(dtype: str, classes: int) -> None:
+    target = gradlite.tensor(np.array([0, -1], dtype))
+    for function in (F.cross_entropy, F.nll_loss):
+        with pytest.raises(IndexError, match=r"Target -1 is out of bounds\."):
+            function(gradlite.zeros(2, classes), target)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int8", "uint8"])
+def test_a_class_too_high_is_refused(dtype: str) -> None:
+    target = gradlite.tensor(np.array([0, 3], dtype))
+    for function in (F.cross_entropy, F.nll_loss):
+        with pytest.raises(IndexError, match=r"Target 3 is out of bounds\."):
+            function(gradlite.zeros(2, 3), target)
+
+
+@pytest.mark.parametrize("targets", [[0, 2, 1], [0, 2, -7], [2, 2, 2]])
+@pytest.mark.parametrize("ignore_index", [-7, 2, 3, 5])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_what_is_ignored(targets: list[int], ignore_index: int, reduction: str) -> None:
+    """A class, a number that is none, and one that no row has: as in PyTorch."""
+    torch = pytest.importorskip("torch")
+    if -7 in targets and ignore_index != -7:
+        targets = [0, 2, 0]
+    x = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
+    results = []
+    for T in (gradlite, torch):
+        logits = T.tensor(x, requires_grad=True)
+        loss = T.nn.functional.cross_entropy(
+            logits, T.tensor(targets), ignore_index=ignore_index, reduction=reduction
+        )
+        loss.backward()
+        results.append((loss.detach().numpy(), logits.grad.numpy()))
+    for ours, theirs in zip(*results):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
