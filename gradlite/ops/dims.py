@@ -33,7 +33,7 @@ def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence."""
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = tuple(args[0])
-    return tuple(int(a) for a in args)
+    return tuple(map(int, args))
 
 
 def infer_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
