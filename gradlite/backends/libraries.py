@@ -27,6 +27,7 @@ NEEDED = {
     "batches": ("shuffles", "images"),
     "maxima": ("images",),
     "planes": ("shuffles", "images", "batches"),
+    "multiply": ("shuffles", "products"),
 }
 # The types of C++ whose numbers functions outside of captured steps are compiled for.
 REAL = {"float32": "float", "float64": "double"}
@@ -45,7 +46,8 @@ def load(name: str, real: str = "") -> ctypes.CDLL:
     """
     whole = text("prelude", *NEEDED.get(name, ()), name)
     if real:
-        whole = f"#define REAL {real}\n{whole}"
+        header = f"#define GRADLITE_OBJECT_HEADER {object.__basicsize__}\n"
+        whole = f"{header}#define REAL {real}\n{whole}"
     library = ctypes.CDLL(str(native.build(name, whole, OPTIONS)))
     use_threads(library)
     return library

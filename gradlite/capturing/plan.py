@@ -30,6 +30,7 @@ from gradlite.capturing.calls import (
     Ref,
     bound,
 )
+from gradlite.ops import products
 from gradlite.tensor import Tensor, wrap
 
 ALIGNMENT = 64
@@ -38,7 +39,7 @@ PAGE = 4096  # loads wait for stores to addresses that differ by a multiple of i
 WITH_OUT = frozenset(
     (np.dot, np.concatenate, np.einsum, np.take, np.cumsum, np.cumprod, np.stack, np.clip,
      np.max, np.min, np.amax, np.amin, np.sum, np.mean, np.prod, np.argmax, np.argmin,
-     special.normal_cdf32)
+     special.normal_cdf32, products.multiplied)
 )  # fmt: skip
 METHODS_WITH_OUT = frozenset(
     (np.ndarray.sum, np.ndarray.mean, np.ndarray.max, np.ndarray.min, np.ndarray.prod,
@@ -212,7 +213,7 @@ class Plan:
             if function in (np.ndarray.reshape, np.ndarray.flatten, np.ndarray.ravel):
                 if out.flags.c_contiguous and not kwargs and "F" not in args[1:]:
                     return np.copyto, (out.reshape(args[0].shape), args[0])
-            if function in (np.dot, np.ndarray.dot):
+            if function is products.multiplied or function in (np.dot, np.ndarray.dot):
                 if not kwargs and out.flags.c_contiguous and out.ndim:
                     return function, (*args, out)
             if isinstance(owner, np.ufunc) or function in WITH_OUT or function in METHODS_WITH_OUT:

@@ -25,7 +25,7 @@ from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.cuda.kernel import Kernel
-from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling
+from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling, products
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -89,6 +89,15 @@ def _as_one_call(original: Any) -> Any:
         if recorder is None or isinstance(xp, GpuLibrary):
             return original(xp, *args, **kwargs)
         return recorder.run(original, (np, *args), kwargs)
+
+    return call
+
+
+def _by_numpy(original: Any) -> Any:
+    """Products as NumPy's, of which a compiled plan makes its own."""
+
+    def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
+        return (original if active() is None else products.by_numpy)(xp, *args, **kwargs)
 
     return call
 
@@ -294,6 +303,8 @@ def _in_place(kernels: bool) -> Iterator[Recorder]:
     one_call = (*CONVOLUTIONS, *POOLINGS, special.normal_cdf32)
     whole = [(sys.modules[f.__module__], f) for f in one_call]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
+    multiplied = _as_one_call if kernels else _by_numpy
+    methods.append((products, "multiplied", products.multiplied, multiplied))
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))
     cupy = cuda.module() if cuda.in_use() else None

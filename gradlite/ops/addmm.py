@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite.ops import products
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor
@@ -36,7 +37,7 @@ class Baddbmm(Op):
         return K.gemm.addmm(x, a, b, beta, alpha)
 
     def forward(xp: Any, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
-        out = xp.matmul(a, b)
+        out = products.mm(a, b) if a.ndim == b.ndim == 2 else xp.matmul(a, b)
         if alpha != 1:
             out *= out.dtype.type(alpha)
         if beta != 0:  # then NaNs in x do not matter

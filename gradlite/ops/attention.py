@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.strides import collapse
+from gradlite.ops import products
 from gradlite.ops.attention_weights import (
     AttentionWeights,
     causal_ones,
@@ -133,17 +134,17 @@ def _by_products(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal
     """The forward of one thread: the products of NumPy with a kernel between them."""
     if mask is not None or not K.takes(q, k, v):
         return NotImplemented
-    xp, lead = K.xp, q.shape[:-2]
-    scores = xp.matmul(q, xp.ascontiguousarray(k.swapaxes(-1, -2)))  # twice as fast as without
+    lead = q.shape[:-2]
+    scores = products.matmul_turned(q, k)
     p = AttentionWeights.fused_forward(K, scores, None, scale, causal)
     out = _heads_outside(_heads_inside(K, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
-    xp.matmul(p, v, out=out)
+    products.matmul(p, v, out)
     return out, (p, out, None, None)
 
 
 def _products_backward(K: Any, ctx: Any, grad: Any) -> Any:
     q, k, v, _ = ctx.saved
-    p, xp, lead = ctx.aux[0], K.xp, ctx.shapes[0][:-2]
+    p, lead = ctx.aux[0], ctx.shapes[0][:-2]
     if not K.takes(grad, p):
         return NotImplemented
     made: list[Any] = [None, None, None, None]
@@ -151,12 +152,11 @@ def _products_backward(K: Any, ctx: Any, grad: Any) -> Any:
     def product(place: int, a: Any, b: Any) -> None:
         if ctx.edges[place] is not None:
             made[place] = _heads_outside(_heads_inside(K, ctx.shapes[place], p.dtype), lead)
-            xp.matmul(a, b, out=made[place])
+            products.matmul(a, b, made[place])
 
     product(2, p.swapaxes(-1, -2), grad)
     if ctx.edges[0] is not None or ctx.edges[1] is not None:
-        s = xp.matmul(grad, xp.ascontiguousarray(v.swapaxes(-1, -2)))
-        s = weights_gradient(K, s, p, ctx.attrs[0])
+        s = weights_gradient(K, products.matmul_turned(grad, v), p, ctx.attrs[0])
         product(0, s, k)
         product(1, s.swapaxes(-1, -2), q)
     return tuple(made)

@@ -1,15 +1,97 @@
-"""Products of raw arrays for rules that multiply in the middle of something else."""
+"""Products of raw arrays: `mm` for two matrices, others for rules that multiply in between.
+
+On the CPU large ones of single and double precision are the business of compiled code where there
+is a compiler (`gradlite.backends.multiply`). Which ones that are depends on shapes, strides and
+dtype alone; ``python -m benchmarks.products`` measures where it is faster than NumPy's BLAS.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from gradlite.backends import launches, multiply
 from gradlite.graph import leaf_at
 from gradlite.ops import guard
 from gradlite.ops.namespaces import NAMESPACES
+
+# With fewer elements in the first operand nobody asks further.
+LEAST_SIZE = 1 << 10
+# Up to so many multiplications BLAS works on operands where they are, and is as fast or faster;
+# but not on a second operand that lies the other way round, unless there are few rows or columns.
+SMALL, SMALL_TURNED = 1_000_000, 1 << 18
+TURNED_ROWS, TURNED_COLUMNS = 32, 64
+# Operands that are read where they are have to stay in the caches: sums so long or operands so
+# large, and so much in all.
+MOST_SUMMED, MOST_READ, MOST = 512, 1 << 18, 1 << 28
+FEW_COLUMNS = 4  # for them BLAS has better ways
+
+
+def mm(a: Any, b: Any) -> Any:
+    """The product of two matrices of any array library."""
+    if a.size >= LEAST_SIZE and isinstance(a, np.ndarray) and worth(a, b):
+        return multiplied(np, a, b)
+    return a.dot(b)  # a third faster than np.dot(a, b) where the matrices are small
+
+
+def matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """The products of two stacks of NumPy's matrices, as those of ``np.matmul``."""
+    if _worth_stacks(a, b):
+        return multiplied(np, a, b, out=out)
+    return np.matmul(a, b, out=out)
+
+
+def matmul_turned(a: Any, b: Any) -> Any:
+    """The products of NumPy's matrices with transposed ones."""
+    turned = b.swapaxes(-1, -2)
+    if _worth_stacks(a, turned):
+        return multiplied(np, a, turned)
+    return np.matmul(a, np.ascontiguousarray(turned))  # twice as fast as without the copy
+
+
+def _worth_stacks(a: Any, b: Any) -> bool:
+    shape = a.shape[:-2]
+    return a.size >= LEAST_SIZE and shape == b.shape[:-2] and worth(a, b, math.prod(shape))
+
+
+def worth(a: Any, b: Any, matrices: int = 1) -> bool:
+    """Whether compiled code is faster than BLAS, and there is any."""
+    rows, summed = a.shape[-2:]
+    columns = b.shape[-1]
+    work = rows * summed * columns
+    least = SMALL
+    if matrices > 1:  # for each of which NumPy calls BLAS anew
+        least //= matrices
+    elif b.strides[0] == b.itemsize:
+        if rows >= TURNED_ROWS and columns >= TURNED_COLUMNS and a.strides[1] == a.itemsize:
+            least = SMALL_TURNED - 1
+    elif summed > MOST_SUMMED and summed * max(rows, columns) > MOST_READ:
+        return False
+    if not least < work <= MOST or rows < 2 or columns <= FEW_COLUMNS:
+        return False
+    return multiply.function(a.dtype.char) is not None
+
+
+def multiplied(xp: Any, a: Any, b: Any, out: Any = None) -> Any:
+    """The product of matrices, or of two stacks of as many, by compiled code where it takes them.
+
+    Recorded as one call, which a replay of array calls makes with a place for the result.
+    """
+    made = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
+    run = multiply.function(a.dtype.char)
+    if run is None or not run(a, b, made):
+        return by_numpy(xp, a, b, out)
+    if launches.recordings:
+        launches.note("multiply")
+    return made
+
+
+def by_numpy(xp: Any, a: Any, b: Any, out: Any = None) -> Any:
+    """`multiplied` as compiled plans record it: they have products of their own."""
+    return a.dot(b) if out is None and a.ndim == 2 else np.matmul(a, b, out=out)
 
 
 def product_of(xp: Any) -> Callable[..., Any]:

@@ -1,0 +1,47 @@
+"""Products of matrices by compiled code (``compiled/multiply.hpp``), called on NumPy's arrays."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from gradlite.backends import libraries
+
+# The characters of the dtypes that there are products of.
+DTYPES: dict[str, np.dtype[Any]] = {"f": np.dtype(np.float32), "d": np.dtype(np.float64)}
+LEAST_VECTOR = 32  # bytes: with narrower ones BLAS is faster
+
+
+@cache
+def function(char: str) -> Any:
+    """What multiplies arrays of a dtype, by its character; None where there is no compiler.
+
+    It takes two stacks of matrices of one shape, and the array for their products, whose rows are
+    contiguous. It returns 0, and has done nothing, when they are anything else.
+    """
+    if char not in DTYPES:
+        return None
+    dtype = DTYPES[char]
+    library = libraries.found("multiply", dtype.name)
+    if library is None or ctypes.c_int.in_dll(library, "vector_bytes").value < LEAST_VECTOR:
+        return None
+    found = ctypes.PyDLL(library._name)  # the same library, called without releasing the lock
+    found.multiply_bind.argtypes = (ctypes.py_object,) * 3
+    found.multiply_bind.restype = None
+    found.multiply_bind(None, np.ndarray, dtype)
+    found.multiply.argtypes = (ctypes.py_object,) * 3
+    return found.multiply if _finds_arrays(found.multiply, dtype) else None
+
+
+def _finds_arrays(multiply: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether NumPy's array object is what multiply.hpp takes it for."""
+    a = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    b = a.swapaxes(1, 2)
+    others = (a[0, 0], a.astype(np.int64), b[:1], None)
+    out = np.zeros((2, 3, 3), dtype)
+    if any(multiply(a, other, out) for other in others) or out.any():
+        return False
+    return multiply(a[:, ::-1], b, out) == 1 and bool((out == a[:, ::-1] @ b).all())
