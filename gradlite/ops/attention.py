@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.multiply import ALL, LOWER_FACTOR, LOWER_RESULT, UPPER_FACTOR
 from gradlite.backends.strides import collapse
 from gradlite.ops import products
 from gradlite.ops.attention_weights import (
@@ -135,30 +136,34 @@ def _by_products(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal
     if mask is not None or not K.takes(q, k, v):
         return NotImplemented
     lead = q.shape[:-2]
-    scores = products.matmul_turned(q, k)
+    lower, within = (LOWER_RESULT, LOWER_FACTOR) if causal else (ALL, ALL)
+    scores = products.matmul_turned(q, k, lower)
     p = AttentionWeights.fused_forward(K, scores, None, scale, causal)
     out = _heads_outside(_heads_inside(K, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
-    products.matmul(p, v, out)
+    products.matmul(p, v, out, within)
     return out, (p, out, None, None)
 
 
 def _products_backward(K: Any, ctx: Any, grad: Any) -> Any:
     q, k, v, _ = ctx.saved
     p, lead = ctx.aux[0], ctx.shapes[0][:-2]
+    scale, causal = ctx.attrs
     if not K.takes(grad, p):
         return NotImplemented
     made: list[Any] = [None, None, None, None]
 
-    def product(place: int, a: Any, b: Any) -> None:
+    lower, within, turned = (LOWER_RESULT, LOWER_FACTOR, UPPER_FACTOR) if causal else (ALL,) * 3
+
+    def product(place: int, a: Any, b: Any, part: int) -> None:
         if ctx.edges[place] is not None:
             made[place] = _heads_outside(_heads_inside(K, ctx.shapes[place], p.dtype), lead)
-            products.matmul(a, b, made[place])
+            products.matmul(a, b, made[place], part)
 
-    product(2, p.swapaxes(-1, -2), grad)
+    product(2, p.swapaxes(-1, -2), grad, turned)
     if ctx.edges[0] is not None or ctx.edges[1] is not None:
-        s = weights_gradient(K, products.matmul_turned(grad, v), p, ctx.attrs[0])
-        product(0, s, k)
-        product(1, s.swapaxes(-1, -2), q)
+        s = weights_gradient(K, products.matmul_turned(grad, v, lower), p, scale)
+        product(0, s, k, within)
+        product(1, s.swapaxes(-1, -2), q, turned)
     return tuple(made)
 
 

@@ -37,18 +37,21 @@ def mm(a: Any, b: Any) -> Any:
     return a.dot(b)  # a third faster than np.dot(a, b) where the matrices are small
 
 
-def matmul(a: Any, b: Any, out: Any = None) -> Any:
-    """The products of two stacks of NumPy's matrices, as those of ``np.matmul``."""
+def matmul(a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
+    """The products of two stacks of NumPy's matrices, as those of ``np.matmul``.
+
+    ``part`` is one of those of `multiply`: what is not wanted may be anything finite.
+    """
     if _worth_stacks(a, b):
-        return multiplied(np, a, b, out=out)
+        return multiplied(np, a, b, out=out, part=part)
     return np.matmul(a, b, out=out)
 
 
-def matmul_turned(a: Any, b: Any) -> Any:
-    """The products of NumPy's matrices with transposed ones."""
+def matmul_turned(a: Any, b: Any, part: int = multiply.ALL) -> Any:
+    """The products of NumPy's matrices with transposed ones; see `matmul`."""
     turned = b.swapaxes(-1, -2)
     if _worth_stacks(a, turned):
-        return multiplied(np, a, turned)
+        return multiplied(np, a, turned, part=part)
     return np.matmul(a, np.ascontiguousarray(turned))  # twice as fast as without the copy
 
 
@@ -75,21 +78,21 @@ def worth(a: Any, b: Any, matrices: int = 1) -> bool:
     return multiply.function(a.dtype.char) is not None
 
 
-def multiplied(xp: Any, a: Any, b: Any, out: Any = None) -> Any:
+def multiplied(xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
     """The product of matrices, or of two stacks of as many, by compiled code where it takes them.
 
     Recorded as one call, which a replay of array calls makes with a place for the result.
     """
     made = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
     run = multiply.function(a.dtype.char)
-    if run is None or not run(a, b, made):
+    if run is None or not run(a, b, made, part):
         return by_numpy(xp, a, b, out)
     if launches.recordings:
         launches.note("multiply")
     return made
 
 
-def by_numpy(xp: Any, a: Any, b: Any, out: Any = None) -> Any:
+def by_numpy(xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
     """`multiplied` as compiled plans record it: they have products of their own."""
     return a.dot(b) if out is None and a.ndim == 2 else np.matmul(a, b, out=out)
 

@@ -37,9 +37,44 @@ struct OthersRun {
   }
 };
 
+// What of a product is wanted, or not zero: all, what lies on the diagonal of the result or below
+// it, or what of `a` lies on its diagonal and below, or above.
+enum Part { ALL, LOWER_RESULT, LOWER_FACTOR, UPPER_FACTOR };
+
+struct Matrices {
+  const REAL *a, *b;
+  REAL* c;
+  i64 am, ak, bk, bn, cm, M, N, K;
+  // Rows from m on, sums from k on and columns from n on, so many of each.
+  void multiply(i64 m, i64 rows, i64 k, i64 sums, i64 n, i64 columns, REAL* room) const {
+    part_of_product(a + m * am + k * ak, am, ak, b + k * bk + n * bn, bk, bn, c + m * cm + n, cm,
+                    rows, columns, sums, room);
+  }
+};
+
+// In blocks that are as small as the tiles of products allow.
+static void multiply_part(const Matrices& x, int part, REAL* room) {
+  constexpr i64 L = Vector<REAL>::lanes;
+  if (part == LOWER_RESULT) {
+    for (i64 n = 0; n < x.N; n += 2 * L) {
+      const i64 columns = x.N - n < 2 * L ? x.N - n : 2 * L, above = n < x.M ? n : x.M;
+      for (i64 m = 0; m < above; m++) memset(x.c + m * x.cm + n, 0, columns * sizeof(REAL));
+      if (n < x.M) x.multiply(n, x.M - n, 0, x.K, n, columns, room);
+    }
+    return;
+  }
+  const i64 size = x.N <= L ? 8 : 12;
+  for (i64 m = 0; m < x.M; m += size) {
+    const i64 rows = x.M - m < size ? x.M - m : size;
+    const i64 first = part == LOWER_FACTOR ? 0 : m < x.K ? m : x.K;
+    const i64 stop = part == LOWER_FACTOR && m + rows < x.K ? m + rows : x.K;
+    x.multiply(m, rows, first, stop - first, 0, x.N, room);
+  }
+}
+
 // out = a @ b for stacks of matrices of one shape, the rows of `out` contiguous. Returns 0, having
 // done nothing, where the arrays are others.
-extern "C" int multiply(void* first, void* second, void* result) {
+extern "C" int multiply(void* first, void* second, void* result, int part) {
   const ArrayFields *a = fields_of(first), *b = fields_of(second), *out = fields_of(result);
   if (!a || !b || !out) return 0;
   const int n = a->dimensions;
@@ -70,8 +105,14 @@ extern "C" int multiply(void* first, void* second, void* result) {
       z += at * to[d];
     }
     REAL* const room = (REAL*)scratch<1>(wanted);
-    const auto run = alone ? product<REAL> : part_of_product<REAL>;
-    run((const REAL*)x, am, ak, (const REAL*)y, bk, bn, (REAL*)z, om, M, N, K, room);
+    const Matrices all{(const REAL*)x, (const REAL*)y, (REAL*)z, am, ak, bk, bn, om, M, N, K};
+    if (alone) {
+      product(all.a, am, ak, all.b, bk, bn, all.c, om, M, N, K, room);
+    } else if (part == ALL || (part != LOWER_RESULT && bn != 1)) {
+      all.multiply(0, M, 0, K, 0, N, room);
+    } else {
+      multiply_part(all, part, room);
+    }
   };
   if (matrices == 1) {
     one(0, true);
