@@ -154,7 +154,7 @@ class NativeLauncher(Launcher):
         suffix = SUFFIXES[dtype]
         loaded = self._libraries.get((declared.file, dtype))
         if loaded is None:
-            loaded = self._libraries[declared.file, dtype] = _callable(
+            loaded = self._libraries[declared.file, dtype] = callable_from_python(
                 declared.file,
                 source(declared.file),
                 [f"{k.name}_{suffix}" for k in index().values() if k.file == declared.file],
@@ -192,7 +192,7 @@ class OnDemand(NativeLauncher):
 
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         name, suffix = declared.name, SUFFIXES[dtype]
-        loaded = _callable(
+        loaded = callable_from_python(
             name,
             alone(name, source(declared.file)),
             [f"{name}_{suffix}"],
@@ -201,7 +201,7 @@ class OnDemand(NativeLauncher):
         return _function(loaded, f"{name}_{suffix}")
 
 
-def _callable(
+def callable_from_python(
     name: str, text: str, kernels: Sequence[str], options: Sequence[str] = ()
 ) -> ctypes.PyDLL:
     """A text with kernels, as a library that takes Python's arguments to them."""
@@ -238,7 +238,7 @@ def launcher() -> NativeLauncher | None:
     if os.environ.get("GRADLITE_NATIVE") == "0":
         return None
     try:
-        loaded = _callable("probe", PROBE, ["probe"])
+        loaded = callable_from_python("probe", PROBE, ["probe"])
         probe = _function(loaded, "probe")
         out = np.zeros(3)
         probe((out, np.arange(5, dtype=np.float32)[1:], 2, 2.0))

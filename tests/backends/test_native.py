@@ -121,6 +121,6 @@ def test_ops_run_natively_on_request() -> None:
 def test_what_a_kernel_cannot_take_is_refused(
     folder: Path, arguments: tuple[Any, ...], message: str
 ) -> None:
-    probe = native._function(native._callable("probe", native.PROBE, ["probe"]), "probe")
+    probe = native._function(native.callable_from_python("probe", native.PROBE, ["probe"]), "probe")
     with pytest.raises(TypeError, match=message):
         probe(arguments)

@@ -17,6 +17,7 @@ from gradlite.backends import libraries, native
 from gradlite.backends.threads import use_threads
 from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref
 from gradlite.capturing.native.fusion import fused
+from gradlite.capturing.native.inputs import Pointers
 from gradlite.capturing.native.layout import batches_last
 from gradlite.capturing.native.loops import ALWAYS, Place, Statement, emit, joins
 from gradlite.capturing.native.optimizers import native_optimizer
@@ -32,7 +33,6 @@ LIBRARIES = {
     "convolution": (" convolve<", " weight_gradient<", " arranged<"),
     "batches": (" convolve_batch<", " weight_gradient_batch<"),
 }
-WORTH_POINTING = 1 << 12  # bytes from which on an input is not copied
 ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
 
 
@@ -54,7 +54,8 @@ class NativePlan(Plan):
         self._bases: dict[Buffer, int] = {}
         self._starts: dict[Buffer, int] = {}
         self._roots: list[Any] = [self.arena, self.arena]
-        self._direct: dict[int, int] = {}  # inputs that are not copied, and their pointers' places
+        self._pointers: Pointers | None = None  # to inputs that are not copied
+        self._copied: list[tuple[int, np.ndarray[Any, Any]]] = []
         last: dict[Buffer, int] = {}
         for position, call in enumerate(self.calls):
             for ref in refs_of(call):
@@ -143,47 +144,36 @@ class NativePlan(Plan):
         """Which inputs compiled code alone reads: it does so where they are, without a copy."""
         elsewhere: set[Buffer] = set()
         written: set[Buffer] = set()
+        # What is written to may be an input too, whose values have to be copied then.
+        taken = [_range(self.arena)]
         for call, piece in zip(self.calls, pieces):
             if isinstance(call, Call):
                 written.update(ref.buffer for ref in (*call.outs, *call.writes))
+            elif isinstance(call, HostCall):
+                taken += [_range(p.array) for p, _ in call.grads]
             if piece is None:
                 elsewhere.update(ref.buffer for ref in refs_of(call))
+        places, sizes = {}, {}
         for buffer, number in self._bases.items():
             for place, array in enumerate(self.inputs):
-                if array is buffer.root and array.nbytes >= WORTH_POINTING:
+                if array is buffer.root and array.nbytes:
                     if buffer not in elsewhere and buffer not in written:
-                        self._direct[place] = number
+                        places[place], sizes[place] = number, array.nbytes
                         self.inputs[place] = self._roots[number] = None
-        # What is written to may be an input too, whose values have to be copied then.
-        taken = [(self.arena.__array_interface__["data"][0], self.arena.nbytes)]
-        taken += [(b.start, b.stop - b.start) for b in written if b.kind != MADE]
-        self._taken = [(start, start + size) for start, size in taken]
+        taken += [(b.start, b.stop) for b in written if b.kind != MADE]
+        self._pointers = Pointers(places, sizes, self._table, taken) if places else None
+        self._copied = [(i, array) for i, array in enumerate(self.inputs) if array is not None]
 
     def replay(self, values: Sequence[Any] = ()) -> None:
         """Put the inputs, or their addresses, in their places, and make all calls."""
-        direct = self._direct
-        if not direct:
+        if self._pointers is None:
             super().replay(values)
             return
-        held = []
-        for place, (array, value) in enumerate(zip(self.inputs, values)):
-            if array is not None:
-                np.copyto(array, value)
-            elif place in direct:
-                start = _address(value)
-                if start is None or self._touches(start, value.nbytes):
-                    value = value.copy()
-                    held.append(value)
-                    start = value.__array_interface__["data"][0]
-                self._table[direct[place]] = start
+        for place, array in self._copied:
+            np.copyto(array, values[place])
+        held = self._pointers.point(list(values))
         self.run()
-
-    def _touches(self, start: int, size: int) -> bool:
-        end = start + size
-        for first, stop in self._taken:
-            if start < stop and first < end:
-                return True
-        return False
+        del held  # which compiled code has read
 
     def prepared(self, calls: list[Any]) -> list[Any]:
         """The calls in the form that compiled code does best."""
@@ -215,12 +205,10 @@ class NativePlan(Plan):
         return Place(len(self._roots) - 1, 0, array.shape, array.strides, array.dtype)
 
 
-def _address(array: Any) -> int | None:
-    """Where an array lies, or None when it is not row-major."""
-    try:  # three times as fast as the array's own attribute
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    except (TypeError, ValueError):  # also of one that is read-only
-        return None
+def _range(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """The first address of an array without gaps, and its end."""
+    start = array.__array_interface__["data"][0]
+    return start, start + array.nbytes
 
 
 def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
