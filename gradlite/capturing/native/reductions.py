@@ -17,6 +17,8 @@ KINDS = {
     "all": ("1", "t &= x != 0;", "reduction(&:t)"),
 }
 
+FEW = 16  # candidates for an extreme that are compared one by one
+
 
 def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str] | None:
     """``out = kind of x over axes``; ``out`` has the other dimensions, perhaps ones between."""
@@ -130,7 +132,14 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
         f"    if (x {sign} t || x != x) {{ t = x; at = i; }}",
         "  }",
     ]
-    if x.dtype.kind == "f" and step == x.dtype.itemsize and 16 <= n < 1 << 31:
+    if n < FEW:  # without branches, which nobody could foresee
+        search[0] = f"  for (i64 i = 1; i < {n}; i++) {{"
+        search[2:3] = [
+            f"    const bool other = (x {sign} t || x != x) && t == t;",
+            "    t = other ? x : t;",
+            "    at = other ? i : at;",
+        ]
+    if x.dtype.kind == "f" and step == x.dtype.itemsize and FEW <= n < 1 << 31:
         # First the extreme, then its first place: how many elements are left there at most.
         extreme = "max" if kind == "argmax" else "min"
         search = [
