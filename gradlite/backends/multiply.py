@@ -23,8 +23,9 @@ def function(char: str) -> Any:
     """What multiplies arrays of a dtype, by its character; None where there is no compiler.
 
     It takes two stacks of matrices of one shape, the array for their products, whose rows are
-    contiguous, and `ALL` or which part of them is wanted, of which it may make zeros of the rest.
-    It returns 0, and has done nothing, when the arrays are anything else.
+    contiguous, `ALL` or which part of them is wanted, of which it may make zeros of the rest, and a
+    vector that is added to the rows of a single product, or None. It returns 0, and has done
+    nothing, when the arrays are anything else.
     """
     if char not in DTYPES:
         return None
@@ -36,7 +37,7 @@ def function(char: str) -> Any:
     found.multiply_bind.argtypes = (ctypes.py_object,) * 3
     found.multiply_bind.restype = None
     found.multiply_bind(None, np.ndarray, dtype)
-    found.multiply.argtypes = (*(ctypes.py_object,) * 3, ctypes.c_int)
+    found.multiply.argtypes = (*(ctypes.py_object,) * 3, ctypes.c_int, ctypes.py_object)
     return found.multiply if _finds_arrays(found.multiply, dtype) else None
 
 
@@ -46,6 +47,6 @@ def _finds_arrays(multiply: Any, dtype: np.dtype[Any]) -> bool:
     b = a.swapaxes(1, 2)
     others = (a[0, 0], a.astype(np.int64), b[:1], None)
     out = np.zeros((2, 3, 3), dtype)
-    if any(multiply(a, other, out, ALL) for other in others) or out.any():
+    if any(multiply(a, other, out, ALL, None) for other in others) or out.any():
         return False
-    return multiply(a[:, ::-1], b, out, ALL) == 1 and bool((out == a[:, ::-1] @ b).all())
+    return multiply(a[:, ::-1], b, out, ALL, None) == 1 and bool((out == a[:, ::-1] @ b).all())

@@ -37,7 +37,12 @@ class Baddbmm(Op):
         return K.gemm.addmm(x, a, b, beta, alpha)
 
     def forward(xp: Any, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
-        out = products.mm(a, b) if a.ndim == b.ndim == 2 else xp.matmul(a, b)
+        if a.ndim == b.ndim == 2:
+            if alpha == beta == 1 and x.shape == b.shape[1:]:
+                return products.mm(a, b, x)
+            out = products.mm(a, b)
+        else:
+            out = xp.matmul(a, b)
         if alpha != 1:
             out *= out.dtype.type(alpha)
         if beta != 0:  # then NaNs in x do not matter

@@ -379,17 +379,16 @@ class Linear(Op):
         return grad_x, grad_weight, grad_bias
 
     def forward(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
-        if x.size < LEAST_SIZE and x.ndim == 2:  # the rest, written out for small networks
+        if x.size < LEAST_SIZE and x.ndim == 2:  # written out for small networks
             out = x.dot(weight.T)
-        elif x.ndim == 2:
-            out = products.mm(x, weight.T)
-        else:
-            count = -1 if x.size else math.prod(x.shape[:-1])
-            rows = products.mm(x.reshape((count, x.shape[-1])), weight.T)
-            out = rows.reshape((*x.shape[:-1], weight.shape[0]))
-        if bias is not None:
-            out += bias
-        return out
+            if bias is not None:
+                out += bias
+            return out
+        if x.ndim == 2:
+            return products.mm(x, weight.T, bias)
+        count = -1 if x.size else math.prod(x.shape[:-1])
+        rows = products.mm(x.reshape((count, x.shape[-1])), weight.T, bias)
+        return rows.reshape((*x.shape[:-1], weight.shape[0]))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, weight = ctx.saved

@@ -30,11 +30,14 @@ MOST_SUMMED, MOST_READ, MOST = 512, 1 << 18, 1 << 28
 FEW_COLUMNS = 4  # for them BLAS has better ways
 
 
-def mm(a: Any, b: Any) -> Any:
-    """The product of two matrices of any array library."""
+def mm(a: Any, b: Any, bias: Any = None) -> Any:
+    """The product of two matrices of any array library, plus a vector for every row."""
     if a.size >= LEAST_SIZE and isinstance(a, np.ndarray) and worth(a, b):
-        return multiplied(np, a, b)
-    return a.dot(b)  # a third faster than np.dot(a, b) where the matrices are small
+        return multiplied(np, a, b) if bias is None else multiplied(np, a, b, bias=bias)
+    out = a.dot(b)  # a third faster than np.dot(a, b) where the matrices are small
+    if bias is not None:
+        out += bias
+    return out
 
 
 def matmul(a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
@@ -78,23 +81,30 @@ def worth(a: Any, b: Any, matrices: int = 1) -> bool:
     return multiply.function(a.dtype.char) is not None
 
 
-def multiplied(xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
+def multiplied(
+    xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL, bias: Any = None
+) -> Any:
     """The product of matrices, or of two stacks of as many, by compiled code where it takes them.
 
     Recorded as one call, which a replay of array calls makes with a place for the result.
     """
     made = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
     run = multiply.function(a.dtype.char)
-    if run is None or not run(a, b, made, part):
-        return by_numpy(xp, a, b, out)
+    if run is None or not run(a, b, made, part, bias):
+        return by_numpy(xp, a, b, out, part, bias)
     if launches.recordings:
         launches.note("multiply")
     return made
 
 
-def by_numpy(xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
+def by_numpy(
+    xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL, bias: Any = None
+) -> Any:
     """`multiplied` as compiled plans record it: they have products of their own."""
-    return a.dot(b) if out is None and a.ndim == 2 else np.matmul(a, b, out=out)
+    out = a.dot(b) if out is None and a.ndim == 2 else np.matmul(a, b, out=out)
+    if bias is not None:
+        out += bias
+    return out
 
 
 def product_of(xp: Any) -> Callable[..., Any]:

@@ -96,6 +96,47 @@ def test_repeated_rows_and_places_for_results(all_sizes: None) -> None:
 
 @needs_code
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_products_and_a_bias(dtype: str, all_sizes: None) -> None:
+    rng = np.random.default_rng(6)
+    tolerance = {"rtol": 1e-5 if dtype == "float32" else 1e-12, "atol": 1e-5}
+    for rows, summed, columns in itertools.product((2, 12, 37), (3, 40), (1, 3, 7, 16, 70, 130)):
+        a = rng.standard_normal((rows, summed)).astype(dtype)
+        b = rng.standard_normal((summed, columns)).astype(dtype)
+        for bias in (rng.standard_normal(columns).astype(dtype), np.full(columns, np.inf, dtype)):
+            for x, y in zip(layouts(a), layouts(b)):
+                with launches.record() as names:
+                    made = products.mm(x, y, bias)
+                assert names == ["multiply"]
+                np.testing.assert_allclose(made, a @ b + bias, **tolerance)
+    spaced = np.arange(260, dtype=dtype)[::2]
+    for bias in (spaced, np.broadcast_to(spaced[1], 130)):  # whose elements lie apart
+        with launches.record() as names:
+            made = products.mm(a, b, bias)
+        assert names == []
+        np.testing.assert_array_equal(made, a.dot(b) + bias)
+
+
+@needs_code
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_addmm_is_pytorchs(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((70,), (150, 120), (120, 70))]
+    for x in (arrays[0], arrays[0][None], rng.standard_normal((150, 70)).astype(dtype)):
+        for options in ({}, {"alpha": 2}, {"beta": 0.5}):
+            made, expected = [], []
+            for library, values in ((gradlite, made), (torch, expected)):
+                tensors = [library.tensor(v).requires_grad_() for v in (x, *arrays[1:])]
+                y = library.addmm(*tensors, **options)
+                (y * y).sum().backward()
+                values += [y.detach().numpy(), *(t.grad.numpy() for t in tensors)]
+            for mine, theirs in zip(made, expected):
+                scale = float(np.abs(theirs).max())
+                np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6 * scale)
+
+
+@needs_code
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_parts_of_products(dtype: str, all_sizes: None) -> None:
     rng = np.random.default_rng(4)
     tolerance = {"rtol": 1e-5 if dtype == "float32" else 1e-12, "atol": 1e-5}

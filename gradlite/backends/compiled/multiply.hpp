@@ -19,12 +19,12 @@ extern "C" void multiply_bind(void* none, void* array, void* dtype) {
 
 constexpr int ALIGNED = 0x100;
 
-static inline const ArrayFields* fields_of(void* object) {
+static inline const ArrayFields* fields_of(void* object, int least = 2) {
   char* header = static_cast<char*>(object) + GRADLITE_OBJECT_HEADER;
   const ArrayFields* fields = reinterpret_cast<ArrayFields*>(header);
   const bool fits = reinterpret_cast<void**>(header)[-1] == gradlite_array &&
                     fields->dtype == dtype_of_real && (fields->flags & ALIGNED) &&
-                    fields->dimensions >= 2;
+                    fields->dimensions >= least;
   return fits ? fields : nullptr;
 }
 
@@ -48,7 +48,7 @@ struct Matrices {
   // Rows from m on, sums from k on and columns from n on, so many of each.
   void multiply(i64 m, i64 rows, i64 k, i64 sums, i64 n, i64 columns, REAL* room) const {
     part_of_product(a + m * am + k * ak, am, ak, b + k * bk + n * bn, bk, bn, c + m * cm + n, cm,
-                    rows, columns, sums, room);
+                    rows, columns, sums, room, (const REAL*)nullptr);
   }
 };
 
@@ -72,9 +72,10 @@ static void multiply_part(const Matrices& x, int part, REAL* room) {
   }
 }
 
-// out = a @ b for stacks of matrices of one shape, the rows of `out` contiguous. Returns 0, having
-// done nothing, where the arrays are others.
-extern "C" int multiply(void* first, void* second, void* result, int part) {
+// out = a @ b for stacks of matrices of one shape, the rows of `out` contiguous; of single matrices
+// all is made, and a bias (N,) is added unless it is None. Returns 0, having done nothing, where the
+// arrays are others.
+extern "C" int multiply(void* first, void* second, void* result, int part, void* added) {
   const ArrayFields *a = fields_of(first), *b = fields_of(second), *out = fields_of(result);
   if (!a || !b || !out) return 0;
   const int n = a->dimensions;
@@ -84,6 +85,13 @@ extern "C" int multiply(void* first, void* second, void* result, int part) {
   const i64 M = sa[n - 2], K = sa[n - 1], N = sb[n - 1];
   constexpr i64 item = sizeof(REAL);
   if (sb[n - 2] != K || so[n - 2] != M || so[n - 1] != N || to[n - 1] != item) return 0;
+  const REAL* bias = nullptr;
+  if (added != gradlite_none) {
+    const ArrayFields* own = fields_of(added, 1);
+    if (!own || own->dimensions != 1 || n != 2 || ((long*)own->shape)[0] != N) return 0;
+    if (((long*)own->strides)[0] != item && N > 1) return 0;
+    bias = (const REAL*)own->data;
+  }
   i64 matrices = 1;
   for (int d = 0; d < n - 2; d++) {
     if (sa[d] != so[d] || sb[d] != so[d]) return 0;
@@ -107,7 +115,7 @@ extern "C" int multiply(void* first, void* second, void* result, int part) {
     REAL* const room = (REAL*)scratch<1>(wanted);
     const Matrices all{(const REAL*)x, (const REAL*)y, (REAL*)z, am, ak, bk, bn, om, M, N, K};
     if (alone) {
-      product(all.a, am, ak, all.b, bk, bn, all.c, om, M, N, K, room);
+      product_and_bias(all.a, am, ak, all.b, bk, bn, all.c, om, M, N, K, room, bias);
     } else if (part == ALL || (part != LOWER_RESULT && bn != 1)) {
       all.multiply(0, M, 0, K, 0, N, room);
     } else {

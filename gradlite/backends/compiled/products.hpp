@@ -10,14 +10,16 @@ static constexpr int PANEL = 4, TILE_1 = 8, TILE_2 = 12, TILE_PANEL = 6;
 static constexpr int PANEL = 2, TILE_1 = 8, TILE_2 = 6, TILE_PANEL = TILE_2;
 #endif
 
+// Every row may start from a bias instead of zeros, which nullptr stands for.
 template <class T, int ROWS, int VECTORS>
-static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc,
-                        i64 K) {
+static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 K,
+                        const T* bias) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[ROWS][VECTORS];
-  UNROLLED for (int m = 0; m < ROWS; m++) {
-    UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] = V{};
+  UNROLLED for (int v = 0; v < VECTORS; v++) {
+    const V start = bias ? *(const V*)(bias + L * v) : V{};
+    UNROLLED for (int m = 0; m < ROWS; m++) sum[m][v] = start;
   }
   for (i64 k = 0; k < K; k++) {
     V row[VECTORS];
@@ -34,25 +36,27 @@ static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, 
 
 template <class T, int VECTORS>
 static void columns(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 M,
-                    i64 K) {
+                    i64 K, const T* bias) {
   constexpr int ROWS = VECTORS == PANEL ? TILE_PANEL : VECTORS == 2 ? TILE_2 : TILE_1;
   i64 m = 0;
   for (; m + ROWS <= M; m += ROWS) {
-    tile<T, ROWS, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+    tile<T, ROWS, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K, bias);
   }
   if (ROWS > 8 && m + 8 <= M) {
-    tile<T, 8, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+    tile<T, 8, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K, bias);
     m += 8;
   }
   if (ROWS > 4 && m + 4 <= M) {
-    tile<T, 4, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+    tile<T, 4, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K, bias);
     m += 4;
   }
   if (ROWS > 2 && m + 2 <= M) {
-    tile<T, 2, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+    tile<T, 2, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K, bias);
     m += 2;
   }
-  for (; m < M; m++) tile<T, 1, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+  for (; m < M; m++) {
+    tile<T, 1, VECTORS>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K, bias);
+  }
 }
 
 template <class T, int ROWS>
@@ -91,16 +95,25 @@ static void inner_products(const T* a, i64 sm, const T* b, i64 bn, T* c, i64 sc,
 // elements, and C comes by way of M * L more.
 template <class T>
 static void last_columns(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
-                         i64 M, i64 N, i64 K, T* room) {
+                         i64 M, i64 N, i64 K, T* room, const T* bias) {
   constexpr int L = Vector<T>::lanes;
-  if (N * 4 <= L && sk == 1 && bk == 1) return inner_products(a, sm, b, bn, c, sc, 1, M, N, K);
+  if (N * 4 <= L && sk == 1 && bk == 1) {
+    inner_products(a, sm, b, bn, c, sc, 1, M, N, K);
+    for (i64 m = 0; bias && m < M; m++) {
+      for (i64 n = 0; n < N; n++) c[m * sc + n] += bias[n];
+    }
+    return;
+  }
   T *panel = room, *result = room + K * L;
   for (i64 k = 0; k < K; k++) {
     for (int n = 0; n < L; n++) panel[k * L + n] = n < N ? b[k * bk + n * bn] : T(0);
   }
-  columns<T, 1>(a, sm, sk, panel, L, L, result, L, M, K);
+  columns<T, 1>(a, sm, sk, panel, L, L, result, L, M, K, (const T*)nullptr);
   for (i64 m = 0; m < M; m++) {
-    for (i64 n = 0; n < N; n++) c[m * sc + n] = result[m * L + n];
+    for (i64 n = 0; n < N; n++) {
+      const T sum = result[m * L + n];
+      c[m * sc + n] = bias ? sum + bias[n] : sum;
+    }
   }
 }
 
@@ -108,13 +121,14 @@ static void last_columns(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn,
 // and copied where its rows lie on a page of memory each and are read often.
 template <class T, int VECTORS>
 static i64 panels(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
-                  i64 N, i64 K, T* room) {
+                  i64 N, i64 K, T* room, const T* bias) {
   constexpr int L = Vector<T>::lanes;
   const bool far = bk * i64(sizeof(T)) >= 4096 && M >= 192;
   i64 n = 0;
   for (; n + VECTORS * L <= N; n += VECTORS * L) {
+    const T* const start = bias ? bias + n : nullptr;
     if (bn == 1 && !far) {
-      columns<T, VECTORS>(a, sm, sk, b + n, bk, L, c + n, sc, M, K);
+      columns<T, VECTORS>(a, sm, sk, b + n, bk, L, c + n, sc, M, K, start);
       continue;
     }
     for (int v = 0; v < VECTORS; v++) {
@@ -126,7 +140,7 @@ static i64 panels(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, 
         for (i64 k = 0; k < K; k++) memcpy(to + k * L, from + k * bk, L * sizeof(T));
       }
     }
-    columns<T, VECTORS>(a, sm, sk, room, L, K * L, c + n, sc, M, K);
+    columns<T, VECTORS>(a, sm, sk, room, L, K * L, c + n, sc, M, K, start);
   }
   return n;
 }
@@ -134,19 +148,22 @@ static i64 panels(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, 
 // `room` holds at least PANEL * K * lanes elements, and (K + M) * lanes.
 template <class T>
 static void part_of_product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
-                            i64 M, i64 N, i64 K, T* room) {
-  i64 n = panels<T, PANEL>(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);
-  if (PANEL > 2) n += panels<T, 2>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
-  n += panels<T, 1>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
-  if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room);
+                            i64 M, i64 N, i64 K, T* room, const T* bias) {
+  const auto from = [=](i64 n) { return bias ? bias + n : nullptr; };
+  i64 n = panels<T, PANEL>(a, sm, sk, b, bk, bn, c, sc, M, N, K, room, bias);
+  if (PANEL > 2) {
+    n += panels<T, 2>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room, from(n));
+  }
+  n += panels<T, 1>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room, from(n));
+  if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room, from(n));
 }
 
 // On several threads, where it is worth it.
 template <class T>
-static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
-                    i64 N, i64 K, T* room) {
+static void product_and_bias(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
+                             i64 M, i64 N, i64 K, T* room, const T* bias) {
   if (M * N * K < SHARED || threads() < 2) {
-    return part_of_product(a, sm, sk, b, bk, bn, c, sc, M, N, K, room);
+    return part_of_product(a, sm, sk, b, bk, bn, c, sc, M, N, K, room, bias);
   }
   constexpr i64 L = Vector<T>::lanes;
   const i64 columns = 4 * L;
@@ -154,7 +171,8 @@ static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c
     parallel(true, (N + columns - 1) / columns, [=](i64 i) {
       const i64 n = i * columns, count = N - n < columns ? N - n : columns;
       T* own = (T*)scratch((PANEL * K + M) * L * sizeof(T));
-      part_of_product(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, count, K, own);
+      part_of_product(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, count, K, own,
+                      bias ? bias + n : nullptr);
     });
     return;
   }
@@ -162,8 +180,14 @@ static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c
   parallel(true, (M + rows - 1) / rows, [=](i64 i) {
     const i64 m = i * rows, count = M - m < rows ? M - m : rows;
     T* own = (T*)scratch((PANEL * K + count) * L * sizeof(T));
-    part_of_product(a + m * sm, sm, sk, b, bk, bn, c + m * sc, sc, count, N, K, own);
+    part_of_product(a + m * sm, sm, sk, b, bk, bn, c + m * sc, sc, count, N, K, own, bias);
   });
+}
+
+template <class T>
+static void product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc, i64 M,
+                    i64 N, i64 K, T* room) {
+  product_and_bias<T>(a, sm, sk, b, bk, bn, c, sc, M, N, K, room, nullptr);
 }
 
 extern "C" void* const products[] = {
