@@ -116,7 +116,8 @@ def _zeta_from(count: int, s: int, x: Any) -> Any:
 def polygamma(xp: Any, n: int, x: Any) -> Any:
     """The ``n``-th derivative of `digamma`: (-1)^(n+1) n! times the sum of (x + k)^-(n+1)."""
     if xp is not np:
-        return _library().polygamma(n, x).astype(x.dtype)
+        # CuPy broadcasts the order, which has to be an array for that, and computes in its dtype.
+        return _library().polygamma(xp.full((), n, np.float64), x).astype(x.dtype)
     if n == 0:
         return digamma(np, x)
     total = _zeta(n + 1, np.asarray(x, np.float64))

@@ -10,7 +10,7 @@ from gradlite import dtypes
 from gradlite.ops import positions
 from gradlite.ops.dispatch import OUT, apply
 from gradlite.ops.op import Op
-from gradlite.ops.samples import S, distinct, integers
+from gradlite.ops.samples import S, constant, distinct, integers
 from gradlite.ops.scatter import check_scatter, cut
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -60,8 +60,42 @@ def _extremum(
         info = None if x.dtype in dtypes.FLOATING else np.iinfo(x.dtype)
         least = none if info is None else (info.min if none < 0 else info.max)
         out.reshape(-1)[flat] = least
-    ufunc.at(out.reshape(-1), flat, src.reshape(-1))
+    if xp is np:
+        ufunc.at(out.reshape(-1), flat, src.reshape(-1))
+    else:
+        largest = none < 0
+        keys = _keys(xp, out.reshape(-1), largest)
+        xp.maximum.at(keys, flat, _keys(xp, src.reshape(-1), largest))
+        out[...] = _values(xp, keys, out.dtype, largest).reshape(out.shape)
     return out
+
+
+def _keys(xp: Any, x: Any, largest: bool) -> Any:
+    """Unsigned integers in the order of the values, or in the opposite one; NaN is the last.
+
+    CuPy's atomics drop NaN, round float64 to float32, and know neither small nor, before
+    version 14.1, long integers.
+    """
+    if x.dtype not in dtypes.FLOATING:
+        keys = x.astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
+        return keys if largest else ~keys
+    x = x if x.dtype.itemsize > 2 else x.astype(np.float32)
+    kind = np.uint32 if x.dtype.itemsize == 4 else np.uint64
+    bits, sign = x.view(kind), kind(1 << 8 * x.dtype.itemsize - 1)
+    keys = xp.where(bits < sign, bits | sign, ~bits)
+    return xp.where(x == x, keys if largest else ~keys, kind(np.iinfo(kind).max))
+
+
+def _values(xp: Any, keys: Any, dtype: Any, largest: bool) -> Any:
+    """The values behind `_keys`, in their dtype."""
+    ordered = keys if largest else ~keys
+    if dtype not in dtypes.FLOATING:
+        return (ordered ^ np.uint64(1 << 63)).view(np.int64).astype(dtype)
+    kind, last = keys.dtype.type, np.iinfo(keys.dtype).max
+    sign = kind(1 << 8 * keys.dtype.itemsize - 1)
+    values = xp.where(ordered < sign, ~ordered, ordered ^ sign)
+    values = values.view(np.float32 if keys.dtype.itemsize == 4 else np.float64)
+    return xp.where(keys == kind(last), values.dtype.type(np.nan), values).astype(dtype)
 
 
 def _samples() -> list[Any]:
@@ -76,6 +110,14 @@ def _samples() -> list[Any]:
     ties = np.array([1.0, 1.0, 2.0])
     found.append(S(ties, 0, np.array([0, 0, 2]), ties, "amax", smooth=False))
     found.append(S(np.arange(4), 0, np.array([0, 0, 1]), np.array([5, 8, 9]), "mean"))
+    for reduce in ("amax", "amin"):
+        for include_self in (True, False):
+            options = {"reduce": reduce, "include_self": include_self}
+            pairs = np.array([0, 1, 1, 2]), np.array([-5, 8, -9, 1 << 40])
+            found.append(S(np.arange(-2, 2), 0, *pairs, **options))
+            values = constant(np.array([np.nan, -1.0, np.inf, 0.1]))
+            held = constant(np.array([0.0, np.nan, -np.inf, -2.0]))
+            found.append(S(values, 0, np.array([0, 0, 2, 3]), held, **options))
     return found
 
 

@@ -42,7 +42,14 @@ SPECIAL.erfc = _special(special.erfc, special)
 SPECIAL.ndtr = _special(special.normal_cdf, special)
 SPECIAL.erfinv = _special(special.erfinv, special)
 SPECIAL.gammaln, SPECIAL.digamma = _special(gamma.lgamma, gamma), _special(gamma.digamma, gamma)
-SPECIAL.polygamma = lambda n, x: _special(lambda xp, y: gamma.polygamma(xp, n, y), gamma)(x)
+
+
+def _polygamma(n: Any, x: Any) -> Any:
+    order = int(n.host)  # CuPy takes no number here: it would compute with Python's own
+    return _special(lambda xp, y: gamma.polygamma(xp, order, y), gamma)(x)
+
+
+SPECIAL.polygamma = _polygamma
 CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL
 
 

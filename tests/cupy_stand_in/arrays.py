@@ -32,8 +32,9 @@ MISSING = set(
 )
 REFUSED = {"where", "initial", "subok", "like"}
 ACCUMULATE = {"add", "multiply"}
-AT = {"add", "maximum", "minimum"}
-AT_DTYPES = {"int32", "uint32", "uint64", "float16", "float32", "float64"}
+# The ufuncs that have `at`, and for which dtypes: those of 14.0, for 14.1 knows int64 as well.
+_ATOMIC = {"int32", "uint32", "uint64", "float32", "float64"}
+AT = {"add": _ATOMIC | {"float16"}, "maximum": _ATOMIC, "minimum": _ATOMIC}
 HOST = {"asarray", "array", "ascontiguousarray", "asfortranarray"}
 NO_LAUNCH = {"empty", "empty_like"}
 IN_PLACE = set("copyto fill fill_diagonal partition place put put_along_axis putmask sort".split())

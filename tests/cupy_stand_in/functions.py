@@ -13,7 +13,6 @@ from tests.cupy_stand_in import arrays
 from tests.cupy_stand_in.arrays import (
     ACCUMULATE,
     AT,
-    AT_DTYPES,
     HOST,
     IN_PLACE,
     MISSING,
@@ -105,10 +104,23 @@ class Ufunc:
     def at(self, a: Any, indices: Any, b: Any = None) -> None:
         if self.__name__ not in AT:
             raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
-        if a.dtype.name not in AT_DTYPES:
+        if a.dtype.name not in AT[self.__name__]:
             raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype}")
-        inside = a.host, _key(indices), _host(b)
-        _in_place(f"{self.__name__}.at", lambda: self.ufunc.at(*inside), a, indices, b)
+        host, places, given = a.host, _key(indices), _host(b)
+
+        def run() -> None:
+            values = np.asarray(given).astype(a.dtype)
+            if a.dtype.kind != "f" or self.__name__ == "add":
+                self.ufunc.at(host, places, values)
+                return
+            # Its atomics of float64 are fmaxf and fminf too: they round, and leave out NaN.
+            wide = host.astype(np.float32)
+            {"maximum": np.fmax, "minimum": np.fmin}[self.__name__].at(
+                wide, places, values.astype(np.float32)
+            )
+            host[places] = wide[places]
+
+        _in_place(f"{self.__name__}.at", run, a, indices, b)
 
     def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None,
                keepdims: bool = False) -> Any:  # fmt: skip
