@@ -114,7 +114,15 @@ class HostCall:
 
 @dataclass(eq=False, slots=True)
 class Guard:
-    """A value that Python branched on: a replay is right only while it stays the same."""
+    """A value that Python branched on: a replay is right only while it stays the same.
+
+    Attributes:
+        ref: where the value is.
+        value: what it was.
+        keeps: whether the step, run as it is when the value is another one, may still read the
+            gradients that the last replay left; not when it has dropped them before.
+    """
 
     ref: Ref
     value: bool
+    keeps: bool = True

@@ -7,11 +7,11 @@ it: ufuncs and products with the place of the result, copies instead of methods 
 
 from __future__ import annotations
 
-import bisect
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ from gradlite.capturing.calls import (
     Ref,
     bound,
 )
+from gradlite.capturing.order import ordered
+from gradlite.capturing.packing import Piece, packed
 from gradlite.ops import products
 from gradlite.tensor import Tensor, wrap
 
@@ -47,6 +49,7 @@ METHODS_WITH_OUT = frozenset(
      np.ndarray.std, np.ndarray.any, np.ndarray.all, np.ndarray.dot, np.ndarray.clip)
 )  # fmt: skip
 FEW = 4  # calls, the most that one guard takes with it to the front
+NO_ROOMS: Mapping[int, int] = MappingProxyType({})
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -83,21 +86,43 @@ class Plan:
         self.pinned = {buffer.origin for buffer in pinned}
         self.calls = self.prepared(calls)
         in_place(self.calls, self.pinned)
-        self._lay_out()
+        for _ in range(2):  # in another order others are the last to read an operand
+            self.calls = ordered(self.calls, self.pinned, refs_of, self.loop_of)
+            in_place(self.calls, self.pinned)
+        self._settle()
+        self._allocate()
         self._arrays: dict[int, np.ndarray[Any, Any]] = {}
-        self.steps = [self._step(call) for call in self.calls]
+        self.steps = self._steps()
 
     def prepared(self, calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
         """The calls as this kind of plan makes them."""
         return calls
 
+    def loop_of(self, call: Call | HostCall | Guard) -> Any:
+        """See `ordered`: array calls are loops of their own."""
+        return None
+
+    def _steps(self) -> list[Step]:
+        return [self._step(call) for call in self.calls]
+
     # ------------------------------------------------------------------------- memory
-    def _lay_out(self) -> None:
-        """Give every made buffer a place in the arena, largest first, the lowest that is free."""
+    def _settle(self) -> None:
+        """Find a place for everything."""
+        self._lay_out()
+
+    def _lay_out(
+        self, unstored: Set[Buffer] = frozenset(), rooms: Mapping[int, int] = NO_ROOMS
+    ) -> None:
+        """Give every made buffer a place in the arena.
+
+        Args:
+            unstored: buffers that nobody stores; they get places behind the arena.
+            rooms: the scratch memory that calls want, in bytes by their positions.
+        """
         lives: dict[Buffer, list[int]] = {}
-        sure = -1  # from here on a replay holds
+        sure = -1  # from here on nothing asks for what the last replay left
         for position, call in enumerate(self.calls):
-            if isinstance(call, Guard):
+            if isinstance(call, Guard) and call.keeps:
                 sure = position
             for ref in refs_of(call):
                 buffer = ref.buffer.origin
@@ -110,36 +135,26 @@ class Plan:
                 # What a replay leaves stays until the next one is sure to write it anew.
                 first = max(lives.get(buffer, (0,))[0], sure)
                 spans[buffer] = [(-1, sure), (first, len(self.calls))]
-        placed: list[tuple[int, int, list[tuple[int, int]]]] = []  # start, stop, spans
-        self.places: dict[Buffer, int] = {}
-        total = 0
-        for buffer in sorted(spans, key=lambda b: b.start - b.stop):
+        pieces: dict[Buffer | int, Piece] = {}
+        for buffer in spans.keys() - unstored:
             size = -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
             if size % PAGE == 0:
                 size += 5 * ALIGNMENT
-            at = 0
-            for start, stop, others in placed:
-                if start >= at + size:
-                    break
-                if at < stop and _meet(spans[buffer], others):
-                    at = stop
-            self.places[buffer] = at
-            bisect.insort(placed, (at, at + size, spans[buffer]))
-            total = max(total, at + size)
-        self._placed = placed
-        raw = np.zeros(total + ALIGNMENT, np.uint8)
-        shift = -raw.__array_interface__["data"][0] % ALIGNMENT
-        self.arena = raw[shift : shift + total]
+            pieces[buffer] = size, spans[buffer]
+        for position, size in rooms.items():
+            pieces[position] = -(-size // ALIGNMENT) * ALIGNMENT, [(position, position)]
+        places, self._total = packed(pieces)
+        self.places = {b: at for b, at in places.items() if isinstance(b, Buffer)}
+        self._rooms = {i: at for i, at in places.items() if isinstance(i, int)}
+        behind = self._total
+        for buffer in unstored:
+            self.places[buffer] = behind
+            behind += buffer.stop - buffer.start
 
-    def gap(self, position: int, size: int) -> int | None:
-        """Where in the arena as many bytes are free while a call is made; None: nowhere."""
-        at = 0
-        for start, stop, spans in self._placed:
-            if start >= at + size:
-                break
-            if at < stop and _meet(spans, [(position, position)]):
-                at = stop
-        return at if at + size <= self.arena.nbytes else None
+    def _allocate(self) -> None:
+        raw = np.zeros(self._total + ALIGNMENT, np.uint8)
+        shift = -raw.__array_interface__["data"][0] % ALIGNMENT
+        self.arena = raw[shift : shift + self._total]
 
     def array(self, ref: Ref) -> np.ndarray[Any, Any]:
         """The array that a replay uses for a recorded one."""
@@ -227,7 +242,6 @@ class Plan:
     def release(self) -> None:
         """Let go of what no replay needs: the calls, and the places of their arrays."""
         self._arrays.clear()
-        self._placed.clear()
         self.calls, self.places, self.pinned = [], {}, set()
 
     def replay(self, values: Sequence[Any] = ()) -> None:
@@ -356,10 +370,6 @@ def guards_first(
             if written.isdisjoint(ref.buffer for call in passed for ref in refs_of(call)):
                 first |= moved
     return [calls[i] for i in sorted(first)] + [c for i, c in enumerate(calls) if i not in first]
-
-
-def _meet(some: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> bool:
-    return any(a <= d and c <= b for a, b in some for c, d in others)
 
 
 def without_copies(

@@ -59,7 +59,7 @@ class Surroundings:
         ]
         self._count = changes.count[0]
         self._state = self._describe()
-        self._grads = [(p, p._grad) for p in self.parameters()]
+        self.old_grads = [(p, p._grad) for p in self.parameters()]
 
     # ---------------------------------------------------------------------- finding out
     def _function(self, function: Any) -> None:
@@ -186,12 +186,12 @@ class Surroundings:
             ``(parameter, gradient or None)`` for each that a replay must find as it was.
         """
         replaced, expected = [], []
-        for p, before in self._grads:
+        for p, before in self.old_grads:
             if p._grad is not before or (before is None and id(p) in used):
                 replaced.append((p, None if p._grad is None else ref(p._grad.array)))
             if id(p) in used and (before is None or p._grad is before):
                 expected.append((p, before))
-        self._grads = []  # asked for once; to hold them on would double the gradients' memory
+        self.old_grads = []  # asked for once; to hold them on would double the gradients' memory
         return replaced, expected
 
     # ------------------------------------------------------------------------ comparing

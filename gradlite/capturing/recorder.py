@@ -79,6 +79,7 @@ class Recorder:
 
     Attributes:
         gpu: the number of the GPU whose arrays the step uses, if it uses any.
+        old_grads: parameters with the gradients that they had before the step.
     """
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ class Recorder:
         self._buffers: list[Buffer] = []
         self._faces: dict[int, Any] = {}
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
+        self.old_grads: list[tuple[Tensor, Tensor | None]] = []
         self._random_states: dict[int, tuple[Any, list[Any]]] = {}
         self._mentioned: dict[Buffer, int] = {}  # constants: no later than which call
 
@@ -332,7 +334,11 @@ class Recorder:
         ordinary = plain(array)
         buffer = self.find(ordinary)
         if buffer is not None and buffer.kind != CONSTANT:
-            self._add(Guard(self.ref(ordinary), value))
+            keeps = any(
+                old is not None and (p._grad is old or id(old) in self.touched)
+                for p, old in self.old_grads
+            )
+            self._add(Guard(self.ref(ordinary), value, keeps))
 
     def branches(self) -> tuple[bool, ...]:
         """Which way the step went wherever it branched on a value."""
@@ -417,6 +423,7 @@ class Recorder:
             if buffer.kind == MADE:
                 buffer.root = None
         self.touched.clear()
+        self.old_grads = []
         self._faces.clear()
         self._mentioned.clear()
 

@@ -345,6 +345,7 @@ class CapturedStep:
         owner = [a for a in args[:1] if not isinstance(a, Tensor)]
         before = Surroundings(self.step, (*self._declared, *owner))
         with recording(kernels=not self._native) as recorder:
+            recorder.old_grads = before.old_grads
             result = self.step(*args, **kwargs)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()

@@ -48,7 +48,13 @@ class Attention(Op):
         else:
             s = product(q, k.swapaxes(-1, -2), None, scale)
             p = NAMESPACES[q.__class__].attention_weights(s, mask, 1.0, causal)
-        out = row_major(product_of(xp)(p, v))
+        if xp is not np:
+            out = row_major(product(p, v))
+            return out, (p, out, None, None)
+        # What joins the heads behind it then needs no copy.
+        lead = q.shape[:-2]
+        out = _heads_outside(_heads_inside(xp, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
+        xp.matmul(p, v, out=out)
         return out, (p, out, None, None)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -68,13 +74,15 @@ class Attention(Op):
             scores = product(q, k.swapaxes(-1, -2), None, scale)
             p = F.attention_weights(scores, mask, 1.0, causal)
         matmul = product_of(F.xp)
+        fused = F.launcher is not None and F.launcher.takes(grad, p)
+        along = None if fused else (grad * out).sum(-1, keepdims=True)
         grad = row_major(grad)  # once, for two products
         grad_v = matmul(p.swapaxes(-1, -2), grad) if ctx.edges[2] is not None else None
         s = matmul(grad, v.swapaxes(-1, -2))
-        if F.launcher is not None and F.launcher.takes(s, p):
+        if along is None:
             s = weights_gradient(F.launcher, s, p, scale)
         else:
-            s -= (grad * out).sum(-1, keepdims=True)
+            s -= along
             s *= p
             s *= q.dtype.type(scale)
         grad_q = matmul(s, k) if ctx.edges[0] is not None else None

@@ -118,7 +118,7 @@ def rows_backward(
     grad_weight = grad_bias = None
     grad_x = xp.empty(g.shape, g.dtype) if wants_input else None
     parts = in_blocks(xp, count, n)
-    scratch = xp.empty((2, parts[0].stop, n), g.dtype)
+    scratch = xp.empty((1 if standard is not None else 2, parts[0].stop, n), g.dtype)
     ones = xp.ones(parts[0].stop, g.dtype)
     for part in parts:
         grads, scale = g[part], rstd[part]

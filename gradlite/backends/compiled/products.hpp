@@ -145,7 +145,7 @@ static i64 panels(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, 
   return n;
 }
 
-// `room` holds at least PANEL * K * lanes elements, and (K + M) * lanes.
+// `room` holds at least PANEL * K * lanes elements, and (K + M) * lanes, or what `room_for` says.
 template <class T>
 static void part_of_product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c, i64 sc,
                             i64 M, i64 N, i64 K, T* room, const T* bias) {
@@ -156,6 +156,21 @@ static void part_of_product(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 
   }
   n += panels<T, 1>(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room, from(n));
   if (n < N) last_columns(a, sm, sk, b + n * bn, bk, bn, c + n, sc, M, N - n, K, room, from(n));
+}
+
+// Bytes of `room` that a product wants: for copies of B's panels, or for the last columns.
+template <class T>
+static i64 room_for(i64 M, i64 N, i64 K, i64 sk, i64 bk, i64 bn) {
+  constexpr i64 L = Vector<T>::lanes;
+  const bool copied = bn != 1 || (bk * i64(sizeof(T)) >= 4096 && M >= 192), odd = N % L != 0;
+  const i64 vectors = N >= PANEL * L ? PANEL : N >= 2 * L ? 2 : N / L;
+  const i64 panels = copied ? vectors * K * L : 0;
+  const i64 rest = odd && !(N % L * 4 <= L && sk == 1 && bk == 1) ? (K + M) * L : 0;
+  return (panels > rest ? panels : rest) * sizeof(T);
+}
+
+extern "C" i64 product_room(i64 item, i64 M, i64 N, i64 K, i64 sk, i64 bk, i64 bn) {
+  return item == 4 ? room_for<float>(M, N, K, sk, bk, bn) : room_for<double>(M, N, K, sk, bk, bn);
 }
 
 // On several threads, where it is worth it.

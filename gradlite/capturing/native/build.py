@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from gradlite.backends import libraries, native
+from gradlite.backends import libraries, native, special
 from gradlite.backends.threads import use_threads
 from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref
 from gradlite.capturing.native.fusion import fused
@@ -33,7 +34,7 @@ LIBRARIES = {
     "convolution": (" convolve<", " weight_gradient<", " arranged<"),
     "batches": (" convolve_batch<", " weight_gradient_batch<"),
 }
-ARENA, ROOM = 0, 1  # places of the plan's own memory in the table of pointers
+ARENA = 0  # place of the plan's own memory in the table of pointers
 
 
 class NativePlan(Plan):
@@ -50,12 +51,28 @@ class NativePlan(Plan):
         kept: Iterable[Ref],
         inputs: Sequence[np.ndarray[Any, Any] | None] = (),
     ) -> None:
-        super().__init__(calls, kept, inputs)
-        self._bases: dict[Buffer, int] = {}
-        self._starts: dict[Buffer, int] = {}
-        self._roots: list[Any] = [self.arena, self.arena]
+        self.reason, self.left = "", list[int]()
         self._pointers: Pointers | None = None  # to inputs that are not copied
         self._copied: list[tuple[int, np.ndarray[Any, Any]]] = []
+        super().__init__(calls, kept, inputs)
+
+    def _settle(self) -> None:
+        """Find a place for everything but what loops make and read, and for scratch memory."""
+        self._lay_out()
+        wanted = self._translate()
+        unstored = self._unstored()
+        settled = not unstored and not wanted
+        while not settled:
+            self._lay_out(unstored, wanted)
+            self._translate()
+            found = unstored & self._unstored()  # other places may part what was one loop
+            settled, unstored = found == unstored, found
+
+    def _translate(self) -> dict[int, int]:
+        """Translate the calls; the bytes of scratch memory that they want, by position."""
+        self._bases: dict[Buffer, int] = {}
+        self._starts: dict[Buffer, int] = {}
+        self._roots: list[Any] = [None]  # the arena, to come
         last: dict[Buffer, int] = {}
         for position, call in enumerate(self.calls):
             for ref in refs_of(call):
@@ -67,20 +84,44 @@ class NativePlan(Plan):
             return last[buffer] if buffer.kind == MADE and buffer not in pinned else ALWAYS
 
         translator = Translator(self._place, self._constant, last_mention)
-        pieces, rooms, room_needed = [], [], 0
+        self._pieces: list[Any] = []
+        wanted: dict[int, int] = {}
         for i, call in enumerate(self.calls):
             translator.room = 0
-            pieces.append(translator(i, call))
-            free = self.gap(i, translator.room)
-            room_needed = max(room_needed, translator.room if free is None else 0)
-            rooms.append(f"P[{ROOM}]" if free is None else f"P[{ARENA}] + {free}")
+            self._pieces.append(translator(i, call))
+            if translator.room:
+                wanted[i] = translator.room
+        return wanted
+
+    def _unstored(self) -> set[Buffer]:
+        """The buffers that one loop makes and it alone reads."""
+        loops: dict[int, int] = {}  # the calls that are part of one loop alone
+        for number, group in enumerate(_grouped(self._pieces)):
+            for statement in group if isinstance(group, list) else ():
+                position = statement.position
+                loops[position] = number if loops.get(position, number) == number else -1
+        homes: dict[Buffer, set[int]] = {}
+        for position, call in enumerate(self.calls):
+            for ref in refs_of(call):
+                homes.setdefault(ref.buffer.origin, set()).add(loops.get(position, -1))
+        return {
+            buffer
+            for buffer, home in homes.items()
+            if len(home) == 1 and -1 not in home
+            if buffer.kind == MADE and buffer not in self.pinned
+        }
+
+    def _steps(self) -> list[Step]:
+        """The calls of compiled functions, and those that stay array calls."""
+        self._roots[ARENA] = self.arena
+        pieces = self._pieces
+        rooms = [f"P[{ARENA}] + {self._rooms.get(i, 0)}" for i in range(len(pieces))]
         functions: list[list[tuple[list[str], str]]] = []
-        numbered: list[int | Step | HostCall] = []
+        numbered: list[Any] = []  # functions by number, and the calls that stay
         position = 0
         while position < len(pieces):
             if pieces[position] is None:
-                call = self.calls[position]
-                numbered.append(call if isinstance(call, HostCall) else self.steps[position])
+                numbered.append(self.calls[position])
                 position += 1
                 continue
             stop = position
@@ -89,9 +130,6 @@ class NativePlan(Plan):
             numbered.append(len(functions))
             functions.append(_blocks(pieces[position:stop], rooms[position:stop]))
             position = stop
-        room = np.empty(room_needed + 64, np.uint8)
-        shift = -room.__array_interface__["data"][0] % 64
-        self._roots[ROOM] = room[shift:]
         source = _source(functions)
         self._source = zlib.compress(source.encode())
         lines = [line for blocks in functions for block, _ in blocks for line in block]
@@ -106,28 +144,30 @@ class NativePlan(Plan):
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             self.reason = str(error).splitlines()[0]
             self.left = list(range(len(pieces)))
-            return
-        self.reason = ""
+            self._lay_out()
+            self._allocate()
+            return super()._steps()
         self.left = [i for i, piece in enumerate(pieces) if piece is None]
         self.silent = all(isinstance(self.calls[i], HostCall) for i in self.left)
-        self.steps = []
+        steps: list[Step] = []
         self._table = (ctypes.c_void_p * len(self._roots))(
             *[root.__array_interface__["data"][0] for root in self._roots]
         )
         table = ctypes.addressof(self._table)
         self._find_direct(pieces)
         for entry in numbered:
+            if isinstance(entry, int):
+                steps.append((Segment(getattr(code, f"segment_{entry}"), table), ()))
+                continue
+            made = None
             if isinstance(entry, HostCall):
-                before = self.steps[-1][0] if self.steps else None
+                before = steps[-1][0] if steps else None
                 segment = before if isinstance(before, Segment) else None
                 made = native_optimizer(entry, self.array, optimizers, segment)
                 if made is not None and segment is not None:
-                    self.steps.pop()  # the optimizer runs it
-                self.steps.append(self._step(entry) if made is None else (made, ()))
-            elif isinstance(entry, int):
-                self.steps.append((Segment(getattr(code, f"segment_{entry}"), table), ()))
-            else:
-                self.steps.append(entry)
+                    steps.pop()  # the optimizer runs it
+            steps.append(self._step(entry) if made is None else (made, ()))
+        return steps
 
     @property
     def source(self) -> str:
@@ -139,6 +179,7 @@ class NativePlan(Plan):
         super().release()
         self._bases.clear()
         self._starts.clear()
+        self._pieces = []
 
     def _find_direct(self, pieces: Sequence[Any]) -> None:
         """Which inputs compiled code alone reads: it does so where they are, without a copy."""
@@ -179,6 +220,14 @@ class NativePlan(Plan):
         """The calls in the form that compiled code does best."""
         return batches_last(fused(calls, self.pinned), self.pinned)
 
+    def loop_of(self, call: Any) -> Any:
+        """The shape of what is made element by element; None for all else."""
+        if not isinstance(call, Call) or len(call.outs) != 1:
+            return None
+        function = call.function
+        own = isinstance(function, np.ufunc) and function.signature is None
+        return call.outs[0].shape if own or function is special.normal_cdf32 else None
+
     def notes(self) -> tuple[str, set[int]]:
         """What is compiled, and the positions of the calls that are not."""
         if self.reason:
@@ -211,31 +260,39 @@ def _range(array: np.ndarray[Any, Any]) -> tuple[int, int]:
     return start, start + array.nbytes
 
 
-def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
-    """The pieces of one function as blocks of lines, runs of statements joined to loops.
-
-    Each comes with the place of its scratch memory.
-    """
-    blocks: list[tuple[list[str], str]] = []
+def _grouped(pieces: Sequence[Any]) -> Iterator[list[Statement] | int]:
+    """Runs of statements that are joined to loops, and the positions of all other calls."""
     group: list[Statement] = []
-
-    def flush(following: int = ALWAYS) -> None:
-        if group:
-            block = emit(group, min(group[-1].position + 1, following))
-            if block:
-                blocks.append((block, f"P[{ROOM}]"))
-        group.clear()
-
-    for piece, room in zip(pieces, rooms):
+    for position, piece in enumerate(pieces):
         if piece and isinstance(piece[0], Statement):
             for statement in piece:
                 if not joins(group, statement):
-                    flush(statement.position)
+                    yield group
+                    group = []
                 group.append(statement)
-        elif piece:
-            flush()
-            blocks.append((piece, room))
-    flush()
+        elif piece or piece is None:
+            if group:
+                yield group
+            group = []
+            yield position
+    if group:
+        yield group
+
+
+def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
+    """The pieces of one function as blocks of lines, each with the place of its scratch memory."""
+    blocks: list[tuple[list[str], str]] = []
+    groups = [*_grouped(pieces), ALWAYS]
+    for group, following in pairwise(groups):
+        if isinstance(group, int):
+            blocks.append((pieces[group], rooms[group]))
+            continue
+        end = group[-1].position + 1
+        if isinstance(following, list):
+            end = min(end, following[0].position)
+        block = emit(group, end)
+        if block:
+            blocks.append((block, f"P[{ARENA}]"))
     return blocks
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 
+from gradlite.backends import libraries
 from gradlite.capturing.native.loops import Place, collapsed
 from gradlite.capturing.native.types import CTYPES, HALVES, computing
 
@@ -263,7 +268,6 @@ def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], in
         f"  {T} *y = bb{steps('o', [s[2] for s in batch])};",
         f"  {T} *z = cb{steps('o', [s[3] for s in batch])};",
     ]
-    lanes = 64 // item
     room = 0
     if min(M, N) <= 4 and (ak == 1 or K == 1) and (bk == 1 or K == 1):
         if N <= M:
@@ -272,10 +276,25 @@ def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], in
             call = f"inner_products<{T}>(y, {bn}, x, {am}, z, {on}, {om}, {N}, {M}, {K})"
     elif (on == 1 or N == 1) and not (N == am == om == 1):
         call = f"product<{T}>(x, {am}, {ak}, y, {bk}, {bn}, z, {om}, {M}, {N}, {K}, ({T}*)room)"
-        room = (4 * K + M) * lanes * item
+        room = _room(item, M, N, K, ak, bk, bn)
     elif om == 1 or M == 1:  # the transposed product: its rows are contiguous, as those of sums
         call = f"product<{T}>(y, {bn}, {bk}, x, {ak}, {am}, z, {on}, {N}, {M}, {K}, ({T}*)room)"
-        room = (4 * K + N) * lanes * item
+        room = _room(item, N, M, K, bk, ak, am)
     else:
         return None
     return [*lines, f"  {call};", *["  }"] * len(batch), "}"], room
+
+
+@cache
+def _product_room() -> Any:
+    function = libraries.load("products").product_room
+    function.argtypes, function.restype = [ctypes.c_longlong] * 7, ctypes.c_longlong
+    return function
+
+
+def _room(item: int, *sizes: int) -> int:
+    """How many bytes of scratch memory a product wants."""
+    try:
+        return int(_product_room()(item, *sizes))
+    except (RuntimeError, OSError, subprocess.SubprocessError):
+        return 0  # nothing will be compiled
