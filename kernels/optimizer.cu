@@ -117,14 +117,18 @@ struct SgdNesterov : States<1> {
   }
 };
 
-// The gradient comes times sqrt(1 - beta2), and `weight` is (1 - beta1) / sqrt(1 - beta2).
+// The gradient comes times 1 - beta1, and `ratio` is sqrt(1 - beta2) / (1 - beta1).
 struct Adam : States<2> {
-  acc_t beta1, weight, beta2, eps, step_size;
+  acc_t beta1, ratio, beta2, eps, step_size;
   __device__ Adam(const double* c)
-      : beta1(c[0]), weight(c[1]), beta2(c[2]), eps(c[3]), step_size(c[4]) {}
+      : beta1(c[0]), ratio(c[1]), beta2(c[2]), eps(c[3]), step_size(c[4]) {}
+  __device__ void average(acc_t g, acc_t& exp_avg, acc_t& exp_avg_sq) const {
+    const acc_t scaled = ratio * g;
+    exp_avg_sq = beta2 * exp_avg_sq + scaled * scaled;
+    exp_avg = beta1 * exp_avg + g;
+  }
   __device__ void operator()(acc_t& p, acc_t g, acc_t& exp_avg, acc_t& exp_avg_sq) const {
-    exp_avg = beta1 * exp_avg + weight * g;
-    exp_avg_sq = beta2 * exp_avg_sq + g * g;
+    average(g, exp_avg, exp_avg_sq);
     p -= step_size * (exp_avg / (math::sqrt(exp_avg_sq) + eps));
   }
 };
@@ -134,8 +138,7 @@ struct AdamAmsgrad : States<3> {
   __device__ AdamAmsgrad(const double* c) : adam(c) {}
   __device__ void operator()(acc_t& p, acc_t g, acc_t& exp_avg, acc_t& exp_avg_sq,
                              acc_t& largest) const {
-    exp_avg = adam.beta1 * exp_avg + adam.weight * g;
-    exp_avg_sq = adam.beta2 * exp_avg_sq + g * g;
+    adam.average(g, exp_avg, exp_avg_sq);
     largest = maximum(largest, exp_avg_sq);
     p -= adam.step_size * (exp_avg / (math::sqrt(largest) + adam.eps));
   }

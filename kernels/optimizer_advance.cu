@@ -66,11 +66,10 @@ struct Adam {  // o: beta1, beta2, eps
   static __device__ void advance(const Counters& counters, double lr, const double* o, double* c,
                                  double* r) {
     const double step = count_step(counters);
-    const double scale = math::sqrt(1.0 - o[1]);
     const double correction = math::sqrt(1.0 - math::pow(o[1], step));
-    c[2] = scale;
+    c[2] = 1.0 - o[0];
     r[0] = o[0];
-    r[1] = (1.0 - o[0]) / scale;
+    r[1] = math::sqrt(1.0 - o[1]) / (1.0 - o[0]);
     r[2] = o[1];
     r[3] = o[2] * correction;
     r[4] = lr / (1.0 - math::pow(o[0], step)) * correction;

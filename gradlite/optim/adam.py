@@ -47,6 +47,7 @@ class Adam(ElementwiseOptimizer):
     tensor([ 0.5000, -1.5000], requires_grad=True)
     """
 
+    scratch = 0
     rescales = True
 
     def __init__(
@@ -113,13 +114,13 @@ class Adam(ElementwiseOptimizer):
         step = counters[0] + 1
         beta1, beta2 = group["betas"]
         beta1, beta2 = number(beta1), number(beta2)
-        # The gradient arrives times sqrt(1 - beta2), so that its square needs no factor, and
-        # sqrt(1 - beta2**t) moves out of the square root: two passes over memory less.
-        scale = math.sqrt(1 - beta2)
+        # The gradient arrives times 1 - beta1, and is scaled on before it is squared; and
+        # sqrt(1 - beta2**t) moves out of the square root: three passes over memory less.
+        scale = 1 - beta1
         correction = math.sqrt(1 - beta2**step)
         step_size = number(group["lr"]) / (1 - beta1**step) * correction
         eps = number(group["eps"]) * correction
-        return (step,), scale, (beta1, (1 - beta1) / scale, beta2, eps, step_size)
+        return (step,), scale, (beta1, math.sqrt(1 - beta2) / scale, beta2, eps, step_size)
 
     def _kernels(self, variant: Sequence[Any]) -> tuple[str, str]:
         return "adam_amsgrad" if variant[0] else "adam", "adam_advance"
@@ -129,15 +130,15 @@ class Adam(ElementwiseOptimizer):
 
     @staticmethod
     def _update(xp: Any, block: Block, constants: Any, variant: Any) -> None:
-        beta1, weight1, beta2, eps, step_size = constants
-        grad, out, (scaled,) = block.grad, block.out, block.scratch
+        beta1, ratio, beta2, eps, step_size = constants
+        grad, out = block.grad, block.out
         exp_avg, exp_avg_sq = block.state[:2]
         multiply, add = xp.multiply, xp.add
         multiply(exp_avg, beta1, exp_avg)
-        multiply(grad, weight1, scaled)
-        add(exp_avg, scaled, exp_avg)
+        add(exp_avg, grad, exp_avg)
         multiply(exp_avg_sq, beta2, exp_avg_sq)
-        multiply(grad, grad, out)
+        multiply(grad, ratio, out)
+        multiply(out, out, out)
         add(exp_avg_sq, out, exp_avg_sq)
         if variant[0]:
             largest = block.state[2]
