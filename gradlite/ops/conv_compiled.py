@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
-from gradlite.ops.windows import VECTOR, Geometry, Pair, rows_of_copies, turned_back
+from gradlite.ops.windows import VECTOR, Geometry, Pair, phases, rows_of_copies, turned_back
 
 # Work of so many multiplications is worth a library, and a small program never makes one.
 LEAST_WORK = 1 << 22
@@ -45,25 +45,28 @@ def convolve(x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
 
 
 def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
-    """The gradient of the input when the kernels slide by one step."""
+    """The gradient of the input: for each phase of the stride a convolution by one step."""
     o, c, *kernel = w.shape
-    library = _library(g, w, (c, o, *kernel), size)
-    if library is None or geometry.stride != (1, 1):
+    counts = g.shape[2:]
+    # The work is that of the convolution itself, which sees all of the result's pixels.
+    library = _library(g, w, (c, o, *kernel), size if geometry.stride == (1, 1) else counts)
+    if library is None:
         return None
     w = np.ascontiguousarray(w)
-    out = np.empty((g.shape[0], c, *size), g.dtype)
-    # The kernels turned by 180 degrees, from outputs to inputs.
-    turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
-    _convolve(
-        library,
-        g,
-        turned,
-        turned.shape,
-        _steps(turned),
-        turned_back(geometry, (w.shape[2], w.shape[3])),
-        None,
-        out,
-    )
+    back = w[:, :, ::-1, ::-1].swapaxes(0, 1)  # from outputs to inputs
+    if geometry.stride == (1, 1):
+        out = np.empty((g.shape[0], c, *size), g.dtype)
+        turned = turned_back(geometry, (w.shape[2], w.shape[3]))
+        _convolve(library, g, back, back.shape, _steps(back), turned, None, out)
+        return out
+    out = np.zeros((g.shape[0], c, *size), g.dtype)
+    for phase in phases(geometry, (w.shape[2], w.shape[3]), size, counts):
+        high, wide = (slice(first, None, step) for first, step, _ in phase.taps)
+        taps = w[:, :, high, wide][:, :, ::-1, ::-1].swapaxes(0, 1)
+        part = out[:, :, phase.rows, phase.columns]
+        made = np.empty(part.shape, g.dtype)
+        _convolve(library, g, taps, taps.shape, _steps(taps), phase.geometry, None, made)
+        part[...] = made
     return out
 
 
