@@ -53,7 +53,8 @@ SIZED_BY_VALUES = frozenset(
 MOSTLY_OF_ONE_SIZE = frozenset((np.bincount, np.repeat, np.ndarray.repeat))
 SIZE_DEPENDS = (
     "{} gives a result whose size depends on values, which a recorded step cannot repeat: use "
-    "where() or masked_fill()"
+    "where() or masked_fill(), or, where a mask stays the same, the indices that its nonzero() "
+    "gives before the step"
 )
 # The names that such functions have in CuPy.
 DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
