@@ -19,6 +19,13 @@ class CaptureError(RuntimeError):
     """A step does something that a recording cannot repeat."""
 
 
+class LateGuardError(CaptureError):
+    """A value that an op has branched on depends on what the step has changed before.
+
+    The step can be recorded without the branch.
+    """
+
+
 @dataclass(eq=False, slots=True)
 class Buffer:
     """A piece of memory that the recorded calls use.
@@ -104,12 +111,14 @@ class HostCall:
         out: where the array that it returns goes, or None.
         grads: the parameters whose gradients it reads, with these gradients.
         undoable: whether all that it changes is the state of the random numbers.
+        changes: arrays that it may write to, such as an optimizer's parameters.
     """
 
     function: Callable[[], Any]
     out: Ref | None = None
     grads: list[tuple[Tensor, Ref]] = field(default_factory=list)
     undoable: bool = False
+    changes: list[Any] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
@@ -121,8 +130,10 @@ class Guard:
         value: what it was.
         keeps: whether the step, run as it is when the value is another one, may still read the
             gradients that the last replay left; not when it has dropped them before.
+        avoidable: whether an op of the library did, which has a way without.
     """
 
     ref: Ref
     value: bool
     keeps: bool = True
+    avoidable: bool = False

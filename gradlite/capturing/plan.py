@@ -19,6 +19,7 @@ import numpy as np
 from gradlite.backends import special
 from gradlite.backends.cpu import loud, quiet
 from gradlite.backends.kernels import Launcher
+from gradlite.capturing.arrays import bounds
 from gradlite.capturing.calls import (
     MADE,
     STATE,
@@ -27,6 +28,7 @@ from gradlite.capturing.calls import (
     CaptureError,
     Guard,
     HostCall,
+    LateGuardError,
     Ref,
     bound,
 )
@@ -329,14 +331,17 @@ def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guar
     early: set[int] = set()
     written = [_written(call) for call in calls] if late else []
     for guard in late:
+        error = LateGuardError if getattr(calls[guard], "avoidable", False) else CaptureError
         needed = {ref.buffer for ref in refs_of(calls[guard])}
         early.add(guard)
         for position in range(guard - 1, -1, -1):
             call = calls[position]
-            if isinstance(call, Guard) or needed.isdisjoint(written[position]):
+            if isinstance(call, Guard):
+                continue
+            if needed.isdisjoint(written[position]) and not _changes(call, needed):
                 continue
             if _has_effect(call):
-                raise CaptureError(
+                raise error(
                     "the step branches on a value that it has itself changed before: a replay "
                     "could not go back. Branch first, or use where()"
                 )
@@ -453,6 +458,17 @@ def _copy_of(call: Call | HostCall | Guard) -> tuple[Ref, Ref] | None:
     )  # fmt: skip
     whole = source.buffer.stop - source.buffer.start == out.buffer.stop - out.buffer.start
     return (source, out) if same and whole else None
+
+
+def _changes(call: Call | HostCall, buffers: Iterable[Buffer]) -> bool:
+    """Whether Python code may write to one of some buffers."""
+    if not isinstance(call, HostCall) or not call.changes:
+        return False
+    places = [bounds(array) for array in call.changes if array.size]
+    return any(
+        b.kind == STATE and any(b.start < stop and start < b.stop for start, stop in places)
+        for b in buffers
+    )
 
 
 def _written(call: Call | HostCall | Guard) -> set[Buffer]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +75,22 @@ class OfOneSize:
         return np.asarray(fits), result if fits else np.zeros(self.shape, result.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a replay raises an error without."""
+
+    error: type[Exception]
+    message: str
+
+    @property
+    def __name__(self) -> str:
+        return f"{self.error.__name__} unless"
+
+    def __call__(self, condition: Any) -> None:
+        if not condition:
+            raise self.error(self.message)
+
+
 class Recorder:
     """Records one run of a step; see `recording`.
 
@@ -90,6 +106,7 @@ class Recorder:
         self.kinds = (np.ndarray,) if self._cupy is None else (np.ndarray, self._cupy.ndarray)
         self.calls: list[Call | HostCall | Guard] = []
         self.paused = 0
+        self.avoidable = False  # whether what is branched on now need not be
         self.thread = threading.get_ident()
         self.touched: dict[int, tuple[Tensor, Any]] = {}
         self.born: set[int] = set()  # tensors made during the recording
@@ -339,7 +356,13 @@ class Recorder:
                 old is not None and (p._grad is old or id(old) in self.touched)
                 for p, old in self.old_grads
             )
-            self._add(Guard(self.ref(ordinary), value, keeps))
+            self._add(Guard(self.ref(ordinary), value, keeps, self.avoidable))
+
+    def require(self, condition: Any, error: type[Exception], message: str) -> None:
+        """Note a condition that a replay must meet; where it does not, it raises the error."""
+        with self.pause():
+            Requirement(error, message)(plain(condition))
+        self._add(Call(Requirement(error, message), (self.refs(condition),), {}))
 
     def branches(self) -> tuple[bool, ...]:
         """Which way the step went wherever it branched on a value."""
@@ -379,20 +402,30 @@ class Recorder:
             self.paused -= 1
 
     def host_call(
-        self, function: Callable[[], Any], params: Sequence[Tensor] = (), undoable: bool = False
+        self,
+        function: Callable[[], Any],
+        params: Sequence[Tensor] = (),
+        undoable: bool = False,
+        changed: Callable[[], Iterable[Tensor]] = tuple,
     ) -> Any:
-        """Run Python code now, and again in every replay."""
+        """Run Python code now, and again in every replay.
+
+        Args:
+            params: whose gradients it reads.
+            changed: gives the tensors that it may have written to.
+        """
         with self.pause():
             grads = [(p, self.ref(p._grad.array)) for p in params if p._grad is not None]
             self.used_grads.update((id(p), p) for p, _ in grads)
             result = function()
+            changes = [t.array for t in changed()]
         out = None
         if isinstance(result, np.ndarray):
             if self.find(result) is not None:
                 result = result.copy()
             self._enter(result, MADE)
             out = self.ref(result)
-        self._add(HostCall(function, out, grads, undoable))
+        self._add(HostCall(function, out, grads, undoable, changes))
         return self.face(result) if out is not None else result
 
     def draw_place(self, generator: Any, blocks: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -25,7 +25,7 @@ from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.cuda.kernel import Kernel
-from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling, products
+from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling, products, shortcuts
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -182,6 +182,38 @@ def _state_restored(original: Any) -> Any:
     return set_state_array
 
 
+def _avoidable(original: Any) -> Any:
+    """Branches that another recording can do without are noted as such."""
+
+    def branch(*args: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return original(*args)
+        recorder.avoidable = True
+        try:
+            return original(*args)
+        finally:
+            recorder.avoidable = False
+
+    return branch
+
+
+def _never(original: Any) -> Any:
+    """No shortcuts for the thread that records."""
+    return lambda usual: False if active() is not None else original(usual)
+
+
+def _required_in_replays(original: Any) -> Any:
+    def require(condition: Any, error: type[Exception], message: str) -> None:
+        recorder = active()
+        if recorder is None:
+            original(condition, error, message)
+        else:
+            recorder.require(condition, error, message)
+
+    return require
+
+
 def _on_the_host(original: Any) -> Any:
     """A method of an optimizer, scheduler or scaler that a replay calls anew."""
 
@@ -201,9 +233,26 @@ def _on_the_host(original: Any) -> Any:
         ]
         call = functools.partial(original, self, *args, **kwargs)
         functools.update_wrapper(call, original)
-        return recorder.host_call(call, params)
+        return recorder.host_call(call, params, changed=lambda: _changed_by((self, *args)))
 
     return method
+
+
+def _changed_by(holders: Iterable[Any]) -> list[Tensor]:
+    """The tensors that methods of optimizers and the like may write to."""
+    found: list[Tensor] = []
+    for holder in holders:
+        if isinstance(holder, LRScheduler):
+            holder = holder.optimizer
+        if isinstance(holder, Optimizer):
+            found += [p for group in holder.param_groups for p in group["params"]]
+            parts: list[Any] = [*holder.state.values(), *holder.param_groups]
+        elif isinstance(holder, AveragedModel):
+            parts = [holder.state_dict()]
+        else:
+            parts = [vars(holder)] if isinstance(holder, GradScaler) else []
+        found += [v for part in parts for v in part.values() if isinstance(v, Tensor)]
+    return found
 
 
 def _step_on_the_host(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
@@ -263,22 +312,23 @@ def _kernels_recorded(library: Library, recorder: Recorder) -> Any:
 
 
 @contextmanager
-def recording(kernels: bool = False) -> Iterator[Recorder]:
+def recording(kernels: bool = False, branches: bool = True) -> Iterator[Recorder]:
     """Record what this thread does inside the block.
 
-    On the CPU that is what the rules do, or with ``kernels`` what the step does as it is.
+    On the CPU that is what the rules do, or with ``kernels`` what the step does as it is. Without
+    ``branches`` ops take no shortcuts that depend on values.
 
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
     and the generator's draws note themselves; other threads see no difference.
     """
     # Casts that outside keeps are of parameters as they were; those made here are no tensors there.
     own_casts = autocast_mode.again(autocast_mode.current_autocast())
-    with recording_lock, aside(), own_casts, _in_place(kernels) as recorder:
+    with recording_lock, aside(), own_casts, _in_place(kernels, branches) as recorder:
         yield recorder
 
 
 @contextmanager
-def _in_place(kernels: bool) -> Iterator[Recorder]:
+def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     recorder = Recorder()
     library = Library(np, recorder)
     tensor_class: Any = Tensor
@@ -305,6 +355,9 @@ def _in_place(kernels: bool) -> Iterator[Recorder]:
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     multiplied = _as_one_call if kernels else _by_numpy
     methods.append((products, "multiplied", products.multiplied, multiplied))
+    ways = (_avoidable, _avoidable) if branches else (_never, _required_in_replays)
+    for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
+        methods.append((shortcuts, function.__name__, function, way))
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))
     cupy = cuda.module() if cuda.in_use() else None

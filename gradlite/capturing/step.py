@@ -12,7 +12,14 @@ from typing import Any
 
 from gradlite import autocast_mode, dtypes
 from gradlite.autocast_mode import current_autocast
-from gradlite.capturing.calls import STATE, Call, CaptureError, HostCall
+from gradlite.capturing.calls import (
+    STATE,
+    Call,
+    CaptureError,
+    Guard,
+    HostCall,
+    LateGuardError,
+)
 from gradlite.capturing.compare import difference
 from gradlite.capturing.explain import explain, listing
 from gradlite.capturing.graphs import GraphPlan
@@ -74,8 +81,9 @@ def capture(
         max_recordings: how many recordings are kept, the ones used last.
         native: whether replays on the CPU run compiled code instead of array calls. By default
             they do where there is a C++ compiler, unless the variable ``GRADLITE_NATIVE`` is 0.
-            Array calls give the very bits that the step gives without capture; compiled code
-            rounds differently.
+            Array calls give the very bits that the step gives without capture, unless an op takes
+            a shortcut by values that come of parameters the step has updated, which a recording
+            does without; compiled code rounds differently.
 
     Raises:
         CaptureError: a `RuntimeError`: the step does what a replay could not repeat.
@@ -111,6 +119,7 @@ class Recording:
     Attributes:
         plan: what a replay does.
         replays: how often it has been done.
+        avoidable: whether it holds only while ops may take the shortcuts that they took.
         listing: the text of `explain` once the plan has let go of its calls, compressed.
     """
 
@@ -157,6 +166,7 @@ class Recording:
             self.plan = GraphPlan(recorder.calls, kept, arrays, recorder.gpu)
         else:
             self.plan = (NativePlan if native else Plan)(recorder.calls, kept, arrays)
+        self.avoidable = any(isinstance(c, Guard) and c.avoidable for c in recorder.calls)
         self.listing: bytes | None = None
         self._outputs: list[tuple[str, Any]] = []
         self._grads: list[tuple[Tensor, Tensor | None]] = []
@@ -256,6 +266,7 @@ class CapturedStep:
         self._declared, self._warmup, self._limit = state, warmup, limit
         self._native = available() if native is None else native
         self._calls: dict[Any, int] = {}
+        self._shortcuts = True  # whether ops of a recording may choose by values
         self._branches: dict[Any, int] = {}  # recordings because of a branch
         self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
         self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
@@ -292,6 +303,8 @@ class CapturedStep:
                 except GuardError:
                     pass  # the step takes another branch: another recording may have taken it
         if fitting:
+            if self._shortcuts and any(r.avoidable for r in fitting):
+                self._without_shortcuts(key)
             tries = self._branches.get(key, 0)
             if len(fitting) > BRANCHES or tries >= 4 * BRANCHES:
                 return _detached(*tree_flatten(self.step(*args, **kwargs)))
@@ -304,6 +317,11 @@ class CapturedStep:
                 self._calls[key] = calls + 1
                 return _detached(*tree_flatten(self.step(*args, **kwargs)))
         return self._record(key, leaves, spec)
+
+    def _without_shortcuts(self, key: Any) -> None:
+        """Let the next recordings do without branches that ops need not take."""
+        self._shortcuts = False
+        self._pending.pop(key, None)
 
     def _replay(self, recording: Recording, leaves: Sequence[Any]) -> Any:
         with self._lock:
@@ -344,7 +362,7 @@ class CapturedStep:
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         owner = [a for a in args[:1] if not isinstance(a, Tensor)]
         before = Surroundings(self.step, (*self._declared, *owner))
-        with recording(kernels=not self._native) as recorder:
+        with recording(not self._native, self._shortcuts) as recorder:
             recorder.old_grads = before.old_grads
             result = self.step(*args, **kwargs)
             result_leaves, result_spec = tree_flatten(result)
@@ -373,12 +391,11 @@ class CapturedStep:
                 del self._pending[key]
             reason = difference(earlier[0], recorder)
             if reason is None:
-                self._keep(
-                    key,
-                    Recording(
-                        recorder, before, inputs, result_leaves, result_spec, flat, self._native
-                    ),
-                )
+                made = (recorder, before, inputs, result_leaves, result_spec, flat, self._native)
+                try:
+                    self._keep(key, Recording(*made))
+                except LateGuardError:
+                    self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()
                 return _detached(result_leaves, result_spec)
             attempts = earlier[2] + 1

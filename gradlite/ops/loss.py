@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import pointwise_loss as pointwise
+from gradlite.ops import shortcuts
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
@@ -440,8 +441,11 @@ def binary_cross_entropy(
     p = input.array
     # With kernels on a GPU, what is outside makes the loss NaN: to look would wait for the device.
     if p.__class__ is np.ndarray or NAMESPACES[p.__class__].launcher is None:
-        if p.size and not (p.min() >= 0 and p.max() <= 1):
-            raise RuntimeError("all elements of input should be between 0 and 1")
+        if p.size:
+            inside = (p.min() >= 0) & (p.max() <= 1)
+            shortcuts.require(
+                inside, RuntimeError, "all elements of input should be between 0 and 1"
+            )
     fused = pointwise.with_kernels(
         pointwise.BinaryCrossEntropy, pointwise.BinaryEntropy, input, target, reduction,
         weight=weight,

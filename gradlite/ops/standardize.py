@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import shortcuts
 from gradlite.ops.windows import blocks
 
 ROWS, PLANES = 65536, 262144  # elements of a block
@@ -33,9 +34,11 @@ def in_blocks(xp: Any, rows: int, columns: int, elements: int = ROWS) -> list[sl
 
 def far_off(xp: Any, mean: Any, variance: Any) -> bool:
     """Whether some mean is so large that centring once leaves a part of it."""
-    if xp is np and np.dot(mean, mean) <= FAR_OFF * variance.min():
+    if xp is not np:
+        return True
+    if shortcuts.allowed(np.dot(mean, mean) <= FAR_OFF * variance.min()):
         return False  # the usual case, told apart at less cost
-    return xp is not np or bool((mean * mean > FAR_OFF * variance).any())
+    return not shortcuts.allowed(~(mean * mean > FAR_OFF * variance).any())
 
 
 def _rstd(xp: Any, variance: Any, eps: float) -> None:
@@ -178,7 +181,7 @@ def _over_batch(xp: Any, x: Any) -> Any:
 
 def _near(xp: Any, mean: Any, variance: Any) -> bool:
     """Whether means are so small that sums of squares need no centring first."""
-    return xp is np and bool((mean * mean <= NEAR * variance).all())
+    return xp is np and shortcuts.allowed((mean * mean <= NEAR * variance).all())
 
 
 @np.errstate(all="ignore")
