@@ -146,8 +146,9 @@ class Adam(ElementwiseOptimizer):
             exp_avg_sq = largest
         xp.sqrt(exp_avg_sq, out)
         add(out, eps, out)
-        xp.divide(exp_avg, out, out)
-        multiply(out, step_size, out)
+        # A moment without gradients ends as a denormal, which processors divide very slowly.
+        xp.divide(step_size, out, out)
+        multiply(out, exp_avg, out)
 
 
 class AdamW(Adam):
