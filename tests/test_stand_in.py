@@ -113,6 +113,15 @@ def test_second_derivatives_are_the_same_on_both_devices(name: str) -> None:
     compare(name, True)
 
 
+def test_matrices_without_a_result_are_errors() -> None:
+    batch = gradlite.stack([gradlite.eye(2), gradlite.zeros(2, 2)]).cuda()
+    for name in ("inv", "cholesky"):
+        with pytest.raises(gradlite.linalg.LinAlgError, match=r"\(Batch element 1\)"):
+            getattr(gradlite.linalg, name)(batch)
+    with pytest.raises(gradlite.linalg.LinAlgError, match="the input matrix is singular"):
+        gradlite.linalg.solve(batch[1], batch[0])
+
+
 # ------------------------------------------------------------------------------ moving
 def test_round_trips_between_devices_carry_gradients() -> None:
     x = gradlite.tensor([1.0, 2.0, 3.0], requires_grad=True)

@@ -60,7 +60,8 @@ def test_what_is_missing_is_missing() -> None:
     assert not [name for name in sorted(arrays.MISSING) if hasattr(cupy, name)]
     for name in arrays.AT:
         assert hasattr(getattr(cupy, name), "at")
-    assert hasattr(__import__("cupyx"), "empty_pinned") and CUPYX.empty_pinned
+    for name in ("empty_pinned", "errstate"):
+        assert hasattr(__import__("cupyx"), name) and hasattr(CUPYX, name)
     import cupyx.scipy.special as special
 
     assert all(hasattr(special, name) for name in vars(SPECIAL) if name[0] != "_")

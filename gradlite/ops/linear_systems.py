@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,15 @@ class LinAlgError(RuntimeError):
     """A matrix for which there is no result: singular, or not positive definite."""
 
 
+def _raising(xp: Any) -> AbstractContextManager[Any]:
+    """A context in which CuPy looks at what cuSOLVER says of a matrix, as NumPy always does."""
+    if xp is np:
+        return nullcontext()
+    import cupyx
+
+    return cupyx.errstate(linalg="raise")  # type: ignore[no-any-return]
+
+
 class Inv(Op):
     """The inverses of square matrices."""
 
@@ -40,7 +50,8 @@ class Inv(Op):
     grad_name = "LinalgInvExBackward0"
 
     def forward(xp: Any, a: Any) -> Any:
-        return xp.linalg.inv(a)
+        with _raising(xp):
+            return xp.linalg.inv(a)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved
@@ -55,7 +66,8 @@ class Solve(Op):
     grad_name = "LinalgSolveExBackward0"
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        return xp.linalg.solve(a, b)
+        with _raising(xp):
+            return xp.linalg.solve(a, b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, out = ctx.saved
@@ -120,7 +132,8 @@ class Cholesky(Op):
     grad_name = "LinalgCholeskyExBackward0"
 
     def forward(xp: Any, a: Any) -> Any:
-        return xp.linalg.cholesky(a)
+        with _raising(xp):
+            return xp.linalg.cholesky(a)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved
@@ -163,13 +176,14 @@ def _check_square(name: str, a: Tensor) -> None:
         )
 
 
-def _which(array: Any, fails: Any) -> str:
-    """Names the first matrix of a batch that a function cannot take."""
+def _which(array: Any, fails: type[Op]) -> str:
+    """Names the first matrix of a batch that an op cannot take."""
     if array.ndim == 2:
         return ""
+    xp = NAMESPACES[array.__class__].xp
     for place, matrix in enumerate(array.reshape(-1, *array.shape[-2:])):
         try:
-            fails(matrix)
+            fails.forward(xp, matrix)
         except np.linalg.LinAlgError:
             return f"(Batch element {place}): "
     return ""
@@ -219,7 +233,7 @@ def inv(A: Tensor) -> Tensor:
         return apply1(Inv, A)
     except np.linalg.LinAlgError:
         raise LinAlgError(
-            f"linalg.inv: {_which(A.array, np.linalg.inv)}The inversion could not be completed "
+            f"linalg.inv: {_which(A.array, Inv)}The inversion could not be completed "
             "because the input matrix is singular."
         ) from None
 
@@ -364,7 +378,7 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
         lower: Any = apply1(Cholesky, A)
     except np.linalg.LinAlgError:
         raise LinAlgError(
-            f"linalg.cholesky: {_which(A.array, np.linalg.cholesky)}The factorization could not be "
+            f"linalg.cholesky: {_which(A.array, Cholesky)}The factorization could not be "
             "completed because the input is not positive-definite."
         ) from None
     return lower.mT if upper else lower  # type: ignore[no-any-return]

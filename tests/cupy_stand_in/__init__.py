@@ -14,7 +14,7 @@ from gradlite.backends import gamma, special
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import kernels, runtime
 from tests.cupy_stand_in.arrays import Array, _computed
-from tests.cupy_stand_in.functions import MODULE, Ufunc
+from tests.cupy_stand_in.functions import MODULE, Ufunc, errstate
 
 __all__ = ["MODULE", "Array", "install", "runtime"]
 
@@ -37,6 +37,7 @@ CUPYX: Any = types.ModuleType("cupyx")
 SCIPY: Any = types.ModuleType("cupyx.scipy")
 SPECIAL: Any = types.ModuleType("cupyx.scipy.special")
 CUPYX.empty_pinned = runtime.empty_pinned
+CUPYX.errstate = errstate
 SPECIAL.erf = _special(special.erf, special)
 SPECIAL.erfc = _special(special.erfc, special)
 SPECIAL.ndtr = _special(special.normal_cdf, special)
