@@ -24,6 +24,10 @@ LEAST_SHARE = 0.8
 WARM_UP = 3
 
 
+class NotLaunchedError(RuntimeError):
+    """At a size, the op does without the kernel."""
+
+
 class Watch:
     """The launches of one kernel by gradlite, caught so that they can be made again."""
 
@@ -109,7 +113,7 @@ def measure(
     with Watch(launcher, kernel) as watch:
         op()
     if not watch.caught:
-        raise RuntimeError(f"{kernel}: the program of the table does not launch it")
+        raise NotLaunchedError(f"the op does without it at {n} elements")
     calls = {"copy": (T, lambda: target.copy_(source)), "kernel": (T, watch.again), "op": (T, op)}
     if torch is not None:
         calls["torch"] = (torch, program(case, torch, n, own=False))
@@ -207,17 +211,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = card(library, torch)
     print(f"{facts['card']}, {timing.describe(facts)}\n", flush=True)
     sizes = [int(size) for size in options.sizes.split(",")]
-    results = [
-        measure(name, n, library, torch, options.rounds, options.repeats)
-        for name in names
-        for n in sizes
-    ]
-    print(table(results))
+    results, failed = [], []
+    for name in names:
+        for n in sizes:
+            try:
+                results.append(measure(name, n, library, torch, options.rounds, options.repeats))
+                print(f"{name} at {n}: {results[-1]['share']:.0%} of a copy", flush=True)
+            except NotLaunchedError as reason:
+                print(f"{name}: {reason}", flush=True)
+            except Exception as error:  # the other kernels' times count all the same
+                failed.append(f"{name} at {n} elements: {type(error).__name__}: {error}")
+                print(failed[-1], flush=True)
+    print(f"\n{table(results)}")
     for line in slow(results):
         print(line)
     if options.json:
-        payload = {"benchmark": "kernels", "machine": facts, "results": results}
+        payload = {"benchmark": "kernels", "machine": facts, "results": results, "failed": failed}
         print(f"\nwritten: {timing.write_json(options.json, payload).name}")
+    if failed:
+        raise SystemExit("\n".join([f"{len(failed)} failed:", *failed]))
 
 
 if __name__ == "__main__":

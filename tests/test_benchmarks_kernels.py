@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -67,6 +68,30 @@ def test_it_runs_from_end_to_end(cupy: Any, monkeypatch: Any, tmp_path: Any, cap
     # All events of the stand-in are half a millisecond apart.
     assert payload["results"][0]["share"] == 1.5 and payload["results"][0]["kernel_us"] == 500.0
     assert NAMESPACES[stand_in.Array].launcher is not None
+
+
+@needs_compiler
+def test_what_fails_or_is_not_launched_costs_no_other_result(
+    cupy: Any, monkeypatch: Any, tmp_path: Any, capsys: Any
+) -> None:
+    def broken(T: Any, x: Any) -> Any:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(kernels, "torch_with_cuda", lambda: None)
+    monkeypatch.setitem(
+        CASES, "relu_forward", dataclasses.replace(CASES["gelu_forward"], call=broken)
+    )
+    path = tmp_path / "kernels.json"
+    with pytest.raises(SystemExit, match="1 failed:\nrelu_forward at 2048 elements: RuntimeError"):
+        kernels.main(["--kernels", "relu_forward,reduce_columns,gelu_forward", "--sizes", "2048",
+                      "--rounds", "1", "--repeats", "1", "--json", str(path)])  # fmt: skip
+    payload = json.loads(path.read_text())
+    assert [r["kernel"] for r in payload["results"]] == ["reduce_columns", "gelu_forward"]
+    assert payload["failed"] == [
+        "relu_forward at 2048 elements: RuntimeError: an illegal memory access was encountered"
+    ]
+    kernels.main(["--kernels", "reduce_columns", "--sizes", "1024", "--rounds", "1"])
+    assert "reduce_columns: the op does without it at 1024 elements" in capsys.readouterr().out
 
 
 def test_what_is_slow_is_named() -> None:
