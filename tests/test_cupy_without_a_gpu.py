@@ -12,6 +12,7 @@ import pytest
 
 import gradlite
 from gradlite.backends import cuda as backend
+from gradlite.ops.namespaces import NAMESPACES
 
 cupy = pytest.importorskip("cupy", reason="asks CuPy itself, which is not installed here")
 NO_DEVICE = 100  # cudaErrorNoDevice
@@ -79,6 +80,7 @@ def test_a_full_gpu(driver: Driver) -> None:
     driver.patch.setattr(backend, "_cache", (True, ""))
     driver.answers("getDevice", 0)
     driver.answers("memGetInfo", (1 << 20, 4 << 20))
+    driver.patch.setitem(NAMESPACES, cupy.ndarray, None)  # to ask nothing of the GPU
     pool = type("Pool", (), {"used_bytes": lambda _: 2 << 20, "total_bytes": lambda _: 3 << 20})
     driver.patch.setattr(cupy, "get_default_memory_pool", pool)
     before = cupy.cuda.get_allocator()

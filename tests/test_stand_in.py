@@ -10,7 +10,8 @@ import pytest
 import gradlite
 from gradlite import nn
 from gradlite.nn import functional as F
-from gradlite.ops import samples
+from gradlite.ops import guard, samples
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.table import TABLE
 from gradlite.tensor import Tensor, wrap
 from tests import cupy_stand_in as stand_in
@@ -123,6 +124,17 @@ def test_matrices_without_a_result_are_errors() -> None:
 
 
 # ------------------------------------------------------------------------------ moving
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_copy_to_the_gpu_may_be_the_first_op_of_a_process(
+    monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    cupy = stand_in.install(monkeypatch, devices)
+    monkeypatch.delitem(NAMESPACES, cupy.ndarray)
+    assert gradlite.ones(2).to(f"cuda:{devices - 1}").sum().item() == 2.0
+    assert nn.Linear(2, 2).cuda()(gradlite.ones(1, 2).cuda()).is_cuda
+    assert (guard.several is None) == (devices == 1)
+
+
 def test_round_trips_between_devices_carry_gradients() -> None:
     x = gradlite.tensor([1.0, 2.0, 3.0], requires_grad=True)
     there = x.cuda()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from gradlite.backends.precision import matmul as matmul
 
 _cache: tuple[bool, str] | None = None
 _handed_out = False
+_when_used: list[Callable[[Any], None]] = []
 
 INSTALL = 'pip install "gradlite[cuda12]" (or "gradlite[cuda13]" with a CUDA 13 driver)'
 NO_CUDA = (
@@ -101,7 +103,15 @@ def module() -> Any:
     if not _handed_out:
         _handed_out = True
         _name_full_gpus(cupy)
+        for call in _when_used:
+            call(cupy)
     return cupy
+
+
+def when_used(call: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Let a function be called with the cupy module before anybody gets an array of it."""
+    _when_used.append(call)
+    return call
 
 
 class OutOfMemoryError(RuntimeError):

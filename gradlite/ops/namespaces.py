@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, graph
+from gradlite.backends import cuda
 from gradlite.backends.kernels import CudaLauncher, DevicesLauncher
 from gradlite.ops import guard
 from gradlite.ops.guard import Guard
@@ -72,11 +73,11 @@ class _Namespaces(dict[type, Namespace]):
     def __missing__(self, cls: type) -> Namespace:
         if issubclass(cls, (np.ndarray, np.generic)):
             return self[np.ndarray]
-        if cls.__module__.partition(".")[0] == "cupy":
+        if cls.__module__.partition(".")[0] == "cupy":  # made by the program itself
             import cupy
 
-            self[cls] = namespace = of_cupy(cupy)
-            return namespace
+            enter_cupy(cupy)
+            return self[cls]
         raise TypeError(f"expected a Tensor, but got {cls.__name__}")
 
 
@@ -92,6 +93,14 @@ def of_cupy(cupy: Any) -> Namespace:
 OPS: dict[str, Any] = {}
 NAMESPACES = _Namespaces()
 NAMESPACES[np.ndarray] = Namespace(np)
+
+
+@cuda.when_used
+def enter_cupy(cupy: Any) -> None:
+    """Let the ops take arrays of GPUs: before there is one, for a copy to a GPU may be the first
+    op of all, and several GPUs are to be told apart from the start."""
+    if cupy.ndarray not in NAMESPACES:
+        NAMESPACES[cupy.ndarray] = of_cupy(cupy)
 
 
 @dtypes.when_used
