@@ -155,7 +155,7 @@ def test_large_inputs_are_read_where_they_lie(native: bool) -> None:
     for _ in range(3):
         captured(gradlite.randn(64, 64))
     (recording,) = [r for kept in captured._kept.values() for r in kept]
-    assert [a is None for a in recording.plan.inputs] == [native]
+    assert recording.plan.inputs == [None]
     wide = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
     fixed = wide[:, :64].copy()
     fixed.flags.writeable = False

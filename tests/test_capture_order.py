@@ -230,3 +230,82 @@ def test_gradients_that_a_step_reads_before_it_drops_them_outlive_a_failed_check
     gradient = w.grad.numpy().copy()
     np.testing.assert_array_equal(captured(gradlite.full((256,), 9.0)).numpy(), gradient)
     assert recording.replays == 2
+
+
+# ------------------------------------------------------------------------------- inputs
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=compiled)])
+def test_a_part_of_an_input_among_the_results_is_that_of_this_call(native: bool) -> None:
+    step = gradlite.capture(lambda x: (x.sum(), x[0]), native=native)
+    for value in range(6):
+        total, row = step(gradlite.full((128, 64), float(value)))
+        assert total.item() == value * 128 * 64 and row[3].item() == value
+    assert step.replays == 3
+
+
+def test_array_calls_read_large_inputs_where_they_lie() -> None:
+    def made(x: Any, y: Any) -> Any:
+        rows = gradlite.stack([x, y[:128]])
+        return (rows * 2).sum(0), x @ y[:64], x.t().exp()
+
+    step = gradlite.capture(made, native=False)
+    wide = np.random.default_rng(0).standard_normal((128, 256)).astype(np.float32)
+    fixed = wide[:, :64].copy()
+    fixed.flags.writeable = False
+    for array in (wide[:, :64].copy(), wide[:, 64:128], fixed, wide[:64, :128].T, wide[:, ::4]):
+        for _ in range(2):
+            x, y = gradlite.from_numpy(array.copy()), gradlite.randn(256, 64)
+            x.array = array
+            for ours, theirs in zip(step(x, y), made(x, y), strict=True):
+                np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    (recording,) = [r for kept in step._kept.values() for r in kept]
+    assert recording.plan.inputs == [None, None] and step.replays == 7
+    small = gradlite.capture(lambda x: x * 2, native=False)
+    for _ in range(4):
+        small(gradlite.ones(8))
+    (recording,) = [r for kept in small._kept.values() for r in kept]
+    assert recording.plan.inputs[0] is not None
+
+
+def test_an_input_that_is_written_to_is_copied() -> None:
+    def made(x: Any) -> Any:
+        x.mul_(2)
+        return x.sum()
+
+    step = gradlite.capture(made, native=False)
+    for value in range(6):
+        x = gradlite.full((128, 64), float(value))
+        assert step(x).item() == 2 * value * 128 * 64
+    assert step.replays == 3
+
+
+def test_array_calls_look_up_without_an_array_between() -> None:
+    table = gradlite.randn(100, 64)
+
+    def made(index: Any) -> Any:
+        return table.index_select(0, index) * 1
+
+    step = gradlite.capture(made, native=False)
+    for _ in range(5):
+        index = gradlite.randint(0, 100, (256,))
+        np.testing.assert_array_equal(step(index).numpy(), made(index).numpy())
+    assert step.replays == 2
+    values, out = np.arange(12.0).reshape(4, 3), np.zeros((2, 3))
+    plans._taken(out, values, np.array([-1, 2]))
+    np.testing.assert_array_equal(out, values[[-1, 2]])
+    for wrong in (4, -5):
+        with pytest.raises(IndexError):
+            plans._taken(out, values, np.array([0, wrong]))
+    np.testing.assert_array_equal(out, values[[-1, 2]])
+
+
+def test_masks_of_rows_choose_without_an_array_between() -> None:
+    mask = gradlite.tril(gradlite.ones(64, 64)) == 0
+
+    def made(x: Any) -> Any:
+        return x.masked_fill(mask, float("-inf")).softmax(-1)
+
+    step = gradlite.capture(made, native=False)
+    for _ in range(5):
+        x = gradlite.randn(8, 64, 64)
+        np.testing.assert_array_equal(step(x).numpy(), made(x).numpy())
+    assert step.replays == 2

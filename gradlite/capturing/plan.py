@@ -32,9 +32,10 @@ from gradlite.capturing.calls import (
     Ref,
     bound,
 )
+from gradlite.capturing.inputs import MovingInputs
 from gradlite.capturing.order import ordered
 from gradlite.capturing.packing import Piece, packed
-from gradlite.ops import products
+from gradlite.ops import conv_maxima, products
 from gradlite.tensor import Tensor, wrap
 
 ALIGNMENT = 64
@@ -45,11 +46,14 @@ WITH_OUT = frozenset(
      np.max, np.min, np.amax, np.amin, np.sum, np.mean, np.prod, np.argmax, np.argmin,
      special.normal_cdf32, products.multiplied)
 )  # fmt: skip
+# Functions that may use places for both of their results.
+PAIRS = (conv_maxima.convolve_and_pool, conv_maxima.spread_gradients)
 METHODS_WITH_OUT = frozenset(
     (np.ndarray.sum, np.ndarray.mean, np.ndarray.max, np.ndarray.min, np.ndarray.prod,
      np.ndarray.argmax, np.ndarray.argmin, np.ndarray.cumsum, np.ndarray.cumprod, np.ndarray.var,
      np.ndarray.std, np.ndarray.any, np.ndarray.all, np.ndarray.dot, np.ndarray.clip)
 )  # fmt: skip
+LARGE = 1 << 14  # bytes of a result for which it pays to look at all indices first
 FEW = 4  # calls, the most that one guard takes with it to the front
 NO_ROOMS: Mapping[int, int] = MappingProxyType({})
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -94,6 +98,7 @@ class Plan:
         self._settle()
         self._allocate()
         self._arrays: dict[int, np.ndarray[Any, Any]] = {}
+        self._moving: MovingInputs | None = None
         self.steps = self._steps()
 
     def prepared(self, calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
@@ -105,7 +110,15 @@ class Plan:
         return None
 
     def _steps(self) -> list[Step]:
-        return [self._step(call) for call in self.calls]
+        steps = [self._step(call) for call in self.calls]
+        given = [np.empty(0) if a is None else a for a in self.inputs]
+        moving = MovingInputs(
+            given, self.calls, steps, refs_of, self.array, self.pinned, self.arena
+        )
+        if moving.places:
+            self._moving = moving
+            self.inputs = [None if i in moving.places else a for i, a in enumerate(self.inputs)]
+        return steps
 
     # ------------------------------------------------------------------------- memory
     def _settle(self) -> None:
@@ -239,6 +252,13 @@ class Plan:
             if function in (np.asarray, np.array, np.ascontiguousarray, np.copy):
                 if len(args) == 1 and isinstance(args[0], np.ndarray) and "like" not in kwargs:
                     return partial(np.copyto, casting="unsafe"), (out, args[0])
+            if function is np.where and len(args) == 3 and args[0].size < out.size:
+                return _chosen, (out, *args)  # a mask: of one for each element it is slower
+            if function in (np.take, np.ndarray.take) and out.nbytes >= LARGE:
+                if len(args) == 2 and kwargs == {"axis": 0} and out.flags.c_contiguous:
+                    return _taken, (out, *args)
+        if function in PAIRS and len(outs) == 2 and all(o.flags.c_contiguous for o in outs):
+            function = partial(function, out=outs)
         return _copied, (outs, partial(function, **kwargs) if kwargs else function, args)
 
     def release(self) -> None:
@@ -253,7 +273,10 @@ class Plan:
             GuardError: a value that was branched on has changed; nothing outside has then.
         """
         for place, value in zip(self.inputs, values):
-            np.copyto(place, value)  # type: ignore[arg-type]
+            if place is not None:
+                np.copyto(place, value)
+        if self._moving is not None:
+            self._moving.point(values, self.steps)
         self.run()
 
     def run(self) -> None:
@@ -526,7 +549,22 @@ def _copied(outs: tuple[Any, ...], function: Callable[..., Any], args: tuple[Any
     if len(outs) == 1 and not isinstance(result, (tuple, list)):
         result = (result,)
     for out, value in zip(outs, result):
-        np.copyto(out, value)
+        if value is not out:
+            np.copyto(out, value)
+
+
+def _chosen(out: Any, condition: Any, a: Any, b: Any) -> None:
+    """``where(condition, a, b)``, which has no parameter for the place of its result."""
+    np.copyto(out, b, casting="unsafe")
+    np.copyto(out, a, casting="unsafe", where=condition)
+
+
+def _taken(out: Any, x: Any, index: Any) -> None:
+    """``x.take(index, axis=0)``, which would make a copy first, to raise before it writes."""
+    rows = x.shape[0]
+    if index.max() >= rows or index.min() < -rows:
+        x.take(index, axis=0)  # raises
+    np.take(x, index, axis=0, out=out, mode="wrap")
 
 
 def _as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:

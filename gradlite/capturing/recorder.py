@@ -328,12 +328,13 @@ class Recorder:
         if buffer.kind == CONSTANT:
             buffer.kind = MADE
             whole = self.ref(buffer.root)
-            copy = buffer.root.copy()
             if buffer.on_gpu:
                 assert self._cupy is not None
-                fill = Call(self._cupy.copyto, (whole, copy), {}, (), (whole,))
+                fill = Call(self._cupy.copyto, (whole, buffer.root.copy()), {}, (), (whole,))
+            elif not buffer.root.any() and not np.signbit(buffer.root).any():
+                fill = Call(np.ndarray.fill, (whole, 0), {}, (), (whole,))
             else:
-                fill = Call(np.copyto, (whole, copy), {}, (), (whole,))
+                fill = Call(np.copyto, (whole, buffer.root.copy()), {}, (), (whole,))
             # Calls that were recorded as reading a constant must find it filled.
             self.calls.insert(self._mentioned.get(buffer, len(self.calls)), fill)
 

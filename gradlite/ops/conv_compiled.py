@@ -102,14 +102,17 @@ def joins(x: Any, dtype: Any, w: tuple[int, ...], geometry: Geometry) -> bool:
     )
 
 
-def maxima(x: Any, w: Any, geometry: Geometry, bias: Any) -> Any:
-    """The maxima of windows of 2 x 2 of relu(x * w + bias), and the winners."""
+def maxima(x: Any, w: Any, geometry: Geometry, bias: Any, out: Any = None) -> Any:
+    """The maxima of windows of 2 x 2 of relu(x * w + bias), and the winners.
+
+    ``out`` has row-major places for both.
+    """
     if not _fits_maxima(x, w, w.shape, geometry) or (bias is not None and bias.dtype != x.dtype):
         return None
     counts = geometry.counts(x.shape[2:], w.shape[2:])
     w = np.ascontiguousarray(w)
-    y = np.empty((x.shape[0], w.shape[0], counts[0] // 2, counts[1] // 2), x.dtype)
-    winners = np.empty(y.shape, np.uint8)
+    shape = (x.shape[0], w.shape[0], counts[0] // 2, counts[1] // 2)
+    y, winners = (np.empty(shape, x.dtype), np.empty(shape, np.uint8)) if out is None else out
     x = _planes(x)
     bias = None if bias is None else np.ascontiguousarray(bias)
     job = _job(x.shape, _steps(x)[:2], w.shape, _steps(w), counts, geometry)
@@ -121,11 +124,17 @@ def maxima(x: Any, w: Any, geometry: Geometry, bias: Any) -> Any:
 
 
 def spread_gradients(
-    x: Any, g: Any, shape: tuple[int, ...], w: Any, geometry: Geometry, winners: Any
+    x: Any,
+    g: Any,
+    shape: tuple[int, ...],
+    w: Any,
+    geometry: Geometry,
+    winners: Any,
+    out: Any = (None, None),
 ) -> Any:
     """The gradients of x and of kernels of a shape from that of their `maxima`.
 
-    That of x needs the kernels; it is None without them.
+    That of x needs the kernels; it is None without them. ``out`` has row-major places for both.
     """
     if not _fits_maxima(x, g, shape, geometry):
         return None
@@ -133,11 +142,12 @@ def spread_gradients(
     g, winners = np.ascontiguousarray(g), np.ascontiguousarray(winners)
     o, high, wide = g.shape[1:]
     counts, grads = (2 * high, 2 * wide), (o * high * wide, 0, high, wide)
-    grad_x, grad_w = None, np.empty(shape, x.dtype)
+    grad_x, grad_w = out
+    grad_w = np.empty(shape, x.dtype) if grad_w is None else grad_w
     if w is not None:
         w = np.ascontiguousarray(w)
         turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
-        grad_x = np.empty(x.shape, x.dtype)
+        grad_x = np.empty(x.shape, x.dtype) if grad_x is None else grad_x
         back = turned_back(geometry, (w.shape[2], w.shape[3]))
         full = (x.shape[0], o, *counts)
         job = _job(full, (0, 0), turned.shape, _steps(turned), x.shape[2:], back, grads)

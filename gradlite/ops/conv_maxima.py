@@ -20,10 +20,13 @@ WINDOWS = Geometry(WINDOW)
 
 @np.errstate(all="ignore")
 def convolve_and_pool(
-    xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any, relu: bool
+    xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any, relu: bool, out: Any = None
 ) -> tuple[Any, Any]:
-    """The maxima of windows of 2 x 2 of a convolution, perhaps after relu, and the winners."""
-    made = conv_compiled.maxima(x, w, geometry, bias) if relu else None
+    """The maxima of windows of 2 x 2 of a convolution, perhaps after relu, and the winners.
+
+    ``out`` has row-major places for both, which may be used.
+    """
+    made = conv_compiled.maxima(x, w, geometry, bias, out) if relu else None
     if made is not None:
         high, winners = made
         return high, winners
@@ -34,10 +37,20 @@ def convolve_and_pool(
 
 @np.errstate(all="ignore")
 def spread_gradients(
-    xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, winners: Any, size: Pair
+    xp: Any,
+    x: Any,
+    g: Any,
+    w: Any,
+    geometry: Geometry,
+    winners: Any,
+    size: Pair,
+    out: Any = (None, None),
 ) -> tuple[Any, Any]:
-    """The gradients of a convolution's input and kernels from the gradient of its maxima."""
-    made = conv_compiled.spread_gradients(x, g, w.shape, w, geometry, winners)
+    """The gradients of a convolution's input and kernels from the gradient of its maxima.
+
+    ``out`` has row-major places for both, which may be used.
+    """
+    made = conv_compiled.spread_gradients(x, g, w.shape, w, geometry, winners, out)
     if made is not None:
         return made[0], made[1]
     return columns.gradients(xp, x, spread(xp, g, winners, size), w, geometry)

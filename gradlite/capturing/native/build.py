@@ -183,7 +183,7 @@ class NativePlan(Plan):
 
     def _find_direct(self, pieces: Sequence[Any]) -> None:
         """Which inputs compiled code alone reads: it does so where they are, without a copy."""
-        elsewhere: set[Buffer] = set()
+        elsewhere = set(self.pinned)
         written: set[Buffer] = set()
         # What is written to may be an input too, whose values have to be copied then.
         taken = [_range(self.arena)]
