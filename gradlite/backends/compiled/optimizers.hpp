@@ -18,7 +18,7 @@ static inline void in_chunks(i64 count, const Body& body) {
 template <class T, class Counter>
 static void adam(const i64* table, i64 rows, const double* h) {
   double last = -1, size = 0, eps = 0;
-  const T scale = T(__builtin_sqrt(1 - h[2])), weight = T((1 - h[1]) / __builtin_sqrt(1 - h[2]));
+  const T scale = T(1 - h[1]), ratio = T(__builtin_sqrt(1 - h[2]) / (1 - h[1]));
   const T beta1 = T(h[1]), beta2 = T(h[2]), decay = T(h[4]), shrink = T(1 - h[0] * h[5]);
   const T sign = T(h[6]);
   for (i64 r = 0; r < rows; r++) {
@@ -39,7 +39,8 @@ static void adam(const i64* table, i64 rows, const double* h) {
     in_chunks(count, [=](i64 from, i64 to) {
       LOOP for (i64 i = from; i < to; i++) {
         const T grad = (sign * g[i] + decay * p[i]) * scale;
-        const T first = m[i] * beta1 + grad * weight, second = v[i] * beta2 + grad * grad;
+        const T first = m[i] * beta1 + grad, other = grad * ratio;
+        const T second = v[i] * beta2 + other * other;
         m[i] = first;
         v[i] = second;
         // A moment without gradients ends as a denormal, which processors divide very slowly.
