@@ -42,6 +42,12 @@ except (ImportError, AttributeError):  # a NumPy that keeps this state elsewhere
         np.seterr(**token)
 
 
+try:  # three times as fast as np.maximum(x, 0) on floats
+    from numpy._core.umath import clip as clip  # type: ignore[attr-defined]
+except ImportError:  # pragma: no cover - older or newer NumPy without it
+    clip = np.clip
+
+
 # Numbers of malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _DECIDED_BY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")

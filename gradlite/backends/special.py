@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends.cpu import clip
+
 _SMALL = (
     0.9654687386698673, -0.1405360890227171, 0.019852496688983708, -0.0022854855611441132,
     0.00021751715604159932, -1.7537169441124866e-05, 1.223382738359897e-06,
@@ -34,6 +36,10 @@ _CDF = (
     7.97884941e-01, 3.63330846e-02, -3.25949790e-05, -5.53061931e-05, 3.96474446e-06,
     -1.32263353e-07, 1.75617143e-09,
 )  # fmt: skip
+# NumPy reads 0-d arrays faster than its own scalars.
+_CELLS = [np.array(c, np.float32) for c in _CDF]
+_MINUS_40, _MINUS_6, _HALF, _6, _40 = [np.array(c, np.float32) for c in (-40, -6, 0.5, 6, 40)]
+_BLOCK = 1 << 16
 
 
 def _horner(coefficients: tuple[float, ...], w: Any) -> Any:
@@ -106,23 +112,26 @@ def normal_cdf(xp: Any, x: Any) -> Any:
 
 def normal_cdf32(xp: Any, x: Any, out: Any = None) -> Any:
     """The standard normal distribution's cdf of float32, in blocks that fit the cache."""
-    kind = x.dtype.type
     out = xp.empty(x.shape, x.dtype) if out is None else out
-    flat, results, block = xp.ascontiguousarray(x).reshape(-1), out.reshape(-1), 32768
-    for start in range(0, flat.size, block):
-        part = flat[start : start + block]
-        u = xp.clip(part, kind(-6), kind(6))
-        r = results[start : start + block]
-        xp.multiply(u, u, out=u)
-        r.fill(_CDF[-1])
-        for c in _CDF[-2::-1]:
-            r *= u
-            r += kind(c)
-        xp.clip(part, kind(-40), kind(40), out=u)
-        r *= u
-        xp.tanh(r, out=r)
-        r *= kind(0.5)
-        r += kind(0.5)
+    flat, results = xp.ascontiguousarray(x).reshape(-1), out.reshape(-1)
+    squares = xp.empty(min(_BLOCK, flat.size), x.dtype)
+    multiply, add = xp.multiply, xp.add
+    first, *middle, last = _CELLS
+    for start in range(0, flat.size, _BLOCK):
+        part = flat[start : start + _BLOCK]
+        r, u = results[start : start + _BLOCK], squares[: part.size]
+        clip(part, _MINUS_6, _6, u)
+        multiply(u, u, u)
+        multiply(u, last, r)
+        for c in reversed(middle):
+            add(r, c, r)
+            multiply(r, u, r)
+        add(r, first, r)
+        clip(part, _MINUS_40, _40, u)
+        multiply(r, u, r)
+        xp.tanh(r, r)
+        multiply(r, _HALF, r)
+        add(r, _HALF, r)
     return out
 
 

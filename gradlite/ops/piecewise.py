@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends.cpu import clip
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import map_columns, sum_parts, total
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -33,10 +34,6 @@ __all__ = [
     "threshold",
 ]
 
-try:  # three times as fast as np.maximum(x, 0) on floats
-    from numpy._core.umath import clip as _clip  # type: ignore[attr-defined]
-except ImportError:  # pragma: no cover - older or newer NumPy without it
-    _clip = np.clip
 _BOUNDS = {
     np.dtype(k): (np.array(0, k), np.array(np.inf, k)) for k in ("float16", "float32", "float64")
 }
@@ -66,7 +63,7 @@ class ThresholdBackward(Op):
             # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
             # times the gradient's bits.
             word, zero, one = kind
-            mask = _clip(out.view(word), zero, one)
+            mask = clip(out.view(word), zero, one)
             mask *= grad.view(word)
             return mask.view(out.dtype)
         return xp.where(out <= 0, xp.zeros((), out.dtype), grad)
@@ -90,7 +87,7 @@ class Relu(Op):
         bounds = _BOUNDS.get(x.dtype) if xp is np else None
         if bounds is not None:
             zero, infinity = bounds
-            return _clip(x, zero, infinity)
+            return clip(x, zero, infinity)
         if x.dtype == np.bool_:
             raise RuntimeError("Boolean inputs not supported for relu")
         return xp.maximum(x, 0)
