@@ -121,7 +121,9 @@ class IndexAdd(Writer):
         if not x.ndim or not K.takes(x, source):
             return NotImplemented
         out = K.xp.array(x, order="C")
-        indexing.add_slices(K, out, index, source if alpha == 1 else source * alpha, dim)
+        # Not times a Python float, which CuPy takes bfloat16 to float32 with.
+        values = source if alpha == 1 else source * source.dtype.type(alpha)
+        indexing.add_slices(K, out, index, values, dim)
         return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -28,6 +28,8 @@ from tests.cupy_stand_in.arrays import (
 from tests.cupy_stand_in.graphs import quiet
 from tests.cupy_stand_in.runtime import capturing, refuse_copies
 
+SORTING = ("argsort", "median", "msort", "sort", "unique")
+
 
 def _function(function: Any, name: str) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -58,7 +60,7 @@ def _function(function: Any, name: str) -> Any:
             result = function(*inside, **named)
             if name == "diagonal":
                 result.flags.writeable = True
-            return result
+            return _of_bfloat16(name, result, inside)
 
         return _computed(name, compute, like, args)
 
@@ -95,11 +97,29 @@ def _unlooked_at(function: Any) -> Any:
 
 
 def _halved(result: Any, operands: Any) -> Any:
-    """The result in CuPy's dtype: ml_dtypes gives float32 for products of matrices of bfloat16."""
+    """The result in CuPy's dtype.
+
+    ml_dtypes gives float32 for products of matrices of bfloat16, and CuPy for elements of it with
+    a float of Python or NumPy.
+    """
     kinds = {o.dtype for o in operands if isinstance(o, np.ndarray)}
-    if [kind.name for kind in kinds] == ["bfloat16"] and result.dtype == np.float32:
+    if [kind.name for kind in kinds] != ["bfloat16"] or isinstance(result, tuple):
+        return result
+    numbers = [o for o in operands if isinstance(o, (float, np.floating))]
+    if result.dtype == np.float32 and not numbers:
         return result.astype(*kinds)
-    return result
+    return result.astype(np.float32) if numbers and result.dtype in kinds else result
+
+
+def _of_bfloat16(name: str, result: Any, operands: Any) -> Any:
+    """What CuPy makes of an array of bfloat16 in a function that is no ufunc."""
+    halves = [o for o in operands if isinstance(o, np.ndarray) and o.dtype.name == "bfloat16"]
+    if not halves or name not in (*SORTING, "clip", "round", "around", "tril", "triu", "where"):
+        return result
+    if name in SORTING:
+        raise NotImplementedError("Sorting arrays with dtype 'bfloat16' is not supported")
+    numbers = name != "where" or any(not isinstance(o, np.ndarray) for o in operands[1:])
+    return result.astype(np.float32) if numbers else result
 
 
 class Ufunc:
@@ -211,7 +231,7 @@ def _method(name: str) -> Any:
             result = getattr(host, name)(*inside, **named)
             if name == "diagonal":
                 result.flags.writeable = True
-            return result
+            return _of_bfloat16(name, result, (host, *inside))
 
         if name in ("astype", "ravel", "reshape", "squeeze", "view"):
             with quiet() if capturing() is not None else nullcontext():
