@@ -149,7 +149,9 @@ class Plan:
             if buffer.kind == MADE:
                 # What a replay leaves stays until the next one is sure to write it anew.
                 first = max(lives.get(buffer, (0,))[0], sure)
-                spans[buffer] = [(-1, sure), (first, len(self.calls))]
+                spans[buffer] = [(first, len(self.calls))]
+                if sure >= 0:
+                    spans[buffer].insert(0, (-1, sure))
         pieces: dict[Buffer | int, Piece] = {}
         for buffer in spans.keys() - unstored:
             size = -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
@@ -165,6 +167,16 @@ class Plan:
         for buffer in unstored:
             self.places[buffer] = behind
             behind += buffer.stop - buffer.start
+
+    def _spread_out(self) -> None:
+        """Give every made buffer a place of its own, to see which calls can be one loop."""
+        self.places, at = {}, 0
+        for call in self.calls:
+            for ref in refs_of(call):
+                buffer = ref.buffer.origin
+                if buffer.kind == MADE and buffer not in self.places:
+                    self.places[buffer] = at
+                    at += -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
 
     def _allocate(self) -> None:
         raw = np.zeros(self._total + ALIGNMENT, np.uint8)

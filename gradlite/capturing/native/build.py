@@ -58,10 +58,10 @@ class NativePlan(Plan):
 
     def _settle(self) -> None:
         """Find a place for everything but what loops make and read, and for scratch memory."""
-        self._lay_out()
+        self._spread_out()
         wanted = self._translate()
         unstored = self._unstored()
-        settled = not unstored and not wanted
+        settled = False
         while not settled:
             self._lay_out(unstored, wanted)
             self._translate()
