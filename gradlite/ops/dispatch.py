@@ -175,7 +175,9 @@ def _several(
     F: Namespace,
 ) -> tuple[Tensor, ...]:
     """Wrap the outputs of an op that has several."""
-    results = tuple(wrap(F.xp.asarray(o)) for o in outs)
+    # An array stays where the op put it: CuPy would take it to the current device.
+    arrays_out = [o if o.__class__ in NAMESPACES else F.xp.asarray(o) for o in outs]
+    results = tuple(map(wrap, arrays_out))
     if current_mode() == 0:
         edges = edges_of(inputs)
         if edges is not None:

@@ -26,7 +26,7 @@ from tests.cupy_stand_in.arrays import (
     _key,
 )
 from tests.cupy_stand_in.graphs import quiet
-from tests.cupy_stand_in.runtime import capturing, refuse_copies
+from tests.cupy_stand_in.runtime import capturing, current, refuse_copies
 
 SORTING = ("argsort", "median", "msort", "sort", "unique")
 
@@ -36,6 +36,9 @@ def _function(function: Any, name: str) -> Any:
         _check(name, kwargs)
         like = _first(args)
         if name in HOST:
+            if isinstance(args[0], Array) and args[0].device.id != current[0]:
+                args = (args[0].copy(), *args[1:])  # to the current device
+                like = args[0]
             given = args[0].host if isinstance(args[0], Array) else args[0]
             if like is None:
                 refuse_copies("H2D transfers")
