@@ -18,8 +18,8 @@ from tests.test_stand_in import convert
 # Ops with samples that no graph can hold beside those that no recording can: CuPy has them from
 # cuSOLVER, or waits for a value in them.
 NOT_CAPTURED = set(
-    """argwhere bincount cholesky det embedding inv logdet matrix_power nonzero scatter slogdet
-    solve""".split()
+    """argwhere bincount cholesky det embedding inv logdet matrix_power nonzero repeat_interleave
+    scatter slogdet solve""".split()
 )
 SERVED = {"digamma", "polygamma"}  # which CuPy has, and NumPy has not
 SEVERAL = 30

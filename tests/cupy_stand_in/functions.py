@@ -35,6 +35,8 @@ def _function(function: Any, name: str) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         _check(name, kwargs)
         like = _first(args)
+        if name == "repeat" and isinstance(args[1], Array):
+            refuse_copies("D2H transfers")  # CuPy reads how often
         if name in HOST:
             if isinstance(args[0], Array) and args[0].device.id != current[0]:
                 args = (args[0].copy(), *args[1:])  # to the current device
