@@ -30,6 +30,7 @@ from gradlite.capturing.calls import (
 )
 from gradlite.capturing.recorded import Face, Held, Recorded, active, plain, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
+from gradlite.ops import shortcuts
 from gradlite.tensor import Tensor
 
 # Functions that write to their first argument and return nothing of interest.
@@ -80,15 +81,14 @@ class Requirement:
     """What a replay raises an error without."""
 
     error: type[Exception]
-    message: str
+    message: str | Callable[..., str]
 
     @property
     def __name__(self) -> str:
         return f"{self.error.__name__} unless"
 
-    def __call__(self, condition: Any) -> None:
-        if not condition:
-            raise self.error(self.message)
+    def __call__(self, condition: Any, *values: Any) -> None:
+        shortcuts.require(condition, self.error, self.message, *values)
 
 
 class Recorder:
@@ -359,11 +359,19 @@ class Recorder:
             )
             self._add(Guard(self.ref(ordinary), value, keeps, self.avoidable))
 
-    def require(self, condition: Any, error: type[Exception], message: str) -> None:
+    def require(
+        self,
+        condition: Any,
+        error: type[Exception],
+        message: str | Callable[..., str],
+        *values: Any,
+    ) -> None:
         """Note a condition that a replay must meet; where it does not, it raises the error."""
+        check, arguments = Requirement(error, message), (condition, *values)
         with self.pause():
-            Requirement(error, message)(plain(condition))
-        self._add(Call(Requirement(error, message), (self.refs(condition),), {}))
+            check(*plain_values(arguments))
+        if self._depends(condition):
+            self._add(Call(check, self.refs(arguments), {}))
 
     def branches(self) -> tuple[bool, ...]:
         """Which way the step went wherever it branched on a value."""

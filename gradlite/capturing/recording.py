@@ -204,12 +204,9 @@ def _never(original: Any) -> Any:
 
 
 def _required_in_replays(original: Any) -> Any:
-    def require(condition: Any, error: type[Exception], message: str) -> None:
+    def require(*args: Any) -> None:
         recorder = active()
-        if recorder is None:
-            original(condition, error, message)
-        else:
-            recorder.require(condition, error, message)
+        (original if recorder is None else recorder.require)(*args)
 
     return require
 

@@ -303,11 +303,13 @@ class CapturedStep:
                 except GuardError:
                     pass  # the step takes another branch: another recording may have taken it
         if fitting:
-            if self._shortcuts and any(r.avoidable for r in fitting):
-                self._without_shortcuts(key)
             tries = self._branches.get(key, 0)
-            if len(fitting) > BRANCHES or tries >= 4 * BRANCHES:
-                return _detached(*tree_flatten(self.step(*args, **kwargs)))
+            alike = [r for r in fitting if self._shortcuts or not r.avoidable]
+            if len(alike) > BRANCHES or tries >= 4 * BRANCHES:
+                if not self._shortcuts or not any(r.avoidable for r in fitting):
+                    return _detached(*tree_flatten(self.step(*args, **kwargs)))
+                self._without_shortcuts(key)
+                tries = 0
             self._branches[key] = tries + 1
         else:
             if known:

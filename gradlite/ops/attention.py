@@ -10,7 +10,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends.multiply import ALL, LOWER_FACTOR, LOWER_RESULT, UPPER_FACTOR
 from gradlite.backends.strides import collapse
-from gradlite.ops import products
+from gradlite.ops import products, shortcuts
 from gradlite.ops.attention_weights import (
     AttentionWeights,
     causal_ones,
@@ -239,7 +239,7 @@ def _weights(s: Any, causal: bool) -> Any:
     """The softmax of NumPy's scores, written into them."""
     rows, columns = s.shape[-2:]
     high, low = s.max(), s.min()
-    if high - low < 40:  # one shift for all rows: e**-40 loses no float32 precision
+    if shortcuts.allowed(high - low < 40):  # one shift for all: e**-40 loses no float32 digits
         s -= high
     else:
         if causal:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import indexing, positions
+from gradlite.ops import indexing, positions, shortcuts
 from gradlite.ops.dispatch import apply, same_device
-from gradlite.ops.gather import check_tensor, out_of_bounds
+from gradlite.ops.gather import check_tensor, within
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
@@ -149,8 +149,8 @@ def embedding(
     else:
         padding_idx %= rows
     same_device(weight, input)
-    if isinstance(index, np.ndarray) and out_of_bounds(index, rows):
-        raise IndexError("index out of range in self")
+    if isinstance(index, np.ndarray):
+        shortcuts.require(within(index, rows), IndexError, "index out of range in self")
     if max_norm is not None:
         limit_rows(weight, index, max_norm, norm_type)
     return apply(Embedding, (weight, input), padding_idx, scale_grad_by_freq)  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import indexing, positions
+from gradlite.ops import indexing, positions, shortcuts
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
@@ -130,29 +130,33 @@ def check_tensor(name: str, argument: str, position: int, value: Any) -> None:
         )
 
 
-def out_of_bounds(index: np.ndarray[Any, Any], size: int) -> bool:
-    """Whether an int32 or int64 index is negative or too large, in one pass."""
+def within(index: np.ndarray[Any, Any], size: int) -> Any:
+    """Whether no int32 or int64 index is negative or too large."""
     if not index.size:
-        return False
-    if index.flags.c_contiguous:  # a negative number is a huge unsigned one
-        index = index.view(np.uint64 if index.itemsize == 8 else np.uint32)
-    elif index.min() < 0:
         return True
-    return bool(index.max() >= size)
+    if index.flags.c_contiguous:  # a negative number is a huge unsigned one: one pass
+        return index.view(np.uint64 if index.itemsize == 8 else np.uint32).max() < size
+    return (index.min() >= 0) & (index.max() < size)
+
+
+def _out_of_bounds(index: np.ndarray[Any, Any], dim: int, size: int, name: str) -> str:
+    bad = int(index.max()) if int(index.max()) >= size else int(index.min())
+    return f"{name}index {bad} is out of bounds for dimension {dim} with size {size}"
 
 
 def check_bounds(
     index: Any, dim: int, size: int, error: type[Exception] = RuntimeError, name: str = ""
 ) -> None:
     """An error unless 0 <= index < size; a GPU is not asked, since that would wait for it."""
-    if isinstance(index, np.ndarray) and out_of_bounds(index, size):
-        bad = int(index.max()) if int(index.max()) >= size else int(index.min())
-        raise error(f"{name}index {bad} is out of bounds for dimension {dim} with size {size}")
+    if isinstance(index, np.ndarray):
+        shortcuts.require(within(index, size), error, _out_of_bounds, index, dim, size, name)
 
 
 def counted_from_front(xp: Any, index: Any, size: int) -> Any:
     """An index array without negative numbers."""
-    return xp.where(index < 0, index + size, index) if (index < 0).any() else index
+    if shortcuts.allowed(~(index < 0).any()):
+        return index
+    return xp.where(index < 0, index + size, index)
 
 
 @public(
@@ -250,10 +254,14 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
             f"index_select(): Index to scalar can have only 1 value, got {i.size} value(s)"
         )
     n = x.shape[d] if x.ndim else 1
-    if isinstance(i, np.ndarray) and out_of_bounds(i, n):
-        bad = i[(i < 0) | (i >= n)].flat[0] if i.ndim else int(i)
-        raise RuntimeError(f"INDICES element is out of DATA bounds, id={bad} axis_dim={n}")
+    if isinstance(i, np.ndarray):
+        shortcuts.require(within(i, n), RuntimeError, _outside, i, n)
     return apply(IndexSelect, (input, index), d)  # type: ignore[no-any-return]
+
+
+def _outside(i: np.ndarray[Any, Any], n: int) -> str:
+    bad = i[(i < 0) | (i >= n)].flat[0] if i.ndim else int(i)
+    return f"INDICES element is out of DATA bounds, id={bad} axis_dim={n}"
 
 
 @public(

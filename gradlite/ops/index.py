@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops import guard, indexing, positions
+from gradlite.ops import guard, indexing, positions, shortcuts
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
@@ -298,9 +298,14 @@ def _check_bounds(x: Any, dim: int, item: Any) -> None:
                 )
         return
     n = x.shape[dim]
-    if item.size and not (-n <= item.min() and item.max() < n):
-        bad = item.max() if item.max() >= n else item.min()
-        raise IndexError(f"index {number(bad)} is out of bounds for dimension {dim} with size {n}")
+    if item.size:
+        inside = (item.min() >= -n) & (item.max() < n)
+        shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
+
+
+def _out_of_bounds(item: Any, dim: int, n: int) -> str:
+    bad = item.max() if item.max() >= n else item.min()
+    return f"index {number(bad)} is out of bounds for dimension {dim} with size {n}"
 
 
 _BY_NAME = {

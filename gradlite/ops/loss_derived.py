@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import pointwise_loss as pointwise
+from gradlite.ops import shortcuts
 from gradlite.ops.choose import where
 from gradlite.ops.distance import pairwise_distance
 from gradlite.ops.like import full_like
@@ -384,8 +385,8 @@ def gaussian_nll_loss(
             raise ValueError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not valid")
-    if bool((variance.detach() < 0).any()):
-        raise ValueError("var has negative entry/entries")
+    negative = (variance.array < 0).any()
+    shortcuts.require(~negative, ValueError, "var has negative entry/entries")
     # The bound is a safeguard, not part of the function: the gradient passes through it.
     variance = variance + (variance.detach().clamp(min=eps) - variance.detach())
     x: Any = input

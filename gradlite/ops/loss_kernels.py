@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import shortcuts
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
@@ -39,14 +40,16 @@ def check_classes(t: Any, classes: int, ignore_index: int) -> bool:
     if t.dtype == np.int64:
         inside = t.view(np.uint64).max() < classes  # as unsigned, negative numbers are large
     else:
-        inside = t.min() >= 0 and t.max() < classes
-    if inside:
+        inside = (t.min() >= 0) & (t.max() < classes)
+    if shortcuts.allowed(inside):
         return not 0 <= ignore_index < classes
     bad = (t != ignore_index) & ((t < 0) | (t >= classes))
-    if bad.any():
-        first = number(t.reshape(-1)[bad.reshape(-1).argmax()])
-        raise IndexError(f"Target {first} is out of bounds.")
+    shortcuts.require(~bad.any(), IndexError, _wrong_target, t, bad)
     return False
+
+
+def _wrong_target(t: Any, bad: Any) -> str:
+    return f"Target {number(t.reshape(-1)[bad.reshape(-1).argmax()])} is out of bounds."
 
 
 def _sizes(x: Any) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import shortcuts
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.op import number
 from gradlite.ops.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
@@ -147,12 +148,17 @@ def _unpool(
     lead = input.array.shape[:-dims]
     count = math.prod(sizes)
     places = indices.array
-    if places.size and not (0 <= places.min() and places.max() < count):
-        raise RuntimeError(f"found an invalid max index: {number(places.max())}")
+    if places.size:
+        inside = (places.min() >= 0) & (places.max() < count)
+        shortcuts.require(inside, RuntimeError, _invalid_place, places)
     zeros: Any = input.new_zeros(*lead, count)
     flat = (*lead, math.prod(own))
     result: Any = scatter(zeros, -1, indices.reshape(flat), input.reshape(flat))
     return result.reshape(*lead, *sizes)  # type: ignore[no-any-return]
+
+
+def _invalid_place(places: Any) -> str:
+    return f"found an invalid max index: {number(places.max())}"
 
 
 @public(

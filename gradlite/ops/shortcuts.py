@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -10,7 +11,15 @@ def allowed(usual: Any) -> bool:
     return bool(usual)
 
 
-def require(condition: Any, error: type[Exception], message: str) -> None:
-    """Raise ``error`` unless a condition holds."""
+def require(
+    condition: Any, error: type[Exception], message: str | Callable[..., str], *values: Any
+) -> None:
+    """Raise ``error`` unless a condition holds.
+
+    Args:
+        condition: a bool, or an array of one.
+        error: the type of the exception.
+        message: its text, or a function of a module that makes it from the values.
+    """
     if not condition:
-        raise error(message)
+        raise error(message if isinstance(message, str) else message(*values))
