@@ -12,11 +12,10 @@ import pytest
 import gradlite
 from gradlite import nn, optim
 from gradlite.capturing import plan as plans
-from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref
+from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
 from gradlite.capturing.native.build import available
 from gradlite.capturing.order import ordered
 from gradlite.capturing.packing import packed
-from gradlite.capturing.plan import refs_of
 
 compiled = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
 KIB = 1 << 10

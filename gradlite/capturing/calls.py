@@ -6,7 +6,7 @@ views need no calls of their own, and an edit through one view is seen through a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,3 +137,31 @@ class Guard:
     value: bool
     keeps: bool = True
     avoidable: bool = False
+
+
+def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:
+    """All arrays that a call mentions."""
+    if isinstance(call, Guard):
+        return [call.ref]
+    if isinstance(call, HostCall):
+        return [*([call.out] if call.out is not None else []), *(ref for _, ref in call.grads)]
+    found: list[Ref] = [*call.outs, *call.writes]
+    stack: list[Any] = [call.args, call.kwargs]
+    while stack:
+        value = stack.pop()
+        if value.__class__ is Ref:
+            found.append(value)
+        elif value.__class__ in (tuple, list):
+            stack.extend(value)
+        elif value.__class__ is dict:
+            stack.extend(value.values())
+    return found
+
+
+def written_by(call: Call | HostCall | Guard) -> set[Buffer]:
+    """The buffers that a recorded call writes to; of Python code those that it hands over."""
+    if isinstance(call, Call):
+        return {ref.buffer for ref in (*call.outs, *call.writes)}
+    if isinstance(call, HostCall) and call.out is not None:
+        return {call.out.buffer}
+    return set()

@@ -34,9 +34,11 @@ from gradlite.capturing.calls import (
     HostCall,
     Ref,
     bound,
+    refs_of,
 )
 from gradlite.capturing.compare import name_of
-from gradlite.capturing.plan import GuardError, hoisted, refs_of, with_grads
+from gradlite.capturing.guards import hoisted
+from gradlite.capturing.plan import GuardError, with_grads
 from gradlite.tensor import wrap
 
 Calls = list[Call | HostCall | Guard]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref
+from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, written_by
 from gradlite.ops import products
 
 AnyCall = Call | HostCall | Guard
@@ -60,7 +60,7 @@ class _Order:
         self.calls, self._pinned = list(calls), pinned
         self._loops = [loop_of(call) for call in calls]
         self._mentions = [{ref.buffer.origin for ref in refs_of(call)} for call in calls]
-        self._writes = [_written(call) for call in calls]
+        self._writes = [{b.origin for b in written_by(call)} for call in calls]
         self._measure()
 
     def _measure(self) -> None:
@@ -179,11 +179,3 @@ class _Order:
         self._writes = [self._writes[i] for i in order]
         self._loops = [self._loops[i] for i in order]
         self._measure()
-
-
-def _written(call: AnyCall) -> set[Buffer]:
-    if isinstance(call, Call):
-        return {ref.buffer.origin for ref in (*call.outs, *call.writes)}
-    if isinstance(call, HostCall) and call.out is not None:
-        return {call.out.buffer.origin}
-    return set()

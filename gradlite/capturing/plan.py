@@ -7,7 +7,6 @@ it: ufuncs and products with the place of the result, copies instead of methods 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
@@ -19,19 +18,19 @@ import numpy as np
 from gradlite.backends import special
 from gradlite.backends.cpu import loud, quiet
 from gradlite.backends.kernels import Launcher
-from gradlite.capturing.arrays import bounds
+from gradlite.capturing.aliases import in_place, without_copies
 from gradlite.capturing.calls import (
     MADE,
     STATE,
     Buffer,
     Call,
-    CaptureError,
     Guard,
     HostCall,
-    LateGuardError,
     Ref,
     bound,
+    refs_of,
 )
+from gradlite.capturing.guards import guards_first, hoisted
 from gradlite.capturing.inputs import MovingInputs
 from gradlite.capturing.order import ordered
 from gradlite.capturing.packing import Piece, packed
@@ -54,7 +53,6 @@ METHODS_WITH_OUT = frozenset(
      np.ndarray.std, np.ndarray.any, np.ndarray.all, np.ndarray.dot, np.ndarray.clip)
 )  # fmt: skip
 LARGE = 1 << 14  # bytes of a result for which it pays to look at all indices first
-FEW = 4  # calls, the most that one guard takes with it to the front
 NO_ROOMS: Mapping[int, int] = MappingProxyType({})
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -327,191 +325,6 @@ def size_of(n: float) -> str:
 def is_launch(call: Call) -> bool:
     """Whether a call launches a kernel: name, dtype, grid, block, arguments, shared memory."""
     return isinstance(getattr(call.function, "__self__", None), Launcher)
-
-
-def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:
-    """All arrays that a call mentions."""
-    if isinstance(call, Guard):
-        return [call.ref]
-    if isinstance(call, HostCall):
-        return [*([call.out] if call.out is not None else []), *(ref for _, ref in call.grads)]
-    found: list[Ref] = [*call.outs, *call.writes]
-    stack: list[Any] = [call.args, call.kwargs]
-    while stack:
-        value = stack.pop()
-        if value.__class__ is Ref:
-            found.append(value)
-        elif value.__class__ in (tuple, list):
-            stack.extend(value)
-        elif value.__class__ is dict:
-            stack.extend(value.values())
-    return found
-
-
-def _has_effect(call: Call | HostCall | Guard) -> bool:
-    """Whether a call changes what outlives the replay."""
-    if isinstance(call, Call):
-        return any(ref.buffer.kind != MADE for ref in (*call.outs, *call.writes))
-    return isinstance(call, HostCall) and not call.undoable
-
-
-def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
-    """The calls with every guard before the first effect, so that a failed one leaves no trace.
-
-    Raises:
-        CaptureError: a guard depends on something that the step itself has changed.
-    """
-    first = next((i for i, call in enumerate(calls) if _has_effect(call)), len(calls))
-    late = [i for i in range(first, len(calls)) if isinstance(calls[i], Guard)]
-    early: set[int] = set()
-    written = [_written(call) for call in calls] if late else []
-    for guard in late:
-        error = LateGuardError if getattr(calls[guard], "avoidable", False) else CaptureError
-        needed = {ref.buffer for ref in refs_of(calls[guard])}
-        early.add(guard)
-        for position in range(guard - 1, -1, -1):
-            call = calls[position]
-            if isinstance(call, Guard):
-                continue
-            if needed.isdisjoint(written[position]) and not _changes(call, needed):
-                continue
-            if _has_effect(call):
-                raise error(
-                    "the step branches on a value that it has itself changed before: a replay "
-                    "could not go back. Branch first, or use where()"
-                )
-            needed.update(ref.buffer for ref in refs_of(call))
-            early.add(position)
-    early.update(range(first))
-    return [calls[i] for i in sorted(early)] + [
-        call for i, call in enumerate(calls) if i not in early
-    ]
-
-
-def guards_first(
-    calls: list[Call | HostCall | Guard],
-) -> list[Call | HostCall | Guard]:
-    """The calls with those guards in front that ask for the inputs' values alone.
-
-    The sooner it is known that a replay holds, the more memory of the last one can be used anew.
-    """
-    first: set[int] = set()
-    for place, guard in enumerate(calls):
-        if not isinstance(guard, Guard):
-            continue
-        needed, moved = {guard.ref.buffer}, {place}
-        for position in range(place - 1, -1, -1):
-            if not needed.isdisjoint(_written(calls[position])):
-                needed.update(ref.buffer for ref in refs_of(calls[position]))
-                moved.add(position)
-        written = set().union(*(_written(calls[i]) for i in moved))
-        passed = [calls[i] for i in range(place) if i not in moved and i not in first]
-        if len(moved) <= FEW and all(isinstance(calls[i], (Call, Guard)) for i in moved):
-            if written.isdisjoint(ref.buffer for call in passed for ref in refs_of(call)):
-                first |= moved
-    return [calls[i] for i in sorted(first)] + [c for i, c in enumerate(calls) if i not in first]
-
-
-def without_copies(
-    calls: list[Call | HostCall | Guard], kept: Iterable[Ref]
-) -> list[Call | HostCall | Guard]:
-    """The calls without copies of arrays that nothing uses afterwards."""
-    last: dict[Buffer, int] = {}
-    for position, call in enumerate(calls):
-        for ref in refs_of(call):
-            last[ref.buffer] = position
-    needed = {ref.buffer for ref in kept}
-    result = []
-    for position, call in enumerate(calls):
-        copied = _copy_of(call)
-        if copied is not None:
-            source, out = copied
-            if last[source.buffer] == position and source.buffer not in needed:
-                out.buffer.same_as = source.buffer
-                continue
-        result.append(call)
-    return result
-
-
-def in_place(calls: Sequence[Call | HostCall | Guard], pinned: Iterable[Buffer]) -> None:
-    """Let elementwise functions write to an operand's memory that nothing reads afterwards."""
-    first: dict[Buffer, int] = {}
-    last: dict[Buffer, int] = {}
-    for position, call in enumerate(calls):
-        for ref in refs_of(call):
-            first.setdefault(ref.buffer, position)
-            last[ref.buffer.origin] = position
-    for position, call in enumerate(calls):
-        if not isinstance(call, Call) or not isinstance(call.function, np.ufunc):
-            continue
-        if call.function.signature is not None:  # as that of matmul
-            continue
-        if len(call.outs) != 1 or call.kwargs or call.outs[0].buffer.kind != MADE:
-            continue
-        out = call.outs[0]
-        if first[out.buffer] != position or out.buffer.same_as is not None or out.buffer in pinned:
-            continue  # it was there before, or something outside reads it
-        operands = [a for a in call.args if isinstance(a, Ref)]
-        for operand in operands:
-            buffer = operand.buffer.origin
-            views = [a for a in operands if a.buffer.origin is buffer]
-            if (
-                buffer is not out.buffer
-                and last[buffer] == position
-                and buffer not in pinned
-                and all(_whole(a, out) for a in views)
-            ):
-                out.buffer.same_as = buffer
-                last[buffer] = last[out.buffer]
-                break
-
-
-def _whole(operand: Ref, out: Ref) -> bool:
-    """Whether an operand is all of a made buffer, as the result is of one that is like it."""
-    size = operand.dtype.itemsize * math.prod(operand.shape)
-    a, b = operand.buffer.origin, out.buffer
-    return (
-        a.kind == MADE
-        and (operand.shape, operand.strides, operand.dtype.itemsize, operand.offset)
-        == (out.shape, out.strides, out.dtype.itemsize, out.offset)
-        and operand.offset == 0
-        and a.stop - a.start == b.stop - b.start == size
-    )
-
-
-def _copy_of(call: Call | HostCall | Guard) -> tuple[Ref, Ref] | None:
-    """``(source, copy)`` when a call makes a whole new buffer a copy of a whole other one."""
-    if not isinstance(call, Call) or len(call.outs) != 1:
-        return None
-    if call.function not in (np.array, np.ascontiguousarray, np.ndarray.copy, np.ndarray.astype):
-        return None
-    source, out = call.args[0], call.outs[0]
-    if not isinstance(source, Ref) or source.buffer.kind != MADE or out.buffer.kind != MADE:
-        return None
-    same = (source.shape, source.strides, source.dtype, source.offset, 0) == (
-        out.shape, out.strides, out.dtype, 0, out.offset,
-    )  # fmt: skip
-    whole = source.buffer.stop - source.buffer.start == out.buffer.stop - out.buffer.start
-    return (source, out) if same and whole else None
-
-
-def _changes(call: Call | HostCall, buffers: Iterable[Buffer]) -> bool:
-    """Whether Python code may write to one of some buffers."""
-    if not isinstance(call, HostCall) or not call.changes:
-        return False
-    places = [bounds(array) for array in call.changes if array.size]
-    return any(
-        b.kind == STATE and any(b.start < stop and start < b.stop for start, stop in places)
-        for b in buffers
-    )
-
-
-def _written(call: Call | HostCall | Guard) -> set[Buffer]:
-    if isinstance(call, Call):
-        return {ref.buffer for ref in (*call.outs, *call.writes)}
-    if isinstance(call, HostCall) and call.out is not None:
-        return {call.out.buffer}
-    return set()
 
 
 def _at_address(root: Any, address: int, ref: Ref) -> np.ndarray[Any, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gradlite.backends import libraries, native, special
 from gradlite.backends.threads import use_threads
-from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref
+from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref, refs_of
 from gradlite.capturing.native.fusion import fused
 from gradlite.capturing.native.inputs import Pointers
 from gradlite.capturing.native.layout import batches_last
@@ -24,7 +24,7 @@ from gradlite.capturing.native.loops import ALWAYS, Place, Statement, emit, join
 from gradlite.capturing.native.optimizers import native_optimizer
 from gradlite.capturing.native.segments import Segment
 from gradlite.capturing.native.translate import Translator
-from gradlite.capturing.plan import Plan, Step, refs_of
+from gradlite.capturing.plan import Plan, Step
 
 MEMORY = re.compile(r"P\[\d+\] \+ \d+")
 RETURN = re.compile(r"return (-?\d+);")

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.calls import CONSTANT, MADE, Buffer, Call, Guard, HostCall, Ref
-from gradlite.capturing.plan import refs_of
+from gradlite.capturing.calls import CONSTANT, MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
 from gradlite.ops import columns, pooling
 from gradlite.ops.conv_maxima import (
     WINDOW,

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref
+from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
 from gradlite.capturing.native import fusion
-from gradlite.capturing.plan import refs_of
 from gradlite.ops import columns, conv_maxima
 
 # Which arguments and results are images.
