@@ -11,6 +11,7 @@ from gradlite import dtypes
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops import shortcuts
 from gradlite.ops.activation import logsigmoid
+from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.loss_kernels import CrossEntropyLoss, NllLoss, check_classes, with_kernels
@@ -194,7 +195,7 @@ def cross_entropy(
     smooth = -sum(weighted, dim)
     keep = t != ignore_index
     if not shortcuts.allowed(keep.all()):
-        smooth = smooth * wrap(keep.astype(x.dtype))
+        smooth = where(wrap(keep), smooth, 0)  # a product would make NaN of an infinite slope
     if reduction == "mean":
         if weight is None:
             smooth = sum(smooth) / wrap(keep.sum().astype(x.dtype))

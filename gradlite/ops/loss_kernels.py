@@ -310,7 +310,8 @@ class NllLoss(Op):
         xp = NAMESPACES[raw.__class__].xp
         counts, safe = _counts(xp, target, weight, ignore_index, raw.dtype)
         if ctx.aux is not None:
-            counts = counts / ctx.aux.reshape(())
+            # 0 also where all of them are ignored, and the mean is that of nothing.
+            counts = xp.where(counts == 0, 0, counts / ctx.aux.reshape(()))
         slope = xp.zeros(shape, raw.dtype)
         spread = xp.expand_dims(safe, dim)
         xp.put_along_axis(slope, spread, xp.expand_dims(-counts, dim).astype(raw.dtype), axis=dim)

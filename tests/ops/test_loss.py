@@ -45,3 +45,24 @@ def test_what_is_ignored(targets: list[int], ignore_index: int, reduction: str) 
         results.append((loss.detach().numpy(), logits.grad.numpy()))
     for ours, theirs in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (512, 65)])  # rules, and compiled kernels
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, None])  # None: nll_loss
+def test_a_mean_of_nothing_has_no_gradient(
+    shape: tuple[int, int], weighted: bool, smoothing: float | None
+) -> None:
+    """All targets are ignored: the loss is NaN, as in PyTorch, and training is not spoilt."""
+    torch = pytest.importorskip("torch")
+    for T in (gradlite, torch):
+        x = T.ones(*shape, requires_grad=True)
+        target, weight = T.full(shape[:1], -100), T.ones(shape[1]) if weighted else None
+        losses = T.nn.functional
+        if smoothing is None:
+            loss = losses.nll_loss(x, target, weight)
+        else:
+            loss = losses.cross_entropy(x, target, weight, label_smoothing=smoothing)
+        loss.backward()
+        assert np.isnan(loss.item())
+        np.testing.assert_array_equal(x.grad.numpy(), np.zeros(shape, np.float32))
