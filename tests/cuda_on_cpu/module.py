@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,9 @@ KERNEL = re.compile(
     r"(\w+)\s*\(([^)]*)\)"
 )
 SHARED_LIMIT = 48 << 10  # bytes of shared memory that a launch may ask for without an attribute
+
+
+_one_at_a_time = threading.Lock()
 
 
 class KernelError(RuntimeError):
@@ -253,7 +257,8 @@ class CpuKernel:
         if self._module.check:
             table = _regions([*args, *regions])
             how.region_count, how.regions = len(table), table.ctypes.data
-        failed = self._entry.launch(ctypes.byref(how), pointers)
+        with _one_at_a_time:  # the fibers of a library are in variables of its own
+            failed = self._entry.launch(ctypes.byref(how), pointers)
         self.switches, self.accesses = how.switches, how.accesses
         if failed:
             raise KernelError(f"{self.name}: {how.fault.decode()}{self._places(how.code)}")
