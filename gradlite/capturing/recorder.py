@@ -85,7 +85,7 @@ class Requirement:
 
     @property
     def __name__(self) -> str:
-        return f"{self.error.__name__} unless"
+        return "require"
 
     def __call__(self, condition: Any, *values: Any) -> None:
         shortcuts.require(condition, self.error, self.message, *values)
