@@ -51,9 +51,11 @@ class Attention(Op):
         if xp is not np:
             out = row_major(product(p, v))
             return out, (p, out, None, None)
-        # What joins the heads behind it then needs no copy.
-        lead = q.shape[:-2]
-        out = _heads_outside(_heads_inside(xp, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
+        shape, strides = (*q.shape[:-1], v.shape[-1]), q.strides
+        if q.ndim < 4 or not strides[-1] == q.itemsize <= strides[-3] < strides[-2]:
+            out = xp.empty(shape, q.dtype)
+        else:  # parts of wider rows: what joins the heads behind it then needs no copy
+            out = _heads_outside(_heads_inside(xp, shape, q.dtype), shape[:-2])
         xp.matmul(p, v, out=out)
         return out, (p, out, None, None)
 

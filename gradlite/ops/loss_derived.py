@@ -385,8 +385,8 @@ def gaussian_nll_loss(
             raise ValueError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not valid")
-    negative = (variance.array < 0).any()
-    shortcuts.require(~negative, ValueError, "var has negative entry/entries")
+    fine: Any = (variance.detach() < 0).logical_not().all()  # type: ignore[attr-defined]
+    shortcuts.require(fine.array, ValueError, "var has negative entry/entries")
     # The bound is a safeguard, not part of the function: the gradient passes through it.
     variance = variance + (variance.detach().clamp(min=eps) - variance.detach())
     x: Any = input
