@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
+from gradlite.capturing.calls import MADE, AnyCall, Buffer, Call, Ref, refs_of
 
 
-def without_copies(
-    calls: list[Call | HostCall | Guard], kept: Iterable[Ref]
-) -> list[Call | HostCall | Guard]:
+def without_copies(calls: list[AnyCall], kept: Iterable[Ref]) -> list[AnyCall]:
     """The calls without copies of arrays that nothing uses afterwards."""
     last: dict[Buffer, int] = {}
     for position, call in enumerate(calls):
@@ -31,7 +29,7 @@ def without_copies(
     return result
 
 
-def in_place(calls: Sequence[Call | HostCall | Guard], pinned: Iterable[Buffer]) -> None:
+def in_place(calls: Sequence[AnyCall], pinned: Iterable[Buffer]) -> None:
     """Let elementwise functions write to an operand's memory that nothing reads afterwards."""
     first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}
@@ -77,7 +75,7 @@ def _whole(operand: Ref, out: Ref) -> bool:
     )
 
 
-def _copy_of(call: Call | HostCall | Guard) -> tuple[Ref, Ref] | None:
+def _copy_of(call: AnyCall) -> tuple[Ref, Ref] | None:
     """``(source, copy)`` when a call makes a whole new buffer a copy of a whole other one."""
     if not isinstance(call, Call) or len(call.outs) != 1:
         return None

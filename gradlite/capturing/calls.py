@@ -139,7 +139,10 @@ class Guard:
     avoidable: bool = False
 
 
-def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:
+AnyCall = Call | HostCall | Guard
+
+
+def refs_of(call: AnyCall) -> Iterable[Ref]:
     """All arrays that a call mentions."""
     if isinstance(call, Guard):
         return [call.ref]
@@ -158,7 +161,7 @@ def refs_of(call: Call | HostCall | Guard) -> Iterable[Ref]:
     return found
 
 
-def written_by(call: Call | HostCall | Guard) -> set[Buffer]:
+def written_by(call: AnyCall) -> set[Buffer]:
     """The buffers that a recorded call writes to; of Python code those that it hands over."""
     if isinstance(call, Call):
         return {ref.buffer for ref in (*call.outs, *call.writes)}

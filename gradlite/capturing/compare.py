@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.capturing.arrays import content
-from gradlite.capturing.calls import CONSTANT, STATE, Buffer, Call, Guard, HostCall, Ref
+from gradlite.capturing.calls import CONSTANT, STATE, AnyCall, Buffer, Guard, HostCall, Ref
 from gradlite.capturing.plan import is_launch
 from gradlite.capturing.recorder import Recorder
 
@@ -24,7 +24,7 @@ def difference(first: Recorder, second: Recorder) -> str | None:
     return None
 
 
-def name_of(call: Call | HostCall | Guard) -> str:
+def name_of(call: AnyCall) -> str:
     """A call's name for people."""
     if isinstance(call, Guard):
         return "a branch on a value"

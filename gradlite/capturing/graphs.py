@@ -27,6 +27,7 @@ from gradlite.capturing.arrays import address, bounds, on_gpu, owner
 from gradlite.capturing.calls import (
     MADE,
     STATE,
+    AnyCall,
     Buffer,
     Call,
     CaptureError,
@@ -41,7 +42,7 @@ from gradlite.capturing.guards import hoisted
 from gradlite.capturing.plan import GuardError, with_grads
 from gradlite.tensor import wrap
 
-Calls = list[Call | HostCall | Guard]
+Calls = list[AnyCall]
 
 
 class Home:

@@ -8,6 +8,7 @@ from gradlite.capturing.arrays import bounds
 from gradlite.capturing.calls import (
     MADE,
     STATE,
+    AnyCall,
     Buffer,
     Call,
     CaptureError,
@@ -21,14 +22,14 @@ from gradlite.capturing.calls import (
 FEW = 4  # calls, the most that one guard takes with it to the front
 
 
-def _has_effect(call: Call | HostCall | Guard) -> bool:
+def _has_effect(call: AnyCall) -> bool:
     """Whether a call changes what outlives the replay."""
     if isinstance(call, Call):
         return any(ref.buffer.kind != MADE for ref in (*call.outs, *call.writes))
     return isinstance(call, HostCall) and not call.undoable
 
 
-def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
+def hoisted(calls: list[AnyCall]) -> list[AnyCall]:
     """The calls with every guard before the first effect, so that a failed one leaves no trace.
 
     Raises:
@@ -62,8 +63,8 @@ def hoisted(calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guar
 
 
 def guards_first(
-    calls: list[Call | HostCall | Guard],
-) -> list[Call | HostCall | Guard]:
+    calls: list[AnyCall],
+) -> list[AnyCall]:
     """The calls with those guards in front that ask for the inputs' values alone.
 
     The sooner it is known that a replay holds, the more memory of the last one can be used anew.

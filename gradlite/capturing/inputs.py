@@ -46,7 +46,7 @@ class MovingInputs:
                 written.update(ref.buffer for ref in (*call.outs, *call.writes))
             elif isinstance(call, HostCall):
                 written.update(ref.buffer for ref in refs_of(call))
-                self._taken += [bounds(p.array) for p, _ in call.grads]
+                self._taken += map(bounds, call.changes)
             for ref in refs_of(call):
                 if id(ref.buffer.root) in numbers:
                     refs.setdefault(ref.buffer, []).append(ref)

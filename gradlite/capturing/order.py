@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, written_by
+from gradlite.capturing.calls import MADE, AnyCall, Buffer, Call, Guard, HostCall, Ref, written_by
 from gradlite.ops import products
 
-AnyCall = Call | HostCall | Guard
 PRODUCTS = (np.dot, np.ndarray.dot, products.multiplied)
 MOVES = 200  # at most
 TOGETHER = 12  # calls, the most that move at once

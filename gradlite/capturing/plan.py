@@ -22,6 +22,7 @@ from gradlite.capturing.aliases import in_place, without_copies
 from gradlite.capturing.calls import (
     MADE,
     STATE,
+    AnyCall,
     Buffer,
     Call,
     Guard,
@@ -74,7 +75,7 @@ class Plan:
 
     def __init__(
         self,
-        calls: list[Call | HostCall | Guard],
+        calls: list[AnyCall],
         kept: Iterable[Ref],
         inputs: Sequence[np.ndarray[Any, Any] | None] = (),
     ) -> None:
@@ -99,11 +100,11 @@ class Plan:
         self._moving: MovingInputs | None = None
         self.steps = self._steps()
 
-    def prepared(self, calls: list[Call | HostCall | Guard]) -> list[Call | HostCall | Guard]:
+    def prepared(self, calls: list[AnyCall]) -> list[AnyCall]:
         """The calls as this kind of plan makes them."""
         return calls
 
-    def loop_of(self, call: Call | HostCall | Guard) -> Any:
+    def loop_of(self, call: AnyCall) -> Any:
         """See `ordered`: array calls are loops of their own."""
         return None
 
@@ -208,7 +209,7 @@ class Plan:
         return bound(value, self.array)
 
     # -------------------------------------------------------------------------- calls
-    def _step(self, call: Call | HostCall | Guard) -> Step:
+    def _step(self, call: AnyCall) -> Step:
         if isinstance(call, Guard):
             return _check, (self.array(call.ref), call.value)
         if isinstance(call, HostCall):

@@ -21,6 +21,7 @@ from gradlite.capturing.calls import (
     CONSTANT,
     MADE,
     STATE,
+    AnyCall,
     Buffer,
     Call,
     CaptureError,
@@ -104,7 +105,7 @@ class Recorder:
         self._cupy = cuda.module() if cuda.in_use() else None
         # The classes of arrays that get faces.
         self.kinds = (np.ndarray,) if self._cupy is None else (np.ndarray, self._cupy.ndarray)
-        self.calls: list[Call | HostCall | Guard] = []
+        self.calls: list[AnyCall] = []
         self.paused = 0
         self.avoidable = False  # whether what is branched on now need not be
         self.thread = threading.get_ident()
@@ -303,7 +304,7 @@ class Recorder:
             result = np.asarray(result)
         return self.made(result, False)
 
-    def _add(self, call: Call | HostCall | Guard) -> None:
+    def _add(self, call: AnyCall) -> None:
         self.calls.append(call)
 
     @staticmethod

@@ -47,26 +47,23 @@ def convolve(x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
 def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
     """The gradient of the input: for each phase of the stride a convolution by one step."""
     o, c, *kernel = w.shape
-    counts = g.shape[2:]
-    # The work is that of the convolution itself, which sees all of the result's pixels.
-    library = _library(g, w, (c, o, *kernel), size if geometry.stride == (1, 1) else counts)
+    counts, taps = g.shape[2:], (w.shape[2], w.shape[3])
+    library = _library(g, w, (c, o, *kernel), counts)
     if library is None:
         return None
     w = np.ascontiguousarray(w)
-    back = w[:, :, ::-1, ::-1].swapaxes(0, 1)  # from outputs to inputs
-    if geometry.stride == (1, 1):
-        out = np.empty((g.shape[0], c, *size), g.dtype)
-        turned = turned_back(geometry, (w.shape[2], w.shape[3]))
-        _convolve(library, g, back, back.shape, _steps(back), turned, None, out)
-        return out
-    out = np.zeros((g.shape[0], c, *size), g.dtype)
-    for phase in phases(geometry, (w.shape[2], w.shape[3]), size, counts):
+    parts = phases(geometry, taps, size, counts)
+    reached = len(parts) == geometry.stride[0] * geometry.stride[1]
+    out = (np.empty if reached else np.zeros)((g.shape[0], c, *size), g.dtype)
+    for phase in parts:
         high, wide = (slice(first, None, step) for first, step, _ in phase.taps)
-        taps = w[:, :, high, wide][:, :, ::-1, ::-1].swapaxes(0, 1)
+        # The kernels turned by 180 degrees, from outputs to inputs.
+        turned = w[:, :, high, wide][:, :, ::-1, ::-1].swapaxes(0, 1)
         part = out[:, :, phase.rows, phase.columns]
-        made = np.empty(part.shape, g.dtype)
-        _convolve(library, g, taps, taps.shape, _steps(taps), phase.geometry, None, made)
-        part[...] = made
+        made = part if part.flags.c_contiguous else np.empty(part.shape, g.dtype)
+        _convolve(library, g, turned, turned.shape, _steps(turned), phase.geometry, None, made)
+        if made is not part:
+            part[...] = made
     return out
 
 

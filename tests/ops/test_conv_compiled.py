@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import platform
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +19,7 @@ from gradlite.nn import functional as F
 from gradlite.ops import columns, conv_compiled
 from gradlite.ops.windows import Geometry
 from tests.compiled_convolutions import all_sizes, library, needs_compiler
+from tests.switched import launched
 
 DTYPES = ("float32", "float64")
 X86 = ("x86_64", "AMD64")
@@ -307,21 +305,11 @@ def test_a_compiler_that_fails_means_numpy(
 
 
 def test_the_variable_switches_it_off() -> None:
-    code = (
-        "import gradlite; from gradlite.backends import launches;"
-        "from gradlite.nn import functional as F;"
-        "names = launches.record(); found = names.__enter__();"
-        "F.conv2d(gradlite.ones(32, 8, 16, 16), gradlite.ones(16, 8, 3, 3)); print(found)"
-    )
+    code = "gradlite.conv2d(gradlite.ones(32, 8, 16, 16), gradlite.ones(16, 8, 3, 3))"
     for value in ("0", "1"):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True, text=True, check=True,
-            env={**os.environ, "GRADLITE_NATIVE": value},
-        )  # fmt: skip
         there = native.compiler() is not None and platform.machine() in X86
         compiled = value == "1" and there
-        assert done.stdout.strip() == str(["images_convolved"] if compiled else [])
+        assert launched(code, value) == str(["images_convolved"] if compiled else [])
 
 
 def test_a_small_step_compiles_nothing(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +16,7 @@ from gradlite import nn
 from gradlite.backends import launches, libraries, multiply, native
 from gradlite.nn import functional as F
 from gradlite.ops import products
+from tests.switched import launched
 
 needs_code = pytest.mark.skipif(
     multiply.function("f") is None, reason="no compiled products: no compiler, or narrow vectors"
@@ -350,19 +348,10 @@ def test_without_a_compiler_it_is_numpys(fresh: None, monkeypatch: pytest.Monkey
 
 
 def test_the_variable_switches_it_off() -> None:
-    code = (
-        "import gradlite; from gradlite.backends import launches;"
-        "names = launches.record(); found = names.__enter__();"
-        "gradlite.ones(512, 64) @ gradlite.ones(64, 256); print(found)"
-    )
+    code = "gradlite.ones(512, 64) @ gradlite.ones(64, 256)"
     for value in ("0", "1"):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True, text=True, check=True,
-            env={**os.environ, "GRADLITE_NATIVE": value},
-        )  # fmt: skip
         compiled = value == "1" and multiply.function("f") is not None
-        assert done.stdout.strip() == str(["multiply"] if compiled else [])
+        assert launched(code, value) == str(["multiply"] if compiled else [])
 
 
 def test_small_products_compile_nothing(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:

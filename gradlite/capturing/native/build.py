@@ -16,6 +16,7 @@ import numpy as np
 
 from gradlite.backends import libraries, native, special
 from gradlite.backends.threads import use_threads
+from gradlite.capturing.arrays import bounds
 from gradlite.capturing.calls import MADE, Buffer, Call, HostCall, Ref, refs_of
 from gradlite.capturing.native.fusion import fused
 from gradlite.capturing.native.inputs import Pointers
@@ -186,12 +187,12 @@ class NativePlan(Plan):
         elsewhere = set(self.pinned)
         written: set[Buffer] = set()
         # What is written to may be an input too, whose values have to be copied then.
-        taken = [_range(self.arena)]
+        taken = [bounds(self.arena)]
         for call, piece in zip(self.calls, pieces):
             if isinstance(call, Call):
                 written.update(ref.buffer for ref in (*call.outs, *call.writes))
             elif isinstance(call, HostCall):
-                taken += [_range(p.array) for p, _ in call.grads]
+                taken += map(bounds, call.changes)
             if piece is None:
                 elsewhere.update(ref.buffer for ref in refs_of(call))
         places, sizes = {}, {}
@@ -252,12 +253,6 @@ class NativePlan(Plan):
     def _constant(self, array: np.ndarray[Any, Any]) -> Place:
         self._roots.append(array)
         return Place(len(self._roots) - 1, 0, array.shape, array.strides, array.dtype)
-
-
-def _range(array: np.ndarray[Any, Any]) -> tuple[int, int]:
-    """The first address of an array without gaps, and its end."""
-    start = array.__array_interface__["data"][0]
-    return start, start + array.nbytes
 
 
 def _grouped(pieces: Sequence[Any]) -> Iterator[list[Statement] | int]:

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.calls import CONSTANT, MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
+from gradlite.capturing.calls import (
+    CONSTANT,
+    MADE,
+    AnyCall,
+    Buffer,
+    Call,
+    Ref,
+    refs_of,
+)
 from gradlite.ops import columns, pooling
 from gradlite.ops.conv_maxima import (
     WINDOW,
@@ -22,9 +30,6 @@ from gradlite.ops.conv_maxima import (
     spread_gradients,
     spread_weight_gradient,
 )
-
-AnyCall = Call | HostCall | Guard
-
 
 JOINED: dict[Any, Any] = {
     columns.gradients: spread_gradients,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
+from gradlite.capturing.calls import MADE, AnyCall, Buffer, Call, Ref, refs_of
 from gradlite.capturing.native import fusion
 from gradlite.ops import columns, conv_maxima
 
@@ -38,9 +38,7 @@ def images_of(call: Any) -> list[Ref]:
     return found if found[0].shape[0] % fusion.lanes(found[0].dtype) == 0 else []
 
 
-def batches_last(
-    calls: list[Call | HostCall | Guard], pinned: set[Buffer]
-) -> list[Call | HostCall | Guard]:
+def batches_last(calls: list[AnyCall], pinned: set[Buffer]) -> list[AnyCall]:
     """The calls with the order of images changed where all that mention them allow it."""
     batch: dict[Buffer, int] = {}  # which buffers may change, and how many images each holds
     touched: set[Buffer] = set()
