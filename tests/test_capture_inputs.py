@@ -126,3 +126,26 @@ def test_one_call_finds_the_addresses() -> None:
     assert copy.tolist() == arrays[0].tolist()
     behind = Pointers({0: 2}, {0: 48}, table, [(start + 48, start + 90), (start - 9, start)])
     assert behind.point(arrays) == []
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+def test_an_input_that_an_average_is_made_in(way: str, n: int) -> None:
+    """Python code of a step may change tensors that have no gradient."""
+    model = nn.Linear(n, 1, bias=False)
+    average = optim.swa_utils.AveragedModel(model)
+    average.update_parameters(model)
+
+    def step(x: Any) -> Any:
+        average.update_parameters(model)
+        return x * 1
+
+    run = gradlite.capture(step, state=[average, model], native=True)
+    weight = average.module.weight
+    for i in range(8):
+        model.weight.data.fill_(float(i))
+        given = weight.detach() if i > 4 else gradlite.zeros(1, n)
+        expected = given.numpy().copy()
+        result = run(given).numpy()
+        if i > 2:
+            np.testing.assert_array_equal(result, expected)
+    assert run.replays >= 4
