@@ -17,6 +17,7 @@ from gradlite import optim as optim
 from gradlite import profiler as profiler
 from gradlite import return_types as return_types
 from gradlite import special as special
+from gradlite import testing as testing
 from gradlite import utils as utils
 from gradlite.amp import autocast as autocast
 from gradlite.autocast_mode import clear_autocast_cache as clear_autocast_cache

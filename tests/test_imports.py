@@ -39,7 +39,7 @@ FLOORS = (
         "gradlite.special",
         "gradlite.tensor_types",
     ),
-    ("gradlite.nn",),
+    ("gradlite.nn", "gradlite.testing"),
     ("gradlite.optim", "gradlite.io", "gradlite.utils", "gradlite.transforms"),
     ("gradlite.amp", "gradlite.datasets", "gradlite.func", "gradlite.cuda"),
     ("gradlite.capturing",),
