@@ -9,6 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from gradlite.backends.precision import matmul as matmul
+from gradlite.backends.sdp import cudnn_sdp_enabled as cudnn_sdp_enabled
+from gradlite.backends.sdp import enable_cudnn_sdp as enable_cudnn_sdp
+from gradlite.backends.sdp import enable_flash_sdp as enable_flash_sdp
+from gradlite.backends.sdp import enable_math_sdp as enable_math_sdp
+from gradlite.backends.sdp import enable_mem_efficient_sdp as enable_mem_efficient_sdp
+from gradlite.backends.sdp import flash_sdp_enabled as flash_sdp_enabled
+from gradlite.backends.sdp import math_sdp_enabled as math_sdp_enabled
+from gradlite.backends.sdp import mem_efficient_sdp_enabled as mem_efficient_sdp_enabled
+from gradlite.backends.sdp import sdp_kernel as sdp_kernel
 
 _cache: tuple[bool, str] | None = None
 _handed_out = False

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradlite import autocast_mode, dtypes
 from gradlite.autocast_mode import current_autocast
+from gradlite.backends import sdp
 from gradlite.capturing.calls import (
     STATE,
     Call,
@@ -135,7 +136,7 @@ class Recording:
     ) -> None:
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
-        self._autocast = current_autocast().dtypes
+        self._autocast, self._attention = current_autocast().dtypes, sdp.enabled
         self._kinds = None
         if flat and all(isinstance(t, Tensor) for t in inputs):
             self._kinds = [
@@ -201,7 +202,7 @@ class Recording:
                 return False  # perhaps of an equal dtype: `_signature` will say
         if autocast_mode.used and current_autocast().dtypes != self._autocast:
             return False
-        return dtypes.get_default_dtype() is self._default
+        return sdp.enabled == self._attention and dtypes.get_default_dtype() is self._default
 
     def fits(self) -> bool:
         """Whether everything around the step is as it was recorded."""
@@ -425,7 +426,7 @@ class CapturedStep:
 def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
     """What two calls must share to be served by one recording."""
     surroundings = (current_mode(), dtypes.get_default_dtype(), current_autocast().dtypes)
-    parts: list[Any] = [*surroundings, repr(spec)]
+    parts: list[Any] = [*surroundings, sdp.enabled, repr(spec)]
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             array = leaf.array

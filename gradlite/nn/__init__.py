@@ -3,6 +3,7 @@
 # ruff: noqa: F403, F405
 from typing import TYPE_CHECKING
 
+from gradlite.nn import attention as attention
 from gradlite.nn import functional as functional
 from gradlite.nn import init as init
 from gradlite.nn import modules as modules

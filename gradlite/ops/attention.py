@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends import sdp
 from gradlite.backends.multiply import ALL, LOWER_FACTOR, LOWER_RESULT, UPPER_FACTOR
 from gradlite.backends.strides import collapse
 from gradlite.ops import products, shortcuts
@@ -352,7 +353,9 @@ def scaled_dot_product_attention(
         and q.size > 0 < k.size
         and (mask is None or not mask.requires_grad)
     )
-    if q.__class__ is np.ndarray:
+    if not sdp.as_usual:
+        one_node = sdp.chosen(q.__class__ is not np.ndarray, one_node) is not sdp.SDPBackend.MATH
+    elif q.__class__ is np.ndarray:
         if mask is not None and q.dtype not in dtypes.HALVES:
             one_node = False  # nothing is gained
     if one_node:
