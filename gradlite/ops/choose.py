@@ -9,7 +9,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
-from gradlite.ops.gather import nonzero
+from gradlite.ops.gather import broadcast_shape, nonzero
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
@@ -55,6 +55,7 @@ class Where(Op):
         S(bools(), normal(), normal()),
         S(bools(0, 3), normal(3), normal(0, 3)),
     ],
+    errors=lambda: [S(bools(2), normal(2), normal(3)), S(bools(2), normal(3), 1.0)],
 )
 @on_its_device
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -89,6 +90,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         a, b = promoted(a, b)
     a, _ = same_device_or_scalar(a, condition)
     b, _ = same_device_or_scalar(b, condition)
+    broadcast_shape(broadcast_shape(condition.array.shape, a.array.shape), b.array.shape)
     return apply(Where, (condition, a, b))
 
 

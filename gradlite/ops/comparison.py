@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import guard
+from gradlite.ops.binary import mismatch
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import operand, plain, same_device_or_scalar
@@ -56,14 +57,23 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     half = (x if isinstance(a, Tensor) else y).dtype
     if half in dtypes.HALVES:  # numbers are rounded first, and NaN compares without a warning
         x, y = (single(xp.asarray(value, half)) for value in (x, y))
-    return wrap(xp.asarray(getattr(xp, function)(x, y)))
+    try:
+        return wrap(xp.asarray(getattr(xp, function)(x, y)))
+    except ValueError:
+        raise RuntimeError(mismatch(x, y)) from None
 
 
 def _comparison_samples() -> list[Any]:
     return [*binary(), S(np.arange(4.0), 2), S(np.arange(4), np.arange(4)), S(np.arange(3), 1.5)]
 
 
-@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+@public(
+    samples=_comparison_samples,
+    method=True,
+    inplace=True,
+    differentiable=False,
+    errors=lambda: [S(np.arange(2), np.arange(3))],
+)
 def eq(input: Any, other: Any) -> Tensor:
     """Elementwise ``input == other``, a bool tensor.
 
@@ -74,7 +84,13 @@ def eq(input: Any, other: Any) -> Tensor:
     return _compare("equal", input, other)
 
 
-@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+@public(
+    samples=_comparison_samples,
+    method=True,
+    inplace=True,
+    differentiable=False,
+    errors=lambda: [S(np.arange(2), np.arange(3))],
+)
 def ne(input: Any, other: Any) -> Tensor:
     """Elementwise ``input != other``, a bool tensor.
 
@@ -85,7 +101,13 @@ def ne(input: Any, other: Any) -> Tensor:
     return _compare("not_equal", input, other)
 
 
-@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+@public(
+    samples=_comparison_samples,
+    method=True,
+    inplace=True,
+    differentiable=False,
+    errors=lambda: [S(np.arange(2), np.arange(3))],
+)
 def lt(input: Any, other: Any) -> Tensor:
     """Elementwise ``input < other``, a bool tensor.
 
@@ -96,7 +118,13 @@ def lt(input: Any, other: Any) -> Tensor:
     return _compare("less", input, other)
 
 
-@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+@public(
+    samples=_comparison_samples,
+    method=True,
+    inplace=True,
+    differentiable=False,
+    errors=lambda: [S(np.arange(2), np.arange(3))],
+)
 def le(input: Any, other: Any) -> Tensor:
     """Elementwise ``input <= other``, a bool tensor.
 
@@ -107,7 +135,13 @@ def le(input: Any, other: Any) -> Tensor:
     return _compare("less_equal", input, other)
 
 
-@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+@public(
+    samples=_comparison_samples,
+    method=True,
+    inplace=True,
+    differentiable=False,
+    errors=lambda: [S(np.arange(2), np.arange(3))],
+)
 def gt(input: Any, other: Any) -> Tensor:
     """Elementwise ``input > other``, a bool tensor.
 
@@ -118,7 +152,13 @@ def gt(input: Any, other: Any) -> Tensor:
     return _compare("greater", input, other)
 
 
-@public(samples=_comparison_samples, method=True, inplace=True, differentiable=False)
+@public(
+    samples=_comparison_samples,
+    method=True,
+    inplace=True,
+    differentiable=False,
+    errors=lambda: [S(np.arange(2), np.arange(3))],
+)
 def ge(input: Any, other: Any) -> Tensor:
     """Elementwise ``input >= other``, a bool tensor.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.binary import mismatch
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import operand
@@ -33,7 +34,10 @@ __all__ = [
 def _constant(function: str, *inputs: Any) -> Tensor:
     xp = NAMESPACES[inputs[0].array.__class__].xp
     arrays = [i.array if isinstance(i, Tensor) else i for i in inputs]
-    return wrap(xp.asarray(getattr(xp, function)(*arrays)))
+    try:
+        return wrap(xp.asarray(getattr(xp, function)(*arrays)))
+    except ValueError:
+        raise RuntimeError(mismatch(*arrays)) from None
 
 
 @public(
@@ -102,6 +106,7 @@ def logical_not(input: Tensor) -> Tensor:
     method=True,
     inplace=True,
     differentiable=False,
+    errors=lambda: [S(bools(2), bools(3))],
 )
 def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both elements are nonzero.
@@ -118,6 +123,7 @@ def logical_and(input: Tensor, other: Tensor) -> Tensor:
     method=True,
     inplace=True,
     differentiable=False,
+    errors=lambda: [S(bools(2), bools(3))],
 )
 def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether one of both elements is nonzero.
@@ -134,6 +140,7 @@ def logical_or(input: Tensor, other: Tensor) -> Tensor:
     method=True,
     inplace=True,
     differentiable=False,
+    errors=lambda: [S(bools(2), bools(3))],
 )
 def logical_xor(input: Tensor, other: Tensor) -> Tensor:
     """Whether exactly one of both elements is nonzero.
@@ -156,7 +163,10 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
         raise RuntimeError(f"\"{function}_cpu\" not implemented for '{common.name}'")
     xp = NAMESPACES[a.array.__class__].xp
     left, right = (xp.asarray(v).astype(common) for v in arrays)
-    return wrap(xp.asarray(getattr(xp, function)(left, right)))
+    try:
+        return wrap(xp.asarray(getattr(xp, function)(left, right)))
+    except ValueError:
+        raise RuntimeError(mismatch(left, right)) from None
 
 
 @public(
@@ -164,6 +174,7 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
     method=True,
     inplace=True,
     differentiable=False,
+    errors=lambda: [S(bools(2), bools(3))],
 )
 def bitwise_and(input: Any, other: Any) -> Tensor:
     """Bitwise and of integers; logical and of bools.
@@ -180,6 +191,7 @@ def bitwise_and(input: Any, other: Any) -> Tensor:
     method=True,
     inplace=True,
     differentiable=False,
+    errors=lambda: [S(bools(2), bools(3))],
 )
 def bitwise_or(input: Any, other: Any) -> Tensor:
     """Bitwise or of integers; logical or of bools.
@@ -196,6 +208,7 @@ def bitwise_or(input: Any, other: Any) -> Tensor:
     method=True,
     inplace=True,
     differentiable=False,
+    errors=lambda: [S(bools(2), bools(3))],
 )
 def bitwise_xor(input: Any, other: Any) -> Tensor:
     """Bitwise exclusive or of integers; of bools, whether they differ.
