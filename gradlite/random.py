@@ -413,50 +413,6 @@ class Generator:
         """
         return _stable_argsort(self.words(_size(operator.index(n))))
 
-    def multinomial(self, weights: Array, count: int, replacement: bool) -> Array:
-        """``count`` indices per row of ``weights`` (1-D or 2-D), in proportion to them, as int64.
-
-        With replacement by inverting the cumulated weights; without, by an exponential race
-        (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
-
-        Raises:
-            RuntimeError: negative or non-finite weights, a row of zeros, ``count`` not positive,
-                or more indices than weights without replacement.
-
-        >>> Generator().manual_seed(7).multinomial(np.array([0.0, 3.0, 1.0]), 4, True)
-        array([2, 1, 1, 1])
-        """
-        if weights.ndim not in (1, 2):
-            raise RuntimeError("prob_dist must be 1 or 2 dim")
-        if count <= 0:
-            raise RuntimeError("cannot sample n_sample <= 0 samples")
-        if not replacement and count > weights.shape[-1]:
-            raise RuntimeError(
-                "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
-            )
-        rows = np.atleast_2d(np.asarray(weights, np.float64))
-        if not (np.isfinite(rows) & (rows >= 0)).all():
-            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-        cumulated = np.cumsum(rows, axis=1)
-        if rows.size == 0 or not (cumulated[:, -1] > 0).all():
-            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-        if replacement:
-            places = self.random((len(rows), count), np.float64)
-            places *= cumulated[:, -1:]
-            order = np.empty(places.shape, np.int64)
-            for i, row in enumerate(rows):
-                # A product rounded up to the total would fall behind the last positive weight.
-                last = np.flatnonzero(row)[-1]
-                found = np.searchsorted(cumulated[i], places[i], side="right")
-                order[i] = np.minimum(found, last)
-        else:
-            times = -np.log1p(-self.random(rows.shape, np.float64))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                times /= rows
-            times[rows == 0] = np.inf
-            order = np.argsort(times, axis=1, kind="stable")[:, :count]
-        return order.reshape(*weights.shape[:-1], count)
-
 
 def _box_muller(pairs: Array, unit: float, out: Array) -> None:
     """Fill ``out`` with the two normals of each pair of integers below ``1 / unit``."""

@@ -217,10 +217,6 @@ def test_a_result_that_is_no_tensor_is_refused() -> None:
     refused(lambda x: object(), "returned object")
 
 
-def test_drawing_from_weights_is_refused() -> None:
-    refused(lambda x: gradlite.multinomial(x, 2), "multinomial|a copy to the CPU")
-
-
 # ------------------------------------------------------------------------------- errors
 def test_an_error_in_the_step_leaves_everything_as_it_was() -> None:
     fail = [False]

@@ -6,10 +6,12 @@ import copy
 import math
 import pickle
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
+import gradlite
 from gradlite import random as R
 from gradlite.random import Generator
 
@@ -411,14 +413,18 @@ def test_permutation_statistics() -> None:
     assert abs(fixed / 2000 - 1) < 4 / math.sqrt(2000)
 
 
+def drawn_by_weight(g: Generator, weights: Any, count: int, replacement: bool) -> Any:
+    return gradlite.multinomial(gradlite.tensor(weights), count, replacement, generator=g).numpy()
+
+
 @pytest.mark.parametrize("replacement", [True, False])
 def test_multinomial_statistics(replacement: bool) -> None:
     weights = np.array([0.0, 1.0, 2.0, 0.0, 5.0, 2.0, 0.0])
     g = seeded(4)
     if replacement:
-        first = g.multinomial(weights, 50_000, True)
+        first = drawn_by_weight(g, weights, 50_000, True)
     else:
-        draws = np.stack([g.multinomial(weights, 4, False) for _ in range(20_000)])
+        draws = np.stack([drawn_by_weight(g, weights, 4, False) for _ in range(20_000)])
         assert (np.sort(draws, axis=1) == [1, 2, 4, 5]).all()
         first = draws[:, 0]
     counts = np.bincount(first, minlength=7)
@@ -430,9 +436,9 @@ def test_multinomial_statistics(replacement: bool) -> None:
 def test_multinomial_rows_and_errors() -> None:
     torch = pytest.importorskip("torch")
     weights = np.eye(3)[[2, 0, 1]]
-    assert seeded().multinomial(weights, 2, True).tolist() == [[2, 2], [0, 0], [1, 1]]
-    assert seeded().multinomial(weights, 1, False).tolist() == [[2], [0], [1]]
-    assert seeded().multinomial(weights[0].astype(np.float32), 1, False).tolist() == [2]
+    assert drawn_by_weight(seeded(), weights, 2, True).tolist() == [[2, 2], [0, 0], [1, 1]]
+    assert drawn_by_weight(seeded(), weights, 1, False).tolist() == [[2], [0], [1]]
+    assert drawn_by_weight(seeded(), weights[0].astype(np.float32), 1, False).tolist() == [2]
     bad: list[tuple[list[float], int, bool]] = [
         ([0.0, 0.0], 1, True),
         ([1.0, 0.0], 3, False),
@@ -445,8 +451,18 @@ def test_multinomial_rows_and_errors() -> None:
         with pytest.raises(RuntimeError) as expected:
             torch.multinomial(torch.tensor(row), count, replacement)
         with pytest.raises(RuntimeError) as got:
-            seeded().multinomial(np.array(row), count, replacement)
+            drawn_by_weight(seeded(), np.array(row), count, replacement)
         assert str(got.value) == str(expected.value)
+
+
+def test_multinomial_is_the_same_whichever_way_it_searches() -> None:
+    """Few places are compared with all weights, many are searched for."""
+    weights, few = seeded(5).random((700,), np.float64), 450
+    assert 700 * few < 1 << 20 < 700 * 4 * few
+    compared = drawn_by_weight(seeded(6), weights, few, True)
+    searched = drawn_by_weight(seeded(6), weights, 4 * few, True)
+    assert (searched[:few] == compared).all()
+    assert compared.min() < 20 and 680 < compared.max() < 700
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (1, 2), (5, 2**32 + 5), (7, -7), (0, 2**63)])

@@ -47,7 +47,7 @@ CONVOLUTIONS = (
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0}
-DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation", "multinomial")
+DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
 
 
 def is_recording() -> bool:
@@ -64,8 +64,6 @@ def _drawn(original: Any) -> Any:
         if recorder is None:
             return original(self, *args, **kwargs)
         arguments = plain_values(args)
-        if name == "multinomial":
-            raise CaptureError("multinomial() reads its weights on the host: draw outside the step")
         return recorder.host_call(lambda: original(self, *arguments, **kwargs), undoable=True)
 
     draw.__name__ = name
@@ -198,6 +196,25 @@ def _avoidable(original: Any) -> Any:
     return branch
 
 
+def _required_of_branch(original: Any) -> Any:
+    """A condition that the recording goes on with; a replay without it is recorded anew."""
+
+    def require(condition: Any, error: Any, message: Any, *values: Any) -> None:
+        recorder = active()
+        if recorder is None:
+            original(condition, error, message, *values)
+            return
+        recorder.avoidable = True
+        try:
+            fine = bool(condition)
+        finally:
+            recorder.avoidable = False
+        with recorder.pause():  # the message is put together from values
+            original(fine, error, message, *plain_values(values))
+
+    return require
+
+
 def _never(original: Any) -> Any:
     """No shortcuts for the thread that records."""
     return lambda usual: False if active() is not None else original(usual)
@@ -209,6 +226,16 @@ def _required_in_replays(original: Any) -> Any:
         (original if recorder is None else recorder.require)(*args)
 
     return require
+
+
+def _but_for_graphs(original: Any) -> Any:
+    """A check that is left out of CUDA graphs: the calls before the recording made it."""
+
+    def verify(condition: Any, *args: Any) -> None:
+        if active() is None or not isinstance(condition, RecordedGpu):
+            original(condition, *args)
+
+    return verify
 
 
 def _on_the_host(original: Any) -> Any:
@@ -352,9 +379,10 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     multiplied = _as_one_call if kernels else _by_numpy
     methods.append((products, "multiplied", products.multiplied, multiplied))
-    ways = (_avoidable, _avoidable) if branches else (_never, _required_in_replays)
+    ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)
     for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
         methods.append((shortcuts, function.__name__, function, way))
+    methods.append((shortcuts, "verify", shortcuts.verify, _but_for_graphs))
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))
     cupy = cuda.module() if cuda.in_use() else None

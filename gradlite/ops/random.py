@@ -10,13 +10,13 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.device import as_device
-from gradlite.ops import guard
-from gradlite.ops.conversion import array_on
+from gradlite.ops import guard, shortcuts
 from gradlite.ops.creation import finish
 from gradlite.ops.dims import sizes
 from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
 
@@ -213,11 +213,13 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     g = default_generator if generator is None else generator
     p = input.array
     draws = drawn(g, "random", p.shape, np.dtype(np.float64), input.device)
-    if p.size and (p.min() < 0 or p.max() > 1):
-        raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+    if p.size:
+        message = "Expected p_in >= 0 && p_in <= 1 to be true, but got false."
+        shortcuts.verify((p.min() >= 0) & (p.max() <= 1), RuntimeError, message)
     return wrap((draws < p).astype(p.dtype))
 
 
+@on_its_device
 def multinomial(
     input: Tensor,
     num_samples: int,
@@ -227,26 +229,62 @@ def multinomial(
 ) -> Tensor:
     """Indices drawn with probabilities proportional to each row of weights.
 
+    With replacement by inverting the cumulated weights; without, by an exponential race
+    (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
+
     >>> import gradlite
     >>> gradlite.multinomial(gradlite.tensor([0.0, 1.0, 0.0]), 2, replacement=True)
     tensor([1, 1])
+
+    Raises:
+        RuntimeError: negative or non-finite weights, a row of zeros, ``num_samples`` not positive,
+            or more samples than weights without replacement.
     """
     g = default_generator if generator is None else generator
-    host = input.array if isinstance(input.array, np.ndarray) else input.array.get()
-    if host.ndim not in (1, 2):
+    xp, weights = NAMESPACES[input.array.__class__].xp, input.array
+    if weights.ndim not in (1, 2):
         raise RuntimeError("prob_dist must be 1 or 2 dim")
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
-    if not replacement and num_samples > host.shape[-1]:
+    if not replacement and num_samples > weights.shape[-1]:
         raise RuntimeError(
             "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
         )
-    if not np.isfinite(host).all() or (host < 0).any():
-        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-    if (host.sum(-1) <= 0).any():
-        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-    indices = g.multinomial(host, num_samples, replacement)
-    return wrap(array_on(indices, input.device, np.dtype(np.int64), copy=False))
+    rows = weights.reshape(-1, weights.shape[-1]).astype(np.float64)
+    shortcuts.verify(
+        (xp.isfinite(rows) & (rows >= 0)).all(),
+        RuntimeError,
+        "probability tensor contains either `inf`, `nan` or element < 0",
+    )
+    empty = "invalid multinomial distribution (sum of probabilities <= 0)"
+    shortcuts.verify((rows.sum(-1) > 0).all(), RuntimeError, empty)
+    if replacement:
+        shape = (rows.shape[0], num_samples)
+        draws = drawn(g, "random", shape, np.dtype(np.float64), input.device)
+        indices = _inverted(xp, rows, draws)
+    else:
+        draws = drawn(g, "random", rows.shape, np.dtype(np.float64), input.device)
+        times = xp.where(rows > 0, -xp.log1p(-draws) / xp.where(rows > 0, rows, 1.0), np.inf)
+        indices = xp.argsort(times, axis=1, kind="stable")[:, :num_samples]
+    return wrap(indices.astype(np.int64).reshape(*weights.shape[:-1], num_samples))
+
+
+_COMPARISONS = 1 << 20  # no more of them at a time
+
+
+def _inverted(xp: Any, rows: Any, draws: Any) -> Any:
+    """Where uniform numbers fall among the cumulated weights of their rows."""
+    cumulated = rows.cumsum(axis=1)
+    places = draws * cumulated[:, -1:]
+    if places.size * rows.shape[1] <= _COMPARISONS:
+        found = (cumulated[:, None, :] <= places[:, :, None]).sum(axis=-1)
+    else:
+        found = xp.stack(
+            [xp.searchsorted(row, wanted, side="right") for row, wanted in zip(cumulated, places)]
+        )
+    # A product rounded up to the total would fall behind the last positive weight.
+    last = xp.where(rows > 0, xp.arange(rows.shape[1]), 0).max(axis=1)
+    return xp.minimum(found, last[:, None])
 
 
 # ------------------------------------------------------------------------------ in place

@@ -23,3 +23,13 @@ def require(
     """
     if not condition:
         raise error(message if isinstance(message, str) else message(*values))
+
+
+def verify(
+    condition: Any, error: type[Exception], message: str | Callable[..., str], *values: Any
+) -> None:
+    """`require`, but not of arrays of a GPU whose graph is recorded: it cannot stop to look.
+
+    For checks that a program can do without.
+    """
+    require(condition, error, message, *values)

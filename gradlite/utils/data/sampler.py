@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 
 from gradlite import random
+from gradlite.ops.random import multinomial
 from gradlite.tensor import Tensor, wrap
 
 T_co = TypeVar("T_co", covariant=True)
@@ -172,9 +173,10 @@ class WeightedRandomSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        generator = self.generator or random.default_generator
-        drawn = generator.multinomial(self.weights.array, self.num_samples, self.replacement)
-        yield from drawn.tolist()
+        indices: Any = multinomial(
+            self.weights, self.num_samples, self.replacement, generator=self.generator
+        )
+        yield from indices.tolist()
 
     def __len__(self) -> int:
         return self.num_samples
