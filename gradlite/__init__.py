@@ -4,6 +4,9 @@
 """
 
 # ruff: noqa: F401, F403
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from gradlite import amp as amp
 from gradlite import autograd as autograd
 from gradlite import copying as copying
@@ -140,3 +143,13 @@ from gradlite.tensor import is_tensor as is_tensor
 from gradlite.tensor_types import *
 
 __version__ = "0.1.0"
+
+if _TYPE_CHECKING:
+    from gradlite import distributions as distributions
+
+
+def __getattr__(name):  # type: ignore[no-untyped-def]  # or every name would be an attribute
+    """Subpackages that most programs do not need are imported when they are asked for."""
+    if name == "distributions":
+        return _import_module("gradlite.distributions")
+    raise AttributeError(f"module 'gradlite' has no attribute {name!r}")

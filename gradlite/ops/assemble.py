@@ -101,7 +101,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
     errors=lambda: [S(normal(3), normal(4))],
 )
 def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
-    """Views of all tensors in the shape to which they broadcast.
+    """Views of all tensors in the shape to which they broadcast; one that has it is itself.
 
     >>> import gradlite
     >>> a, b = gradlite.broadcast_tensors(gradlite.ones(2, 1), gradlite.ones(3))
@@ -114,7 +114,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
         raise RuntimeError(f"shapes {[list(s) for s in shapes]} cannot be broadcast") from None
-    return tuple(expand(part, *shape) for part in parts)
+    return tuple(p if p.array.shape == shape else expand(p, *shape) for p in parts)
 
 
 @public(
