@@ -1,6 +1,6 @@
 """Tools for modules and parameters."""
 
-from gradlite.nn.utils import rnn
+from gradlite.nn.utils import parametrizations, parametrize, rnn
 from gradlite.nn.utils.clip_grad import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -16,6 +16,8 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "parametrizations",
+    "parametrize",
     "remove_weight_norm",
     "rnn",
     "vector_to_parameters",

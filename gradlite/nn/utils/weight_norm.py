@@ -15,7 +15,7 @@ __all__ = ["remove_weight_norm", "weight_norm"]
 ModuleT = TypeVar("ModuleT", bound=Module)
 
 
-def _norm(v: Any, dim: int | None) -> Any:
+def length(v: Any, dim: int | None) -> Any:
     """The 2-norm over every dimension but one (over all, for None), which keeps its size."""
     if dim is None:
         return norm(v)
@@ -32,7 +32,7 @@ class _WeightNorm:
     def weight(self, module: Module) -> Tensor:
         g = getattr(module, f"{self.name}_g")
         v = getattr(module, f"{self.name}_v")
-        return v * (g / _norm(v, self.dim))  # type: ignore[no-any-return]
+        return v * (g / length(v, self.dim))  # type: ignore[no-any-return]
 
     def __call__(self, module: Module, inputs: Any) -> None:
         setattr(module, self.name, self.weight(module))
@@ -65,8 +65,8 @@ def weight_norm(module: ModuleT, name: str = "weight", dim: int | None = 0) -> M
     hook = _WeightNorm(name, dim)
     del module._parameters[name]
     with no_grad():
-        length = _norm(weight, dim)
-    module.register_parameter(f"{name}_g", Parameter(length))
+        lengths = length(weight, dim)
+    module.register_parameter(f"{name}_g", Parameter(lengths))
     module.register_parameter(f"{name}_v", Parameter(weight.data))
     setattr(module, name, hook.weight(module))
     module.register_forward_pre_hook(hook)
