@@ -378,6 +378,10 @@ class Recorder:
         """Which way the step went wherever it branched on a value."""
         return tuple(call.value for call in self.calls if isinstance(call, Guard))
 
+    def avoids(self) -> bool:
+        """Whether some of those branches were of ops that have a way without."""
+        return any(isinstance(call, Guard) and call.avoidable for call in self.calls)
+
     def refuse_read(self, how: str) -> None:
         """CaptureError: a value was asked for as a Python number."""
         raise CaptureError(

@@ -17,7 +17,6 @@ from gradlite.capturing.calls import (
     STATE,
     Call,
     CaptureError,
-    Guard,
     HostCall,
     LateGuardError,
 )
@@ -39,6 +38,7 @@ __all__ = ["CaptureError", "CapturedStep", "capture"]
 IN_VAIN = 6  # recordings without a replay between them, then a warning
 ATTEMPTS = 3  # recordings in a row that may differ from each other
 WAITING = 8  # times the recordings that are kept: signatures recorded once, for comparison
+IN_A_ROW = 2  # recordings without two alike, then ops do without shortcuts that depend on values
 BRANCHES = 4  # ways through a step that are recorded beside the first; others run as they are
 
 
@@ -167,7 +167,7 @@ class Recording:
             self.plan = GraphPlan(recorder.calls, kept, arrays, recorder.gpu)
         else:
             self.plan = (NativePlan if native else Plan)(recorder.calls, kept, arrays)
-        self.avoidable = any(isinstance(c, Guard) and c.avoidable for c in recorder.calls)
+        self.avoidable = recorder.avoids()
         self.listing: bytes | None = None
         self._outputs: list[tuple[str, Any]] = []
         self._grads: list[tuple[Tensor, Tensor | None]] = []
@@ -384,6 +384,11 @@ class CapturedStep:
         attempts = 1
         if pending and not alike:
             self._complain(pending[-1][1])
+        if earlier is None and len(alike) >= IN_A_ROW and self._shortcuts and recorder.avoids():
+            # Of many ops with a shortcut each, some other one goes another way every time.
+            self._without_shortcuts(key)
+            recorder.release()
+            return _detached(result_leaves, result_spec)
         if earlier is None and len(alike) > BRANCHES and key not in self._kept:
             raise CaptureError(
                 "the step is another one at every call: it always takes another branch"
