@@ -7,6 +7,7 @@
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from gradlite import accelerator as accelerator
 from gradlite import amp as amp
 from gradlite import autograd as autograd
 from gradlite import copying as copying
@@ -22,6 +23,7 @@ from gradlite import return_types as return_types
 from gradlite import special as special
 from gradlite import testing as testing
 from gradlite import utils as utils
+from gradlite import version as version
 from gradlite.amp import autocast as autocast
 from gradlite.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from gradlite.autocast_mode import get_autocast_dtype as get_autocast_dtype
@@ -30,6 +32,7 @@ from gradlite.autocast_mode import is_autocast_enabled as is_autocast_enabled
 from gradlite.autocast_mode import set_autocast_cache_enabled as set_autocast_cache_enabled
 from gradlite.autocast_mode import set_autocast_dtype as set_autocast_dtype
 from gradlite.autocast_mode import set_autocast_enabled as set_autocast_enabled
+from gradlite.autograd import profiler as _autograd_profiler
 from gradlite.autograd.anomaly import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from gradlite.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
 from gradlite.backends.cuda import OutOfMemoryError as OutOfMemoryError
@@ -44,6 +47,7 @@ from gradlite.backends.threads import set_flush_denormal as set_flush_denormal
 from gradlite.backends.threads import set_num_threads as set_num_threads
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
+from gradlite.cuda import amp as _cuda_amp
 from gradlite.description import Size as Size
 from gradlite.determinism import (
     are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled,
@@ -141,8 +145,7 @@ from gradlite.random import default_generator as default_generator
 from gradlite.tensor import Tensor as Tensor
 from gradlite.tensor import is_tensor as is_tensor
 from gradlite.tensor_types import *
-
-__version__ = "0.1.0"
+from gradlite.version import __version__ as __version__
 
 if _TYPE_CHECKING:
     from gradlite import distributions as distributions

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends import cuda
+from gradlite.device import set_default_device
 from gradlite.ops.creation import empty, tensor
 from gradlite.tensor import Tensor
 
@@ -21,34 +24,85 @@ __all__ = [
     "IntTensor",
     "LongTensor",
     "ShortTensor",
+    "set_default_tensor_type",
 ]
 
 
+# Every tensor type by its type of device and its name.
+_KINDS: dict[tuple[str, str], TensorType] = {}
+
+
 class TensorType(type):
-    """Their class: no tensor is an instance of one, but of the dtype that it stands for."""
+    """Their class: no tensor is an instance of one, but of the dtype and device it stands for."""
 
     dtype: dtypes.dtype
+    device_type: str = "cpu"
+
+    def __init__(cls, *args: Any) -> None:
+        super().__init__(*args)
+        _KINDS[cls.device_type, cls.__name__] = cls
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return (
             isinstance(instance, Tensor)
-            and isinstance(instance.array, np.ndarray)
+            and isinstance(instance.array, np.ndarray) == (cls.device_type == "cpu")
             and instance.dtype is cls.dtype
         )
 
     def __call__(cls, *data: Any) -> Tensor:
+        where = _usable(cls)
         if not data:
-            return empty(0, dtype=cls.dtype, device="cpu")
+            return empty(0, dtype=cls.dtype, device=where)
         if len(data) > 1 or isinstance(data[0], int):
-            return empty(*data, dtype=cls.dtype, device="cpu")
+            return empty(*data, dtype=cls.dtype, device=where)
         (source,) = data
         if isinstance(source, Tensor) and source.dtype is not cls.dtype:
             raise TypeError(f"expected a tensor of {cls.dtype}, but got {source.dtype}")
         if isinstance(source, tuple) and type(source) is not tuple:  # a Size
-            return empty(source, dtype=cls.dtype, device="cpu")
+            return empty(source, dtype=cls.dtype, device=where)
         if isinstance(source, Tensor):
             return source.detach()
-        return tensor(source, dtype=cls.dtype, device="cpu")
+        return tensor(source, dtype=cls.dtype, device=where)
+
+
+def _usable(kind: TensorType) -> str:
+    """The type of device of a tensor type, where it can be used."""
+    if kind.device_type != "cpu" and not (found := cuda.status())[0]:
+        raise TypeError(f"type {kind.__module__}.{kind.__name__} not available: {found[1]}")
+    return kind.device_type
+
+
+def set_default_tensor_type(t: Any, /) -> None:
+    """Make a tensor type's dtype and device those of new tensors: deprecated.
+
+    Args:
+        t: a floating-point tensor type or its name: ``gradlite.DoubleTensor`` or
+            ``"gradlite.cuda.FloatTensor"``.
+
+    Raises:
+        TypeError: not a tensor type, or one of integers; or CUDA cannot be used.
+    """
+    warnings.warn(
+        "gradlite.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use "
+        "gradlite.set_default_dtype() and gradlite.set_default_device() as alternatives.",
+        UserWarning,
+        stacklevel=2,
+    )
+    if isinstance(t, str):
+        path, _, name = t.rpartition(".")
+        kind = _KINDS.get(("cuda" if path.endswith(".cuda") else "cpu", name))
+        if kind is None:
+            raise TypeError(f"invalid type: '{t}'")
+        t = kind
+    if not isinstance(t, TensorType):
+        raise TypeError(
+            "invalid type object: only floating-point types are supported as the default type"
+        )
+    if not t.dtype.is_floating_point:
+        raise TypeError("only floating-point types are supported as the default type")
+    where = _usable(t)
+    dtypes.set_default_dtype(t.dtype)
+    set_default_device(where)
 
 
 class BFloat16Tensor(metaclass=TensorType):

@@ -18,6 +18,7 @@ NO_OPS = {
     "creation": "factories: tests/test_interop.py and the tests of each dtype",
     "like": "factories: tests/test_interop.py and the tests of each dtype",
     "random": "random numbers: tests/test_random.py",
+    "renamed": "deprecated names: tests/test_old_names.py",
     "interop": "conversions from and to other libraries: tests/test_interop.py",
 }
 # Where fewer or other parameters are meant.

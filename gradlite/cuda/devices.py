@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
 from typing import Any
 
 from gradlite.backends import asserts
@@ -88,6 +90,49 @@ def _properties(device: DeviceLike) -> dict[str, Any]:
     cupy = cupy_module()
     found: dict[str, Any] = cupy.cuda.runtime.getDeviceProperties(index_of(device, cupy))
     return found
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """What a GPU is: its name, its compute capability, its memory in bytes, its sizes."""
+
+    name: str
+    major: int
+    minor: int
+    total_memory: int
+    multi_processor_count: int
+    warp_size: int
+    max_threads_per_multi_processor: int
+    shared_memory_per_block: int
+    L2_cache_size: int  # noqa: N815 (PyTorch's name)
+
+
+def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
+    """What a GPU is."""
+    found = _properties(device)
+    return DeviceProperties(
+        get_device_name(device),
+        int(found["major"]),
+        int(found["minor"]),
+        int(found["totalGlobalMem"]),
+        int(found["multiProcessorCount"]),
+        int(found["warpSize"]),
+        int(found["maxThreadsPerMultiProcessor"]),
+        int(found["sharedMemPerBlock"]),
+        int(found["l2CacheSize"]),
+    )
+
+
+def is_bf16_supported(including_emulation: bool = True) -> bool:
+    """Whether there is a GPU and bfloat16 can be used on it. Never raises.
+
+    Args:
+        including_emulation: if False, only where the GPU computes products of bfloat16 itself,
+            from compute capability 8.0 on.
+    """
+    if not is_available() or importlib.util.find_spec("ml_dtypes") is None:
+        return False
+    return including_emulation or get_device_capability()[0] >= 8
 
 
 def get_device_name(device: DeviceLike = None) -> str:

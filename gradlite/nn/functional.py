@@ -104,6 +104,7 @@ from gradlite.ops.pool_more import (
     max_unpool2d,
     max_unpool3d,
 )
+from gradlite.ops.renamed import upsample, upsample_bilinear, upsample_nearest
 from gradlite.ops.resize import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from gradlite.ops.rnn import gru_sequence, lstm_sequence, rnn_sequence
 from gradlite.ops.softmax import log_softmax, softmax, softmin
@@ -218,4 +219,7 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]

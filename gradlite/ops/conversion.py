@@ -141,18 +141,23 @@ def _converter(name: str) -> Any:
 def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The tensor as another dtype; without one, the name of its tensor type.
 
-    The dtype may also be a tensor type, such as ``gradlite.LongTensor`` or its name.
+    The dtype may also be a tensor type, such as ``gradlite.LongTensor`` or its name, which says
+    where the tensor shall be too: on the CPU, or on a GPU for ``gradlite.cuda.LongTensor``.
     """
     if dtype is None:
         prefix = "gradlite.cuda" if self.is_cuda else "gradlite"
         return f"{prefix}.{type_name(self.array.dtype)}Tensor"
     if isinstance(dtype, str):
-        name = dtype.rpartition(".")[2].removesuffix("Tensor")
-        numpy_dtype = next((d.numpy for d in dtypes.ALL if TYPE_NAMES[d.name] == name), None)
-        if numpy_dtype is None or not dtype.endswith("Tensor"):
+        path, _, name = dtype.rpartition(".")
+        name = name.removesuffix("Tensor")
+        found = next((d for d in dtypes.ALL if TYPE_NAMES[d.name] == name), None)
+        if found is None or not dtype.endswith("Tensor"):
             raise ValueError(f"invalid type: '{dtype}'")
-        return cast(self, numpy_dtype)
-    return cast(self, dtypes.as_dtype(getattr(dtype, "dtype", dtype)).numpy)
+        where: Any = "cuda" if path.endswith(".cuda") else "cpu"
+    else:  # a tensor type stands for a dtype and a type of device, a dtype for no device
+        found = dtypes.as_dtype(getattr(dtype, "dtype", dtype))
+        where = getattr(dtype, "device_type", None)
+    return to(self, dtype=found, device=where, non_blocking=non_blocking)
 
 
 def _attach() -> None:

@@ -345,7 +345,8 @@ class CompileException(Exception):  # noqa: N818
 def _properties(index: int) -> dict[str, Any]:
     return {
         "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": CAPACITY,
-        "multiProcessorCount": 4,
+        "multiProcessorCount": 4, "warpSize": 32, "maxThreadsPerMultiProcessor": 2048,
+        "sharedMemPerBlock": 49152, "l2CacheSize": 1 << 20,
     }  # fmt: skip
 
 
