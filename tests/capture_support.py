@@ -39,6 +39,19 @@ def replays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     gradlite.set_default_device(None)
 
 
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.cuda)], autouse=True)
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every test with CUDA graphs: of the stand-in, and on a GPU."""
+    if request.param == "stand-in":
+        if compiler() is None:
+            pytest.skip("kernels run thread by thread on Linux with g++ alone")
+        cupy_stand_in.install(monkeypatch)
+        cublaslt_stand_in.install(monkeypatch)
+    gradlite.set_default_device("cuda")
+    yield request.param
+    gradlite.set_default_device(None)
+
+
 def close(a: Any, b: Any) -> None:
     """The very same numbers, or nearly so from compiled code."""
     if available():

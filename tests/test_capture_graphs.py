@@ -10,7 +10,6 @@ import gc
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,24 +21,12 @@ from gradlite.backends import kernels, staging
 from gradlite.capturing import graphs
 from gradlite.cli.models import CNN, GPT, MLP, CharGRU
 from gradlite.nn import functional as F
-from tests import cublaslt_stand_in, cupy_stand_in, launches
-from tests.capture_support import Trainer
-from tests.cuda_on_cpu import compiler
+from tests import cupy_stand_in, launches
+from tests.capture_support import Trainer, where
 from tests.cupy_stand_in import arrays, runtime
 
+__all__ = ["where"]  # which is used by every test
 CHARACTERS = 7
-
-
-@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.cuda)], autouse=True)
-def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "stand-in":
-        if compiler() is None:
-            pytest.skip("kernels run thread by thread on Linux with g++ alone")
-        cupy_stand_in.install(monkeypatch)
-        cublaslt_stand_in.install(monkeypatch)
-    gradlite.set_default_device("cuda")
-    yield request.param
-    gradlite.set_default_device(None)
 
 
 @pytest.fixture
@@ -133,7 +120,7 @@ def test_explain_lists_the_kernels_of_the_graph() -> None:
         assert name in text
     starred = [line for line in text.splitlines() if "* " in line[:8]]
     assert [line.rpartition("Python: ")[2] for line in starred] == [
-        "Generator.reserve", "ElementwiseOptimizer.step",
+        "Generator.reserve", "the numbers of AdamW.step",
     ]  # fmt: skip
 
 
@@ -209,14 +196,22 @@ def test_work_of_the_host_inside_the_step_is_done_between_graphs() -> None:
     assert captured.replays == 4
 
 
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": lambda params: optim.SGD(params, lr=1e-3, momentum=0.9),
+    "adam": lambda params: optim.Adam(params, lr=1e-3),
+    "adamw": lambda params: optim.AdamW(params, lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("rule", OPTIMIZERS)
 @pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "gpt"])
-def test_a_replay_launches_a_graph_and_the_optimizer(where: str, name: str) -> None:
+def test_a_replay_launches_a_graph_and_nothing_else(where: str, name: str, rule: str) -> None:
     if where == "gpu":
         pytest.skip("the stand-in counts the calls of CuPy")
     gradlite.manual_seed(0)
     model, x, y = launches.MODELS[name]()
     model = model.cuda()
-    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = OPTIMIZERS[rule](model.parameters())
 
     def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
@@ -237,12 +232,14 @@ def test_a_replay_launches_a_graph_and_the_optimizer(where: str, name: str) -> N
             captured(x, y)
     finally:
         arrays.calls = arrays.reads = None
-    assert launched == ["adam"] and reads == []
-    # Inputs; the places of draws, and the optimizer's numbers; the loss.
+    assert launched == reads == []
+    # The loss, the places of draws, and the inputs.
     text = captured.explain()
     draws = "Generator.reserve" in text
-    assert sorted(calls) == ["copy", *["set"] * (1 + draws), *["setitem"] * 2]
-    assert len(graph.names) == len(recording.plan.calls) - 1 - draws * text.count("reserve")
+    assert sorted(calls) == ["copy", *["set"] * draws, *["setitem"] * 2]
+    # The optimizer's numbers are no launch, and its update is two.
+    assert len(graph.names) == len(recording.plan.calls) - draws * text.count("reserve")
+    assert graph.names[-1].startswith(rule.removesuffix("w"))
     table = json.loads(launches.PATH.read_text(encoding="utf-8"))[name]["kernels"]
     products = sum(n for kernel, n in table.items() if kernel.startswith("gemm"))
     assert graph.names.count("matmul") == products

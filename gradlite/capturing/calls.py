@@ -112,6 +112,8 @@ class HostCall:
         grads: the parameters whose gradients it reads, with these gradients.
         undoable: whether all that it changes is the state of the random numbers.
         changes: arrays that it may write to, such as an optimizer's parameters.
+        of_host: whether it neither reads nor changes what array calls do.
+        note: why it is Python code, where it need not be.
     """
 
     function: Callable[[], Any]
@@ -119,6 +121,8 @@ class HostCall:
     grads: list[tuple[Tensor, Ref]] = field(default_factory=list)
     undoable: bool = False
     changes: list[Any] = field(default_factory=list)
+    of_host: bool = False
+    note: str = ""
 
 
 @dataclass(eq=False, slots=True)

@@ -54,7 +54,7 @@ def _call(call: Any, names: dict[Buffer, str]) -> str:
         return f"check that {_value(call.ref, names)} is {call.value}"
     if isinstance(call, HostCall):
         out = "" if call.out is None else f"{_value(call.out, names)} = "
-        return f"{out}Python: {name_of(call)}"
+        return f"{out}Python: {name_of(call)}{call.note and f' ({call.note})'}"
     assert isinstance(call, Call)
     given = call.args[4] if is_launch(call) else call.args
     arguments = [_value(a, names) for a in given]

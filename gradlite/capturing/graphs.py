@@ -2,9 +2,10 @@
 
 The calls are made once more while a stream captures, so that nothing is computed, and what they
 ask the GPU for becomes a graph: the very kernels of the recording, on memory of the plan's own.
-What a graph cannot hold runs between graphs, in its place: Python code such as an optimizer's
-step, checks of values, and copies from the host. Draws are taken from the generator before the
-graph is launched, and their places copied to where the kernels look for them.
+What a graph cannot hold runs between graphs, in its place: Python code such as a scaler's, checks
+of values, and copies from the host. Draws are taken from the generator before the graph is
+launched, and their places copied to where the kernels look for them; so are the numbers of
+optimizers whose updates are in the graph (`GraphUpdate`), when they have changed.
 
 The graphs of a GPU share a pool of memory, from which each takes what it needs between its first
 and last kernel alone. They may, because all of them are launched on one stream, one after another.
@@ -40,6 +41,7 @@ from gradlite.capturing.calls import (
 from gradlite.capturing.compare import name_of
 from gradlite.capturing.guards import hoisted
 from gradlite.capturing.plan import GuardError, with_grads
+from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import wrap
 
 Calls = list[AnyCall]
@@ -83,11 +85,14 @@ class GraphPlan:
         graphs: those of the pieces, once the first replay has captured them.
         guarded: whether a replay may find that it does not hold.
         inputs: the arrays that take the inputs' values.
+        updates: the steps of optimizers that are part of the graphs.
     """
 
     def __init__(self, calls: Calls, kept: Iterable[Ref], inputs: Sequence[Any], gpu: int) -> None:
         self.inputs = list(inputs)
-        self.calls = drawn_first(hoisted(calls))
+        self.calls = host_first(hoisted(calls))
+        found = [c.function for c in self.calls if isinstance(c, Call)]
+        self.updates = [f for f in found if isinstance(f, GraphUpdate)]
         self.guarded = any(isinstance(call, Guard) for call in self.calls)
         self.pieces = _pieces(self.calls)
         self.graphs: dict[int, Any] = {}
@@ -141,6 +146,10 @@ class GraphPlan:
     def _prepare(self) -> None:
         """Capture the graphs. Nothing is computed, so a failure leaves everything as it was."""
         home, cupy = self._home, self._cupy
+        mirrors: dict[int, Any] = {}
+        for update in self.updates:
+            update.build(mirrors)
+        cupy.cuda.get_current_stream().synchronize()  # which has made their tables
         collecting = gc.isenabled()
         gc.collect()  # what it would free during a capture could be a stream or a graph
         gc.disable()
@@ -150,7 +159,7 @@ class GraphPlan:
                 for number, piece in enumerate(self.pieces):
                     if _capturable(self.calls[piece[0]]):
                         self.graphs[number] = self._capture(piece)
-                        self._steps.append(self._launch(self.graphs[number]))
+                        self._steps.append(self._launch(self.graphs[number], piece))
                     else:
                         self._steps.append(self._host_step(self.calls[piece[0]]))
             home.side.synchronize()
@@ -222,13 +231,17 @@ class GraphPlan:
                 self._roots[buffer] = self._slots.array[2 * number : 2 * number + 2]
 
     # ------------------------------------------------------------------------ replay
-    def _launch(self, graph: Any) -> Callable[[], None]:
+    def _launch(self, graph: Any, piece: Sequence[int]) -> Callable[[], None]:
         stream, slots = self._home.stream, self._slots
+        functions = [self.calls[position].function for position in piece]  # type: ignore[union-attr]
+        updates = [f for f in functions if isinstance(f, GraphUpdate)]
 
         def launch() -> None:
             if slots is not None:
                 slots.send()
             graph.launch(stream)
+            for update in updates:
+                update.done()
 
         return launch
 
@@ -304,8 +317,13 @@ class GraphPlan:
             with self._in_order():
                 for place, value in zip(self.inputs, values):
                     place[...] = value
-                for step in self._steps:
-                    step()
+                try:
+                    for step in self._steps:
+                        step()
+                except BaseException:
+                    for update in reversed(self.updates):
+                        update.undo()
+                    raise
 
     # -------------------------------------------------------------------- description
     def summary(self) -> str:
@@ -322,20 +340,28 @@ class GraphPlan:
         return "those with a star run between the graphs", left
 
 
-def drawn_first(calls: Calls) -> Calls:
-    """The calls with every draw as early as it may be, so that fewer graphs are needed.
+def host_first(calls: Calls) -> Calls:
+    """The calls with what is the host's alone as early as it may be: fewer graphs are needed.
 
     A draw changes nothing but the generator's state, so it may change places with all but other
-    Python code.
+    Python code. The numbers of schedules and optimizers may with what a GPU does, but not with a
+    check, which has to find them as they were.
     """
     result: Calls = []
-    early = 0  # behind the last Python code so far
+    draws = numbers = 0  # where the next one may go
     for call in calls:
-        if not isinstance(call, HostCall):
+        if isinstance(call, HostCall) and call.undoable:
+            result.insert(draws, call)
+            draws, numbers = draws + 1, numbers + 1
+        elif isinstance(call, HostCall) and call.of_host:
+            result.insert(numbers, call)
+            numbers += 1
+        else:
             result.append(call)
-            continue
-        result.insert(early if call.undoable else len(result), call)
-        early = early + 1 if call.undoable else len(result)
+            if isinstance(call, HostCall):
+                draws = len(result)
+            if not _capturable(call):
+                numbers = len(result)
     return result
 
 

@@ -6,6 +6,7 @@ What is recorded is below the tensors: NumPy's functions with the arrays they re
 from __future__ import annotations
 
 import bisect
+import functools
 import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ from gradlite.capturing.calls import (
 from gradlite.capturing.recorded import Face, Held, Recorded, active, plain, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.ops import shortcuts
+from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
 
 # Functions that write to their first argument and return nothing of interest.
@@ -421,12 +423,15 @@ class Recorder:
         params: Sequence[Tensor] = (),
         undoable: bool = False,
         changed: Callable[[], Iterable[Tensor]] = tuple,
+        of_host: bool = False,
+        note: str = "",
     ) -> Any:
         """Run Python code now, and again in every replay.
 
         Args:
             params: whose gradients it reads.
             changed: gives the tensors that it may have written to.
+            undoable, of_host, note: see `HostCall`.
         """
         with self.pause():
             grads = [(p, self.ref(p._grad.array)) for p in params if p._grad is not None]
@@ -439,8 +444,27 @@ class Recorder:
                 result = result.copy()
             self._enter(result, MADE)
             out = self.ref(result)
-        self._add(HostCall(function, out, grads, undoable, changes))
+        self._add(HostCall(function, out, grads, undoable, changes, of_host, note))
         return self.face(result) if out is not None else result
+
+    def graph_update(
+        self, step: Callable[[], Any], optimizer: Any, params: Sequence[Tensor]
+    ) -> Any:
+        """Make an optimizer's step now, and in every replay as kernels of the graph."""
+        active_params = [p for p in params if p._grad is not None]
+        with self.pause():
+            result = step()
+            update = GraphUpdate(optimizer, active_params)
+            arrays = [t.array for t in (*active_params, *update.state())]
+        # Those without a gradient must have none in a replay either.
+        self.used_grads.update((id(p), p) for p in params)
+        grads = [self.ref(plain(p._grad.array)) for p in active_params]  # type: ignore[union-attr]
+        writes = tuple([self.ref(plain(p.array)) for p in active_params])
+        prepare = functools.partial(update.prepare)
+        prepare.__qualname__ = f"the numbers of {update.__name__}"  # type: ignore[attr-defined]
+        self._add(HostCall(prepare, changes=arrays, of_host=True))
+        self._add(Call(update, (grads,), {}, (), writes))
+        return result
 
     def draw_place(self, generator: Any, blocks: int) -> Any:
         """The state of a generator before a draw, on the GPU; a replay takes it anew."""

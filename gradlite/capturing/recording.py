@@ -28,6 +28,7 @@ from gradlite.cuda.kernel import Kernel
 from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling, products, shortcuts
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
+from gradlite.optim.in_graph import obstacle
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
 from gradlite.optim.swa_utils import AveragedModel
@@ -238,7 +239,7 @@ def _but_for_graphs(original: Any) -> Any:
     return verify
 
 
-def _on_the_host(original: Any) -> Any:
+def _on_the_host(original: Any, note: str = "") -> Any:
     """A method of an optimizer, scheduler or scaler that a replay calls anew."""
 
     @functools.wraps(original)
@@ -257,7 +258,13 @@ def _on_the_host(original: Any) -> Any:
         ]
         call = functools.partial(original, self, *args, **kwargs)
         functools.update_wrapper(call, original)
-        return recorder.host_call(call, params, changed=lambda: _changed_by((self, *args)))
+        return recorder.host_call(
+            call,
+            params,
+            changed=lambda: _changed_by((self, *args)),
+            of_host=isinstance(self, LRScheduler) and _computes_numbers(self),
+            note=note,
+        )
 
     return method
 
@@ -279,9 +286,31 @@ def _changed_by(holders: Iterable[Any]) -> list[Tensor]:
     return found
 
 
-def _step_on_the_host(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
+def _computes_numbers(schedule: LRScheduler) -> bool:
+    """Whether a schedule does nothing but set numbers: its place among array calls is free."""
+    return (
+        type(schedule).__module__.startswith("gradlite.optim.lr_scheduler.")
+        and not any(map(callable, vars(schedule).values()))
+        and not vars(schedule).keys() & {"lr_lambdas", "_schedulers"}
+        and not any(isinstance(g["lr"], Tensor) for g in schedule.optimizer.param_groups)
+    )
+
+
+def _step_taken(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
     """What an optimizer's step asks first: its result, if it has been taken care of."""
-    return None if active() is None else (_on_the_host(step)(self, *args, **kwargs),)
+    recorder = active()
+    if recorder is None:
+        return None
+    note = ""
+    params = [p for group in self.param_groups for p in group["params"]]
+    if any(not p.is_cpu for p in params):
+        with recorder.pause():
+            found = obstacle(self, args, kwargs)
+        if found is None:
+            call = functools.partial(step, self, *args, **kwargs)
+            return (recorder.graph_update(call, self, params),)
+        note = f"between graphs, because {found}"
+    return (_on_the_host(step, note)(self, *args, **kwargs),)
 
 
 def _seen_by_ops(original: Any, library: GpuLibrary, recorder: Recorder) -> Any:
@@ -383,7 +412,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
         methods.append((shortcuts, function.__name__, function, way))
     methods.append((shortcuts, "verify", shortcuts.verify, _but_for_graphs))
-    methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_on_the_host))
+    methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_taken))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))
     cupy = cuda.module() if cuda.in_use() else None
     launcher = None

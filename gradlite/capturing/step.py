@@ -57,11 +57,13 @@ def capture(
     function, or a decorator.
 
     On a GPU the recorded calls become CUDA graphs at the first replay, in memory of their own, with
-    the very bits of the step as it is; products of matrices then need nvmath-python. What is
-    Python's, the steps of optimizers, scalers and schedules, runs between the graphs, and inputs
-    on the CPU are copied there by the step's own ``to("cuda")``. Besides what is refused on the
-    CPU no step may copy to it (``cpu()``), use two GPUs, or call what waits for a value or what
-    CuPy has from cuSOLVER. While a step is recorded all its intermediate results are kept at once.
+    the very bits of the step as it is; products of matrices then need nvmath-python. The updates of
+    optimizers are part of the graphs: what changes of their numbers is sent before. What is
+    Python's, scalers, schedules, and optimizers with hooks, arguments or rules of one's own, runs
+    between the graphs, and inputs on the CPU are copied there by the step's own ``to("cuda")``.
+    Besides what is refused on the CPU no step may copy to it (``cpu()``), use two GPUs, or call
+    what waits for a value or what CuPy has from cuSOLVER. While a step is recorded all its
+    intermediate results are kept at once.
 
     What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer state
     and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers, which go
@@ -173,6 +175,7 @@ class Recording:
         self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
         self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
+        self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
 
     @staticmethod
     def _written_counters(recorder: Recorder) -> list[list[int]]:
@@ -204,10 +207,18 @@ class Recording:
             return False
         return sdp.enabled == self._attention and dtypes.get_default_dtype() is self._default
 
+    @property
+    def outdated(self) -> bool:
+        """Whether it will never fit again: an optimizer has been given another state."""
+        return any(update.outdated for update in self._updates)
+
     def fits(self) -> bool:
         """Whether everything around the step is as it was recorded."""
         for p, grad in self._expected:
             if p._grad is not grad:
+                return False
+        for update in self._updates:
+            if not update.holds():
                 return False
         return self.surroundings.unchanged() or self.surroundings.changed() is None
 
@@ -419,7 +430,7 @@ class CapturedStep:
 
     def _keep(self, key: Any, recording: Recording) -> None:
         kept = self._kept.setdefault(key, [])
-        kept.insert(0, recording)
+        kept[:] = [recording, *(r for r in kept if not r.outdated)]
         self._kept.move_to_end(key)
         while self.recordings > self._limit:
             oldest = next(iter(self._kept))

@@ -293,7 +293,8 @@ class ElementwiseOptimizer(Optimizer):
         """A row of options for the device, and the learning rate if that is there as well."""
         maximize, l2, *_ = options
         lr = group["lr"]
-        rate = lr if isinstance(lr, Tensor) and not lr.is_cpu else None
+        there = isinstance(lr, Tensor) and not lr.is_cpu and lr.dtype is dtypes.float32
+        rate = lr if there else None
         return (
             -1.0 if maximize else 1.0,
             weight_decay if l2 else 0.0,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from gradlite.backends.staging import Staging
 from gradlite.backends.tables import BLOCK, chunk_table
-from gradlite.optim.plan import Cohort
+from gradlite.optim.plan import Cohort, Segment
 from gradlite.tensor import Tensor
 
 STATES = 3  # addresses of state in a row of kernels/optimizer.cu
@@ -27,9 +28,16 @@ class Launch:
         K: the launcher.
         kernels: the names of the update's kernel and of the one that advances counters.
         cohorts: parameters and their state; either all of them count on the device or none.
+        counters: gives a segment's counters on the device, if these are not its own.
     """
 
-    def __init__(self, K: Any, kernels: tuple[str, str], cohorts: Sequence[Cohort]) -> None:
+    def __init__(
+        self,
+        K: Any,
+        kernels: tuple[str, str],
+        cohorts: Sequence[Cohort],
+        counters: Callable[[Segment], Any] = attrgetter("counters"),
+    ) -> None:
         self.K, (self.kernel, self.advance_kernel) = K, kernels
         self.cohorts = cohorts
         self.on_device = cohorts[0].on_device
@@ -54,7 +62,7 @@ class Launch:
         self.grads = staging.array[: self.count]
         self.numbers = staging.array[self.count :].view(np.float64)
         if self.on_device:
-            self._prepare_advance(members)
+            self._prepare_advance(members, counters)
 
     def _write_addresses(self, grads: list[Any]) -> list[tuple[Any, Any]]:
         """Where the gradients are; those that no kernel can read, and copies that it can."""
@@ -70,12 +78,12 @@ class Launch:
         self._addresses[:] = [K.address(g) for g in dense]
         return [(g, d) for g, d in zip(grads, dense) if g is not d]
 
-    def _prepare_advance(self, members: Sequence[Any]) -> None:
+    def _prepare_advance(self, members: Sequence[Any], place: Callable[[Segment], Any]) -> None:
         rows = np.zeros((self.count, 4), np.int64)
         for i, (row, _, _, _, slot) in enumerate(members):
             rows[i, 0] = row
             if slot is not None and len(slot.segment.counters):
-                counters = slot.segment.counters
+                counters = place(slot.segment)
                 rows[i, 2:] = self.K.address(counters[0, slot.column :]), counters.shape[1]
         self._counters = Staging(self.K.xp, rows.size)
         self._counters.values[...] = rows.reshape(-1)
@@ -100,20 +108,41 @@ class Launch:
             rates: for each cohort the learning rate where it is on the device as well.
             found_inf, grad_scale: arrays of one float32 on the device, or None.
         """
-        K, dtype = self.K, self.dtype
         if self._all and len(grads[0]) == self.count:
             own = list(grads[0])
         else:
             own = [g[member[0]] for c, g in zip(self.cohorts, grads) for member in c.members]
         copies = self._write_addresses(own)
+        self.send(numbers, rates)
+        self._launch(copies, found_inf, grad_scale)
+
+    def send(self, numbers: Sequence[Sequence[float]], rates: Sequence[Tensor | None] = ()) -> None:
+        """Let the launches that follow see new numbers and rates: see `run`."""
         for row, given in zip(self._numbers, numbers):
             row[: len(given)] = given
         self._staging.send()
-        constants = self.numbers
         if self.on_device:
-            at = [0 if rate is None else K.address(rate.array) for rate in rates]
+            at = [0 if rate is None else self.K.address(rate.array) for rate in rates]
             self._rates[:] = np.array(at)[self._rows]
             self._counters.send()
+
+    def capture(self, grads: Sequence[Any], found_inf: Any = None, grad_scale: Any = None) -> None:
+        """Launch the kernels while the stream captures.
+
+        What they do when the graph is launched is as `send` has last had it.
+
+        Args:
+            grads: in the order of the cohorts' members. They stay where they are.
+            found_inf, grad_scale: as in `run`.
+        """
+        copies = self._write_addresses(list(grads))
+        self._staging.send()
+        self._launch(copies, found_inf, grad_scale)
+
+    def _launch(self, copies: list[tuple[Any, Any]], found_inf: Any, grad_scale: Any) -> None:
+        K, dtype = self.K, self.dtype
+        constants = self.numbers
+        if self.on_device:
             constants = self.constants
             K.elementwise(
                 self.advance_kernel, dtype, self.count, self._counters.array, self.numbers,

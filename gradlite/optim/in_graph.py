@@ -1,0 +1,299 @@
+"""A step of an elementwise optimizer inside a CUDA graph, in which no Python code runs.
+
+The kernels of the graph find on the device what changes from step to step: the options of each
+group, which `GraphUpdate.prepare` sends before a replay when they differ from the last ones, and
+the counters, which the graph advances. Where the host keeps the counters (not ``capturable``),
+`prepare` advances them as well, so that both stay the same without a copy, and sends them when
+somebody else has changed them: a step outside of the graph, a state that was loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlite import dtypes
+from gradlite.backends.staging import Upload
+from gradlite.optim import optimizer as hooks
+from gradlite.optim.elementwise import ElementwiseOptimizer, Group, number, on_device
+from gradlite.optim.launch import Launch
+from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.plan import Cohort, Segment, Slot, launcher_for, place
+from gradlite.tensor import Tensor
+
+# What the kernels know of a rule: a class that has its own of these does something else.
+RULE = (
+    "_advance", "_apply", "_buffers", "_counters", "_device_numbers", "_kernels", "_launch",
+    "_options", "_shrink", "_update", "_variant", "step",
+)  # fmt: skip
+
+
+def obstacle(optimizer: Optimizer, args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
+    """Why a step cannot be part of a graph, in words; None when it can."""
+    if any(value is not None for value in (*args, *kwargs.values())):
+        return "it is given arguments"
+    if _hooked(optimizer):
+        return "it has hooks"
+    if not isinstance(optimizer, ElementwiseOptimizer):
+        return "there is no kernel for it"
+    cls = type(optimizer)
+    if not all(getattr(cls, name).__module__.startswith("gradlite.optim.") for name in RULE):
+        return "its class overrides a method"
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    active = [p for p in params if p._grad is not None]
+    if len(set(map(id, active))) < len(active):
+        return "a parameter comes twice"
+    if not active or any(p.is_cpu or launcher_for(p.array) is None for p in active):
+        return "no kernel takes its parameters"
+    for group in optimizer.param_groups:
+        lr = group["lr"]
+        if _on_gpu(lr) and lr.dtype is not dtypes.float32:
+            return "its learning rate is on the GPU and not of float32"
+        if any(_on_gpu(group[name]) for name in group if name not in ("lr", "params")):
+            return "an option other than lr is on the GPU"
+        if on_device(group) or not optimizer._counters(group):
+            continue
+        if dtypes.get_default_dtype() is dtypes.float64:
+            return "its counters are of double precision"
+        for p in group["params"]:
+            slot = optimizer._slots.get(id(p))
+            if slot is not None and slot.segment.counters.dtype != np.float32:
+                return "its counters are of double precision"
+    return None
+
+
+def _hooked(optimizer: Optimizer) -> bool:
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or hooks._global_optimizer_pre_hooks
+        or hooks._global_optimizer_post_hooks
+    )
+
+
+def _on_gpu(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_on_gpu, value))
+    return isinstance(value, Tensor) and not value.is_cpu
+
+
+class Mirror:
+    """Counters of the host on the device.
+
+    Attributes:
+        array: where the device has them.
+        values: what it has there; not a number where that is not known.
+    """
+
+    def __init__(self, xp: Any, counters: np.ndarray[Any, Any]) -> None:
+        self.array = xp.zeros(counters.shape, np.float32)
+        self.values = np.full(counters.shape, np.nan, np.float32)
+        self._upload = Upload(xp, self.array)
+
+    def match(self, counters: np.ndarray[Any, Any]) -> None:
+        """Let the device have the host's counters."""
+        if not (self.values == counters).all():
+            self._upload.send(counters)
+            self.values[...] = counters
+
+
+class Counted:
+    """The columns of a segment's counters that a step advances, all of one group."""
+
+    def __init__(self, group: int, segment: Segment, columns: list[int]) -> None:
+        self.group, self.segment = group, segment
+        first, last = min(columns), max(columns)
+        whole = sorted(columns) == list(range(first, last + 1))
+        self.columns: Any = slice(first, last + 1) if whole else sorted(columns)
+
+    def advance(self, optimizer: ElementwiseOptimizer, group: Group, mirror: Mirror) -> None:
+        """Count a step, on the host and in what is known of the device."""
+        found = self.segment.counters[:, self.columns]
+        names = tuple(optimizer._counters(group))
+        if names == ("step",):
+            found = found + np.float32(1)
+        elif names == ("_begun",):
+            found = np.ones_like(found)
+        else:
+            found = np.stack([self._next(optimizer, group, values) for values in found.T], 1)
+        self.segment.counters[:, self.columns] = mirror.values[:, self.columns] = found
+
+    @staticmethod
+    def _next(optimizer: ElementwiseOptimizer, group: Group, values: Any) -> Any:
+        counters = optimizer._advance(group, tuple(values.tolist()), np.float32)[0]
+        return np.array(counters, np.float32)
+
+
+class GraphUpdate:
+    """One step of an optimizer, captured with the gradients in the places that they have then.
+
+    `build` it before the capture, and call it in the capture. Before each launch of the graph
+    comes `prepare`, after it `done`, or `undo` where there is no launch after all.
+
+    Args:
+        optimizer: there is no `obstacle`, and it has made such a step.
+        params: those that have a gradient.
+    """
+
+    def __init__(self, optimizer: ElementwiseOptimizer, params: Sequence[Tensor]) -> None:
+        self.optimizer, self.params = optimizer, list(params)
+        self.__name__ = f"{type(optimizer).__name__}.step"
+        self._arrays = [p.array for p in params]
+        # A rule that needs no state leaves what there is of another one alone.
+        slots = {
+            id(p): optimizer._slots.get(id(p))
+            for group in self._all()
+            if optimizer._buffers(group) or optimizer._counters(group)
+            for p in group["params"]
+        }
+        self._slots: list[Slot | None] = [slots.get(id(p)) for p in params]
+        self._groups = [(group["params"], len(group["params"])) for group in self._all()]
+        self._kinds = [self._kind(group) for group in self._all()]
+        # The counter itself as well: the state may be another one, changed as often.
+        self._changes = (counter := optimizer._state.changes), counter[0]
+        self._launches: list[tuple[Launch, list[int], list[int]]] = []
+        self._counted: list[Counted] = []
+        self._mirrors: dict[int, Mirror] = {}
+        self._before: list[tuple[Mirror, Any, Any]] = []
+
+    def _all(self) -> list[Group]:
+        return self.optimizer.param_groups
+
+    def _kind(self, group: Group) -> tuple[Any, ...]:
+        """What decides which kernels and which state a group needs."""
+        return on_device(group), group.get("differentiable"), self.optimizer._variant(group)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same step, recorded once more."""
+        return (
+            isinstance(other, GraphUpdate)
+            and self.optimizer is other.optimizer
+            and self._kinds == other._kinds
+            and list(map(id, self.params)) == list(map(id, other.params))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def state(self) -> Iterable[Tensor]:
+        """The tensors of the optimizer's that the step writes to."""
+        for slot in self._slots:
+            if slot is not None:
+                yield from slot.entries.values()
+
+    def holds(self) -> bool:
+        """Whether a step of the optimizer would still be this one."""
+        optimizer, groups = self.optimizer, self._all()
+        if _hooked(optimizer) or len(groups) != len(self._groups):
+            return False
+        for group, (params, count), kind in zip(groups, self._groups, self._kinds):
+            if group["params"] is not params or len(params) != count or self._kind(group) != kind:
+                return False
+        for p, array in zip(self.params, self._arrays):
+            if p.array is not array:
+                return False
+        counter, count = self._changes
+        now = optimizer._state.changes
+        if now is not counter or now[0] != count:
+            if not all(map(self._serves, self.params, self._slots)):
+                return False
+            self._changes = now, now[0]
+        return True
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the state that the step writes to is not the optimizer's any more."""
+        slots = self.optimizer._slots
+        return any(s and slots.get(id(p)) is not s for p, s in zip(self.params, self._slots))
+
+    def _serves(self, p: Tensor, slot: Slot | None) -> bool:
+        if slot is None:
+            return True
+        found = self.optimizer._slots.get(id(p)), self.optimizer._state.get(p, {})
+        return found[0] is slot and slot.serves(p, found[1], slot.segment.buffers)
+
+    # ----------------------------------------------------------------------- the capture
+    def build(self, mirrors: dict[int, Mirror]) -> None:
+        """Make the tables that the kernels read.
+
+        Args:
+            mirrors: those of all steps of the graph, by the segments' ids.
+        """
+        optimizer, self._mirrors = self.optimizer, mirrors
+        numbers = {id(p): i for i, p in enumerate(self.params)}
+        together: dict[Any, dict[int, list[Any]]] = {}
+        columns: dict[tuple[int, int], list[int]] = {}
+        segments: dict[int, Segment] = {}
+        for row, group in enumerate(self._all()):
+            kernels = optimizer._kernels(optimizer._variant(group))
+            names = tuple(optimizer._buffers(group))
+            for i in [numbers[id(p)] for p in group["params"] if id(p) in numbers]:
+                array, slot, state = self._arrays[i], self._slots[i], ()
+                if slot is not None:
+                    segment = slot.segment
+                    state = tuple(segment.buffers[n][slot.start : slot.stop] for n in names)
+                    if isinstance(segment.counters, np.ndarray) and len(segment.counters):
+                        segments[id(segment)] = segment
+                        columns.setdefault((row, id(segment)), []).append(slot.column)
+                kind = (kernels, launcher_for(array), place(array))
+                together.setdefault(kind, {}).setdefault(row, []).append((i, array, state, slot))
+        self._counted = [Counted(row, segments[s], found) for (row, s), found in columns.items()]
+        self._launches = []
+        for (kernels, K, _), rows in together.items():
+            for segment in segments.values():
+                if id(segment) not in mirrors:
+                    mirrors[id(segment)] = Mirror(K.xp, segment.counters)
+            cohorts = [Cohort(members[0][1], (), K, True) for members in rows.values()]
+            for cohort, members in zip(cohorts, rows.values()):
+                cohort.members = members
+            order = [member[0] for members in rows.values() for member in members]
+            self._launches.append((Launch(K, kernels, cohorts, self._place), list(rows), order))
+
+    def _place(self, segment: Segment) -> Any:
+        """A segment's counters on the device."""
+        mirror = self._mirrors.get(id(segment))
+        return segment.counters if mirror is None else mirror.array
+
+    def __call__(self, grads: Sequence[Any]) -> None:
+        """Launch the kernels, with the gradients of `params`."""
+        for launch, _, order in self._launches:
+            launch.capture([grads[i] for i in order])
+
+    # ------------------------------------------------------------------------ the replay
+    def prepare(self) -> None:
+        """Let the device have what the next launch of the graph needs, and count the step.
+
+        Raises:
+            RuntimeError: a schedule inside the step has made another rule of it.
+        """
+        optimizer, groups = self.optimizer, self._all()
+        rows = []
+        for group, kind in zip(groups, self._kinds):
+            if self._kind(group) != kind:
+                raise RuntimeError(
+                    f"a captured step itself changes an option of {type(optimizer).__name__} that "
+                    "decides what the optimizer does: change it outside of the step"
+                )
+            decay = number(group.get("weight_decay", 0))
+            l2 = bool(decay) and not group.get("decoupled_weight_decay")
+            rows.append(optimizer._device_numbers(group, (group["maximize"], l2), decay))
+        for launch, at, _ in self._launches:
+            launch.send([rows[i][0] for i in at], [rows[i][1] for i in at])
+        self._before = []
+        for counted in self._counted:
+            mirror, counters = self._mirrors[id(counted.segment)], counted.segment.counters
+            mirror.match(counters)
+            self._before.append((mirror, counters, counters.copy()))
+            counted.advance(optimizer, groups[counted.group], mirror)
+
+    def done(self) -> None:
+        """The graph has been launched."""
+        self._before = []
+
+    def undo(self) -> None:
+        """Take back what `prepare` has counted, unless the graph has been launched."""
+        for mirror, counters, before in reversed(self._before):
+            counters[...] = before
+            mirror.values.fill(np.nan)
+        self._before = []
