@@ -109,7 +109,7 @@ class HostCall:
     Attributes:
         function: called without arguments.
         out: where the array that it returns goes, or None.
-        grads: the parameters whose gradients it reads, with these gradients.
+        grads: the parameters whose gradients it reads, with these gradients; None: had none.
         undoable: whether all that it changes is the state of the random numbers.
         changes: arrays that it may write to, such as an optimizer's parameters.
         of_host: whether it neither reads nor changes what array calls do.
@@ -118,7 +118,7 @@ class HostCall:
 
     function: Callable[[], Any]
     out: Ref | None = None
-    grads: list[tuple[Tensor, Ref]] = field(default_factory=list)
+    grads: list[tuple[Tensor, Ref | None]] = field(default_factory=list)
     undoable: bool = False
     changes: list[Any] = field(default_factory=list)
     of_host: bool = False
@@ -151,7 +151,7 @@ def refs_of(call: AnyCall) -> Iterable[Ref]:
     if isinstance(call, Guard):
         return [call.ref]
     if isinstance(call, HostCall):
-        return [*([call.out] if call.out is not None else []), *(ref for _, ref in call.grads)]
+        return [*([call.out] if call.out is not None else []), *(r for _, r in call.grads if r)]
     found: list[Ref] = [*call.outs, *call.writes]
     stack: list[Any] = [call.args, call.kwargs]
     while stack:

@@ -27,7 +27,6 @@ from gradlite.backends import cuda, staging
 from gradlite.capturing.arrays import address, bounds, on_gpu, owner
 from gradlite.capturing.calls import (
     MADE,
-    STATE,
     AnyCall,
     Buffer,
     Call,
@@ -40,9 +39,8 @@ from gradlite.capturing.calls import (
 )
 from gradlite.capturing.compare import name_of
 from gradlite.capturing.guards import hoisted
-from gradlite.capturing.plan import GuardError, with_grads
+from gradlite.capturing.plan import GuardError, placed_grads, with_grads
 from gradlite.optim.in_graph import GraphUpdate
-from gradlite.tensor import wrap
 
 Calls = list[AnyCall]
 
@@ -277,8 +275,7 @@ class GraphPlan:
     def _python(self, call: HostCall) -> Callable[[], None]:
         function = call.function
         if call.grads:
-            # A gradient that was there before stays the tensor that it is.
-            grads = [(p, wrap(self.array(r))) for p, r in call.grads if r.buffer.kind != STATE]
+            grads = placed_grads(call, self.array)
             return lambda: with_grads(function, grads)
         if call.out is None:
             return lambda: function() and None

@@ -87,7 +87,7 @@ class Plan:
         pinned = {ref.buffer for ref in kept}
         for call in calls:
             if isinstance(call, HostCall):
-                pinned.update(ref.buffer for _, ref in call.grads)
+                pinned.update(ref.buffer for _, ref in call.grads if ref)
         self.pinned = {buffer.origin for buffer in pinned}
         self.calls = self.prepared(calls)
         in_place(self.calls, self.pinned)
@@ -214,11 +214,7 @@ class Plan:
             return _check, (self.array(call.ref), call.value)
         if isinstance(call, HostCall):
             if call.grads:
-                # A gradient that was there before stays the tensor that it is.
-                grads = [
-                    (p, wrap(self.array(ref))) for p, ref in call.grads if ref.buffer.kind != STATE
-                ]
-                return with_grads, (call.function, grads)
+                return with_grads, (call.function, placed_grads(call, self.array))
             if call.out is None:
                 return call.function, ()
             return _fill, (self.array(call.out), call.function)
@@ -349,7 +345,16 @@ def _check(array: Any, value: bool) -> None:
         raise GuardError
 
 
-def with_grads(function: Callable[[], Any], grads: list[tuple[Tensor, Tensor]]) -> None:
+def placed_grads(call: HostCall, place: Callable[[Ref], Any]) -> list[tuple[Tensor, Tensor | None]]:
+    """The gradients that Python code must find: one from before the step stays as it is."""
+    return [
+        (p, None if ref is None else wrap(place(ref)))
+        for p, ref in call.grads
+        if ref is None or ref.buffer.kind != STATE
+    ]
+
+
+def with_grads(function: Callable[[], Any], grads: list[tuple[Tensor, Tensor | None]]) -> None:
     """Call Python code that reads gradients, which are put in their places before."""
     for p, grad in grads:
         p._grad = grad

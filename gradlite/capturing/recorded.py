@@ -162,9 +162,6 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
         if recorder is None:
             plain(self)[plain_values(key)] = plain(value)
         else:
-            target = plain(self)
-            if not target.flags.writeable and self.flags.writeable:
-                target.flags.writeable = True  # switched on for this face of it
             recorder.run(operator.setitem, (self, key, value), {})
 
 

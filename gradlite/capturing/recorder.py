@@ -327,6 +327,9 @@ class Recorder:
     def _before_write(self, array: Any) -> None:
         """A buffer that the host has filled is filled anew by every replay, if it is written to."""
         ordinary = plain(array)
+        if ordinary is not array and isinstance(ordinary, np.ndarray):
+            if array.flags.writeable and not ordinary.flags.writeable:
+                ordinary.flags.writeable = True  # switched on for this face of it
         buffer = self.find(ordinary) or self._enter(ordinary, CONSTANT)
         if buffer.kind == CONSTANT:
             buffer.kind = MADE
@@ -434,7 +437,7 @@ class Recorder:
             undoable, of_host, note: see `HostCall`.
         """
         with self.pause():
-            grads = [(p, self.ref(p._grad.array)) for p in params if p._grad is not None]
+            grads = [(p, None if p._grad is None else self._grad(p._grad)) for p in params]
             self.used_grads.update((id(p), p) for p, _ in grads)
             result = function()
             changes = [t.array for t in changed()]
@@ -458,13 +461,20 @@ class Recorder:
             arrays = [t.array for t in (*active_params, *update.state())]
         # Those without a gradient must have none in a replay either.
         self.used_grads.update((id(p), p) for p in params)
-        grads = [self.ref(plain(p._grad.array)) for p in active_params]  # type: ignore[union-attr]
+        grads = [self._grad(p._grad) for p in active_params]  # type: ignore[arg-type]
         writes = tuple([self.ref(plain(p.array)) for p in active_params])
         prepare = functools.partial(update.prepare)
         prepare.__qualname__ = f"the numbers of {update.__name__}"  # type: ignore[attr-defined]
         self._add(HostCall(prepare, changes=arrays, of_host=True))
         self._add(Call(update, (grads,), {}, (), writes))
         return result
+
+    def _grad(self, grad: Tensor) -> Ref:
+        """The place of a gradient that Python code reads; it may be from before the step."""
+        if grad.array.size and self.find(grad.array) is None:
+            self.touched[id(grad)] = (grad, grad.array)
+            self._enter(grad.array, STATE)
+        return self.ref(grad.array)
 
     def draw_place(self, generator: Any, blocks: int) -> Any:
         """The state of a generator before a draw, on the GPU; a replay takes it anew."""

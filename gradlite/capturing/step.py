@@ -159,6 +159,12 @@ class Recording:
                 self._results.append(("state", value))
             else:
                 self._results.append(("tensor", recorder.ref(value.array)))
+        # What the step reads of the gradients that it finds, and then replaces by others.
+        self._carried = [
+            (p, old)
+            for p, old in surroundings.old_grads
+            if old is not None and p._grad is not old and id(old) in recorder.touched
+        ]
         self._refs, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
         kept = [ref for kind, ref in self._results if kind == "tensor"]
         kept += [ref for _, ref in self._refs if ref is not None]
@@ -220,6 +226,9 @@ class Recording:
         for update in self._updates:
             if not update.holds():
                 return False
+        for p, _ in self._carried:
+            if p._grad is None:
+                return False
         return self.surroundings.unchanged() or self.surroundings.changed() is None
 
     def _bind(self) -> None:
@@ -235,6 +244,10 @@ class Recording:
     def replay(self, leaves: Sequence[Any]) -> Any:
         """Run the plan on new inputs; `GuardError` when it does not hold for them."""
         values = [leaves[place].array for place in self._places]
+        for p, old in self._carried:  # out of memory that the plan will use again
+            if p._grad is not old:
+                old.array[...] = p._grad.array  # type: ignore[union-attr]
+                p._grad = old
         before = default_generator.state_array() if self._draws and self.plan.guarded else None
         try:
             self.plan.replay(values)

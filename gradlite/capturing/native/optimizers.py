@@ -29,7 +29,7 @@ class NativeOptimizer:
 
     Args:
         optimizer: an SGD, Adam or AdamW.
-        grads: the parameters that take part, with their gradients' arrays, which never move.
+        grads: its parameters, with their gradients' arrays, which never move, or None.
         python: the step as it is.
         library: the compiled prelude.
         before: the segment that runs before it.
@@ -41,7 +41,7 @@ class NativeOptimizer:
     def __init__(
         self,
         optimizer: ElementwiseOptimizer,
-        grads: list[tuple[Tensor, np.ndarray[Any, Any]]],
+        grads: list[tuple[Tensor, np.ndarray[Any, Any] | None]],
         python: Callable[[], Any],
         library: ctypes.CDLL,
         before: Segment | None,
@@ -50,9 +50,10 @@ class NativeOptimizer:
         self.before = before
         self._replay = library.replay
         self._replay.argtypes, self._replay.restype = [ctypes.c_void_p], ctypes.c_longlong
-        self._grads = {id(p): (p, array) for p, array in grads}
-        self._versions = [p._counter for p, _ in grads if p._counter is not None]
-        self._tensors = [(p, wrap(array)) for p, array in grads]
+        self._grads = {id(p): (p, array) for p, array in grads if array is not None}
+        with_grads = [p for p, _ in self._grads.values()]
+        self._versions = [p._counter for p in with_grads if p._counter is not None]
+        self._tensors = [(p, None if array is None else wrap(array)) for p, array in grads]
         self._changes = -1
         self._jobs: list[Any] = []
         self._live = False  # whether tensors are among the options
@@ -222,5 +223,5 @@ def native_optimizer(
     (optimizer,) = arguments
     if type(optimizer) not in (SGD, Adam, AdamW):
         return None
-    grads = [(p, bind(ref)) for p, ref in call.grads]
+    grads = [(p, None if ref is None else bind(ref)) for p, ref in call.grads]
     return NativeOptimizer(optimizer, grads, function, library, before)

@@ -1,0 +1,179 @@
+"""Gradients that captured steps find when they begin, drop, and leave to the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import nn, optim
+from tests.capture_support import CALLS, close, replays
+
+__all__ = ["replays"]  # which is used by every test
+
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "SGD": lambda params: optim.SGD(params, lr=0.01, momentum=0.5),
+    "Adam": lambda params: optim.Adam(params, lr=0.01),
+    "RMSprop": lambda params: optim.RMSprop(params, lr=0.01),
+}
+
+
+class Wave:
+    """A parameter, a large intermediate result beside it, and an optimizer."""
+
+    def __init__(self, name: str, *more: Any) -> None:
+        self.weight = nn.Parameter(gradlite.tensor([[0.5, -1.2, 0.3], [2.0, 0.1, -0.7]]))
+        self.optimizer = OPTIMIZERS[name]([self.weight, *more])
+
+    def learn(self, x: Any) -> Any:
+        hidden = ((self.weight * x).sin() * 2).tanh()
+        loss = (hidden * hidden).sum()
+        loss.backward()
+        return loss
+
+
+def same(make: Callable[[], tuple[Wave, Callable[..., Any]]], least: int = 3) -> None:
+    """A step and the captured one go the same way, and the gradients are the same in between."""
+    one, step = make()
+    other, inner = make()
+    captured = gradlite.capture(inner)
+    for i in range(CALLS):
+        x = gradlite.tensor(np.float32(0.2 * i) + 1)
+        close(captured(x).tolist(), step(x).tolist())
+        close(other.weight.tolist(), one.weight.tolist())
+        assert (one.weight.grad is None) == (other.weight.grad is None)
+        if one.weight.grad is not None:
+            close(other.weight.grad.tolist(), one.weight.grad.tolist())
+    assert captured.replays >= least
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_update_that_finds_no_gradients_does_nothing(name: str) -> None:
+    def make() -> tuple[Wave, Callable[..., Any]]:
+        wave = Wave(name)
+
+        def step(x: Any) -> Any:
+            wave.optimizer.zero_grad()
+            wave.optimizer.step()
+            return wave.learn(x)
+
+        return wave, step
+
+    same(make)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_gradients_of_the_call_before_are_those_of_the_update_that_comes_first(
+    name: str,
+) -> None:
+    def make() -> tuple[Wave, Callable[..., Any]]:
+        wave = Wave(name)
+
+        def step(x: Any) -> Any:
+            wave.optimizer.step()
+            wave.optimizer.zero_grad()
+            return wave.learn(x)
+
+        return wave, step
+
+    same(make)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_work_before_the_update_does_not_write_over_the_gradients_of_the_call_before(
+    name: str,
+) -> None:
+    def make() -> tuple[Wave, Callable[..., Any]]:
+        wave = Wave(name)
+
+        def step(x: Any) -> Any:
+            before = ((wave.weight.detach() * x).exp() * 2 - x).tanh() + 1
+            wave.optimizer.step()
+            wave.optimizer.zero_grad()
+            return wave.learn(x * before.mean())
+
+        return wave, step
+
+    same(make)
+
+
+def test_gradients_of_the_call_before_are_read_by_ops() -> None:
+    def make() -> tuple[Wave, Callable[..., Any]]:
+        wave = Wave("SGD")
+        wave.weight.grad = gradlite.ones(2, 3)
+
+        def step(x: Any) -> Any:
+            largest = wave.weight.grad.abs().max()
+            nn.utils.clip_grad_norm_([wave.weight], 0.1)
+            wave.optimizer.step()
+            wave.optimizer.zero_grad()
+            return wave.learn(x) + largest
+
+        return wave, step
+
+    same(make)
+
+
+def test_a_gradient_dropped_between_calls_is_no_gradient() -> None:
+    one, other = Wave("SGD"), Wave("SGD")
+
+    def step_of(wave: Wave) -> Callable[..., Any]:
+        def step(x: Any) -> Any:
+            wave.optimizer.step()
+            wave.optimizer.zero_grad()
+            return wave.learn(x)
+
+        return step
+
+    step, captured = step_of(one), gradlite.capture(step_of(other))
+    for i in range(2 * CALLS):
+        if i % 5 == 4:
+            one.weight.grad = other.weight.grad = None
+        elif i % 5 == 2:
+            one.weight.grad, other.weight.grad = gradlite.ones(2, 3), gradlite.ones(2, 3)
+        x = gradlite.tensor(np.float32(0.2 * i) + 1)
+        close(captured(x).item(), step(x).item())
+        close(other.weight.tolist(), one.weight.tolist())
+    assert captured.replays >= 3
+
+
+def test_a_parameter_without_a_gradient_that_gets_one_between_calls_is_updated() -> None:
+    waves, idle = [], []
+    for _ in range(2):
+        idle.append(nn.Parameter(gradlite.ones(2)))
+        waves.append(Wave("SGD", idle[-1]))
+
+    def step_of(wave: Wave) -> Callable[..., Any]:
+        def step(x: Any) -> Any:
+            wave.weight.grad = None
+            loss = wave.learn(x)
+            wave.optimizer.step()
+            return loss
+
+        return step
+
+    step, captured = step_of(waves[0]), gradlite.capture(step_of(waves[1]))
+    for i in range(2 * CALLS):
+        if i == 6:
+            idle[0].grad, idle[1].grad = gradlite.ones(2), gradlite.ones(2)
+        x = gradlite.tensor(np.float32(0.2 * i) + 1)
+        close(captured(x).item(), step(x).item())
+        close(idle[1].tolist(), idle[0].tolist())
+    assert idle[1].tolist() != [1, 1]
+    assert captured.replays >= 3
+
+
+def test_a_diagonal_is_edited_in_place() -> None:
+    def step(x: Any) -> Any:
+        y = x + 0.5
+        y.diagonal().mul_(0.5)
+        return y
+
+    captured = gradlite.capture(step)
+    for i in range(CALLS):
+        x = gradlite.full((2, 3), float(i))
+        close(captured(x).tolist(), step(x).tolist())
+    assert captured.replays >= 3
