@@ -10,7 +10,7 @@ import pytest
 import gradlite
 from gradlite import nn, optim
 from gradlite.nn import functional as F
-from tests.capture_support import CALLS, replays
+from tests.capture_support import CALLS, close, replays
 
 __all__ = ["replays"]  # which is used by every test
 
@@ -114,3 +114,66 @@ def test_a_check_behind_an_update_fails_as_it_would(replays: str) -> None:
         step(gradlite.tensor([-1.0]))
     assert w.item() == pytest.approx(before + 0.01)  # as after the step without capture
     assert step(x).item() == pytest.approx(-np.log(before), rel=1e-5)
+
+
+def follow(make: Any, calls: int = 14) -> None:
+    """A step that branches, and the captured one, with the same random numbers."""
+    step, captured = make(), gradlite.capture(make())
+    for i in range(calls):
+        x = gradlite.full((2,), float(i % 5 == 4))
+        gradlite.manual_seed(i)
+        expected = step(x)
+        gradlite.manual_seed(i)
+        for ours, theirs in zip(captured(x), expected, strict=True):
+            close(ours.tolist(), theirs.tolist())
+    assert captured.replays >= calls - 6
+
+
+def test_an_edit_for_a_branch_behind_an_update_stays_behind_what_reads_the_value() -> None:
+    def make() -> Any:
+        fixed, learned = nn.Parameter(gradlite.ones(2)), nn.Parameter(gradlite.ones(2))
+        optimizer = optim.SGD([learned], lr=0.1)
+
+        def step(x: Any) -> Any:
+            value = fixed.detach() * 0.9 + x
+            learned.grad = gradlite.ones(2)
+            optimizer.step()
+            before = value * gradlite.rand(2)
+            value.clamp_(-0.7, 0.8)
+            return before, x * 2 if value.sum() > 1 else x - 1
+
+        return step
+
+    follow(make)
+
+
+def test_an_edit_for_a_branch_cannot_go_before_a_reader_of_the_update() -> None:
+    fixed, learned = nn.Parameter(gradlite.ones(2)), nn.Parameter(gradlite.ones(2))
+
+    def step(x: Any) -> Any:
+        value = fixed.detach() * 0.9 + x
+        learned.detach().add_(x)
+        before = value * learned.detach()
+        value.clamp_(-0.7, 0.8)
+        return before, x * 2 if value.sum() > 1 else x - 1
+
+    captured = gradlite.capture(step, warmup=0)
+    with pytest.raises(gradlite.CaptureError, match="itself changed before"):
+        for _ in range(2):
+            captured(gradlite.ones(2))
+
+
+def test_random_numbers_for_a_branch_behind_an_update_stay_behind_those_before() -> None:
+    def make() -> Any:
+        learned = nn.Parameter(gradlite.ones(2))
+        optimizer = optim.SGD([learned], lr=0.1)
+
+        def step(x: Any) -> Any:
+            learned.grad = gradlite.ones(2)
+            optimizer.step()
+            first, second = gradlite.rand(2) * learned.detach(), gradlite.rand(2)
+            return first, second, x * 2 if (second + x).sum() > -1 else x - 1
+
+        return step
+
+    follow(make)

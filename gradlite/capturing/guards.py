@@ -39,22 +39,32 @@ def hoisted(calls: list[AnyCall]) -> list[AnyCall]:
     late = [i for i in range(first, len(calls)) if isinstance(calls[i], Guard)]
     early: set[int] = set()
     written = [written_by(call) for call in calls] if late else []
+    used = [{ref.buffer for ref in refs_of(call)} for call in calls] if late else []
     for guard in late:
         error = LateGuardError if getattr(calls[guard], "avoidable", False) else CaptureError
-        needed = {ref.buffer for ref in refs_of(calls[guard])}
+        needed, moved, draws = set(used[guard]), set[Buffer](), False
         early.add(guard)
-        for position in range(guard - 1, -1, -1):
+        for position in range(guard - 1, first - 1, -1):
             call = calls[position]
             if isinstance(call, Guard):
                 continue
-            if needed.isdisjoint(written[position]) and not _changes(call, needed):
+            # What makes a value that is needed, reads one before a call that moves writes over it,
+            # or draws random numbers before a draw that moves.
+            if (
+                needed.isdisjoint(written[position])
+                and moved.isdisjoint(used[position])
+                and not (draws and isinstance(call, HostCall) and call.undoable)
+                and not _changes(call, needed)
+            ):
                 continue
             if _has_effect(call):
                 raise error(
                     "the step branches on a value that it has itself changed before: a replay "
                     "could not go back. Branch first, or use where()"
                 )
-            needed.update(ref.buffer for ref in refs_of(call))
+            needed |= used[position]
+            moved |= written[position]
+            draws = draws or isinstance(call, HostCall)
             early.add(position)
     early.update(range(first))
     return [calls[i] for i in sorted(early)] + [

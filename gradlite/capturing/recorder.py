@@ -461,7 +461,7 @@ class Recorder:
             arrays = [t.array for t in (*active_params, *update.state())]
         # Those without a gradient must have none in a replay either.
         self.used_grads.update((id(p), p) for p in params)
-        grads = [self._grad(p._grad) for p in active_params]  # type: ignore[arg-type]
+        grads = [self.ref(plain(p._grad.array)) for p in active_params]  # type: ignore[union-attr]
         writes = tuple([self.ref(plain(p.array)) for p in active_params])
         prepare = functools.partial(update.prepare)
         prepare.__qualname__ = f"the numbers of {update.__name__}"  # type: ignore[attr-defined]

@@ -14,13 +14,12 @@ from gradlite import autocast_mode, dtypes
 from gradlite.autocast_mode import current_autocast
 from gradlite.backends import sdp
 from gradlite.capturing.calls import (
-    STATE,
-    Call,
     CaptureError,
     HostCall,
     LateGuardError,
 )
 from gradlite.capturing.compare import difference
+from gradlite.capturing.effects import InputEffects, written_state
 from gradlite.capturing.explain import explain, listing
 from gradlite.capturing.graphs import GraphPlan
 from gradlite.capturing.native.build import NativePlan, available
@@ -67,10 +66,11 @@ def capture(
 
     What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer state
     and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers, which go
-    on in the same stream. What makes another recording: inputs of another shape, dtype or number,
-    train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or number
-    behind a variable of the step, a branch on a tensor's value that goes another way. What is
-    refused: reading a value as a Python number, branching on a value after the step has changed
+    on in the same stream. Edits in place of an input, ``requires_grad_()`` and its gradient reach
+    the tensor that is given. What makes another recording: inputs of another shape, dtype or
+    number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
+    number behind a variable of the step, a branch on a tensor's value that goes another way. What
+    is refused: reading a value as a Python number, branching on a value after the step has changed
     something, and whatever differs between the two recordings, such as Python's or NumPy's random
     numbers. Python code of the step, its prints and its counters included, does not run in a
     replay.
@@ -135,6 +135,7 @@ class Recording:
         spec: TreeSpec,
         flat: bool,
         native: bool,
+        effects: InputEffects,
     ) -> None:
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
@@ -167,7 +168,7 @@ class Recording:
         ]
         self._refs, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
         kept = [ref for kind, ref in self._results if kind == "tensor"]
-        kept += [ref for _, ref in self._refs if ref is not None]
+        kept += [*(ref for _, ref in self._refs if ref is not None), *effects.kept]
         self.plan: Plan | GraphPlan
         self._places = [place for place, t in enumerate(inputs) if isinstance(t, Tensor)]
         arrays = [inputs[place].array for place in self._places]
@@ -180,19 +181,13 @@ class Recording:
         self._outputs: list[tuple[str, Any]] = []
         self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
+        self._effects = effects if effects else None
         self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
         self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
 
     @staticmethod
     def _written_counters(recorder: Recorder) -> list[list[int]]:
-        written = {
-            ref.buffer
-            for call in recorder.calls
-            if isinstance(call, Call)
-            for ref in (*call.outs, *call.writes)
-            if ref.buffer.kind == STATE
-        }
-        counters = {}
+        written, counters = written_state(recorder), {}
         for tensor, array in recorder.touched.values():
             if array.size and recorder.find(array) in written and tensor._counter is not None:
                 counters[id(tensor._counter)] = tensor._counter
@@ -236,6 +231,8 @@ class Recording:
         bind = self.plan.array
         self._outputs = [(kind, bind(v) if kind == "tensor" else v) for kind, v in self._results]
         self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in self._refs]
+        if self._effects is not None:
+            self._effects.bind(bind)
         if isinstance(self.plan, Plan):
             self.listing = zlib.compress(listing(self.plan).encode())
             self.plan.release()
@@ -244,6 +241,8 @@ class Recording:
     def replay(self, leaves: Sequence[Any]) -> Any:
         """Run the plan on new inputs; `GuardError` when it does not hold for them."""
         values = [leaves[place].array for place in self._places]
+        if self._effects is not None:
+            self._effects.check(leaves)
         for p, old in self._carried:  # out of memory that the plan will use again
             if p._grad is not old:
                 old.array[...] = p._grad.array  # type: ignore[union-attr]
@@ -261,6 +260,8 @@ class Recording:
             p._grad = grad
         for counter in self._counters:
             counter[0] += 1
+        if self._effects is not None:
+            self._effects.hand_on(leaves)
         self.replays += 1
         results: list[Any] = [
             wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value
@@ -400,8 +401,13 @@ class CapturedStep:
                 f"the step itself replaces {changed}, which a replay would not do: change tensors "
                 "in place (copy_, add_), or give and return the value"
             )
-        if any(id(t) not in {id(i) for i in inputs} for t in recorder.replaced):
+        effects = InputEffects(inputs, recorder)
+        if recorder.replaced:
             raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
+        if effects:
+            effects.check(leaves)
+            effects.hand_on(leaves)
+            effects.bind(None)
         pending = self._pending.get(key, [])
         alike = [p for p in pending if p[1].changed() is None]
         earlier = next((p for p in alike if p[0].branches() == recorder.branches()), None)
@@ -425,7 +431,7 @@ class CapturedStep:
             if reason is None:
                 made = (recorder, before, inputs, result_leaves, result_spec, flat, self._native)
                 try:
-                    self._keep(key, Recording(*made))
+                    self._keep(key, Recording(*made, effects))
                 except LateGuardError:
                     self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()
