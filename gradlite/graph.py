@@ -51,6 +51,7 @@ Gradient = Any
 
 # ------------------------------------------------------------------------------- nodes
 next_sequence_number = itertools.count(1).__next__
+packing = saved_hooks.get
 # What the backend hands in: rules run without floating-point warnings.
 quiet: Callable[[], Any]
 loud: Callable[[Any], None]
@@ -185,8 +186,8 @@ class AccumulateGrad(Node):
 
     # One is made for every leaf in every step: what is the same for all stands in the class.
     op = _Op
-    edges = saved = attrs = ()
-    versions = aux = shapes = F = None
+    edges = attrs = ()
+    saved = versions = aux = shapes = F = None
     outputs = 1
     variable: Any
 
@@ -206,7 +207,7 @@ def record(
     node = Node()
     node.op = op
     node.edges = edges
-    if saved_hooks.get():
+    if packing():
         # What is packed may be a copy, so in-place edits of the original are no error.
         saved, versions, aux = Packed(pack_saved(saved)), None, pack_saved(aux)
     node.saved = saved
@@ -273,6 +274,7 @@ def backward(
     results: list[Gradient] = [None] * (0 if inputs is None else len(inputs))
     before = current_mode()
     to_all = accumulate and inputs is None and not create_graph and not anomaly_enabled
+    plain, frees = inputs is None and not create_graph, not retain_graph
     this_pass = _current_pass.set(Pass(roots, needed, to_all))
     set_mode(before & ~NO_GRAD if create_graph else before | NO_GRAD)
     token = quiet()
@@ -283,71 +285,55 @@ def backward(
             else:
                 node, following = following, None
             grad = pending.pop(node)
-            extra = node.extra
-            edges = node.edges
-            if wanted is not None:
-                edges = tuple([e if _node_of(e) in needed else None for e in edges])  # type: ignore[operator]
-                goes_on = any(edges)
-                # As in PyTorch, hooks change what is returned only where the pass ends.
-                if extra is not None and not goes_on:
-                    grad = run_prehooks(node, extra, grad)
-                if node in wanted:
-                    for place, nr in wanted[node]:
-                        results[place] = grad[nr] if node.outputs > 1 else grad
-                if not goes_on:
-                    if not accumulate or node not in wanted:
-                        continue
-                    if node.__class__ is not AccumulateGrad:
-                        _use_up(node, retain_graph)
-                        continue
-            if extra is not None:
-                if wanted is None or goes_on:
-                    grad = run_prehooks(node, extra, grad)
-                shared.add(node)  # a hook may have handed in an array of its own
-                owned.discard(node)
-            if node.__class__ is AccumulateGrad:
-                if accumulate:
-                    private = node in owned or node not in shared
-                    _accumulate(node, grad, private, create_graph)  # type: ignore[arg-type]
-                continue
-            saved = node.saved
-            if saved is None:
-                raise RuntimeError(SECOND_BACKWARD)
-            versions = node.versions
-            if versions is not None:
-                for version in versions:
-                    if version is not None and version[0][0] != version[1]:
-                        raise_modified(node, versions.index(version), version)
-            op = node.op
-            ctx: Any = node
-            if create_graph:
-                ctx = op.tensor_context(node, edges)
-            elif edges is not node.edges or saved.__class__ is Packed:
-                values = unpack_saved(saved) if saved.__class__ is Packed else saved
-                ctx = copy_node(node, edges, values)
-            try:
-                results_of_rule = op.backward(ctx, grad, ctx.F)
-            except Exception:
-                if anomaly_enabled:
-                    warn_trace(node)
-                raise
-            if anomaly_enabled and anomaly_check_nan:
-                check_nan(node, results_of_rule)
-            if extra is not None and extra.posthooks:
-                results_of_rule = run_posthooks(extra, results_of_rule, grad)
-            if not retain_graph and (saved or op.used_up):
-                node.saved = node.aux = None
-            for edge, part in zip(edges, results_of_rule):
+            edges, extra, saved = node.edges, node.extra, node.saved
+            if plain and extra is None and saved.__class__ is tuple and not anomaly_enabled:
+                # Most nodes by far: what follows below for the others, without its questions.
+                versions = node.versions
+                if versions is not None:
+                    for version in versions:
+                        if version is not None and version[0][0] != version[1]:
+                            raise_modified(node, versions.index(version), version)
+                op = node.op
+                parts = op.backward(node, grad, node.F)
+                if frees and (saved or op.used_up):
+                    node.saved = node.aux = None
+            else:
+                if wanted is not None:
+                    edges = tuple([e if _node_of(e) in needed else None for e in edges])  # type: ignore[operator]
+                    goes_on = any(edges)
+                    # As in PyTorch, hooks change what is returned only where the pass ends.
+                    if extra is not None and not goes_on:
+                        grad = run_prehooks(node, extra, grad)
+                    if node in wanted:
+                        for place, nr in wanted[node]:
+                            results[place] = grad[nr] if node.outputs > 1 else grad
+                    if not goes_on:
+                        if not accumulate or node not in wanted:
+                            continue
+                        if node.__class__ is not AccumulateGrad:
+                            _use_up(node, retain_graph)
+                            continue
+                if extra is not None:
+                    if wanted is None or goes_on:
+                        grad = run_prehooks(node, extra, grad)
+                    shared.add(node)  # a hook may have handed in an array of its own
+                    owned.discard(node)
+                if node.__class__ is AccumulateGrad:
+                    if accumulate:
+                        private = node in owned or node not in shared
+                        _accumulate(node, grad, private, create_graph)  # type: ignore[arg-type]
+                    continue
+                parts = _run(node, edges, grad, retain_graph, create_graph)
+            for edge, part in zip(edges, parts):
                 if edge is None or part is None:
                     continue
-                cls = edge.__class__
-                if cls is OutputEdge or edge in pending:
+                if edge in pending or edge.__class__ is OutputEdge:
                     _deliver(edge, part, pending, owned, queue, create_graph)
                     continue
                 pending[edge] = part
                 if part is grad:
                     shared.add(edge)
-                if cls is AccumulateGrad and edge.extra is None and wanted is None:
+                if edge.__class__ is AccumulateGrad and edge.extra is None and wanted is None:
                     leaves.append(edge)
                 elif following is None and not queue:
                     following = edge
@@ -373,13 +359,44 @@ def backward(
     return results
 
 
-def _use_up(node: Node, retain_graph: bool) -> None:
-    """All that running a node does but its rule: for a tensor at which `Tensor.backward` stops."""
+def _run(
+    node: Node, edges: tuple[Any, ...], grad: Gradient, retain_graph: bool, create_graph: bool
+) -> Sequence[Gradient]:
+    """What a node's rule makes of a gradient, for the edges that are still wanted."""
+    saved, extra, op = node.saved, node.extra, node.op
+    _check_saved(node)
+    ctx: Any = node
+    if create_graph:
+        ctx = op.tensor_context(node, edges)
+    elif edges is not node.edges or saved.__class__ is Packed:
+        ctx = copy_node(node, edges, unpack_saved(saved) if saved.__class__ is Packed else saved)
+    try:
+        parts: Sequence[Gradient] = op.backward(ctx, grad, ctx.F)
+    except Exception:
+        if anomaly_enabled:
+            warn_trace(node)
+        raise
+    if anomaly_enabled and anomaly_check_nan:
+        check_nan(node, parts)
+    if extra is not None and extra.posthooks:
+        parts = run_posthooks(extra, parts, grad)
+    if not retain_graph and (saved or op.used_up):
+        node.saved = node.aux = None
+    return parts
+
+
+def _check_saved(node: Node) -> None:
+    """RuntimeError about values that were freed, or edited in place."""
     if node.saved is None:
         raise RuntimeError(SECOND_BACKWARD)
     for place, version in enumerate(node.versions or ()):
         if version is not None and version[0][0] != version[1]:
             raise_modified(node, place, version)
+
+
+def _use_up(node: Node, retain_graph: bool) -> None:
+    """All that running a node does but its rule: for a tensor at which `Tensor.backward` stops."""
+    _check_saved(node)
     if not retain_graph and (node.saved or node.op.used_up):
         node.saved = node.aux = None
 

@@ -11,14 +11,15 @@ NumPy takes the memory of its arrays from the C library; `keep_memory` lets it s
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-quiet: Callable[[], Any]
-loud: Callable[[Any], None]
+quiet: Callable[[], Any]  # silences floating-point warnings; returns what `loud` needs
+loud: Callable[[Any], None]  # undoes `quiet`
 
 try:
     from numpy._core import umath
@@ -26,19 +27,12 @@ try:
     _state = umath._extobj_contextvar
     _silence = umath._make_extobj(all="ignore")
 
-    def quiet() -> Any:
-        """Silence floating-point warnings; returns what `loud` needs to undo it."""
-        return _state.set(_silence)
-
+    quiet = functools.partial(_state.set, _silence)
     loud = _state.reset
 except (ImportError, AttributeError):  # a NumPy that keeps this state elsewhere
-
-    def quiet() -> Any:
-        """Silence floating-point warnings; returns what `loud` needs to undo it."""
-        return np.seterr(all="ignore")
+    quiet = functools.partial(np.seterr, all="ignore")
 
     def loud(token: Any) -> None:
-        """Undo `quiet`."""
         np.seterr(**token)
 
 

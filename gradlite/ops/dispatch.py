@@ -216,7 +216,7 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
         op = F.twins.get(op, op)
     token = quiet()
     try:
-        out = op.forward(F.xp, array, *attrs)
+        out = op.forward(F.xp, array, *attrs) if attrs else op.forward(F.xp, array)
     finally:
         loud(token)
     if out.__class__ is not array.__class__:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,10 @@ class Namespace:
 
     tensors = False
 
+    if TYPE_CHECKING:
+        # Ops are attributes that no checker can know of.
+        def __getattr__(self, name: str) -> Any: ...
+
     def __init__(self, xp: Any, launcher: Any = None, guard: Guard | None = None) -> None:
         self.xp, self.guard = xp, guard
         self.use(launcher)
@@ -32,9 +36,6 @@ class Namespace:
         self.twins: dict[Any, Any] = {}
         for op in OPS.values():
             self.enter(op)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no primitive op is called {name!r}")
 
     def enter(self, op: Any) -> None:
         """Enter one op."""

@@ -58,14 +58,14 @@ class ThresholdBackward(Op):
     reads = ((1,), ())
 
     def forward(xp: Any, grad: Any, out: Any) -> Any:
-        kind = _WORDS.get(out.dtype) if xp is np and out.ndim else None
-        if kind is not None:
+        kind = out.dtype
+        if xp is np and out.ndim and kind in _WORDS:
             # Read as integers, positive floats are positive and -0.0 is negative: 0 or 1
             # times the gradient's bits.
-            word, zero, one = kind
+            word, zero, one = _WORDS[kind]
             mask = clip(out.view(word), zero, one)
             mask *= grad.view(word)
-            return mask.view(out.dtype)
+            return mask.view(kind)
         return xp.where(out <= 0, xp.zeros((), out.dtype), grad)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
