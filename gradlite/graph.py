@@ -108,7 +108,11 @@ class Node:
 
     @property
     def shown(self) -> Node:
-        """What users see as this node: itself, but the context of a `Function`."""
+        """What users see as this node: itself, but the context of a `Function`.
+
+        A node of two ops comes apart first, into those that two calls would have made.
+        """
+        _take_apart(self)
         return self
 
     @property
@@ -149,6 +153,12 @@ class Node:
     def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call ``fn(grad_outputs)`` before the rule; it may return new grad_outputs."""
         return add_hook(self._extra().prehooks, (None, fn))
+
+
+def _take_apart(node: Node) -> None:
+    take_apart = getattr(node.op, "take_apart", None)
+    if take_apart is not None:
+        take_apart(node)
 
 
 def next_functions(edges: Iterable[Any]) -> tuple[tuple[Node | None, int], ...]:
@@ -503,6 +513,7 @@ def _targets(
         if node is None or node in seen or node.seq < lowest:
             continue
         seen.add(node)
+        _take_apart(node)  # what is needed is known by node, and hooks may look at them
         stack.extend(_node_of(edge) for edge in node.edges if edge is not None)
     for node in sorted(seen, key=lambda n: n.seq):
         if any(_node_of(edge) in needed for edge in node.edges if edge is not None):

@@ -20,6 +20,7 @@ from gradlite.nn.modules.pooling import MaxPool2d
 from gradlite.ops.bias_activation import bias_activation
 from gradlite.ops.casting import lowered
 from gradlite.ops.conv_relu_pool import conv_relu_pool as convolved_and_pooled
+from gradlite.ops.linear_relu import linear_relu
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.residual import bias_dropout_add
 from gradlite.tensor import Tensor
@@ -40,6 +41,10 @@ _LAYERS: dict[type, Any] = {
     layers.Hardswish: lambda layer: ("hardswish",),
 }
 _FUNCTIONS: dict[Any, Any] = {F.relu: ("relu",), F.gelu: ("gelu",)}
+_CALL = Module.__call__
+# What these layers do as long as nobody has put other functions in their places.
+_KINDS: tuple[Any, ...] = (Linear, Dropout, Conv2d, MaxPool2d, *_LAYERS)
+_FORWARDS = {kind: kind.forward for kind in _KINDS}
 
 
 def has_kernels(input: Any) -> bool:
@@ -47,30 +52,33 @@ def has_kernels(input: Any) -> bool:
     return isinstance(input, Tensor) and NAMESPACES[input.array.__class__].launcher is not None
 
 
-def joins(input: Any) -> bool:
-    """Whether layers in a row may run as one op on an input."""
-    if not isinstance(input, Tensor):
-        return False
-    array = input.array
-    return array.ndim == 4 or NAMESPACES[array.__class__].launcher is not None
-
-
 def _plain(module: Any, kind: Any) -> bool:
-    return module.__class__ is kind and not module._hooked and "forward" not in module.__dict__
+    return (
+        module.__class__ is kind
+        and not module._hooked
+        and "forward" not in module.__dict__
+        and kind.forward is _FORWARDS[kind]
+    )
 
 
 def _activation(activation: Any) -> Any:
     """The name and the attrs of an activation's op, or None."""
     if not isinstance(activation, Module):
         return _FUNCTIONS.get(activation)
-    layer: Any = activation
-    found = None if layer._hooked else _LAYERS.get(layer.__class__)
-    return found and found(layer)
+    found = _LAYERS.get(activation.__class__)
+    if found is None or not _plain(activation, activation.__class__):
+        return None
+    return found(activation)
 
 
 def linear_activation(linear: Any, activation: Any, input: Any) -> Any:
     """``activation(linear(input))``."""
-    if has_kernels(input) and _plain(linear, Linear) and linear.bias is not None:
+    if _plain(linear, Linear) and isinstance(input, Tensor) and linear.bias is not None:
+        if NAMESPACES[input.array.__class__].launcher is None:
+            made = None
+            if _plain(activation, layers.ReLU):
+                made = linear_relu(input, linear.weight, linear.bias)
+            return activation(linear(input)) if made is None else made
         found = _activation(activation)
         x, weight, bias = _operands(linear, input)
         if found is not None and x.dtype is bias.dtype:
@@ -143,21 +151,24 @@ def _halves(pool: Any) -> bool:
 
 def run(modules: list[Any], input: Any) -> Any:
     """The modules one after the other."""
-    at, last = 0, len(modules) - 1
-    while at <= last:
+    at, count = 0, len(modules)
+    while at < count:
         module = modules[at]
-        if (
-            at + 1 < last
-            and module.__class__ is Conv2d
-            and modules[at + 1].__class__ is layers.ReLU
-            and modules[at + 2].__class__ is MaxPool2d
+        at += 1
+        kind = module.__class__
+        if kind is Linear and at < count and modules[at].__class__ in _LAYERS:
+            input = linear_activation(module, modules[at], input)
+            at += 1
+        elif (
+            kind is Conv2d
+            and at + 1 < count
+            and modules[at].__class__ is layers.ReLU
+            and modules[at + 1].__class__ is MaxPool2d
         ):
-            input = convolution_relu_pool(module, modules[at + 1], modules[at + 2], input)
-            at += 3
-        elif at < last and module.__class__ is Linear and modules[at + 1].__class__ in _LAYERS:
-            input = linear_activation(module, modules[at + 1], input)
+            input = convolution_relu_pool(module, modules[at], modules[at + 1], input)
             at += 2
+        elif kind.__call__ is _CALL and not module._hooked:
+            input = module.forward(input)  # what calling it does, at half the cost
         else:
             input = module(input)
-            at += 1
     return input

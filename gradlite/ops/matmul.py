@@ -20,7 +20,7 @@ from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.products import LEAST_SIZE, known_gradient
-from gradlite.ops.reduce import ColumnSums
+from gradlite.ops.reduce import ColumnSums, ones
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, gradient_edge, wrap
@@ -392,6 +392,11 @@ class Linear(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, weight = ctx.saved
+        return Linear.gradients(ctx, x, weight, grad, F)
+
+    @staticmethod
+    def gradients(ctx: Any, x: Any, weight: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        """The rule for what was saved of x and the weight."""
         shape = ctx.shapes[0]
         if grad.__class__ is np.ndarray and not F.twins and len(shape) == 2:
             # The rule below, written out for small networks.
@@ -400,7 +405,7 @@ class Linear(Op):
                 return (
                     None if weight is None else grad.dot(weight),
                     None if x is None else rows.dot(x),
-                    None if bias is None else _column_sums(np, grad),
+                    None if bias is None else rows.dot(ones(rows.shape[1], grad.dtype)),
                 )
             return (
                 None if weight is None else products.mm(grad, weight),

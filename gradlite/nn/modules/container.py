@@ -12,7 +12,6 @@ from gradlite.nn.module import Module
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
 
-_CALL = Module.__call__
 SequentialT = TypeVar("SequentialT", bound="Sequential")
 
 
@@ -84,15 +83,7 @@ class Sequential(_Numbered):
                 self.add_module(str(number), module)
 
     def forward(self, input: Any) -> Any:
-        if fusion.joins(input):
-            return fusion.run(self._children(), input)
-        values = self.__dict__
-        for name in self._module_names:
-            module = values[name]
-            # What calling the module does, at half the cost of calling it.
-            plain = module.__class__.__call__ is _CALL and not module._hooked
-            input = module.forward(input) if plain else module(input)
-        return input
+        return fusion.run(self._children(), input)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
