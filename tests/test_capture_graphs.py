@@ -245,7 +245,7 @@ def test_a_replay_launches_a_graph_and_nothing_else(where: str, name: str, rule:
     assert graph.names.count("matmul") == products
 
 
-def test_a_scaler_with_clipping_and_an_average_between_graphs() -> None:
+def test_a_scaler_with_clipping_and_an_average() -> None:
     def make() -> tuple[Any, Any, Any]:
         gradlite.manual_seed(2)
         model = Dropped()

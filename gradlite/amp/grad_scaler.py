@@ -169,6 +169,23 @@ class GradScaler:
         state["stage"] = OptState.STEPPED
         return result
 
+    def _step_by_kernels(self, optimizer: Any) -> None:
+        """Step an optimizer whose kernels see for themselves whether gradients overflowed."""
+        scale, _ = self._started("step")
+        state = self._per_optimizer_states[id(optimizer)]
+        if state["stage"] is OptState.STEPPED:
+            raise RuntimeError("step() has already been called since the last update().")
+        if state["stage"] is OptState.READY:
+            self.unscale_(optimizer)
+        optimizer.found_inf = sum(
+            v.to(scale.device) for v in state["found_inf_per_device"].values()
+        )
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf
+        state["stage"] = OptState.STEPPED
+
     def _step_of_its_own(
         self, optimizer: Any, state: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:

@@ -2,7 +2,7 @@
 
 The calls are made once more while a stream captures, so that nothing is computed, and what they
 ask the GPU for becomes a graph: the very kernels of the recording, on memory of the plan's own.
-What a graph cannot hold runs between graphs, in its place: Python code such as a scaler's, checks
+What a graph cannot hold runs between graphs, in its place: Python code such as a schedule's, checks
 of values, and copies from the host. Draws are taken from the generator before the graph is
 launched, and their places copied to where the kernels look for them; so are the numbers of
 optimizers whose updates are in the graph (`GraphUpdate`), when they have changed.

@@ -32,6 +32,7 @@ from gradlite.capturing.calls import (
 )
 from gradlite.capturing.recorded import Face, Held, Recorded, active, plain, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
+from gradlite.capturing.scaling import Scaling
 from gradlite.ops import shortcuts
 from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
@@ -120,6 +121,7 @@ class Recorder:
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
         self._random_states: dict[int, tuple[Any, list[Any]]] = {}
+        self.scaling = Scaling()
         self._mentioned: dict[Buffer, int] = {}  # constants: no later than which call
 
     # ------------------------------------------------------------------------- arrays
@@ -462,11 +464,13 @@ class Recorder:
         # Those without a gradient must have none in a replay either.
         self.used_grads.update((id(p), p) for p in params)
         grads = [self.ref(plain(p._grad.array)) for p in active_params]  # type: ignore[union-attr]
+        flags = [optimizer.__dict__.get(name) for name in ("found_inf", "grad_scale")]
+        scaling = [None if flag is None else self.ref(plain(flag.array)) for flag in flags]
         writes = tuple([self.ref(plain(p.array)) for p in active_params])
         prepare = functools.partial(update.prepare)
         prepare.__qualname__ = f"the numbers of {update.__name__}"  # type: ignore[attr-defined]
         self._add(HostCall(prepare, changes=arrays, of_host=True))
-        self._add(Call(update, (grads,), {}, (), writes))
+        self._add(Call(update, (grads, *scaling), {}, (), writes))
         return result
 
     def _grad(self, grad: Tensor) -> Ref:

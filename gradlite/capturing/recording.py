@@ -24,6 +24,7 @@ from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
 from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
+from gradlite.capturing.scaling import needs_values
 from gradlite.cuda.kernel import Kernel
 from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling, products, shortcuts
 from gradlite.ops.namespaces import NAMESPACES, Namespace
@@ -47,7 +48,7 @@ CONVOLUTIONS = (
 )  # fmt: skip
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
-TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0}
+TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1}
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
 
 
@@ -111,9 +112,10 @@ def _by_table(original: Any) -> Any:
         if recorder is None or not isinstance(arrays[0], RecordedGpu):
             return original(arrays, *args)
         function = _norm if original.__name__ == "total_norm" else original
-        result = recorder.run(
-            function, (list(arrays), *args), {}, list(arrays)[: written * len(arrays)]
-        )
+        writes = list(arrays)[: written * len(arrays)]
+        if original.__name__ == "unscale":
+            writes.append(args[1])
+        result = recorder.run(function, (list(arrays), *args), {}, writes)
         return None if result is False and function is _norm else result
 
     return call
@@ -269,6 +271,31 @@ def _on_the_host(original: Any, note: str = "") -> Any:
     return method
 
 
+def _scaling(original: Any) -> Any:
+    """A scaler's method: recorded call by call for a GPU, where that is possible."""
+
+    @functools.wraps(original)
+    def method(self: GradScaler, *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None or (recorder.gpu is not None and not self.is_enabled()):
+            return original(self, *args, **kwargs)
+        scaling, step = recorder.scaling, original.__name__ == "step"
+        with recorder.pause():
+            inside = recorder.gpu is not None and scaling.takes(self)
+            if inside and step:
+                scaling.refused = scaling.refused or needs_values(args[0], args[1:], kwargs)
+            if inside and scaling.refused:  # nobody will want the rest of the recording
+                return original(self, *args, **kwargs)
+        if not inside:
+            note = f"between graphs, because {scaling.outside}" if scaling.outside else ""
+            return _on_the_host(original, note)(self, *args, **kwargs)
+        if step and not getattr(args[0], "_step_supports_amp_scaling", False):
+            return self._step_by_kernels(args[0])
+        return original(self, *args, **kwargs)
+
+    return method
+
+
 def _changed_by(holders: Iterable[Any]) -> list[Tensor]:
     """The tensors that methods of optimizers and the like may write to."""
     found: list[Tensor] = []
@@ -333,18 +360,18 @@ def _special(library: GpuLibrary, recorder: Recorder) -> Any:
     return around
 
 
-def _methods_of_the_host() -> Iterator[tuple[type, str]]:
-    """The methods whose arithmetic is on the host: steps of schedulers and scalers."""
-    stack: list[tuple[type, tuple[str, ...]]] = [
-        (LRScheduler, ("step",)),
-        (GradScaler, ("step", "update", "unscale_")),
-        (AveragedModel, ("update_parameters",)),
+def _methods_of_the_host() -> Iterator[tuple[type, str, Any]]:
+    """The methods whose arithmetic is on the host, of schedulers and scalers, and what they get."""
+    stack: list[tuple[type, tuple[str, ...], Any]] = [
+        (LRScheduler, ("step",), _on_the_host),
+        (GradScaler, ("step", "update", "unscale_"), _scaling),
+        (AveragedModel, ("update_parameters",), _on_the_host),
     ]
     while stack:
-        cls, names = stack.pop()
-        yield from ((cls, name) for name in names if name in cls.__dict__)
+        cls, names, around = stack.pop()
+        yield from ((cls, name, around) for name in names if name in cls.__dict__)
         children: list[type] = cls.__subclasses__()
-        stack += [(child, names) for child in children]
+        stack += [(child, names, around) for child in children]
 
 
 recording_lock = threading.Lock()  # one recording at a time, and no other replacements meanwhile
@@ -365,11 +392,14 @@ def _kernels_recorded(library: Library, recorder: Recorder) -> Any:
 
 
 @contextmanager
-def recording(kernels: bool = False, branches: bool = True) -> Iterator[Recorder]:
+def recording(
+    kernels: bool = False, branches: bool = True, no_scaling: str = ""
+) -> Iterator[Recorder]:
     """Record what this thread does inside the block.
 
     On the CPU that is what the rules do, or with ``kernels`` what the step does as it is. Without
-    ``branches`` ops take no shortcuts that depend on values.
+    ``branches`` ops take no shortcuts that depend on values. ``no_scaling`` is why the methods of
+    a `GradScaler` are Python code on a GPU, if they are.
 
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
     and the generator's draws note themselves; other threads see no difference.
@@ -377,6 +407,7 @@ def recording(kernels: bool = False, branches: bool = True) -> Iterator[Recorder
     # Casts that outside keeps are of parameters as they were; those made here are no tensors there.
     own_casts = autocast_mode.again(autocast_mode.current_autocast())
     with recording_lock, aside(), own_casts, _in_place(kernels, branches) as recorder:
+        recorder.scaling.outside = no_scaling
         yield recorder
 
 
@@ -395,7 +426,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     methods: list[tuple[Any, str, Any, Any]] = [
         (Generator, name, Generator.__dict__[name], _drawn) for name in DRAWS
     ]
-    methods += [(c, n, c.__dict__[n], _on_the_host) for c, n in _methods_of_the_host()]
+    methods += [(c, n, c.__dict__[n], around) for c, n, around in _methods_of_the_host()]
     for name, around in (
         ("state_array", _state_saved),
         ("set_state_array", _state_restored),

@@ -57,9 +57,11 @@ def capture(
 
     On a GPU the recorded calls become CUDA graphs at the first replay, in memory of their own, with
     the very bits of the step as it is; products of matrices then need nvmath-python. The updates of
-    optimizers are part of the graphs: what changes of their numbers is sent before. What is
-    Python's, scalers, schedules, and optimizers with hooks, arguments or rules of one's own, runs
-    between the graphs, and inputs on the CPU are copied there by the step's own ``to("cuda")``.
+    optimizers are part of the graphs, what changes of their numbers is sent before, and so is a
+    `GradScaler` whose `update` is called in the step: a count of steps that it may have left out,
+    asked of ``optimizer.state`` or saved, waits for the GPU. What is Python's, schedules, and
+    optimizers with hooks, arguments or rules of one's own, runs between the graphs, and inputs
+    on the CPU are copied there by the step's own ``to("cuda")``.
     Besides what is refused on the CPU no step may copy to it (``cpu()``), use two GPUs, or call
     what waits for a value or what CuPy has from cuSOLVER. While a step is recorded all its
     intermediate results are kept at once.
@@ -184,6 +186,7 @@ class Recording:
         self._effects = effects if effects else None
         self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
         self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
+        self._scaling = recorder.scaling
 
     @staticmethod
     def _written_counters(recorder: Recorder) -> list[list[int]]:
@@ -224,6 +227,8 @@ class Recording:
         for p, _ in self._carried:
             if p._grad is None:
                 return False
+        if not self._scaling.holds():
+            return False
         return self.surroundings.unchanged() or self.surroundings.changed() is None
 
     def _bind(self) -> None:
@@ -293,6 +298,7 @@ class CapturedStep:
         self._native = available() if native is None else native
         self._calls: dict[Any, int] = {}
         self._shortcuts = True  # whether ops of a recording may choose by values
+        self._no_scaling = ""  # why scalers' arithmetic cannot be part of a CUDA graph
         self._branches: dict[Any, int] = {}  # recordings because of a branch
         self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
         self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
@@ -390,7 +396,7 @@ class CapturedStep:
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         owner = [a for a in args[:1] if not isinstance(a, Tensor)]
         before = Surroundings(self.step, (*self._declared, *owner))
-        with recording(not self._native, self._shortcuts) as recorder:
+        with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
             recorder.old_grads = before.old_grads
             result = self.step(*args, **kwargs)
             result_leaves, result_spec = tree_flatten(result)
@@ -408,6 +414,10 @@ class CapturedStep:
             effects.check(leaves)
             effects.hand_on(leaves)
             effects.bind(None)
+        self._no_scaling = recorder.scaling.unfinished() or self._no_scaling
+        if recorder.scaling.unfinished():
+            recorder.release()
+            return _detached(result_leaves, result_spec)
         pending = self._pending.get(key, [])
         alike = [p for p in pending if p[1].changed() is None]
         earlier = next((p for p in alike if p[0].branches() == recorder.branches()), None)

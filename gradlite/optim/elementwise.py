@@ -113,6 +113,12 @@ class ElementwiseOptimizer(Optimizer):
         self._earlier_plans: dict[Any, Plan] = {}
         self._slots: dict[int, Slot] = {}
         self._launches: dict[Any, Any] = {}
+        self._ahead: dict[int, Any] = {}  # counters that the device alone knows: see in_graph.py
+
+    def _catch_up(self) -> None:
+        for mirror in self._ahead.values():
+            mirror.catch_up()
+        self._ahead.clear()
 
     def _is_complete(self, group: Group, p: Tensor) -> bool:
         """Whether a parameter has all the state that the rule wants, in the right shapes."""
@@ -186,6 +192,8 @@ class ElementwiseOptimizer(Optimizer):
         return loss
 
     def _apply(self, groups: list[Group]) -> None:
+        if self._ahead:
+            self._catch_up()
         changes = self._state.changes[0]
         plans = self._plans
         work: list[Any] = []

@@ -4,7 +4,9 @@ The kernels of the graph find on the device what changes from step to step: the 
 group, which `GraphUpdate.prepare` sends before a replay when they differ from the last ones, and
 the counters, which the graph advances. Where the host keeps the counters (not ``capturable``),
 `prepare` advances them as well, so that both stay the same without a copy, and sends them when
-somebody else has changed them: a step outside of the graph, a state that was loaded.
+somebody else has changed them: a step outside of the graph, a state that was loaded. Where a
+`GradScaler` may leave the step out, the device alone knows: the host asks it for the counters as
+soon as somebody asks the optimizer for its state (`Mirror.catch_up`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.staging import Upload
+from gradlite.ops import guard
 from gradlite.optim import optimizer as hooks
 from gradlite.optim.elementwise import ElementwiseOptimizer, Group, number, on_device
 from gradlite.optim.launch import Launch
@@ -53,7 +56,9 @@ def obstacle(optimizer: Optimizer, args: Sequence[Any], kwargs: dict[str, Any]) 
             return "its learning rate is on the GPU and not of float32"
         if any(_on_gpu(group[name]) for name in group if name not in ("lr", "params")):
             return "an option other than lr is on the GPU"
-        if on_device(group) or not optimizer._counters(group):
+        if on_device(group):
+            continue
+        if not optimizer._counters(group):
             continue
         if dtypes.get_default_dtype() is dtypes.float64:
             return "its counters are of double precision"
@@ -83,20 +88,33 @@ class Mirror:
     """Counters of the host on the device.
 
     Attributes:
+        counters: the host's.
         array: where the device has them.
         values: what it has there; not a number where that is not known.
+        ahead: whether the device may have counted more than the host, which has ``values`` then.
     """
 
     def __init__(self, xp: Any, counters: np.ndarray[Any, Any]) -> None:
+        self.counters, self.ahead = counters, False
         self.array = xp.zeros(counters.shape, np.float32)
         self.values = np.full(counters.shape, np.nan, np.float32)
         self._upload = Upload(xp, self.array)
 
-    def match(self, counters: np.ndarray[Any, Any]) -> None:
+    def match(self) -> None:
         """Let the device have the host's counters."""
-        if not (self.values == counters).all():
-            self._upload.send(counters)
-            self.values[...] = counters
+        if not (self.values == self.counters).all():
+            self.catch_up()
+            self._upload.send(self.counters)
+            self.values[...] = self.counters
+
+    def catch_up(self) -> None:
+        """Let the host have the device's counters, but for those that it has been given."""
+        if self.ahead:
+            with guard.on(self.array):
+                found = self.array.get()
+            same = self.values == self.counters
+            self.values[...], self.ahead = found, False
+            self.counters[same] = found[same]
 
 
 class Counted:
@@ -139,6 +157,7 @@ class GraphUpdate:
 
     def __init__(self, optimizer: ElementwiseOptimizer, params: Sequence[Tensor]) -> None:
         self.optimizer, self.params = optimizer, list(params)
+        self._scaled = "found_inf" in optimizer.__dict__
         self.__name__ = f"{type(optimizer).__name__}.step"
         self._arrays = [p.array for p in params]
         # A rule that needs no state leaves what there is of another one alone.
@@ -156,7 +175,7 @@ class GraphUpdate:
         self._launches: list[tuple[Launch, list[int], list[int]]] = []
         self._counted: list[Counted] = []
         self._mirrors: dict[int, Mirror] = {}
-        self._before: list[tuple[Mirror, Any, Any]] = []
+        self._before: list[tuple[Mirror, Any]] = []
 
     def _all(self) -> list[Group]:
         return self.optimizer.param_groups
@@ -171,6 +190,7 @@ class GraphUpdate:
             isinstance(other, GraphUpdate)
             and self.optimizer is other.optimizer
             and self._kinds == other._kinds
+            and self._scaled is other._scaled
             and list(map(id, self.params)) == list(map(id, other.params))
         )
 
@@ -255,10 +275,15 @@ class GraphUpdate:
         mirror = self._mirrors.get(id(segment))
         return segment.counters if mirror is None else mirror.array
 
-    def __call__(self, grads: Sequence[Any]) -> None:
-        """Launch the kernels, with the gradients of `params`."""
+    def __call__(self, grads: Sequence[Any], found_inf: Any = None, grad_scale: Any = None) -> None:
+        """Launch the kernels.
+
+        Args:
+            grads: the gradients of `params`.
+            found_inf, grad_scale: of a `GradScaler`: see `Launch.run`.
+        """
         for launch, _, order in self._launches:
-            launch.capture([grads[i] for i in order])
+            launch.capture([grads[i] for i in order], found_inf, grad_scale)
 
     # ------------------------------------------------------------------------ the replay
     def prepare(self) -> None:
@@ -282,18 +307,28 @@ class GraphUpdate:
             launch.send([rows[i][0] for i in at], [rows[i][1] for i in at])
         self._before = []
         for counted in self._counted:
-            mirror, counters = self._mirrors[id(counted.segment)], counted.segment.counters
-            mirror.match(counters)
-            self._before.append((mirror, counters, counters.copy()))
-            counted.advance(optimizer, groups[counted.group], mirror)
+            key = id(counted.segment)
+            mirror = self._mirrors[key]
+            if optimizer._ahead and optimizer._ahead.get(key) is not mirror:
+                optimizer._catch_up()  # with another graph's
+            mirror.match()
+            self._before.append((mirror, mirror.counters.copy()))
+            if not (self._scaled or mirror.ahead):
+                counted.advance(optimizer, groups[counted.group], mirror)
 
     def done(self) -> None:
         """The graph has been launched."""
         self._before = []
+        if self._scaled:
+            for counted in self._counted:
+                mirror = self._mirrors[id(counted.segment)]
+                mirror.ahead = True
+                self.optimizer._ahead[id(counted.segment)] = mirror
 
     def undo(self) -> None:
         """Take back what `prepare` has counted, unless the graph has been launched."""
-        for mirror, counters, before in reversed(self._before):
-            counters[...] = before
-            mirror.values.fill(np.nan)
+        for mirror, before in reversed(self._before):
+            if not mirror.ahead:
+                mirror.counters[...] = before
+                mirror.values.fill(np.nan)
         self._before = []

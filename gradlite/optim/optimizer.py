@@ -229,11 +229,15 @@ class Optimizer:
     @property
     def state(self) -> State:
         """Per parameter, a dictionary of what the update rule remembers."""
+        self._catch_up()
         return self._state
 
     @state.setter
     def state(self, value: Any) -> None:
         self._state = value if isinstance(value, State) else State(value)
+
+    def _catch_up(self) -> None:
+        """Let the state say what a device alone knows by now."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
