@@ -37,10 +37,6 @@ def images(n: int) -> tuple[int, ...]:
     return (max(n // 1024, 1), 16, 8, 8)
 
 
-def heads(n: int) -> tuple[int, ...]:
-    return (max(n // 4096, 1), min(max(n // 1024, 1), 4), 64, 16)
-
-
 def steps(n: int) -> tuple[int, ...]:
     return (max(n // 1024, 1), 16, 64)
 
@@ -63,10 +59,6 @@ def _numbers(T: Any, x: Any) -> tuple[Any, ...]:
 
 def _like(T: Any, x: Any) -> tuple[Any, ...]:
     return (T.rand(x.shape, dtype=x.dtype),)
-
-
-def _keys(T: Any, x: Any) -> tuple[Any, ...]:
-    return _leaf(T, x, *x.shape), _leaf(T, x, *x.shape)
 
 
 def _activation(name: str, *options: float) -> Case:
@@ -114,11 +106,6 @@ CASES: dict[str, Case] = {
         lambda T, x, t: T.nn.functional.embedding(t, x),
         lambda n: (max(n // COLUMNS // 8, 2), COLUMNS),
         lambda T, x: (T.randint(0, x.shape[0], (8 * x.shape[0],)),),
-    ),
-    "attention": Case(
-        lambda T, q, k, v: T.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True),
-        heads,
-        _keys,
     ),
     "dropout": Case(lambda T, x: T.nn.functional.dropout(x, 0.1)),
     "sum": Case(lambda T, x: T.sum(x)),

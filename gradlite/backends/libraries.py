@@ -11,6 +11,8 @@ import subprocess
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
+
 from gradlite.backends import native
 from gradlite.backends.kernel_source import expand
 from gradlite.backends.threads import use_threads
@@ -30,7 +32,9 @@ NEEDED = {
     "batches": ("shuffles", "images"),
     "maxima": ("images",),
     "planes": ("shuffles", "images", "batches"),
-    "multiply": ("shuffles", "products"),
+    "multiply": ("shuffles", "products", "arrays"),
+    "attention": ("shuffles", "heads"),
+    "attend": ("shuffles", "heads", "attention", "arrays"),
 }
 # The types of C++ whose numbers functions outside of captured steps are compiled for.
 REAL = {"float32": "float", "float64": "double"}
@@ -69,6 +73,18 @@ def found(name: str, dtype: str) -> ctypes.CDLL | None:
         return load(name, REAL[dtype])
     except (RuntimeError, OSError, subprocess.SubprocessError):
         return None
+
+
+def called(name: str, dtype: str) -> ctypes.PyDLL | None:
+    """`found`, of the libraries whose functions take NumPy's arrays (``arrays.hpp``)."""
+    library = found(name, dtype)
+    if library is None:
+        return None
+    # The same library once more: those that take Python's objects are called with its lock held.
+    library = ctypes.PyDLL(library._name)
+    library.arrays_bind.argtypes, library.arrays_bind.restype = (ctypes.py_object,) * 3, None
+    library.arrays_bind(None, np.ndarray, np.dtype(dtype))
+    return library
 
 
 def text(*names: str) -> str:

@@ -12,9 +12,6 @@ from gradlite.backends import libraries
 
 # The characters of the dtypes that there are products of.
 DTYPES: dict[str, np.dtype[Any]] = {"f": np.dtype(np.float32), "d": np.dtype(np.float64)}
-# What of a product is wanted: all of it; of the result no more than is on the diagonal and below;
-# or the first factor has nothing but zeros above its diagonal, or below it.
-ALL, LOWER_RESULT, LOWER_FACTOR, UPPER_FACTOR = range(4)
 LEAST_VECTOR = 32  # bytes: with narrower ones BLAS is faster
 
 
@@ -23,22 +20,17 @@ def function(char: str) -> Any:
     """What multiplies arrays of a dtype, by its character; None where there is no compiler.
 
     It takes two stacks of matrices of one shape, the array for their products, whose rows are
-    contiguous, `ALL` or which part of them is wanted, of which it may make zeros of the rest, and a
-    vector that is added to the rows of a single product, or None. It returns 0, and has done
-    nothing, when the arrays are anything else.
+    contiguous, and a vector that is added to the rows of a single product, or None. It returns 0,
+    and has done nothing, when the arrays are anything else.
     """
     if char not in DTYPES:
         return None
     dtype = DTYPES[char]
-    library = libraries.found("multiply", dtype.name)
+    library = libraries.called("multiply", dtype.name)
     if library is None or ctypes.c_int.in_dll(library, "vector_bytes").value < LEAST_VECTOR:
         return None
-    found = ctypes.PyDLL(library._name)  # the same library, called without releasing the lock
-    found.multiply_bind.argtypes = (ctypes.py_object,) * 3
-    found.multiply_bind.restype = None
-    found.multiply_bind(None, np.ndarray, dtype)
-    found.multiply.argtypes = (*(ctypes.py_object,) * 3, ctypes.c_int, ctypes.py_object)
-    return found.multiply if _finds_arrays(found.multiply, dtype) else None
+    library.multiply.argtypes = (ctypes.py_object,) * 4
+    return library.multiply if _finds_arrays(library.multiply, dtype) else None
 
 
 def _finds_arrays(multiply: Any, dtype: np.dtype[Any]) -> bool:
@@ -47,6 +39,6 @@ def _finds_arrays(multiply: Any, dtype: np.dtype[Any]) -> bool:
     b = a.swapaxes(1, 2)
     others = (a[0, 0], a.astype(np.int64), b[:1], None)
     out = np.zeros((2, 3, 3), dtype)
-    if any(multiply(a, other, out, ALL, None) for other in others) or out.any():
+    if any(multiply(a, other, out, None) for other in others) or out.any():
         return False
-    return multiply(a[:, ::-1], b, out, ALL, None) == 1 and bool((out == a[:, ::-1] @ b).all())
+    return multiply(a[:, ::-1], b, out, None) == 1 and bool((out == a[:, ::-1] @ b).all())

@@ -26,7 +26,17 @@ from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.capturing.scaling import needs_values
 from gradlite.cuda.kernel import Kernel
-from gradlite.ops import columns, conv_maxima, draws, many, natively, pooling, products, shortcuts
+from gradlite.ops import (
+    attention_compiled,
+    columns,
+    conv_maxima,
+    draws,
+    many,
+    natively,
+    pooling,
+    products,
+    shortcuts,
+)
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import optimizer
 from gradlite.optim.in_graph import obstacle
@@ -98,6 +108,20 @@ def _by_numpy(original: Any) -> Any:
 
     def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
         return (original if active() is None else products.by_numpy)(xp, *args, **kwargs)
+
+    return call
+
+
+def _written(original: Any) -> Any:
+    """A function of `attention_compiled`, recorded as one call that writes to its arguments."""
+    written = attention_compiled.WRITTEN[original.__name__]
+
+    def call(xp: Any, *args: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return original(xp, *args)
+        writes = [args[i - 1] for i in written if args[i - 1] is not None]
+        return recorder.run(original, (np, *args), {}, writes)
 
     return call
 
@@ -439,6 +463,8 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     multiplied = _as_one_call if kernels else _by_numpy
     methods.append((products, "multiplied", products.multiplied, multiplied))
+    attend = [getattr(attention_compiled, name) for name in attention_compiled.WRITTEN]
+    methods += [(attention_compiled, f.__name__, f, _written) for f in attend]
     ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)
     for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
         methods.append((shortcuts, function.__name__, function, way))

@@ -9,9 +9,8 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends import sdp
-from gradlite.backends.multiply import ALL, LOWER_FACTOR, LOWER_RESULT, UPPER_FACTOR
 from gradlite.backends.strides import collapse
-from gradlite.ops import products, shortcuts
+from gradlite.ops import attention_compiled, shortcuts
 from gradlite.ops.attention_weights import (
     AttentionWeights,
     causal_ones,
@@ -40,10 +39,12 @@ class Attention(Op):
     reads = ((0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3), ())
     grad_name = "ScaledDotProductFlashAttentionForCpuBackward0"
     has_aux = True
-    native_from = native_backward_from = 1 << 12
-    native_dtypes = "f"
 
     def forward(xp: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+        if xp is np and mask is None and attention_compiled.worth(q, k, v):
+            found = _by_heads(q, k, v, scale, causal)
+            if found is not None:
+                return found
         if xp is np and mask is None:
             p = _weights(xp.matmul(q * q.dtype.type(scale), k.swapaxes(-1, -2)), causal)
         else:
@@ -72,8 +73,12 @@ class Attention(Op):
                 wanted,
             )
             return *found, None
-        p, out, _, _ = ctx.aux
-        if p is None:  # the kernel kept no weights
+        p, out, _, kept = ctx.aux
+        if p is None and F.xp is np:
+            made = _heads_backward(ctx, grad, kept)
+            if made is not None:
+                return made
+        if p is None:  # what there is of them is in another form
             scores = product(q, k.swapaxes(-1, -2), None, scale)
             p = F.attention_weights(scores, mask, 1.0, causal)
         matmul = product_of(F.xp)
@@ -93,8 +98,6 @@ class Attention(Op):
         return grad_q, grad_k, grad_v, None
 
     def fused_forward(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
-        if K.serial:
-            return _by_products(K, q, k, v, mask, scale, causal)
         size = kernel_size(K, q, k, v)
         lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
         found = mask_arguments(K, mask, (*lead, queries, keys), q.dtype)
@@ -118,8 +121,6 @@ class Attention(Op):
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         q, k, v, mask = ctx.saved
         p, out, rest, logs = ctx.aux
-        if K.serial and p is not None:
-            return _products_backward(K, ctx, grad)
         if p is not None or not K.takes(grad, q):
             return NotImplemented
         scale, causal = ctx.attrs
@@ -142,40 +143,27 @@ class Attention(Op):
         return *(_heads_outside(g, lead) for g in gradients), None
 
 
-def _by_products(K: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
-    """The forward of one thread: the products of NumPy with a kernel between them."""
-    if mask is not None or not K.takes(q, k, v):
-        return NotImplemented
-    lead = q.shape[:-2]
-    lower, within = (LOWER_RESULT, LOWER_FACTOR) if causal else (ALL, ALL)
-    scores = products.matmul_turned(q, k, lower)
-    p = AttentionWeights.fused_forward(K, scores, None, scale, causal)
-    out = _heads_outside(_heads_inside(K, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
-    products.matmul(p, v, out, within)
-    return out, (p, out, None, None)
+def _by_heads(q: Any, k: Any, v: Any, scale: float, causal: bool) -> Any:
+    """The forward, compiled; None where it does not take the arrays."""
+    lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
+    size = attention_compiled.room(queries, keys, causal)
+    strips = np.empty((math.prod(lead) * size,), q.dtype)
+    out = _heads_outside(_heads_inside(np, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
+    if not attention_compiled.attend(np, q, k, v, strips, out, causal, scale):
+        return None
+    return out, (None, out, None, strips)
 
 
-def _products_backward(K: Any, ctx: Any, grad: Any) -> Any:
+def _heads_backward(ctx: Any, grad: Any, strips: Any) -> Any:
     q, k, v, _ = ctx.saved
-    p, lead = ctx.aux[0], ctx.shapes[0][:-2]
     scale, causal = ctx.attrs
-    if not K.takes(grad, p):
-        return NotImplemented
-    made: list[Any] = [None, None, None, None]
-
-    lower, within, turned = (LOWER_RESULT, LOWER_FACTOR, UPPER_FACTOR) if causal else (ALL,) * 3
-
-    def product(place: int, a: Any, b: Any, part: int) -> None:
-        if ctx.edges[place] is not None:
-            made[place] = _heads_outside(_heads_inside(K, ctx.shapes[place], p.dtype), lead)
-            products.matmul(a, b, made[place], part)
-
-    product(2, p.swapaxes(-1, -2), grad, turned)
-    if ctx.edges[0] is not None or ctx.edges[1] is not None:
-        s = weights_gradient(K, products.matmul_turned(grad, v, lower), p, scale)
-        product(0, s, k, within)
-        product(1, s.swapaxes(-1, -2), q, turned)
-    return tuple(made)
+    dq, dk, dv = (
+        None if edge is None else _heads_outside(_heads_inside(np, x.shape, x.dtype), x.shape[:-2])
+        for x, edge in zip((q, k, v), ctx.edges)
+    )
+    if not attention_compiled.gradients(np, grad, q, k, v, strips, dq, dk, dv, causal, scale):
+        return None
+    return dq, dk, dv, None
 
 
 # Above so many multiplications the products of a library, which fill the device and on halves run

@@ -40,22 +40,11 @@ def mm(a: Any, b: Any, bias: Any = None) -> Any:
     return out
 
 
-def matmul(a: Any, b: Any, out: Any = None, part: int = multiply.ALL) -> Any:
-    """The products of two stacks of NumPy's matrices, as those of ``np.matmul``.
-
-    ``part`` is one of those of `multiply`: what is not wanted may be anything finite.
-    """
+def matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """The products of two stacks of NumPy's matrices, as those of ``np.matmul``."""
     if _worth_stacks(a, b):
-        return multiplied(np, a, b, out=out, part=part)
+        return multiplied(np, a, b, out=out)
     return np.matmul(a, b, out=out)
-
-
-def matmul_turned(a: Any, b: Any, part: int = multiply.ALL) -> Any:
-    """The products of NumPy's matrices with transposed ones; see `matmul`."""
-    turned = b.swapaxes(-1, -2)
-    if _worth_stacks(a, turned):
-        return multiplied(np, a, turned, part=part)
-    return np.matmul(a, np.ascontiguousarray(turned))  # twice as fast as without the copy
 
 
 def _worth_stacks(a: Any, b: Any) -> bool:
@@ -81,25 +70,21 @@ def worth(a: Any, b: Any, matrices: int = 1) -> bool:
     return multiply.function(a.dtype.char) is not None
 
 
-def multiplied(
-    xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL, bias: Any = None
-) -> Any:
+def multiplied(xp: Any, a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     """The product of matrices, or of two stacks of as many, by compiled code where it takes them.
 
     Recorded as one call, which a replay of array calls makes with a place for the result.
     """
     made = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
     run = multiply.function(a.dtype.char)
-    if run is None or not run(a, b, made, part, bias):
-        return by_numpy(xp, a, b, out, part, bias)
+    if run is None or not run(a, b, made, bias):
+        return by_numpy(xp, a, b, out, bias)
     if launches.recordings:
         launches.note("multiply")
     return made
 
 
-def by_numpy(
-    xp: Any, a: Any, b: Any, out: Any = None, part: int = multiply.ALL, bias: Any = None
-) -> Any:
+def by_numpy(xp: Any, a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     """`multiplied` as compiled plans record it: they have products of their own."""
     out = a.dot(b) if out is None and a.ndim == 2 else np.matmul(a, b, out=out)
     if bias is not None:

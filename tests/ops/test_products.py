@@ -87,9 +87,6 @@ def test_repeated_rows_and_places_for_results(all_sizes: None) -> None:
         products.matmul(a, b, columns)
     assert names == []
     np.testing.assert_array_equal(columns, a @ b)
-    np.testing.assert_allclose(
-        products.matmul_turned(a, np.ascontiguousarray(b.swapaxes(1, 2))), a @ b, 1e-5, 1e-5
-    )
 
 
 @needs_code
@@ -131,52 +128,6 @@ def test_addmm_is_pytorchs(dtype: str) -> None:
             for mine, theirs in zip(made, expected):
                 scale = float(np.abs(theirs).max())
                 np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6 * scale)
-
-
-@needs_code
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_parts_of_products(dtype: str, all_sizes: None) -> None:
-    rng = np.random.default_rng(4)
-    tolerance = {"rtol": 1e-5 if dtype == "float32" else 1e-12, "atol": 1e-5}
-    for rows, summed, columns in itertools.product((2, 12, 37, 65), (1, 9, 50, 90), (3, 16, 40)):
-        a = rng.standard_normal((3, rows, summed)).astype(dtype)
-        b = rng.standard_normal((3, summed, columns)).astype(dtype)
-        turned = np.ascontiguousarray(b.swapaxes(1, 2))
-        for part, x in (
-            (multiply.LOWER_FACTOR, np.tril(a)),
-            (multiply.UPPER_FACTOR, np.triu(a)),
-            (multiply.UPPER_FACTOR, np.triu(layouts(a)[1])),
-        ):
-            for y in (b, turned.swapaxes(1, 2)):
-                out = np.full((rows, 3, columns), np.nan, dtype).swapaxes(0, 1)
-                with launches.record() as names:
-                    products.matmul(x, y, out, part)
-                assert names == ["multiply"]
-                np.testing.assert_allclose(out, x @ y, **tolerance)
-        for made in (
-            products.matmul(a, b, None, multiply.LOWER_RESULT),
-            products.matmul_turned(a, turned, multiply.LOWER_RESULT),
-        ):
-            assert np.isfinite(made).all()
-            np.testing.assert_allclose(np.tril(made), np.tril(a @ b), **tolerance)
-
-
-@needs_code
-@pytest.mark.parametrize(("queries", "keys"), [(50, 50), (40, 65), (65, 40)])
-def test_causal_attention_multiplies_what_it_sees(queries: int, keys: int) -> None:
-    rng = np.random.default_rng(5)
-    shapes = ((4, 8, queries, 24), (4, 8, keys, 24), (4, 8, keys, 20))
-    arrays = [rng.standard_normal(shape) for shape in shapes]
-    made: list[list[Any]] = []
-    for dtype in (np.float32, np.float64):
-        tensors = [gradlite.tensor(a.astype(dtype), requires_grad=True) for a in arrays]
-        with launches.record() as names:
-            y = F.scaled_dot_product_attention(*tensors, is_causal=True)
-            (y * y).sum().backward()
-        assert names.count("multiply") == (6 if dtype is np.float32 else 0)
-        made.append([y.detach().numpy(), *(t.grad.numpy() for t in tensors)])
-    for single, double in zip(*made):
-        np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-4)
 
 
 @needs_code

@@ -1,81 +1,10 @@
 // Products of NumPy's arrays outside of captured steps, called from Python with the arrays
-// themselves; comes after prelude.hpp, shuffles.hpp and products.hpp, compiled for one type of
-// numbers, REAL.
-#include "from_python.h"
+// themselves; comes after prelude.hpp, shuffles.hpp, products.hpp and arrays.hpp, compiled for one
+// type of numbers, REAL.
 
-extern "C" {
-void* PyEval_SaveThread();
-void PyEval_RestoreThread(void* state);
-}
-
-extern "C" {
-int vector_bytes = WIDE;
-}
-static void* dtype_of_real;
-extern "C" void multiply_bind(void* none, void* array, void* dtype) {
-  gradlite_bind(none, array);
-  dtype_of_real = dtype;
-}
-
-constexpr int ALIGNED = 0x100;
-
-static inline const ArrayFields* fields_of(void* object, int least = 2) {
-  char* header = static_cast<char*>(object) + GRADLITE_OBJECT_HEADER;
-  const ArrayFields* fields = reinterpret_cast<ArrayFields*>(header);
-  const bool fits = reinterpret_cast<void**>(header)[-1] == gradlite_array &&
-                    fields->dtype == dtype_of_real && (fields->flags & ALIGNED) &&
-                    fields->dimensions >= least;
-  return fits ? fields : nullptr;
-}
-
-// Other Python threads run meanwhile where the product takes long enough for them.
-struct OthersRun {
-  void* state;
-  OthersRun(bool worth) : state(worth ? PyEval_SaveThread() : nullptr) {}
-  ~OthersRun() {
-    if (state) PyEval_RestoreThread(state);
-  }
-};
-
-// What of a product is wanted, or not zero: all, what lies on the diagonal of the result or below
-// it, or what of `a` lies on its diagonal and below, or above.
-enum Part { ALL, LOWER_RESULT, LOWER_FACTOR, UPPER_FACTOR };
-
-struct Matrices {
-  const REAL *a, *b;
-  REAL* c;
-  i64 am, ak, bk, bn, cm, M, N, K;
-  // Rows from m on, sums from k on and columns from n on, so many of each.
-  void multiply(i64 m, i64 rows, i64 k, i64 sums, i64 n, i64 columns, REAL* room) const {
-    part_of_product(a + m * am + k * ak, am, ak, b + k * bk + n * bn, bk, bn, c + m * cm + n, cm,
-                    rows, columns, sums, room, (const REAL*)nullptr);
-  }
-};
-
-// In blocks that are as small as the tiles of products allow.
-static void multiply_part(const Matrices& x, int part, REAL* room) {
-  constexpr i64 L = Vector<REAL>::lanes;
-  if (part == LOWER_RESULT) {
-    for (i64 n = 0; n < x.N; n += 2 * L) {
-      const i64 columns = x.N - n < 2 * L ? x.N - n : 2 * L, above = n < x.M ? n : x.M;
-      for (i64 m = 0; m < above; m++) memset(x.c + m * x.cm + n, 0, columns * sizeof(REAL));
-      if (n < x.M) x.multiply(n, x.M - n, 0, x.K, n, columns, room);
-    }
-    return;
-  }
-  const i64 size = x.N <= L ? 8 : 12;
-  for (i64 m = 0; m < x.M; m += size) {
-    const i64 rows = x.M - m < size ? x.M - m : size;
-    const i64 first = part == LOWER_FACTOR ? 0 : m < x.K ? m : x.K;
-    const i64 stop = part == LOWER_FACTOR && m + rows < x.K ? m + rows : x.K;
-    x.multiply(m, rows, first, stop - first, 0, x.N, room);
-  }
-}
-
-// out = a @ b for stacks of matrices of one shape, the rows of `out` contiguous; of single matrices
-// all is made, and a bias (N,) is added unless it is None. Returns 0, having done nothing, where the
-// arrays are others.
-extern "C" int multiply(void* first, void* second, void* result, int part, void* added) {
+// out = a @ b for stacks of matrices of one shape, the rows of `out` contiguous; to single matrices
+// a bias (N,) is added unless it is None. Returns 0, having done nothing, where the arrays are others.
+extern "C" int multiply(void* first, void* second, void* result, void* added) {
   const ArrayFields *a = fields_of(first), *b = fields_of(second), *out = fields_of(result);
   if (!a || !b || !out) return 0;
   const int n = a->dimensions;
@@ -112,14 +41,12 @@ extern "C" int multiply(void* first, void* second, void* result, int part, void*
       y += at * tb[d];
       z += at * to[d];
     }
-    REAL* const room = (REAL*)scratch<1>(wanted);
-    const Matrices all{(const REAL*)x, (const REAL*)y, (REAL*)z, am, ak, bk, bn, om, M, N, K};
+    REAL *const room = (REAL*)scratch<1>(wanted), *const c = (REAL*)z;
+    const REAL *const a = (const REAL*)x, *const b = (const REAL*)y;
     if (alone) {
-      product_and_bias(all.a, am, ak, all.b, bk, bn, all.c, om, M, N, K, room, bias);
-    } else if (part == ALL || (part != LOWER_RESULT && bn != 1)) {
-      all.multiply(0, M, 0, K, 0, N, room);
+      product_and_bias(a, am, ak, b, bk, bn, c, om, M, N, K, room, bias);
     } else {
-      multiply_part(all, part, room);
+      part_of_product(a, am, ak, b, bk, bn, c, om, M, N, K, room, (const REAL*)nullptr);
     }
   };
   if (matrices == 1) {

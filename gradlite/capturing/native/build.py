@@ -34,6 +34,7 @@ LIBRARIES = {
     "products": ("product<", "inner_products<"),
     "convolution": (" convolve<", " weight_gradient<", " arranged<"),
     "batches": (" convolve_batch<", " weight_gradient_batch<"),
+    "attention": (" attend(", " attention_gradients("),
 }
 ARENA = 0  # place of the plan's own memory in the table of pointers
 
@@ -328,7 +329,7 @@ def _source(functions: list[list[tuple[list[str], str]]]) -> str:
         for text, number in parts.items()
     ]
     used = ["pooling"] if any("const Windows" in text for text in texts) else []
-    shared = libraries.text("prelude", "shuffles", "images", *used)
+    shared = libraries.text("prelude", "shuffles", "images", "heads", *used)
     return "\n\n".join([shared, _called(), *texts, *segments]) + "\n"
 
 

@@ -1,7 +1,7 @@
-// What steps call in libraries that are compiled once; comes after prelude.hpp and images.hpp. The
-// pointers are set when a step is loaded, to the table at the end of the library's file.
+// What steps call in libraries that are compiled once; comes after prelude.hpp, images.hpp and
+// heads.hpp. The pointers are set when a step is loaded, to the table at the end of the library's file.
 extern "C" {
-void* const *products, *const *convolution, *const *batches;
+void* const *products, *const *convolution, *const *batches, *const *attention;
 }
 
 template <class T>
@@ -55,4 +55,19 @@ static inline void weight_gradient_batch(const Slide& s, const Images<T>& x, con
                                          i64 rows, char* room) {
   typedef void (*Function)(const Slide&, const Images<T>&, const Grads&, T*, i64, char*);
   ((Function)batches[sizeof(T) / 8 * 10 + Grads::KIND * 5 + 4])(s, x, g, dw, rows, room);
+}
+
+static inline void attend(const Heads& h, const Stack& q, const Stack& k, const Stack& v,
+                          float* strips, const Stack& out) {
+  typedef void (*Function)(const Heads&, const Stack&, const Stack&, const Stack&, float*,
+                           const Stack&);
+  ((Function)attention[0])(h, q, k, v, strips, out);
+}
+
+static inline void attention_gradients(const Heads& h, const Stack& grad, const Stack& q,
+                                       const Stack& k, const Stack& v, float* strips,
+                                       const Stack& dq, const Stack& dk, const Stack& dv) {
+  typedef void (*Function)(const Heads&, const Stack&, const Stack&, const Stack&, const Stack&,
+                           float*, const Stack&, const Stack&, const Stack&);
+  ((Function)attention[1])(h, grad, q, k, v, strips, dq, dk, dv);
 }

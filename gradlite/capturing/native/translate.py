@@ -11,12 +11,20 @@ import numpy as np
 
 from gradlite.backends import special
 from gradlite.capturing.calls import CONSTANT, Call, Guard, Ref
-from gradlite.capturing.native import batches, convolution, copies, lookups, pool, reductions
+from gradlite.capturing.native import (
+    attention,
+    batches,
+    convolution,
+    copies,
+    lookups,
+    pool,
+    reductions,
+)
 from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, HALVES, literal, loop_dtypes
 from gradlite.capturing.recording import CONVOLUTIONS, POOLINGS
-from gradlite.ops import columns, conv_maxima, pooling
+from gradlite.ops import attention_compiled, columns, conv_maxima, pooling
 
 REDUCTIONS = {
     np.ndarray.sum: "sum", np.ndarray.mean: "mean", np.ndarray.max: "max", np.ndarray.min: "min",
@@ -35,6 +43,10 @@ RUNNING = {
 }  # fmt: skip
 COPIES = (np.ndarray.astype, np.ndarray.copy, np.array, np.ascontiguousarray, np.asarray, np.copy)
 RESHAPED = (np.ndarray.reshape, np.ndarray.flatten, np.ndarray.ravel)
+ATTENTION: dict[Any, Callable[..., Any]] = {
+    attention_compiled.attend: attention.attend,
+    attention_compiled.gradients: attention.gradients,
+}
 GUARD_FAILED = -1
 
 
@@ -182,6 +194,9 @@ class Translator:
             return self._reduction("sum", Call(np.ndarray.sum, axes, {}, call.outs), None)
         if function in POOLINGS:
             return self._pooling(function, call, position)
+        if function in ATTENTION:
+            places = [self.place(a) if isinstance(a, Ref) else a for a in args[1:]]
+            return ATTENTION[function](*places)
         if function is special.normal_cdf32:
             kind = call.outs[0].dtype
             return self._elementwise(

@@ -1,0 +1,286 @@
+// Attention head by head, softmax(scale q kᵀ) v, and its gradients, causal or not; comes after
+// prelude.hpp, shuffles.hpp and heads.hpp. Compiled once: steps call it through pointers.
+//
+// Scores are made for STRIP queries at a time and the keys that these see, key by key with the
+// queries side by side, so that maxima and sums over keys are those of whole vectors. What is kept
+// of each strip, for the gradients, is (keys + 1, STRIP): the powers 2^(score - largest score), and
+// in the last row what turns them into weights, the inverse of their sum.
+static constexpr int LANES = Vector<float>::lanes, SIDES = STRIP / LANES;
+typedef Vector<float>::type Queries;
+typedef int Places __attribute__((vector_size(WIDE), aligned(4)));
+#if defined(__AVX512F__)
+static constexpr int TILE = 8;  // rows whose sums are in registers at once
+#else
+static constexpr int TILE = 4;
+#endif
+
+// (M, VECTORS * LANES) products of A, with any strides, and of B, whose vectors lie `sv` apart; they
+// are added to what is in C, or take its place.
+template <int ROWS, int VECTORS, bool ADDED>
+static inline void sums(const float* a, i64 sm, i64 sk, const float* b, i64 sb, i64 sv, float* c,
+                        i64 sc, i64 K) {
+  Queries sum[ROWS][VECTORS];
+  UNROLLED for (int m = 0; m < ROWS; m++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] = Queries{};
+  }
+  for (i64 k = 0; k < K; k++) {
+    Queries row[VECTORS];
+    UNROLLED for (int v = 0; v < VECTORS; v++) row[v] = *(const Queries*)(b + k * sb + v * sv);
+    UNROLLED for (int m = 0; m < ROWS; m++) {
+      const float value = a[m * sm + k * sk];
+      UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] += value * row[v];
+    }
+  }
+  UNROLLED for (int m = 0; m < ROWS; m++) {
+    UNROLLED for (int v = 0; v < VECTORS; v++) {
+      Queries& at = *(Queries*)(c + m * sc + v * LANES);
+      at = ADDED ? at + sum[m][v] : sum[m][v];
+    }
+  }
+}
+
+template <int VECTORS, bool ADDED>
+static inline void all_rows(const float* a, i64 sm, i64 sk, const float* b, i64 sb, i64 sv, float* c,
+                            i64 sc, i64 M, i64 K) {
+  i64 m = 0;
+  for (; m + TILE <= M; m += TILE) {
+    sums<TILE, VECTORS, ADDED>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+  }
+  for (; m < M; m++) sums<1, VECTORS, ADDED>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+}
+
+// C = A B or C += A B for rows of B and C of whole vectors, N elements.
+template <bool ADDED>
+static inline void times(const float* a, i64 sm, i64 sk, const float* b, i64 sb, float* c, i64 sc,
+                         i64 M, i64 N, i64 K) {
+  i64 n = 0;
+  for (; n + 2 * LANES <= N; n += 2 * LANES) {
+    all_rows<2, ADDED>(a, sm, sk, b + n, sb, LANES, c + n, sc, M, K);
+  }
+  if (n < N) all_rows<1, ADDED>(a, sm, sk, b + n, sb, LANES, c + n, sc, M, K);
+}
+
+// 2^x for x <= 0, where it is 0 from -127.5 down; the polynomial is our own minimax fit.
+static inline Queries power_of_two(Queries x) {
+  x = x < -127.0f ? Queries{} - 127.0f : x;
+  const Queries shifted = x + 12582912.0f;  // the nearest whole number is in its last places
+  const Queries f = x - (shifted - 12582912.0f);
+  Queries p = f * 1.3264727e-3f + 9.6715130e-3f;
+  p = p * f + 5.5507336e-2f;
+  p = p * f + 2.4022242e-1f;
+  p = p * f + 6.9314700e-1f;
+  p = p * f + 1.0f;
+  return p * (Queries)(((Places)shifted + 127) << 23);
+}
+
+// A head's queries, keys or values: elements lie `column` apart and rows `row`.
+struct Rows {
+  float* data;
+  i64 row, column;
+};
+
+static Rows of_head(const Stack& x, const Heads& h, i64 number) {
+  if (!x.data) return {nullptr, 0, 0};
+  char* data = x.data;
+  for (i64 d = h.dimensions - 1; d >= 0; number /= h.counts[d--]) {
+    data += number % h.counts[d] * x.strides[d];
+  }
+  const i64 item = sizeof(float), *const inner = x.strides + h.dimensions;
+  return {(float*)data, inner[0] / item, inner[1] / item};
+}
+
+static inline i64 whole_vectors(i64 n) { return (n + LANES - 1) / LANES * LANES; }
+
+// One head's sizes; rows of `size` and of `value_size` are padded to whole vectors in copies.
+struct Head {
+  i64 queries, keys, size, value_size, padded, value_padded;
+  bool causal;
+  float scale;
+
+  Head(const Heads& h)
+      : queries(h.queries), keys(h.keys), size(h.size), value_size(h.value_size),
+        padded(whole_vectors(h.size)), value_padded(whole_vectors(h.value_size)),
+        causal(h.causal), scale(float(h.scale)) {}
+
+  // The keys that a strip of queries sees.
+  i64 seen(i64 first) const { return causal && first + STRIP < keys ? first + STRIP : keys; }
+};
+
+// Rows one behind the other, each padded with zeros, times a factor of each row's or of all.
+static void copied(const Rows& x, i64 first, i64 rows, i64 size, i64 padded, float* out) {
+  for (i64 r = 0; r < rows; r++, out += padded) {
+    const float* from = x.data + (first + r) * x.row;
+    if (x.column == 1 && size == padded) {
+      for (i64 c = 0; c < size; c += LANES) *(Queries*)(out + c) = *(const Queries*)(from + c);
+      continue;
+    }
+    for (i64 c = 0; c < size; c++) out[c] = from[c * x.column];
+    for (i64 c = size; c < padded; c++) out[c] = 0;
+  }
+}
+
+// A strip's rows from first on, of which there may be fewer, as columns: SIDES times (size, LANES).
+static void turned_strip(const Rows& x, i64 first, i64 rows, i64 size, float* out) {
+  for (int side = 0; side < SIDES; side++, first += LANES, rows -= LANES, out += size * LANES) {
+    const float* from = x.data + first * x.row;
+    if (rows >= LANES) {
+      turned(from, x.column, x.row, out, size);
+      continue;
+    }
+    for (i64 k = 0; k < size; k++) {
+      for (int l = 0; l < LANES; l++) out[k * LANES + l] = l < rows ? from[k * x.column + l * x.row] : 0;
+    }
+  }
+}
+
+static inline void scaled(float* panel, i64 size, const Queries (&factors)[SIDES]) {
+  for (int side = 0; side < SIDES; side++, panel += size * LANES) {
+    for (i64 k = 0; k < size; k++) *(Queries*)(panel + k * LANES) *= factors[side];
+  }
+}
+
+static inline Queries& at(float* strip, i64 key, int side) {
+  return *(Queries*)(strip + key * STRIP + side * LANES);
+}
+
+// Scores in units of ln 2 to powers and, behind them, the inverse of their sums. From key `first` on
+// a causal query sees no more than the keys up to its own place.
+static void weigh(float* strip, i64 keys, i64 first, bool causal) {
+  const i64 open = causal && first < keys ? first : keys;
+  for (int side = 0; side < SIDES; side++) {
+    Places place;
+    UNROLLED for (int l = 0; l < LANES; l++) place[l] = side * LANES + l;
+    Queries top = Queries{} - __builtin_inff();
+    for (i64 key = 0; key < open; key++) {
+      const Queries score = at(strip, key, side);
+      top = score > top ? score : top;
+    }
+    for (i64 key = open; key < keys; key++) {
+      Queries& score = at(strip, key, side);
+      score = place < int(key - first) ? Queries{} - __builtin_inff() : score;
+      top = score > top ? score : top;
+    }
+    const Queries magnitude = top < 0 ? -top : top;
+    top = magnitude < __builtin_inff() ? top : Queries{};
+    Queries total = {};
+    for (i64 key = 0; key < keys; key++) {
+      Queries& score = at(strip, key, side);
+      total += score = power_of_two(score - top);
+    }
+    at(strip, keys, side) = 1.0f / (total == 0 ? total + 1.0f : total);
+  }
+}
+
+// out = (A B) for a strip's queries, A the strip (keys, STRIP) turned, rows times a factor each.
+template <class Store>
+static void times_strip(const Head& h, const float* strip, i64 keys, i64 first, i64 rows,
+                        const float* b, i64 padded, float* room, const Store& store) {
+  for (i64 q = 0; q < rows; q += TILE) {
+    const i64 last = h.causal && first + q + TILE < keys ? first + q + TILE : keys;
+    times<false>(strip + q, 1, STRIP, b, padded, room + q * padded, padded, TILE, padded, last);
+  }
+  for (i64 q = 0; q < rows; q++) store(q, room + q * padded);
+}
+
+static void put(const Rows& out, i64 row, const float* from, i64 size, float factor) {
+  float* to = out.data + row * out.row;
+  i64 c = 0;
+  for (; c + LANES <= size; c += LANES) *(Queries*)(to + c) = *(const Queries*)(from + c) * factor;
+  for (; c < size; c++) to[c] = from[c] * factor;
+}
+
+static void forward(const Head& h, const Rows& q, const Rows& k, const Rows& v, float* strips,
+                    const Rows& out) {
+  const i64 D = h.padded, E = h.value_padded;
+  float* const keys = (float*)scratch((h.keys * (D + E) + STRIP * (h.size + E)) * sizeof(float));
+  float *values = keys + h.keys * D, *panel = values + h.keys * E, *room = panel + STRIP * h.size;
+  copied(k, 0, h.keys, h.size, D, keys);
+  copied(v, 0, h.keys, h.value_size, E, values);
+  Queries factor[SIDES];
+  UNROLLED for (Queries& one : factor) one = Queries{} + h.scale * 1.44269504f;
+  for (i64 first = 0; first < h.queries; first += STRIP) {
+    const i64 seen = h.seen(first), rows = h.queries - first < STRIP ? h.queries - first : STRIP;
+    turned_strip(q, first, rows, h.size, panel);
+    scaled(panel, h.size, factor);
+    all_rows<SIDES, false>(keys, D, 1, panel, LANES, h.size * LANES, strips, STRIP, seen, h.size);
+    weigh(strips, seen, first, h.causal);
+    const float* inverse = strips + seen * STRIP;
+    times_strip(h, strips, seen, first, rows, values, E, room, [&](i64 r, const float* sum) {
+      put(out, first + r, sum, h.value_size, inverse[r]);
+    });
+    strips += (seen + 1) * STRIP;
+  }
+}
+
+static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows& k, const Rows& v,
+                     float* strips, const Rows& dq, const Rows& dk, const Rows& dv) {
+  const i64 D = h.padded, E = h.value_padded;
+  const i64 wanted = 2 * h.keys * (D + E) + STRIP * (h.value_size + E + 2 * D + h.keys);
+  float* const keys = (float*)scratch(wanted * sizeof(float));
+  float *values = keys + h.keys * D, *of_keys = values + h.keys * E;
+  float *of_values = of_keys + h.keys * D, *panel = of_values + h.keys * E;
+  float *grads = panel + STRIP * h.value_size, *queries = grads + STRIP * E;
+  float *room = queries + STRIP * D, *slopes = room + STRIP * D;
+  copied(k, 0, h.keys, h.size, D, keys);
+  copied(v, 0, h.keys, h.value_size, E, values);
+  memset(of_keys, 0, h.keys * (D + E) * sizeof(float));
+  for (i64 first = 0; first < h.queries; first += STRIP) {
+    const i64 seen = h.seen(first), rows = h.queries - first < STRIP ? h.queries - first : STRIP;
+    const float* inverse = strips + seen * STRIP;
+    Queries factor[SIDES], own[SIDES];
+    for (int side = 0; side < SIDES; side++) {
+      own[side] = at(strips, seen, side);
+      factor[side] = own[side] * h.scale;
+    }
+    turned_strip(grad, first, rows, h.value_size, panel);
+    scaled(panel, h.value_size, factor);
+    copied(grad, first, rows, h.value_size, E, grads);
+    for (i64 r = 0; r < rows; r++) {
+      for (i64 c = 0; c < E; c += LANES) *(Queries*)(grads + r * E + c) *= inverse[r];
+    }
+    copied(q, first, rows, h.size, D, queries);
+    all_rows<SIDES, false>(values, E, 1, panel, LANES, h.value_size * LANES, slopes, STRIP, seen,
+                           h.value_size);
+    for (int side = 0; side < SIDES; side++) {
+      Queries along = {};
+      for (i64 key = 0; key < seen; key++) along += at(strips, key, side) * at(slopes, key, side);
+      along *= own[side];
+      for (i64 key = 0; key < seen; key++) {
+        Queries& slope = at(slopes, key, side);
+        slope = at(strips, key, side) * (slope - along);
+      }
+    }
+    if (dq.data) {
+      times_strip(h, slopes, seen, first, rows, keys, D, room,
+                  [&](i64 r, const float* sum) { put(dq, first + r, sum, h.size, 1.0f); });
+    }
+    if (dk.data) times<true>(slopes, STRIP, 1, queries, D, of_keys, D, seen, D, rows);
+    if (dv.data) times<true>(strips, STRIP, 1, grads, E, of_values, E, seen, E, rows);
+    strips += (seen + 1) * STRIP;
+  }
+  for (i64 key = 0; key < h.keys; key++) {
+    if (dk.data) put(dk, key, of_keys + key * D, h.size, 1.0f);
+    if (dv.data) put(dv, key, of_values + key * E, h.value_size, 1.0f);
+  }
+}
+
+static void attend(const Heads& h, const Stack& q, const Stack& k, const Stack& v, float* strips,
+                   const Stack& out) {
+  const i64 room = h.room();
+  parallel(h.worth(2), h.number(), [=](i64 i) {
+    forward(Head(h), of_head(q, h, i), of_head(k, h, i), of_head(v, h, i), strips + i * room,
+            of_head(out, h, i));
+  });
+}
+
+static void attention_gradients(const Heads& h, const Stack& grad, const Stack& q, const Stack& k,
+                                const Stack& v, float* strips, const Stack& dq, const Stack& dk,
+                                const Stack& dv) {
+  const i64 room = h.room();
+  parallel(h.worth(5), h.number(), [=](i64 i) {
+    backward(Head(h), of_head(grad, h, i), of_head(q, h, i), of_head(k, h, i), of_head(v, h, i),
+             strips + i * room, of_head(dq, h, i), of_head(dk, h, i), of_head(dv, h, i));
+  });
+}
+
+extern "C" void* const attention[] = {(void*)attend, (void*)attention_gradients};
