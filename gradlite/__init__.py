@@ -137,6 +137,7 @@ from gradlite.ops.statistics import *
 from gradlite.ops.triangle import *
 from gradlite.ops.trigonometry import *
 from gradlite.ops.truth import *
+from gradlite.ops.variates import *
 from gradlite.printing import get_printoptions as get_printoptions
 from gradlite.printing import printoptions as printoptions
 from gradlite.printing import set_printoptions as set_printoptions

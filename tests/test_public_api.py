@@ -19,6 +19,7 @@ NO_OPS = {
     "like": "factories: tests/test_interop.py and the tests of each dtype",
     "random": "random numbers: tests/test_random.py",
     "renamed": "deprecated names: tests/test_old_names.py",
+    "variates": "random numbers: tests/ops/test_variates.py",
     "interop": "conversions from and to other libraries: tests/test_interop.py",
 }
 # Where fewer or other parameters are meant.

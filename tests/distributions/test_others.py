@@ -1,0 +1,183 @@
+"""Mixtures, independent batches, classes of programs, and what all distributions share."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from tests.distributions.test_samples import distance
+from tests.oracle import outcome_of, same, torch
+
+
+def mixture(T: Any) -> Any:
+    D = T.distributions
+    weights = T.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], dtype=T.float64)
+    loc = T.tensor([[-2.0, 0.0, 3.0], [1.0, 2.0, 5.0]], dtype=T.float64)
+    return D.MixtureSameFamily(D.Categorical(weights), D.Normal(loc, 0.5))
+
+
+def mixture_of_vectors(T: Any) -> Any:
+    D = T.distributions
+    loc = T.tensor([[-2.0, 0.0], [1.0, 2.0], [3.0, -1.0]], dtype=T.float64)
+    parts = D.Independent(D.Normal(loc, T.ones_like(loc)), 1)
+    return D.MixtureSameFamily(D.Categorical(T.tensor([0.2, 0.3, 0.5], dtype=T.float64)), parts)
+
+
+@pytest.mark.parametrize(
+    ("make", "value"), [(mixture, [0.3, 2.0]), (mixture_of_vectors, [0.3, 2.0])]
+)
+def test_mixtures(make: Any, value: Any) -> None:
+    def program(T: Any) -> Any:
+        d = make(T)
+        x = T.tensor(value, dtype=T.float64)
+        wide = d.expand((4, *d.batch_shape))
+        return [
+            tuple(d.batch_shape), tuple(d.event_shape), repr(d), repr(d.support), d.has_rsample,
+            d.mean, d.variance, d.stddev, d.log_prob(x), outcome_of(lambda: d.cdf(x)),
+            wide.log_prob(x), wide.mean, tuple(wide.sample((5,)).shape),
+            outcome_of(lambda: d.log_prob(x * np.nan)), outcome_of(d.entropy),
+        ]  # fmt: skip
+
+    same(program, message="type")
+    found = []
+    for T in (gradlite, torch):
+        T.manual_seed(3)
+        found.append(make(T).sample((20_000,)).numpy().reshape(20_000, -1).T)
+    assert max(distance(one, other) for one, other in zip(*found)) < 2.3
+
+
+def test_mixtures_of_what_does_not_fit() -> None:
+    def make(T: Any, weights: int, batch: int) -> Any:
+        D = T.distributions
+        parts = D.Normal(T.zeros(3, 4), 1.0)
+        return D.MixtureSameFamily(D.Categorical(T.ones(batch, weights)), parts)
+
+    same(lambda T: make(T, 5, 3), raises=ValueError, message="exact")
+    same(lambda T: make(T, 4, 2), raises=ValueError, message="exact")
+    same(
+        lambda T: T.distributions.MixtureSameFamily(None, None), raises=ValueError, message="exact"
+    )
+
+
+def test_independent() -> None:
+    def program(T: Any) -> Any:
+        D = T.distributions
+        d = D.Independent(D.Bernoulli(T.tensor([[0.2, 0.5], [0.3, 0.9]])), 1)
+        value = T.tensor([[1.0, 0.0], [0.0, 1.0]])
+        return [
+            repr(d), tuple(d.batch_shape), tuple(d.event_shape), repr(d.support),
+            d.mean, d.variance,
+            d.log_prob(value), d.entropy(), d.has_enumerate_support, d.has_rsample,
+            outcome_of(d.enumerate_support), tuple(d.expand((3, 2)).sample((4,)).shape),
+            outcome_of(lambda: D.Independent(d, 2)), outcome_of(lambda: d.log_prob(value * 0.5)),
+        ]  # fmt: skip
+
+    same(program, message="exact")
+
+
+def test_classes_of_programs() -> None:
+    def program(T: Any) -> Any:
+        D = T.distributions
+
+        class Bare(D.Distribution):  # type: ignore[misc, name-defined]
+            arg_constraints: dict[str, Any] = {}
+
+        class Scaled(D.Normal):  # type: ignore[misc, name-defined]
+            def __init__(self, scale: Any) -> None:
+                super().__init__(0.0, scale)
+
+        class Named(D.Normal):  # type: ignore[misc, name-defined]
+            pass
+
+        bare = Bare((2,), (3,))
+        names = ("mean", "variance", "stddev", "mode", "support")
+        return [
+            [outcome_of(lambda n=n: getattr(bare, n)) for n in names],
+            [outcome_of(f) for f in (bare.entropy, bare.sample, bare.enumerate_support)],
+            [outcome_of(lambda f=f: f(T.ones(3))) for f in (bare.log_prob, bare.cdf, bare.icdf)],
+            outcome_of(lambda: bare.expand((2, 2))),
+            (tuple(bare.batch_shape), tuple(bare.event_shape), repr(bare)),
+            outcome_of(lambda: Scaled(2.0).expand((3,))),
+            type(Named(0.0, 1.0).expand((3,))).__name__,
+        ]
+
+    same(program, message="type")
+    same(
+        lambda T: T.distributions.Normal(0.0, 1.0).sample_n(3).shape[0],
+        warns="will be deprecated",
+    )
+
+
+def test_the_default_of_checks() -> None:
+    def program(T: Any) -> Any:
+        D = T.distributions
+        try:
+            D.Distribution.set_default_validate_args(False)
+            fine = D.Normal(0.0, T.tensor([1.0, -1.0])).log_prob(T.tensor(0.0)).isnan().tolist()
+            asked = outcome_of(lambda: D.Normal(0.0, T.tensor([1.0, -1.0]), validate_args=True))
+        finally:
+            D.Distribution.set_default_validate_args(True)
+        again = outcome_of(lambda: D.Normal(0.0, T.tensor([1.0, -1.0])))
+        return fine, asked, again, outcome_of(lambda: D.Distribution.set_default_validate_args(2))
+
+    same(program, message="exact")
+
+
+def test_copies_and_pickles() -> None:
+    d = gradlite.distributions.Categorical(logits=gradlite.tensor([0.0, 1.0]))
+    value = gradlite.tensor([0, 1])
+    for other in (copy.deepcopy(d), pickle.loads(pickle.dumps(d))):
+        assert (other.log_prob(value) == d.log_prob(value)).all()
+        assert repr(other) == repr(d)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_dtypes_of_parameters_stay(dtype: str) -> None:
+    def program(T: Any) -> Any:
+        kind = getattr(T, dtype)
+        D = T.distributions
+        x = T.tensor([0.5, 1.0], dtype=kind)
+        made = [
+            D.Normal(x, x),
+            D.Bernoulli(x),
+            D.Categorical(x),
+            D.Uniform(x - 1, x),
+            D.Laplace(x, x),
+        ]
+        return [str(d.sample().dtype) for d in made], [str(d.entropy().dtype) for d in made]
+
+    same(program)
+
+
+def test_double_backward_goes_through_samples() -> None:
+    """Of a function of a sample: for the normal distribution exactly what calculus says."""
+    loc = gradlite.tensor([0.5, -1.0], dtype=gradlite.float64, requires_grad=True)
+    scale = gradlite.tensor([1.0, 2.0], dtype=gradlite.float64, requires_grad=True)
+    gradlite.manual_seed(0)
+    sample = gradlite.distributions.Normal(loc, scale).rsample()
+    eps = ((sample - loc) / scale).detach()
+    (first,) = gradlite.autograd.grad((sample**3).sum(), scale, create_graph=True)
+    second = gradlite.autograd.grad(first.sum(), [loc, scale])
+    for found, expected in zip(second, (6 * sample * eps, 6 * sample * eps * eps)):
+        np.testing.assert_allclose(found.numpy(), expected.detach().numpy(), rtol=1e-12)
+
+
+def test_it_is_imported_when_it_is_asked_for() -> None:
+    code = """
+import sys, gradlite
+assert not [name for name in sys.modules if "distributions" in name]
+print(gradlite.distributions.Normal(0.0, 1.0))
+from gradlite.distributions.categorical import Categorical
+from gradlite.distributions.normal import Normal
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "Normal(loc: 0.0, scale: 1.0)"
+    with pytest.raises(AttributeError, match="has no attribute 'distribution'"):
+        gradlite.distribution  # noqa: B018
