@@ -43,7 +43,9 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
     "Geometric": lambda x: D.Geometric(logits=x),
     "Multinomial": lambda x: D.Multinomial(5, logits=x),
     "LogNormal": lambda x: D.LogNormal(x, 1.0),
-    "MultivariateNormal": lambda x: D.MultivariateNormal(x, scale_tril=gradlite.eye(3) * 2),
+    "MultivariateNormal": lambda x: D.MultivariateNormal(
+        x, scale_tril=gradlite.eye(3, dtype=x.dtype) * 2
+    ),
     "tanh of a normal": lambda x: D.TransformedDistribution(
         D.Normal(x, 1.0), [D.TanhTransform(cache_size=1), D.AffineTransform(0.0, 2.0, cache_size=1)]
     ),
