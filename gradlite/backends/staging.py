@@ -100,3 +100,8 @@ class Staging:
         self._sent[...] = self.values
         with not_captured():
             self._upload.send(self.values)
+
+    def added(self, amounts: np.ndarray[Any, Any]) -> None:
+        """A kernel adds to the numbers on the device: only others than those need a copy then."""
+        if self._upload is not None:
+            self._sent += amounts

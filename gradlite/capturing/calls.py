@@ -114,6 +114,7 @@ class HostCall:
         changes: arrays that it may write to, such as an optimizer's parameters.
         of_host: whether it neither reads nor changes what array calls do.
         note: why it is Python code, where it need not be.
+        takes: the generator that it draws from, and how many blocks, where ``out`` is a place.
     """
 
     function: Callable[[], Any]
@@ -123,6 +124,7 @@ class HostCall:
     changes: list[Any] = field(default_factory=list)
     of_host: bool = False
     note: str = ""
+    takes: tuple[Any, int] | None = None
 
 
 @dataclass(eq=False, slots=True)

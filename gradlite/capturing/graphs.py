@@ -4,8 +4,9 @@ The calls are made once more while a stream captures, so that nothing is compute
 ask the GPU for becomes a graph: the very kernels of the recording, on memory of the plan's own.
 What a graph cannot hold runs between graphs, in its place: Python code such as a schedule's, checks
 of values, and copies from the host. Draws are taken from the generator before the graph is
-launched, and their places copied to where the kernels look for them; so are the numbers of
-optimizers whose updates are in the graph (`GraphUpdate`), when they have changed.
+launched. The kernels find the draws' places on the device, and the last graph moves them on as the
+generator will; they are copied there when it has moved otherwise. So are the numbers of optimizers
+whose updates are in the graph (`GraphUpdate`), when they have changed.
 
 The graphs of a GPU share a pool of memory, from which each takes what it needs between its first
 and last kernel alone. They may, because all of them are launched on one stream, one after another.
@@ -93,6 +94,8 @@ class GraphPlan:
         self.updates = [f for f in found if isinstance(f, GraphUpdate)]
         self.guarded = any(isinstance(call, Guard) for call in self.calls)
         self.pieces = _pieces(self.calls)
+        graphs = [n for n, piece in enumerate(self.pieces) if _capturable(self.calls[piece[0]])]
+        self._last_graph = max(graphs, default=-1)
         self.graphs: dict[int, Any] = {}
         self._gpu, self._cupy = gpu, cuda.module()
         key = id(self._cupy), gpu
@@ -113,6 +116,7 @@ class GraphPlan:
     def _forget(self) -> None:
         self._roots: dict[Buffer, Any] = {}
         self._slots: staging.Staging | None = None
+        self._moves: Any = None  # by how much a replay moves the places of draws
         self._tables: list[Any] = []
         self._steps: list[Callable[[], None]] = []
         self.graphs.clear()
@@ -156,8 +160,9 @@ class GraphPlan:
                 self._allocate_draws()
                 for number, piece in enumerate(self.pieces):
                     if _capturable(self.calls[piece[0]]):
-                        self.graphs[number] = self._capture(piece)
-                        self._steps.append(self._launch(self.graphs[number], piece))
+                        last = number == self._last_graph
+                        self.graphs[number] = self._capture(piece, last)
+                        self._steps.append(self._launch(self.graphs[number], piece, last))
                     else:
                         self._steps.append(self._host_step(self.calls[piece[0]]))
             home.side.synchronize()
@@ -168,7 +173,7 @@ class GraphPlan:
             if collecting:
                 gc.enable()
 
-    def _capture(self, piece: Sequence[int]) -> Any:
+    def _capture(self, piece: Sequence[int], last: bool) -> Any:
         stream, position = self._home.stream, piece[0]
         stream.begin_capture()
         try:
@@ -178,6 +183,9 @@ class GraphPlan:
                     self._call(self.calls[position])
                     self._tables += tables.values()
                     self._free(position)
+                if last and self._slots is not None:
+                    array = self._slots.array
+                    self._cupy.add(array, self._moves_there, array)
         except BaseException as error:
             with contextlib.suppress(Exception):  # it may be that it cannot become a graph
                 stream.end_capture()
@@ -227,10 +235,17 @@ class GraphPlan:
             self._slots = staging.Staging(self._cupy, 2 * len(draws))
             for number, buffer in enumerate(draws):
                 self._roots[buffer] = self._slots.array[2 * number : 2 * number + 2]
+            totals: dict[int, int] = {}
+            takes = [c.takes for c in self.calls if isinstance(c, HostCall) and c.takes]
+            for generator, blocks in takes:
+                totals[id(generator)] = totals.get(id(generator), 0) + blocks
+            self._moves = np.array([[0, totals[id(g)]] for g, _ in takes], np.int64).reshape(-1)
+            self._moves_there = self._cupy.asarray(self._moves)
+            self._cupy.add(self._moves_there, self._moves_there)  # compiled before the capture
 
     # ------------------------------------------------------------------------ replay
-    def _launch(self, graph: Any, piece: Sequence[int]) -> Callable[[], None]:
-        stream, slots = self._home.stream, self._slots
+    def _launch(self, graph: Any, piece: Sequence[int], last: bool) -> Callable[[], None]:
+        stream, slots, moves = self._home.stream, self._slots, self._moves
         functions = [self.calls[position].function for position in piece]  # type: ignore[union-attr]
         updates = [f for f in functions if isinstance(f, GraphUpdate)]
 
@@ -238,6 +253,8 @@ class GraphPlan:
             if slots is not None:
                 slots.send()
             graph.launch(stream)
+            if slots is not None and last:
+                slots.added(moves)
             for update in updates:
                 update.done()
 

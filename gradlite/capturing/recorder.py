@@ -493,7 +493,8 @@ class Recorder:
         with self.pause():
             state = cupy.asarray(reserve())
         self._enter(state, MADE)
-        self._add(HostCall(reserve, self.ref(state), [], True))
+        takes = generator, blocks
+        self._add(HostCall(reserve, self.ref(state), undoable=True, takes=takes))
         return Held(self.face(state))
 
     def check(self) -> None:
