@@ -10,7 +10,7 @@ import numpy as np
 from gradlite.backends import special
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, apply1
-from gradlite.ops.elementwise import float_op
+from gradlite.ops.elementwise import float_op, logistic
 from gradlite.ops.fused import activation_kernels
 from gradlite.ops.op import Op
 from gradlite.ops.piecewise import maybe_inplace
@@ -225,8 +225,7 @@ class Silu(Op):
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
-        half = x.dtype.type(0.5)
-        return x * (xp.tanh(x * half) * half + half)
+        return x * logistic(xp, x)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
@@ -397,8 +396,7 @@ class Glu(Op):
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         a, b = _halves(x, dim)
-        half = x.dtype.type(0.5)
-        return a * (xp.tanh(b * half) * half + half)
+        return a * logistic(xp, b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved

@@ -313,21 +313,21 @@ def reciprocal(input: Tensor) -> Tensor:
     return float_op(Reciprocal, input)
 
 
-class Sigmoid(Op):
-    """1 / (1 + exp(-x)), as (1 + tanh(x / 2)) / 2, which never overflows."""
+def logistic(xp: Any, x: Any) -> Any:
+    """1 / (1 + exp(-x)) of an array: (1 + tanh(x / 2)) / 2 would lose all digits below -17."""
+    out = xp.asarray(xp.negative(x))
+    xp.exp(out, out=out)
+    out += x.dtype.type(1)
+    return xp.reciprocal(out, out=out)
 
+
+class Sigmoid(Op):
     reads = ((OUT,),)
     fused_forward, fused_backward = activation_kernels("sigmoid")
     native_from = native_backward_from = 1 << 16
     native_dtypes = "f"
 
-    def forward(xp: Any, x: Any) -> Any:
-        half = x.dtype.type(0.5)
-        out = xp.asarray(x * half)
-        xp.tanh(out, out=out)
-        out *= half
-        out += half
-        return out
+    forward = logistic
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved
