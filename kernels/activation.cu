@@ -51,9 +51,16 @@ KERNEL_BLOCKS(elu_backward, 4)
   backward(Elu{acc_t(alpha), acc_t(scale), acc_t(input_scale)}, grad, saved, dx, n);
 }
 
+// And the slope, where there is a place for it, which makes the gradient a product.
 KERNEL(gelu_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
-  forward(Gelu{}, x, y, n);
+(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, scalar_t* __restrict__ slope, i64 n) {
+  if (slope == nullptr) return forward(Gelu{}, x, y, n);
+  INDEPENDENT
+  for (i64 i = thread_index(); i < n; i += thread_count()) {
+    acc_t value;
+    slope[i] = narrow(Gelu::slope(widen(x[i]), value));
+    y[i] = narrow(value);
+  }
 }
 
 KERNEL(gelu_backward)

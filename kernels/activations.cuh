@@ -34,8 +34,6 @@ struct Gelu {
   }
   __device__ acc_t value(acc_t x) const { return x * cdf(x); }
   __device__ acc_t gradient(acc_t grad, acc_t x) const { return grad * slope(x); }
-
- private:
   template <class T>
   static __device__ T slope(T x) {
     // With erf, for fewer registers: off by no more than the last place of 1.
@@ -43,11 +41,23 @@ struct Gelu {
     const T density = T(0.39894228040143268) * math::exp(T(-0.5) * x * x);
     return cdf + x * density;
   }
+  // And the value.
+  template <class T>
+  static __device__ T slope(T x, T& value) {
+    value = x * cdf(x);
+    return slope(x);
+  }
 #if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
-  static float slope(float x) {  // both have one exponential in them
+  static float slope(float x, float& value) {  // all have one exponential in them
     float bell;
     const float outside = 0.5f * float_math::erfc_of_magnitude(x * 0.70710678f, bell);
-    return (x > 0 ? 1 - outside : outside) + x * (0.39894228f * bell);
+    const float cdf = x > 0 ? 1 - outside : outside;
+    value = x * cdf;
+    return cdf + x * (0.39894228f * bell);
+  }
+  static float slope(float x) {
+    float value;
+    return slope(x, value);
   }
 #endif
 };

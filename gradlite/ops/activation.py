@@ -11,7 +11,7 @@ from gradlite.backends import special
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op, logistic
-from gradlite.ops.fused import activation_kernels
+from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.op import Op
 from gradlite.ops.piecewise import maybe_inplace
 from gradlite.ops.samples import S, distinct, normal, unary
@@ -151,26 +151,43 @@ class Gelu(Op):
 
     reads = ((0,),)
     has_aux = True
-    fused_forward, fused_backward = activation_kernels("gelu", aux=True)
     native_from = native_backward_from = 1 << 12
     native_dtypes = "f"
 
+    def fused_forward(K: Any, x: Any) -> Any:
+        if not K.takes(x):
+            return NotImplemented
+        x = K.dense(x)
+        out = K.empty_like(x)
+        slope = K.empty_like(x) if K.serial else None  # on a GPU memory is slower than arithmetic
+        K.elementwise("gelu_forward", x.dtype, x.size, x, out, slope, x.size)
+        return out, (None, slope)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        if ctx.aux is not None and ctx.aux[1] is not None:
+            return NotImplemented
+        dx = fused_slope(K, "gelu_backward", grad, ctx.saved[0])
+        return dx if dx is NotImplemented else (dx,)
+
     def forward(xp: Any, x: Any) -> Any:
         cdf = special.normal_cdf(xp, x)
-        return x * cdf, cdf
+        return x * cdf, (cdf, None)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         if F.tensors:
             cdf = (F.erf(x * _SQRT_HALF) + 1) * 0.5
             return (grad * (cdf + x * (F.exp(x * x * -0.5) * _DENSITY_AT_0)),)
+        cdf, slope = ctx.aux or (None, None)
+        if slope is not None:
+            return (grad * slope,)
         kind = x.dtype.type
         slope = np.asarray(x * x) if F.xp is np else x * x
         slope *= kind(-0.5)
         F.xp.exp(slope, out=slope)
         slope *= kind(_DENSITY_AT_0)
         slope *= x
-        slope += special.normal_cdf(F.xp, x) if ctx.aux is None else ctx.aux
+        slope += special.normal_cdf(F.xp, x) if cdf is None else cdf
         slope *= grad
         return (slope,)
 

@@ -26,20 +26,15 @@ def fused_slope(K: Any, kernel: str, grad: Any, saved: Any, *parameters: float) 
     return dx
 
 
-def activation_kernels(name: str, *, aux: bool = False) -> tuple[Callable[..., Any], ...]:
+def activation_kernels(name: str) -> tuple[Callable[..., Any], ...]:
     """``fused_forward`` and ``fused_backward`` of an elementwise op with one input.
 
     They launch ``{name}_forward`` and ``{name}_backward`` with the op's attrs as parameters; the
     second reads the one value that the op saves.
-
-    Args:
-        name: the kernels' name.
-        aux: whether the op's forward returns an aux, which the kernels do without.
     """
 
     def fused_forward(K: Any, x: Any, *attrs: float) -> Any:
-        out = fused_map(K, f"{name}_forward", x, *attrs)
-        return (out, None) if aux and out is not NotImplemented else out
+        return fused_map(K, f"{name}_forward", x, *attrs)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         dx = fused_slope(K, f"{name}_backward", grad, ctx.saved[0], *ctx.attrs)

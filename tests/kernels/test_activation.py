@@ -49,7 +49,7 @@ def run(K: Any, name: str, x: Any, grad: Any) -> tuple[Any, Any]:
     x = K.xp.asarray(x) if x.__class__ is np.ndarray else x
     out = op.fused_forward(K, x, *attrs)
     out = out[0] if op.has_aux else out
-    ctx = SimpleNamespace(saved=(out if name in READ_OUTPUT else x,), attrs=attrs)
+    ctx = SimpleNamespace(saved=(out if name in READ_OUTPUT else x,), attrs=attrs, aux=None)
     (dx,) = op.fused_backward(K, ctx, K.xp.asarray(grad))
     return out, dx
 
@@ -98,6 +98,19 @@ def test_edges_and_nans(launcher: Any, name: str, dtype: str) -> None:
         x = x[x != 0.3]
     for grad in (1.0, -2.0):
         compare(launcher, name, x, np.full_like(x, grad))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_gelu_with_its_slope(launcher: Any, dtype: str) -> None:
+    rtol, atol, slope_rtol = TOLERANCES[dtype]
+    for values in (draw(1023, dtype)[0], np.array(EDGES, dtype)):
+        x = launcher.xp.asarray(values)
+        out, slope = launcher.empty_like(x), launcher.empty_like(x)
+        launcher.elementwise("gelu_forward", x.dtype, x.size, x, out, slope, x.size)
+        with np.errstate(all="ignore"):
+            expected = reference("gelu", values, np.ones_like(values), values)
+        np.testing.assert_allclose(wide(host(out)), expected[0], rtol, atol)
+        np.testing.assert_allclose(wide(host(slope)), expected[1], slope_rtol, 10 * atol)
 
 
 # ------------------------------------------------------------------------------ glu and prelu
