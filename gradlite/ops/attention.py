@@ -157,10 +157,19 @@ def _by_heads(q: Any, k: Any, v: Any, scale: float, causal: bool) -> Any:
 def _heads_backward(ctx: Any, grad: Any, strips: Any) -> Any:
     q, k, v, _ = ctx.saved
     scale, causal = ctx.attrs
-    dq, dk, dv = (
-        None if edge is None else _heads_outside(_heads_inside(np, x.shape, x.dtype), x.shape[:-2])
-        for x, edge in zip((q, k, v), ctx.edges)
-    )
+    lead, (rows, size) = q.shape[:-2], q.shape[-2:]
+    alike = q.__class__ is np.ndarray and q.shape == k.shape == v.shape
+    made: Any
+    if lead and alike and None not in ctx.edges[:3]:
+        # Side by side, as the rows that they were parts of: see `joining.side_by_side`.
+        whole = np.empty((*lead[:-1], rows, 3, lead[-1], size), q.dtype)
+        made = (whole[..., i, :, :].swapaxes(-3, -2) for i in range(3))
+    else:
+        made = (
+            None if e is None else _heads_outside(_heads_inside(np, x.shape, x.dtype), lead)
+            for x, e in zip((q, k, v), ctx.edges)
+        )
+    dq, dk, dv = made
     if not attention_compiled.gradients(np, grad, q, k, v, strips, dq, dk, dv, causal, scale):
         return None
     return dq, dk, dv, None

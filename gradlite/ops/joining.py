@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gradlite import dtypes
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, output_grads, same_device
@@ -154,6 +156,25 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     )
 
 
+def side_by_side(parts: list[Any], dim: int) -> Any:
+    """The array that NumPy's arrays are parts of, one behind the other; None if they are not."""
+    first = parts[0]
+    base, strides, shape = first.base, first.strides, list(first.shape)
+    if base.__class__ is not np.ndarray or not base.flags.c_contiguous:
+        return None
+    start = next_place = first.__array_interface__["data"][0]
+    shape[dim] = 0
+    for part in parts:
+        if part.base is not base or part.strides != strides or part.dtype != base.dtype:
+            return None
+        if part.__array_interface__["data"][0] != next_place:
+            return None
+        next_place += part.shape[dim] * strides[dim]
+        shape[dim] += part.shape[dim]
+    start -= base.__array_interface__["data"][0]
+    return np.ndarray(tuple(shape), base.dtype, base, start, strides)
+
+
 class Split(Op):
     """Pieces along a dimension, each a view."""
 
@@ -171,7 +192,9 @@ class Split(Op):
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         like = next(g for g in (grads if isinstance(grads, list) else [grads]) if g is not None)
-        return (F.cat(output_grads(ctx, grads, F, like), ctx.attrs[1]),)
+        parts, dim = output_grads(ctx, grads, F, like), ctx.attrs[1]
+        whole = side_by_side(parts, dim) if like.__class__ is np.ndarray else None
+        return (F.cat(parts, dim) if whole is None else whole,)
 
 
 class SplitWithSizes(Split):

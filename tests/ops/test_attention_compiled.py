@@ -250,3 +250,44 @@ def test_the_variable_switches_it_off() -> None:
     for value in ("0", "1"):
         compiled = value == "1" and libraries.called("attend", "float32") is not None
         assert launched(code, value) == str(["attention"] if compiled else [])
+
+
+@needs_code
+def test_gradients_of_parts_of_one_row_need_no_copy() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((8, 40, 192)).astype("f4")
+    seen: list[Any] = []
+    made = []
+    for dtype in ("float32", "float64"):
+        row = gradlite.tensor(x.astype(dtype), requires_grad=True)
+        parts = (row * 1).split(64, dim=2)
+        q, k, v = (part.view(8, 40, 4, 16).transpose(1, 2) for part in parts)
+        if dtype == "float32":
+            q.register_hook(lambda grad: seen.append(grad.array))
+            parts[0].grad_fn.register_prehook(lambda grads: seen.extend(g.array for g in grads))
+            parts[0].grad_fn.register_hook(lambda grads, _: seen.append(grads[0].array))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        (y * y).sum().backward()
+        made.append(row.grad.numpy())
+    whole = seen[-1]
+    assert whole.shape == x.shape and whole.flags.c_contiguous
+    assert all(np.shares_memory(whole, part) for part in seen[:-1])
+    np.testing.assert_allclose(*made, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_that_are_not_side_by_side_are_joined() -> None:
+    x = gradlite.zeros(4, 6, requires_grad=True)
+    whole = gradlite.arange(24.0).reshape(4, 6)
+    rows, columns = whole.split(2, dim=0), whole.split(3, dim=1)
+    for dim, parts, grads in (
+        (0, x.split(2, dim=0), (rows[1], rows[0])),
+        (0, x.split(2, dim=0), (rows[0], rows[0])),
+        (0, x.split(2, dim=0), rows),
+        (1, x.split(3, dim=1), columns[::-1]),
+        (1, x.split(3, dim=1), (columns[0], columns[1].clone())),
+        (1, x.split(3, dim=1), columns),
+        (1, x.split(3, dim=1), [c[:, :1].expand(4, 3) for c in columns]),
+        (1, x.split(3, dim=1), (columns[0].flip(1), columns[1].flip(1))),
+    ):
+        (made,) = gradlite.autograd.grad(parts, x, grads)
+        np.testing.assert_array_equal(made.numpy(), np.concatenate([g.numpy() for g in grads], dim))

@@ -42,9 +42,14 @@ static inline void sums(const float* a, i64 sm, i64 sk, const float* b, i64 sb, 
 template <int VECTORS, bool ADDED>
 static inline void all_rows(const float* a, i64 sm, i64 sk, const float* b, i64 sb, i64 sv, float* c,
                             i64 sc, i64 M, i64 K) {
+  constexpr int MOST = VECTORS == 1 ? 2 * TILE : TILE;
   i64 m = 0;
-  for (; m + TILE <= M; m += TILE) {
+  for (; m + MOST <= M; m += MOST) {
+    sums<MOST, VECTORS, ADDED>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+  }
+  if (MOST > TILE && m + TILE <= M) {
     sums<TILE, VECTORS, ADDED>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
+    m += TILE;
   }
   for (; m < M; m++) sums<1, VECTORS, ADDED>(a + m * sm, sm, sk, b, sb, sv, c + m * sc, sc, K);
 }
@@ -106,17 +111,27 @@ struct Head {
   i64 seen(i64 first) const { return causal && first + STRIP < keys ? first + STRIP : keys; }
 };
 
-// Rows one behind the other, each padded with zeros, times a factor of each row's or of all.
-static void copied(const Rows& x, i64 first, i64 rows, i64 size, i64 padded, float* out) {
-  for (i64 r = 0; r < rows; r++, out += padded) {
-    const float* from = x.data + (first + r) * x.row;
-    if (x.column == 1 && size == padded) {
-      for (i64 c = 0; c < size; c += LANES) *(Queries*)(out + c) = *(const Queries*)(from + c);
-      continue;
+// Rows of whole vectors, `row` apart.
+struct Padded {
+  const float* data;
+  i64 row;
+};
+
+// Rows as they are or, where they do not consist of whole vectors or are so many that they had
+// better lie close together, copied to `room` and padded with zeros.
+static Padded padded(const Rows& x, i64 rows, i64 size, i64 padded, float* room) {
+  if (x.column == 1 && size == padded && rows <= 128) return {x.data, x.row};
+  for (i64 r = 0; r < rows; r++) {
+    const float* from = x.data + r * x.row;
+    float* to = room + r * padded;
+    if (x.column == 1) {
+      memcpy(to, from, size * sizeof(float));
+    } else {
+      for (i64 c = 0; c < size; c++) to[c] = from[c * x.column];
     }
-    for (i64 c = 0; c < size; c++) out[c] = from[c * x.column];
-    for (i64 c = size; c < padded; c++) out[c] = 0;
+    for (i64 c = size; c < padded; c++) to[c] = 0;
   }
+  return {room, padded};
 }
 
 // A strip's rows from first on, of which there may be fewer, as columns: SIDES times (size, LANES).
@@ -174,10 +189,10 @@ static void weigh(float* strip, i64 keys, i64 first, bool causal) {
 // out = (A B) for a strip's queries, A the strip (keys, STRIP) turned, rows times a factor each.
 template <class Store>
 static void times_strip(const Head& h, const float* strip, i64 keys, i64 first, i64 rows,
-                        const float* b, i64 padded, float* room, const Store& store) {
+                        const Padded& b, i64 padded, float* room, const Store& store) {
   for (i64 q = 0; q < rows; q += TILE) {
     const i64 last = h.causal && first + q + TILE < keys ? first + q + TILE : keys;
-    times<false>(strip + q, 1, STRIP, b, padded, room + q * padded, padded, TILE, padded, last);
+    times<false>(strip + q, 1, STRIP, b.data, b.row, room + q * padded, padded, TILE, padded, last);
   }
   for (i64 q = 0; q < rows; q++) store(q, room + q * padded);
 }
@@ -192,17 +207,18 @@ static void put(const Rows& out, i64 row, const float* from, i64 size, float fac
 static void forward(const Head& h, const Rows& q, const Rows& k, const Rows& v, float* strips,
                     const Rows& out) {
   const i64 D = h.padded, E = h.value_padded;
-  float* const keys = (float*)scratch((h.keys * (D + E) + STRIP * (h.size + E)) * sizeof(float));
-  float *values = keys + h.keys * D, *panel = values + h.keys * E, *room = panel + STRIP * h.size;
-  copied(k, 0, h.keys, h.size, D, keys);
-  copied(v, 0, h.keys, h.value_size, E, values);
+  float* const room = (float*)scratch((h.keys * (D + E) + STRIP * (h.size + E)) * sizeof(float));
+  float *const panel = room + STRIP * E, *const copies = panel + STRIP * h.size;
+  const Padded keys = padded(k, h.keys, h.size, D, copies);
+  const Padded values = padded(v, h.keys, h.value_size, E, copies + h.keys * D);
   Queries factor[SIDES];
   UNROLLED for (Queries& one : factor) one = Queries{} + h.scale * 1.44269504f;
   for (i64 first = 0; first < h.queries; first += STRIP) {
     const i64 seen = h.seen(first), rows = h.queries - first < STRIP ? h.queries - first : STRIP;
     turned_strip(q, first, rows, h.size, panel);
     scaled(panel, h.size, factor);
-    all_rows<SIDES, false>(keys, D, 1, panel, LANES, h.size * LANES, strips, STRIP, seen, h.size);
+    all_rows<SIDES, false>(keys.data, keys.row, 1, panel, LANES, h.size * LANES, strips, STRIP, seen,
+                           h.size);
     weigh(strips, seen, first, h.causal);
     const float* inverse = strips + seen * STRIP;
     times_strip(h, strips, seen, first, rows, values, E, room, [&](i64 r, const float* sum) {
@@ -216,13 +232,13 @@ static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows&
                      float* strips, const Rows& dq, const Rows& dk, const Rows& dv) {
   const i64 D = h.padded, E = h.value_padded;
   const i64 wanted = 2 * h.keys * (D + E) + STRIP * (h.value_size + E + 2 * D + h.keys);
-  float* const keys = (float*)scratch(wanted * sizeof(float));
-  float *values = keys + h.keys * D, *of_keys = values + h.keys * E;
-  float *of_values = of_keys + h.keys * D, *panel = of_values + h.keys * E;
-  float *grads = panel + STRIP * h.value_size, *queries = grads + STRIP * E;
-  float *room = queries + STRIP * D, *slopes = room + STRIP * D;
-  copied(k, 0, h.keys, h.size, D, keys);
-  copied(v, 0, h.keys, h.value_size, E, values);
+  float* const of_keys = (float*)scratch(wanted * sizeof(float));
+  float *const of_values = of_keys + h.keys * D, *const panel = of_values + h.keys * E;
+  float *const grads = panel + STRIP * h.value_size, *const room = grads + STRIP * E;
+  float *const slopes = room + STRIP * D, *const queries = slopes + STRIP * h.keys;
+  float* const copies = queries + STRIP * D;
+  const Padded keys = padded(k, h.keys, h.size, D, copies);
+  const Padded values = padded(v, h.keys, h.value_size, E, copies + h.keys * D);
   memset(of_keys, 0, h.keys * (D + E) * sizeof(float));
   for (i64 first = 0; first < h.queries; first += STRIP) {
     const i64 seen = h.seen(first), rows = h.queries - first < STRIP ? h.queries - first : STRIP;
@@ -234,12 +250,16 @@ static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows&
     }
     turned_strip(grad, first, rows, h.value_size, panel);
     scaled(panel, h.value_size, factor);
-    copied(grad, first, rows, h.value_size, E, grads);
+    const Padded given = padded({grad.data + first * grad.row, grad.row, grad.column}, rows,
+                                h.value_size, E, grads);
     for (i64 r = 0; r < rows; r++) {
-      for (i64 c = 0; c < E; c += LANES) *(Queries*)(grads + r * E + c) *= inverse[r];
+      for (i64 c = 0; c < E; c += LANES) {
+        *(Queries*)(grads + r * E + c) = *(const Queries*)(given.data + r * given.row + c) * inverse[r];
+      }
     }
-    copied(q, first, rows, h.size, D, queries);
-    all_rows<SIDES, false>(values, E, 1, panel, LANES, h.value_size * LANES, slopes, STRIP, seen,
+    const Padded own_queries =
+        padded({q.data + first * q.row, q.row, q.column}, rows, h.size, D, queries);
+    all_rows<SIDES, false>(values.data, values.row, 1, panel, LANES, h.value_size * LANES, slopes, STRIP, seen,
                            h.value_size);
     for (int side = 0; side < SIDES; side++) {
       Queries along = {};
@@ -254,7 +274,9 @@ static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows&
       times_strip(h, slopes, seen, first, rows, keys, D, room,
                   [&](i64 r, const float* sum) { put(dq, first + r, sum, h.size, 1.0f); });
     }
-    if (dk.data) times<true>(slopes, STRIP, 1, queries, D, of_keys, D, seen, D, rows);
+    if (dk.data) {
+      times<true>(slopes, STRIP, 1, own_queries.data, own_queries.row, of_keys, D, seen, D, rows);
+    }
     if (dv.data) times<true>(strips, STRIP, 1, grads, E, of_values, E, seen, E, rows);
     strips += (seen + 1) * STRIP;
   }
