@@ -456,6 +456,10 @@ class ElementwiseOptimizer(Optimizer):
             slot = self._slots.get(id(p))
             if slot is None or not slot.serves(p, self._state.get(p, {}), buffers):
                 newcomers.setdefault(place(p.array), []).append(p)
+            elif on_device(group) and isinstance(slot.segment.counters, np.ndarray):
+                # Only since its state was made.
+                if not p.is_cpu and launcher_for(p.array) is not None:
+                    newcomers.setdefault(place(p.array), []).append(p)
         double = dtypes.get_default_dtype() is dtypes.float64 and not group.get("fused")
         for together in newcomers.values():
             there = on_device(group) and launcher_for(together[0].array) is not None

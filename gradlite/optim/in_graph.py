@@ -56,15 +56,13 @@ def obstacle(optimizer: Optimizer, args: Sequence[Any], kwargs: dict[str, Any]) 
             return "its learning rate is on the GPU and not of float32"
         if any(_on_gpu(group[name]) for name in group if name not in ("lr", "params")):
             return "an option other than lr is on the GPU"
-        if on_device(group):
-            continue
         if not optimizer._counters(group):
             continue
-        if dtypes.get_default_dtype() is dtypes.float64:
+        if not on_device(group) and dtypes.get_default_dtype() is dtypes.float64:
             return "its counters are of double precision"
         for p in group["params"]:
             slot = optimizer._slots.get(id(p))
-            if slot is not None and slot.segment.counters.dtype != np.float32:
+            if slot is not None and slot.segment.counters.dtype == np.float64:
                 return "its counters are of double precision"
     return None
 

@@ -304,6 +304,23 @@ def test_counters_move_to_where_they_are_wanted(cupy: Any) -> None:
     np.testing.assert_allclose(copied.tolist(), [0.8, 1.8], 1e-5)
 
 
+@pytest.mark.parametrize("option", ["capturable", "fused"])
+def test_counters_move_to_the_device_when_the_group_says_so(cupy: Any, option: str) -> None:
+    weights = [gradlite.tensor([1.0, 2.0], device="cuda", requires_grad=True) for _ in range(2)]
+    optimizer, expected = (optim.NAdam([weight], lr=0.1) for weight in weights)
+    for i in range(6):
+        for weight in weights:
+            weight.grad = gradlite.full((2,), float(i + 1), device="cuda")
+        if i == 2:
+            optimizer.param_groups[0][option] = True
+        for each in (optimizer, expected):
+            each.param_groups[0]["weight_decay"] = 0.1 * (i > 1)
+            each.step()
+        assert optimizer.state[weights[0]]["step"].item() == i + 1
+    assert optimizer.state[weights[0]]["step"].device.type == "cuda"
+    np.testing.assert_allclose(weights[0].tolist(), weights[1].tolist(), 1e-6)
+
+
 def test_what_does_not_change_is_not_copied_again(cupy: Any, monkeypatch: Any) -> None:
     copies: list[int] = []
     put = stand_in.Array.set
