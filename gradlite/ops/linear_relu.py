@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from gradlite import autocast_mode, graph
-from gradlite.backends.cpu import loud, quiet
+from gradlite.backends.cpu import clip, loud, quiet
 from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import Node, next_sequence_number, record
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.matmul import Linear
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
-from gradlite.ops.piecewise import Relu, ThresholdBackward
+from gradlite.ops.piecewise import BOUNDS, Relu, ThresholdBackward
 from gradlite.tensor import Tensor, gradient_edge
 
 _new = object.__new__
@@ -89,7 +89,9 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
         edges = (input._edge or gradient_edge(input), to_w, gradient_edge(bias))
     token = quiet()
     try:
-        out = _relu(np, _linear(np, x, w, b))
+        out = _linear(np, x, w, b)
+        zero, infinity = BOUNDS[kind]
+        clip(out, zero, infinity, out)  # nobody else has it yet
     finally:
         loud(token)
     result = _new(Tensor)

@@ -496,7 +496,10 @@ def _linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     mode = current_mode()
     result._counter = [0] if mode < INFERENCE else None
     if mode == 0:
-        to_x, to_w = gradient_edge(input), gradient_edge(weight)
+        to_x = input._edge
+        if to_x is None or input._view is not None:
+            to_x = gradient_edge(input)
+        to_w = gradient_edge(weight)
         m, n = input._counter, weight._counter
         if to_w is not None and m is not None is not n:
             shapes = (x.shape, w.shape, b.shape)

@@ -34,7 +34,7 @@ __all__ = [
     "threshold",
 ]
 
-_BOUNDS = {
+BOUNDS = {
     np.dtype(k): (np.array(0, k), np.array(np.inf, k)) for k in ("float16", "float32", "float64")
 }
 _WORDS = {
@@ -84,7 +84,7 @@ class Relu(Op):
     fused_forward, fused_backward = activation_kernels("relu")
 
     def forward(xp: Any, x: Any) -> Any:
-        bounds = _BOUNDS.get(x.dtype) if xp is np else None
+        bounds = BOUNDS.get(x.dtype) if xp is np else None
         if bounds is not None:
             zero, infinity = bounds
             return clip(x, zero, infinity)
