@@ -170,6 +170,7 @@ def test_a_diagonal_is_edited_in_place() -> None:
     def step(x: Any) -> Any:
         y = x + 0.5
         y.diagonal().mul_(0.5)
+        y.diagonal()[1:] = 4
         return y
 
     captured = gradlite.capture(step)

@@ -164,6 +164,10 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
         else:
             recorder.run(operator.setitem, (self, key, value), {})
 
+    def setflags(self, *args: Any, **kwargs: Any) -> None:
+        np.ndarray.setflags(self, *args, **kwargs)
+        plain(self).setflags(*args, **kwargs)
+
 
 def plain(value: Any) -> Any:
     """The ordinary array behind a recorded one; anything else as it is."""

@@ -329,9 +329,6 @@ class Recorder:
     def _before_write(self, array: Any) -> None:
         """A buffer that the host has filled is filled anew by every replay, if it is written to."""
         ordinary = plain(array)
-        if ordinary is not array and isinstance(ordinary, np.ndarray):
-            if array.flags.writeable and not ordinary.flags.writeable:
-                ordinary.flags.writeable = True  # switched on for this face of it
         buffer = self.find(ordinary) or self._enter(ordinary, CONSTANT)
         if buffer.kind == CONSTANT:
             buffer.kind = MADE

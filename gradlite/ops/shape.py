@@ -388,7 +388,7 @@ class Diagonal(Op):
     def forward(xp: Any, x: Any, offset: int, dim1: int, dim2: int) -> Any:
         result = xp.diagonal(x, offset, dim1, dim2)
         if isinstance(result, np.ndarray) and x.flags.writeable:
-            result.flags.writeable = True
+            result.setflags(write=True)
         return result
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
