@@ -98,6 +98,14 @@ def test_a_tensor_of_the_step_cannot_be_an_input_that_is_edited() -> None:
         captured(total)
 
 
+def test_views_of_what_does_not_lie_in_order() -> None:
+    def step(x: Any) -> Any:
+        turned = (x.T.abs() + 1).sqrt()
+        return turned.unflatten(0, (1, -1)).mul_(2) + turned.view(3, 2, 1).squeeze(2)
+
+    same(step)
+
+
 @pytest.mark.parametrize("edit", ["unsqueeze_(0)", "squeeze_()", "t_()", "transpose_(0, 1)"])
 def test_another_shape_of_an_input_is_refused(edit: str) -> None:
     def step(x: Any) -> Any:

@@ -40,14 +40,12 @@ def _without_copy(x: Any, shape: tuple[int, ...]) -> bool:
     """Whether the strides allow a shape as a view."""
     if x.flags.c_contiguous or x.size == 0:
         return True
+    if not isinstance(x, np.ndarray):  # strides decide: any memory will do, nobody reads it
+        x = np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), x.shape, x.strides)
     try:
-        if isinstance(x, np.ndarray):
-            np.reshape(x, shape, copy=False)
-            return True
-        probe = x.view()
-        probe.shape = shape
+        np.reshape(x, shape, copy=False)
         return True
-    except (ValueError, AttributeError):
+    except ValueError:
         return False
 
 
