@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,14 @@ class Surroundings:
             (c.get, key, value) for (c, key), value in found if c.__class__ is not types.CellType
         ]
         self._count = changes.count[0]
+        # Tensors that are plain attributes of modules; those that a step makes anew do not count.
+        self._attached = {
+            (number, key): value
+            for number, module in self.modules.items()
+            for key, value in module.__dict__.items()
+            if isinstance(value, Tensor)
+        }
+        self._made: set[tuple[int, str]] = set()
         self._state = self._describe()
         self.old_grads = [(p, p._grad) for p in self.parameters()]
 
@@ -194,6 +202,26 @@ class Surroundings:
         self.old_grads = []  # asked for once; to hold them on would double the gradients' memory
         return replaced, expected
 
+    def made_anew(self, touched: Container[int]) -> list[tuple[dict[str, Any], str]]:
+        """The attributes of modules that the step has replaced without a look at the old values.
+
+        As the hooks of weight normalisation do. From now on they are none of the surroundings.
+        """
+        found = []
+        for (number, key), old in self._attached.items():
+            attributes = self.modules[number].__dict__
+            new = attributes.get(key)
+            if new is not old and isinstance(new, Tensor) and id(old) not in touched:
+                self._made.add((number, key))
+                found.append((attributes, key))
+        if found:
+            self._state = (
+                tuple([part for part in self._state[0] if part[:2] not in self._made]),
+                self._state[1],
+            )
+        self._attached.clear()
+        return found
+
     # ------------------------------------------------------------------------ comparing
     def _describe(self) -> tuple[Any, ...]:
         """Everything about the modules and tensors that decides what a step does."""
@@ -203,6 +231,7 @@ class Surroundings:
                     (number, key, _described(value))
                     for number, module in self.modules.items()
                     for key, value in list(module.__dict__.items())
+                    if (number, key) not in self._made
                 ]
             ),
             tuple([_described(t) for t in self.tensors.values()]),

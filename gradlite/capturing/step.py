@@ -138,6 +138,7 @@ class Recording:
         flat: bool,
         native: bool,
         effects: InputEffects,
+        attributes: Sequence[tuple[dict[str, Any], str]],
     ) -> None:
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
@@ -171,6 +172,8 @@ class Recording:
         self._refs, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
         kept = [ref for kind, ref in self._results if kind == "tensor"]
         kept += [*(ref for _, ref in self._refs if ref is not None), *effects.kept]
+        made = [(space, key, recorder.ref(space[key].array)) for space, key in attributes]
+        kept += [ref for _, _, ref in made]
         self.plan: Plan | GraphPlan
         self._places = [place for place, t in enumerate(inputs) if isinstance(t, Tensor)]
         arrays = [inputs[place].array for place in self._places]
@@ -184,6 +187,7 @@ class Recording:
         self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
         self._effects = effects if effects else None
+        self._made: list[tuple[dict[str, Any], str, Any]] = made
         self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
         self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
         self._scaling = recorder.scaling
@@ -236,6 +240,7 @@ class Recording:
         bind = self.plan.array
         self._outputs = [(kind, bind(v) if kind == "tensor" else v) for kind, v in self._results]
         self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in self._refs]
+        self._made = [(space, key, wrap(bind(ref))) for space, key, ref in self._made]
         if self._effects is not None:
             self._effects.bind(bind)
         if isinstance(self.plan, Plan):
@@ -265,6 +270,8 @@ class Recording:
             p._grad = grad
         for counter in self._counters:
             counter[0] += 1
+        for space, key, tensor in self._made:
+            space[key] = tensor
         if self._effects is not None:
             self._effects.hand_on(leaves)
         self.replays += 1
@@ -401,6 +408,9 @@ class CapturedStep:
             result = self.step(*args, **kwargs)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
+        attributes = before.made_anew(recorder.touched)
+        for space, name in attributes:
+            space[name] = space[name].detach()  # without the graph of the recording
         changed = before.changed()
         if changed is not None:
             raise CaptureError(
@@ -441,7 +451,7 @@ class CapturedStep:
             if reason is None:
                 made = (recorder, before, inputs, result_leaves, result_spec, flat, self._native)
                 try:
-                    self._keep(key, Recording(*made, effects))
+                    self._keep(key, Recording(*made, effects, attributes))
                 except LateGuardError:
                     self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()

@@ -8,6 +8,7 @@ from gradlite.nn.utils.clip_grad import (
     get_total_norm,
 )
 from gradlite.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
+from gradlite.nn.utils.spectral_norm import remove_spectral_norm, spectral_norm
 from gradlite.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
+    "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",
+    "spectral_norm",
     "vector_to_parameters",
     "weight_norm",
 ]

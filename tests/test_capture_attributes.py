@@ -1,0 +1,97 @@
+"""Attributes of modules that a captured step makes anew, as hooks that normalise weights do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import gradlite
+from gradlite import nn, optim
+from tests.capture_support import CALLS, close, replays
+
+__all__ = ["replays"]  # which is used by every test
+
+NORMS: dict[str, Callable[[Any], Any]] = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "parametrized weight_norm": nn.utils.parametrizations.weight_norm,
+    "parametrized spectral_norm": nn.utils.parametrizations.spectral_norm,
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalised_weights(name: str) -> None:
+    def make() -> tuple[Any, Any]:
+        gradlite.manual_seed(0)
+        layers = nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)
+        model = nn.Sequential(NORMS[name](layers[0]), layers[1], NORMS[name](layers[2]))
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = (model(x) ** 2).mean() + model(x + 1).exp().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return model, step
+
+    (a, step), (b, other) = make(), make()
+    captured = gradlite.capture(other)
+    for i in range(CALLS):
+        x = gradlite.full((3, 4), 0.1 * i + 0.2)
+        close(captured(x).item(), step(x).item())
+        if "parametrized" not in name:  # those iterate at every look
+            close(b[0].weight.tolist(), a[0].weight.tolist())
+        if i % 3 == 2:
+            a.eval(), b.eval()
+            close(b(x).tolist(), a(x).tolist())
+            a.train(), b.train()
+        for key, value in a.state_dict().items():
+            close(b.state_dict()[key].tolist(), value.tolist())
+    assert captured.replays >= 3
+
+
+class Keeper(nn.Module):
+    """A module that remembers what it has seen last."""
+
+    def __init__(self, looks: bool) -> None:
+        super().__init__()
+        self.linear, self.looks = nn.Linear(2, 2), looks
+        self.last = gradlite.zeros(3, 2)
+
+    def forward(self, x: Any) -> Any:
+        if self.looks:
+            x = x + self.last
+        self.last = self.linear(x).detach()
+        return self.last * 2
+
+
+def test_what_a_module_keeps_is_that_of_the_last_call() -> None:
+    keeper = Keeper(looks=False)
+    captured = gradlite.capture(keeper)
+    for i in range(CALLS):
+        x = gradlite.full((3, 2), float(i))
+        close(captured(x).tolist(), (keeper.linear(x) * 2).tolist())
+        close(keeper.last.tolist(), keeper.linear(x).tolist())
+    assert captured.replays >= 3
+
+
+def test_what_a_module_reads_and_replaces_is_refused() -> None:
+    captured = gradlite.capture(Keeper(looks=True), warmup=0)
+    with pytest.raises(gradlite.CaptureError, match=r"replaces Keeper\.last"):
+        captured(gradlite.ones(3, 2))
+
+
+def test_an_attribute_that_comes_to_be_another_thing_is_refused() -> None:
+    keeper = Keeper(looks=False)
+
+    def step(x: Any) -> Any:
+        keeper.looks = not keeper.looks
+        return x * 2
+
+    captured = gradlite.capture(step, warmup=0)
+    with pytest.raises(gradlite.CaptureError, match=r"replaces Keeper\.looks"):
+        captured(gradlite.ones(2))
