@@ -140,6 +140,22 @@ def test_an_option_that_changes_is_sent_once(
     assert captured.recordings == 1 and captured.replays == CALLS - 3 + 8
 
 
+def test_a_parameter_that_leaves_its_group_stays_as_it_is() -> None:
+    a, b, captured = pair()
+    run(a, b, captured)
+    spare = [gradlite.zeros(3, requires_grad=True) for _ in range(2)]
+    for trainer, p in zip((a, b), spare):
+        trainer.optimizer.zero_grad()
+        trainer.optimizer.param_groups[0]["params"][3] = p
+    last = b.model[2].bias.tolist()
+    for i in range(CALLS):
+        for trainer in (a, b):
+            trainer.model.zero_grad()
+        assert captured(*batch(i)).item() == a.step(*batch(i)).item()
+    assert_same(a, b)
+    assert b.model[2].bias.tolist() == last
+
+
 def test_another_rule_is_another_recording() -> None:
     a, b, captured = pair(make=optim.SGD)
     run(a, b, captured)

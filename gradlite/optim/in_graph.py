@@ -12,6 +12,7 @@ soon as somebody asks the optimizer for its state (`Mirror.catch_up`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,7 @@ class GraphUpdate:
             for p in group["params"]
         }
         self._slots: list[Slot | None] = [slots.get(id(p)) for p in params]
-        self._groups = [(group["params"], len(group["params"])) for group in self._all()]
+        self._groups = [list(group["params"]) for group in self._all()]
         self._kinds = [self._kind(group) for group in self._all()]
         # The counter itself as well: the state may be another one, changed as often.
         self._changes = (counter := optimizer._state.changes), counter[0]
@@ -205,8 +206,11 @@ class GraphUpdate:
         optimizer, groups = self.optimizer, self._all()
         if _hooked(optimizer) or len(groups) != len(self._groups):
             return False
-        for group, (params, count), kind in zip(groups, self._groups, self._kinds):
-            if group["params"] is not params or len(params) != count or self._kind(group) != kind:
+        for group, params, kind in zip(groups, self._groups, self._kinds):
+            now = group["params"]
+            if len(now) != len(params) or not all(map(is_, now, params)):
+                return False
+            if self._kind(group) != kind:
                 return False
         for p, array in zip(self.params, self._arrays):
             if p.array is not array:
