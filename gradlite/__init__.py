@@ -16,6 +16,7 @@ from gradlite import dtypes as dtypes
 from gradlite import func as func
 from gradlite import linalg as linalg
 from gradlite import nn as nn
+from gradlite import onnx as onnx
 from gradlite import ops as ops
 from gradlite import optim as optim
 from gradlite import profiler as profiler

@@ -1244,7 +1244,12 @@ class TensorMethods:
             """A tensor of the same dtype and device: of sizes, uninitialised, or from data."""
 
         def new_empty(
-            self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool_ = False
+            self,
+            *shape: Any,
+            size: Any = None,
+            dtype: Any = None,
+            device: Any = None,
+            requires_grad: bool_ = False,
         ) -> Tensor:
             """As ``torch.Tensor.new_empty``."""
 
@@ -1260,7 +1265,12 @@ class TensorMethods:
             """As ``torch.Tensor.new_full``."""
 
         def new_ones(
-            self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool_ = False
+            self,
+            *shape: Any,
+            size: Any = None,
+            dtype: Any = None,
+            device: Any = None,
+            requires_grad: bool_ = False,
         ) -> Tensor:
             """As ``torch.Tensor.new_ones``."""
 
@@ -1270,7 +1280,12 @@ class TensorMethods:
             """As ``torch.Tensor.new_tensor``."""
 
         def new_zeros(
-            self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool_ = False
+            self,
+            *shape: Any,
+            size: Any = None,
+            dtype: Any = None,
+            device: Any = None,
+            requires_grad: bool_ = False,
         ) -> Tensor:
             """As ``torch.Tensor.new_zeros``."""
 
@@ -1695,9 +1710,9 @@ class TensorMethods:
             """`Tensor.unfold`: a view of all windows of ``size`` elements along a dimension."""
 
         def uniform_(
-            self, a: float_ = 0.0, b: float_ = 1.0, *, generator: Generator | None = None
+            self, from_: float_ = 0.0, to: float_ = 1.0, *, generator: Generator | None = None
         ) -> Tensor:
-            """Fill with uniform numbers of [a, b)."""
+            """Fill with uniform numbers of [from_, to)."""
 
         def unique(
             self,

@@ -28,6 +28,7 @@ FLOORS = (
         "gradlite.memory_format",
         "gradlite.backends",
         "gradlite._methods",
+        "gradlite.onnx",
         "gradlite.version",
     ),
     ("gradlite.device", "gradlite.printing", "gradlite.description"),

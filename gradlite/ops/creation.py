@@ -283,7 +283,13 @@ def filled(
         return finish(getattr(xp, maker)(shape, *fill, dtype=dtype), requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of zeros.
 
     >>> import gradlite
@@ -291,27 +297,39 @@ def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     tensor([[0., 0., 0.],
             [0., 0., 0.]])
     """
-    return filled("zeros", sizes(size), _dtype(dtype), device, requires_grad)
+    return filled("zeros", sizes(shape, size), _dtype(dtype), device, requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of ones.
 
     >>> import gradlite
     >>> gradlite.ones(2)
     tensor([1., 1.])
     """
-    return filled("ones", sizes(size), _dtype(dtype), device, requires_grad)
+    return filled("ones", sizes(shape, size), _dtype(dtype), device, requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of uninitialised values.
 
     >>> import gradlite
     >>> gradlite.empty(2, 0).shape
     gradlite.Size([2, 0])
     """
-    return filled("empty", sizes(size), _dtype(dtype), device, requires_grad)
+    return filled("empty", sizes(shape, size), _dtype(dtype), device, requires_grad)
 
 
 def full(

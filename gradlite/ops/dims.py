@@ -29,8 +29,12 @@ def wrap_dims(dims: Iterable[int], ndim: int) -> tuple[int, ...]:
     return wrapped
 
 
-def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
-    """Sizes given one by one or as one sequence."""
+def sizes(args: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
+    """Sizes given one by one, as one sequence, or by the name ``size``."""
+    if size is not None:
+        if args:
+            raise TypeError("sizes were given both one by one and as size=")
+        args = (size,)
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = tuple(args[0])
     return tuple(map(int, args))

@@ -70,11 +70,12 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
     tensor([1, 2, 3])
 
     Raises:
-        RuntimeError: no tensor, or sizes that differ outside ``dim``.
+        ValueError: no tensor.
+        RuntimeError: sizes that differ outside ``dim``.
     """
     parts = list(tensors)
     if not parts:
-        raise RuntimeError("expected a non-empty list of Tensors")
+        raise ValueError("gradlite.cat(): expected a non-empty list of Tensors")
     for place, part in enumerate(parts):
         if not isinstance(part, Tensor):
             raise TypeError(

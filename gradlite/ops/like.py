@@ -77,11 +77,16 @@ def full_like(
 
 def _new_method(maker: str) -> Any:
     def method(
-        self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+        self: Tensor,
+        *shape: Any,
+        size: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
     ) -> Tensor:
         numpy_dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
         target = self.device if device is None else device
-        return filled(maker, sizes(size), numpy_dtype, target, requires_grad)
+        return filled(maker, sizes(shape, size), numpy_dtype, target, requires_grad)
 
     method.__name__ = method.__qualname__ = f"new_{maker}"
     return method

@@ -13,10 +13,13 @@ from gradlite.device import as_device
 from gradlite.ops import guard, shortcuts
 from gradlite.ops.creation import finish
 from gradlite.ops.dims import sizes
+from gradlite.ops.dispatch import apply
 from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
 
@@ -104,29 +107,31 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
 
 
 def rand(
-    *size: Any,
+    *shape: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """Uniform numbers of [0, 1)."""
-    return _draw("random", sizes(size), dtype, device, requires_grad, generator)
+    return _draw("random", sizes(shape, size), dtype, device, requires_grad, generator)
 
 
 def randn(
-    *size: Any,
+    *shape: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """Standard normal numbers."""
-    return _draw("normal", sizes(size), dtype, device, requires_grad, generator)
+    return _draw("normal", sizes(shape, size), dtype, device, requires_grad, generator)
 
 
 def randint(
-    low: int,
+    low: Any = None,
     high: Any = None,
     size: Any = None,
     *,
@@ -141,7 +146,9 @@ def randint(
         RuntimeError: an empty interval.
     """
     if size is None:
-        low, high, size = 0, low, high
+        low, high, size = None, low, high
+    if low is None or high is None:
+        low, high = 0, low if high is None else high
     if high <= low:
         raise RuntimeError(
             f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
@@ -186,25 +193,97 @@ def randn_like(
     )
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any = None) -> Tensor:
+def randint_like(
+    input: Tensor, low: int | None = None, high: int | None = None, *, dtype: Any = None
+) -> Tensor:
     """`randint` with another tensor's shape and dtype."""
-    if high is None:
-        low, high = 0, low
     return randint(low, high, input.array.shape, dtype=input.dtype if dtype is None else dtype)
 
 
+class _NormalOfBoth(Op):
+    """draws * std + mean, constant for autograd: the gradients are 0."""
+
+    grad_name = "NormalBackward3"
+    constants = (2,)
+
+    def forward(xp: Any, mean: Any, std: Any, draws: Any, *shapes: Any) -> Any:
+        return draws * std + mean
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (*(F.zeros(shape, grad) for shape in ctx.attrs), None)
+
+
+class _NormalOfMean(Op):
+    """The same with a number for std."""
+
+    grad_name = "NormalBackward1"
+    constants = (1,)
+
+    def forward(xp: Any, mean: Any, draws: Any, std: float) -> Any:
+        return draws * draws.dtype.type(std) + mean
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.zeros(grad.shape, grad), None)
+
+
+class _NormalOfStd(Op):
+    """The same with a number for mean."""
+
+    grad_name = "NormalBackward2"
+    constants = (1,)
+
+    def forward(xp: Any, std: Any, draws: Any, mean: float) -> Any:
+        return draws * std + draws.dtype.type(mean)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return (F.zeros(grad.shape, grad), None)
+
+
+@on_its_device
+def _of_tensors(mean: Any, std: Any, draws: Tensor) -> Tensor:
+    if not isinstance(std, Tensor):
+        return apply(_NormalOfMean, (mean, draws), float(std))  # type: ignore[no-any-return]
+    some = "normal expects all elements of std >= 0.0"
+    shortcuts.require(~(std.array < 0).any(), RuntimeError, some)
+    if not isinstance(mean, Tensor):
+        return apply(_NormalOfStd, (std, draws), float(mean))  # type: ignore[no-any-return]
+    shapes = mean.array.shape, std.array.shape
+    return apply(_NormalOfBoth, (mean, std, draws), *shapes)  # type: ignore[no-any-return]
+
+
 def normal(
-    mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Normal numbers of given means and standard deviations, numbers or tensors."""
-    if size is None:
-        shape = np.broadcast_shapes(
-            mean.array.shape if isinstance(mean, Tensor) else (),
-            std.array.shape if isinstance(std, Tensor) else (),
-        )
-    else:
-        shape = tuple(size)
-    return randn(*shape, generator=generator) * std + mean
+    """Normal numbers of given means and standard deviations, numbers or tensors.
+
+    >>> import gradlite
+    >>> gradlite.normal(0.0, 1.0, (2, 3), dtype=gradlite.float64).shape
+    gradlite.Size([2, 3])
+    """
+    tensors = [t for t in (mean, std) if isinstance(t, Tensor)]
+    if not isinstance(std, Tensor) and std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+    if not tensors:
+        if size is None:
+            raise TypeError("normal() needs a size where mean and std are numbers")
+        values = randn(size=size, generator=generator, dtype=dtype, device=device)
+        values.mul_(std).add_(mean)  # type: ignore[attr-defined]
+        return values.requires_grad_(requires_grad)
+    if size is not None or dtype is not None or device is not None:
+        raise TypeError("normal() takes no size, dtype and device where mean or std is a tensor")
+    if len(tensors) == 2:
+        std = cast(std, mean.array.dtype)
+    first = tensors[0]
+    shape = np.broadcast_shapes(*(t.array.shape for t in tensors))
+    draws = randn(*shape, generator=generator, dtype=first.dtype, device=first.device)
+    return _of_tensors(mean, std, draws)
 
 
 @on_its_device
@@ -297,13 +376,13 @@ def _fill(self: Tensor, array: Any) -> Tensor:
 
 @on_its_device
 def uniform_(
-    self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
+    self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
-    """Fill with uniform numbers of [a, b)."""
+    """Fill with uniform numbers of [from_, to)."""
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type
-    return _fill(self, draws * scale(b - a) + scale(a))
+    return _fill(self, draws * scale(to - from_) + scale(from_))
 
 
 @on_its_device
@@ -312,7 +391,7 @@ def normal_(
 ) -> Tensor:
     """Fill with normal numbers."""
     if std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
     g = default_generator if generator is None else generator
     draws = drawn(g, "normal", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type

@@ -423,3 +423,22 @@ def test_subclasses_of_ordered_dict_are_not_needed() -> None:
         return repr(model), repr(model.b), names(model.named_children())
 
     same(program)
+
+
+def test_wrappers_that_look_for_attributes_in_what_they_wrap() -> None:
+    def program(library: Any) -> Any:
+        class Wrapper(library.nn.Module):  # type: ignore[misc,name-defined]
+            def __init__(self, module: Any) -> None:
+                super().__init__()
+                self.module = module
+
+            def __getattr__(self, name: str) -> Any:
+                try:
+                    return super().__getattr__(name)
+                except AttributeError:
+                    return getattr(self.module, name)
+
+        wrapper = Wrapper(library.nn.Linear(2, 3))
+        return wrapper.out_features, outcome_of(lambda: wrapper.colour)
+
+    same(program, message="exact")
