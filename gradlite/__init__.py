@@ -153,8 +153,22 @@ if _TYPE_CHECKING:
     from gradlite import distributions as distributions
 
 
+# What programs ask for that is not here, and what there is instead.
+_INSTEAD = {
+    "compile": "models run as they are; gradlite.capture(step) records a whole training step, "
+    "backward and optimizer included, and replays it as compiled code",
+    "complex64": "there are no complex numbers: keep real and imaginary parts in a last dimension",
+    "distributed": "there is one process, on one device",
+    "fft": "there are no complex numbers; numpy.fft takes tensors through Tensor.numpy()",
+    "jit": "there is nothing to script or trace; gradlite.capture(step) compiles a training step",
+    "onnx": "there is no export; gradlite.save writes a state_dict",
+    "sparse_coo_tensor": "there are no sparse tensors: index_add() and scatter_add() sum by index",
+}
+
+
 def __getattr__(name):  # type: ignore[no-untyped-def]  # or every name would be an attribute
     """Subpackages that most programs do not need are imported when they are asked for."""
     if name == "distributions":
         return _import_module("gradlite.distributions")
-    raise AttributeError(f"module 'gradlite' has no attribute {name!r}")
+    instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
+    raise AttributeError(f"module 'gradlite' has no attribute {name!r}{instead}")

@@ -40,6 +40,11 @@ NO_GPU = (
 )
 
 
+def is_built() -> bool:
+    """Whether CuPy is installed; `gradlite.cuda.is_available` says whether it can be used."""
+    return _has_cupy()
+
+
 def status() -> tuple[bool, str]:
     """Whether CUDA can be used, and if not, what is missing and how to get it.
 

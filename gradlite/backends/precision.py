@@ -11,6 +11,7 @@ import warnings
 _CHOICES = ("highest", "high", "medium")
 _chosen = "highest"
 tf32 = False  # read at every product
+_named = "none"  # what fp32_precision says without TF32
 
 
 def get_float32_matmul_precision() -> str:
@@ -70,6 +71,21 @@ class CudaMatmul:
             raise RuntimeError(f"set_allow_tf32_cublas expects a bool, but got {got}")
         if allow != tf32:  # "medium" allows it too and stays
             set_float32_matmul_precision("high" if allow else "highest")
+
+    @property
+    def fp32_precision(self) -> str:
+        """The same switch under PyTorch's newer name: "tf32", "ieee", or "none" when not set."""
+        return "tf32" if tf32 else _named
+
+    @fp32_precision.setter
+    def fp32_precision(self, precision: str) -> None:
+        global _named
+        if precision == "bf16":
+            raise RuntimeError("backend 'cuda' does not support precision 'bf16'")
+        if precision not in ("ieee", "tf32", "none"):
+            raise RuntimeError(f"Unknown precision: {precision}")
+        self.allow_tf32 = precision == "tf32"
+        _named = "none" if precision == "tf32" else precision
 
 
 matmul = CudaMatmul()

@@ -58,3 +58,19 @@ def test_allow_tf32_is_a_bool(value: Any) -> None:
 def test_other_switches_do_not_exist() -> None:
     with pytest.raises(AttributeError):
         matmul.nope = True
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("tf32", True), ("ieee", False), ("none", False)]
+)
+def test_the_newer_name(precision: str, allowed: bool) -> None:
+    assert matmul.fp32_precision == "none"
+    matmul.fp32_precision = precision
+    assert matmul.fp32_precision == precision and matmul.allow_tf32 is allowed
+    matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "x"])
+def test_an_unknown_newer_name_is_an_error(precision: str) -> None:
+    with pytest.raises(RuntimeError, match=f"precision.*{precision}"):
+        matmul.fp32_precision = precision

@@ -1,0 +1,46 @@
+"""Switches that programs set at their start, and names that say what there is instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import gradlite
+from tests.oracle import torch
+
+SWITCHES = ["allow_tf32", "benchmark", "deterministic", "enabled"]
+
+
+def test_cudnn_switches_start_as_in_pytorch() -> None:
+    ours, theirs = gradlite.backends.cudnn, torch.backends.cudnn
+    assert [getattr(ours, n) for n in SWITCHES] == [getattr(theirs, n) for n in SWITCHES]
+    assert not ours.is_available() and not ours.is_acceptable(gradlite.ones(1))
+
+
+@pytest.mark.parametrize("library", [gradlite, torch], ids=["gradlite", "torch"])
+def test_cudnn_flags_hold_in_a_region(library: Any) -> None:
+    cudnn = library.backends.cudnn
+    before = [getattr(cudnn, name) for name in SWITCHES]
+    with pytest.raises(KeyError), cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        assert [getattr(cudnn, name) for name in SWITCHES] == [False, True, False, True]
+        raise KeyError
+    assert [getattr(cudnn, name) for name in SWITCHES] == before
+
+
+def test_built_for_cuda_means_that_cupy_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradlite.backends.cuda, "_has_cupy", lambda: False)
+    assert not gradlite.backends.cuda.is_built()
+    monkeypatch.setattr(gradlite.backends.cuda, "_has_cupy", lambda: True)
+    assert gradlite.backends.cuda.is_built()
+
+
+def test_what_there_is_instead() -> None:
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'compile': .*gradlite\.capture\(step\)"
+    ):
+        _ = gradlite.compile
+    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+        _ = gradlite.nothing
+    assert not any(hasattr(gradlite, name) for name in gradlite._INSTEAD)
+    assert all(hasattr(torch, name) for name in gradlite._INSTEAD)
