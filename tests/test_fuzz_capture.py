@@ -1,0 +1,55 @@
+"""Random captured steps do what they do without capture.
+
+``GRADLITE_FUZZ_EXAMPLES=2000 pytest tests/test_fuzz_capture.py`` runs more of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from gradlite.capturing import plan, step
+from gradlite.capturing.native.build import available
+from tests.fuzz_steps import difference, reduced, written
+
+EXAMPLES = int(os.environ.get("GRADLITE_FUZZ_EXAMPLES", "0")) or 60
+compiled = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
+
+
+def search(native: bool, examples: int) -> tuple[str | None, Counter[str]]:
+    counts: Counter[str] = Counter()
+    for seed in range(examples):
+        program = written(seed)
+        found = None if program is None else difference(program, native, counts)
+        if found is not None:
+            assert program is not None
+            return f"seed {seed}: {reduced(program, native, found)}", counts
+    return None, counts
+
+
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=compiled)])
+def test_any_step(native: bool) -> None:
+    examples = EXAMPLES // 3 if native else EXAMPLES  # most of the time goes to the compiler
+    found, counts = search(native, examples)
+    assert found is None, found
+    assert counts["steps"] > examples // 2, counts
+    assert counts["replays"] > 4 * counts["steps"], counts
+
+
+def test_gradients_that_are_not_put_in_their_places_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "placed_grads", lambda call, place: [])
+    found, _ = search(False, 60)
+    assert found is not None and ".step()" in found
+
+
+def test_edits_of_inputs_that_are_forgotten_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(self: Any, given: Any) -> None:
+        """As if nothing had been done to the inputs."""
+
+    monkeypatch.setattr(step.InputEffects, "hand_on", forget)
+    assert search(False, 60)[0] is not None
