@@ -14,6 +14,7 @@ from gradlite.ops.activation import logsigmoid
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.loss_kernels import CrossEntropyLoss, NllLoss, check_classes, with_kernels
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
@@ -163,6 +164,8 @@ def cross_entropy(
         ValueError, IndexError, RuntimeError: shapes that do not fit, a class out of range. On a
             GPU such a class makes the loss NaN, because looking for one would wait for the GPU.
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     if not isinstance(target, Tensor):
         raise TypeError(
             "cross_entropy_loss(): argument 'target' (position 2) must be Tensor, "
@@ -301,6 +304,8 @@ def nll_loss(
     >>> gradlite.nn.functional.nll_loss(logp, gradlite.tensor([0]))
     tensor(0.1269)
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     x, t = input.array, target.array
     dim = 0 if x.ndim == 1 else 1
     if x.ndim == 0 or t.shape != x.shape[:dim] + x.shape[dim + 1 :]:
@@ -363,6 +368,8 @@ def binary_cross_entropy_with_logits(
     Raises:
         ValueError: input and target differ in shape.
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     if target.array.shape != input.array.shape:
         raise ValueError(
             f"Target size ({target.shape}) must be the same as input size ({input.shape})"
@@ -434,6 +441,8 @@ def binary_cross_entropy(
         ValueError: input and target differ in shape.
         RuntimeError: an input outside [0, 1]; on a GPU it makes the loss NaN.
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     if target.array.shape != input.array.shape:
         raise ValueError(
             f"Using a target size ({target.shape}) that is different to the input size "
@@ -483,7 +492,9 @@ def kl_div(
     >>> gradlite.nn.functional.kl_div(p.log(), p, reduction="batchmean")
     tensor(0.)
     """
-    if reduction == "mean":
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
+    elif reduction == "mean":
         warnings.warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size."
             "'batchmean' divides only by the batch size, and aligns with the KL div math "

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops import shortcuts
 from gradlite.ops.choose import where
 from gradlite.ops.distance import pairwise_distance
+from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.like import full_like
 from gradlite.ops.loss import reduced
 from gradlite.ops.samples import S, integers, normal, positive
@@ -32,22 +32,6 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
 ]
-
-
-def legacy_reduction(
-    size_average: bool | None, reduce: bool | None, reduction: str, stacklevel: int = 3
-) -> str:
-    """The reduction that the two older arguments mean, with a warning when they are given."""
-    if size_average is None and reduce is None:
-        return reduction
-    averaged = size_average is None or size_average
-    reduction = "none" if reduce is False else "mean" if averaged else "sum"
-    warnings.warn(
-        "size_average and reduce args will be deprecated, please use "
-        f"reduction='{reduction}' instead.",
-        stacklevel=stacklevel + 1,
-    )
-    return reduction
 
 
 def _signs(*shape: int) -> np.ndarray[Any, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.elementwise import square
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.loss import reduced
-from gradlite.ops.loss_derived import legacy_reduction
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.piecewise import relu
 from gradlite.ops.samples import S, bools, constant, integers, normal, positive

@@ -7,6 +7,7 @@ from typing import Any
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
+from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.loss import reduced, warn_sizes
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
@@ -61,6 +62,8 @@ def mse_loss(
     >>> gradlite.nn.functional.mse_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
     tensor(5.)
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     warn_sizes(input, target)
     fused = pointwise.with_kernels(
         pointwise.PointwiseMse, pointwise.SquaredError, input, target, reduction, weight=weight
@@ -95,6 +98,8 @@ def l1_loss(
     >>> gradlite.nn.functional.l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
     tensor(2.)
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     warn_sizes(input, target)
     fused = pointwise.with_kernels(
         pointwise.PointwiseL1, pointwise.AbsoluteError, input, target, reduction, weight=weight
@@ -157,6 +162,8 @@ def smooth_l1_loss(
     >>> gradlite.nn.functional.smooth_l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
     tensor(1.5000)
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction, 4)
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     warn_sizes(input, target)

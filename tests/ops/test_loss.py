@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import gradlite
 from gradlite.nn import functional as F
+from tests.oracle import same
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "int8"])
@@ -66,3 +69,42 @@ def test_a_mean_of_nothing_has_no_gradient(
         loss.backward()
         assert np.isnan(loss.item())
         np.testing.assert_array_equal(x.grad.numpy(), np.zeros(shape, np.float32))
+
+
+OLDER_REDUCTIONS: list[dict[str, bool]] = [
+    {"size_average": False},
+    {"size_average": True},
+    {"reduce": False},
+    {"reduce": True},
+    {"size_average": False, "reduce": True},
+    {"size_average": False, "reduce": False},
+]
+WITH_OLDER_REDUCTIONS: dict[str, Any] = {
+    "l1_loss": lambda T, x: (x, T.zeros(3, 2)),
+    "mse_loss": lambda T, x: (x, T.zeros(3, 2)),
+    "smooth_l1_loss": lambda T, x: (x, T.zeros(3, 2)),
+    "binary_cross_entropy": lambda T, x: (x, T.ones(3, 2)),
+    "binary_cross_entropy_with_logits": lambda T, x: (x, T.ones(3, 2)),
+    "kl_div": lambda T, x: (x.log(), T.full((3, 2), 0.5)),
+    "nll_loss": lambda T, x: (x.log(), T.tensor([0, 1, 1])),
+    "cross_entropy": lambda T, x: (x, T.tensor([0, 1, 1])),
+    "soft_margin_loss": lambda T, x: (x, T.ones(3, 2)),
+    "hinge_embedding_loss": lambda T, x: (x, T.ones(3, 2)),
+    "multi_margin_loss": lambda T, x: (x, T.tensor([0, 1, 1])),
+    "multilabel_soft_margin_loss": lambda T, x: (x, T.ones(3, 2)),
+    "poisson_nll_loss": lambda T, x: (x, T.ones(3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_OLDER_REDUCTIONS)
+def test_older_reductions(name: str) -> None:
+    def program(T: Any) -> Any:
+        found = []
+        for older in OLDER_REDUCTIONS:
+            x = T.tensor([[0.1, 0.6], [0.3, 0.9], [0.5, 0.2]], requires_grad=True)
+            loss = getattr(T.nn.functional, name)(*WITH_OLDER_REDUCTIONS[name](T, x), **older)
+            loss.sum().backward()
+            found.append((loss.detach(), x.grad))
+        return found
+
+    same(program, warns="size_average and reduce args will be deprecated", message="exact")
