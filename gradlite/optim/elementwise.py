@@ -9,7 +9,8 @@ together; a large parameter is worked off in slices that fit the cache.
 
 Where kernels can be launched, one launch does all that for all parameters of a dtype and device.
 There the counters may be on the device too (``capturable`` or ``fused``), so that a step can be
-captured, and left out when gradients overflowed, without the host knowing.
+left out when gradients overflowed without the host knowing. In a CUDA graph they are in any case:
+see in_graph.py.
 """
 
 from __future__ import annotations
