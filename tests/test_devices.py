@@ -250,3 +250,11 @@ def test_modules_move_with_their_gradients(cupy: Any) -> None:
     with gradlite.device("cuda"):
         assert nn.Linear(2, 2).weight.is_cuda
     assert nn.Linear(2, 2, device="cuda:1").weight.device == gradlite.device("cuda:1")
+
+
+def test_cuda_takes_no_other_device() -> None:
+    from tests.oracle import same
+
+    same(lambda T: T.ones(2).cuda("cpu"), raises=RuntimeError, message="exact")
+    same(lambda T: T.ones(2).cuda(T.device("cpu")), raises=RuntimeError, message="exact")
+    same(lambda T: T.ones(2).cuda(-1), raises=RuntimeError, message="exact")

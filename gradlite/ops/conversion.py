@@ -160,6 +160,16 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     return to(self, dtype=found, device=where, non_blocking=non_blocking)
 
 
+def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor on a GPU, by default the current one."""
+    if isinstance(device, int) and device < 0:
+        raise RuntimeError("Device index must not be negative")
+    where = as_device("cuda" if device is None else device)
+    if where.type != "cuda":
+        raise RuntimeError("Invalid device, must be cuda device")
+    return to(self, where, non_blocking=non_blocking)
+
+
 def _attach() -> None:
     t: Any = Tensor
     t.to, t.type = to, type
@@ -168,9 +178,7 @@ def _attach() -> None:
     t.byte, t.char = _named(dtypes.uint8, "byte"), _named(dtypes.int8, "char")
     t.type_as = lambda self, other: cast(self, other.array.dtype)
     t.cpu = lambda self: to(self, "cpu")
-    t.cuda = lambda self, device=None, non_blocking=False: to(
-        self, "cuda" if device is None else device, non_blocking=non_blocking
-    )
+    t.cuda = _cuda
     t.pin_memory, t.is_pinned = pin_memory, is_pinned
 
 
