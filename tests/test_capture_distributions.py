@@ -123,6 +123,33 @@ def test_gradients_flow_through_samples_of_replays(name: str) -> None:
     assert len({grad.tobytes() for _, grad in captured}) == CALLS
 
 
+def test_checks_behind_an_update_stay_in_replays() -> None:
+    """What they look at depends on what the step has changed, so that it cannot go back."""
+
+    def trained(capture: bool) -> Any:
+        policy = gradlite.nn.Linear(3, 3, bias=False)
+        gradlite.nn.init.eye_(policy.weight)
+        optimizer = optim.SGD(policy.parameters(), lr=0.1)
+
+        def step(x: Any, actions: Any) -> Any:
+            for _ in range(2):
+                loss = -Categorical(logits=policy(x)).log_prob(actions).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            return loss
+
+        run = gradlite.capture(step) if capture else step
+        x, actions = gradlite.eye(3), gradlite.tensor([1, 2, 0])
+        losses = [run(x, actions).item() for _ in range(CALLS)]
+        return losses, getattr(run, "replays", None)
+
+    expected, _ = trained(False)
+    losses, replayed = trained(True)
+    close(losses, expected)
+    assert replayed > 0
+
+
 def test_wrong_arguments_of_replays_are_refused(replays: str) -> None:  # noqa: F811
     if replays in ("stand-in", "gpu"):
         pytest.skip("a CUDA graph cannot stop: the calls before the recording check")

@@ -12,11 +12,16 @@ import pytest
 import gradlite
 from gradlite.backends import libraries
 from gradlite.capturing.native.build import available
-from tests.programs import PROGRAMS, images, others, sequences
+from tests.programs import PROGRAMS, decisions, images, others, sequences
 
 torch = pytest.importorskip("torch")
 
-__all__ = ["images", "others", "sequences"]  # which enter their programs into the table
+__all__ = [
+    "decisions",
+    "images",
+    "others",
+    "sequences",
+]  # which enter their programs into the table
 
 STEPS = 6
 Step = Callable[..., Any]

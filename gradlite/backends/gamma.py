@@ -113,6 +113,13 @@ def _zeta_from(count: int, s: int, x: Any) -> Any:
     return total + tail
 
 
+def _trigamma(x: Any) -> Any:
+    """The derivative of `digamma`, by reflection of negative arguments: no value is looked at."""
+    total = _zeta_from(_UP, 2, _reflected(x))
+    sine = np.sin(np.pi * (x - np.round(x)))
+    return np.where(x < 0, (np.pi / sine) ** 2 - total, total)
+
+
 def polygamma(xp: Any, n: int, x: Any) -> Any:
     """The ``n``-th derivative of `digamma`: (-1)^(n+1) n! times the sum of (x + k)^-(n+1)."""
     if xp is not np:
@@ -120,5 +127,7 @@ def polygamma(xp: Any, n: int, x: Any) -> Any:
         return _library().polygamma(xp.full((), n, np.float64), x).astype(x.dtype)
     if n == 0:
         return digamma(np, x)
+    if n == 1:
+        return _trigamma(np.asarray(x, np.float64)).astype(x.dtype, copy=False)
     total = _zeta(n + 1, np.asarray(x, np.float64))
     return ((-1.0) ** (n + 1) * math.factorial(n) * total).astype(x.dtype, copy=False)

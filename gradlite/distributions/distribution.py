@@ -84,7 +84,7 @@ class Distribution:
                 continue  # another parameter says what this one is
             self._require(_ParameterMessage, name, constraint, getattr(self, name))
 
-    def _require(self, message: type[_Message], name: str, constraint: Any, value: Any) -> None:
+    def _require(self, message: type[Message], name: str, constraint: Any, value: Any) -> None:
         with no_grad():
             valid = constraint.check(value).all()
         said = message(self, name, constraint, value)
@@ -231,7 +231,7 @@ class Distribution:
         return f"{name}: {value if value.numel() == 1 else value.size()}"
 
 
-class _Message(ABC):
+class Message(ABC):
     """What is wrong with a value, put into words when it is wrong.
 
     A recorded step keeps its messages, so this one keeps neither the distribution nor the value,
@@ -242,6 +242,16 @@ class _Message(ABC):
         self._distribution, self._value = weakref.ref(distribution), weakref.ref(value)
         self._class, self._name = type(distribution).__name__, name
         self._constraint = constraint
+
+    # One recording of a step is compared with the next.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return self._class, self._name, type(self._constraint)
 
     @abstractmethod
     def __call__(self, array: Any) -> str:
@@ -258,7 +268,7 @@ class _Message(ABC):
         )
 
 
-class _ParameterMessage(_Message):
+class _ParameterMessage(Message):
     """What is wrong with a parameter."""
 
     def __call__(self, array: Any) -> str:
@@ -269,7 +279,7 @@ class _ParameterMessage(_Message):
         )
 
 
-class _ValueMessage(_Message):
+class _ValueMessage(Message):
     """What is wrong with a value that a distribution is asked about."""
 
     def __call__(self, array: Any) -> str:

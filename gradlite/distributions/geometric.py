@@ -7,9 +7,9 @@ from typing import Any
 from gradlite import dtypes
 from gradlite.distributions import constraints
 from gradlite.distributions.bernoulli import OfProbability
+from gradlite.distributions.distribution import Message
 from gradlite.distributions.utils import broadcast_all
 from gradlite.grad_mode import no_grad
-from gradlite.ops import shortcuts
 from gradlite.ops.choose import where
 from gradlite.ops.like import zeros_like
 from gradlite.ops.loss import binary_cross_entropy_with_logits
@@ -17,6 +17,17 @@ from gradlite.ops.random import rand
 from gradlite.tensor import wrap
 
 __all__ = ["Geometric"]
+
+
+class _NotPositive(Message):
+    """What is wrong with a probability of 0."""
+
+    def __call__(self, array: Any) -> str:
+        shape, distribution, _ = self._parts(array)
+        return (
+            f"Expected parameter {self._name} {shape} of distribution {distribution} to be "
+            f"positive but found invalid values:\n{wrap(array[~(array > 0)])}"
+        )
 
 
 class Geometric(OfProbability):
@@ -42,17 +53,7 @@ class Geometric(OfProbability):
         self._set(probs, logits)
         super().__init__(self._param.shape, validate_args=validate_args)
         if self._validate_args and probs is not None:
-            said = f"{type(self).__name__}(probs: {self.probs.shape})"
-
-            def message(array: Any) -> str:
-                return (
-                    f"Expected parameter probs (Tensor of shape {tuple(array.shape)}) of "
-                    f"distribution {said} to be positive but found invalid values:\n"
-                    f"{wrap(array[~(array > 0)])}"
-                )
-
-            fine = (self.probs > 0).all()
-            shortcuts.verify(fine.array, ValueError, message, self.probs.array)
+            self._require(_NotPositive, "probs", constraints.positive, self.probs)
 
     @property
     def mean(self) -> Any:
