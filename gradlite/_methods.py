@@ -538,8 +538,8 @@ class TensorMethods:
         def cross(self, other: Tensor, dim: int_ | None = None) -> Tensor:
             """The vector product along a dimension of size 3, by default the first such one."""
 
-        def cuda(self, device: Any = None, non_blocking: Any = False) -> Tensor:
-            """As ``torch.Tensor.cuda``."""
+        def cuda(self, device: Any = None, non_blocking: bool_ = False) -> Tensor:
+            """The tensor on a GPU, by default the current one."""
 
         def cummax(self, dim: int_) -> Any:
             """The largest element so far along a dimension, with its index."""
