@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import gradlite
 from tests.library import library
 from tests.oracle import outcome_of, same, torch
 
@@ -156,3 +157,36 @@ def test_in_place_ops_keep_the_layout(name):
         return layout(x), x
 
     same(program)
+
+
+@pytest.mark.parametrize("maker", ["zeros_like", "ones_like", "empty_like", "full_like"])
+@pytest.mark.parametrize("name", ["preserve_format", "contiguous_format", "channels_last"])
+def test_tensors_like_another_take_a_memory_format(maker: str, name: str) -> None:
+    def program(library: Any) -> Any:
+        fill = (2.0,) if maker == "full_like" else ()
+        x = library.ones(2, 3, 4, 5)
+        made = getattr(library, maker)(x, *fill, memory_format=getattr(library, name))
+        flat = getattr(library, maker)(x[0, 0], *fill, memory_format=library.preserve_format)
+        return made.stride(), flat.stride(), made * 0 if maker == "empty_like" else made
+
+    same(program)
+
+
+def test_a_memory_format_of_another_rank_is_refused() -> None:
+    def program(library: Any) -> Any:
+        return library.zeros_like(library.ones(2, 3), memory_format=library.channels_last)
+
+    same(program, raises=RuntimeError)
+
+
+def test_a_tensor_of_a_memory_format_starts_anew_in_every_replay() -> None:
+    @gradlite.capture(native=False)
+    def step(x: gradlite.Tensor) -> gradlite.Tensor:
+        total = gradlite.zeros_like(x, memory_format=gradlite.channels_last)
+        total += x
+        return total
+
+    for i in range(6):
+        x = gradlite.full((1, 2, 2, 2), float(i))
+        assert (step(x) == x).all()
+    assert step.replays > 0

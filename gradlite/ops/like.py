@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.device import array_module
+from gradlite.memory_format import memory_format, preserve_format
 from gradlite.ops.creation import filled, tensor
 from gradlite.ops.dims import sizes
+from gradlite.ops.layout import laid_out
 from gradlite.ops.operands import as_number
 from gradlite.tensor import Tensor
 
@@ -15,15 +18,30 @@ __all__ = ["empty_like", "full_like", "ones_like", "zeros_like"]
 
 
 def _like(
-    maker: str, input: Tensor, dtype: Any, where: Any, requires_grad: bool, *fill: Any
+    maker: str,
+    input: Tensor,
+    dtype: Any,
+    where: Any,
+    requires_grad: bool,
+    memory: memory_format,
+    *fill: Any,
 ) -> Tensor:
     numpy_dtype = input.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     target = input.device if where is None else where
-    return filled(maker, input.array.shape, numpy_dtype, target, requires_grad, *fill)
+    made = filled(maker, input.array.shape, numpy_dtype, target, requires_grad, *fill)
+    if memory.order is not None:
+        order = memory.order_of(made.array.ndim)
+        made.array = laid_out(array_module(made.device), made.array, order)
+    return made
 
 
 def zeros_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    input: Tensor,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: memory_format = preserve_format,
 ) -> Tensor:
     """Zeros with another tensor's shape, dtype and device.
 
@@ -31,11 +49,16 @@ def zeros_like(
     >>> gradlite.zeros_like(gradlite.ones(2))
     tensor([0., 0.])
     """
-    return _like("zeros", input, dtype, device, requires_grad)
+    return _like("zeros", input, dtype, device, requires_grad, memory_format)
 
 
 def ones_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    input: Tensor,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: memory_format = preserve_format,
 ) -> Tensor:
     """Ones with another tensor's shape, dtype and device.
 
@@ -43,11 +66,16 @@ def ones_like(
     >>> gradlite.ones_like(gradlite.zeros(2))
     tensor([1., 1.])
     """
-    return _like("ones", input, dtype, device, requires_grad)
+    return _like("ones", input, dtype, device, requires_grad, memory_format)
 
 
 def empty_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    input: Tensor,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: memory_format = preserve_format,
 ) -> Tensor:
     """Uninitialised values with another tensor's shape, dtype and device.
 
@@ -55,7 +83,7 @@ def empty_like(
     >>> gradlite.empty_like(gradlite.zeros(2)).shape
     gradlite.Size([2])
     """
-    return _like("empty", input, dtype, device, requires_grad)
+    return _like("empty", input, dtype, device, requires_grad, memory_format)
 
 
 def full_like(
@@ -65,6 +93,7 @@ def full_like(
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
+    memory_format: memory_format = preserve_format,
 ) -> Tensor:
     """One value with another tensor's shape, dtype and device.
 
@@ -72,7 +101,8 @@ def full_like(
     >>> gradlite.full_like(gradlite.zeros(2), 7)
     tensor([7., 7.])
     """
-    return _like("full", input, dtype, device, requires_grad, as_number(fill_value))
+    fill = as_number(fill_value)
+    return _like("full", input, dtype, device, requires_grad, memory_format, fill)
 
 
 def _new_method(maker: str) -> Any:
