@@ -159,6 +159,17 @@ def test_random_numbers_of_python_are_refused() -> None:
     refused(lambda x: x * random.random(), "another one at every call")
 
 
+def test_a_part_that_python_chooses_is_refused() -> None:
+    counts = iter(range(1000))
+    refused(lambda x: x.repeat(1000)[(n := next(counts)) : n + 3] * 2, "had another part")
+
+
+def test_lengths_in_a_tensor_are_refused() -> None:
+    pack = nn.utils.rnn.pack_padded_sequence
+    lengths = gradlite.tensor([2, 1], device="cpu")
+    refused(lambda x: pack(x.repeat(2, 2, 1), lengths).data, "reads a tensor's value")
+
+
 def test_a_counter_of_python_is_refused() -> None:
     counts = iter(range(1000))
     refused(lambda x: x * next(counts), "another one at every call.*instead of")

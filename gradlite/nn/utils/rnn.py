@@ -102,7 +102,8 @@ def _lengths(lengths: Any) -> np.ndarray[Any, Any]:
                 "'lengths' argument should be a 1D CPU int64 tensor, but got "
                 f"{lengths.dim()}D {lengths.device} {lengths.dtype.name} tensor"
             )
-        return lengths.array.astype(np.int64)  # type: ignore[no-any-return]
+        # Shapes depend on them: read as numbers, which a captured step refuses by that name.
+        return np.asarray(lengths.tolist(), dtype=np.int64)  # type: ignore[attr-defined]
     return np.asarray(lengths, dtype=np.int64)
 
 
