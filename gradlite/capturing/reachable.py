@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import operator
 import types
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
@@ -23,6 +24,25 @@ from gradlite.tensor import Tensor
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 DEPTH = 4  # of containers and plain objects that are looked into
+
+
+class _Numbers:
+    """A list or set of numbers and strings, which may be edited: read as one value."""
+
+    __slots__ = ("_values", "_known")
+
+    def __init__(self, values: Any) -> None:
+        self._values, self._known = values, tuple(values)
+
+    def get(self, key: None, default: Any = None) -> tuple[Any, ...]:
+        """The very same tuple as long as nothing is edited."""
+        known, now = self._known, tuple(self._values)
+        if len(now) == len(known):
+            if all(map(operator.is_, now, known)) or _described(now) == _described(known):
+                return known
+        return now
+
+    __getitem__ = get
 
 
 class Surroundings:
@@ -139,6 +159,12 @@ class Surroundings:
             for key in value:
                 self._place(value, key, f"[{key!r}]")
         elif depth and isinstance(value, (list, tuple, set, frozenset)):
+            if (
+                isinstance(value, (list, set))
+                and value
+                and all(v.__class__ in SIMPLE for v in value)
+            ):
+                self._places.append((_Numbers(value), None, f"a {type(value).__name__} of numbers"))
             for item in value:
                 self._look(item, depth - 1)
         elif depth and hasattr(value, "__dict__") and not isinstance(value, type):

@@ -61,7 +61,7 @@ class Face:
 
     def _read(self, how: str) -> None:
         recorder = active()
-        if recorder is not None:
+        if recorder is not None and recorder.depends(self):
             recorder.refuse_read(how)
 
     def item(self, *args: Any) -> Any:

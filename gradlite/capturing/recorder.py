@@ -208,9 +208,9 @@ class Recorder:
         """
         if any(self._has_mask(k) for k in args[1:2] if function is operator.getitem):
             raise CaptureError(SIZE_DEPENDS.format("indexing with a boolean mask"))
-        if self._is_sized_by_values(function) and self._depends(args):
+        if self._is_sized_by_values(function) and self.depends(args):
             raise CaptureError(SIZE_DEPENDS.format(f"{function.__name__}()"))
-        if function in MOSTLY_OF_ONE_SIZE and self._depends(args):
+        if function in MOSTLY_OF_ONE_SIZE and self.depends(args):
             with self.pause():
                 shape = function(*plain_values(tuple(args)), **plain_values(kwargs)).shape
             fits, result = self.run(OfOneSize(function, shape), args, kwargs)
@@ -227,7 +227,7 @@ class Recorder:
             result = function(*plain_values(tuple(args)), **plain_values(kwargs))
         if told and (result is NotImplemented or result is False or _refused(result)):
             return result
-        if not writes and not self._depends(args) and not self._depends(tuple(kwargs.values())):
+        if not writes and not self.depends(args) and not self.depends(tuple(kwargs.values())):
             return self._constant_result(result)
         kwargs = {k: self.refs(v) for k, v in kwargs.items() if k != "out"}
         if given:
@@ -291,13 +291,13 @@ class Recorder:
         results = [self.face(arrays[i]) if i in arrays else r for i, r in enumerate(results)]
         return result.__class__(results) if several else results[0]
 
-    def _depends(self, value: Any) -> bool:
+    def depends(self, value: Any) -> bool:
         """Whether some array among the arguments may differ in a replay."""
         if self.is_array(value):
             buffer = self.find(plain(value))
             return buffer is not None and buffer.kind != CONSTANT
         if value.__class__ is tuple or value.__class__ is list:
-            return any(map(self._depends, value))
+            return any(map(self.depends, value))
         return False
 
     def _constant_result(self, result: Any) -> Any:
@@ -375,7 +375,7 @@ class Recorder:
         check, arguments = Requirement(error, message), (condition, *values)
         with self.pause():
             check(*plain_values(arguments))
-        if self._depends(condition):
+        if self.depends(condition):
             self._add(Call(check, self.refs(arguments), {}))
 
     def branches(self) -> tuple[bool, ...]:
