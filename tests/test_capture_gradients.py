@@ -166,6 +166,109 @@ def test_a_parameter_without_a_gradient_that_gets_one_between_calls_is_updated()
     assert captured.replays >= 3
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_gradients_that_a_step_adds_to_may_be_dropped(begins: bool) -> None:
+    """Of a linear layer, into whose gradient the product itself goes on a GPU."""
+    layers = []
+    for _ in range(2):
+        gradlite.manual_seed(0)
+        layers.append(nn.Linear(6, 3))
+        if begins:
+            layers[-1].weight.grad = gradlite.ones(3, 6)
+
+    def step_of(layer: Any) -> Callable[..., Any]:
+        def step(x: Any) -> Any:
+            loss = (layer(x) ** 2).mean()
+            loss.backward()
+            return loss
+
+        return step
+
+    step, captured = step_of(layers[0]), gradlite.capture(step_of(layers[1]))
+    for i in range(2 * CALLS):
+        if i in (5, 11):
+            layers[0].weight.grad = layers[1].weight.grad = None
+        x = gradlite.full((5, 6), 0.1 * i)
+        close(captured(x).item(), step(x).item())
+        close(layers[1].weight.grad.tolist(), layers[0].weight.grad.tolist())
+    assert captured.replays >= 3
+
+
+def test_whether_there_is_a_gradient_decides() -> None:
+    def make() -> tuple[Wave, Callable[..., Any]]:
+        wave = Wave("SGD")
+
+        def step(x: Any) -> Any:
+            factor = 1 if wave.weight.grad is None else 2
+            wave.optimizer.zero_grad()
+            return wave.learn(x * factor)
+
+        return wave, step
+
+    (one, step), (other, inner) = make(), make()
+    captured = gradlite.capture(inner)
+    for i in range(2 * CALLS):
+        if i % 4 == 3:
+            one.weight.grad = other.weight.grad = None
+        x = gradlite.tensor(np.float32(0.2 * i) + 1)
+        close(captured(x).item(), step(x).item())
+    assert captured.replays >= 3
+
+
+def test_a_gradient_that_was_not_there_is_clipped_once_it_is() -> None:
+    pairs = [(nn.Parameter(gradlite.ones(2)), Wave("SGD")) for _ in range(2)]
+
+    def step_of(idle: Any, wave: Wave) -> Callable[..., Any]:
+        def step(x: Any) -> Any:
+            wave.weight.grad = None
+            loss = wave.learn(x)
+            return loss, nn.utils.clip_grad_norm_([idle, wave.weight], 0.1)
+
+        return step
+
+    step, captured = step_of(*pairs[0]), gradlite.capture(step_of(*pairs[1]))
+    for i in range(2 * CALLS):
+        if i == 6:
+            for idle, _ in pairs:
+                idle.grad = gradlite.ones(2) * 5
+        x = gradlite.tensor(np.float32(0.2 * i) + 1)
+        for ours, expected in zip(captured(x), step(x), strict=True):
+            close(ours.item(), expected.item())
+    assert captured.replays >= 3
+
+
+@pytest.mark.parametrize("to_none", [False, True])
+@pytest.mark.parametrize("together", [2, 3])
+def test_gradients_accumulate_over_calls_and_are_cleared_outside(
+    to_none: bool, together: int
+) -> None:
+    models, calls = [], 30
+    for _ in range(2):
+        gradlite.manual_seed(0)
+        layers = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+        models.append((layers, optim.Adam(layers.parameters(), lr=0.01)))
+
+    def step_of(model: Any) -> Callable[..., Any]:
+        def step(x: Any) -> Any:
+            loss = (model(x) ** 2).mean()
+            loss.backward()
+            return loss
+
+        return step
+
+    step, captured = step_of(models[0][0]), gradlite.capture(step_of(models[1][0]))
+    for i in range(calls):
+        x = gradlite.full((5, 6), 0.1 * (i % 7))
+        close(captured(x).item(), step(x).item())
+        if i % together == together - 1:
+            for _, optimizer in models:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=to_none)
+    for ours, expected in zip(models[1][0].parameters(), models[0][0].parameters()):
+        close(ours.tolist(), expected.tolist())
+    assert captured.replays >= calls - 14
+
+
 def test_a_diagonal_is_edited_in_place() -> None:
     def step(x: Any) -> Any:
         y = x + 0.5

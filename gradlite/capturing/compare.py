@@ -54,7 +54,7 @@ def _calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
 
 def _values(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
     if a.__class__ is not b.__class__:
-        return f"had the argument {b!r} instead of {a!r}"
+        return f"had the argument {_told(b)} instead of {_told(a)}"
     if isinstance(a, Ref):
         return _refs(a, b, pairs)
     if isinstance(a, (tuple, list)):
@@ -67,7 +67,13 @@ def _values(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
         return None if _same(a, b) else "had other values as an argument"
     if a is b or a == b or (a != a and b != b):
         return None
-    return f"had the argument {b!r} instead of {a!r}"
+    return f"had the argument {_told(b)} instead of {_told(a)}"
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Ref):
+        return f"of shape {value.shape} and type {value.dtype}"
+    return repr(value)
 
 
 def _refs(a: Ref, b: Ref, pairs: dict[Buffer, Buffer]) -> str | None:

@@ -119,6 +119,8 @@ class Recorder:
         self._buffers: list[Buffer] = []
         self._faces: dict[int, Any] = {}
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
+        self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
+        self.missing: set[int] = set()  # leaves in used_grads that had none before the step
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
         self._random_states: dict[int, tuple[Any, list[Any]]] = {}
         self.scaling = Scaling()
@@ -382,6 +384,14 @@ class Recorder:
         """Which way the step went wherever it branched on a value."""
         return tuple(call.value for call in self.calls if isinstance(call, Guard))
 
+    def went_as(self, other: Recorder) -> bool:
+        """Whether it took the branches of another recording, and found gradients where it did."""
+        return self.branches() == other.branches() and self.missing == other.missing
+
+    def note_missing(self) -> None:
+        """Remember which gradients that the step asked for or added to were not there."""
+        self.missing = {id(p) for p, old in self.old_grads if old is None} & set(self.used_grads)
+
     def avoids(self) -> bool:
         """Whether some of those branches were of ops that have a way without."""
         return any(isinstance(call, Guard) and call.avoidable for call in self.calls)
@@ -508,6 +518,7 @@ class Recorder:
                 buffer.root = None
         self.touched.clear()
         self.old_grads = []
+        self.asked_grads.clear()
         self._faces.clear()
         self._mentioned.clear()
 

@@ -92,6 +92,19 @@ def _noting_leaf(original: Any) -> Any:
     return _accumulate
 
 
+def _noting_reader(original: Any) -> Any:
+    """``Tensor.grad``, whose being None may decide what the step does."""
+
+    def read(self: Tensor) -> Tensor | None:
+        recorder = active()
+        if recorder is not None:
+            recorder.used_grads[id(self)] = self
+            recorder.asked_grads.setdefault(id(self), self._grad)
+        return original.fget(self)  # type: ignore[no-any-return]
+
+    return original.getter(read)
+
+
 def _as_one_call(original: Any) -> Any:
     @functools.wraps(original)
     def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
@@ -458,6 +471,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     ):
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
+    methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
     one_call = (*CONVOLUTIONS, *POOLINGS, special.normal_cdf32)
     whole = [(sys.modules[f.__module__], f) for f in one_call]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]

@@ -34,7 +34,7 @@ from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ["CaptureError", "CapturedStep", "capture"]
 
-IN_VAIN = 6  # recordings without a replay between them, then a warning
+IN_VAIN = 8  # recordings without a replay between them, then a warning
 ATTEMPTS = 3  # recordings in a row that may differ from each other
 WAITING = 8  # times the recordings that are kept: signatures recorded once, for comparison
 IN_A_ROW = 2  # recordings without two alike, then ops do without shortcuts that depend on values
@@ -169,7 +169,15 @@ class Recording:
             for p, old in surroundings.old_grads
             if old is not None and p._grad is not old and id(old) in recorder.touched
         ]
-        self._refs, self._expected = surroundings.grads(recorder.ref, recorder.used_grads)
+        self._present = [
+            p
+            for p, old in surroundings.old_grads
+            if old is not None and p._grad is not old
+            if id(old) in recorder.touched or recorder.asked_grads.get(id(p)) is old
+        ]
+        self._refs, self._expected = surroundings.grads(
+            recorder.ref, recorder.used_grads, recorder.touched
+        )
         kept = [ref for kind, ref in self._results if kind == "tensor"]
         kept += [*(ref for _, ref in self._refs if ref is not None), *effects.kept]
         made = [(space, key, recorder.ref(space[key].array)) for space, key in attributes]
@@ -228,7 +236,7 @@ class Recording:
         for update in self._updates:
             if not update.holds():
                 return False
-        for p, _ in self._carried:
+        for p in self._present:
             if p._grad is None:
                 return False
         if not self._scaling.holds():
@@ -430,7 +438,8 @@ class CapturedStep:
             return _detached(result_leaves, result_spec)
         pending = self._pending.get(key, [])
         alike = [p for p in pending if p[1].changed() is None]
-        earlier = next((p for p in alike if p[0].branches() == recorder.branches()), None)
+        recorder.note_missing()
+        earlier = next((p for p in alike if recorder.went_as(p[0])), None)
         attempts = 1
         if pending and not alike:
             self._complain(pending[-1][1])

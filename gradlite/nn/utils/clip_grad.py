@@ -24,7 +24,8 @@ def _listed(tensors: Tensors) -> list[Tensor]:
 
 
 def _grads(parameters: Tensors) -> list[Tensor]:
-    return [p._grad for p in _listed(parameters) if p._grad is not None]
+    found = [p.grad for p in _listed(parameters)]
+    return [grad for grad in found if grad is not None]
 
 
 def _norm(xp: Any, array: Any, order: float) -> Any:
