@@ -104,8 +104,11 @@ class Categorical(Distribution):
     def log_prob(self, value: Any) -> Any:
         if self._validate_args:
             self._validate_sample(value)
-        index, logits = broadcast_tensors(value.to(dtypes.int64).unsqueeze(-1), self.logits)
-        return logits.gather(-1, index[..., :1]).squeeze(-1)  # type: ignore[attr-defined, index]
+        index, logits = value.to(dtypes.int64).unsqueeze(-1), self.logits
+        if index.shape[:-1] != logits.shape[:-1]:
+            index, logits = broadcast_tensors(index, logits)
+            index = index[..., :1]
+        return logits.gather(-1, index).squeeze(-1)
 
     def entropy(self) -> Any:
         logits = self.logits.clamp(min=dtypes.finfo(self.logits.dtype).min)

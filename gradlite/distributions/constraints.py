@@ -197,6 +197,11 @@ class _OneHot(Constraint):
         return boolean.check(value).all(-1) & (value.sum(-1) == 1)
 
 
+def _whole(value: Any, inside: Any) -> Any:
+    """Where values are inside and whole numbers, as integers are whatever they are."""
+    return inside & (value % 1 == 0) if value.is_floating_point() else inside
+
+
 class _IntegerInterval(Constraint):
     """The integers from one bound to another, both included."""
 
@@ -206,7 +211,7 @@ class _IntegerInterval(Constraint):
         self.lower_bound, self.upper_bound = lower_bound, upper_bound
 
     def check(self, value: Any) -> Any:
-        return (value % 1 == 0) & (value >= self.lower_bound) & (value <= self.upper_bound)
+        return _whole(value, (value >= self.lower_bound) & (value <= self.upper_bound))
 
 
 class _IntegerGreaterThan(Constraint):
@@ -218,7 +223,7 @@ class _IntegerGreaterThan(Constraint):
         self.lower_bound = lower_bound
 
     def check(self, value: Any) -> Any:
-        return (value % 1 == 0) & (value >= self.lower_bound)
+        return _whole(value, value >= self.lower_bound)
 
 
 class _Real(Constraint):
