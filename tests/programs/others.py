@@ -231,3 +231,53 @@ def accumulated_gradients(torch: Any) -> Program:
         return total
 
     return Program(step, (normal(torch, 12, 6), integers(torch, 3, 12)), parameters(model))
+
+
+@program
+def optimizer_of_ones_own(torch: Any) -> Program:
+    """Rotary attention trained by an Optimizer subclass with state, warm-up and in-place rules."""
+
+    class Momentum(torch.optim.Optimizer):
+        def __init__(self, params: Any, lr: float, warmup: int) -> None:
+            super().__init__(params, {"lr": lr, "beta": 0.9, "warmup": warmup})
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> Any:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state[p]
+                    if not state:
+                        state["step"] = 0
+                        state["mean"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                    state["step"] += 1
+                    state["mean"].mul_(group["beta"]).add_(p.grad, alpha=1 - group["beta"])
+                    rate = group["lr"] * min(1.0, state["step"] / group["warmup"])
+                    p.add_(state["mean"] / (state["mean"].norm() + 1e-3), alpha=-rate)
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = torch.nn.Linear(8, 24)
+            angles = torch.arange(5.0)[:, None] * torch.tensor([1.0, 0.1])
+            self.register_buffer("cosines", torch.cos(torch.cat([angles, angles], 1)))
+            self.register_buffer("sines", torch.sin(torch.cat([angles, angles], 1)))
+
+        def turned(self, x: Any) -> Any:
+            first, second = x.chunk(2, dim=-1)
+            return x * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
+
+        def forward(self, x: Any) -> Any:
+            q, k, v = self.project(x).view(3, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+            scores = torch.einsum("bhid,bhjd->bhij", self.turned(q), self.turned(k)) / 2
+            hidden = torch.ones(5, 5, dtype=torch.bool).triu(1)
+            weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+            return (weights @ v).transpose(1, 2).flatten(2)
+
+    model = filled(torch, torch.nn.Sequential(Attention(), torch.nn.Linear(8, 3)))
+    optimizer = Momentum(model.parameters(), lr=0.1, warmup=3)
+
+    def loss(x: Any, y: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y)
+
+    inputs = normal(torch, 3, 5, 8), integers(torch, 3, 15)
+    return Program(minimising(optimizer, loss), inputs, parameters(model))
