@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -180,3 +181,21 @@ def test_the_profiler_of_autograd() -> None:
     with profiler.profile(enabled=False) as off:
         gradlite.ones(3).exp()
     assert not off.events()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("nn.modules.module", "Module"),
+        ("nn.modules.activation", "MultiheadAttention"),
+        ("nn.parallel", "DataParallel"),
+        ("optim.adamw", "AdamW"),
+        ("cuda.amp.grad_scaler", "GradScaler"),
+    ],
+)
+def test_places_that_programs_import_from(module: str, name: str) -> None:
+    def program(T: Any) -> Any:
+        found = getattr(importlib.import_module(f"{T.__name__}.{module}"), name)
+        return found.__name__
+
+    assert same(program) == name

@@ -9,6 +9,7 @@ from typing import Any
 
 from gradlite.nn import functional as F
 from gradlite.nn.module import Module
+from gradlite.nn.modules.attention import MultiheadAttention as MultiheadAttention
 from gradlite.nn.parameter import Parameter
 from gradlite.ops.creation import full
 from gradlite.tensor import Tensor
