@@ -46,6 +46,6 @@ def test_array_calls_take_no_more_than_eager(name: str) -> None:
 
 @compiled
 def test_another_order_is_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    eager = arrays("W5", "eager")
+    ordered = arrays("W5", "captured")
     monkeypatch.setattr(plans, "ordered", lambda calls, *rest: calls)
-    assert arrays("W5", "captured") > eager + 100 * KIB
+    assert arrays("W5", "captured") > ordered + 500 * KIB
