@@ -10,7 +10,9 @@ import dis
 import functools
 import operator
 import types
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ DEPTH = 4  # of containers and plain objects that are looked into
 
 
 class _Numbers:
-    """A list or set of numbers and strings, which may be edited: read as one value."""
+    """A list, set or deque of numbers and strings, which may be edited: read as one value."""
 
     __slots__ = ("_values", "_known")
 
@@ -41,6 +43,22 @@ class _Numbers:
             if all(map(operator.is_, now, known)) or _described(now) == _described(known):
                 return known
         return now
+
+    __getitem__ = get
+
+
+class _Read:
+    """A part of an array of NumPy's whose values the step's Python code has read."""
+
+    __slots__ = ("_array", "_known")
+
+    def __init__(self, array: Any) -> None:
+        self._array, self._known = array, array.tobytes()
+
+    def get(self, key: None, default: Any = None) -> bytes:
+        """The very same bytes as long as nothing is edited."""
+        now: bytes = self._array.tobytes()
+        return self._known if now == self._known else now
 
     __getitem__ = get
 
@@ -59,6 +77,7 @@ class Surroundings:
         self.optimizers: dict[int, Optimizer] = {}
         self.tensors: dict[int, Tensor] = {}
         self._places: list[tuple[Any, Any, str]] = []  # container, key, name
+        self._arrays: list[tuple[Any, Any]] = []  # containers and keys of NumPy's arrays
         self._seen: set[int] = set()
         self._keep: list[Any] = []
         # Attributes of plain objects count when the step's code has their names.
@@ -127,7 +146,36 @@ class Surroundings:
         if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
             return
         self._places.append((container, key, name))
+        if value.__class__ is np.ndarray:
+            self._arrays.append((container, key))
         self._look(value, DEPTH)
+
+    def add_numbers(self, arrays: Iterable[Any]) -> None:
+        """Take the values of arrays of NumPy's into what must stay the same."""
+        for array in arrays:
+            read = _Read(array)
+            self._places.append((read, None, "an array of NumPy's"))
+            self._values.append(read.get(None))
+            self._entries.append((read.get, None, self._values[-1]))
+
+    @contextmanager
+    def arrays_as(self, face: Callable[[Any], Any]) -> Iterator[None]:
+        """Show the step others in place of NumPy's arrays that it can reach.
+
+        So that what it does with them is recorded, and a replay sees how they have been edited.
+        """
+        shown = []
+        try:
+            for container, key in self._arrays:
+                value = self._read(container, key)
+                if value.__class__ is np.ndarray and value.size and value.dtype.kind in "biuf":
+                    shown.append((container, key, value, face(value)))
+                    _write(container, key, shown[-1][3])
+            yield
+        finally:
+            for container, key, value, other in shown:
+                if self._read(container, key) is other:
+                    _write(container, key, value)
 
     @staticmethod
     def _read(container: Any, key: Any) -> Any:
@@ -147,6 +195,11 @@ class Surroundings:
             for module in value.modules():
                 self.modules[id(module)] = module
                 self._seen.add(id(module))
+                self._arrays += [
+                    (module.__dict__, key)
+                    for key, item in module.__dict__.items()
+                    if item.__class__ is np.ndarray
+                ]
         elif isinstance(value, Tensor):
             self.tensors[id(value)] = value
         elif isinstance(value, Optimizer):
@@ -158,14 +211,16 @@ class Surroundings:
         elif depth and isinstance(value, dict):
             for key in value:
                 self._place(value, key, f"[{key!r}]")
-        elif depth and isinstance(value, (list, tuple, set, frozenset)):
+        elif depth and isinstance(value, (list, tuple, set, frozenset, deque)):
             if (
-                isinstance(value, (list, set))
+                isinstance(value, (list, set, deque))
                 and value
                 and all(v.__class__ in SIMPLE for v in value)
             ):
                 self._places.append((_Numbers(value), None, f"a {type(value).__name__} of numbers"))
-            for item in value:
+            for number, item in enumerate(value):
+                if item.__class__ is np.ndarray and isinstance(value, list):
+                    self._arrays.append((value, number))
                 self._look(item, depth - 1)
         elif depth and hasattr(value, "__dict__") and not isinstance(value, type):
             if type(value).__module__.partition(".")[0] in ("gradlite", "numpy"):
@@ -308,6 +363,13 @@ class Surroundings:
             if before.get((number, key), self) != value:
                 return f"{type(self.modules[number]).__name__}.{key}"
         return "a tensor's flags, hooks or memory"
+
+
+def _write(container: Any, key: Any, value: Any) -> None:
+    if container.__class__ is types.CellType:
+        container.cell_contents = value
+    else:
+        container[key] = value
 
 
 def _equal(a: Any, b: Any) -> bool:

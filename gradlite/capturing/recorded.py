@@ -62,7 +62,7 @@ class Face:
     def _read(self, how: str) -> None:
         recorder = active()
         if recorder is not None and recorder.depends(self):
-            recorder.refuse_read(how)
+            recorder.read(plain(self), how)
 
     def item(self, *args: Any) -> Any:
         """A value as a Python number: refused in a recording."""

@@ -119,6 +119,9 @@ class Recorder:
         self._buffers: list[Buffer] = []
         self._faces: dict[int, Any] = {}
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
+        self._shown: set[Buffer] = set()  # of NumPy's arrays from before the step
+        self._elements: dict[int, tuple[Any, Any]] = {}  # of them: their arrays and indices
+        self.numbers: list[Any] = []  # parts of them that Python has read
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
         self.missing: set[int] = set()  # leaves in used_grads that had none before the step
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
@@ -136,6 +139,13 @@ class Recorder:
             known = self._faces[id(array)] = array.view(Recorded)
             known.plain = array  # which keeps its id from being used again
         return known
+
+    def state(self, array: np.ndarray[Any, Any]) -> Any:
+        """The recorded array of one from before the step, which a replay reads as it is then."""
+        buffer = self.find(array) or self._enter(array, STATE)
+        buffer.kind = STATE
+        self._shown.add(buffer)
+        return self.face(array)
 
     def is_array(self, value: Any) -> bool:
         """Whether a value is an array or the face of one."""
@@ -248,6 +258,8 @@ class Recorder:
             parts = [result]
         elif isinstance(result, np.generic):
             parts = [np.asarray(result)]
+            if function is operator.getitem and self.find(plain(args[0])) in self._shown:
+                self._elements[id(parts[0])] = plain(args[0]), plain_values(args[1])
         elif function in DESCRIPTIONS or result is None:
             return result
         elif self._cupy is not None and getattr(function, "__name__", "") in DESCRIBING:
@@ -396,8 +408,17 @@ class Recorder:
         """Whether some of those branches were of ops that have a way without."""
         return any(isinstance(call, Guard) and call.avoidable for call in self.calls)
 
-    def refuse_read(self, how: str) -> None:
-        """CaptureError: a value was asked for as a Python number."""
+    def read(self, array: Any, how: str) -> None:
+        """Note that values of an array of NumPy's were asked for as Python numbers.
+
+        Raises:
+            CaptureError: it is another array.
+        """
+        whole, key = self._elements.get(id(array), (array, ()))
+        if self.find(whole) in self._shown:
+            keys = key if key.__class__ is tuple else (key,)
+            self.numbers.append(whole[(*keys, ...)])
+            return
         raise CaptureError(
             f"{how} reads a tensor's value inside a captured step; a replay would go on with the "
             "value of the recording. Return the tensor from the step and read it there"
@@ -519,6 +540,8 @@ class Recorder:
         self.touched.clear()
         self.old_grads = []
         self.asked_grads.clear()
+        self._shown.clear()
+        self._elements.clear()
         self._faces.clear()
         self._mentioned.clear()
 

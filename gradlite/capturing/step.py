@@ -413,7 +413,9 @@ class CapturedStep:
         before = Surroundings(self.step, (*self._declared, *owner))
         with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
             recorder.old_grads = before.old_grads
-            result = self.step(*args, **kwargs)
+            with before.arrays_as(recorder.state):
+                result = self.step(*args, **kwargs)
+            before.add_numbers(recorder.numbers)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         attributes = before.made_anew(recorder.touched)

@@ -1,0 +1,132 @@
+"""NumPy arrays that a captured step finds in its variables, and how they are edited in between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import nn
+from tests.capture_support import CALLS, close, replays
+
+__all__ = ["replays"]  # which is used by every test
+
+
+class Holder:
+    """A plain object with arrays."""
+
+    def __init__(self) -> None:
+        self.row = np.ones(3, np.float32)
+        self.table = np.arange(6, dtype=np.float32).reshape(2, 3)
+        self.listed = [np.ones(3, np.float32), np.zeros(3, np.float32)]
+        self.named = {"row": np.ones(3, np.float32)}
+        self.recent = deque([1.0, 2.0, 3.0])
+        self.wanted = np.array([0, 1, 1])
+
+    def edit(self) -> None:
+        self.row += 1
+        self.table[0] *= 2
+        self.listed[1][:] += 1
+        self.named["row"][0] -= 1
+        self.recent[1] += 1
+        self.wanted[0] ^= 1
+
+
+class Layer(nn.Module):
+    def __init__(self, holder: Holder) -> None:
+        super().__init__()
+        self.row = holder.row
+
+    def forward(self, x: Any) -> Any:
+        return x * gradlite.tensor(self.row)
+
+
+STEPS: dict[str, Callable[[Holder], Callable[[Any], Any]]] = {
+    "tensor": lambda h: lambda x: x * gradlite.tensor(h.row),
+    "as_tensor": lambda h: lambda x: x * gradlite.as_tensor(h.row, device=x.device),
+    "of a part": lambda h: lambda x: x * gradlite.tensor(h.table[0]),
+    "of chosen rows": lambda h: lambda x: x * gradlite.tensor(h.table[[1, 0]]),
+    "on its own": lambda h: lambda x: x + (gradlite.tensor(h.row) * 2).sum(),
+    "an element": lambda h: lambda x: x * h.row[0],
+    "a number": lambda h: lambda x: x * float(h.row[0]),
+    "a number of a table": lambda h: lambda x: x * h.table[0, 1].item(),
+    "of a sum": lambda h: lambda x: x * gradlite.tensor(h.table.sum()),
+    "of an expression": lambda h: lambda x: x * gradlite.tensor(np.sqrt(h.row * 2)),
+    "in a list": lambda h: lambda x: x * gradlite.tensor(h.listed[1]),
+    "in a dictionary": lambda h: lambda x: x * gradlite.tensor(h.named["row"]),
+    "numbers in a deque": lambda h: lambda x: x * gradlite.tensor(list(h.recent)),
+    "as an index": lambda h: lambda x: x[gradlite.tensor(h.wanted)],
+    "a branch": lambda h: lambda x: x * 2 if h.row[0] > 3 else x - 1,
+    "of a module": lambda h: Layer(h),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_edits_of_arrays_count(name: str) -> None:
+    holder = Holder()
+    step = STEPS[name](holder)
+    captured = gradlite.capture(step)
+    for i in range(2 * CALLS):
+        x = gradlite.tensor([1.0, 2.0, 3.0]) + i
+        close(captured(x).tolist(), step(x).tolist())
+        if i in (5, 6, 11):
+            holder.edit()
+    assert captured.replays >= 3
+
+
+def test_a_buffer_that_is_filled_for_every_call_is_replayed() -> None:
+    buffer = np.zeros(3, np.float32)
+
+    def step() -> Any:
+        return gradlite.tensor(buffer) * 2
+
+    captured = gradlite.capture(step)
+    for i in range(CALLS):
+        buffer[:] = i
+        assert captured().tolist() == [2.0 * i] * 3
+    assert captured.replays == CALLS - 3 and captured.recordings == 1
+
+
+def test_an_array_that_the_step_edits() -> None:
+    totals = [np.zeros(3, np.float32) for _ in range(2)]
+
+    def step_of(total: Any) -> Callable[[Any], Any]:
+        def step(x: Any) -> Any:
+            total[:] = total * 0.5 + 1
+            return x + gradlite.tensor(total)
+
+        return step
+
+    step, captured = step_of(totals[0]), gradlite.capture(step_of(totals[1]))
+    for i in range(CALLS):
+        x = gradlite.full((3,), float(i))
+        close(captured(x).tolist(), step(x).tolist())
+        np.testing.assert_array_equal(totals[1], totals[0])
+    assert captured.replays >= 3
+    assert type(totals[1]) is np.ndarray
+
+
+def test_a_number_that_is_computed_from_an_array_is_refused() -> None:
+    row = np.ones(3, np.float32)
+    captured = gradlite.capture(lambda x: x * float(row.sum()), warmup=0)
+    with pytest.raises(gradlite.CaptureError, match=r"float\(\) reads"):
+        captured(gradlite.ones(3))
+    assert type(row) is np.ndarray
+
+
+def test_variables_are_themselves_again_after_a_failing_step() -> None:
+    row, holder = np.ones(3, np.float32), Holder()
+    before = holder.row, holder.listed[0]
+
+    def step(x: Any) -> Any:
+        raise KeyError((row, holder.row, holder.listed))
+
+    captured = gradlite.capture(step, warmup=0)
+    with pytest.raises(KeyError):
+        captured(gradlite.ones(3))
+    assert type(row) is np.ndarray
+    assert holder.row is before[0] and holder.listed[0] is before[1]
