@@ -352,8 +352,9 @@ class CapturedStep:
         if fitting:
             tries = self._branches.get(key, 0)
             alike = [r for r in fitting if self._shortcuts or not r.avoidable]
-            if len(alike) > BRANCHES or tries >= 4 * BRANCHES:
-                if not self._shortcuts or not any(r.avoidable for r in fitting):
+            avoidable = self._shortcuts and any(r.avoidable for r in fitting)
+            if len(alike) > BRANCHES or tries >= (BRANCHES if avoidable else 4 * BRANCHES):
+                if not avoidable:
                     return _detached(*tree_flatten(self.step(*args, **kwargs)))
                 self._without_shortcuts(key)
                 tries = 0
