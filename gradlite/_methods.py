@@ -388,8 +388,10 @@ class TensorMethods:
         ) -> Tensor:
             """In-place version of `baddbmm`."""
 
-        def bernoulli(self, *, generator: Generator | None = None) -> Tensor:
-            """1 with the probability that each element gives, else 0."""
+        def bernoulli(
+            self, p: float_ | None = None, *, generator: Generator | None = None
+        ) -> Tensor:
+            """1 with the probability that each element gives, or with probability p; else 0."""
 
         def bernoulli_(self, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
             """Fill with 1 with probability p, else 0."""
@@ -1366,9 +1368,9 @@ class TensorMethods:
             """In-place version of `rad2deg`."""
 
         def random_(
-            self, low: int_ = 0, high: int_ | None = None, *, generator: Generator | None = None
+            self, from_: int_ = 0, to: int_ | None = None, *, generator: Generator | None = None
         ) -> Tensor:
-            """Fill with integers of [low, high)."""
+            """Fill with integers of [from_, to), or of [0, from_) where that is given alone."""
 
         def ravel(self) -> Tensor:
             """As ``torch.Tensor.ravel``."""

@@ -473,3 +473,31 @@ def test_streams_of_different_seeds_are_independent(pair: tuple[int, int]) -> No
     cells = (u * 16).astype(int) * 16 + (v * 16).astype(int)
     assert abs(chi_square(np.bincount(cells, minlength=256))) < 4
     assert not np.intersect1d(seeded(pair[0]).words(1000), seeded(pair[1]).words(1000)).size
+
+
+def test_the_functions_of_the_module_are_those_of_the_package() -> None:
+    for name in (
+        "manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_state", "fork_rng"
+    ):  # fmt: skip
+        assert getattr(gradlite.random, name) is getattr(gradlite, name)
+    gradlite.random.manual_seed(5)
+    first = gradlite.rand(3).tolist()
+    gradlite.manual_seed(5)
+    assert gradlite.rand(3).tolist() == first
+
+
+def test_a_probability_for_all_elements() -> None:
+    gradlite.manual_seed(0)
+    ours = gradlite.bernoulli(gradlite.zeros(N, dtype=gradlite.float64), 0.3)
+    assert ours.dtype == gradlite.float64 and set(ours.tolist()) == {0.0, 1.0}
+    assert abs(ours.mean().item() - 0.3) < 5 * (0.3 * 0.7 / N) ** 0.5
+    gradlite.manual_seed(0)
+    assert gradlite.zeros(N).bernoulli(0.3).tolist() == ours.tolist()
+    with pytest.raises(RuntimeError, match="expects p to be in"):
+        gradlite.zeros(2).bernoulli(1.5)
+
+
+def test_integers_up_to_a_bound_by_name() -> None:
+    x = gradlite.zeros(1000, dtype=gradlite.int64).random_(to=3)
+    assert set(x.tolist()) == {0, 1, 2}
+    assert set(x.random_(2, to=4).tolist()) == {2, 3}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite import random as core
 from gradlite.device import as_device
 from gradlite.ops import guard, shortcuts
 from gradlite.ops.creation import finish
@@ -287,15 +288,20 @@ def normal(
 
 
 @on_its_device
-def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element gives, else 0."""
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None
+) -> Tensor:
+    """1 with the probability that each element gives, or with probability p; else 0."""
+    if p is not None:
+        blank = wrap(NAMESPACES[input.array.__class__].xp.empty_like(input.array))
+        return bernoulli_(blank, p, generator=generator)
     g = default_generator if generator is None else generator
-    p = input.array
-    draws = drawn(g, "random", p.shape, np.dtype(np.float64), input.device)
-    if p.size:
+    chances = input.array
+    draws = drawn(g, "random", chances.shape, np.dtype(np.float64), input.device)
+    if chances.size:
         message = "Expected p_in >= 0 && p_in <= 1 to be true, but got false."
-        shortcuts.verify((p.min() >= 0) & (p.max() <= 1), RuntimeError, message)
-    return wrap((draws < p).astype(p.dtype))
+        shortcuts.verify((chances.min() >= 0) & (chances.max() <= 1), RuntimeError, message)
+    return wrap((draws < chances).astype(chances.dtype))
 
 
 @on_its_device
@@ -400,10 +406,11 @@ def normal_(
 
 @on_its_device
 def random_(
-    self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None
+    self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None
 ) -> Tensor:
-    """Fill with integers of [low, high)."""
+    """Fill with integers of [from_, to), or of [0, from_) where that is given alone."""
     g = default_generator if generator is None else generator
+    low, high = from_, to
     if high is None:
         kind = self.array.dtype
         if kind in dtypes.FLOATING:
@@ -440,6 +447,9 @@ def _attach() -> None:
     t.uniform_, t.normal_, t.random_ = uniform_, normal_, random_
     t.bernoulli_, t.exponential_ = bernoulli_, exponential_
     t.bernoulli, t.multinomial = bernoulli, multinomial
+    # PyTorch has them in torch.random too, which here is what they build on.
+    for function in (manual_seed, seed, initial_seed, get_rng_state, set_rng_state, fork_rng):
+        setattr(core, function.__name__, function)
 
 
 Generator.wrap_state = staticmethod(wrap)  # type: ignore[method-assign]
