@@ -170,6 +170,33 @@ def test_lengths_in_a_tensor_are_refused() -> None:
     refused(lambda x: pack(x.repeat(2, 2, 1), lengths).data, "reads a tensor's value")
 
 
+GENERATOR, STATE = random.Random(0), np.random.RandomState(0)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        random.random,
+        lambda: random.randrange(10) / 10,
+        lambda: random.shuffle([1, 2, 3]) or 1,
+        np.random.rand,
+        GENERATOR.random,
+        lambda: GENERATOR.random(),
+        lambda: STATE.rand(),
+    ],
+)
+def test_random_numbers_that_go_the_same_way_at_first_are_refused(draw: Any) -> None:
+    """As whether a decoder is given its own words or the true ones."""
+
+    def step(x: Any) -> Any:
+        return x * 2 if draw() < 2 else x
+
+    captured, state = gradlite.capture(step, warmup=0), np.random.get_state()
+    with pytest.raises(gradlite.CaptureError, match="random numbers of Python's or NumPy's"):
+        captured(gradlite.ones(3))
+    np.random.set_state(state)
+
+
 def test_a_counter_of_python_is_refused() -> None:
     counts = iter(range(1000))
     refused(lambda x: x * next(counts), "another one at every call.*instead of")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dis
 import functools
 import operator
+import pickle
+import random
 import types
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -25,6 +27,7 @@ from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
+GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 DEPTH = 4  # of containers and plain objects that are looked into
 
 
@@ -78,6 +81,7 @@ class Surroundings:
         self.tensors: dict[int, Tensor] = {}
         self._places: list[tuple[Any, Any, str]] = []  # container, key, name
         self._arrays: list[tuple[Any, Any]] = []  # containers and keys of NumPy's arrays
+        self._generators: list[Any] = []  # of Python's and NumPy's random numbers
         self._seen: set[int] = set()
         self._keep: list[Any] = []
         # Attributes of plain objects count when the step's code has their names.
@@ -144,6 +148,9 @@ class Surroundings:
         except ValueError:  # a cell that is not filled yet
             return
         if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, GENERATORS):
+                self._generators.append(owner)
             return
         self._places.append((container, key, name))
         if value.__class__ is np.ndarray:
@@ -157,6 +164,18 @@ class Surroundings:
             self._places.append((read, None, "an array of NumPy's"))
             self._values.append(read.get(None))
             self._entries.append((read.get, None, self._values[-1]))
+
+    def random_numbers(self) -> bytes:
+        """Where Python's and NumPy's random numbers are."""
+        states = [random.getstate(), np.random.get_state(legacy=False)]
+        for generator in self._generators:
+            if isinstance(generator, random.Random):
+                states.append(generator.getstate())
+            elif isinstance(generator, np.random.RandomState):
+                states.append(generator.get_state(legacy=False))
+            else:
+                states.append(generator.bit_generator.state)
+        return pickle.dumps(states)
 
     @contextmanager
     def arrays_as(self, face: Callable[[Any], Any]) -> Iterator[None]:
@@ -206,7 +225,9 @@ class Surroundings:
             self.optimizers[id(value)] = value
         elif isinstance(value, LRScheduler):
             self._look(value.optimizer, depth)
-        elif isinstance(value, (GradScaler, np.ndarray, np.random.Generator)):
+        elif isinstance(value, GENERATORS):
+            self._generators.append(value)
+        elif isinstance(value, (GradScaler, np.ndarray)):
             pass
         elif depth and isinstance(value, dict):
             for key in value:

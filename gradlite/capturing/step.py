@@ -412,6 +412,7 @@ class CapturedStep:
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         owner = [a for a in args[:1] if not isinstance(a, Tensor)]
         before = Surroundings(self.step, (*self._declared, *owner))
+        drawn = before.random_numbers()
         with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
             recorder.old_grads = before.old_grads
             with before.arrays_as(recorder.state):
@@ -419,6 +420,11 @@ class CapturedStep:
             before.add_numbers(recorder.numbers)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
+        if before.random_numbers() != drawn:
+            raise CaptureError(
+                "the step is another one at every call: it draws random numbers of Python's or "
+                "NumPy's, which a replay would not draw: use gradlite's, or give them to the step"
+            )
         attributes = before.made_anew(recorder.touched)
         for space, name in attributes:
             space[name] = space[name].detach()  # without the graph of the recording
