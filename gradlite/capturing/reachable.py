@@ -286,30 +286,6 @@ class Surroundings:
                     seen.add(id(value))
                     yield value
 
-    def grads(
-        self, ref: Callable[[Any], Any], used: Container[int], read: Container[int]
-    ) -> tuple[list[tuple[Tensor, Any]], list[tuple[Tensor, Tensor | None]]]:
-        """The gradients after the step that are others than before, and those it began with.
-
-        Args:
-            ref: the place of an array.
-            used: the ids of tensors whose gradients the step has asked for or added to.
-            read: the ids of tensors, gradients among them, whose values it has used.
-
-        Returns:
-            ``(parameter, ref(array) or None)`` for each that the step has replaced, and
-            ``(parameter, gradient or None)`` for each that a replay must find as it was.
-        """
-        replaced, expected = [], []
-        for p, before in self.old_grads:
-            is_used = id(p) in used or (before is not None and id(before) in read)
-            if p._grad is not before or (before is None and is_used):
-                replaced.append((p, None if p._grad is None else ref(p._grad.array)))
-            if is_used and (before is None or p._grad is before):
-                expected.append((p, before))
-        self.old_grads = []  # asked for once; to hold them on would double the gradients' memory
-        return replaced, expected
-
     def made_anew(self, touched: Container[int]) -> list[tuple[dict[str, Any], str]]:
         """The attributes of modules that the step has replaced without a look at the old values.
 

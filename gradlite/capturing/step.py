@@ -21,6 +21,7 @@ from gradlite.capturing.calls import (
 from gradlite.capturing.compare import difference
 from gradlite.capturing.effects import InputEffects, written_state
 from gradlite.capturing.explain import explain, listing
+from gradlite.capturing.gradients import Gradients
 from gradlite.capturing.graphs import GraphPlan
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
@@ -163,23 +164,10 @@ class Recording:
                 self._results.append(("state", value))
             else:
                 self._results.append(("tensor", recorder.ref(value.array)))
-        # What the step reads of the gradients that it finds, and then replaces by others.
-        self._carried = [
-            (p, old)
-            for p, old in surroundings.old_grads
-            if old is not None and p._grad is not old and id(old) in recorder.touched
-        ]
-        self._present = [
-            p
-            for p, old in surroundings.old_grads
-            if old is not None and p._grad is not old
-            if id(old) in recorder.touched or recorder.asked_grads.get(id(p)) is old
-        ]
-        self._refs, self._expected = surroundings.grads(
-            recorder.ref, recorder.used_grads, recorder.touched
-        )
+        self._gradients = Gradients(surroundings.old_grads, recorder)
+        surroundings.old_grads = []  # to hold them on would double the gradients' memory
         kept = [ref for kind, ref in self._results if kind == "tensor"]
-        kept += [*(ref for _, ref in self._refs if ref is not None), *effects.kept]
+        kept += [*self._gradients.kept, *effects.kept]
         made = [(space, key, recorder.ref(space[key].array)) for space, key in attributes]
         kept += [ref for _, _, ref in made]
         self.plan: Plan | GraphPlan
@@ -192,7 +180,6 @@ class Recording:
         self.avoidable = recorder.avoids()
         self.listing: bytes | None = None
         self._outputs: list[tuple[str, Any]] = []
-        self._grads: list[tuple[Tensor, Tensor | None]] = []
         self._counters = self._written_counters(recorder)
         self._effects = effects if effects else None
         self._made: list[tuple[dict[str, Any], str, Any]] = made
@@ -230,13 +217,13 @@ class Recording:
 
     def fits(self) -> bool:
         """Whether everything around the step is as it was recorded."""
-        for p, grad in self._expected:
+        for p, grad in self._gradients.expected:
             if p._grad is not grad:
                 return False
         for update in self._updates:
             if not update.holds():
                 return False
-        for p in self._present:
+        for p in self._gradients.present:
             if p._grad is None:
                 return False
         if not self._scaling.holds():
@@ -247,24 +234,22 @@ class Recording:
         """Find the arrays of results and gradients, which the first replay has given a place."""
         bind = self.plan.array
         self._outputs = [(kind, bind(v) if kind == "tensor" else v) for kind, v in self._results]
-        self._grads = [(p, None if ref is None else wrap(bind(ref))) for p, ref in self._refs]
+        self._gradients.bind(bind)
         self._made = [(space, key, wrap(bind(ref))) for space, key, ref in self._made]
         if self._effects is not None:
             self._effects.bind(bind)
         if isinstance(self.plan, Plan):
             self.listing = zlib.compress(listing(self.plan).encode())
             self.plan.release()
-            self._results, self._refs = [], []
+            self._results = []
 
     def replay(self, leaves: Sequence[Any]) -> Any:
         """Run the plan on new inputs; `GuardError` when it does not hold for them."""
         values = [leaves[place].array for place in self._places]
         if self._effects is not None:
             self._effects.check(leaves)
-        for p, old in self._carried:  # out of memory that the plan will use again
-            if p._grad is not old:
-                old.array[...] = p._grad.array  # type: ignore[union-attr]
-                p._grad = old
+        if self._gradients.carried:
+            self._gradients.carry()
         before = default_generator.state_array() if self._draws and self.plan.guarded else None
         try:
             self.plan.replay(values)
@@ -274,7 +259,7 @@ class Recording:
             raise
         if not self.replays:
             self._bind()
-        for p, grad in self._grads:
+        for p, grad in self._gradients.left:
             p._grad = grad
         for counter in self._counters:
             counter[0] += 1
