@@ -161,14 +161,13 @@ _INSTEAD = {
     "distributed": "there is one process, on one device",
     "fft": "there are no complex numbers; numpy.fft takes tensors through Tensor.numpy()",
     "jit": "there is nothing to script or trace; gradlite.capture(step) compiles a training step",
-    "onnx": "there is no export; gradlite.save writes a state_dict",
     "sparse_coo_tensor": "there are no sparse tensors: index_add() and scatter_add() sum by index",
 }
 
 
 def __getattr__(name):  # type: ignore[no-untyped-def]  # or every name would be an attribute
     """Subpackages that most programs do not need are imported when they are asked for."""
-    if name == "distributions":
-        return _import_module("gradlite.distributions")
+    if name in ("distributions", "onnx"):
+        return _import_module(f"gradlite.{name}")
     instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
     raise AttributeError(f"module 'gradlite' has no attribute {name!r}{instead}")

@@ -125,15 +125,15 @@ def test_another_way_is_another_recording() -> None:
 
     @gradlite.capture(native=False)
     def step(q: Any) -> Any:
-        ran.append(gradlite.backends.cuda.flash_sdp_enabled())
+        ran.append([gradlite.backends.cuda.flash_sdp_enabled()])  # a list of numbers is watched
         return F.scaled_dot_product_attention(q, q, q)
 
     q = query(gradlite).detach()
     for _ in range(4):
         usual = step(q)
-    assert step.recordings == 1 and all(ran)
+    assert step.recordings == 1 and [False] not in ran
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(4):
             composed = step(q)
-    assert step.recordings == 2 and not all(ran)
+    assert step.recordings == 2 and [False] in ran
     assert composed.allclose(usual) and step.replays == 2
