@@ -26,6 +26,9 @@ class Scaling:
         self.outside = self.refused = ""
         self._used: list[tuple[GradScaler, Any]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._used)
+
     def takes(self, scaler: GradScaler) -> bool:
         """Whether a method of the scaler is to be recorded call by call; arrays are as they are."""
         if any(used is scaler for used, _ in self._used):

@@ -186,6 +186,9 @@ class Recording:
         self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
         self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
         self._scaling = recorder.scaling
+        self._expected = self._gradients.expected
+        # Whether there is more to ask than most recordings mind.
+        self._more = bool(self._updates or self._gradients.present or self._scaling)
 
     @staticmethod
     def _written_counters(recorder: Recorder) -> list[list[int]]:
@@ -208,7 +211,9 @@ class Recording:
                 return False  # perhaps of an equal dtype: `_signature` will say
         if autocast_mode.used and current_autocast().dtypes != self._autocast:
             return False
-        return sdp.enabled == self._attention and dtypes.get_default_dtype() is self._default
+        if sdp.enabled is not self._attention and sdp.enabled != self._attention:
+            return False
+        return dtypes.get_default_dtype() is self._default
 
     @property
     def outdated(self) -> bool:
@@ -217,17 +222,18 @@ class Recording:
 
     def fits(self) -> bool:
         """Whether everything around the step is as it was recorded."""
-        for p, grad in self._gradients.expected:
+        for p, grad in self._expected:
             if p._grad is not grad:
                 return False
-        for update in self._updates:
-            if not update.holds():
+        if self._more:
+            for p in self._gradients.present:
+                if p._grad is None:
+                    return False
+            for update in self._updates:
+                if not update.holds():
+                    return False
+            if not self._scaling.holds():
                 return False
-        for p in self._gradients.present:
-            if p._grad is None:
-                return False
-        if not self._scaling.holds():
-            return False
         return self.surroundings.unchanged() or self.surroundings.changed() is None
 
     def _bind(self) -> None:
@@ -248,7 +254,7 @@ class Recording:
         values = [leaves[place].array for place in self._places]
         if self._effects is not None:
             self._effects.check(leaves)
-        if self._gradients.carried:
+        if self._more:
             self._gradients.carry()
         before = default_generator.state_array() if self._draws and self.plan.guarded else None
         try:
