@@ -67,13 +67,16 @@ def _comparison_samples() -> list[Any]:
     return [*binary(), S(np.arange(4.0), 2), S(np.arange(4), np.arange(4)), S(np.arange(3), 1.5)]
 
 
-@public(
+_comparison = public(
     samples=_comparison_samples,
     method=True,
     inplace=True,
     differentiable=False,
     errors=lambda: [S(np.arange(2), np.arange(3))],
 )
+
+
+@_comparison
 def eq(input: Any, other: Any) -> Tensor:
     """Elementwise ``input == other``, a bool tensor.
 
@@ -84,13 +87,7 @@ def eq(input: Any, other: Any) -> Tensor:
     return _compare("equal", input, other)
 
 
-@public(
-    samples=_comparison_samples,
-    method=True,
-    inplace=True,
-    differentiable=False,
-    errors=lambda: [S(np.arange(2), np.arange(3))],
-)
+@_comparison
 def ne(input: Any, other: Any) -> Tensor:
     """Elementwise ``input != other``, a bool tensor.
 
@@ -101,13 +98,7 @@ def ne(input: Any, other: Any) -> Tensor:
     return _compare("not_equal", input, other)
 
 
-@public(
-    samples=_comparison_samples,
-    method=True,
-    inplace=True,
-    differentiable=False,
-    errors=lambda: [S(np.arange(2), np.arange(3))],
-)
+@_comparison
 def lt(input: Any, other: Any) -> Tensor:
     """Elementwise ``input < other``, a bool tensor.
 
@@ -118,13 +109,7 @@ def lt(input: Any, other: Any) -> Tensor:
     return _compare("less", input, other)
 
 
-@public(
-    samples=_comparison_samples,
-    method=True,
-    inplace=True,
-    differentiable=False,
-    errors=lambda: [S(np.arange(2), np.arange(3))],
-)
+@_comparison
 def le(input: Any, other: Any) -> Tensor:
     """Elementwise ``input <= other``, a bool tensor.
 
@@ -135,13 +120,7 @@ def le(input: Any, other: Any) -> Tensor:
     return _compare("less_equal", input, other)
 
 
-@public(
-    samples=_comparison_samples,
-    method=True,
-    inplace=True,
-    differentiable=False,
-    errors=lambda: [S(np.arange(2), np.arange(3))],
-)
+@_comparison
 def gt(input: Any, other: Any) -> Tensor:
     """Elementwise ``input > other``, a bool tensor.
 
@@ -152,13 +131,7 @@ def gt(input: Any, other: Any) -> Tensor:
     return _compare("greater", input, other)
 
 
-@public(
-    samples=_comparison_samples,
-    method=True,
-    inplace=True,
-    differentiable=False,
-    errors=lambda: [S(np.arange(2), np.arange(3))],
-)
+@_comparison
 def ge(input: Any, other: Any) -> Tensor:
     """Elementwise ``input >= other``, a bool tensor.
 
