@@ -269,11 +269,12 @@ def backward(
     owned: set[Node] = set()  # the sum in `pending` is ours to add to in place
     shared: set[Node] = set()  # the first gradient came straight from elsewhere
     queue: list[tuple[int, Node]] = []
-    following: Node | None = None  # the next node where no other waits, which saves the queue
+    # The next node where no other waits, and its gradient: that saves the queue.
+    following: Node | None = None
+    coming: Any = None
     leaves: list[AccumulateGrad] = []  # without hooks: order does not matter, so no queueing
     if len(roots) == 1 and roots[0].__class__ is not OutputEdge:
-        following = roots[0]
-        pending[following] = grads[0]
+        following, coming = roots[0], grads[0]
         shared.add(following)
     else:
         for edge, grad in zip(roots, grads):
@@ -292,9 +293,9 @@ def backward(
         while following is not None or queue:
             if following is None:
                 node = pop(queue)[1]
+                grad = pending.pop(node)
             else:
-                node, following = following, None
-            grad = pending.pop(node)
+                node, grad, following = following, coming, None
             edges, extra, saved = node.edges, node.extra, node.saved
             if plain and extra is None and saved.__class__ is tuple and not anomaly_enabled:
                 # Most nodes by far: what follows below for the others, without its questions.
@@ -337,19 +338,29 @@ def backward(
             for edge, part in zip(edges, parts):
                 if edge is None or part is None:
                     continue
-                if edge in pending or edge.__class__ is OutputEdge:
+                kind = edge.__class__
+                if kind is OutputEdge or edge in pending:
                     _deliver(edge, part, pending, owned, queue, create_graph)
-                    continue
-                pending[edge] = part
-                if part is grad:
-                    shared.add(edge)
-                if edge.__class__ is AccumulateGrad and edge.extra is None and wanted is None:
-                    leaves.append(edge)
+                elif kind is AccumulateGrad:
+                    pending[edge] = part
+                    if part is grad:
+                        shared.add(edge)
+                    if edge.extra is None and wanted is None:
+                        leaves.append(edge)
+                    else:
+                        push(queue, (-edge.seq, edge))
                 elif following is None and not queue:
-                    following = edge
+                    following, coming = edge, part
                 else:
+                    if edge is following:  # both operands of a product, say
+                        following = None
+                        pending[edge] = add(coming, part)
+                        owned.add(edge)
+                    else:
+                        pending[edge] = part
                     push(queue, (-edge.seq, edge))
             if queue and following is not None:
+                pending[following] = coming
                 push(queue, (-following.seq, following))
                 following = None
         for leaf in leaves:
