@@ -17,7 +17,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.loss_kernels import CrossEntropyLoss, NllLoss, check_classes, with_kernels
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
 from gradlite.ops.softmax import _row_starts, log_softmax, row_max, row_sum
@@ -189,6 +189,11 @@ def cross_entropy(
     dim = 0 if x.ndim == 1 else 1
     if t.dtype in dtypes.FLOATING:
         return _cross_entropy_probabilities(input, target, weight, dim, reduction, label_smoothing)
+    if t.shape == x.shape:
+        raise RuntimeError(
+            "Expected floating point type for target with class probabilities, got "
+            f"{type_name(t.dtype)}"
+        )
     logp = log_softmax(input, dim)
     plain = nll_loss(logp, target, weight, None, ignore_index, None, reduction)
     if label_smoothing == 0.0:
@@ -215,6 +220,18 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"{reduction} is not a valid value for reduction")
 
 
+def _check_weight(weight: Tensor | None, x: Any, dim: int) -> None:
+    """One weight for each class, or none at all."""
+    if weight is None or weight.array.shape == (x.shape[dim],):
+        return
+    if x.ndim > 2:
+        raise RuntimeError("weight tensor should be defined either for all or no classes")
+    raise RuntimeError(
+        f"weight tensor should be defined either for all {x.shape[dim]} classes or no classes "
+        f"but got weight tensor of shape: {list(weight.array.shape)}"
+    )
+
+
 def _channels(weight: Tensor, ndim: int, dim: int) -> Tensor:
     return weight.reshape(tuple(-1 if d == dim else 1 for d in range(ndim)))  # type: ignore[attr-defined,no-any-return]
 
@@ -228,13 +245,19 @@ def _cross_entropy_probabilities(
             "Expected floating point type for target with class probabilities, got target of shape "
             f"{list(target.array.shape)} for input of shape {list(x.shape)}"
         )
+    if weight is not None and weight.array.shape != (x.shape[dim],):
+        raise RuntimeError(
+            f"cross_entropy: weight tensor should be defined either for all {x.shape[dim]} "
+            f"classes or no classes but got weight tensor of shape: {list(weight.array.shape)}"
+        )
     if smoothing:
-        target = target * (1 - smoothing) + smoothing / x.shape[dim]
+        target = target * (1 - smoothing) + smoothing / max(x.shape[dim], 1)
     losses = target * log_softmax(input, dim)
     if weight is not None:
         losses = losses * _channels(weight, x.ndim, dim)
     if reduction == "mean":
-        return -sum(losses) / (x.size / x.shape[dim])
+        # Of no classes the mean is that of nothing, NaN.
+        return -sum(losses) / (x.size / x.shape[dim] if x.shape[dim] else 0)
     return reduced(-sum(losses, dim), reduction)
 
 
@@ -309,15 +332,27 @@ def nll_loss(
     x, t = input.array, target.array
     dim = 0 if x.ndim == 1 else 1
     if x.ndim == 0 or t.shape != x.shape[:dim] + x.shape[dim + 1 :]:
-        if x.ndim and t.ndim and x.ndim > 1 and x.shape[0] != t.shape[0]:
+        if x.ndim == 0:
+            raise ValueError("Expected 1 or more dimensions (got 0)")
+        if x.ndim == 1 and t.ndim == 1:
+            if t.size != 1:
+                raise ValueError(
+                    f"For 1D input, 1D target must have size 1, but got target size: {t.size}"
+                )
+            one: Tensor = target.reshape(())  # type: ignore[attr-defined]
+            return nll_loss(input, one, weight, None, ignore_index, None, reduction)
+        if x.ndim > 1 and (t.ndim == 0 or x.shape[0] != t.shape[0]):
             raise ValueError(
                 f"Expected input batch_size ({x.shape[0]}) to match target batch_size "
-                f"({t.shape[0]})."
+                f"({t.shape[0] if t.ndim else 0})."
             )
+        if x.ndim <= 2 and t.ndim > 1:
+            raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
         raise RuntimeError(
             f"Expected target size {list(x.shape[:dim] + x.shape[dim + 1 :])}, got {list(t.shape)}"
         )
     _check_reduction(reduction)
+    _check_weight(weight, x, dim)
     if t.dtype.kind in "iu":
         loss = with_kernels(NllLoss, input, target, weight, int(ignore_index), reduction)
         if loss is not None:

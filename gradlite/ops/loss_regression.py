@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gradlite.ops import pointwise_loss as pointwise
@@ -10,7 +11,8 @@ from gradlite.ops.dispatch import apply
 from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.loss import reduced, warn_sizes
 from gradlite.ops.op import Op
-from gradlite.ops.samples import S, normal
+from gradlite.ops.reduce import sum
+from gradlite.ops.samples import S, constant, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
@@ -43,8 +45,50 @@ def _pairs() -> list[Any]:
     ]
 
 
+def _weights() -> list[Any]:
+    return [
+        S(normal(3, 4), normal(3, 4), weight=constant(positive(3, 4)), reduction=reduction)
+        for reduction in ("mean", "sum", "none")
+    ]
+
+
+def _squares(input: Tensor, target: Tensor) -> Tensor:
+    return (input - target) ** 2
+
+
+def _distances(input: Tensor, target: Tensor) -> Tensor:
+    return (input - target).abs()  # type: ignore[attr-defined,no-any-return]
+
+
+def _check_weight(input: Tensor, weight: Tensor) -> None:
+    if weight.array.shape != input.array.shape:
+        raise ValueError("Weights and input must have the same size.")
+
+
+def _weighted(
+    op: type[pointwise.PointwiseLoss],
+    formula: type[pointwise.Formula],
+    losses: Callable[[Tensor, Tensor], Tensor],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    reduction: str,
+) -> Tensor:
+    """The weighted losses; their mean is the sum divided by that of the weights."""
+    _check_weight(input, weight)
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(
+            f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'."
+        )
+    wanted = "sum" if reduction == "mean" else reduction
+    loss = pointwise.with_kernels(op, formula, input, target, wanted, weight=weight)
+    if loss is None:
+        loss = reduced(losses(input, target) * weight, wanted)
+    return loss / sum(weight) if reduction == "mean" else loss
+
+
 @public(
-    samples=_pairs,
+    samples=lambda: [*_pairs(), *_weights()],
     torch="nn.functional.mse_loss",
     autocast="float32",
 )
@@ -58,6 +102,8 @@ def mse_loss(
 ) -> Tensor:
     """The mean of ``(input - target) ** 2``; different shapes broadcast, with a warning.
 
+    With a ``weight`` of the input's shape it is the weighted mean.
+
     >>> import gradlite
     >>> gradlite.nn.functional.mse_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
     tensor(5.)
@@ -65,22 +111,26 @@ def mse_loss(
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce, reduction, 4)
     warn_sizes(input, target)
+    if weight is not None:
+        return _weighted(
+            pointwise.PointwiseMse, pointwise.SquaredError, _squares, input, target, weight,
+            reduction,
+        )  # fmt: skip
     fused = pointwise.with_kernels(
-        pointwise.PointwiseMse, pointwise.SquaredError, input, target, reduction, weight=weight
+        pointwise.PointwiseMse, pointwise.SquaredError, input, target, reduction
     )
     if fused is not None:
         return fused
     x, y = input.array, target.array
-    if x.shape == y.shape and x.dtype == y.dtype and x.size and weight is None:
+    if x.shape == y.shape and x.dtype == y.dtype and x.size:
         if reduction in ("mean", "sum") and x.__class__ is y.__class__:
             scale = 1 / x.size if reduction == "mean" else 1.0
             return apply(MseLoss, (input, target), scale)  # type: ignore[no-any-return]
-    losses = (input - target) ** 2
-    return reduced(losses if weight is None else losses * weight, reduction)
+    return reduced(_squares(input, target), reduction)
 
 
 @public(
-    samples=_pairs,
+    samples=lambda: [*_pairs(), *_weights()],
     torch="nn.functional.l1_loss",
     autocast="float32",
 )
@@ -92,7 +142,7 @@ def l1_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The mean of ``|input - target|``.
+    """The mean of ``|input - target|``, weighted where there is a ``weight``.
 
     >>> import gradlite
     >>> gradlite.nn.functional.l1_loss(gradlite.tensor([1.0, 3.0]), gradlite.zeros(2))
@@ -101,17 +151,21 @@ def l1_loss(
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce, reduction, 4)
     warn_sizes(input, target)
+    if weight is not None:
+        return _weighted(
+            pointwise.PointwiseL1, pointwise.AbsoluteError, _distances, input, target, weight,
+            reduction,
+        )  # fmt: skip
     fused = pointwise.with_kernels(
-        pointwise.PointwiseL1, pointwise.AbsoluteError, input, target, reduction, weight=weight
+        pointwise.PointwiseL1, pointwise.AbsoluteError, input, target, reduction
     )
     if fused is not None:
         return fused
-    losses = (input - target).abs()
-    return reduced(losses if weight is None else losses * weight, reduction)
+    return reduced(_distances(input, target), reduction)
 
 
 @public(
-    samples=lambda: [*_pairs(), S(normal(5) * 3, normal(5), delta=0.7)],
+    samples=lambda: [*_pairs(), *_weights(), S(normal(5) * 3, normal(5), delta=0.7)],
     torch="nn.functional.huber_loss",
     autocast="float32",
 )
@@ -131,6 +185,8 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     warn_sizes(input, target)
+    if weight is not None:
+        _check_weight(input, weight)
     fused = pointwise.with_kernels(
         pointwise.HuberLoss, pointwise.HuberError, input, target, reduction,
         weight=weight, parameter=delta,

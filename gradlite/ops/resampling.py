@@ -70,3 +70,14 @@ def antialiased(
     weights = kernel((places - centre + 0.5) / wide)
     weights = np.where((places >= first) & (places < last), weights, 0.0)
     return weights / weights.sum(1, keepdims=True)
+
+
+def in_fixed_point(weights: Matrix) -> tuple[Matrix, int]:
+    """The weights as integers of 16 bits, and by how many bits they are too large.
+
+    So are bytes resized: sums of products are exact, and rounded once for each dimension.
+    """
+    largest, bits = weights.max(), 0
+    while bits < 22 and int(0.5 + largest * (1 << (bits + 1))) < 1 << 15:
+        bits += 1
+    return np.trunc(weights * (1 << bits) + np.where(weights < 0, -0.5, 0.5)), bits

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops import resampling
 from gradlite.ops.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
+from gradlite.ops.op import type_name
 from gradlite.ops.operands import beside, in_single
 from gradlite.ops.pool3d import adaptive_avg_pool3d
 from gradlite.ops.samples import S, normal
@@ -43,6 +46,29 @@ def _weights(
     return make(size, wanted, scale, align_corners)
 
 
+def _weighted(image: Tensor, axis: int, matrix: np.ndarray[Any, Any]) -> Tensor:
+    """Every output pixel of one dimension as the weighted sum of the input's."""
+    rows: Any = image.transpose(axis, -1)
+    if image.array.dtype != np.uint8:
+        matrix = matrix.T.astype(image.array.dtype)
+        return (rows @ wrap(beside(image.array, matrix))).transpose(axis, -1)  # type: ignore[no-any-return]
+    matrix, bits = resampling.in_fixed_point(matrix)
+    sums = rows.double() @ wrap(beside(image.array, matrix.T.copy()))
+    bytes = ((sums + (1 << bits >> 1)) / (1 << bits)).floor().clamp(0, 255).to(image.dtype)
+    return bytes.transpose(axis, -1)  # type: ignore[no-any-return]
+
+
+def _check_dtype(input: Tensor, mode: str) -> None:
+    """Of integers, only bytes of images can be resized by weights."""
+    dtype = input.array.dtype
+    if dtype in dtypes.FLOATING or (dtype == np.uint8 and mode in ("bilinear", "bicubic")):
+        return
+    kind = "cubic" if mode == "bicubic" else "linear"
+    raise NotImplementedError(
+        f"\"compute_indices_weights_{kind}\" not implemented for '{type_name(dtype)}'"
+    )
+
+
 def _sizes(
     input: Tensor, size: Any, scale_factor: Any, recompute: bool | None
 ) -> tuple[list[int], list[float | None]]:
@@ -69,7 +95,12 @@ def _sizes(
         )
     values = list(given) if isinstance(given, Sequence) else [given] * len(dims)
     if size is not None:
-        return [int(v) for v in values], [None] * len(dims)
+        if not all(hasattr(v, "__index__") for v in values):
+            raise TypeError(
+                "expected size to be one of int or Tuple[int] or Tuple[int, int] or "
+                f"Tuple[int, int, int], but got size with types {[type(v) for v in values]}"
+            )
+        return [operator.index(v) for v in values], [None] * len(dims)
     sizes = [math.floor(n * factor) for n, factor in zip(dims, values, strict=True)]
     return sizes, [None] * len(dims) if recompute else [float(v) for v in values]
 
@@ -182,17 +213,18 @@ def interpolate(
         )
     if mode == "area":
         return AREA[input.dim()](input, tuple(sizes))
+    if mode in LINEAR_DIMS:
+        _check_dtype(input, mode)
     result: Any = input
-    for axis, (wanted, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
+    # Bytes are rounded after every dimension, the last one first.
+    for axis in reversed(range(2, input.dim())):
+        wanted, scale = sizes[axis - 2], scales[axis - 2]
         n = result.shape[axis]
         if mode in LINEAR_DIMS:
             if wanted == n:
                 continue  # Whatever the scale says.
             matrix = _weights(n, wanted, scale, bool(align_corners), mode, antialias)
-            matrix = matrix.T.astype(result.array.dtype)
-            result = (result.transpose(axis, -1) @ wrap(beside(result.array, matrix))).transpose(
-                axis, -1
-            )
+            result = _weighted(result, axis, matrix)
         else:
             index = _nearest(n, wanted, scale, mode == "nearest-exact")
             result = result.index_select(axis, wrap(beside(result.array, index)))

@@ -108,3 +108,75 @@ def test_older_reductions(name: str) -> None:
         return found
 
     same(program, warns="size_average and reduce args will be deprecated", message="exact")
+
+
+WEIGHTS_THAT_DO_NOT_FIT: dict[str, Any] = {
+    "nll_loss": lambda F, L: F.nll_loss(L.ones(4, 3), _classes(L), L.ones(4)),
+    "nll_loss of two dimensions": lambda F, L: F.nll_loss(L.ones(4, 3), _classes(L), L.ones(1, 3)),
+    "cross_entropy": lambda F, L: F.cross_entropy(L.ones(4, 3), _classes(L), L.ones(4)),
+    "of images": lambda F, L: F.cross_entropy(L.ones(4, 3, 1), _classes(L)[:, None], L.ones(2)),
+    "smoothed": lambda F, L: F.cross_entropy(
+        L.ones(4, 3), _classes(L), L.ones(5), label_smoothing=0.1
+    ),
+    "probabilities": lambda F, L: F.cross_entropy(L.ones(4, 3), L.ones(4, 3), L.ones(4)),
+    "probabilities, broadcast": lambda F, L: F.cross_entropy(
+        L.ones(4, 3), L.ones(4, 3), L.ones(1, 3)
+    ),
+}
+
+
+def _classes(library: Any) -> Any:
+    return library.tensor([0, 2, 1, 1])
+
+
+@pytest.mark.parametrize("what", WEIGHTS_THAT_DO_NOT_FIT)
+def test_weights_that_are_not_one_for_each_class(what: str) -> None:
+    same(
+        lambda library: WEIGHTS_THAT_DO_NOT_FIT[what](library.nn.functional, library),
+        raises=RuntimeError,
+        message="exact",
+    )
+
+
+@pytest.mark.parametrize("function", ["nll_loss", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [((3,), (2,)), ((4, 3), (4, 2)), ((4, 3), (4, 1)), ((4, 3), (4, 3)), ((2, 3), ()), ((), ())],
+)
+def test_targets_of_other_shapes(function: str, logits: Any, target: Any) -> None:
+    same(
+        lambda library: getattr(library.nn.functional, function)(
+            library.ones(logits), library.zeros(target, dtype=library.int64)
+        ),
+        raises=(RuntimeError, ValueError, IndexError),
+        message="exact",
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_one_class_in_a_list_for_one_row(reduction: str) -> None:
+    same(
+        lambda library: library.nn.functional.nll_loss(
+            library.tensor([1.0, 2.0, 4.0]), library.tensor([2]), reduction=reduction
+        )
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_classes_at_all(smoothing: float) -> None:
+    same(
+        lambda library: library.nn.functional.cross_entropy(
+            library.ones(2, 0), library.ones(2, 0), label_smoothing=smoothing
+        )
+    )
+
+
+@pytest.mark.parametrize("function", ["mse_loss", "l1_loss", "huber_loss"])
+def test_weights_of_another_shape_than_the_input(function: str) -> None:
+    same(
+        lambda library: getattr(library.nn.functional, function)(
+            library.ones(2), library.zeros(2), weight=library.ones(2, 2)
+        ),
+        raises=ValueError,
+        message="exact",
+    )

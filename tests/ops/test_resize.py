@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.oracle import same
@@ -58,4 +59,53 @@ def test_sizes_and_modes_that_cannot_be(options: dict[str, Any]) -> None:
         lambda library: library.nn.functional.interpolate(library.ones(1, 1, 4, 4), **options),
         raises=(RuntimeError, NotImplementedError),
         message="type",
+    )
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(3, 5), (7, 4), (1, 1), (31, 40), (16, 3)])
+def test_images_of_bytes(mode: str, antialias: bool, align_corners: bool, size: Any) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 9, 7)).astype(np.uint8)
+    same(
+        lambda library: library.nn.functional.interpolate(
+            library.tensor(image), size, mode=mode, align_corners=align_corners, antialias=antialias
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "shape"),
+    [
+        ("bilinear", "int64", (1, 1, 4, 4)),
+        ("bicubic", "int32", (1, 1, 4, 4)),
+        ("linear", "uint8", (1, 1, 4)),
+        ("trilinear", "uint8", (1, 1, 4, 4, 4)),
+    ],
+)
+def test_integers_that_no_weights_resize(mode: str, dtype: str, shape: tuple[int, ...]) -> None:
+    same(
+        lambda library: library.nn.functional.interpolate(
+            library.ones(shape, dtype=getattr(library, dtype)), 3, mode=mode
+        ),
+        raises=NotImplementedError,
+        message="type",
+    )
+
+
+@pytest.mark.parametrize("size", [2.5, (2.5, 3), 1e20, ("a", 2)], ids=str)
+def test_sizes_that_are_no_integers(size: Any) -> None:
+    same(
+        lambda library: library.nn.functional.interpolate(library.ones(1, 1, 4, 4), size),
+        raises=TypeError,
+        message="exact" if isinstance(size, tuple) else "type",
+    )
+
+
+def test_a_size_in_a_tensor() -> None:
+    same(
+        lambda library: library.nn.functional.interpolate(
+            library.ones(1, 1, 4, 4), library.tensor(3)
+        )
     )
