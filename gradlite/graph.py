@@ -270,7 +270,7 @@ def backward(
     shared: set[Node] = set()  # the first gradient came straight from elsewhere
     queue: list[tuple[int, Node]] = []
     # The next node where no other waits, and its gradient: that saves the queue.
-    following: Node | None = None
+    following: Any = None
     coming: Any = None
     leaves: list[AccumulateGrad] = []  # without hooks: order does not matter, so no queueing
     if len(roots) == 1 and roots[0].__class__ is not OutputEdge:
@@ -349,15 +349,12 @@ def backward(
                         leaves.append(edge)
                     else:
                         push(queue, (-edge.seq, edge))
+                elif edge is following:  # from the other operand of a product, say
+                    coming = add(coming, part)
                 elif following is None and not queue:
                     following, coming = edge, part
                 else:
-                    if edge is following:  # both operands of a product, say
-                        following = None
-                        pending[edge] = add(coming, part)
-                        owned.add(edge)
-                    else:
-                        pending[edge] = part
+                    pending[edge] = part
                     push(queue, (-edge.seq, edge))
             if queue and following is not None:
                 pending[following] = coming
