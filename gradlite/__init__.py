@@ -122,6 +122,7 @@ from gradlite.ops.logic import *
 from gradlite.ops.matmul import *
 from gradlite.ops.methods import *
 from gradlite.ops.norms import *
+from gradlite.ops.out import take_out as _take_out
 from gradlite.ops.piecewise import *
 from gradlite.ops.quantile import *
 from gradlite.ops.random import *
@@ -151,6 +152,8 @@ from gradlite.version import __version__ as __version__
 
 if _TYPE_CHECKING:
     from gradlite import distributions as distributions
+
+_take_out(globals(), without=("det",))
 
 
 # What programs ask for that is not here, and what there is instead.

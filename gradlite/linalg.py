@@ -18,6 +18,7 @@ from gradlite.ops.linear_systems import (
 from gradlite.ops.matmul import matmul
 from gradlite.ops.norms import linalg_norm as norm
 from gradlite.ops.norms import matrix_norm, vector_norm
+from gradlite.ops.out import take_out
 from gradlite.ops.shape import diagonal as _diagonal
 from gradlite.tensor import Tensor
 
@@ -96,3 +97,6 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
         return matmul(product(first, cut), product(cut + 1, last))
 
     return product(0, len(parts) - 1)
+
+
+take_out(globals())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradlite.ops.activation import erf, erfc
 from gradlite.ops.elementwise import exp2, expm1, log1p
 from gradlite.ops.elementwise import sigmoid as expit
+from gradlite.ops.out import take_out
 from gradlite.ops.rounding import round
 from gradlite.ops.softmax import log_softmax, logsumexp, softmax
 from gradlite.ops.special import (
@@ -49,3 +50,4 @@ __all__ = [
 ]
 
 psi = digamma
+take_out(globals(), without=("log_softmax", "softmax"))

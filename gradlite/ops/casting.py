@@ -66,7 +66,7 @@ def lowered(*tensors: Any) -> tuple[Any, ...]:
     For functions that are called too often for a wrapper; they ask `autocast_mode.used` first.
     """
     mode = current_autocast()
-    first = next(_tensors(tensors), None)
+    first = next(tensors_of(tensors), None)
     if first is None or not mode.casts_on(first.is_cuda):
         return tensors
     return tuple(converted(tensors, mode.lower(first.is_cuda), first.is_cuda, mode))
@@ -75,7 +75,7 @@ def lowered(*tensors: Any) -> tuple[Any, ...]:
 def _cast_call(
     function: Callable[..., Any], cpu: Choice, cuda: Choice, mode: Mode, args: Any, kwargs: Any
 ) -> Any:
-    first = next(_tensors((args, kwargs)), None)
+    first = next(tensors_of((args, kwargs)), None)
     on_gpu = first is not None and first.is_cuda
     choice = cuda if on_gpu else cpu
     policy = choice if isinstance(choice, str) else choice(*args, **kwargs)
@@ -103,15 +103,15 @@ def _cast_call(
         autocast_mode.set_mode(mode)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_of(value: Any) -> Iterator[Tensor]:
     """All Tensors in nested tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_of(part)
     elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
+        yield from tensors_of(tuple(value.values()))
 
 
 def _can_be_cast(tensor: Tensor, on_gpu: bool) -> bool:
@@ -120,7 +120,7 @@ def _can_be_cast(tensor: Tensor, on_gpu: bool) -> bool:
 
 
 def _eligible(value: Any, on_gpu: bool) -> Iterable[Tensor]:
-    return (t for t in _tensors(value) if _can_be_cast(t, on_gpu))
+    return (t for t in tensors_of(value) if _can_be_cast(t, on_gpu))
 
 
 def converted(value: Any, target: Any, on_gpu: bool, mode: Mode) -> Any:

@@ -161,13 +161,18 @@ def randint(
 
 
 def randperm(
-    n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None
+    n: int,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """A random order of the integers below n."""
     g = default_generator if generator is None else generator
     numpy_dtype = dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy
     order = drawn(g, "permutation", (n,), np.dtype(np.int64), as_device(device))
-    return wrap(order.astype(numpy_dtype, copy=False))
+    return finish(order.astype(numpy_dtype, copy=False), requires_grad)
 
 
 def rand_like(
