@@ -548,6 +548,8 @@ def raise_modified(node: Node, place: int, version: tuple[list[Any], int]) -> No
     maker = ""
     if position >= 0 and len(version[0]) > 1:  # the last op that wrote to it in place
         maker = f"output 0 of {version[0][1]}"
+    elif position < 0 and node.op.kept:
+        pass  # positions have no place in the graph
     elif made_by is not None and made_by.__class__ is not AccumulateGrad:
         maker = f"output {nr} of {plain_name(made_by)}"
     if anomaly_enabled:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.ops import pool_launch, pooling
-from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.pool_arguments import check_dimensions, check_tensor, one
 from gradlite.ops.samples import S, distinct, normal
@@ -24,25 +24,37 @@ __all__ = [
 
 
 # ---------------------------------------------------------------------------------- ops
+def _check_grad(name: str, shape: tuple[int, ...]) -> None:
+    """No windows at all have no gradient."""
+    for dim in range(1, len(shape)):
+        if shape[dim] == 0:
+            raise RuntimeError(
+                f"{name}_backward(): Expected grad_output to have non-zero size for non-batch "
+                f"dimensions, but grad_output has sizes {list(shape)} with dimension {dim} being "
+                "empty"
+            )
+
+
 class AdaptiveMaxPool2d(Op):
-    """The maxima of windows that divide the input evenly; aux and second output: where."""
+    """The maxima of windows that divide the input evenly; second output: where they were."""
 
     delegates = True
     fname = "adaptive_max_pool2d"
     grad_name = "AdaptiveMaxPool2DBackward0"
-    has_aux = True
     outputs = 2
+    kept = 1
+    reads = ((OUT,),)
 
     def forward(xp: Any, x: Any, size: Pair) -> Any:
-        out, places = pooling.adaptive_maxima(xp, x, size)
-        return (out, places), places
+        return pooling.adaptive_maxima(xp, x, size)
 
     def fused_forward(K: Any, x: Any, size: Pair) -> Any:
-        result = pool_launch.adaptive_max_pool(K, x, size)
-        return result if result is NotImplemented else (result, result[1])
+        return pool_launch.adaptive_max_pool(K, x, size)
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
-        return (F.max_pool_scatter(grads[0], ctx.aux, tuple(ctx.shapes[0]), None, None),)
+        places, shape = F.array(ctx.saved[0]), tuple(ctx.shapes[0])
+        _check_grad("adaptive_max_pool2d", shape[:-2] + places.shape[-2:])
+        return (F.max_pool_scatter(grads[0], places, shape, None, None),)
 
 
 class AdaptiveAvgPool2d(Op):
@@ -57,7 +69,9 @@ class AdaptiveAvgPool2d(Op):
         return pool_launch.adaptive_avg_pool(K, x, size)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.adaptive_avg_pool2d_grad(grad, tuple(ctx.shapes[0]), *ctx.attrs),)
+        shape = tuple(ctx.shapes[0])
+        _check_grad("adaptive_avg_pool2d", shape[:-2] + ctx.attrs[0])
+        return (F.adaptive_avg_pool2d_grad(grad, shape, *ctx.attrs),)
 
 
 class AdaptiveAvgPool2dGrad(Op):
@@ -87,16 +101,21 @@ def _adaptive_size(name: str, x: Tensor, output_size: Any) -> tuple[int, ...]:
     return tuple(n if size is None else int(size) for size, n in zip(output_size, own))
 
 
-def _check_adaptive(name: str, x: Tensor) -> None:
-    shape = x.array.shape
-    if len(shape) not in (3, 4):
-        raise RuntimeError(f"{name}(): Expected 3D or 4D tensor, but got {list(shape)}")
-    for dim in (-2, -1):
+def check_filled(name: str, shape: tuple[int, ...], dims: int) -> None:
+    """RuntimeError when one of the last dimensions is empty."""
+    for dim in range(len(shape) - dims, len(shape)):
         if shape[dim] == 0:
             raise RuntimeError(
                 f"{name}(): Expected input to have non-zero size for non-batch dimensions, but "
-                f"input has sizes {list(shape)} with dimension {len(shape) + dim} being empty"
+                f"input has sizes {list(shape)} with dimension {dim} being empty"
             )
+
+
+def _check_adaptive(name: str, x: Tensor, dims: int) -> None:
+    shape = x.array.shape
+    if len(shape) not in (3, 4):
+        raise RuntimeError(f"{name}(): Expected 3D or 4D tensor, but got {list(shape)}")
+    check_filled(name, shape, dims)
     if x.array.dtype not in dtypes.FLOATING:
         raise NotImplementedError(f"\"{name}\" not implemented for '{type_name(x.array.dtype)}'")
 
@@ -144,7 +163,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         )
     if size == (1, 1):
         return input.mean((-1, -2), keepdim=True)
-    _check_adaptive(name, input)
+    _check_adaptive(name, input, 2)
     return apply1(AdaptiveAvgPool2d, input, size)
 
 
@@ -191,7 +210,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     size = _adaptive_size(name, input, output_size)
     if len(size) != 2:
         raise RuntimeError("adaptive_max_pool2d(): internal error: output_size.size() must be 2")
-    _check_adaptive(name, input)
+    _check_adaptive(name, input, min(input.array.ndim - 1, 3))
     if min(size) < 0:
         shape = [*input.array.shape[:-2], *size]
         negative = next(n for n in size if n < 0)
@@ -215,6 +234,7 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
     name = "adaptive_max_pool1d"
     check_dimensions(name, input)
     size = one(name, "output_size", output_size)
+    check_filled(name, input.array.shape, input.array.ndim - 1)
     image: Tensor = input.unsqueeze(-2)
     result = adaptive_max_pool2d(image, (1, size), return_indices)
     if return_indices:

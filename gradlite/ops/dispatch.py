@@ -183,9 +183,9 @@ def _several(
         if edges is not None:
             if edges is NOWHERE:
                 op, edges = Cut(op), (None,) * len(inputs)
-            first = results[0] if results else None
-            version = first._counter if first is not None else None
-            array = first.array if first is not None else None
+            kept = results[op.kept] if results else None
+            version = kept._counter if kept is not None else None
+            array = kept.array if kept is not None else None
             # A node with one output carries its gradient bare, so it needs no OutputEdge.
             node = recorded(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
             meta = [(r.array.shape, r.array.dtype) for r in results]

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import shortcuts
 from gradlite.ops.embedding import embedding, limit_rows
-from gradlite.ops.gather import check_tensor
+from gradlite.ops.gather import check_tensor, within
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import tensor_type
 from gradlite.ops.samples import S, distinct, integers, normal
 from gradlite.ops.scatter import index_add
 from gradlite.ops.table import public
@@ -55,6 +57,19 @@ def _starts(input: Tensor, offsets: Tensor | None, include_last: bool) -> Any:
     return starts[:-1] if include_last else starts
 
 
+def _invalid_index(index: Any, rows: int) -> str:
+    place = int(np.flatnonzero((index < 0) | (index >= rows))[0])
+    return (
+        f"Index {place} of input takes value {index[place]} which is not in the valid range "
+        f"[0, {rows})"
+    )
+
+
+def _invalid_in_max(index: Any, rows: int) -> str:
+    wrong = index[(index < 0) | (index >= rows)][0]
+    return f"embedding_bag: Expected idx >= 0 && idx < num_embeddings but found idx to be {wrong}"
+
+
 def _highest(rows: Any, bags: Any, count: int) -> Tensor:
     """The maxima of each bag's rows; 0 for bags without any."""
     array = rows.array
@@ -63,7 +78,7 @@ def _highest(rows: Any, bags: Any, count: int) -> Tensor:
     sizes = np.bincount(host, minlength=count)
     width = int(sizes.max(initial=0))
     if width == 0:
-        return rows.new_zeros(count, array.shape[1])  # type: ignore[no-any-return]
+        return rows.sum(0).expand(count, array.shape[1]).clone()  # type: ignore[no-any-return]
     # The rows of each bag side by side, a missing one standing for row 0 until it is masked.
     order = np.argsort(host, kind="stable")
     places = np.zeros((count, width), np.int64)
@@ -89,6 +104,7 @@ def _highest(rows: Any, bags: Any, count: int) -> Tensor:
         S(integers(0, 5, 3, 4), distinct(5, 2), mode="max"),
         S(np.array([1, 4, 0, 3, 2]), distinct(5, 3), np.array([0, 2, 2]), mode="max"),
         S(np.array([1, 4, 1, 3]), distinct(5, 3), np.array([0, 3]), mode="max", padding_idx=-4),
+        S(np.array([1, 1]), distinct(5, 3), np.array([0, 0]), mode="max", padding_idx=1),
     ],
     torch="nn.functional.embedding_bag",
     errors=lambda: [
@@ -100,6 +116,12 @@ def _highest(rows: Any, bags: Any, count: int) -> Tensor:
         S(np.array([[1, 2]]), normal(5, 2), mode="sum", per_sample_weights=normal(2)),
         S(np.array([[1, 2]]), normal(5, 2), mode="max", scale_grad_by_freq=True),
         S(np.array([[1, 2]]), normal(5)),
+        S(np.array([[1, 5]]), normal(5, 2)),
+        S(np.array([[1, -1]]), normal(5, 2), mode="max"),
+        S(np.array([[1, 2]]), normal(5, 2), padding_idx=5),
+        S(np.array([[1, 2]]), normal(5, 2), padding_idx=-6),
+        S(np.array([[1.0, 2.0]]), normal(5, 2)),
+        S(np.array([1, 2]), normal(5, 2), np.array([0.0])),
     ],
 )
 @on_its_device
@@ -148,6 +170,13 @@ def embedding_bag(
         raise ValueError(
             f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.array.ndim}"
         )
+    for given in (input, offsets):
+        if given is not None and given.array.dtype not in (np.int64, np.int32):
+            raise RuntimeError(
+                "Expected tensor for argument #1 'indices' to have one of the following scalar "
+                f"types: Long, Int; but got {tensor_type(given.array)} instead (while checking "
+                "arguments for embedding_bag)"
+            )
     starts = _starts(input, offsets, include_last_offset)
     if mode not in ("sum", "mean", "max"):
         raise ValueError("mode has to be one of sum, mean or max")
@@ -158,7 +187,25 @@ def embedding_bag(
             "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported "
             f"for mode='sum' (got mode='{mode}'). Please open a feature request on GitHub."
         )
+    rows_of_table = weight.array.shape[0]
+    if padding_idx is not None and not -rows_of_table <= padding_idx < rows_of_table:
+        raise RuntimeError(
+            f"padding_idx must be within the number of embeddings, -{rows_of_table} through "
+            f"{rows_of_table - 1}, but got {padding_idx}"
+        )
+    if factors is not None and factors.array.dtype != weight.array.dtype:
+        raise RuntimeError(
+            "Expected tensor for argument #1 'weight' to have the same type as tensor for argument "
+            f"#1 'per_sample_weights'; but type {tensor_type(weight.array)} does not equal "
+            f"{tensor_type(factors.array)} (while checking arguments for embedding_bag)"
+        )
     index: Any = input.reshape(-1)  # type: ignore[attr-defined]
+    if isinstance(index.array, np.ndarray):
+        shortcuts.require(
+            within(index.array, rows_of_table), RuntimeError,
+            _invalid_in_max if mode == "max" else _invalid_index,
+            index.array, rows_of_table,
+        )  # fmt: skip
     if max_norm is not None:
         limit_rows(weight, index.array, max_norm, norm_type)
     xp = NAMESPACES[index.array.__class__].xp
@@ -166,7 +213,7 @@ def embedding_bag(
     bags = xp.repeat(xp.arange(len(starts)), xp.asarray(counts) if xp is np else counts.tolist())
     factors = None if factors is None else factors.reshape(-1)
     if padding_idx is not None:
-        kept = index.array != padding_idx % weight.array.shape[0]
+        kept = index.array != padding_idx % rows_of_table
         index, bags = index[wrap(kept)], bags[kept]
         factors = None if factors is None else factors[wrap(kept)]
     rows: Any = embedding(index, weight, None, None, 2.0, scale_grad_by_freq, sparse)

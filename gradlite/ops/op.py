@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import graph
+from gradlite import dtypes, graph
 from gradlite.graph import Node, OutputEdge
 from gradlite.graph_hooks import Packed, unpack_saved
 from gradlite.ops import natively
@@ -41,6 +41,7 @@ class Op:
         reads: for each tensor input, the positions (inputs from 0, `OUT` for the output) of the
             values its gradient reads. A value is kept only when such a gradient is wanted.
         outputs: number of outputs; 0 means as many as forward returns in its tuple.
+        kept: of several outputs, the number of the one that `OUT` stands for in ``reads``.
         variadic: forward takes one list of arrays instead of one argument per array.
         has_aux: forward returns ``(out, aux)``; the rule finds aux in ``ctx.aux``.
         constants: positions of inputs that never get a gradient (indices, masks), which
@@ -74,6 +75,7 @@ class Op:
 
     reads: tuple[tuple[int, ...], ...] = ((),)
     outputs = 1
+    kept = 0
     has_aux = False
     variadic = False
     row_major = False
@@ -227,7 +229,9 @@ class TensorContext:
         position = self.node.op.saved_position(self.node, place)
         edge = self.node if position == OUT else self.node.edges[position]
         if edge is self.node and self.node.outputs > 1:
-            edge = OutputEdge(self.node, 0)
+            edge = OutputEdge(self.node, self.node.op.kept)
+        if array.dtype not in dtypes.FLOATING:
+            edge = None  # positions, of which there is no gradient
         if packed:
             return stand_in(array, edge)
         if edge.__class__ is graph.AccumulateGrad:

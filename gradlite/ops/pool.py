@@ -16,7 +16,7 @@ from gradlite.ops.adaptive_pool import (
     adaptive_max_pool1d,
     adaptive_max_pool2d,
 )
-from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.pool_arguments import (
     check_dimensions,
@@ -75,6 +75,8 @@ class MaxPool2dWithIndices(Op):
     grad_name = "MaxPool2DWithIndicesBackward0"
     has_aux = True
     outputs = 2
+    kept = 1
+    reads = ((OUT,),)  # so that an edit of the positions is refused, as PyTorch does
 
     def forward(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
         out, winners = pooling.maxima(xp, x, kernel, geometry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.ops.adaptive_pool import check_filled
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import in_single
 from gradlite.ops.pool import (
@@ -230,6 +231,12 @@ def _adaptive_size(name: str, x: Tensor, output_size: Any) -> Three:
     return depth, height, width
 
 
+def _as_images(input: Any) -> Tensor:
+    """Volumes as images of any shape, of which a gradient of no windows is asked for."""
+    *lead, depth, height, width = input.shape
+    return input.reshape(*lead[-2:], depth * height, width)  # type: ignore[no-any-return]
+
+
 @public(
     samples=lambda: [
         S(normal(2, 3, 4, 4, 6), (2, 2, 3)),
@@ -255,6 +262,10 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     tensor([1.5000, 5.5000])
     """
     size = _adaptive_size("adaptive_avg_pool3d", input, output_size)
+    check_filled("adaptive_avg_pool3d", input.array.shape, 3)
+    if 0 in size:
+        none: Any = adaptive_avg_pool2d(_as_images(input), (0, 1))
+        return none.reshape(*input.shape[:-3], *size)  # type: ignore[no-any-return]
     lead, volumes = _flat(input)
     frames: Any = adaptive_avg_pool2d(volumes, size[1:])
     result: Any = adaptive_avg_pool2d(_rows(frames), (size[0], size[1] * size[2]))
@@ -281,6 +292,11 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
     tensor([3., 7.])
     """
     size = _adaptive_size("adaptive_max_pool3d", input, output_size)
+    check_filled("adaptive_max_pool3d", input.array.shape, input.array.ndim - 1)
+    if 0 in size:
+        empty = adaptive_max_pool2d(_as_images(input), (0, 1), True)
+        none, places = (t.reshape(*input.shape[:-3], *size) for t in empty)
+        return (none, places) if return_indices else none
     lead, volumes = _flat(input)
     frames, inner = adaptive_max_pool2d(volumes, size[1:], True)
     result, outer = adaptive_max_pool2d(_rows(frames), (size[0], size[1] * size[2]), True)

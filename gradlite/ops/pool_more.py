@@ -114,10 +114,24 @@ def lp_pool3d(
 
 
 # ----------------------------------------------------------------------------- unpooling
+_COUNTED = {
+    1: "one element (length)",
+    2: "two elements (height, width)",
+    3: "three elements (depth, height, width)",
+}
+
+
 def _unpool(
     input: Tensor, indices: Tensor, kernel: Any, stride: Any, padding: Any, wanted: Any, dims: int
 ) -> Tensor:
     kernels = _numbers(kernel, dims)
+    if len(kernels) > dims:
+        raise IndexError("tuple index out of range")
+    if len(kernels) < dims:
+        raise RuntimeError(
+            f"There should be exactly {_COUNTED[dims]} in output_size, but got {len(kernels)} "
+            "elements."
+        )
     strides = _numbers(stride, dims) if is_given(stride) else kernels
     paddings = _numbers(padding, dims)
     own = input.array.shape[-dims:]
@@ -150,15 +164,17 @@ def _unpool(
     places = indices.array
     if places.size:
         inside = (places.min() >= 0) & (places.max() < count)
-        shortcuts.require(inside, RuntimeError, _invalid_place, places)
+        shortcuts.require(inside, RuntimeError, _invalid_place, places, tuple(sizes))
     zeros: Any = input.new_zeros(*lead, count)
     flat = (*lead, math.prod(own))
     result: Any = scatter(zeros, -1, indices.reshape(flat), input.reshape(flat))
     return result.reshape(*lead, *sizes)  # type: ignore[no-any-return]
 
 
-def _invalid_place(places: Any) -> str:
-    return f"found an invalid max index: {number(places.max())}"
+def _invalid_place(places: Any, sizes: tuple[int, ...]) -> str:
+    wrong = places[(places < 0) | (places >= math.prod(sizes))][0]
+    shown = "x".join(map(str, sizes if len(sizes) > 1 else (1, *sizes)))
+    return f"Found an invalid max index: {number(wrong)} (output volumes are of size {shown})"
 
 
 @public(

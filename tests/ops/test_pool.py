@@ -252,6 +252,28 @@ WRONG: dict[str, Any] = {
     "adaptive max: sizes": lambda F, T: F.adaptive_max_pool2d(T(2, 3, 8, 8), (2, 3, 4)),
     "adaptive max: empty": lambda F, T: F.adaptive_max_pool2d(T(2, 3, 0, 8), (2, 3)),
     "adaptive max 1d: dimensions": lambda F, T: F.adaptive_max_pool1d(T(8), 3),
+    "adaptive max 1d: no channels": lambda F, T: F.adaptive_max_pool1d(T(1, 0, 5), 3),
+    "adaptive max 2d: no channels": lambda F, T: F.adaptive_max_pool2d(T(1, 0, 5, 4), 3),
+    "adaptive max 3d: no channels": lambda F, T: F.adaptive_max_pool3d(T(1, 0, 5, 4, 4), 3),
+    "adaptive 3d: empty": lambda F, T: F.adaptive_avg_pool3d(T(1, 2, 5, 0, 4), 3),
+    "unpool 3d: kernel of two": lambda F, T: F.max_unpool3d(
+        T(1, 3, 1, 1, 1), T(1, 3, 1, 1, 1).long(), (1, 1)
+    ),
+    "unpool 2d: kernel of one": lambda F, T: F.max_unpool2d(
+        T(1, 3, 1, 1), T(1, 3, 1, 1).long(), (1,)
+    ),
+    "unpool 2d: kernel of three": lambda F, T: F.max_unpool2d(
+        T(1, 3, 1, 1), T(1, 3, 1, 1).long(), (1, 1, 1)
+    ),
+    "unpool 2d: a place outside": lambda F, T: F.max_unpool2d(
+        T(1, 3, 1, 1), T(1, 3, 1, 1).long() * 7, 2
+    ),
+    "unpool 2d: a negative place": lambda F, T: F.max_unpool2d(
+        T(1, 3, 1, 1), T(1, 3, 1, 1).long() * -1, 2
+    ),
+    "unpool 3d: a place outside": lambda F, T: F.max_unpool3d(
+        T(1, 3, 1, 1, 1), T(1, 3, 1, 1, 1).long() * 8, 2
+    ),
 }
 
 
@@ -262,3 +284,45 @@ def test_wrong_arguments(what: str) -> None:
         raises=(RuntimeError, TypeError, ValueError, IndexError, NotImplementedError),
         message="exact",
     )
+
+
+POSITIONS: dict[str, Any] = {
+    "max_pool1d": lambda F, x: F.max_pool1d(x[0], 2, return_indices=True),
+    "max_pool2d": lambda F, x: F.max_pool2d(x, 2, return_indices=True),
+    "adaptive_max_pool1d": lambda F, x: F.adaptive_max_pool1d(x[0], 2, return_indices=True),
+    "adaptive_max_pool2d": lambda F, x: F.adaptive_max_pool2d(x, 2, return_indices=True),
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_positions_that_were_edited_are_refused(name: str) -> None:
+    def program(library: Any) -> None:
+        x = library.ones(1, 2, 4, 4, requires_grad=True)
+        result, positions = POSITIONS[name](library.nn.functional, x)
+        positions.add_(1)
+        result.sum().backward()
+
+    same(program, raises=RuntimeError, match="modified by an inplace operation", message="exact")
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_positions_do_not_require_gradients(name: str) -> None:
+    def program(library: Any) -> Any:
+        x = library.ones(1, 2, 4, 4, requires_grad=True)
+        result, positions = POSITIONS[name](library.nn.functional, x)
+        (slope,) = library.autograd.grad((result * result).sum(), x, create_graph=True)
+        (slope * slope).sum().backward()
+        return positions, result.output_nr, x.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["avg", "max"])
+def test_windows_of_no_output_have_no_gradient(kind: str, dims: int) -> None:
+    def program(library: Any) -> None:
+        pool = getattr(library.nn.functional, f"adaptive_{kind}_pool{dims}d")
+        pool(library.ones(1, 2, *(4,) * dims, requires_grad=True), 0).sum().backward()
+
+    wanted = "type" if dims == 3 else "exact"
+    same(program, raises=RuntimeError, match="Expected grad_output", message=wanted)
