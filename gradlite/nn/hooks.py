@@ -9,11 +9,13 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gradlite.autograd import Function
 from gradlite.grad_mode import is_grad_enabled
 from gradlite.graph_hooks import RemovableHandle, add_hook
+from gradlite.nn import global_hooks, node_hooks
+from gradlite.nn.global_hooks import ForwardHook, Hooked
 from gradlite.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -24,27 +26,22 @@ __all__ = ["HookMethods"]
 NO_HOOKS: Mapping[int, Any] = MappingProxyType({})
 
 
-class _Hook(NamedTuple):
-    function: Callable[..., Any]
-    with_kwargs: bool = False
-    always_call: bool = False
-
-
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-class HookMethods:
+class HookMethods(Hooked):
     """The part of `Module` that registers hooks and runs them."""
 
     forward: Callable[..., Any]
     # Class-level defaults: an instance gets its own on the first registration, so that
     # modules without hooks pay for one flag, in time and in memory.
-    _hooked: bool = False
     _forward_pre_hooks: Mapping[int, Any] = NO_HOOKS
     _forward_hooks: Mapping[int, Any] = NO_HOOKS
     _backward_pre_hooks: Mapping[int, Any] = NO_HOOKS
     _backward_hooks: Mapping[int, Any] = NO_HOOKS
+    _node_hooks: Mapping[int, Any] = NO_HOOKS
+    _is_full_backward_hook: bool | None = None
 
     def _register_hook(self, table: str, hook: Any, prepend: bool) -> RemovableHandle:
         hooks = self.__dict__.setdefault(table, OrderedDict())
@@ -63,7 +60,7 @@ class HookMethods:
         them. With ``with_kwargs`` it is called as ``hook(module, args, kwargs)`` and returns
         None or a pair ``(args, kwargs)``. ``prepend`` runs it before the hooks already there.
         """
-        return self._register_hook("_forward_pre_hooks", _Hook(hook, with_kwargs), prepend)
+        return self._register_hook("_forward_pre_hooks", ForwardHook(hook, with_kwargs), prepend)
 
     def register_forward_hook(
         self,
@@ -79,7 +76,7 @@ class HookMethods:
         as ``hook(module, args, kwargs, output)``. With ``always_call`` it also runs, with None
         for the output, when `forward` raises.
         """
-        record = _Hook(hook, with_kwargs, always_call)
+        record = ForwardHook(hook, with_kwargs, always_call)
         return self._register_hook("_forward_hooks", record, prepend)
 
     def register_full_backward_pre_hook(
@@ -99,48 +96,90 @@ class HookMethods:
         ``grad_input`` has one entry per positional argument (None where there is no gradient);
         what the hook returns replaces it.
         """
+        self._want_backward_hooks(full=True)
         return self._register_hook("_backward_hooks", hook, prepend)
 
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` after the backward of the last op.
+
+        The older form of `register_full_backward_hook`: of a module of several ops it sees the
+        gradients of the last one's operands, and warns.
+
+        Raises:
+            RuntimeError: the module has hooks of the newer form.
+        """
+        self._want_backward_hooks(full=False)
+        return self._register_hook("_node_hooks", hook, False)
+
+    def _want_backward_hooks(self, full: bool) -> None:
+        if self._is_full_backward_hook is (not full):
+            raise RuntimeError(
+                "Cannot use both regular backward hooks and full backward hooks on a single "
+                "Module. Please use only one of them."
+            )
+        self.__dict__["_is_full_backward_hook"] = full
+
+    def _own_hooks(self) -> bool:
+        return bool(
+            self._forward_pre_hooks
+            or self._forward_hooks
+            or self._backward_pre_hooks
+            or self._backward_hooks
+            or self._node_hooks
+        )
+
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        forward_hooks = self._forward_pre_hooks or self._forward_hooks
-        if not (forward_hooks or self._backward_pre_hooks or self._backward_hooks):
-            self.__dict__["_hooked"] = False  # All were removed: the short way again.
-            return self.forward(*args, **kwargs)
+        if not self._own_hooks():  # All were removed: the short way again.
+            self.__dict__.pop("_hooked", None)
+            if not any(global_hooks.TABLES):
+                Hooked._hooked = False
+                return self.forward(*args, **kwargs)
         done: set[int] = set()
         output = None
         try:
             args, kwargs = self._run_forward_pre_hooks(args, kwargs)
-            around = None
-            if (self._backward_hooks or self._backward_pre_hooks) and is_grad_enabled():
-                around = _BackwardHooks(self)  # type: ignore[arg-type]
+            around = _BackwardHooks.around(self)  # type: ignore[arg-type]
+            if around is not None:
                 args = around.watch_inputs(args)
             output = self.forward(*args, **kwargs)
-            for key, hook in list(self._forward_hooks.items()):
+            for key, hook in [*global_hooks.forward_hooks.items(), *self._forward_hooks.items()]:
                 done.add(key)
                 changed = _call_forward_hook(self, hook, args, kwargs, output)
                 if changed is not None:
                     output = changed
-            return output if around is None else around.watch_outputs(output)
+            if around is not None:
+                output = around.watch_outputs(output)
+            hooks = [*global_hooks.node_hooks.values(), *self._node_hooks.values()]
+            if hooks:
+                node_hooks.attach(self, hooks, args, output)
+            return output
         except Exception:
-            for key, hook in list(self._forward_hooks.items()):
-                if not hook.always_call or key in done:
-                    continue
-                try:
-                    changed = _call_forward_hook(self, hook, args, kwargs, output)
-                    if changed is not None:
-                        output = changed
-                except Exception as error:
-                    warnings.warn(
-                        "module forward hook with ``always_call=True`` raised an exception that "
-                        "was silenced as another error was raised in forward: " + str(error),
-                        stacklevel=3,
-                    )
+            self._run_forward_hooks_that_are_always_called(args, kwargs, output, done)
             raise
+
+    def _run_forward_hooks_that_are_always_called(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, done: set[int]
+    ) -> None:
+        everywhere = [("global ", *item) for item in global_hooks.forward_hooks.items()]
+        for whose, key, hook in [*everywhere, *(("", *i) for i in self._forward_hooks.items())]:
+            if not hook.always_call or key in done:
+                continue
+            try:
+                changed = _call_forward_hook(self, hook, args, kwargs, output)
+                if changed is not None:
+                    output = changed
+            except Exception as error:
+                warnings.warn(
+                    f"{whose}module forward hook with ``always_call=True`` raised an exception "
+                    "that was silenced as another error was raised in forward: " + str(error),
+                    stacklevel=4,
+                )
 
     def _run_forward_pre_hooks(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        for hook in list(self._forward_pre_hooks.values()):
+        everywhere = global_hooks.forward_pre_hooks.values()
+        for hook in [*everywhere, *self._forward_pre_hooks.values()]:
             if hook.with_kwargs:
                 changed = hook.function(self, args, kwargs)
                 if changed is None:
@@ -159,7 +198,7 @@ class HookMethods:
 
 
 def _call_forward_hook(
-    module: Any, hook: _Hook, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    module: Any, hook: ForwardHook, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> Any:
     if hook.with_kwargs:
         return hook.function(module, args, kwargs, output)
@@ -173,13 +212,23 @@ class _BackwardHooks:
     outputs) and where it ends (the node before its inputs).
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, hooks: list[Any], pre_hooks: list[Any]) -> None:
         self.module = module
-        self.hooks = list(module._backward_hooks.values())
-        self.pre_hooks = list(module._backward_pre_hooks.values())
+        self.hooks = hooks
+        self.pre_hooks = pre_hooks
         self.grad_outputs: tuple[Any, ...] | None = None
         self.input_places: list[int] | None = None
         self.inputs = 0
+
+    @classmethod
+    def around(cls, module: Module) -> _BackwardHooks | None:
+        """Those of a module that is about to be called, if there are any to be run."""
+        hooks = [*global_hooks.backward_hooks.values(), *module._backward_hooks.values()]
+        pre_hooks = [*global_hooks.backward_pre_hooks.values()]
+        pre_hooks += module._backward_pre_hooks.values()
+        if not (hooks or pre_hooks) or not is_grad_enabled():
+            return None
+        return cls(module, hooks, pre_hooks)
 
     def watch_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         watched, node, places = _identity(args)
@@ -190,12 +239,21 @@ class _BackwardHooks:
         return watched
 
     def watch_outputs(self, output: Any) -> Any:
+        if not isinstance(output, (Tensor, tuple)):
+            warnings.warn(
+                "For backward hooks to be called, module output should be a Tensor or a tuple of "
+                f"Tensors but received {type(output)}",
+                stacklevel=4,
+            )
         watched, node, places = _identity(_as_tuple(output))
         if node is None:
             return output
         self.outputs, self.output_places = len(watched), places
         node.register_prehook(self._before)
-        return watched if isinstance(output, tuple) else watched[0]
+        if not isinstance(output, tuple):
+            return watched[0]
+        named = hasattr(output, "_fields")
+        return type(output)(*watched) if named else watched
 
     def _before(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
         grad_outputs = _spread(grads, self.output_places, self.outputs)

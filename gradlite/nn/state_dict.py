@@ -157,26 +157,7 @@ class StateDictMethods:
             state._metadata = metadata  # type: ignore[attr-defined]
         incompatible = _IncompatibleKeys(missing, unexpected)
 
-        def load(module: Module, state: dict[str, Any], prefix: str) -> None:
-            local_metadata = {} if metadata is None else metadata.get(prefix[:-1], {})
-            if assign:
-                local_metadata = {**local_metadata, "assign_to_params_buffers": True}
-            module._load_from_state_dict(
-                state, prefix, local_metadata, True, missing, unexpected, errors
-            )
-            for name, child in module._named_slots(module._module_names):
-                if child is not None:
-                    start = f"{prefix}{name}."
-                    load(child, {k: v for k, v in state.items() if k.startswith(start)}, start)
-            for hook in list(module._load_state_dict_post_hooks.values()):
-                if hook(module, incompatible) is not None:
-                    raise AssertionError(
-                        "Hooks registered with ``register_load_state_dict_post_hook`` are not"
-                        "expected to return new values, if incompatible_keys need to be "
-                        "modified,it should be done inplace."
-                    )
-
-        load(self, state, "")  # type: ignore[arg-type]
+        _load(self, state, "", metadata, assign, incompatible, errors)  # type: ignore[arg-type]
         if strict:
             if unexpected:
                 errors.insert(0, f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
@@ -294,6 +275,35 @@ class StateDictMethods:
         """The pairs of name and value that a table of names stands for."""
         values = self.__dict__
         return [(name, values[name]) for name in names]
+
+
+def _load(
+    module: Module,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,
+    assign: bool,
+    incompatible: _IncompatibleKeys,
+    errors: list[str],
+) -> None:
+    """Load a module and those below it."""
+    # No closure that calls itself: it would keep the tensors until the garbage collector runs.
+    local_metadata = {} if metadata is None else metadata.get(prefix[:-1], {})
+    if assign:
+        local_metadata = {**local_metadata, "assign_to_params_buffers": True}
+    module._load_from_state_dict(state, prefix, local_metadata, True, *incompatible, errors)
+    for name, child in module._named_slots(module._module_names):
+        if child is not None:
+            start = f"{prefix}{name}."
+            own = {key: value for key, value in state.items() if key.startswith(start)}
+            _load(child, own, start, metadata, assign, incompatible, errors)
+    for hook in list(module._load_state_dict_post_hooks.values()):
+        if hook(module, incompatible) is not None:
+            raise AssertionError(
+                "Hooks registered with ``register_load_state_dict_post_hook`` are not"
+                "expected to return new values, if incompatible_keys need to be "
+                "modified,it should be done inplace."
+            )
 
 
 def _overrides(module: StateDictMethods, method: str) -> bool:

@@ -30,6 +30,7 @@ from gradlite.nn.modules import (
     transformer,
     upsampling,
 )
+from gradlite.nn.modules import module as module
 from gradlite.nn.modules.activation import *
 from gradlite.nn.modules.attention import *
 from gradlite.nn.modules.batchnorm import *
