@@ -52,7 +52,8 @@ def _function(function: Any, name: str) -> Any:
                 kwargs = {**kwargs, "copy": None}
             if like is not None and function(given, *args[1:], **kwargs) is like.host:
                 return like
-            return _computed(name, lambda: function(given, *args[1:], **kwargs), like)
+            what = f"{name} of host" if like is None else name
+            return _computed(what, lambda: function(given, *args[1:], **kwargs), like)
         if name in ("sort", "argsort"):
             kwargs["kind"] = "stable"
         inside, named = _host(args), {k: _host(v) for k, v in kwargs.items()}
