@@ -6,7 +6,8 @@ What a graph cannot hold runs between graphs, in its place: Python code such as 
 of values, and copies from the host. Draws are taken from the generator before the graph is
 launched. The kernels find the draws' places on the device, and the last graph moves them on as the
 generator will; they are copied there when it has moved otherwise. So are the numbers of optimizers
-whose updates are in the graph (`GraphUpdate`), when they have changed.
+whose updates are in the graph (`GraphUpdate`), when they have changed, and how many models there
+are in an average of them (`GraphAverage`).
 
 The graphs of a GPU share a pool of memory, from which each takes what it needs between its first
 and last kernel alone. They may, because all of them are launched on one stream, one after another.
@@ -41,7 +42,7 @@ from gradlite.capturing.calls import (
 from gradlite.capturing.compare import name_of
 from gradlite.capturing.guards import hoisted
 from gradlite.capturing.plan import GuardError, placed_grads, with_grads
-from gradlite.optim.in_graph import GraphUpdate
+from gradlite.optim.in_graph import InGraph
 
 Calls = list[AnyCall]
 
@@ -84,14 +85,14 @@ class GraphPlan:
         graphs: those of the pieces, once the first replay has captured them.
         guarded: whether a replay may find that it does not hold.
         inputs: the arrays that take the inputs' values.
-        updates: the steps of optimizers that are part of the graphs.
+        updates: the steps of optimizers, and averages of models, that are part of the graphs.
     """
 
     def __init__(self, calls: Calls, kept: Iterable[Ref], inputs: Sequence[Any], gpu: int) -> None:
         self.inputs = list(inputs)
         self.calls = host_first(hoisted(calls))
         found = [c.function for c in self.calls if isinstance(c, Call)]
-        self.updates = [f for f in found if isinstance(f, GraphUpdate)]
+        self.updates = [f for f in found if isinstance(f, InGraph)]
         self.guarded = any(isinstance(call, Guard) for call in self.calls)
         self.pieces = _pieces(self.calls)
         graphs = [n for n, piece in enumerate(self.pieces) if _capturable(self.calls[piece[0]])]
@@ -247,7 +248,7 @@ class GraphPlan:
     def _launch(self, graph: Any, piece: Sequence[int], last: bool) -> Callable[[], None]:
         stream, slots, moves = self._home.stream, self._slots, self._moves
         functions = [self.calls[position].function for position in piece]  # type: ignore[union-attr]
-        updates = [f for f in functions if isinstance(f, GraphUpdate)]
+        updates = [f for f in functions if isinstance(f, InGraph)]
 
         def launch() -> None:
             if slots is not None:

@@ -31,6 +31,7 @@ from gradlite.capturing.memory import Memory
 from gradlite.capturing.recorded import Face, Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
 from gradlite.ops import shortcuts
+from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
 
@@ -413,6 +414,25 @@ class Recorder(Memory):
         self._add(HostCall(prepare, changes=arrays, of_host=True))
         self._add(Call(update, (grads, *scaling), {}, (), writes))
         return result
+
+    def graph_average(self, average: Any, model: Any) -> None:
+        """Take a model into an average now, and in every replay by kernels of the graph."""
+        averaged, current = average._pairs(model)
+        with self.pause():
+            update = GraphAverage(average, averaged[0])
+        counts = HostCall(update.prepare, of_host=True)
+        if update.count is not update.number:
+            with self.pause():
+                counts.changes = [update.number.array]
+                update.number += 1
+            self._add(counts)
+        average._average(averaged, current, update.count)
+        average._copy_buffers(model)
+        count = plain(update.count.array)
+        place = self.ref(count)
+        self._add(Call(update, (place,), {}, (), (place,)))
+        update(count)
+        update.count._bump()
 
     def _grad(self, grad: Tensor) -> Ref:
         """The place of a gradient that Python code reads; it may be from before the step."""

@@ -38,7 +38,7 @@ from gradlite.ops import (
     shortcuts,
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
-from gradlite.optim import optimizer
+from gradlite.optim import averages_in_graph, optimizer
 from gradlite.optim.in_graph import obstacle
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
@@ -58,7 +58,7 @@ CONVOLUTIONS = (
 )  # fmt: skip
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
-TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1}
+TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
 
 
@@ -333,6 +333,26 @@ def _scaling(original: Any) -> Any:
     return method
 
 
+def _averaging(original: Any) -> Any:
+    """`AveragedModel.update_parameters`: recorded call by call for a GPU, where that can be."""
+
+    @functools.wraps(original)
+    def method(self: AveragedModel, *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None:
+            return original(self, *args, **kwargs)
+        note = ""
+        if recorder.gpu is not None:
+            with recorder.pause():
+                found = averages_in_graph.obstacle(self, args, kwargs)
+            if found is None:
+                return recorder.graph_average(self, *args)
+            note = f"between graphs, because {found}"
+        return _on_the_host(original, note)(self, *args, **kwargs)
+
+    return method
+
+
 def _changed_by(holders: Iterable[Any]) -> list[Tensor]:
     """The tensors that methods of optimizers and the like may write to."""
     found: list[Tensor] = []
@@ -402,7 +422,7 @@ def _methods_of_the_host() -> Iterator[tuple[type, str, Any]]:
     stack: list[tuple[type, tuple[str, ...], Any]] = [
         (LRScheduler, ("step",), _on_the_host),
         (GradScaler, ("step", "update", "unscale_"), _scaling),
-        (AveragedModel, ("update_parameters",), _on_the_host),
+        (AveragedModel, ("update_parameters",), _averaging),
     ]
     while stack:
         cls, names, around = stack.pop()

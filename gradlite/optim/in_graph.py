@@ -143,11 +143,42 @@ class Counted:
         return np.array(counters, np.float32)
 
 
-class GraphUpdate:
-    """One step of an optimizer, captured with the gradients in the places that they have then.
+class InGraph:
+    """What is part of a graph and asks something of the host around its launches.
 
-    `build` it before the capture, and call it in the capture. Before each launch of the graph
+    `build` comes before the capture, and a call in the capture. Before each launch of the graph
     comes `prepare`, after it `done`, or `undo` where there is no launch after all.
+    """
+
+    outdated = False  # whether it will never hold again
+
+    def __call__(self, *args: Any) -> None:
+        """Launch the kernels."""
+        raise NotImplementedError
+
+    def build(self, mirrors: dict[int, Mirror]) -> None:
+        """Make what the kernels read."""
+        raise NotImplementedError
+
+    def holds(self) -> bool:
+        """Whether what the step does would still be this."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Let the device have what the next launch of the graph needs."""
+        raise NotImplementedError
+
+    def done(self) -> None:
+        """The graph has been launched."""
+        raise NotImplementedError
+
+    def undo(self) -> None:
+        """Take back what `prepare` has done, unless the graph has been launched."""
+        raise NotImplementedError
+
+
+class GraphUpdate(InGraph):
+    """One step of an optimizer, captured with the gradients in the places that they have then.
 
     Args:
         optimizer: there is no `obstacle`, and it has made such a step.
@@ -224,7 +255,7 @@ class GraphUpdate:
         return True
 
     @property
-    def outdated(self) -> bool:
+    def outdated(self) -> bool:  # type: ignore[override]
         """Whether the state that the step writes to is not the optimizer's any more."""
         slots = self.optimizer._slots
         return any(s and slots.get(id(p)) is not s for p, s in zip(self.params, self._slots))
@@ -277,7 +308,9 @@ class GraphUpdate:
         mirror = self._mirrors.get(id(segment))
         return segment.counters if mirror is None else mirror.array
 
-    def __call__(self, grads: Sequence[Any], found_inf: Any = None, grad_scale: Any = None) -> None:
+    def __call__(  # type: ignore[override]
+        self, grads: Sequence[Any], found_inf: Any = None, grad_scale: Any = None
+    ) -> None:
         """Launch the kernels.
 
         Args:

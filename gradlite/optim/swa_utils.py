@@ -35,12 +35,13 @@ def _move_all(
         for old in averaged:
             old._bump()
         return
-    if count is not None:
-        weight = 1 / (float(count) + 1)
+    by: Any = weight
+    if count is not None:  # on a GPU without waiting for it
+        by = 1 / (float(count) + 1 if count.is_cpu else count.array + 1)
     for old, new in zip(averaged, current):
         if old.is_floating_point():
             change = new.array - old.array
-            change *= weight
+            change *= by
             old.array[...] += change
         elif count is None:
             old.array[...] = old.array * (1 - weight) + new.array * weight
@@ -140,33 +141,46 @@ class AveragedModel(Module):
 
     def update_parameters(self, model: Module) -> None:
         """Take the present parameters of ``model`` into the average."""
+        averaged, current = self._pairs(model)
+        if self.n_averaged.item() == 0:
+            for old, new in zip(averaged, current):
+                old.copy_(new)
+        else:
+            self._average(averaged, current, self.n_averaged)
+        self._copy_buffers(model)
+        self.n_averaged += 1
+
+    def _pairs(self, model: Module) -> tuple[list[Tensor], list[Tensor]]:
+        """What is averaged, and what of a model goes into it, on the same devices."""
         ours: Iterable[Any] = self.module.parameters()
         theirs: Iterable[Any] = model.parameters()
         if self.use_buffers:
             ours = itertools.chain(ours, self.module.buffers())
             theirs = itertools.chain(theirs, model.buffers())
         averaged = [p.detach() for p in ours]
-        current = [p.detach().to(old.device) for p, old in zip(theirs, averaged)]
-        if self.n_averaged.item() == 0:
+        return averaged, [p.detach().to(old.device) for p, old in zip(theirs, averaged)]
+
+    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        """Move averages of ``count`` models towards a model's."""
+        if self.avg_fn is not None:
             for old, new in zip(averaged, current):
-                old.copy_(new)
-        elif self.avg_fn is not None:
-            for old, new in zip(averaged, current):
-                old.copy_(self.avg_fn(old, new, self.n_averaged.to(old.device)))
-        else:
-            together: dict[Any, tuple[list[Any], list[Any]]] = {}
-            for old, new in zip(averaged, current):
-                olds, news = together.setdefault((old.device, old.dtype), ([], []))
-                olds.append(old)
-                news.append(new)
-            update = self.multi_avg_fn or get_swa_multi_avg_fn()
-            for (device, _), (olds, news) in together.items():
-                update(olds, news, self.n_averaged.to(device))
+                old.copy_(self.avg_fn(old, new, count.to(old.device)))
+            return
+        together: dict[Any, tuple[list[Any], list[Any]]] = {}
+        for old, new in zip(averaged, current):
+            olds, news = together.setdefault((old.device, old.dtype), ([], []))
+            olds.append(old)
+            news.append(new)
+        update = self.multi_avg_fn or get_swa_multi_avg_fn()
+        for (device, _), (olds, news) in together.items():
+            update(olds, news, count.to(device))
+
+    def _copy_buffers(self, model: Module) -> None:
+        """Let the average have the model's buffers, unless they are averaged too."""
         if not self.use_buffers:
             pairs: Iterable[Any] = zip(self.module.buffers(), model.buffers())
             for mine, other in pairs:
                 mine.detach().copy_(other.detach().to(mine.device))
-        self.n_averaged += 1
 
 
 @no_grad()
