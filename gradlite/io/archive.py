@@ -92,7 +92,10 @@ def save(obj: Any, f: PathOrFile) -> None:
 
 
 def load(f: PathOrFile, map_location: MapLocation = None, weights_only: bool = True) -> Any:
-    """Read what :func:`save` wrote.
+    """Read what :func:`save` wrote, or the tensors in a file of PyTorch's ``torch.save``.
+
+    Of PyTorch's files, nested dicts, lists, tuples and sets of tensors, parameters and plain values
+    are read, such as a ``state_dict``; whole modules are not, since that would run code.
 
     Args:
         f: a path, or a file opened for reading bytes.
@@ -101,10 +104,13 @@ def load(f: PathOrFile, map_location: MapLocation = None, weights_only: bool = T
             back to the device that they were saved from.
         weights_only: accepted for PyTorch's sake; no file can run code either way.
 
+    Returns:
+        What was saved. Tensors that shared elements share them again.
+
     Raises:
         FileNotFoundError: there is no such file.
-        LoadError: (a RuntimeError) the file is not gradlite's, is damaged, or needs a device that
-            is missing.
+        LoadError: (a RuntimeError) the file is neither gradlite's nor PyTorch's, is damaged, holds
+            what cannot be read without running code, or needs a device that is missing.
     """
     if not isinstance(f, str | os.PathLike):
         name = str(getattr(f, "name", "the file"))
@@ -252,6 +258,13 @@ class LoadError(RuntimeError):
     """A file that is not gradlite's, or is damaged, or needs a device that is missing."""
 
 
+class _CallersError(Exception):
+    """What the caller's ``map_location`` raised, which is not to be taken for damage."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 def _read(file: Any, name: str, map_location: MapLocation) -> Any:
     import zipfile
 
@@ -262,11 +275,16 @@ def _read(file: Any, name: str, map_location: MapLocation) -> Any:
         raise LoadError(f"{name} is not a file saved by gradlite{_guess(head)}")
     try:
         with zipfile.ZipFile(file) as archive:
+            program = _program_of_pytorch(archive)
+            if program is not None:
+                return _read_pytorch(archive, program, name, map_location)
             tree = _read_tree(archive, name)
             arrays = [_read_array(archive, number) for number in range(_index(tree["arrays"]))]
         decoder = _Decoder(arrays, [_Description(**entry) for entry in tree["tensors"]])
     except LoadError:
         raise
+    except _CallersError as error:
+        raise error.error from None
     except (*_DAMAGE, zipfile.BadZipFile) as error:
         raise _damaged(name, error) from error
     except OSError as error:
@@ -286,13 +304,7 @@ def _damaged(name: str, error: Exception) -> LoadError:
 
 
 def _read_tree(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
-    names = archive.namelist()
-    if _TREE not in names:
-        if any(member.endswith("data.pkl") for member in names):
-            raise LoadError(
-                f"{name} is not a file saved by gradlite but a pickle of PyTorch's, which can run "
-                "code: load it with PyTorch and save it as safetensors"
-            )
+    if _TREE not in archive.namelist():
         raise LoadError(f"{name} is a zip file, but not one saved by gradlite")
     tree: dict[str, Any] = json.loads(archive.read(_TREE))
     if tree["format"] != FORMAT:
@@ -303,6 +315,41 @@ def _read_tree(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
             f"version {VERSION}"
         )
     return tree
+
+
+def _program_of_pytorch(archive: zipfile.ZipFile) -> str | None:
+    """The member that makes an archive one of ``torch.save``."""
+    names = archive.namelist()
+    if _TREE in names:
+        return None
+    return next((n for n in names if n.count("/") == 1 and n.endswith("/data.pkl")), None)
+
+
+def _read_pytorch(
+    archive: zipfile.ZipFile, program: str, name: str, map_location: MapLocation
+) -> Any:
+    from gradlite.io.pytorch_files import PytorchFile, UnsupportedError
+
+    def read(archive: zipfile.ZipFile, member_name: str, elements: np.ndarray[Any, Any]) -> None:
+        with archive.open(member_name) as member:
+            _fill(elements, member, member_name)
+
+    def place(array: np.ndarray[Any, Any], location: str) -> Tensor:
+        try:
+            return _placed(array, location, name, map_location)
+        except LoadError:
+            raise
+        except Exception as error:
+            raise _CallersError(error) from error
+
+    try:
+        return PytorchFile(archive, program, read, place).load()
+    except UnsupportedError as error:
+        raise LoadError(
+            f"Weights only load failed. {name} was saved by PyTorch, and to read all of it would "
+            f"run code: {error}. Load it with PyTorch and save its tensors alone, such as "
+            "model.state_dict(), by torch.save or as safetensors"
+        ) from None
 
 
 def _guess(head: bytes) -> str:
@@ -337,18 +384,23 @@ def _read_array(archive: zipfile.ZipFile, number: int) -> np.ndarray[Any, Any]:
                 f"{shape} and dtype {dtype}, but has {info.file_size}"
             )
         flat = np.empty(count, dtype)
-        raw: memoryview = flat.view(np.uint8).data if flat.nbytes else memoryview(b"")
-        done = 0
-        while done < len(raw):
-            block = member.read(min(_CHUNK, len(raw) - done))
-            if not block:
-                raise EOFError(f"{name} ends early")
-            raw[done : done + len(block)] = block
-            done += len(block)
-        # Reading up to the end is what makes zipfile compare the checksum.
-        if member.read(1):
-            raise ValueError(f"{name} has more bytes than its header says")
+        _fill(flat, member, name)
     return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
+
+
+def _fill(flat: np.ndarray[Any, Any], member: IO[bytes], name: str) -> None:
+    """Read the rest of a member into an array."""
+    raw: memoryview = flat.view(np.uint8).data if flat.nbytes else memoryview(b"")
+    done = 0
+    while done < len(raw):
+        block = member.read(min(_CHUNK, len(raw) - done))
+        if not block:
+            raise EOFError(f"{name} ends early")
+        raw[done : done + len(block)] = block
+        done += len(block)
+    # Reading up to the end is what makes zipfile compare the checksum.
+    if member.read(1):
+        raise ValueError(f"{name} has more bytes than its header says")
 
 
 @dataclass(frozen=True)
