@@ -11,19 +11,21 @@ node made last comes first, so all of its consumers have been there before it, a
 a sorting pass nor recursion is needed. Leaves are nodes too (`AccumulateGrad`): made when
 the leaf is first used, they come up after the last op that used it.
 
-Beside it lie `grad_mode` (whether ops are recorded), `graph_hooks` and `graph_errors`.
+Beside it lie `grad_mode` (whether ops are recorded), `graph_passes` (edges, and what is known of a
+pass that runs), `graph_hooks` and `graph_errors`.
 """
 
 from __future__ import annotations
 
-import contextvars
 import heapq
 import itertools
 import operator
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
+from gradlite import graph_hooks
 from gradlite.grad_mode import NO_GRAD, current_mode, set_mode
 from gradlite.graph_errors import (
     SECOND_BACKWARD,
@@ -38,6 +40,7 @@ from gradlite.graph_hooks import (
     Packed,
     RemovableHandle,
     add_hook,
+    differentiable,
     pack_saved,
     run_leaf_hooks,
     run_posthooks,
@@ -45,6 +48,10 @@ from gradlite.graph_hooks import (
     saved_hooks,
     unpack_saved,
 )
+from gradlite.graph_passes import OutputEdge as OutputEdge
+from gradlite.graph_passes import Pass, in_another_thread, innermost_pass, node_of, reachable
+from gradlite.graph_passes import current_pass as current_pass
+from gradlite.graph_passes import next_functions as next_functions
 
 Gradient = Any
 
@@ -123,10 +130,7 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """The nodes of the inputs, each with the number of the output that was used."""
-        constants = getattr(self.op, "constants", ())
-        if constants:
-            return next_functions(e for p, e in enumerate(self.edges) if p not in constants)
-        return next_functions(self.edges)
+        return next_functions(differentiable(self, self.edges))
 
     @property
     def needs_input_grad(self) -> tuple[bool, ...]:
@@ -146,6 +150,17 @@ class Node:
             self.extra = Extra()
         return self.extra
 
+    def __call__(self, *grad_outputs: Any) -> Any:
+        """The rule on its own: what it makes of one Tensor per output, without any hook."""
+        if len(grad_outputs) != self.outputs:
+            raise TypeError(f"expected {self.outputs} arguments, got {len(grad_outputs)} instead")
+        _check_saved(self)
+        recording = current_mode() == 0
+        grads = [g if recording else graph_hooks.unwrap(g) for g in grad_outputs]
+        parts = _apply(self, self.edges, grads if self.outputs > 1 else grads[0], recording)
+        tensors = [None if p is None else graph_hooks.wrap(p) for p in differentiable(self, parts)]
+        return tuple(tensors) if len(tensors) > 1 else tensors[0]
+
     def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call ``fn(grad_inputs, grad_outputs)`` after the rule; it may return new grad_inputs."""
         return add_hook(self._extra().posthooks, fn)
@@ -159,27 +174,6 @@ def _take_apart(node: Node) -> None:
     take_apart = getattr(node.op, "take_apart", None)
     if take_apart is not None:
         take_apart(node)
-
-
-def next_functions(edges: Iterable[Any]) -> tuple[tuple[Node | None, int], ...]:
-    """Edges as users see them: each a node and the number of its output."""
-    return tuple(
-        (None, 0)
-        if edge is None
-        else (edge.node.shown, edge.nr)
-        if edge.__class__ is OutputEdge
-        else (edge.shown, 0)
-        for edge in edges
-    )
-
-
-class OutputEdge:
-    """An edge to one output of a node that has several."""
-
-    __slots__ = ("node", "nr")
-
-    def __init__(self, node: Node, nr: int) -> None:
-        self.node, self.nr = node, nr
 
 
 class AccumulateGrad(Node):
@@ -230,8 +224,15 @@ def record(
     node.extra = None
     node.seq = next_sequence_number()
     if anomaly_enabled:
-        node._extra().trace = traceback.format_stack()[:-3]
+        trace_forward(node, 4)
     return node
+
+
+def trace_forward(node: Node, frames: int) -> None:
+    """Note where a node is made, ``frames`` up from here; in a pass, by the rule of which node."""
+    running, extra = current_pass(), node._extra()
+    extra.trace = traceback.format_stack()[:-frames]
+    extra.induced_by = None if running is None else running.node
 
 
 def copy_node(node: Node, edges: tuple[Any, ...], saved: tuple[Any, ...] | None) -> Node:
@@ -265,6 +266,10 @@ def backward(
     Returns:
         The gradients of ``inputs`` in their order, None where nothing arrived.
     """
+    outer = current_pass()
+    if outer is not None and outer.is_deep():
+        start = partial(backward, roots, grads, retain_graph, create_graph, inputs, accumulate)
+        return in_another_thread(start)  # type: ignore[no-any-return]
     pending: dict[Node, Any] = {}
     owned: set[Node] = set()  # the sum in `pending` is ours to add to in place
     shared: set[Node] = set()  # the first gradient came straight from elsewhere
@@ -286,7 +291,8 @@ def backward(
     before = current_mode()
     to_all = accumulate and inputs is None and not create_graph and not anomaly_enabled
     plain, frees = inputs is None and not create_graph, not retain_graph
-    this_pass = _current_pass.set(Pass(roots, needed, to_all))
+    this_pass = Pass(roots, needed, to_all, outer)
+    token_of_pass = innermost_pass.set(this_pass)
     set_mode(before & ~NO_GRAD if create_graph else before | NO_GRAD)
     token = quiet()
     try:
@@ -310,19 +316,21 @@ def backward(
                     node.saved = node.aux = None
             else:
                 if wanted is not None:
-                    edges = tuple([e if _node_of(e) in needed else None for e in edges])  # type: ignore[operator]
+                    if node not in needed:  # type: ignore[operator]
+                        continue  # an output that none of the inputs leads to
+                    edges = tuple([e if node_of(e) in needed else None for e in edges])  # type: ignore[operator]
                     goes_on = any(edges)
                     # As in PyTorch, hooks change what is returned only where the pass ends.
                     if extra is not None and not goes_on:
-                        grad = run_prehooks(node, extra, grad)
+                        grad = run_prehooks(node, extra, grad, runs=accumulate)
                     if node in wanted:
                         for place, nr in wanted[node]:
                             results[place] = grad[nr] if node.outputs > 1 else grad
                     if not goes_on:
-                        if not accumulate or node not in wanted:
+                        if not accumulate:
                             continue
                         if node.__class__ is not AccumulateGrad:
-                            _use_up(node, retain_graph)
+                            _stop(node, grad, retain_graph, create_graph)
                             continue
                 if extra is not None:
                     if wanted is None or goes_on:
@@ -364,8 +372,11 @@ def backward(
             leaf.variable._accumulate(
                 pending[leaf], leaf in owned or leaf not in shared, create_graph
             )
+        if this_pass.callbacks is not None:
+            for callback in this_pass.callbacks:  # which may append to the list
+                callback()
     except RuntimeError:
-        ahead = _reachable((node, following, *(n for _, n in queue)))
+        ahead = reachable((node, following, *(n for _, n in queue)))
         for leaf in leaves:  # where all has arrived, PyTorch would have come to it first
             if leaf not in ahead:
                 leaf.variable._check_leaf()
@@ -373,7 +384,7 @@ def backward(
     finally:
         loud(token)
         set_mode(before)
-        _current_pass.reset(this_pass)
+        innermost_pass.reset(token_of_pass)
     return results
 
 
@@ -381,15 +392,12 @@ def _run(
     node: Node, edges: tuple[Any, ...], grad: Gradient, retain_graph: bool, create_graph: bool
 ) -> Sequence[Gradient]:
     """What a node's rule makes of a gradient, for the edges that are still wanted."""
-    saved, extra, op = node.saved, node.extra, node.op
+    saved, extra = node.saved, node.extra
     _check_saved(node)
-    ctx: Any = node
-    if create_graph:
-        ctx = op.tensor_context(node, edges)
-    elif edges is not node.edges or saved.__class__ is Packed:
-        ctx = copy_node(node, edges, unpack_saved(saved) if saved.__class__ is Packed else saved)
+    if anomaly_enabled and (running := current_pass()) is not None:
+        running.node = node
     try:
-        parts: Sequence[Gradient] = op.backward(ctx, grad, ctx.F)
+        parts = _apply(node, edges, grad, create_graph)
     except Exception:
         if anomaly_enabled:
             warn_trace(node)
@@ -397,8 +405,8 @@ def _run(
     if anomaly_enabled and anomaly_check_nan:
         check_nan(node, parts)
     if extra is not None and extra.posthooks:
-        parts = run_posthooks(extra, parts, grad)
-    if not retain_graph and (saved or op.used_up):
+        parts = run_posthooks(node, extra, parts, grad)
+    if not retain_graph and (saved or node.op.used_up):
         node.saved = node.aux = None
     return parts
 
@@ -412,51 +420,28 @@ def _check_saved(node: Node) -> None:
             raise_modified(node, place, version)
 
 
-def _use_up(node: Node, retain_graph: bool) -> None:
-    """All that running a node does but its rule: for a tensor at which `Tensor.backward` stops."""
+def _apply(
+    node: Node, edges: tuple[Any, ...], grad: Gradient, create_graph: bool
+) -> Sequence[Gradient]:
+    """A node's rule on a gradient, without hooks."""
+    saved, ctx = node.saved, node
+    if create_graph:
+        ctx = node.op.tensor_context(node, edges)
+    elif edges is not node.edges or saved.__class__ is Packed:
+        ctx = copy_node(node, edges, unpack_saved(saved) if saved.__class__ is Packed else saved)
+    return node.op.backward(ctx, grad, ctx.F)  # type: ignore[no-any-return]
+
+
+def _stop(node: Node, grad: Gradient, retain_graph: bool, create_graph: bool) -> None:
+    """Run a node at which `Tensor.backward` stops, as nobody wants what its rule would make."""
+    if node.op.user_defined:
+        _run(node, node.edges, grad, retain_graph, create_graph)
+        return
     _check_saved(node)
+    if node.extra is not None and node.extra.posthooks:
+        run_posthooks(node, node.extra, (None,) * len(node.edges), grad)
     if not retain_graph and (node.saved or node.op.used_up):
         node.saved = node.aux = None
-
-
-class Pass:
-    """One backward pass, for the hooks and rules that run in it.
-
-    Attributes:
-        to_all: whether it adds arrays to the ``.grad`` of every leaf, and nobody looks at them.
-    """
-
-    __slots__ = ("_roots", "_needed", "_reached", "to_all", "__weakref__")
-
-    def __init__(self, roots: Iterable[Any], needed: set[Node] | None, to_all: bool) -> None:
-        self._roots, self._needed, self.to_all = roots, needed, to_all
-        self._reached: set[Node] | None = None
-
-    def reaches(self, node: Node) -> bool:
-        """Whether the pass will bring a gradient to a node, or has done so."""
-        if self._reached is None:
-            self._reached = _reachable(self._roots, self._needed)
-        return node in self._reached
-
-
-def _reachable(roots: Iterable[Any], needed: set[Node] | None = None) -> set[Node]:
-    """The nodes that some edges lead to, on ways through the needed ones alone."""
-    reached: set[Node] = set()
-    stack = list(roots)
-    while stack:
-        found = _node_of(stack.pop())
-        if found is None or found in reached:
-            continue
-        if needed is None or found in needed:
-            reached.add(found)
-            stack.extend(found.edges)
-    return reached
-
-
-_current_pass: contextvars.ContextVar[Pass | None] = contextvars.ContextVar(
-    "gradlite_current_pass", default=None
-)
-current_pass = _current_pass.get
 
 
 def leaf_at(ctx: Any, place: int) -> Any:
@@ -468,10 +453,6 @@ def leaf_at(ctx: Any, place: int) -> Any:
     if this is None or not this.to_all or edge.__class__ is not AccumulateGrad:
         return None
     return None if ctx.extra is not None or edge.extra is not None else edge.variable
-
-
-def _node_of(edge: Any) -> Node | None:
-    return edge.node if edge.__class__ is OutputEdge else edge
 
 
 def _deliver(
@@ -515,16 +496,16 @@ def _targets(
     needed = set(wanted)
     # Parents are always older than their consumers: collect downwards, then judge upwards.
     seen: set[Node] = set()
-    stack = [_node_of(edge) for edge in roots]
+    stack = [node_of(edge) for edge in roots]
     while stack:
         node = stack.pop()
         if node is None or node in seen or node.seq < lowest:
             continue
         seen.add(node)
         _take_apart(node)  # what is needed is known by node, and hooks may look at them
-        stack.extend(_node_of(edge) for edge in node.edges if edge is not None)
+        stack.extend(node_of(edge) for edge in node.edges if edge is not None)
     for node in sorted(seen, key=lambda n: n.seq):
-        if any(_node_of(edge) in needed for edge in node.edges if edge is not None):
+        if any(node_of(edge) in needed for edge in node.edges if edge is not None):
             needed.add(node)
     return wanted, needed
 
@@ -533,7 +514,7 @@ def _accumulate(node: AccumulateGrad, grad: Gradient, private: bool, create_grap
     variable = node.variable
     variable._accumulate(grad, private, create_graph)
     if node.extra is not None:
-        run_leaf_hooks(node.extra, variable)
+        run_leaf_hooks(node.extra, variable, grad)
 
 
 def raise_modified(node: Node, place: int, version: tuple[list[Any], int]) -> None:

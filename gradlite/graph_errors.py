@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,16 +73,31 @@ def check_nan(node: Node, grads: Sequence[Any]) -> None:
 
 
 def warn_trace(node: Node) -> None:
-    """Warn with the place in the forward pass where a node was made."""
-    trace = node.extra.trace if node.extra is not None else None
-    if trace is None:
-        text = (
-            f"Error detected in {node.name()}. No forward pass information available. Enable "
-            "detect anomaly during forward pass for more information."
-        )
-    else:
-        text = (
-            f"Error detected in {node.name()}. Traceback of forward call that caused the error:\n"
-            + "".join(trace)
-        )
-    warnings.warn(text, UserWarning, stacklevel=3)
+    """Warn with the place in the forward pass where a node was made.
+
+    A node made in a backward pass has another, whose rule made it; that one's place follows.
+    """
+    made_by: Node | None = node
+    while made_by is not None:
+        extra = made_by.extra
+        trace = extra.trace if extra is not None else None
+        if trace is None:
+            text = (
+                f"Error detected in {made_by.name()}. No forward pass information available. "
+                "Enable detect anomaly during forward pass for more information."
+            )
+        elif made_by is node:
+            text = (
+                f"Error detected in {node.name()}. Traceback of forward call that caused the "
+                "error:\n" + "".join(trace)
+            )
+        else:
+            text = (
+                f"\n\nPrevious calculation was induced by {made_by.name()}. Traceback of forward "
+                "call that induced the previous calculation:\n" + "".join(trace)
+            )
+        try:
+            warnings.warn(text, UserWarning, stacklevel=4)
+        except UserWarning:  # warnings are errors: not in the place of the error they explain
+            print(f"UserWarning: {text}", file=sys.stderr)
+        made_by = extra.induced_by if extra is not None else None

@@ -26,7 +26,15 @@ is_array: Callable[[Any], bool]
 class Extra:
     """What few nodes carry: hooks, tensors that retain their grad, the forward's traceback."""
 
-    __slots__ = ("prehooks", "posthooks", "post_accumulate", "retained", "trace", "metadata")
+    __slots__ = (
+        "prehooks",
+        "posthooks",
+        "post_accumulate",
+        "retained",
+        "trace",
+        "induced_by",
+        "metadata",
+    )
 
     def __init__(self) -> None:
         self.prehooks: dict[int, tuple[int | None, Callable[..., Any]]] = {}
@@ -34,6 +42,7 @@ class Extra:
         self.post_accumulate: dict[int, Callable[..., Any]] = {}
         self.retained: dict[int, weakref.ref[Any]] = {}
         self.trace: list[str] | None = None
+        self.induced_by: Node | None = None
         self.metadata: dict[str, Any] = {}
 
 
@@ -118,13 +127,26 @@ def _as_gradient(tensor: Any, like: Gradient) -> Gradient:
     return tensor if tensor is None or wrap(like) is like else unwrap(tensor)
 
 
-def run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
-    """The gradient as the hooks before a rule leave it; it is retained where somebody asked."""
+def run_prehooks(node: Node, extra: Extra, grad: Gradient, runs: bool = True) -> Gradient:
+    """The gradient as the hooks before a rule leave it.
+
+    As in PyTorch, those of its tensors come first; what they leave is retained where somebody
+    asked for that. The node's own follow if it ``runs``.
+    """
     several = node.outputs > 1
     parts = list(grad) if several else [grad]
     like = next((p for p in parts if p is not None), None)
-    # Hooks on tensors run before hooks on the node, whatever the order of registration.
-    for nr, hook in sorted(extra.prehooks.values(), key=lambda entry: entry[0] is None):
+    hooks = list(extra.prehooks.values())
+    for nr, hook in hooks:
+        if nr is not None:
+            result = hook(_as_tensor(parts[nr]))
+            if result is not None:
+                parts[nr] = _as_gradient(_checked(result, parts[nr]), like)
+    for nr, reference in extra.retained.items():
+        tensor = reference()
+        if tensor is not None and parts[nr] is not None:
+            tensor._retain(parts[nr])
+    for nr, hook in hooks if runs else ():
         if nr is None:
             given = tuple(_as_tensor(p) for p in parts)
             result = hook(given)
@@ -136,14 +158,6 @@ def run_prehooks(node: Node, extra: Extra, grad: Gradient) -> Gradient:
                         f"number of values (got {len(result)}, but expected {len(given)})"
                     )
                 parts = [_as_gradient(r, like) for r in result]
-        else:
-            result = hook(_as_tensor(parts[nr]))
-            if result is not None:
-                parts[nr] = _as_gradient(_checked(result, parts[nr]), like)
-    for nr, reference in extra.retained.items():
-        tensor = reference()
-        if tensor is not None and parts[nr] is not None:
-            tensor._retain(parts[nr])
     return parts if several else parts[0]
 
 
@@ -155,12 +169,20 @@ def _checked(result: Any, grad: Gradient) -> Any:
     return result
 
 
-def run_posthooks(extra: Extra, grads: Sequence[Gradient], grad: Gradient) -> Sequence[Gradient]:
+def differentiable(node: Node, values: Sequence[Any]) -> Sequence[Any]:
+    """Of one value per input of a node, those of inputs that may get a gradient."""
+    constants = getattr(node.op, "constants", ())
+    return [v for p, v in enumerate(values) if p not in constants] if constants else values
+
+
+def run_posthooks(
+    node: Node, extra: Extra, grads: Sequence[Gradient], grad: Gradient
+) -> Sequence[Gradient]:
     """What a rule made of ``grad``, as the hooks after it leave it."""
     outputs = grad if isinstance(grad, list) else [grad]
     like = next((p for p in outputs if p is not None), None)
     for hook in list(extra.posthooks.values()):
-        given = tuple(_as_tensor(g) for g in grads)
+        given = tuple(_as_tensor(g) for g in differentiable(node, grads))
         result = hook(given, tuple(_as_tensor(g) for g in outputs))
         if result is not None:
             result = result if isinstance(result, tuple) else (result,)
@@ -169,12 +191,17 @@ def run_posthooks(extra: Extra, grads: Sequence[Gradient], grad: Gradient) -> Se
                     f"hook '{getattr(hook, '__name__', hook)}' has returned an incorrect number "
                     f"of values (got {len(result)}, but expected {len(given)})"
                 )
-            grads = [_as_gradient(r, like) for r in result]
+            changed = iter(result)
+            constants = getattr(node.op, "constants", ())
+            grads = [
+                None if place in constants else _as_gradient(next(changed), like)
+                for place in range(len(grads))
+            ]
     return grads
 
 
-def run_leaf_hooks(extra: Extra, variable: Any) -> None:
-    """What is registered on a leaf and its node, after its ``.grad`` has been added to."""
+def run_leaf_hooks(extra: Extra, variable: Any, grad: Gradient) -> None:
+    """What is registered on a leaf and its node, after a gradient was added to its ``.grad``."""
     for hook in list(extra.post_accumulate.values()):
         result = hook(variable)
         if result is not None:
@@ -184,4 +211,4 @@ def run_leaf_hooks(extra: Extra, variable: Any) -> None:
                 )
             raise RuntimeError("Tensor post accumulate grad hooks should return None.")
     for post in list(extra.posthooks.values()):
-        post((), (variable.grad,))
+        post((), (_as_tensor(grad),))

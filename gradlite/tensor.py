@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, printing
+from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, graph_passes, printing
 from gradlite._methods import TensorMethods
 from gradlite.backends import asserts, cpu, cuda
 from gradlite.description import Description
@@ -277,10 +277,8 @@ class Tensor(Description, TensorMethods):
 
     def _leaf_extra(self) -> Extra:
         if self._extra is None:
-            self._extra = Extra()
             node = self._accumulator()
-            if node is not None:
-                node.extra = self._extra
+            self._extra = Extra() if node is None else node._extra()
         return self._extra
 
     def _accumulate(self, grad: Any, private: bool, create_graph: bool) -> None:
@@ -571,3 +569,17 @@ def _is_array(value: Any) -> bool:
 graph_hooks.wrap, graph_hooks.unwrap, graph_hooks.is_array = wrap, unwrap, _is_array
 graph_errors.has_nan = _has_nan
 graph.quiet, graph.loud = cpu.quiet, cpu.loud
+
+
+@cuda.when_used
+def _streams_of_threads(cupy: Any) -> None:
+    def on_same_stream(run: Callable[[], Any]) -> Callable[[], Any]:
+        stream = cupy.cuda.get_current_stream()
+
+        def on_stream() -> Any:
+            with stream:
+                return run()
+
+        return on_stream
+
+    graph_passes.on_same_stream = on_same_stream

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from gradlite.graph import current_pass
 from gradlite.tensor import Tensor
+
+
+class _Engine:
+    """What old programs find as ``Variable._execution_engine``."""
+
+    @staticmethod
+    def queue_callback(callback: Callable[[], Any]) -> None:
+        """Call a function when the backward pass that runs is over, after all of its hooks.
+
+        Raises:
+            RuntimeError: no backward pass runs.
+        """
+        running = current_pass()
+        if running is None:
+            raise RuntimeError("Final callbacks can only be installed during backward pass.")
+        if running.callbacks is None:
+            running.callbacks = []
+        running.callbacks.append(callback)
 
 
 class _AnyTensor(type):
@@ -19,6 +39,8 @@ class Variable(metaclass=_AnyTensor):
     >>> gradlite.autograd.Variable(gradlite.ones(2), requires_grad=True)
     tensor([1., 1.], requires_grad=True)
     """
+
+    _execution_engine = _Engine()
 
     def __new__(cls, data: Tensor, requires_grad: bool = False) -> Any:
         return data.detach().requires_grad_(requires_grad)

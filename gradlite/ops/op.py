@@ -80,6 +80,7 @@ class Op:
     variadic = False
     row_major = False
     used_up = False
+    user_defined = False  # as a Function is, whose backward runs wanted or not
     multiplies = False
     native_from: int | None = None
     native_backward_from: int | None = None
