@@ -267,3 +267,116 @@ def test_contexts_and_graphs_die_by_reference_counting(no_gc):
         run(y)
         del y
         assert context() is None
+
+
+@pytest.mark.parametrize("materialize", [True, False])
+def test_results_that_are_no_tensors_have_places_among_the_gradients(materialize):
+    def program(T):
+        seen = []
+
+        def forward(ctx, x, k):
+            ctx.set_materialize_grads(materialize)
+            y, z = x * k, x + k
+            ctx.save_for_backward(z, x)
+            return k, y, None, "text", z
+
+        def backward(ctx, *grads):
+            z, x = ctx.saved_tensors
+            seen.append([None if g is None else g.detach().clone() for g in grads])
+            seen.append([z.detach().clone(), x.detach().clone()])
+            return grads[1] * z, None
+
+        x = leaf(T)
+        made = make(T, forward, backward).apply(x, 3.0)
+        made[1].grad_fn.register_prehook(lambda grads: seen.append(len(grads)))
+        (g,) = T.autograd.grad(made[1].sum(), x, create_graph=True)
+        return made, made[1].output_nr, made[4].output_nr, seen, g.detach()
+
+    same(program)
+
+
+def test_a_saved_output_after_one_that_is_no_tensor_is_in_the_graph():
+    def program(T):
+        def forward(ctx, x):
+            y = x.exp()
+            ctx.save_for_backward(y)
+            return "text", y
+
+        def backward(ctx, nothing, grad):
+            (y,) = ctx.saved_tensors
+            return grad * y
+
+        x = leaf(T, 0.5, -1.0)
+        _, y = make(T, forward, backward).apply(x)
+        (g,) = T.autograd.grad(y.sum(), x, create_graph=True)
+        return T.autograd.grad(g.sum(), x)
+
+    same(program)
+
+
+def test_saved_variables_is_the_older_name_of_saved_tensors():
+    def program(T):
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        x = leaf(T)
+        y = make(T, forward, lambda ctx, g: g * 2 * ctx.saved_variables[0]).apply(x)
+        y.sum().backward()
+        return x.grad
+
+    same(program, warns="deprecated")
+
+
+def test_a_function_derived_from_inplace_function():
+    def program(T):
+        class Doubled(T.autograd.function.InplaceFunction):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.mark_dirty(x)
+                return x.mul_(2)
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad * 2
+
+        x = leaf(T)
+        y = x.clone()
+        z = Doubled.apply(y)
+        z.sum().backward()
+        return z is y, z, x.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("edit", ["add_", "copy_"])
+@pytest.mark.parametrize("several", [False, True])
+def test_views_of_constants_made_by_forward_are_not_written_to_with_gradients(edit, several):
+    def program(T):
+        def forward(ctx, x):
+            return (x.view(2, 1), x[:1]) if several else x.view(2, 1)
+
+        x = T.ones(2)
+        made = make(T, forward).apply(x)
+        view = made[0] if several else made
+        return outcome_of(lambda: getattr(view, edit)(T.ones(1, requires_grad=True)))
+
+    same(program)
+
+
+def test_a_function_on_views_it_edits_is_differentiated_twice():
+    def program(T):
+        def forward(ctx, x, y):
+            ctx.mark_dirty(x)
+            return x.add_(y)
+
+        added = make(T, forward, lambda ctx, g: (g, g))
+        a = T.arange(16.0).view(4, 4).requires_grad_()
+        b = T.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+        x = a.clone()
+        added.apply(x.narrow(1, 2, 2).narrow(0, 1, 2), b)
+        added.apply(x.narrow(1, 0, 2).narrow(0, 1, 2), b)
+        first = T.autograd.grad((x**3).sum(), [a, b], create_graph=True)
+        return first, T.autograd.grad(sum(g.sum() for g in first), [a, b])
+
+    same(program)

@@ -200,7 +200,8 @@ def grad(
                 )
             if materialize_grads:
                 with guard.on(target):
-                    result = NAMESPACES[target.array.__class__].xp.zeros_like(target.array)
+                    zeros = NAMESPACES[target.array.__class__].xp.zeros_like(target.array)
+                result = wrap(zeros).requires_grad_(create_graph)
             elif not allow_unused:
                 raise RuntimeError(
                     f"The differentiated Tensor at index {place} appears to not have been used in "

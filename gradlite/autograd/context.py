@@ -7,6 +7,7 @@ knows its node weakly, so that neither keeps the other alive.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -90,7 +91,17 @@ class FunctionCtx(Node):
             self._opened = tensors
         return tensors
 
+    @property
+    def saved_variables(self) -> tuple[Tensor | None, ...]:
+        """`saved_tensors` under its older name."""
+        warnings.warn(
+            "'saved_variables' is deprecated; use 'saved_tensors'", DeprecationWarning, stacklevel=2
+        )
+        return self.saved_tensors
+
     # -------------------------------------------------------------------- as a grad_fn
+    __call__ = None  # type: ignore[assignment]  # as in PyTorch, unlike other nodes
+
     @property
     def behind(self) -> Node | None:
         """The engine's node of what users see."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import TENSORS, describe
 from gradlite.tensor import Tensor, View, unwrap, wrap
 
-__all__ = ["Function", "FunctionCtx", "once_differentiable"]
+__all__ = ["Function", "FunctionCtx", "InplaceFunction", "once_differentiable"]
 
 Context = Any
 
@@ -33,9 +32,12 @@ class _FunctionOp:
     """The op of a Function's nodes, one per Function class.
 
     A node's attrs are its context, the number of arguments, which of them are tensors, and the
-    shape, dtype and array class of each output; its shapes are those of the tensor arguments.
+    shape, dtype and array class of each output (None for what is no Tensor); its shapes are those
+    of the tensor arguments.
     """
 
+    user_defined = True
+    saves: tuple[int, ...] = ()  # its context knows what it saved
     used_up = False  # a second pass fails where backward asks for freed values, and only there
 
     def __init__(self, function: type[Function]) -> None:
@@ -65,7 +67,7 @@ class _FunctionOp:
         ctx, count, tensor_places, metas = node.attrs
         grads = list(grad) if len(metas) > 1 else [grad]
         for nr, (g, meta) in enumerate(zip(grads, metas)):
-            if g is None and ctx._materialize:
+            if g is None and ctx._materialize and meta is not None:
                 shape, dtype, cls = meta
                 with guard.on(*(g for g in grads if g is not None)):
                     g = NAMESPACES[cls].xp.zeros(shape, dtype)
@@ -229,6 +231,23 @@ class Function:
         return results[0] if single else tuple(results)
 
 
+class InplaceFunction(Function):
+    """The base of Functions that edit their inputs, in old programs; they need none of their own.
+
+    >>> import gradlite
+    >>> class Increment(gradlite.autograd.function.InplaceFunction):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.mark_dirty(x)
+    ...         return x.add_(1)
+    ...     @staticmethod
+    ...     def backward(ctx, grad):
+    ...         return grad
+    >>> Increment.apply(gradlite.ones(2, requires_grad=True) * 2)
+    tensor([3., 3.], grad_fn=<IncrementBackward>)
+    """
+
+
 def _bound(
     forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], with_setup: bool
 ) -> tuple[Any, ...]:
@@ -279,6 +298,8 @@ def _results(ctx: FunctionCtx, tensors: list[Tensor], outputs: Sequence[Any]) ->
                 output = _alias(output)
             elif output._requires_grad:
                 output = output.detach()  # a graph made inside forward stays inside
+            if output._view is not None:
+                output._view.origin = "custom"
         results.append(output)
     return results
 
@@ -305,9 +326,9 @@ def _record(
     results: list[Any],
 ) -> None:
     """Make the node and put the results into the graph."""
-    made = [(o, r) for o, r in zip(outputs, results) if isinstance(r, Tensor)]
+    made = sum(isinstance(r, Tensor) for r in results)
     views = [d for d in ctx._dirty if d._view is not None]
-    if views and len(made) > 1:
+    if views and made > 1:
         raise RuntimeError(
             "If your Function modifies inplace an input that is a view of another Tensor, your "
             "Function cannot return more than one Tensor. This is not supported by the current "
@@ -320,27 +341,36 @@ def _record(
         None if t is None else Kept(t, _place_of(t, tensors, outputs, ctx._dirty))
         for t in ctx._to_save
     )
-    metas = [(r.array.shape, r.array.dtype, r.array.__class__) for _, r in made]
+    metas = [
+        (r.array.shape, r.array.dtype, r.array.__class__) if isinstance(r, Tensor) else None
+        for r in results
+    ]
     node = FunctionNode()
     node.ctx, node.op, node.edges, node.versions, node.aux = ctx, cls._op, edges, None, None
     node.attrs = (ctx, count, tensor_places, metas)
     node.shapes = tuple((t.array.shape, t.array.dtype) for t in tensors)
     node.F = NAMESPACES[tensors[0].array.__class__]
-    node.outputs = max(len(made), 1)
+    node.outputs = max(len(results), 1)
     node.extra, node.seq = None, graph.next_sequence_number()
     if graph.anomaly_enabled:
-        node._extra().trace = traceback.format_stack()[:-3]
+        graph.trace_forward(node, 3)
     ctx._node = weakref.ref(node)
-    for nr, (output, r) in enumerate(made):
-        if _is_one_of(output, ctx._non_differentiable) or r.array.dtype not in dtypes.FLOATING:
-            continue
+    differentiable = [
+        (nr, r)
+        for nr, (output, r) in enumerate(zip(outputs, results))
+        if isinstance(r, Tensor)
+        and r.array.dtype in dtypes.FLOATING
+        and not _is_one_of(output, ctx._non_differentiable)
+    ]
+    for nr, r in differentiable:
         edge = node if node.outputs == 1 else OutputEdge(node, nr)
         if _is_one_of(r, ctx._dirty) and r._view is not None:
             rebase(r, node)
             continue
         if r._view is not None and r._counter is not None:
             r._view.seen = r._counter[0]
-            r._view.origin = "custom" if node.outputs == 1 else "multi"
+            if len(differentiable) > 1:
+                r._view.origin = "multi"
         r._edge = edge
         r._requires_grad = True
 
@@ -352,8 +382,7 @@ def _place_of(
         for place, u in enumerate(tensors):
             if t is u:
                 return place
-    only_tensors = [o for o in outputs if isinstance(o, Tensor)]
-    for nr, o in enumerate(only_tensors):
+    for nr, o in enumerate(outputs):
         if t is o:
             return -1 - nr
     return CONSTANT

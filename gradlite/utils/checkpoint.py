@@ -450,8 +450,9 @@ class CheckpointFunction(Function):
         with enable_grad(), mode, _random_state(ctx.random_state):
             outputs = ctx.run_function(*args)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        tensors = [o for o in outputs if isinstance(o, Tensor)]
-        pairs = [(o, g) for o, g in zip(tensors, grads) if o.requires_grad]
+        pairs = [
+            (o, g) for o, g in zip(outputs, grads) if isinstance(o, Tensor) and o.requires_grad
+        ]
         if not pairs:
             raise RuntimeError(
                 "none of output has requires_grad=True, this checkpoint() is not necessary"
