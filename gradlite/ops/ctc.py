@@ -198,6 +198,9 @@ def _ctc_samples() -> list[Any]:
         S(normal(5, 2, 4), np.array([[1, 2], [3, 1]]), (5, 5), (2, 2), 4),
         S(normal(5, 2, 4), np.array([1, 2, 3]), (5, 5), (2, 2)),
         S(normal(5, 2, 4), np.array([1, 2, 3]), (5, 5), (2,)),
+        S(normal(5, 2, 4), np.array([[1, 2], [3, 1], [1, 1]]), (5, 5), (2, 2)),
+        S(normal(5, 2, 4), np.array([[1, 2], [3, 1]]), (5, -1), (2, 2)),
+        S(normal(5, 2, 4), np.array([[1, 2], [3, 1]]), (5, 5), (2, -1)),
     ],
     autocast=("float32", ""),
 )
@@ -249,6 +252,17 @@ def ctc_loss(
         raise RuntimeError(
             f"Expected input_lengths to have value at most {times}, but got value "
             f"{int(steps.max())} (while checking arguments for ctc_loss_allocate_outputs)"
+        )
+    for what, those in (("input_lengths", steps), ("target_lengths", lengths)):
+        if those.size and those.min() < 0:
+            raise RuntimeError(
+                f"Expected {what} to have value at least 0, but got value {int(those.min())} "
+                "(while checking arguments for ctc_loss_allocate_outputs)"
+            )
+    if given.ndim == 2 and given.shape[0] != batch:
+        raise RuntimeError(
+            f"Expected tensor to have size {batch} at dimension 0, but got size {given.shape[0]} "
+            "for argument #2 'targets' (while checking arguments for ctc_loss_allocate_outputs)"
         )
     if given.ndim == 1 and batched and given.size != lengths.sum():
         raise RuntimeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -80,6 +81,13 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
         )
     if min(size) <= 0:
         raise ValueError(f"Expected non-zero, positive output size. Got {size}")
+    if align and min(size[2:]) == 1:
+        warnings.warn(
+            "Since version 1.3.0, affine_grid behavior has changed for unit-size grids when "
+            "align_corners=True. This is not an intended use case of affine_grid. See the "
+            "documentation of affine_grid for details.",
+            stacklevel=2,
+        )
     spatial = tuple(size[2:])
     axes = np.meshgrid(*(_centres(n, align) for n in spatial), indexing="ij")
     points = np.stack([*axes[::-1], np.ones(spatial)], axis=-1).reshape(-1, dims + 1)
@@ -106,7 +114,10 @@ def _inside(x: Any, n: int, padding_mode: str, align: bool) -> Any:
     """Coordinates brought to pixels that exist, as a padding mode has it."""
     if padding_mode == "reflection":
         x = _reflected(x, 0, n - 1) if align else _reflected(x, -0.5, n - 0.5)
-    return x if padding_mode == "zeros" else x.clamp(0, n - 1)
+    if padding_mode == "zeros":
+        return x
+    # NaN, or infinite and reflected without end, is at the first pixel.
+    return x.nan_to_num(0, np.inf, -np.inf).clamp(0, n - 1)
 
 
 def _cubic_weights(t: Any) -> list[Any]:
@@ -137,7 +148,11 @@ def _taps(x: Any, n: int, mode: str, padding_mode: str, align: bool) -> list[tup
         low = base.floor()
         places = [_inside(low + k, n, padding_mode, align) for k in range(-1, 3)]
         pairs = list(zip(places, _cubic_weights(x - low)))
-    return [(p.clamp(0, n - 1).long(), (p >= 0) & (p <= n - 1), weight) for p, weight in pairs]
+    # Where a coordinate is NaN, so is the place: as outside, it must not be read at.
+    return [
+        (p.clamp(0, n - 1).nan_to_num(0).long(), (p >= 0) & (p <= n - 1), weight)
+        for p, weight in pairs
+    ]
 
 
 def _grid(n: int, *spatial: int) -> Any:
@@ -206,6 +221,11 @@ def grid_sample(
         )
     align = _aligned(align_corners)
     shape, points = input.array.shape, grid.array.shape
+    if shape[0] == points[0] and points[-1:] != (len(shape) - 2,):
+        raise RuntimeError(
+            f"grid_sampler(): expected grid to have size {len(shape) - 2} in last dimension, but "
+            f"got grid with sizes {list(points)}"
+        )
     if len(shape) not in (4, 5) or len(points) != len(shape):
         raise RuntimeError(
             "grid_sampler(): expected 4D or 5D input and grid with same number of dimensions, but "
@@ -217,16 +237,17 @@ def grid_sample(
             f"sizes {list(shape)} and grid with sizes {list(points)}"
         )
     dims = len(shape) - 2
-    if points[-1] != dims:
-        raise RuntimeError(
-            f"grid_sampler(): expected grid to have size {dims} in last dimension, but got grid "
-            f"with sizes {list(points)}"
-        )
+    for dim in range(2, len(shape)):
+        if shape[dim] == 0:
+            raise RuntimeError(
+                "grid_sampler(): expected input to have non-empty spatial dimensions, but input "
+                f"has sizes {list(shape)} with dimension {dim} being empty"
+            )
     if mode == "bicubic" and dims == 3:
         raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
     n, channels, *sizes = shape
-    source: Any = input.reshape(n, channels, -1)
-    flat: Any = grid.reshape(n, -1, dims)
+    source: Any = input.reshape(n, channels, math.prod(sizes))
+    flat: Any = grid.reshape(n, math.prod(points[1:-1]), dims)
     # Coordinates come innermost first.
     axes = [
         _taps(flat[..., dims - 1 - d], size, mode, padding_mode, align)
@@ -245,11 +266,10 @@ def grid_sample(
             if factor is not None:
                 weight = factor if weight is None else weight * factor
         index = wrap(xp.broadcast_to(place.array[:, None], (n, channels, place.shape[1])))
-        values = source.gather(2, index)
+        values = source.gather(2, index).masked_fill(~exists.unsqueeze(1), 0)
         if weight is not None:
             values = values * weight.unsqueeze(1)
-        values = values.masked_fill(~exists.unsqueeze(1), 0)
         total = values if total is None else total + values
     if mode == "nearest":  # PyTorch's gradient of the grid is 0, not none
-        total = total + (flat * 0).sum()
+        total = total + (flat.nan_to_num(0, 0, 0) * 0).sum()
     return total.reshape(n, channels, *points[1:-1])  # type: ignore[no-any-return]

@@ -258,6 +258,21 @@ def batch_norm(
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if eps < 0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    return _per_channel(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _per_channel(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """`batch_norm` with any eps, as it is allowed for samples by themselves."""
+    shape = input.shape
     if training and (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must either both be None or neither be None")
     channels = shape[1] if len(shape) > 1 else 0
@@ -426,8 +441,10 @@ def instance_norm(
     # Each sample's channels as channels of one sample of a batch normalisation.
     given: Any = (running_mean, running_var, weight, bias)
     mean, var, scale, shift = (p if p is None else p.repeat(n) for p in given)
+    if not use_input_stats and eps < 0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     x: Any = input.contiguous().view(1, n * c, *shape[2:])
-    y: Any = batch_norm(x, mean, var, scale, shift, use_input_stats, momentum, eps)
+    y: Any = _per_channel(x, mean, var, scale, shift, use_input_stats, momentum, eps)
     if use_input_stats:
         for kept, moved in ((running_mean, mean), (running_var, var)):
             if kept is not None and moved is not None:

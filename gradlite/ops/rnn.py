@@ -27,7 +27,7 @@ __all__ = ["gru_sequence", "lstm_sequence", "rnn_sequence"]
 def _gates(xp: Any, w: Any, order: Sequence[int], halved: int) -> Any:
     """A (G*H, I) weight as contiguous (G, I, H), gates reordered, the first ones halved."""
     n = len(order)
-    parts = w.reshape(n, w.shape[0] // n, -1)
+    parts = w.reshape(n, w.shape[0] // n, w.shape[1])
     result = xp.empty((n, parts.shape[2], parts.shape[1]), w.dtype)
     for place, gate in enumerate(order):
         result[place] = parts[gate].T
@@ -38,12 +38,12 @@ def _gates(xp: Any, w: Any, order: Sequence[int], halved: int) -> Any:
 def _backward_gates(w: Any, order: Sequence[int]) -> Any:
     """A (G*H, I) weight as (G, H, I), gates reordered."""
     n = len(order)
-    return w.reshape(n, w.shape[0] // n, -1)[list(order)]
+    return w.reshape(n, w.shape[0] // n, w.shape[1])[list(order)]
 
 
 def _bias(xp: Any, b: Any, order: Sequence[int], halved: int) -> Any:
     """A (G*H,) bias as (G, 1, H), gates reordered, the first ones halved."""
-    result = b.reshape(len(order), 1, -1)[list(order)]
+    result = b.reshape(len(order), 1, b.size // len(order))[list(order)]
     result[:halved] *= b.dtype.type(0.5)
     return result
 
@@ -51,13 +51,13 @@ def _bias(xp: Any, b: Any, order: Sequence[int], halved: int) -> Any:
 def _restore(grad: Any, order: Sequence[int]) -> Any:
     """(G, H, ...) gradients in the weights' own gate order, flattened to (G*H, ...)."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
-    return grad[inverse].reshape(-1, *grad.shape[2:])
+    return grad[inverse].reshape(grad.shape[0] * grad.shape[1], *grad.shape[2:])
 
 
 def _time_sums(matmul: Any, D: Any, x: Any) -> Any:
     """sum over steps and batch of D (G, T, B, H) times x (T, B, I): (G, H, I)."""
     g, t, b, h = D.shape
-    return matmul(D.reshape(g, t * b, h).swapaxes(1, 2), x.reshape(t * b, -1))
+    return matmul(D.reshape(g, t * b, h).swapaxes(1, 2), x.reshape(t * b, x.shape[-1]))
 
 
 def _input_grad(matmul: Any, D: Any, w: Any, shape: tuple[int, ...]) -> Any:
@@ -505,12 +505,12 @@ class RnnSequence(_Sequence):
             xp.multiply(d, rec, out=d)
             matmul(d, w_hh, out=rec)
         edges = ctx.edges
-        rows = D.reshape(-1, D.shape[-1])
+        rows = D.reshape(D.shape[0] * D.shape[1], D.shape[2])
         grad_x = matmul(rows, w_ih).reshape(x.shape) if edges[0] else None
         if reverse and grad_x is not None:
             grad_x = grad_x[::-1]
-        grad_w_ih = matmul(rows.T, x.reshape(len(rows), -1)) if edges[2] else None
-        grad_w_hh = matmul(rows.T, hs[:-1].reshape(len(rows), -1)) if edges[3] else None
+        grad_w_ih = matmul(rows.T, x.reshape(len(rows), x.shape[-1])) if edges[2] else None
+        grad_w_hh = matmul(rows.T, hs[:-1].reshape(rows.shape)) if edges[3] else None
         grad_b = rows.sum(0) if b_ih is not None else None
         return grad_x, rec, grad_w_ih, grad_w_hh, grad_b, None if grad_b is None else grad_b.copy()
 

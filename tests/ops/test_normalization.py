@@ -364,3 +364,12 @@ def test_wrong_arguments(what: str) -> None:
         raises=(RuntimeError, TypeError, ValueError, NotImplementedError, ZeroDivisionError),
         message="exact",
     )
+
+
+def test_samples_by_themselves_with_eps_of_0() -> None:
+    def program(library: Any) -> Any:
+        layer = library.nn.InstanceNorm1d(2, eps=0, momentum=1, track_running_stats=True)
+        y = layer(library.tensor([[[1.0, 2.0, 4.0], [3.0, 1.0, 2.0]]]))
+        return y, layer.running_mean, layer.running_var
+
+    same(program)

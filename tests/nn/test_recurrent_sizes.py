@@ -1,0 +1,50 @@
+"""Recurrent layers of sizes that are 0, or no numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.oracle import same
+
+
+@pytest.mark.parametrize("cell", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_a_cell_without_a_state(cell: str) -> None:
+    def program(library: Any) -> Any:
+        layer = getattr(library.nn, cell)(3, 0)
+        x, h = library.ones(2, 3, requires_grad=True), library.ones(2, 0)
+        output = layer(x, (h, h))[0] if cell == "LSTMCell" else layer(x, h)
+        output.sum().backward()
+        return output.detach(), x.grad, layer.weight_ih.grad
+
+    same(program)
+
+
+WRONG: dict[str, Any] = {
+    "no input": lambda nn: nn.RNN(0, 3),
+    "half an input": lambda nn: nn.LSTM(2.5, 3),
+    "no state": lambda nn: nn.GRU(3, 0),
+    "bias": lambda nn: nn.LSTM(2, 3, bias=1),
+    "batch_first": lambda nn: nn.GRU(2, 3, batch_first=1),
+    "projection in an RNN": lambda nn: nn.RNN(2, 3, proj_size=1),
+    "projection in a GRU": lambda nn: nn.GRU(2, 3, proj_size=1),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments(what: str) -> None:
+    same(
+        lambda library: WRONG[what](library.nn),
+        raises=(ValueError, TypeError),
+        message="exact",
+    )
+
+
+@pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
+def test_a_sequence_of_no_steps_is_refused(layer: str) -> None:
+    same(
+        lambda library: getattr(library.nn, layer)(2, 3)(library.ones(0, 2, 2)),
+        raises=RuntimeError,
+        message="exact",
+    )
