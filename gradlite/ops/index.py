@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops import guard, indexing, positions, shortcuts
+from gradlite.ops import guard, indexing, positions
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.index_items import item_of, items_of, split
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, number, tensor_type, type_name
+from gradlite.ops.op import Op, tensor_type, type_name
 from gradlite.ops.operands import as_number, beside, cast
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import View
@@ -154,160 +155,7 @@ class IndexPut(Op):
         return left, right
 
 
-# -------------------------------------------------------------------------- preparation
-def _items(index: Any) -> list[Any]:
-    """The parts of an index, with lists, arrays and Tensors as raw arrays."""
-    if isinstance(index, tuple):
-        items = list(index)
-    elif isinstance(index, list) and any(isinstance(i, slice) or i is None for i in index):
-        items = list(index)
-    else:
-        items = [index]
-    return [_item(i) for i in items]
-
-
-def _item(item: Any) -> Any:
-    cls = item.__class__
-    if cls is int or cls is slice or item is None or item is Ellipsis or cls is bool:
-        return item
-    if isinstance(item, Tensor):
-        array = item.array
-        if array.ndim == 0 and array.dtype.kind in "iu":
-            return int(array)
-    elif isinstance(item, (list, tuple, range)):
-        array = np.asarray([_number(i) for i in item] if item else np.zeros(0, np.int64))
-    elif isinstance(item, np.ndarray):
-        array = item
-        if array.ndim == 0 and array.dtype.kind in "iu":
-            return int(array)
-    elif hasattr(item, "__index__"):
-        return int(item)
-    else:
-        array = None
-    if array is None:
-        raise IndexError(
-            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are "
-            f"valid indices (got {cls.__name__})"
-        )
-    if array.dtype.kind not in "iub":
-        raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
-    if array.dtype == np.uint8:
-        array = array.astype(bool)
-    return array
-
-
-def _number(value: Any) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value
-
-
-def _split(
-    x: Any, items: list[Any], alone: bool = False
-) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
-    """Divide an index into steps: a shape with new dimensions, a basic and an advanced index.
-
-    PyTorch applies integers and slices first, as views, and index arrays to the result. The
-    last item is the name of the last view.
-    """
-    used = 0
-    for item in items:
-        if isinstance(item, bool) or item is None or item is Ellipsis:
-            continue
-        used += item.ndim if hasattr(item, "ndim") and item.dtype == np.bool_ else 1
-    if used > x.ndim == 0:
-        raise IndexError(
-            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or "
-            "`tensor.item<T>()` in C++ to convert a 0-dim tensor to a number"
-        )
-    if used > x.ndim:
-        raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
-    basic: list[Any] = []
-    advanced: list[Any] = []
-    has_advanced = has_cut = False
-    places: list[int] = []  # of new dimensions
-    last = "alias"
-    dim = 0
-    seen_ellipsis = False
-    for item in items:
-        if item is Ellipsis:
-            if seen_ellipsis:
-                raise IndexError("an index can only have a single ellipsis ('...')")
-            seen_ellipsis = True
-            skipped = x.ndim - used
-            basic.extend([slice(None)] * skipped)
-            advanced.extend([slice(None)] * skipped)
-            dim += skipped
-        elif item is None:
-            places.append(len(basic))
-            basic.append(slice(None))
-            advanced.append(slice(None))
-            last = "unsqueeze"
-        elif isinstance(item, bool):
-            places.append(len(basic))
-            basic.append(slice(None))
-            advanced.append(np.array([item]))
-            has_advanced, last = True, "unsqueeze"
-        elif isinstance(item, int):
-            n = x.shape[dim]
-            if not -n <= item < n:
-                raise IndexError(f"index {item} is out of bounds for dimension {dim} with size {n}")
-            basic.append(item)
-            dim += 1
-            has_cut, last = True, "select"
-        elif isinstance(item, slice):
-            part = slice(
-                *(None if v is None else int(v) for v in (item.start, item.stop, item.step))
-            )
-            if part.step is not None and part.step <= 0:
-                raise ValueError("step must be greater than zero")
-            start, stop, step = part.indices(x.shape[dim])
-            # PyTorch skips slices of everything, unless one is all that the index consists of.
-            to_the_end = part.stop is None or part.stop >= x.shape[dim]
-            whole = to_the_end and (part.start or 0, step) == (0, 1)
-            if not whole or alone:
-                has_cut, last = True, "slice"
-            basic.append(slice(start, max(start, stop), step))
-            advanced.append(slice(None))
-            dim += 1
-        else:
-            _check_bounds(x, dim, item)
-            step = item.ndim if item.dtype == np.bool_ else 1
-            basic.extend([slice(None)] * step)
-            advanced.append(item)
-            dim += step
-            has_advanced = True
-    while advanced and isinstance(advanced[-1], slice):
-        advanced.pop()
-    shape = list(x.shape) if places else []
-    for place in places:
-        shape.insert(place, 1)
-    return (
-        tuple(shape) if places else None,
-        (*basic, Ellipsis) if has_cut or not (places or has_advanced) else None,
-        tuple(advanced) if has_advanced else None,
-        last,
-    )
-
-
-def _check_bounds(x: Any, dim: int, item: Any) -> None:
-    if item.dtype == np.bool_:
-        for k, n in enumerate(item.shape):
-            if n != x.shape[dim + k]:
-                raise IndexError(
-                    f"The shape of the mask {list(item.shape)} at index {k} does not match the "
-                    f"shape of the indexed tensor {list(x.shape)} at index {dim + k}"
-                )
-        return
-    n = x.shape[dim]
-    if item.size:
-        inside = (item.min() >= -n) & (item.max() < n)
-        shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
-
-
-def _out_of_bounds(item: Any, dim: int, n: int) -> str:
-    bad = item.max() if item.max() >= n else item.min()
-    return f"index {number(bad)} is out of bounds for dimension {dim} with size {n}"
-
-
+# ------------------------------------------------------------------------------ x[index]
 _BY_NAME = {
     "slice": BasicIndex,
     "select": SelectIndex,
@@ -335,7 +183,8 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         IndexError: out of bounds, too many indices, or an index of the wrong type.
     """
     array = self.array
-    new, basic, advanced, last = _split(array, _items(index), isinstance(index, slice))
+    alone = isinstance(index, slice)
+    new, basic, advanced, last = split(array, items_of(index), index, alone)
     result = self if new is None else apply_view(NewDims, self, new)
     if basic is not None:
         result = apply_view(_BY_NAME[last], result, basic)
@@ -347,26 +196,37 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         try:
             result = apply1(Index, result, advanced)
         except (IndexError, ValueError) as error:
-            if "broadcast" in str(error):
-                shapes = ", ".join(str(list(i.shape)) for i in advanced if not isinstance(i, slice))
-                raise IndexError(
-                    "shape mismatch: indexing tensors could not be broadcast together with "
-                    f"shapes {shapes}"
-                ) from None
-            raise
+            raise _mismatch(error, advanced) from None
     return result
+
+
+def _mismatch(error: Exception, index: tuple[Any, ...]) -> Exception:
+    """The library's error of index arrays that do not broadcast, as PyTorch says it."""
+    if "broadcast" not in str(error):
+        return error
+    shapes = [
+        [int(i.sum())] if i.dtype == np.bool_ else list(i.shape)
+        for i in index
+        if not isinstance(i, slice)
+    ]
+    return IndexError(
+        "shape mismatch: indexing tensors could not be broadcast together with shapes "
+        + ", ".join(map(str, shapes))
+    )
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``: copy a broadcast value into the place that the index names."""
     array = self.array
-    new, basic, advanced, last = _split(array, _items(None if index is True else index))
+    if not isinstance(value, (Tensor, bool, int, float, np.ndarray, np.generic)):
+        raise TypeError(f"can't assign a {value.__class__.__name__} to a {tensor_type(array)}")
+    if index is False:
+        return
+    new, basic, advanced, last = split(array, items_of(None if index is True else index), index)
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)
     if not isinstance(value, Tensor):
-        if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
-            raise TypeError(f"can't assign a {value.__class__.__name__} to a {tensor_type(array)}")
         if advanced is None and not isinstance(value, np.ndarray):
             if target is self and self.array.ndim:
                 set_all(self, as_number(value), FillFrom)
@@ -390,7 +250,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     where = _to_device(array, advanced)
     if value.array.dtype != array.dtype and not (value.array.size == 1 and _is_one_mask(where)):
         check_inplace(target)
-        raise RuntimeError(_put_message(target.array, where, value))
+        raise _put_error(target.array, where, value)
     if value.array.ndim > 1 and value.array.size == 1 and _is_one_mask(where):
         value = value.view(())
     _put(target, where, cast(value, array.dtype), False)
@@ -438,8 +298,16 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
             target._bump()
             return target
         return assign(target, apply(IndexPut, (target, values), index, accumulate))
-    except (ValueError, TypeError):  # TypeError: NumPy's, of masks of all dimensions
-        raise RuntimeError(_put_message(array, index, values)) from None
+    except (IndexError, ValueError, TypeError):  # TypeError: NumPy's, of masks of all dimensions
+        raise _put_error(array, index, values) from None
+
+
+def _put_error(array: Any, index: tuple[Any, ...], values: Tensor) -> Exception:
+    try:
+        array[index]
+    except IndexError as error:
+        return _mismatch(error, index)
+    return RuntimeError(_put_message(array, index, values))
 
 
 def _put_message(array: Any, index: tuple[Any, ...], values: Tensor) -> str:
@@ -471,12 +339,12 @@ def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
     if values.array.dtype != self.array.dtype:
         raise RuntimeError(_dtypes_differ(self.array, values))
     items = [slice(None) if i is None else _item_array(i) for i in indices]
-    *_, advanced, _ = _split(self.array, items)
+    *_, advanced, _ = split(self.array, items)
     return _to_device(self.array, advanced or (slice(None),))
 
 
 def _item_array(item: Any) -> Any:
-    array = _item(item)
+    array = item_of(item)
     return np.array(array) if isinstance(array, int) else array
 
 
@@ -510,8 +378,8 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     index = _put_index(input, indices, values)
     try:
         return apply(IndexPut, (input, values), index, accumulate)  # type: ignore[no-any-return]
-    except ValueError:
-        raise RuntimeError(_put_message(input.array, index, values)) from None
+    except (IndexError, ValueError):
+        raise _put_error(input.array, index, values) from None
 
 
 @on_its_device

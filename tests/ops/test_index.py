@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,100 @@ def test_second_derivatives() -> None:
 
     assert gradlite.autograd.gradcheck(function, (x,))
     assert gradlite.autograd.gradgradcheck(function, (x,))
+
+
+# Parts of an index, alone and in pairs, of tensors of 0 to 3 dimensions.
+PARTS = {
+    "0": lambda T: 0,
+    "True": lambda T: True,
+    "False": lambda T: False,
+    "None": lambda T: None,
+    "...": lambda T: ...,
+    ":": lambda T: slice(None),
+    "1:": lambda T: slice(1, None),
+    "tensor slice": lambda T: slice(T.tensor(0), T.tensor(1)),
+    "float slice": lambda T: slice(0.0, None),
+    "tensor 1": lambda T: T.tensor(1),
+    "tensor True": lambda T: T.tensor(True),
+    "tensor False": lambda T: T.tensor(False),
+    "byte 1": lambda T: T.tensor(1, dtype=T.uint8),
+    "byte 0": lambda T: T.tensor(0, dtype=T.uint8),
+    "mask": lambda T: T.tensor([True, False]),
+    "bytes": lambda T: T.tensor([1, 0], dtype=T.uint8),
+    "mask of two": lambda T: T.tensor([[True, False, True], [False, True, True]]),
+    "indices": lambda T: T.tensor([0, 1]),
+    "int8": lambda T: T.tensor([0, 1], dtype=T.int8),
+    "floats": lambda T: T.tensor([0.0]),
+    "no indices": lambda T: T.tensor([], dtype=T.int64),
+    "[]": lambda T: [],
+    "[0, 1]": lambda T: [0, 1],
+    "[[0, 1], [1, 0]]": lambda T: [[0, 1], [1, 0]],
+    "[[0, 1]]": lambda T: [[0, 1]],
+    "[tensors]": lambda T: [T.tensor(0), T.tensor(1)],
+    "[True, False]": lambda T: [True, False],
+    "[slice]": lambda T: [slice(None)],
+    "array": lambda T: np.array([0, 1]),
+    "text": lambda T: "a",
+    "1.0": lambda T: 1.0,
+}
+SHAPES = [(), (2,), (2, 3), (2, 3, 2), (2, 0)]
+
+
+def outcome(x: Any, index: Any) -> Any:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        try:
+            result = x[index]
+        except Exception as error:
+            return type(error).__name__, str(error)[:25] if x.numel() else ""
+    shares = result.numel() > 0 and result.data_ptr() == x.data_ptr()
+    kinds = [str(w.message)[:20] for w in seen]
+    return tuple(result.shape), result.tolist(), shares, kinds
+
+
+def written(x: Any, index: Any, value: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            x[index] = value
+        except Exception as error:
+            return type(error).__name__
+    return x.tolist()
+
+
+def indices_of_parts(first: str, T: Any) -> list[Any]:
+    pairs = [(PARTS[first](T), make(T)) for make in PARTS.values()]
+    return [PARTS[first](T), (PARTS[first](T),), *pairs, *[(None, *pair) for pair in pairs]]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("first", PARTS)
+def test_parts_of_an_index_are_read_as_pytorch_reads_them(
+    first: str, shape: tuple[int, ...]
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    import gradlite
+
+    count = int(np.prod(shape))
+    for mine, yours in zip(indices_of_parts(first, gradlite), indices_of_parts(first, torch)):
+        x, reference = (T.arange(float(count)).reshape(shape) for T in (gradlite, torch))
+        assert outcome(x, mine) == outcome(reference, yours), (mine, yours)
+        if "uint8" in str(yours):
+            continue  # PyTorch fills by masks of bool alone
+        for number in (5, 5.0):
+            filled = written(x.clone(), mine, number)
+            assert filled == written(reference.clone(), yours, number), yours
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [(0, [1.0]), ("a", [1.0]), (False, None), (True, None), (None, None)],
+    ids=str,
+)
+def test_what_may_be_assigned(index: Any, value: Any) -> None:
+    def program(T: Any) -> Any:
+        x = T.zeros(2)
+        values = [T.tensor([5.0, 6.0]), T.tensor([[5.0, 6.0]]), T.tensor([5])]
+        return [written(x.clone(), index, v) for v in ([value] if value else values)]
+
+    same(program)
