@@ -712,6 +712,9 @@ class TensorMethods:
         def float_power(self, exponent: Any) -> Tensor:
             """``input ** exponent``, computed in float64."""
 
+        def float_power_(self, exponent: Any) -> Tensor:
+            """As ``torch.Tensor.float_power_``."""
+
         def floor(self) -> Tensor:
             """The largest integer not above each element; the gradient is 0."""
 

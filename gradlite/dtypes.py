@@ -215,6 +215,19 @@ def promote_types(type1: Any, type2: Any) -> dtype:
     return from_numpy_dtype(_promote_same(as_dtype(type1).numpy, as_dtype(type2).numpy))
 
 
+def wrapped(number: builtins.int, numpy_dtype: np.dtype[Any]) -> builtins.int:
+    """A Python int as it counts beside a tensor of an integer dtype: modulo its range.
+
+    >>> wrapped(-1, np.dtype(np.uint8))
+    255
+    """
+    if not -(1 << 63) <= number < 1 << 63:
+        raise OverflowError("int too big to convert")
+    bits = 8 * numpy_dtype.itemsize
+    number &= (1 << bits) - 1
+    return number - (1 << bits) if numpy_dtype.kind == "i" and number >> bits - 1 else number
+
+
 def result_dtype(operands: builtins.list[Any] | tuple[Any, ...]) -> np.dtype[Any]:
     """The NumPy dtype that PyTorch computes in for raw arrays and Python numbers together.
 
@@ -252,7 +265,7 @@ class finfo:
         if not self._dtype.is_floating_point:
             raise TypeError(
                 "gradlite.finfo() requires a floating point input type. "
-                "Use gradlite.iinfo to handle integer types"
+                "Use gradlite.iinfo to handle 'gradlite.finfo'"
             )
         self.bits = 8 * self._dtype.itemsize
         self.dtype = self._dtype.name
@@ -262,7 +275,7 @@ class finfo:
         else:
             info = np.finfo(self._dtype.numpy)
             self.eps, self.max = builtins.float(info.eps), builtins.float(info.max)
-            self.resolution, self.tiny = builtins.float(info.resolution), builtins.float(info.tiny)
+            self.resolution, self.tiny = 10.0**-info.precision, builtins.float(info.tiny)
         self.min, self.smallest_normal = -self.max, self.tiny
 
     def __repr__(self) -> str:
@@ -278,8 +291,13 @@ class iinfo:
 
     def __init__(self, type: Any) -> None:
         self._dtype = as_dtype(type)
-        if self._dtype.category != 1:
-            raise TypeError(f"gradlite.iinfo() requires an integer input type, got {self._dtype}")
+        if self._dtype is bool:
+            raise TypeError("gradlite.bool is not supported by gradlite.iinfo")
+        if self._dtype.is_floating_point:
+            raise TypeError(
+                "gradlite.iinfo() requires an integer input type. "
+                "Use gradlite.finfo to handle 'gradlite.iinfo'"
+            )
         info = np.iinfo(self._dtype.numpy)
         self.bits = info.bits
         self.max = builtins.int(info.max)

@@ -12,7 +12,7 @@ from gradlite.ops.binary import Binary, binary_op, broadcast_dims, sum_to, unbro
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.operands import plain
+from gradlite.ops.operands import fitting, plain
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -157,6 +157,13 @@ class Pow(Binary):
     def forward(xp: Any, a: Any, b: Any) -> Any:
         if b.__class__ is int and b == 2:
             return xp.multiply(a, a)
+        kind = a.dtype.kind
+        if kind == "b":
+            return _power_of_bools(xp, a, b)
+        if b.__class__ is float and b == -0.5:  # PyTorch's is NaN of negative numbers, -inf too
+            return 1 / xp.sqrt(a)
+        if kind == "i" and b.__class__ is not int:
+            return _power_of_integers(xp, a, b)
         return xp.power(a, b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -176,6 +183,19 @@ class Pow(Binary):
             safe = F.where(masked, F.zeros(shape, b) + 1, a)
             right = grad * F.where(masked, F.zeros(shape, b), out * F.log(safe))
         return unbroadcast(ctx, F, left, right)
+
+
+def _power_of_bools(xp: Any, a: Any, b: Any) -> Any:
+    if b is True or b is False:
+        return xp.array(a) if b else xp.ones_like(a)
+    raise NotImplementedError("\"pow\" not implemented for 'Bool'")
+
+
+def _power_of_integers(xp: Any, a: Any, b: Any) -> Any:
+    """Powers, of which a negative one is what an integer division by the positive one gives."""
+    powers = xp.power(a, xp.maximum(b, 0))
+    inverses = xp.where(a == 1, a, xp.where(a == -1, 1 - 2 * (b & 1), 0))
+    return xp.where(b < 0, inverses, powers).astype(a.dtype)
 
 
 def out_shape(a: Any, b: Any) -> tuple[int, ...]:
@@ -247,10 +267,11 @@ class Remainder(Binary):
     reads = ((), (0, 1))
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        if a.dtype.kind != "f":
+        if a.dtype.kind in "iu":
             return xp.remainder(a, b)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return xp.remainder(a, b)
+            out = xp.remainder(a, b)
+            return xp.copysign(out, xp.where(out == 0, a, out))  # NumPy's zeros have b's sign
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
@@ -310,6 +331,11 @@ _BOOL = np.dtype(bool)
 def _refuse_bools(*operands: Any) -> None:
     for x in operands:
         if x.array.dtype is _BOOL if isinstance(x, Tensor) else x is True or x is False:
+            if all(isinstance(y, Tensor) and y.array.dtype is _BOOL for y in operands):
+                raise RuntimeError(
+                    "Subtraction, the `-` operator, with two bool tensors is not supported. "
+                    "Use the `^` or `logical_xor()` operator instead."
+                )
             raise RuntimeError(
                 "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
                 "trying to invert a mask, use the `~` or `logical_not()` operator instead."
@@ -317,11 +343,22 @@ def _refuse_bools(*operands: Any) -> None:
 
 
 def _scaled(op: Any, input: Any, other: Any, alpha: Any) -> Tensor:
-    arrays = [plain(input), plain(other)]
-    if dtypes.category(dtypes.result_dtype(arrays)) < 2 and isinstance(alpha, float):
+    common = dtypes.result_dtype([plain(input), plain(other)])
+    category = dtypes.category(common)
+    if alpha is True or alpha is False:
+        if category > 0:
+            raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    elif not isinstance(alpha, (int, float)):
+        raise TypeError(f"argument 'alpha' must be Number, not {alpha.__class__.__name__}")
+    elif category < 2 and isinstance(alpha, float):
         raise RuntimeError(
             "For integral input tensors, argument alpha must not be a floating point number."
         )
+    if category == 0:
+        alpha = bool(alpha)
+    elif category == 1:
+        _check_range(alpha, common)
+        alpha = fitting(alpha, common)
     return binary_op(op, input, other, (alpha,))
 
 
@@ -335,7 +372,9 @@ def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     >>> gradlite.add(gradlite.tensor([1.0, 2.0]), 10)
     tensor([11., 12.])
     """
-    return binary_op(Add, input, other) if alpha == 1 else _scaled(AddScaled, input, other, alpha)
+    if alpha == 1 and alpha is not True:
+        return binary_op(Add, input, other)
+    return _scaled(AddScaled, input, other, alpha)
 
 
 @public(
@@ -352,7 +391,9 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
         RuntimeError: an operand is bool (use ``^`` or ``logical_not``).
     """
     _refuse_bools(input, other)
-    return binary_op(Sub, input, other) if alpha == 1 else _scaled(SubScaled, input, other, alpha)
+    if alpha == 1 and alpha is not True:
+        return binary_op(Sub, input, other)
+    return _scaled(SubScaled, input, other, alpha)
 
 
 @public(samples=lambda: [*binary(), S(normal(3), 2.0)])
@@ -364,7 +405,7 @@ def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     tensor([9., 8.])
     """
     _refuse_bools(input, other)
-    if alpha != 1:
+    if alpha != 1 or alpha is True:
         return sub(other, input, alpha=alpha)
     return binary_op(Rsub if isinstance(other, Tensor) else RsubScalar, input, other)
 
@@ -400,10 +441,10 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is None:
         return binary_op(Div, input, other, true_division=True)
     if rounding_mode == "floor":
-        _check_integer_zero(input, other)
+        check_division("div_floor_cpu", input, other)
         return binary_op(DivFloor, input, other)
     if rounding_mode == "trunc":
-        _check_integer_zero(input, other)
+        check_division("div_trunc_cpu", input, other)
         return binary_op(DivTrunc, input, other)
     raise RuntimeError(
         "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
@@ -433,6 +474,8 @@ def pow(input: Any, exponent: Any) -> Tensor:
     if isinstance(exponent, int) and exponent < 0:
         if isinstance(input, Tensor) and dtypes.category(input.array.dtype) < 2:
             raise RuntimeError("Integers to negative integer powers are not allowed.")
+    elif exponent.__class__ is int and exponent > 127 and isinstance(input, Tensor):
+        _check_range(exponent, input.array.dtype)
     if isinstance(exponent, Tensor):
         return binary_op(PowTensor if isinstance(input, Tensor) else PowOfNumber, input, exponent)
     return binary_op(Pow, input, exponent)
@@ -449,14 +492,28 @@ def remainder(input: Any, other: Any) -> Tensor:
     >>> gradlite.remainder(gradlite.tensor([-3.0, 5.0]), 2)
     tensor([1., 1.])
     """
-    _check_integer_zero(input, other)
+    check_division("remainder_cpu", input, other)
     return binary_op(Remainder if isinstance(other, Tensor) else RemainderScalar, input, other)
 
 
+def _check_range(number: int, dtype: np.dtype[Any]) -> None:
+    """Refuse a factor or an exponent that integers cannot be, which does not wrap around."""
+    if dtype.kind in "iu" and abs(number) > np.iinfo(dtype).max + (
+        dtype.kind == "i" and number < 0
+    ):
+        c_type = {"int32": "int", "int64": "int64_t"}.get(dtype.name, f"{dtype.name}_t")
+        raise RuntimeError(f"value cannot be converted to type {c_type} without overflow")
+
+
 @on_its_device
-def _check_integer_zero(input: Any, other: Any) -> None:
+def check_division(kernel: str, input: Any, other: Any) -> None:
+    """Refuse to divide bools, and integers by 0."""
     a, b = plain(input), plain(other)
-    if dtypes.category(dtypes.result_dtype([a, b])) < 2 and np.any(np.equal(b, 0)):
+    common = dtypes.result_dtype([a, b])
+    category = dtypes.category(common)
+    if category == 0:
+        raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
+    if category == 1 and np.any(np.equal(fitting(b, common), 0)):
         raise RuntimeError("ZeroDivisionError")
 
 
@@ -472,7 +529,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     >>> gradlite.floor_divide(gradlite.tensor([-3, 5]), 2)
     tensor([-2,  2])
     """
-    _check_integer_zero(input, other)
+    check_division("div_floor_cpu", input, other)
     return binary_op(FloorDivide if isinstance(other, Tensor) else FloorDivideScalar, input, other)
 
 

@@ -58,7 +58,7 @@ def binary_op(
             y = b.array
             if x.dtype != y.dtype:
                 same_device_or_scalar(a, b)
-                a, b = promoted(a, b)
+                a, b = promoted(a, b, true_division=true_division)
                 x, y = a.array, b.array
             if x.__class__ is not y.__class__:
                 a, b = same_device_or_scalar(a, b)

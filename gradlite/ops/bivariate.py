@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.arithmetic import check_division
 from gradlite.ops.binary import Binary, binary_op, sum_to
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.op import type_name
@@ -245,9 +246,7 @@ def fmod(input: Tensor, other: Any) -> Tensor:
     Raises:
         RuntimeError: an integer is divided by 0.
     """
-    arrays = [x.array if isinstance(x, Tensor) else x for x in (input, other)]
-    if dtypes.category(dtypes.result_dtype(arrays)) < 2 and np.any(np.equal(arrays[1], 0)):
-        raise RuntimeError("ZeroDivisionError")
+    check_division("fmod_cpu", input, other)
     return binary_op(Fmod if isinstance(other, Tensor) else FmodScalar, input, other)
 
 
@@ -357,8 +356,18 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     return wide[0] ** wide[1]  # type: ignore[no-any-return]
 
 
+def _float_power_(self: Tensor, exponent: Any) -> Tensor:
+    if self.array.dtype != np.float64:
+        raise RuntimeError(
+            f"the base given to float_power_ has dtype {type_name(self.array.dtype)} but the "
+            "operation's result requires dtype Double"
+        )
+    return self.pow_(exponent)  # type: ignore[attr-defined,no-any-return]
+
+
 def _attach() -> None:
     t: Any = Tensor
+    t.float_power_ = _float_power_
     t.arctan2, t.arctan2_ = atan2, t.atan2_
 
 

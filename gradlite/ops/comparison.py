@@ -11,7 +11,7 @@ from gradlite.ops import guard
 from gradlite.ops.binary import mismatch
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.operands import operand, plain, same_device_or_scalar
+from gradlite.ops.operands import fitting, operand, plain, same_device_or_scalar
 from gradlite.ops.samples import S, binary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -50,9 +50,9 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     else:
         common = dtypes.result_dtype([x, y])
         if isinstance(a, Tensor):
-            x = x if x.dtype == common else x.astype(common)
+            x, y = x if x.dtype == common else x.astype(common), fitting(y, common)
         else:
-            y = y if y.dtype == common else y.astype(common)
+            x, y = fitting(x, common), y if y.dtype == common else y.astype(common)
     xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
     half = (x if isinstance(a, Tensor) else y).dtype
     if half in dtypes.HALVES:  # numbers are rounded first, and NaN compares without a warning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,48 @@ def corrcoef(input: Tensor) -> Tensor:
     return clamp(c / deviation.unsqueeze(1) / deviation.unsqueeze(0), -1.0, 1.0)
 
 
+def _check_edges(x: Any, edges: Any) -> None:
+    if edges.ndim != 1:
+        raise RuntimeError(
+            "gradlite.histogramdd: bins tensor should have one dimension, but got "
+            f"{edges.ndim} dimensions in the bins tensor for dimension 0"
+        )
+    if edges.size == 0:
+        raise RuntimeError(
+            "gradlite.histogramdd: bins tensor should have at least 1 element, but got 0 elements "
+            "in the bins tensor for dimension 0"
+        )
+    if edges.dtype != x.dtype:
+        raise RuntimeError(
+            "gradlite.histogramdd: input tensor and bins tensors should have the same dtype, but "
+            f"got input with dtype {x.dtype} and bins for dimension 0 with dtype {edges.dtype}"
+        )
+
+
+def _bounds(x: Any, range: Any) -> tuple[float, float]:
+    """From where to where bins of equal width reach."""
+    low, high = 0.0, 0.0 if x.size else 1.0
+    if range is not None:
+        if len(range) != 2:
+            raise RuntimeError(
+                "gradlite.histogramdd: for a 1-dimensional histogram range should have 2 "
+                f"elements, but got {len(range)}"
+            )
+        low, high = map(float, range)
+    elif x.size:
+        low, high = float(x.min()), float(x.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise RuntimeError(
+            f"gradlite.histogramdd: dimension 0's range [{low:g}, {high:g}] is not finite"
+        )
+    if low > high:
+        raise RuntimeError(
+            "gradlite.histogramdd: min should not exceed max, but got "
+            f"min {low:g} max {high:g} for dimension 0"
+        )
+    return (low - 0.5, high + 0.5) if low == high else (low, high)
+
+
 @public(
     samples=lambda: [
         S(constant(normal(50)), 6),
@@ -186,9 +229,15 @@ def histogram(
         raise RuntimeError(
             f"gradlite.histogram(): bins must be > 0, but got {bins} for dimension 0"
         )
+    if weight is not None and weight.array.dtype != x.dtype:
+        raise RuntimeError(
+            "gradlite.histogramdd: if weight tensor is provided, input tensor and weight tensor "
+            f"should have the same dtype, but got input({input.dtype.name}), and "
+            f"weight({weight.dtype.name})"
+        )
     if weight is not None and weight.array.shape != x.shape:
         raise RuntimeError(
-            "gradlite.histogram(): if weight tensor is provided it should have the same shape as "
+            "gradlite.histogramdd: if weight tensor is provided it should have the same shape as "
             f"the input tensor excluding its innermost dimension, but got input with shape "
             f"{list(x.shape)} and weight with shape {list(weight.array.shape)}"
         )
@@ -196,12 +245,9 @@ def histogram(
     if isinstance(bins, Tensor):
         same_device(input, bins)
         edges = row_major(bins.array)
+        _check_edges(x, edges)
     else:
-        low, high = (0.0, 0.0) if range is None else (float(range[0]), float(range[1]))
-        if low == high and x.size:
-            low, high = float(x.min()), float(x.max())
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        low, high = _bounds(x, range)
         edges = xp.linspace(low, high, bins + 1, dtype=x.dtype)
     values = None if weight is None else weight.array.reshape(-1)
     counts, _ = xp.histogram(x.reshape(-1), edges, weights=values)

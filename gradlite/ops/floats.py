@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, return_types
-from gradlite.ops.arithmetic import mul, pow
+from gradlite.ops.arithmetic import floor_divide, mul, pow, sub
 from gradlite.ops.binary import Binary, binary_op
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import cast, operand
+from gradlite.ops.operands import cast, fitting, operand
 from gradlite.ops.rounding import Flat, sign
 from gradlite.ops.samples import S, bools, constant, distinct, integers, normal, unary
 from gradlite.ops.table import public
@@ -78,10 +78,7 @@ def frexp(input: Tensor) -> Any:
     (tensor([0.7500]), tensor([3], dtype=gradlite.int32))
     """
     if input.array.dtype not in dtypes.FLOATING:
-        raise RuntimeError(
-            "gradlite.frexp() only supports floating-point dtypes. "
-            f"Got: {type_name(input.array.dtype)}"
-        )
+        raise RuntimeError("gradlite.frexp() only supports floating-point dtypes")
     return return_types.frexp(apply(Frexp, (input,)))
 
 
@@ -102,7 +99,12 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
     >>> gradlite.ldexp(gradlite.tensor([3.0]), gradlite.tensor([2]))
     tensor([12.])
     """
-    result = mul(input, pow(2.0, other))
+    check_tensor("ldexp", "other", 2, other)
+    if other.array.dtype.kind in "iu":  # in two steps: 2**other alone may overflow
+        half = floor_divide(other, 2)
+        result = mul(mul(input, pow(2.0, half)), pow(2.0, sub(other, half)))
+    else:
+        result = mul(input, pow(2.0, other))
     if other.array.dtype in dtypes.FLOATING or input.array.dtype not in dtypes.HALVES:
         return result
     return cast(result, input.array.dtype)  # the powers of integers are in float32
@@ -268,7 +270,7 @@ def _integers(name: str, function: str, input: Any, other: Any) -> Tensor:
     if common.kind not in "iu":
         raise NotImplementedError(f"\"{name}\" not implemented for '{type_name(common)}'")
     xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
-    left, right = (xp.asarray(v).astype(common) for v in arrays)
+    left, right = (xp.asarray(fitting(v, common)).astype(common) for v in arrays)
     broadcast_shape(left.shape, right.shape)
     return wrap(xp.asarray(getattr(xp, function)(left, right)))
 

@@ -10,7 +10,8 @@ from gradlite import dtypes
 from gradlite.ops.binary import mismatch
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.operands import operand
+from gradlite.ops.op import type_name
+from gradlite.ops.operands import fitting, operand
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -160,9 +161,9 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
     arrays = [v.array if isinstance(v, Tensor) else v for v in (a, b)]
     common = dtypes.result_dtype(arrays)
     if dtypes.category(common) == 2:
-        raise RuntimeError(f"\"{function}_cpu\" not implemented for '{common.name}'")
+        raise NotImplementedError(f"\"{function}_cpu\" not implemented for '{type_name(common)}'")
     xp = NAMESPACES[a.array.__class__].xp
-    left, right = (xp.asarray(v).astype(common) for v in arrays)
+    left, right = (xp.asarray(fitting(v, common)).astype(common) for v in arrays)
     try:
         return wrap(xp.asarray(getattr(xp, function)(left, right)))
     except ValueError:

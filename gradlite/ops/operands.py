@@ -85,8 +85,17 @@ def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
     a = promote(a, common) if isinstance(a, Tensor) else a
     b = promote(b, common) if isinstance(b, Tensor) else b
     if not isinstance(a, Tensor):
-        a = wrap(beside(b.array, a, common))
+        a = wrap(beside(b.array, fitting(a, common), common))
+    elif b.__class__ is int:
+        b = fitting(b, common)
     return a, b
+
+
+def fitting(value: Any, numpy_dtype: np.dtype[Any]) -> Any:
+    """A Python int that an integer dtype cannot hold as the one that it wraps around to."""
+    if value.__class__ is int and numpy_dtype.kind in "iu":
+        return dtypes.wrapped(value, numpy_dtype)
+    return value
 
 
 def promote(operand: Tensor, numpy_dtype: Any) -> Tensor:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.backends.cpu import clip
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import map_columns, sum_parts, total
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.inplace import assign, check_inplace
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -261,6 +262,9 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     >>> gradlite.nn.functional.hardshrink(gradlite.tensor([-0.3, 2.0]))
     tensor([0., 2.])
     """
+    if input.array.dtype not in dtypes.FLOATING:
+        name = type_name(input.array.dtype)
+        raise NotImplementedError(f"\"hardshrink_cpu\" not implemented for '{name}'")
     return apply1(Hardshrink, input, lambd)
 
 
@@ -288,8 +292,12 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     >>> gradlite.nn.functional.softshrink(gradlite.tensor([-0.3, 2.0]))
     tensor([0.0000, 1.5000])
     """
-    if lambd < 0:
-        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
+    dtype = input.dtype
+    if dtype.is_floating_point and not 0 <= lambd <= dtypes.finfo(dtype).max:
+        raise RuntimeError(
+            f"lambda must be in range [0, {dtypes.finfo(dtype).max:g}] for input dtype "
+            f"{type_name(input.array.dtype)}, but found {lambd:g}"
+        )
     return apply1(Softshrink, input, lambd)
 
 

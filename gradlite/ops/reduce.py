@@ -136,6 +136,17 @@ class MeanDim(Mean):
     grad_name = "MeanBackward1"
 
 
+def floating(function: str, dtype: Any) -> np.dtype[Any]:
+    """The dtype that a mean is asked for in."""
+    wanted = dtypes.as_dtype(dtype).numpy
+    if wanted not in dtypes.FLOATING:
+        raise RuntimeError(
+            f"{function}(): could not infer output dtype. Optional dtype must be either a floating "
+            f"point or complex dtype. Got: {type_name(wanted)}"
+        )
+    return wanted
+
+
 def _reduction_samples() -> list[Any]:
     return [
         S(normal(3, 4)),
@@ -173,7 +184,12 @@ def sum(
     dim = dim if axis is None else axis
     keepdim = keepdim if keepdims is None else keepdims
     if dtype is not None:
-        input = cast(input, dtypes.as_dtype(dtype).numpy)
+        wanted = dtypes.as_dtype(dtype).numpy
+        input = cast(input, wanted)
+        if wanted not in dtypes.FLOATING and wanted != np.int64:
+            # NumPy adds up small integers in larger ones; modulo its range it is the same sum.
+            dims = reduced_dims(dim, input.array.ndim)
+            return cast(apply1(Sum, cast(input, np.int64), dims, keepdim), wanted)
     elif input.array.dtype not in dtypes.FLOATING:
         input = cast(input, np.int64)
     dims = reduced_dims(dim, input.array.ndim)
@@ -202,7 +218,7 @@ def mean(
     dim = dim if axis is None else axis
     keepdim = keepdim if keepdims is None else keepdims
     if dtype is not None:
-        input = cast(input, dtypes.as_dtype(dtype).numpy)
+        input = cast(input, floating("mean", dtype))
     elif input.array.dtype not in dtypes.FLOATING:
         raise RuntimeError(
             "mean(): could not infer output dtype. Input dtype must be either a floating point or "

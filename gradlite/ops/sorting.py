@@ -156,6 +156,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     n = array.shape[d] if array.ndim else 1
     if not 0 <= k <= n:
         raise RuntimeError("selected index k out of range")
+    if array.dtype == np.bool_:
+        raise RuntimeError("topk does not support bool dtypes on CPU")
     xp = NAMESPACES[array.__class__].xp
     if array.ndim == 0:
         index = xp.zeros((), np.int64)
@@ -193,6 +195,10 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     """
     array = input.array
     d = wrap_dim(dim, array.ndim)
+    if array.ndim and array.shape[d] == 0:
+        raise IndexError(f"kthvalue(): Expected reduction dim {d} to have non-zero size.")
+    if array.dtype == np.bool_:
+        raise NotImplementedError("\"kthvalue_cpu\" not implemented for 'Bool'")
     if not 1 <= k <= (array.shape[d] if array.ndim else 1):
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
     xp = NAMESPACES[array.__class__].xp

@@ -119,6 +119,7 @@ class Xlogy(Binary):
     reads = ((0, 1), (0, 1))
 
     def forward(xp: Any, x: Any, y: Any) -> Any:
+        y = xp.asarray(y, x.dtype)  # also a number
         return xp.where((x == 0) & (y == y), x.dtype.type(0), x * xp.log(y))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -139,6 +140,7 @@ class SpecialXlog1py(Binary):
     reads = ((0, 1), (0, 1))
 
     def forward(xp: Any, x: Any, y: Any) -> Any:
+        y = xp.asarray(y, x.dtype)  # also a number
         return xp.where((x == 0) & (y == y), x.dtype.type(0), x * xp.log1p(y))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.reduce import keepdim_shape, mean, reduced_dims, spread
+from gradlite.ops.reduce import floating, keepdim_shape, mean, reduced_dims, spread
 from gradlite.ops.samples import S, constant, distinct, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -355,6 +355,8 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
             "nanmean(): expected input to have floating point or complex dtype but got "
             f"{type_name(input.array.dtype)}"
         )
+    if dtype is not None:
+        floating("nanmean", dtype)
     present: Any = wrap(input.array == input.array)
     total = nansum(input, dim, keepdim, dtype=dtype)
     return total / present.sum(dim, keepdim)  # type: ignore[no-any-return,operator]
@@ -388,6 +390,9 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     tensor([0., 2., 1., 0.])
     """
     array = input.array
+    low, high = float(min), float(max)
+    if low > high:
+        raise RuntimeError("gradlite.histc: max must be larger than min")
     if array.dtype not in dtypes.FLOATING:
         raise NotImplementedError(
             f"\"histogram_cpu\" not implemented for '{type_name(array.dtype)}'"
@@ -396,15 +401,12 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
         raise RuntimeError(
             f"gradlite.histogram(): bins must be > 0, but got {bins} for dimension 0"
         )
-    low, high = float(min), float(max)
     if low == high and array.size:
         low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise RuntimeError(f"gradlite.histc: range of [{low}, {high}] is not finite")
+        raise RuntimeError(f"gradlite.histc: range of [{low:g}, {high:g}] is not finite")
     if low == high:
         low, high = low - 1, high + 1
-    if low > high:
-        raise RuntimeError("gradlite.histc: max must be larger than min")
     xp = NAMESPACES[array.__class__].xp
     inside = array[(array >= low) & (array <= high)]
     place = ((inside - low) / (high - low) * bins).astype(np.int64)

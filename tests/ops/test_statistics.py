@@ -139,3 +139,22 @@ def test_bincount(dtype: str) -> None:
         )
 
     same(program, message="exact")
+
+
+def test_histograms_refuse_what_they_cannot_count() -> None:
+    def program(T: Any) -> Any:
+        x, n = T.tensor([1.0, 2.0]), T.tensor([1, 2])
+        return (
+            T.histogram(T.zeros(0), 2),
+            outcome_of(lambda: T.histc(n, 4, 5, 1)),
+            outcome_of(lambda: T.histc(x, 4, 1, float("inf"))),
+            outcome_of(lambda: T.histogram(x, T.tensor([[1.0, 2.0]]))),
+            outcome_of(lambda: T.histogram(x, T.zeros(0))),
+            outcome_of(lambda: T.histogram(x, n)),
+            outcome_of(lambda: T.histogram(x, 4, range=(2, 1))),
+            outcome_of(lambda: T.histogram(x, 4, range=(1.0, float("nan")))),
+            outcome_of(lambda: T.histogram(x, 4, range=(1.0, 2.0, 3.0))),
+            outcome_of(lambda: T.histogram(x, 2, weight=n)),
+        )
+
+    same(program)
