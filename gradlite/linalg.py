@@ -62,6 +62,31 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     return product.sum(dim)  # type: ignore[no-any-return]
 
 
+def _check_chain(parts: list[Tensor]) -> None:
+    last = len(parts) - 1
+    for place, part in enumerate(parts):
+        ndim = part.array.ndim
+        if place in (0, last):
+            if ndim not in (1, 2):
+                which = "last" if place else "first"
+                raise RuntimeError(
+                    f"multi_dot(): the {which} tensor must be 1D or 2D but got {ndim}D"
+                )
+        elif ndim != 2:
+            raise RuntimeError(f"multi_dot(): tensor {place} must be 2D but got {ndim}D")
+        if part.array.dtype != parts[0].array.dtype:
+            raise RuntimeError(
+                "multi_dot(): all tensors must have be the same dtype but tensor 0 is "
+                f"{parts[0].dtype.name} and tensor {place} {part.dtype.name}"
+            )
+    for place, (one, other) in enumerate(zip(parts, parts[1:])):
+        if one.array.shape[-1] != other.array.shape[0]:
+            raise RuntimeError(
+                f"multi_dot(): tensors {place} and {place + 1} with shapes "
+                f"{list(one.array.shape)} and {list(other.array.shape)} cannot be multiplied"
+            )
+
+
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     """The product of several matrices (the first and last may be vectors), in the cheapest order.
 
@@ -72,6 +97,7 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     parts = list(tensors)
     if len(parts) < 2:
         raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(parts)}")
+    _check_chain(parts)
     sizes = [p.array.shape[0] if p.array.ndim > 1 else 1 for p in parts[:1]]
     sizes += [p.array.shape[0] for p in parts[1:]]
     sizes.append(parts[-1].array.shape[1] if parts[-1].array.ndim > 1 else 1)

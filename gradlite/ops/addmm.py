@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite.dtypes import category, result_dtype
 from gradlite.ops import products
 from gradlite.ops.binary import sum_to
+from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.matmul import bmm
@@ -13,7 +15,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, describe, type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "addbmm",
@@ -98,6 +100,25 @@ def _same_dtype(name: str, *tensors: Any) -> None:
             )
 
 
+def _with(input: Tensor, product: Any, beta: Any, alpha: Any) -> Tensor:
+    """``beta * input + alpha * product``, of which a factor of 0 leaves no NaN of the input."""
+    _check_expands(input.array, product.array.shape)
+    common = result_dtype([input.array, product.array])
+    if category(common) < 2:
+        for name, factor in (("beta", beta), ("alpha", alpha)):
+            if isinstance(factor, float):
+                raise RuntimeError(
+                    f"For integral input tensors, argument {name} must not be a floating point "
+                    "number."
+                )
+    if category(common) == 0:
+        beta, alpha = bool(beta), bool(alpha)
+    if beta == 0:
+        nowhere = NAMESPACES[input.array.__class__].xp.zeros((), bool)
+        input = where(wrap(nowhere), input, 0)
+    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
+
+
 def _check_expands(x: Any, shape: tuple[int, ...]) -> None:
     for d in range(1, x.ndim + 1):
         if x.shape[-d] not in (1, shape[-d]):
@@ -132,7 +153,13 @@ def baddbmm(
     >>> gradlite.baddbmm(gradlite.ones(2), a, b, alpha=2)
     tensor([[[7., 7.]]])
     """
-    _same_dtype("baddbmm", input, batch1, batch2)
+    dtypes = [t.array.dtype for t in (input, batch1, batch2)]
+    if not dtypes[0] == dtypes[1] == dtypes[2]:
+        names = [type_name(d).lower() for d in dtypes]
+        raise RuntimeError(
+            f"Input dtypes must be the same, got: input {names[0]}, batch1: {names[1]}, "
+            f"batch2: {names[2]}"
+        )
     a, b = batch1.array, batch2.array
     if a.ndim != 3:
         raise RuntimeError("batch1 must be a 3D tensor")
@@ -252,7 +279,7 @@ def addbmm(
     tensor([[7., 7.]])
     """
     product: Any = bmm(batch1, batch2).sum(0)  # type: ignore[attr-defined]
-    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
+    return _with(input, product, beta, alpha)
 
 
 @public(
@@ -272,5 +299,10 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
     tensor([[1., 1.],
             [2., 2.]])
     """
+    for place, vector in ((1, vec1), (2, vec2)):
+        if vector.array.ndim != 1:
+            raise RuntimeError(
+                f"addr: Expected 1-D argument vec{place}, but got {vector.array.ndim}-D"
+            )
     product: Any = vec1.reshape(-1, 1) * vec2  # type: ignore[attr-defined]
-    return input * beta + product * alpha  # type: ignore[operator,no-any-return]
+    return _with(input, product, beta, alpha)

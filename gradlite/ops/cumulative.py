@@ -242,7 +242,7 @@ def prod(
     input = _converted(input, dtype)
     if dim is None:
         return apply1(Prod, input, None, keepdim)
-    if not isinstance(dim, int):
+    if not hasattr(dim, "__index__"):
         raise TypeError(
             "prod() received an invalid combination of arguments - got "
             f"({dim.__class__.__name__}), but expected one of: (*, gradlite.dtype dtype) or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,12 +13,25 @@ def wrap_dim(dim: int, ndim: int) -> int:
     Raises:
         IndexError: it is out of range.
     """
+    if dim.__class__ is not int:
+        dim = integer(dim)
     n = ndim or 1
     if not -n <= dim < n:
         raise IndexError(
             f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], but got {dim})"
         )
-    return int(dim) % n
+    return dim % n
+
+
+def integer(dim: Any) -> int:
+    """What counts as an int where a dimension is asked for: neither bools nor floats do.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(dim, (bool, str)) and hasattr(dim, "__index__"):
+        return operator.index(dim)
+    raise TypeError(f"argument 'dim' must be int, not {dim.__class__.__name__}")
 
 
 def wrap_dims(dims: Iterable[int], ndim: int) -> tuple[int, ...]:

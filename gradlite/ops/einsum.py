@@ -277,8 +277,18 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
         RuntimeError: the equation does not fit the operands.
     """
     if not isinstance(equation, str):
+        if not isinstance(equation, Tensor):
+            raise TypeError(
+                "einsum(): argument 'equation' (position 1) must be str, not "
+                f"{equation.__class__.__name__}"
+            )
         terms, given, tensors = _from_sublists((equation, *operands))
     else:
+        if not operands:
+            raise ValueError(
+                "einsum(): must specify the equation string and at least one operand, or at least "
+                "one operand and its subscripts list"
+            )
         if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
             operands = tuple(operands[0])
         tensors = list(operands)

@@ -196,7 +196,7 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 
 def _over(name: str, op: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     dims = reduced_dims(dim, input.array.ndim)
-    everything = dim is None or (not isinstance(dim, int) and len(dim) == 0)
+    everything = dim is None or (isinstance(dim, (tuple, list)) and not dim)
     nonempty(name, input.array, None if everything else dims)
     return apply1(op, input, dims, keepdim)
 
@@ -253,7 +253,7 @@ def arg_extremum(name: str, function: str, input: Tensor, dim: int, keepdim: boo
 
 
 def _along(name: str, op: Any, input: Tensor, dim: Any, keepdim: bool) -> Any:
-    if not isinstance(dim, int):
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
         raise TypeError(
             f"{name}() received an invalid combination of arguments - got "
             f"({dim.__class__.__name__}), but expected one of: (), (Tensor other) or "
@@ -264,7 +264,12 @@ def _along(name: str, op: Any, input: Tensor, dim: Any, keepdim: bool) -> Any:
     return getattr(return_types, name)((values, index))
 
 
-def _whole(name: str, op: Any, input: Tensor) -> Tensor:
+def _whole(name: str, op: Any, input: Tensor, keepdim: bool) -> Tensor:
+    if keepdim:
+        raise TypeError(
+            f"{name}() received an invalid combination of arguments - got (keepdim=bool), but "
+            "expected one of: (), (Tensor other) or (int dim, bool keepdim)"
+        )
     nonempty(name, input.array, None)
     return apply1(op, input, tuple(range(input.array.ndim)), False)
 
@@ -313,7 +318,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
         IndexError: the dimension is empty or out of range.
     """
     if dim is None and other is None:
-        return _whole("max", Max, input)
+        return _whole("max", Max, input, keepdim)
     if isinstance(dim, Tensor) or other is not None:
         return maximum(input, dim if other is None else other)
     return _along("max", PickMax, input, dim, keepdim)
@@ -339,7 +344,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
         IndexError: the dimension is empty or out of range.
     """
     if dim is None and other is None:
-        return _whole("min", Min, input)
+        return _whole("min", Min, input, keepdim)
     if isinstance(dim, Tensor) or other is not None:
         return minimum(input, dim if other is None else other)
     return _along("min", PickMin, input, dim, keepdim)

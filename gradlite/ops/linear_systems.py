@@ -402,7 +402,10 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
     tensor([[ 8.,  0.],
             [ 0., 27.]])
     """
-    _check_square("linalg.matrix_power", input)
+    if input.array.dtype in dtypes.FLOATING or n < 0:
+        _check_square("linalg.inv" if n < 0 else "linalg.matrix_power", input)
+    elif input.array.ndim < 2 or input.array.shape[-1] != input.array.shape[-2]:
+        _check_square("linalg.matrix_power", input.float())  # type: ignore[attr-defined]
     if n < 0:
         return matrix_power(inv(input), -n)
     if n == 0:

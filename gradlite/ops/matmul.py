@@ -47,13 +47,18 @@ def _check(name: str, a: Tensor, b: Tensor) -> None:
             )
     same_device(a, b)
     if a.array.dtype != b.array.dtype:
+        if name in ("dot", "vdot"):
+            raise RuntimeError(
+                "dot : expected both vectors to have same dtype, but found "
+                f"{type_name(a.array.dtype)} and {type_name(b.array.dtype)}"
+            )
         raise RuntimeError(
             f"expected m1 and m2 to have the same dtype, but got: {_ctype(a)} != {_ctype(b)}"
         )
 
 
 def _ctype(t: Tensor) -> str:
-    return {"Long": "long long"}.get(type_name(t.array.dtype), type_name(t.array.dtype).lower())
+    return {"Long": "long int"}.get(type_name(t.array.dtype), type_name(t.array.dtype).lower())
 
 
 class Mm(Op):

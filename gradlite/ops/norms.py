@@ -84,17 +84,16 @@ class VectorNorm(Op):
 
 def vector_norm_of(input: Tensor, p: float, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
     """The p-norm over dimensions (None: all), with the arguments checked."""
-    if dtype is not None:
-        input = cast(input, dtypes.as_dtype(dtype).numpy)
-    array = input.array
-    if array.dtype not in dtypes.FLOATING:
-        raise RuntimeError(
-            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
-            f"{type_name(array.dtype)}"
+    if isinstance(p, str) or isinstance(p, Tensor) or p is None:
+        raise TypeError(
+            "linalg_vector_norm(): argument 'ord' (position 2) must be Number, not "
+            f"{p.__class__.__name__}"
         )
+    input = _in_dtype("linalg.vector_norm", input, dtype)
+    array = input.array
     dims = reduced_dims(dim, array.ndim)
     if array.size == 0 and (math.isinf(p) or p < 0):
-        if dim is None or (not isinstance(dim, int) and not len(dim)):
+        if dim is None or (isinstance(dim, (tuple, list)) and not dim):
             raise RuntimeError(
                 f"linalg.vector_norm cannot compute the {_number(p)} norm on an empty tensor "
                 "because the operation does not have an identity"
@@ -106,6 +105,30 @@ def vector_norm_of(input: Tensor, p: float, dim: Any, keepdim: bool, dtype: Any)
                     "because this dimension is empty and the operation does not have an identity"
                 )
     return apply1(VectorNorm, input, float(p), dims, keepdim)
+
+
+def _in_dtype(function: str, input: Tensor, dtype: Any) -> Tensor:
+    """What to take the norm of: in a dtype that loses nothing of the input's."""
+    own = input.array.dtype
+    if own not in dtypes.FLOATING:
+        raise RuntimeError(
+            f"{function}: Expected a floating point or complex tensor as input. Got "
+            f"{type_name(own)}"
+        )
+    if dtype is None:
+        return input
+    dtype = dtypes.as_dtype(dtype)
+    if not dtype.is_floating_point:
+        raise RuntimeError(
+            f"{function}: dtype should be floating point or complex, but got "
+            f"{type_name(dtype.numpy)}"
+        )
+    if dtypes.promote_types(input.dtype, dtype) is not dtype:
+        raise RuntimeError(
+            f"{function}: the dtype of the input ({type_name(own)}) should be convertible without "
+            f"narrowing to the specified dtype ({type_name(dtype.numpy)})"
+        )
+    return cast(input, dtype.numpy)
 
 
 def _number(p: float) -> str:
@@ -283,7 +306,10 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:
     if array.ndim < 2:
         raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.")
-    rows, columns = (wrap_dim(d, array.ndim) for d in dim)
+    pair = dim if isinstance(dim, (tuple, list)) else (dim,)
+    if len(pair) != 2:
+        raise RuntimeError(f"{name}: dim must be a 2-tuple. Got {', '.join(map(str, pair))}")
+    rows, columns = (wrap_dim(d, array.ndim) for d in pair)
     if rows == columns:
         raise RuntimeError(f"{name}: dims must be different. Got ({dim[0]}, {dim[1]})")
     return rows, columns
@@ -330,10 +356,11 @@ def matrix_norm(
         return vector_norm_of(A, 2, (rows, columns), keepdim, dtype)
     if ord not in (1, -1, math.inf, -math.inf):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
-    if dtype is not None:
-        A = cast(A, dtypes.as_dtype(dtype).numpy)
+    A = _in_dtype("linalg.matrix_norm", A, dtype)
     summed, chosen = (columns, rows) if math.isinf(ord) else (rows, columns)
     sums: Any = vector_norm_of(A, 1, summed, True, None)
+    if A.array.shape[chosen] == 0 and ord > 0:  # the largest of no sums is 0
+        return sums.sum((rows, columns), keepdim)  # type: ignore[no-any-return]
     result = sums.amax(chosen, True) if ord > 0 else sums.amin(chosen, True)
     return result if keepdim else result.squeeze((rows, columns))  # type: ignore[no-any-return]
 
@@ -359,6 +386,10 @@ def linalg_norm(
     >>> gradlite.linalg.norm(gradlite.tensor([[3.0, 4.0]]))
     tensor(5.)
     """
+    if isinstance(dim, (tuple, list)) and len(dim) not in (1, 2):
+        raise RuntimeError(
+            f"linalg.norm: If dim is specified, it must be of length 1 or 2. Got {list(dim)}"
+        )
     if ord is None:
         return vector_norm_of(A, 2, dim, keepdim, dtype)
     if dim is None and A.array.ndim not in (1, 2):
@@ -366,7 +397,7 @@ def linalg_norm(
             "linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
             f"{A.array.ndim}D."
         )
-    matrix = A.array.ndim == 2 if dim is None else not isinstance(dim, int) and len(dim) == 2
-    if matrix:
+    matrix = A.array.ndim == 2 if dim is None else isinstance(dim, (tuple, list)) and len(dim) == 2
+    if matrix or isinstance(ord, str):
         return matrix_norm(A, ord, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return vector_norm_of(A, ord, dim, keepdim, dtype)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import reductions
-from gradlite.ops.dims import wrap_dim, wrap_dims
+from gradlite.ops.dims import integer, wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.layout import row_major
 from gradlite.ops.op import Op, type_name
@@ -33,10 +33,16 @@ _ALL = [tuple(range(ndim)) for ndim in range(65)]  # NumPy's arrays have no more
 
 def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     """The dimensions of a reduction, counted from the front; None or () means all."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    if dim is None:
         return _ALL[ndim]
-    if isinstance(dim, int):
+    if dim.__class__ is not int and not isinstance(dim, (tuple, list)):
+        if not hasattr(dim, "__index__") or isinstance(dim, bool):
+            raise TypeError(f"argument 'dim' must be tuple of ints, not {dim.__class__.__name__}")
+        dim = integer(dim)
+    if dim.__class__ is int:
         return (wrap_dim(dim, ndim),) if ndim else (wrap_dim(dim, 0),)[:0]
+    if not dim:
+        return _ALL[ndim]
     dims = wrap_dims(dim, ndim)
     return dims if ndim else ()
 

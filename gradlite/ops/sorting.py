@@ -245,6 +245,7 @@ def unique(
     """
     array = input.array
     xp = NAMESPACES[array.__class__].xp
+    _check_slices(array, dim)
     axis = None if dim is None else wrap_dim(dim, array.ndim)
     values, inverse, counts = xp.unique(
         single(array), return_inverse=True, return_counts=True, axis=axis, equal_nan=False
@@ -252,6 +253,19 @@ def unique(
     values = values.astype(array.dtype, copy=False)
     shape = array.shape if axis is None else (array.shape[axis],)
     return _results(values, inverse.reshape(shape), counts, return_inverse, return_counts)
+
+
+def _check_slices(array: Any, dim: int | None) -> None:
+    """Refuse dimensions along which there are no distinct slices to find."""
+    if dim is None:
+        return
+    if array.ndim == 0:
+        raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+    d = wrap_dim(dim, array.ndim)
+    if array.shape[d] and not array.size:
+        raise RuntimeError(
+            "There are 0 sized dimensions, and they aren't selected, so unique cannot be applied"
+        )
 
 
 def _results(values: Any, inverse: Any, counts: Any, *wanted: bool) -> Any:
@@ -286,6 +300,7 @@ def unique_consecutive(
     """
     array = input.array
     xp = NAMESPACES[array.__class__].xp
+    _check_slices(array, dim)
     d = 0 if dim is None else wrap_dim(dim, array.ndim)
     rows = array.reshape(-1) if dim is None else xp.moveaxis(array, d, 0)
     n = rows.shape[0]

@@ -34,7 +34,7 @@ __all__ = [
 def _truth(function: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     array = input.array
     xp = NAMESPACES[array.__class__].xp
-    if dim is not None and not isinstance(dim, int) and len(dim) == 0:
+    if isinstance(dim, (tuple, list)) and not dim:
         result = array != 0
     else:
         dims = reduced_dims(dim, array.ndim)

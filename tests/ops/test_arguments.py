@@ -1,0 +1,203 @@
+"""Arguments that ops refuse, or understand, as PyTorch does: dimensions, dtypes, shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.oracle import outcome_of, same
+
+OVER_DIMENSIONS = {
+    "sum": lambda T, x, d: x.sum(d),
+    "mean": lambda T, x, d: x.mean(d),
+    "amax": lambda T, x, d: x.amax(d),
+    "all": lambda T, x, d: x.all(d),
+    "argmax": lambda T, x, d: x.argmax(d),
+    "max": lambda T, x, d: x.max(d),
+    "cumsum": lambda T, x, d: x.cumsum(d),
+    "prod": lambda T, x, d: x.prod(d),
+    "softmax": lambda T, x, d: x.softmax(d),
+    "unsqueeze": lambda T, x, d: x.unsqueeze(d),
+    "transpose": lambda T, x, d: x.transpose(0, d),
+    "cat": lambda T, x, d: T.cat([x, x], d),
+    "sort": lambda T, x, d: T.sort(x, dim=d),
+    "norm": lambda T, x, d: T.linalg.vector_norm(x, dim=d),
+}
+
+
+@pytest.mark.parametrize("dim", [True, 1.0, "a"])
+@pytest.mark.parametrize("op", OVER_DIMENSIONS)
+def test_what_is_no_dimension(op: str, dim: Any) -> None:
+    def program(T: Any) -> Any:
+        return OVER_DIMENSIONS[op](T, T.ones(2, 3), dim)
+
+    same(program, raises=TypeError, message="type")
+
+
+@pytest.mark.parametrize("op", OVER_DIMENSIONS)
+def test_what_counts_as_a_dimension(op: str) -> None:
+    def program(T: Any) -> Any:
+        function, x = OVER_DIMENSIONS[op], T.arange(6.0).reshape(2, 3)
+        return function(T, x, np.int64(1)), function(T, x, T.tensor(-1))
+
+    same(program)
+
+
+def test_sets_and_ranges_are_no_dimensions() -> None:
+    def program(T: Any) -> Any:
+        x = T.ones(2, 2)
+        return (
+            outcome_of(lambda: x.sum(range(2))),
+            outcome_of(lambda: x.sum({0, 1})),
+            outcome_of(lambda: x.sum((0.0,))),
+            x.sum([np.int64(0), T.tensor(1)]),
+            outcome_of(lambda: x.max(keepdim=True)),
+            outcome_of(lambda: T.min(x, keepdim=True)),
+        )
+
+    same(program, message="type")
+
+
+def test_the_kth_value_and_the_largest_of_what_has_none() -> None:
+    def program(T: Any) -> Any:
+        bools = T.tensor([True, False])
+        return (
+            outcome_of(lambda: T.kthvalue(T.ones(2, 0), 1)),
+            outcome_of(lambda: T.kthvalue(T.ones(0, 2), 1, dim=0)),
+            outcome_of(lambda: T.kthvalue(bools, 1)),
+            outcome_of(lambda: T.topk(bools, 1)),
+            outcome_of(lambda: T.trace(T.ones(2, 2, dtype=T.bool))),
+        )
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("function", ["unique", "unique_consecutive"])
+def test_distinct_slices_of_what_has_none(function: str) -> None:
+    def program(T: Any) -> Any:
+        return (
+            outcome_of(lambda: getattr(T, function)(T.tensor(1.0), dim=0)),
+            outcome_of(lambda: getattr(T, function)(T.ones(0, 3), dim=1)),
+            getattr(T, function)(T.ones(0, 3), dim=0),
+        )
+
+    same(program, message="type")
+
+
+def test_norms_refuse() -> None:
+    def program(T: Any) -> Any:
+        x, n, L = T.ones(2, 2), T.ones(2, 2, dtype=T.int32), T.linalg
+        calls = [
+            lambda: L.vector_norm(x, dtype=T.int32),
+            lambda: L.vector_norm(n, dtype=T.float64),
+            lambda: T.norm(n, dtype=T.float32),
+            lambda: L.norm(x, 1, dtype=T.float16),
+            lambda: L.vector_norm(x, dtype=T.float16),
+            lambda: L.norm(x, dim=()),
+            lambda: L.norm(x, dim=(0, 1, 0)),
+            lambda: L.norm(x[0], "fro"),
+            lambda: L.norm(x, "fro", dim=0),
+            lambda: L.matrix_norm(x, dim=(0,)),
+            lambda: L.vector_norm(x, "fro"),
+        ]
+        return [outcome_of(call) for call in calls]
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("order", [1, float("inf")])
+def test_norms_of_matrices_without_elements(order: float) -> None:
+    def program(T: Any) -> Any:
+        shapes = [(0, 3), (3, 0), (2, 0, 3)]
+        norm = T.linalg.matrix_norm
+        return [norm(T.ones(*s), order) for s in shapes], norm(T.ones(3, 0), order, keepdim=True)
+
+    same(program)
+
+
+def test_sums_with_products() -> None:
+    def program(T: Any) -> Any:
+        nan = T.full((2, 2), float("nan"), requires_grad=True)
+        v, n, b = T.tensor([1.0, 2.0]), T.tensor([1, 2]), T.tensor([True, False])
+        square, batch = T.ones(2, 2, dtype=T.int64), T.ones(3, 2, 2)
+        kept = T.addr(nan, v, v, beta=0)
+        kept.sum().backward()
+        return (
+            kept.detach(),
+            nan.grad,
+            T.addbmm(nan.detach(), batch, batch, beta=0, alpha=2),
+            T.addr(T.ones(2, 2, dtype=T.bool), b, b, beta=2),
+            T.addr(square, n, n, beta=2, alpha=3),
+            outcome_of(lambda: T.addr(square, n, n, beta=1.5)),
+            outcome_of(lambda: T.addr(square, n, n, alpha=1.5)),
+            outcome_of(lambda: T.addr(T.ones(2, 2), T.ones(2, 2), v)),
+            outcome_of(lambda: T.addr(T.ones(2, 3), v, v)),
+            outcome_of(lambda: T.dot(v, v.double())),
+            outcome_of(lambda: T.ones(2, 2) @ square),
+        )
+
+    same(program, message="exact")
+
+
+def test_chains_of_products_refuse() -> None:
+    def program(T: Any) -> Any:
+        product, x = T.linalg.multi_dot, T.ones(2, 2)
+        return (
+            outcome_of(lambda: product([T.tensor(1.0), T.ones(2)])),
+            outcome_of(lambda: product([x, T.ones(2, 2, 2), T.ones(2)])),
+            outcome_of(lambda: product([x, T.ones(3, 2)])),
+            outcome_of(lambda: product([T.ones(2), T.ones(2, dtype=T.float64)])),
+            product([T.ones(2), T.ones(2, 3), T.ones(3)]),
+        )
+
+    same(program)
+
+
+def test_powers_of_matrices_of_integers() -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([[1, 2], [0, 1]])
+        return (
+            [T.linalg.matrix_power(x, n) for n in (0, 1, 5)],
+            outcome_of(lambda: T.matrix_power(x, -1)),
+            outcome_of(lambda: T.matrix_power(T.ones(2, 3, dtype=T.int64), 2)),
+        )
+
+    same(program, message="exact")
+
+
+def test_an_equation_without_operands() -> None:
+    def program(T: Any) -> Any:
+        return (
+            outcome_of(lambda: T.einsum("i")),
+            outcome_of(lambda: T.einsum(1, T.ones(2))),
+            T.einsum(T.ones(2), [0], T.ones(2), [0], []),
+        )
+
+    same(program, message="exact")
+
+
+def test_shrinking_refuses() -> None:
+    def program(T: Any) -> Any:
+        x, F = T.ones(2), T.nn.functional
+        return (
+            outcome_of(lambda: F.hardshrink(T.tensor([1, 2]))),
+            outcome_of(lambda: F.softshrink(x, -1)),
+            outcome_of(lambda: F.softshrink(x, float("inf"))),
+        )
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_limits_of_dtypes(dtype: str) -> None:
+    def program(T: Any) -> Any:
+        return (
+            T.finfo(getattr(T, dtype)).resolution,
+            outcome_of(lambda: T.iinfo(getattr(T, dtype))),
+            outcome_of(lambda: T.finfo(T.int8)),
+            outcome_of(lambda: T.iinfo(T.bool)),
+        )
+
+    same(program, message="exact")
