@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
 from gradlite.grad_mode import enable_grad
@@ -208,7 +210,8 @@ class LBFGS(Optimizer):
                 or abs(loss - prev_loss) < tolerance_change
             ):
                 break
-        new_state = {
+        new_state = {} if alphas is None else {"al": alphas}
+        new_state |= {
             "d": direction,
             "t": t,
             "old_dirs": ys,
@@ -218,8 +221,6 @@ class LBFGS(Optimizer):
             "prev_flat_grad": prev_grad,
             "prev_loss": prev_loss,
         }
-        if alphas is not None:
-            new_state["al"] = alphas
         kept.update(func_evals=func_evals, n_iter=total_iter)
         kept.update({key: _wrapped(value) for key, value in new_state.items()})
 
@@ -227,4 +228,6 @@ class LBFGS(Optimizer):
 def _wrapped(value: Any) -> Any:
     if isinstance(value, list):
         return [_wrapped(v) for v in value]
+    if isinstance(value, np.generic):  # a product of NumPy's vectors, which may also be a float
+        value = np.asarray(value)
     return value if value is None or isinstance(value, (int, float)) else wrap(value)
