@@ -19,6 +19,8 @@ from unittest import mock
 
 import pytest
 
+import gradlite
+
 torch = pytest.importorskip("torch")
 
 
@@ -60,3 +62,79 @@ def module_db() -> list[Any]:
 def optim_db() -> list[Any]:
     """An ``OptimizerInfo`` of every optimizer: its options, and those that must be refused."""
     return _internal("common_optimizers").optim_db  # type: ignore[no-any-return]
+
+
+class AbsentError(Exception):
+    """An argument of what gradlite has not: complex numbers, sparse tensors."""
+
+
+class Translation:
+    """Arguments for gradlite, made of those for PyTorch; what is one object stays one object."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, Any]] = {}
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(self(item) for item in value)
+        if isinstance(value, dict):
+            return {key: self(item) for key, item in value.items()}
+        if id(value) not in self._known:
+            self._known[id(value)] = value, self._translated(value)
+        return self._known[id(value)][1]
+
+    def _translated(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
+            name = str(value).rpartition(".")[2]
+            if not hasattr(gradlite, name):
+                raise AbsentError(str(value))
+            return getattr(gradlite, name)
+        if isinstance(value, torch.device):
+            return gradlite.device(str(value))
+        if isinstance(value, (complex, torch.Generator)):
+            raise AbsentError(type(value).__name__)
+        if isinstance(value, torch.nn.TransformerEncoderLayer):
+            return self._encoder_layer(value)
+        if isinstance(value, torch.nn.Module):
+            return getattr(gradlite.nn, type(value).__name__)()
+        name = getattr(value, "__name__", "")
+        for theirs, ours in (
+            (torch.nn.functional, gradlite.nn.functional),
+            (torch, gradlite),
+        ):
+            if name and getattr(theirs, name, None) is value:
+                return getattr(ours, name)
+        return value
+
+    def _tensor(self, value: Any) -> Any:
+        if value.is_complex() or value.layout is not torch.strided or value.is_meta:
+            raise AbsentError(f"a tensor of {value.dtype}, {value.layout}, {value.device}")
+        plain = value.detach()
+        if value.dtype is torch.bfloat16:
+            made = gradlite.from_numpy(plain.view(torch.int16).numpy()).view(gradlite.bfloat16)
+        else:
+            made = gradlite.from_numpy(plain.numpy())
+        # On memory of its own, except where elements share theirs.
+        if not any(step == 0 and size > 1 for step, size in zip(value.stride(), value.shape)):
+            made = made.clone()
+        if isinstance(value, torch.nn.Parameter):
+            return gradlite.nn.Parameter(made, requires_grad=value.requires_grad)
+        return made.requires_grad_(value.requires_grad)
+
+    def _encoder_layer(self, value: Any) -> Any:
+        made = gradlite.nn.TransformerEncoderLayer(
+            value.linear1.in_features,
+            value.self_attn.num_heads,
+            value.linear1.out_features,
+            value.dropout.p,
+            self(value.activation),
+            value.norm1.eps,
+            value.self_attn.batch_first,
+            value.norm_first,
+            bias=value.linear1.bias is not None,
+            dtype=self(value.linear1.weight.dtype),
+        )
+        made.load_state_dict(self(dict(value.state_dict())))
+        return made

@@ -15,7 +15,15 @@ from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.legacy_reduction import legacy_reduction
-from gradlite.ops.loss_kernels import CrossEntropyLoss, NllLoss, check_classes, with_kernels
+from gradlite.ops.loss_kernels import (
+    CLASS_NUMBERS,
+    CrossEntropyLoss,
+    NllLoss,
+    check_classes,
+    check_target,
+    check_weight,
+    with_kernels,
+)
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import mean, ones, sum
@@ -172,13 +180,19 @@ def cross_entropy(
             f"not {target.__class__.__name__}"
         )
     x, t = input.array, target.array
+    probabilities = t.shape == x.shape
+    if probabilities:
+        _check_probabilities(x, t, weight, ignore_index)
+    elif weight is not None or t.dtype not in CLASS_NUMBERS:
+        check_target(x, t, weight)
     if 0.0 <= label_smoothing <= 1.0 and reduction in ("mean", "sum", "none"):
         attrs = (int(ignore_index), reduction, float(label_smoothing))
         loss = with_kernels(CrossEntropyLoss, input, target, weight, *attrs)
         if loss is not None:
             return loss
-    if t.dtype not in dtypes.FLOATING and x.ndim == 2 and t.ndim == 1 and reduction != "none":
-        if weight is None and label_smoothing == 0.0 and x.shape[0] == t.shape[0]:
+    if x.ndim == 2 and t.ndim == 1 and reduction != "none":
+        plain = weight is None and label_smoothing == 0.0 and x.dtype in dtypes.FLOATING
+        if plain and x.shape[0] == t.shape[0]:
             ignored = None if check_classes(t, x.shape[1], ignore_index) else ignore_index
             _check_reduction(reduction)
             return apply(  # type: ignore[no-any-return]
@@ -187,17 +201,12 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     dim = 0 if x.ndim == 1 else 1
-    if t.dtype in dtypes.FLOATING:
+    if probabilities:
         return _cross_entropy_probabilities(input, target, weight, dim, reduction, label_smoothing)
-    if t.shape == x.shape:
-        raise RuntimeError(
-            "Expected floating point type for target with class probabilities, got "
-            f"{type_name(t.dtype)}"
-        )
     logp = log_softmax(input, dim)
-    plain = nll_loss(logp, target, weight, None, ignore_index, None, reduction)
+    loss = nll_loss(logp, target, weight, None, ignore_index, None, reduction)
     if label_smoothing == 0.0:
-        return plain
+        return loss
     classes = x.shape[dim]
     weighted = logp if weight is None else logp * _channels(weight, x.ndim, dim)
     smooth = -sum(weighted, dim)
@@ -212,7 +221,7 @@ def cross_entropy(
             smooth = sum(smooth) / sum(weight[wrap(safe)] * wrap(keep.astype(x.dtype)))  # type: ignore[index]
     elif reduction == "sum":
         smooth = sum(smooth)
-    return plain * (1 - label_smoothing) + smooth * (label_smoothing / classes)
+    return loss * (1 - label_smoothing) + smooth * (label_smoothing / classes)
 
 
 def _check_reduction(reduction: str) -> None:
@@ -220,16 +229,19 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"{reduction} is not a valid value for reduction")
 
 
-def _check_weight(weight: Tensor | None, x: Any, dim: int) -> None:
-    """One weight for each class, or none at all."""
-    if weight is None or weight.array.shape == (x.shape[dim],):
-        return
-    if x.ndim > 2:
-        raise RuntimeError("weight tensor should be defined either for all or no classes")
-    raise RuntimeError(
-        f"weight tensor should be defined either for all {x.shape[dim]} classes or no classes "
-        f"but got weight tensor of shape: {list(weight.array.shape)}"
-    )
+def _check_probabilities(x: Any, t: Any, weight: Tensor | None, ignore_index: int) -> None:
+    if t.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            "Expected floating point type for target with class probabilities, got "
+            f"{type_name(t.dtype)}"
+        )
+    if ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
+    if weight is not None:
+        try:
+            check_weight(x, weight, False)
+        except RuntimeError as error:
+            raise RuntimeError(f"cross_entropy: {error}") from None
 
 
 def _channels(weight: Tensor, ndim: int, dim: int) -> Tensor:
@@ -240,16 +252,6 @@ def _cross_entropy_probabilities(
     input: Tensor, target: Tensor, weight: Tensor | None, dim: int, reduction: str, smoothing: float
 ) -> Tensor:
     x = input.array
-    if x.shape != target.array.shape:
-        raise RuntimeError(
-            "Expected floating point type for target with class probabilities, got target of shape "
-            f"{list(target.array.shape)} for input of shape {list(x.shape)}"
-        )
-    if weight is not None and weight.array.shape != (x.shape[dim],):
-        raise RuntimeError(
-            f"cross_entropy: weight tensor should be defined either for all {x.shape[dim]} "
-            f"classes or no classes but got weight tensor of shape: {list(weight.array.shape)}"
-        )
     if smoothing:
         target = target * (1 - smoothing) + smoothing / max(x.shape[dim], 1)
     losses = target * log_softmax(input, dim)
@@ -330,6 +332,11 @@ def nll_loss(
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce, reduction, 4)
     x, t = input.array, target.array
+    if x.ndim == 1 and t.shape == (1,):
+        target = target.reshape(())
+        t = target.array
+    if t.ndim > 1 and x.ndim <= 2:
+        raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
     dim = 0 if x.ndim == 1 else 1
     if x.ndim == 0 or t.shape != x.shape[:dim] + x.shape[dim + 1 :]:
         if x.ndim == 0:
@@ -352,11 +359,10 @@ def nll_loss(
             f"Expected target size {list(x.shape[:dim] + x.shape[dim + 1 :])}, got {list(t.shape)}"
         )
     _check_reduction(reduction)
-    _check_weight(weight, x, dim)
-    if t.dtype.kind in "iu":
-        loss = with_kernels(NllLoss, input, target, weight, int(ignore_index), reduction)
-        if loss is not None:
-            return loss
+    check_target(x, t, weight)
+    loss = with_kernels(NllLoss, input, target, weight, int(ignore_index), reduction)
+    if loss is not None:
+        return loss
     check_classes(t, x.shape[dim], ignore_index)
     losses = apply(NllPick, (input, target), dim, ignore_index)
     if weight is None:

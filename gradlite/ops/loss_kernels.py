@@ -16,7 +16,7 @@ from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
-from gradlite.ops.op import Op, number
+from gradlite.ops.op import Op, number, type_name
 from gradlite.ops.softmax import LogSoftmax
 from gradlite.tensor import Tensor, wrap
 
@@ -24,6 +24,39 @@ from gradlite.tensor import Tensor, wrap
 def class_dim(x: Any) -> int:
     """The dimension of the classes."""
     return 0 if len(x.shape) == 1 else 1
+
+
+CLASS_NUMBERS = frozenset({np.dtype(np.int64), np.dtype(np.uint8)})
+
+
+def check_target(x: Any, t: Any, weight: Tensor | None) -> None:
+    """RuntimeError unless targets have a dtype of class numbers, and the weights fit."""
+    if weight is not None:
+        check_weight(x, weight)
+    if t.dtype not in CLASS_NUMBERS:
+        raise RuntimeError(
+            f"expected target dtype to be Long or Byte, but got {type_name(t.dtype)}"
+        )
+    if weight is not None and weight.array.dtype != x.dtype:
+        raise RuntimeError(
+            f"expected scalar type {type_name(x.dtype)} but found {type_name(weight.array.dtype)}"
+        )
+
+
+def check_weight(x: Any, weight: Tensor, targets: bool = True) -> None:
+    """RuntimeError unless there is a weight for each class.
+
+    PyTorch has other words for it beside class numbers of pixels, so not ``targets`` that are
+    probabilities.
+    """
+    classes = x.shape[class_dim(x)]
+    if weight.array.shape != (classes,):
+        if x.ndim > 2 and targets:
+            raise RuntimeError("weight tensor should be defined either for all or no classes")
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {classes} classes or no classes but "
+            f"got weight tensor of shape: {list(weight.array.shape)}"
+        )
 
 
 @on_its_device

@@ -145,22 +145,29 @@ class ReplicationPad3d(_Pad):
     _mode = "replicate"
 
 
-class CircularPad1d(_Pad):
+class _CircularPad(_Pad):
+    _mode = "circular"
+
+    def forward(self, input: Tensor) -> Tensor:
+        fewest = self._dimensions + 1
+        if input.ndim not in (fewest, fewest + 1):
+            raise ValueError(f"expected {fewest}D or {fewest + 1}D input (got {input.ndim}D input)")
+        return super().forward(input)
+
+
+class CircularPad1d(_CircularPad):
     """Continue the last dimension periodically."""
 
     _dimensions = 1
-    _mode = "circular"
 
 
-class CircularPad2d(_Pad):
+class CircularPad2d(_CircularPad):
     """Continue the last two dimensions periodically."""
 
     _dimensions = 2
-    _mode = "circular"
 
 
-class CircularPad3d(_Pad):
+class CircularPad3d(_CircularPad):
     """Continue the last three dimensions periodically."""
 
     _dimensions = 3
-    _mode = "circular"
