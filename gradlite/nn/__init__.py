@@ -14,8 +14,11 @@ from gradlite.nn.modules import *
 from gradlite.nn.parallel import DataParallel as DataParallel
 from gradlite.nn.parameter import Buffer as Buffer
 from gradlite.nn.parameter import Parameter as Parameter
+from gradlite.nn.parameter import UninitializedBuffer as UninitializedBuffer
+from gradlite.nn.parameter import UninitializedParameter as UninitializedParameter
 
 if not TYPE_CHECKING:  # type checkers follow the imports, and cannot add up lists of names
     __all__ = ["Buffer", "DataParallel", "Parameter", "functional", "init", "modules"]
     __all__ += ["parallel", "parameter", "utils"]
+    __all__ += ["UninitializedBuffer", "UninitializedParameter"]
     __all__ += modules.__all__

@@ -9,6 +9,7 @@ from gradlite import dtypes
 from gradlite.device import device as Device
 from gradlite.grad_mode import no_grad
 from gradlite.nn.members import type_name
+from gradlite.nn.parameter import is_lazy
 from gradlite.tensor import Tensor
 
 __all__ = ["ConversionMethods"]
@@ -36,6 +37,9 @@ class ConversionMethods:
             for _, parameter in self._named_slots(self._parameter_names):
                 if parameter is None:
                     continue
+                if is_lazy(parameter):
+                    parameter.convert(fn)
+                    continue
                 grad = parameter._grad
                 parameter._grad = None
                 parameter.data = fn(parameter.data)
@@ -43,7 +47,9 @@ class ConversionMethods:
                     grad.data = fn(grad.data)
                     parameter.grad = grad
             for name, buffer in self._named_slots(self._buffer_names):
-                if buffer is not None:
+                if is_lazy(buffer):
+                    buffer.convert(fn)
+                elif buffer is not None:
                     self.__dict__[name] = fn(buffer)
         return self
 

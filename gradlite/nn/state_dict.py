@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gradlite.grad_mode import no_grad
 from gradlite.graph_hooks import RemovableHandle, add_hook
 from gradlite.nn.hooks import NO_HOOKS
-from gradlite.nn.parameter import Parameter
+from gradlite.nn.parameter import Parameter, is_lazy
 from gradlite.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ class StateDictMethods:
                 f'While copying the parameter named "{key}", expected gradlite.Tensor or '
                 f"Tensor-like object from checkpoint but received {type(value)}"
             )
-        if own.ndim == 0 and value.shape == (1,):
+        if is_lazy(own) and is_lazy(value):
+            return None
+        if not is_lazy(own) and own.ndim == 0 and value.shape == (1,):
             value = value[0]  # type: ignore[index]  # Scalars were once saved with one dimension.
         if own.shape != value.shape:
             return (

@@ -15,6 +15,7 @@ from gradlite.nn.modules import (
     flatten,
     fold,
     instancenorm,
+    lazy_layers,
     linear,
     loss,
     loss_margin,
@@ -30,6 +31,7 @@ from gradlite.nn.modules import (
     transformer,
     upsampling,
 )
+from gradlite.nn.modules import lazy as lazy
 from gradlite.nn.modules import module as module
 from gradlite.nn.modules.activation import *
 from gradlite.nn.modules.attention import *
@@ -41,6 +43,7 @@ from gradlite.nn.modules.dropout import *
 from gradlite.nn.modules.flatten import *
 from gradlite.nn.modules.fold import *
 from gradlite.nn.modules.instancenorm import *
+from gradlite.nn.modules.lazy_layers import *
 from gradlite.nn.modules.linear import *
 from gradlite.nn.modules.loss import *
 from gradlite.nn.modules.loss_margin import *
@@ -68,6 +71,7 @@ if not TYPE_CHECKING:  # type checkers follow the imports, and cannot add up lis
     __all__ += flatten.__all__
     __all__ += fold.__all__
     __all__ += instancenorm.__all__
+    __all__ += lazy_layers.__all__
     __all__ += linear.__all__
     __all__ += loss.__all__
     __all__ += loss_margin.__all__

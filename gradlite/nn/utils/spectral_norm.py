@@ -8,7 +8,7 @@ from gradlite.grad_mode import no_grad
 from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.modules.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from gradlite.nn.parameter import Parameter
+from gradlite.nn.parameter import Parameter, is_lazy
 from gradlite.tensor import Tensor
 
 __all__ = ["remove_spectral_norm", "spectral_norm"]
@@ -102,6 +102,11 @@ def spectral_norm(
     weight = module._parameters[name]
     if weight is None:
         raise ValueError(f"`SpectralNorm` cannot be applied as parameter `{name}` is None")
+    if is_lazy(weight):
+        raise ValueError(
+            "The module passed to `SpectralNorm` can't have uninitialized parameters. Make sure to "
+            "run the dummy forward before applying spectral normalization"
+        )
     with no_grad():
         rows, columns = hook.matrix(weight).shape
         u, v = (

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from gradlite.grad_mode import no_grad
 from gradlite.nn.module import Module
-from gradlite.nn.parameter import Parameter
+from gradlite.nn.parameter import Parameter, is_lazy
 from gradlite.ops.norms import norm
 from gradlite.tensor import Tensor
 
@@ -62,6 +62,11 @@ def weight_norm(module: ModuleT, name: str = "weight", dim: int | None = 0) -> M
     weight = getattr(module, name)
     if dim == -1:
         dim = None
+    if is_lazy(weight):
+        raise ValueError(
+            "The module passed to `WeightNorm` can't have uninitialized parameters. Make sure to "
+            "run the dummy forward before applying weight normalization"
+        )
     hook = _WeightNorm(name, dim)
     del module._parameters[name]
     with no_grad():
