@@ -83,6 +83,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
                 f"{part.__class__.__name__}"
             )
     dim = dim if axis is None else axis
+    shape = parts[0].array.shape
+    if shape and shape != (0,) and _all_alike(parts):
+        same_device(*parts)
+        return apply(Cat, parts, wrap_dim(dim, len(shape)))  # type: ignore[no-any-return]
     real = [p for p in parts if p.array.shape != (0,)] or parts[:1]
     if any(p.array.ndim == 0 for p in real):
         place = next(i for i, p in enumerate(parts) if p.array.ndim == 0)
@@ -108,12 +112,26 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
 concat = concatenate = cat
 
 
+def _all_alike(parts: Sequence[Tensor]) -> bool:
+    """Whether tensors have one shape and one dtype, as those that are joined mostly do."""
+    first = parts[0].array
+    shape, kind = first.shape, first.dtype
+    for part in parts:
+        array = part.array
+        if array.shape != shape or array.dtype != kind:
+            return False
+    return True
+
+
 class Stack(Op):
     moves = True
     variadic = True
     row_major = True
 
     def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
+        if xp is np:  # what NumPy's stack does, without its checks
+            index = (slice(None),) * dim + (None,)
+            return np.concatenate([a[index] for a in arrays], dim)
         return xp.stack(arrays, axis=dim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -151,10 +169,10 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 "
                 f"and {list(p.array.shape)} at entry {place}"
             )
-    common = dtypes.result_dtype([p.array for p in parts])
-    return apply(  # type: ignore[no-any-return]
-        Stack, [cast(p, common) for p in parts], wrap_dim(dim, len(first) + 1)
-    )
+    if not _all_alike(parts):
+        common = dtypes.result_dtype([p.array for p in parts])
+        parts = [cast(p, common) for p in parts]
+    return apply(Stack, parts, wrap_dim(dim, len(first) + 1))  # type: ignore[no-any-return]
 
 
 def side_by_side(parts: list[Any], dim: int) -> Any:

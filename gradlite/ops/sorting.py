@@ -54,8 +54,9 @@ def order_of(xp: Any, x: Any, dim: int, descending: bool, stable: bool = False) 
     if not descending:
         return xp.argsort(x, axis=dim, **options)
     # Reversed twice, so that ties keep their order and NaNs come first.
-    order = xp.argsort(xp.flip(x, dim), axis=dim, **options)
-    return xp.ascontiguousarray(x.shape[dim] - 1 - xp.flip(order, dim))
+    backwards = (slice(None),) * dim + (slice(None, None, -1),)
+    order = xp.argsort(x[backwards], axis=dim, **options)
+    return xp.ascontiguousarray(x.shape[dim] - 1 - order[backwards])
 
 
 def _samples() -> list[Any]:
@@ -163,11 +164,13 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         index = xp.zeros((), np.int64)
     elif xp is np and 0 < k < n // 4:
         array = single(array)
-        where = np.argpartition(array, n - k if largest else k - 1, axis=d)
+        where = array.argpartition(n - k if largest else k - 1, d)
         part = (slice(None),) * d + (slice(n - k, n) if largest else slice(0, k),)
-        where = np.sort(where[part], axis=d)
-        chosen = np.take_along_axis(array, where, d)
-        index = np.take_along_axis(where, order_of(np, chosen, d, largest), d)
+        where = where[part].copy()
+        where.sort(d)
+        take = np.take if array.ndim == 1 else np.take_along_axis
+        chosen = take(array, where, d)
+        index = take(where, order_of(np, chosen, d, largest), d)
     else:
         index = order_of(xp, array, d, largest)[(slice(None),) * d + (slice(0, k),)]
     places = wrap(xp.ascontiguousarray(index).reshape(index.shape))
