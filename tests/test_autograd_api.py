@@ -138,6 +138,16 @@ def test_materialize_grads_gives_zeros():
     same(program)
 
 
+def test_materialized_zeros_can_be_differentiated_with_create_graph():
+    def program(T):
+        x, y = leaf(T), leaf(T)
+        (g,) = T.autograd.grad((x * y).sum(), x, create_graph=True)
+        (gg,) = T.autograd.grad(g.sum(), x, create_graph=True, materialize_grads=True)
+        return gg, T.autograd.grad(gg.sum(), x, materialize_grads=True)
+
+    same(program)
+
+
 def test_materialize_grads_excludes_a_refusal_of_unused_inputs():
     def program(T):
         x = leaf(T)

@@ -140,3 +140,12 @@ def test_an_ensemble():
         return T.func.vmap(run, in_dims=(0, 0, None))(parameters, buffers, matrix(T)).detach()
 
     same(program)
+
+
+def test_none_in_the_place_of_a_parameter():
+    def program(T):
+        linear, x = T.nn.Linear(3, 2), T.arange(6.0).view(2, 3)
+        linear.load_state_dict({"weight": T.arange(6.0).view(2, 3), "bias": T.ones(2)})
+        return T.func.functional_call(linear, {"bias": None}, (x,)).detach(), linear.bias
+
+    same(program)

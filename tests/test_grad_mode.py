@@ -505,3 +505,24 @@ def test_threads_accumulate_into_one_leaf():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert x.grad.tolist() == [400.0] * 3
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_views_of_inference_tensors_are_inference_tensors_outside_of_the_graph(requires_grad):
+    def program(T):
+        with T.inference_mode():
+            x = T.ones(2, 3, requires_grad=requires_grad)
+        views = [x.view(-1), x[0], x.t(), *x.unbind(), *x.split(2, 1)]
+        return [(v.is_inference(), v.requires_grad, v._is_view(), v.is_leaf) for v in views]
+
+    same(program)
+
+
+def test_inference_tensors_that_require_grad_are_resized_in_inference_mode():
+    def program(T):
+        with T.inference_mode():
+            x = T.ones(1, 2, 3, requires_grad=True)
+            x.resize_(1, 2)
+            return x.shape == (1, 2), x.requires_grad, x.is_inference()
+
+    same(program)

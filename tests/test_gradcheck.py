@@ -262,3 +262,18 @@ def test_non_contiguous_inputs():
         return T.autograd.gradcheck(lambda x: x.sin() @ x.t(), (x,))
 
     same(program)
+
+
+@pytest.mark.parametrize("changes", ["shape", "dtype"])
+@pytest.mark.parametrize("fast_mode", [False, True])
+def test_outputs_may_not_change_their_kind_with_the_values(changes, fast_mode):
+    def program(T):
+        def f(x):
+            if not bool((x >= 1).all()):
+                return x
+            return T.cat([x, x]) if changes == "shape" else x.float()
+
+        x = T.ones(1, dtype=T.float64, requires_grad=True)
+        return outcome_of(lambda: T.autograd.gradcheck(f, (x,), fast_mode=fast_mode))
+
+    same(program, message="type")

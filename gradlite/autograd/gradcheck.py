@@ -268,6 +268,12 @@ class _Check:
                     "Expected `func` to return outputs with the same shape when inputs are "
                     f"perturbed by {self.eps}, but got: shapes {one.shape} and {other.shape}."
                 )
+            if one.dtype != other.dtype:
+                raise AssertionError(
+                    "Expected `func` to return outputs with the same dtype when inputs are "
+                    f"perturbed by {self.eps}, but got: dtypes {dtypes.from_numpy_dtype(one.dtype)}"
+                    f" and {dtypes.from_numpy_dtype(other.dtype)}."
+                )
         return [(b - a) / (2 * self.eps) for a, b in zip(before, after)]
 
     def _numerical(self, target: Tensor, independent: bool = False) -> list[Jacobian]:

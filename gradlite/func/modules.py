@@ -40,7 +40,7 @@ def functional_call(
         ValueError: a name in two dictionaries, or two values for a shared parameter.
         RuntimeError: names are missing or unknown and ``strict`` is on.
         AttributeError: there is no module of that name.
-        TypeError: a value is no Tensor.
+        TypeError: a value is neither a Tensor nor None.
 
     >>> import gradlite
     >>> linear = gradlite.nn.Linear(2, 1, bias=False)
@@ -143,7 +143,7 @@ def _check_names(module: Module, values: State, aliases: list[set[str]]) -> None
 def _place(module: Module, name: str, value: Any) -> tuple[Module, str]:
     """The module and the attribute that a dotted name means."""
     path, _, attribute = name.rpartition(".")
-    if not isinstance(value, Tensor):
+    if value is not None and not isinstance(value, Tensor):
         raise TypeError(f"{value} is not an instance of gradlite.Tensor")
     owner = module.get_submodule(path)
     known = attribute in owner._parameter_names or attribute in owner._buffer_names

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.description import Size
+from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.ops import guard
 from gradlite.ops.binary import sum_to
 from gradlite.ops.contraction import outer
@@ -154,9 +155,11 @@ def resize_(self: Tensor, *size: Any, memory_format: Any = None) -> Tensor:
     Raises:
         RuntimeError: the tensor requires grad.
     """
-    if self.requires_grad:
+    if self.requires_grad and not current_mode() & INFERENCE:
         raise RuntimeError("cannot resize variables that require grad")
     target = sizes(size)
+    if target == self.array.shape:
+        return self
     count = math.prod(target)
     array = row_major(self.array).reshape(-1)
     if count > array.size:

@@ -30,7 +30,8 @@ def apply_view(op: Any, input: Tensor, *attrs: Any) -> Tensor:
 def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> None:
     """Enter a result as a view of the input's base."""
     version = result._counter = input._counter
-    if version is None:
+    if version is None:  # of an inference tensor: no view, and outside of every graph
+        result._edge, result._requires_grad = None, False
         return
     above = input._view
     if above is None:

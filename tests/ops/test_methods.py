@@ -19,6 +19,21 @@ def layout(t: Any) -> Any:
     return tuple(t.stride()), t.is_contiguous()
 
 
+def resize_and_count(T: Any) -> Any:
+    x, y = T.zeros(2), T.zeros(3)
+    versions = []
+    for change in (
+        lambda: x.resize_(1, 2),
+        lambda: x.resize_(1, 2),
+        lambda: x.resize_as_(y),
+        lambda: x.resize_(3),
+        lambda: x.resize_as_(y),
+    ):
+        change()
+        versions.append(x._version)
+    return versions
+
+
 PROGRAMS = {
     "flags": lambda T: [getattr(T.ones(1), name) for name in methods.NEVER],
     "questions": lambda T: [getattr(T.ones(1), name)() for name in methods.NEVER_METHODS],
@@ -40,6 +55,7 @@ PROGRAMS = {
     "resize_": lambda T: T.arange(6).resize_(2, 2),
     "resize_ up": lambda T: T.arange(2).resize_(3)[:2],
     "resize_as_": lambda T: T.arange(6).resize_as_(T.ones(2, 3)),
+    "resize_ counts what it changes": resize_and_count,
     "set_": lambda T: T.zeros(3).set_(T.arange(4.0)[1:]),
     "apply_": lambda T: T.arange(4.0).reshape(2, 2).apply_(lambda v: v * 2 + 1),
     "map_": lambda T: T.arange(4.0).map_(T.ones(1), lambda a, b: a + 2 * b),
