@@ -213,7 +213,9 @@ def record(
     node.edges = edges
     if packing():
         # What is packed may be a copy, so in-place edits of the original are no error.
-        saved, versions, aux = Packed(pack_saved(saved)), None, pack_saved(aux)
+        sources = [edges[p] if 0 <= p < len(edges) else None for p in op.saves[: len(saved)]]
+        packed = [pack_saved(*pair) for pair in itertools.zip_longest(saved, sources)]
+        saved, versions, aux = Packed(packed), None, pack_saved(aux)
     node.saved = saved
     node.versions = versions
     node.attrs = attrs

@@ -20,6 +20,7 @@ Gradient = Any
 wrap: Callable[[Any], Any]
 unwrap: Callable[[Any], Any]
 is_array: Callable[[Any], bool]
+in_graph: Callable[[Any, Any], Any]  # a Tensor of an array and an edge; a leaf itself
 
 
 # ------------------------------------------------------------------------ registering
@@ -99,15 +100,19 @@ class PackedArray:
         self.value, self.unpack, self.source = value, unpack, source  # the array's id
 
 
-def pack_saved(value: Any) -> Any:
-    """Arrays, and those inside of tuples, through the innermost pack hook; the rest as it is."""
+def pack_saved(value: Any, edge: Any = None) -> Any:
+    """Arrays, and those inside of tuples, through the innermost pack hook; the rest as it is.
+
+    The hook is given the tensor that the edge is of: a leaf itself, or another of its values.
+    """
     if isinstance(value, tuple):
         return tuple([pack_saved(v) for v in value])
     if not is_array(value):
         return value
     pack, unpack = saved_hooks.get()[-1]
     with no_grad():
-        return PackedArray(pack(wrap(value)), unpack, id(value))
+        tensor = wrap(value) if edge is None else in_graph(value, edge)
+        return PackedArray(pack(tensor), unpack, id(value))
 
 
 def unpack_saved(value: Any) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
+import pytest
 
 from tests.oracle import outcome_of, same
 
@@ -241,5 +244,78 @@ def test_a_packed_value_changed_in_place_is_still_caught():
             y = h.sin()
         h.add_(1)
         return outcome_of(y.sum().backward), x.grad
+
+    same(program)
+
+
+def test_pack_hooks_are_given_tensors_in_the_graph():
+    def program(T):
+        a, b = T.tensor([0.1, 0.2], requires_grad=True), T.nn.Parameter(T.tensor([0.3, 0.4]))
+        c = a.exp()
+        seen: list[Any] = []
+
+        def pack(tensor):
+            is_parameter = isinstance(tensor, T.nn.Parameter)
+            seen.append((tensor, tensor.requires_grad, tensor.is_leaf, is_parameter, tensor is b))
+            return tensor
+
+        with T.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            product = c * b
+            loss = (product * T.ones(2) @ product).sin()
+        loss.backward()
+        facts = sorted((round(float(t.detach().sum()), 3), *facts) for t, *facts in seen)
+        return facts, a.grad, b.grad
+
+    same(program)
+
+
+def test_a_hook_that_packs_all_but_parameters():
+    def program(T):
+        linear = T.nn.Linear(2, 2)
+        linear.load_state_dict({"weight": T.arange(4.0).view(2, 2), "bias": T.ones(2)})
+        kept: list[Any] = []
+
+        def pack(tensor):
+            if isinstance(tensor, T.nn.Parameter):
+                return tensor
+            kept.append(tensor.clone())
+            return len(kept) - 1
+
+        x = T.ones(3, 2, requires_grad=True)
+        with T.autograd.graph.saved_tensors_hooks(
+            pack, lambda p: kept[p] if isinstance(p, int) else p
+        ):
+            y = (x * 2) @ linear.weight * linear.bias
+        y.sum().backward()
+        return len(kept), x.grad, linear.weight.grad, linear.bias.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize("through", ["hooks", "checkpoint"])
+def test_a_function_gets_a_saved_constant_itself_back(through):
+    def program(T):
+        class Scaled(T.autograd.Function):
+            @staticmethod
+            def forward(ctx, x, factor):
+                ctx.save_for_backward(factor)
+                return x * factor
+
+            @staticmethod
+            def backward(ctx, grad):
+                (factor,) = ctx.saved_tensors
+                found.append(factor)
+                return grad * factor, None
+
+        found: list[Any] = []
+        x, factor = T.tensor(1.5, requires_grad=True), T.tensor(2.0)
+        if through == "hooks":
+            with T.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+                y = Scaled.apply(x, factor)
+        else:
+            checkpoint = importlib.import_module(f"{T.__name__}.utils.checkpoint").checkpoint
+            y = checkpoint(Scaled.apply, x, factor, use_reentrant=False)
+        y.backward()
+        return found[0] is factor, x.grad
 
     same(program)

@@ -194,8 +194,9 @@ class Kept:
         hooks = saved_hooks.get()
         if hooks:
             pack, self.unpack = hooks[-1]
+            given = tensor if place >= 0 else wrap(tensor.array)
             with no_grad():
-                self.array, self.version = pack(wrap(tensor.array)), None
+                self.array, self.version = pack(given), None
 
     def open(self, ctx: FunctionCtx, node: FunctionNode | None, nr: int) -> Tensor:
         """The tensor again: the same object where that is possible."""
@@ -207,7 +208,8 @@ class Kept:
                 "one of the variables needed for gradient computation has been modified by an "
                 "inplace operation"
             )
-        array = self.array if self.unpack is None else unwrap(self.unpack(self.array))
+        unpacked = self.array if self.unpack is None else self.unpack(self.array)
+        array = unwrap(unpacked)
         if self.place >= 0 and self.unpack is None:
             source = self.source()
             if source is not None and source.array is array:
@@ -217,6 +219,8 @@ class Kept:
             edge = ctx._edges[self.place] if ctx._edges else None
         elif self.place > CONSTANT and node is not None:
             edge = node if node.outputs == 1 else OutputEdge(node, -1 - self.place)
+        if self.unpack is not None and edge is None and not unpacked.requires_grad:
+            return unpacked  # type: ignore[no-any-return]
         tensor = wrap(array)
         if version is not None:
             tensor._counter = version[0]  # edits are caught where backward saves it again

@@ -59,8 +59,9 @@ class saved_tensors_hooks:
         self.pack_hook, self.unpack_hook = pack_hook, unpack_hook
 
     def _pack(self, tensor: Tensor) -> Any:
+        version = None if tensor._counter is None else tensor._counter[0]
         packed = self.pack_hook(tensor)
-        if tensor._counter is not None and tensor._counter[0] != 0:
+        if tensor._counter is not None and tensor._counter[0] != version:
             raise RuntimeError(
                 "A saved tensor pack hook is modifying its input in place. Tensors provided as "
                 "input to pack hook cannot be modified by in-place operations as this can lead to "

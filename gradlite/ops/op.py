@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes, graph
+from gradlite import dtypes, graph, graph_hooks
 from gradlite.graph import Node, OutputEdge
 from gradlite.graph_hooks import Packed, unpack_saved
 from gradlite.ops import natively
@@ -261,6 +261,15 @@ def stand_in(array: Any, edge: Any) -> Tensor:
         else:
             result._edge = edge
     return result
+
+
+def _leaf_or_stand_in(array: Any, edge: Any) -> Tensor:
+    if edge.__class__ is graph.AccumulateGrad and edge.variable.array is array:
+        return edge.variable  # type: ignore[no-any-return]
+    return stand_in(array, edge)
+
+
+graph_hooks.in_graph = _leaf_or_stand_in
 
 
 class TensorNamespace(Namespace):

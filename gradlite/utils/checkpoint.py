@@ -339,7 +339,7 @@ class _Frame:
                 return tensor
             holder = self.holders[place]()
             if holder is not None:
-                holder.tensor = tensor.detach()
+                holder.tensor = tensor.detach() if tensor.requires_grad else tensor
             if self.early_stop and place + 1 == expected:
                 raise _Stop
             return tensor
