@@ -37,7 +37,8 @@ class _FunctionOp:
     """
 
     user_defined = True
-    saves: tuple[int, ...] = ()  # its context knows what it saved
+    saves: tuple[int, ...] = ()  # its context knows what it saved,
+    kept = 0  # and where
     used_up = False  # a second pass fails where backward asks for freed values, and only there
 
     def __init__(self, function: type[Function]) -> None:
