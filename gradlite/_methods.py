@@ -748,7 +748,7 @@ class TensorMethods:
         def frexp(self) -> Any:
             """``(mantissa, exponent)`` with ``x = mantissa * 2**exponent``, 0.5 <= |mantissa| < 1."""
 
-        def gather(self, dim: int_, index: Tensor) -> Tensor:
+        def gather(self, dim: int_, index: Tensor, *, sparse_grad: bool_ = False) -> Tensor:
             """``out[i][j] = input[i][index[i][j]]`` for ``dim=1``, and so on; the shape is the index's."""
 
         def gcd(self, other: Tensor) -> Tensor:
@@ -1424,7 +1424,7 @@ class TensorMethods:
             """Give the tensor another shape: the first elements stay, more are uninitialised."""
 
         def resize_as_(self, other: Tensor, memory_format: Any = None) -> Tensor:
-            """`resize_` to another tensor's shape."""
+            """`resize_` to another tensor's shape, and to the order of its dimensions in memory where the"""
 
         def resolve_conj(self) -> Tensor:
             """The tensor itself: there are no other kinds here."""
@@ -1465,7 +1465,7 @@ class TensorMethods:
         def scatter_reduce(
             self, dim: int_, index: Tensor, src: Tensor, reduce: str, *, include_self: bool_ = True
         ) -> Tensor:
-            """`scatter` where values for the same place are combined: "sum", "mean", "amax" or "amin"."""
+            """`scatter` where values for the same place are combined: "sum", "mean","""
 
         def scatter_reduce_(
             self, dim: int_, index: Tensor, src: Tensor, reduce: str, *, include_self: bool_ = True

@@ -74,7 +74,7 @@ bool = bool_ = dtype("bool", 0, 1)
 ALL = (float16, bfloat16, float32, float64, uint8, int8, int16, int32, int64, bool)
 _FROM_NUMPY: dict[np.dtype[Any], dtype] = {d.numpy: d for d in ALL if d not in (float16, bfloat16)}
 _HALVES = {d.name: d for d in (float16, bfloat16)}
-_FROM_PYTHON = {builtins.float: None, builtins.int: int64, builtins.bool: bool}
+_FROM_PYTHON = {builtins.float: float64, builtins.int: int64, builtins.bool: bool}
 FLOATING = {np.dtype(kind) for kind in (np.float16, np.float32, np.float64)}
 HALVES = {np.dtype(np.float16)}  # the floating dtypes of 16 bits
 _default = float32
@@ -157,7 +157,7 @@ def as_dtype(value: Any) -> dtype:
         return value
     try:
         if value in _FROM_PYTHON:
-            return _FROM_PYTHON[value] or _default
+            return _FROM_PYTHON[value]
     except TypeError:
         pass
     if value.__class__ is str and value == "bfloat16":  # a name that NumPy may not know yet

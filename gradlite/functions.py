@@ -211,6 +211,8 @@ def broadcast_shapes(*shapes: int | Iterable[int]) -> Size:
     result: list[int] = []
     for place, given in enumerate(shapes):
         shape = (given,) if isinstance(given, int) else tuple(given)
+        if any(n < 0 for n in shape):
+            raise ValueError("Attempting to broadcast a dimension with negative length!")
         result = [1] * (len(shape) - len(result)) + result
         for d in range(-1, -len(shape) - 1, -1):
             if shape[d] == 1 or shape[d] == result[d]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,14 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     >>> gradlite.unravel_index(gradlite.tensor([5]), (2, 4))
     (tensor([1]), tensor([1]))
     """
-    sizes = (int(shape),) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    if indices.is_floating_point() or indices.array.dtype == np.bool_:
+        raise TypeError(f"expected 'indices' to be integer dtype, but got {indices.dtype}")
+    if not isinstance(shape, (int, Sequence)):
+        raise TypeError(f"expected 'shape' to be int or sequence of ints, but got {type(shape)}")
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    for n in sizes:
+        if not isinstance(n, int):
+            raise TypeError(f"expected 'shape' sequence to only contain ints, but got {type(n)}")
     places: Any = indices
     parts = []
     for n in reversed(sizes):

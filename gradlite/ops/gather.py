@@ -179,7 +179,7 @@ def counted_from_front(xp: Any, index: Any, size: int) -> Any:
         S(normal(3, 4), 1, np.array([[0.0]])),
     ],
 )
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """``out[i][j] = input[i][index[i][j]]`` for ``dim=1``, and so on; the shape is the index's.
 
     >>> import gradlite
@@ -191,7 +191,10 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     Raises:
         RuntimeError: an index is negative or too large, or its sizes exceed those of the input
             apart from ``dim``.
+        NotImplementedError: ``sparse_grad``.
     """
+    if sparse_grad:
+        raise NotImplementedError("gather: there are no sparse gradients")
     check_tensor("gather", "index", 3, index)
     x, i = input.array, index.array
     d = wrap_dim(dim, x.ndim)

@@ -338,6 +338,8 @@ def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
         )
     if values.array.dtype != self.array.dtype:
         raise RuntimeError(_dtypes_differ(self.array, values))
+    if not indices:
+        raise RuntimeError("index_put(): there is no index")
     items = [slice(None) if i is None else _item_array(i) for i in indices]
     *_, advanced, _ = split(self.array, items)
     return _to_device(self.array, advanced or (slice(None),))

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import memory_format as formats
 from gradlite.description import Size
 from gradlite.grad_mode import INFERENCE, current_mode
+from gradlite.memory_format import preserve_format
 from gradlite.ops import guard
 from gradlite.ops.binary import sum_to
 from gradlite.ops.contraction import outer
@@ -158,22 +160,33 @@ def resize_(self: Tensor, *size: Any, memory_format: Any = None) -> Tensor:
     if self.requires_grad and not current_mode() & INFERENCE:
         raise RuntimeError("cannot resize variables that require grad")
     target = sizes(size)
-    if target == self.array.shape:
+    if target == self.array.shape and memory_format is None:
         return self
+    if any(n < 0 for n in target):
+        raise RuntimeError(f"Trying to create tensor with negative dimension: {list(target)}")
     count = math.prod(target)
+    if count * self.array.itemsize >= 1 << 63:
+        raise RuntimeError(f"Storage size calculation overflowed with sizes={list(target)}")
     array = row_major(self.array).reshape(-1)
     if count > array.size:
         larger = NAMESPACES[array.__class__].xp.empty(count, array.dtype)
         larger[: array.size] = array
         array = larger
-    self.array = array[:count].reshape(target)
+    order = range(len(target)) if memory_format is None else memory_format.order_of(len(target))
+    array = array[:count].reshape([target[d] for d in order])
+    self.array = array.transpose([list(order).index(d) for d in range(len(target))])
     self._bump()
     return self
 
 
 def resize_as_(self: Tensor, other: Tensor, memory_format: Any = None) -> Tensor:
-    """`resize_` to another tensor's shape."""
-    return resize_(self, *other.array.shape)
+    """`resize_` to another tensor's shape, and to the order of its dimensions in memory where the
+    format is ``preserve_format``."""
+    if memory_format is preserve_format:
+        strides = other.array.strides
+        order = tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
+        memory_format = formats.memory_format(memory_format.name, order)
+    return resize_(self, other.array.shape, memory_format=memory_format)
 
 
 def set_(self: Tensor, source: Tensor) -> Tensor:

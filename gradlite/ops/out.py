@@ -53,6 +53,7 @@ IN_ITS_DTYPE = """
 """.split()
 SAME_DTYPE, ITS_DTYPE = frozenset(SAME), frozenset(IN_ITS_DTYPE)
 NAMES = SAME_DTYPE | ITS_DTYPE | frozenset(CAST)
+IN_A_ROW = frozenset(["arange", "linspace", "logspace"])  # fill a tensor of any shape
 JOINS = frozenset(
     "cat column_stack concat concatenate dstack hstack row_stack stack vstack".split()
 )
@@ -168,6 +169,8 @@ def _written(out: Tensor, result: Tensor, name: str, inputs: list[Tensor]) -> Te
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"{result.device} and {out.device}!"
         )
+    if name in IN_A_ROW and out.array.size == result.array.size:
+        result = result.reshape(out.array.shape)  # type: ignore[attr-defined]
     if out.array.shape != result.array.shape:
         if out.array.size:
             warnings.warn(RESIZED.format(list(out.shape), list(result.shape)), stacklevel=4)

@@ -51,14 +51,68 @@ class ScatterAmin(ScatterAmax):
         return _extremum(xp, xp.minimum, np.inf, x, index, src, dim, include_self)
 
 
+class ScatterProd(Op):
+    """The product of what is written to each place."""
+
+    reads = ((0, 1, 2), (), (0, 1, 2))
+    constants = (1,)
+    grad_name = "ScatterReduceBackward0"
+
+    def forward(xp: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
+        out = xp.array(x, order="C")
+        flat = positions.along(xp, x.shape, index, dim).reshape(-1)
+        cells, factors = out.reshape(-1), src.reshape(-1)
+        if not include_self:
+            cells[flat] = 1
+        if xp is np:
+            np.multiply.at(cells, flat, factors)
+            return out
+        # CuPy has no products at repeated indices: first those of every place, then the second.
+        order = xp.argsort(flat, kind="stable")
+        flat, factors = flat[order], factors[order]
+        nth = xp.arange(flat.size) - xp.searchsorted(flat, flat)
+        for n in range(int(nth.max()) + 1 if flat.size else 0):
+            chosen = nth == n
+            cells[flat[chosen]] *= factors[chosen]
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, index, src = ctx.saved
+        dim, include_self = ctx.attrs
+        one, nothing = F.zeros((), grad) + 1, F.zeros((), grad)
+        left = right = None
+        if ctx.edges[0] is not None:
+            # The product of the others: with 1 in the input's place where that is 0.
+            held = F.where(x == 0, one, x)
+            left = grad * F.scatter_prod(held, index, src, dim, include_self) / held
+            if not include_self:
+                left = F.scatter_value(left, index, dim, 0)
+        if ctx.edges[2] is not None:
+            zero = src == 0
+            zeros = F.scatter_add(
+                F.zeros(x.shape, grad), index, F.to_copy(zero, F.array(grad).dtype), dim
+            )
+            only = zero & (F.gather(zeros, index, dim) == 1)
+            # Without the only 0 of a place for that one, with it for all others.
+            rest = F.scatter_prod(x, index, F.where(only, one, src), dim, include_self)
+            total = F.scatter_prod(x, index, src, dim, include_self)
+            others = F.gather(grad * total, index, dim) / F.where(zero, one, src)
+            right = F.where(only, F.gather(grad * rest, index, dim), F.where(zero, nothing, others))
+        return left, None, right
+
+
 def _extremum(
     xp: Any, ufunc: Any, none: float, x: Any, index: Any, src: Any, dim: int, include_self: bool
 ) -> Any:
     out = xp.array(x, order="C")
     flat = positions.along(xp, x.shape, index, dim).reshape(-1)
     if not include_self:
-        info = None if x.dtype in dtypes.FLOATING else np.iinfo(x.dtype)
-        least = none if info is None else (info.min if none < 0 else info.max)
+        least: Any = none
+        if x.dtype == np.bool_:
+            least = none > 0
+        elif x.dtype not in dtypes.FLOATING:
+            info = np.iinfo(x.dtype)
+            least = info.min if none < 0 else info.max
         out.reshape(-1)[flat] = least
     if xp is np:
         ufunc.at(out.reshape(-1), flat, src.reshape(-1))
@@ -98,9 +152,12 @@ def _values(xp: Any, keys: Any, dtype: Any, largest: bool) -> Any:
     return xp.where(keys == kind(last), values.dtype.type(np.nan), values).astype(dtype)
 
 
+OPS = {"amax": ScatterAmax, "amin": ScatterAmin, "prod": ScatterProd}
+
+
 def _samples() -> list[Any]:
     found = []
-    for reduce in ("sum", "mean", "amax", "amin"):
+    for reduce in ("sum", "mean", "amax", "amin", "prod"):
         for include_self in (True, False):
             options: Any = {"reduce": reduce, "include_self": include_self}
             found.append(
@@ -133,7 +190,8 @@ def _samples() -> list[Any]:
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    """`scatter` where values for the same place are combined: "sum", "mean", "amax" or "amin".
+    """`scatter` where values for the same place are combined: "sum", "mean",
+    "amax", "amin" or "prod".
 
     The input's own element takes part unless ``include_self=False``.
 
@@ -142,25 +200,22 @@ def scatter_reduce(
     >>> values = gradlite.tensor([1.0, 3.0, 5.0])
     >>> gradlite.scatter_reduce(gradlite.zeros(2), 0, groups, values, "mean", include_self=False)
     tensor([2., 5.])
-
-    Raises:
-        NotImplementedError: ``reduce="prod"``.
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise RuntimeError(
             f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
         )
-    if reduce == "prod":
-        raise NotImplementedError("scatter_reduce: reduce='prod' is not supported")
     d = check_scatter(input, dim, index, src)
     values: Any = cut(src, index.array.shape)
-    if reduce in ("amax", "amin"):
-        op = ScatterAmax if reduce == "amax" else ScatterAmin
+    if reduce in OPS:
+        op = OPS[reduce]
         return apply(op, (input, index, values), d, include_self)  # type: ignore[no-any-return]
     start: Any = input if include_self else input.scatter(d, index, 0)
     total = start.scatter_add(d, index, values)
     if reduce == "sum":
         return total  # type: ignore[no-any-return]
+    if input.array.dtype == np.bool_:
+        raise NotImplementedError("scatter_reduce: a mean of 'Bool' is not implemented")
     ones = input.new_ones(input.array.shape)
     if not include_self:
         ones = ones.scatter(d, index, 0)

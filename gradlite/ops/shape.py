@@ -360,8 +360,16 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     gradlite.Size([3, 4, 2])
     """
     n = input.array.ndim
-    src = [wrap_dim(d, n) for d in ([source] if isinstance(source, int) else source)]
-    dst = [wrap_dim(d, n) for d in ([destination] if isinstance(destination, int) else destination)]
+    given = [[d] if isinstance(d, int) else list(d) for d in (source, destination)]
+    if len(given[0]) != len(given[1]):
+        raise RuntimeError(
+            f"movedim: Invalid source or destination dims: source ({given[0]} dims) should contain "
+            f"the same number of dims as destination ({given[1]} dims)"
+        )
+    src, dst = ([wrap_dim(d, n) for d in dims] for dims in given)
+    for name, wrapped, dims in zip(("source", "destination"), (src, dst), given):
+        if len(set(wrapped)) != len(wrapped):
+            raise RuntimeError(f"movedim: repeated dim in `{name}` ({dims})")
     order = [d for d in range(n) if d not in src]
     for d, s in sorted(zip(dst, src)):
         order.insert(d, s)
@@ -426,8 +434,8 @@ def flip(input: Tensor, dims: Any) -> Tensor:
     tensor([2, 1, 0])
     """
     n = input.array.ndim
-    given = (dims,) if isinstance(dims, int) else tuple(dims)
-    return apply1(Flip, input, tuple(wrap_dim(d, n) for d in given))
+    reversed_dims = wrap_dims((dims,) if isinstance(dims, int) else dims, n)
+    return apply1(Flip, input, reversed_dims if n else ())
 
 
 class Contiguous(Op):

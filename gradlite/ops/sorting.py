@@ -153,6 +153,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         RuntimeError: k is negative or larger than the dimension.
     """
     array = input.array
+    if isinstance(dim, bool):
+        raise TypeError("topk(): argument 'dim' (position 2) must be int, not bool")
     d = wrap_dim(dim, array.ndim)
     n = array.shape[d] if array.ndim else 1
     if not 0 <= k <= n:
@@ -307,8 +309,12 @@ def unique_consecutive(
     d = 0 if dim is None else wrap_dim(dim, array.ndim)
     rows = array.reshape(-1) if dim is None else xp.moveaxis(array, d, 0)
     n = rows.shape[0]
+    if dim is not None and n and not array.size:
+        raise RuntimeError(
+            "There are 0 sized dimensions, and they aren't selected, so unique cannot be applied"
+        )
     first = xp.ones(n, bool)
-    if n:
+    if n > 1:
         first[1:] = (rows[1:] != rows[:-1]).reshape(n - 1, -1).any(axis=1)
     starts = first.nonzero()[0]
     values = rows[starts] if dim is None else xp.moveaxis(rows[starts], 0, d)

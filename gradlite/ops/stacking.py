@@ -6,8 +6,11 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.joining import cat, narrow
+from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import unsqueeze
 from gradlite.ops.table import public
@@ -193,6 +196,17 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     d = wrap_dim(dim, input.array.ndim)
     n = input.array.shape[d]
     if isinstance(indices_or_sections, Tensor):
+        indices = indices_or_sections.array
+        if indices.dtype != np.int64:
+            raise RuntimeError(
+                "tensor_split expected tensor_indices_or_sections to have dtype of long, but got "
+                f"{type_name(indices.dtype)}"
+            )
+        if indices.ndim > 1:
+            raise RuntimeError(
+                "tensor_split expected tensor_indices_or_sections to be a zero-dimensional or "
+                f"one-dimensional tensor, but got a tensor with {indices.ndim} dims"
+            )
         indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, int):
         count = indices_or_sections

@@ -222,7 +222,7 @@ class Trace(Op):
     """The sum of a matrix's diagonal."""
 
     def forward(xp: Any, x: Any) -> Any:
-        return x.trace()
+        return x.trace(dtype=None if x.dtype in dtypes.FLOATING else np.int64)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         shape = tuple(ctx.shapes[0])

@@ -146,6 +146,15 @@ def test_a_tensor_of_another_shape_is_resized_with_a_warning() -> None:
         gradlite.add(gradlite.ones(2), 1, out=gradlite.empty(0))
 
 
+@pytest.mark.parametrize("name", ["arange", "linspace", "logspace"])
+def test_rows_of_numbers_fill_a_tensor_of_their_size(name: str) -> None:
+    arguments = (0, 6) if name == "arange" else (0, 5, 6)
+    out, reference = gradlite.zeros(3, 4), torch.zeros(3, 4)
+    getattr(gradlite, name)(*arguments, out=out[:, 1:3])
+    getattr(torch, name)(*arguments, out=reference[:, 1:3])
+    np.testing.assert_allclose(out.numpy(), reference.numpy(), rtol=1e-6)
+
+
 def test_a_view_is_written_through_and_counted_as_an_edit() -> None:
     base = gradlite.zeros(2, 3)
     version = base._version
