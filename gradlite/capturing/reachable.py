@@ -6,12 +6,11 @@ there, compares it quickly before every replay, and says what has changed.
 
 from __future__ import annotations
 
-import dis
 import functools
-import operator
 import pickle
 import random
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,49 +20,17 @@ import numpy as np
 
 from gradlite import changes
 from gradlite.amp import GradScaler
+from gradlite.capturing import code_names
+from gradlite.capturing.code_names import is_library, is_library_class, is_library_code
+from gradlite.capturing.watched import ABSENT, SIMPLE, Items, Numbers, Slots, alike, described
 from gradlite.nn import Module
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor
 
-SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
-DEPTH = 4  # of containers and plain objects that are looked into
-
-
-class _Numbers:
-    """A list, set or deque of numbers and strings, which may be edited: read as one value."""
-
-    __slots__ = ("_values", "_known")
-
-    def __init__(self, values: Any) -> None:
-        self._values, self._known = values, tuple(values)
-
-    def get(self, key: None, default: Any = None) -> tuple[Any, ...]:
-        """The very same tuple as long as nothing is edited."""
-        known, now = self._known, tuple(self._values)
-        if len(now) == len(known):
-            if all(map(operator.is_, now, known)) or _described(now) == _described(known):
-                return known
-        return now
-
-    __getitem__ = get
-
-
-class _Read:
-    """A part of an array of NumPy's whose values the step's Python code has read."""
-
-    __slots__ = ("_array", "_known")
-
-    def __init__(self, array: Any) -> None:
-        self._array, self._known = array, array.tobytes()
-
-    def get(self, key: None, default: Any = None) -> bytes:
-        """The very same bytes as long as nothing is edited."""
-        now: bytes = self._array.tobytes()
-        return self._known if now == self._known else now
-
-    __getitem__ = get
+DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
+DEPTH = 12  # of containers that are looked into
 
 
 class Surroundings:
@@ -84,14 +51,22 @@ class Surroundings:
         self._generators: list[Any] = []  # of Python's and NumPy's random numbers
         self._seen: set[int] = set()
         self._keep: list[Any] = []
-        # Attributes of plain objects count when the step's code has their names.
+        self._placed: set[tuple[int, Any]] = set()
+        # Attributes of plain objects, classes and modules of Python's count when the step's code
+        # has their names: anywhere, or in the methods of a class as attributes of their owner.
         self._names: set[str] = set()
+        self._own: dict[type, set[str]] = {}
+        self._tried: set[str] = set()  # names of attributes that need not be there
+        self._any = False  # whether attributes are looked up by names that are values
         self._objects: list[Any] = []
-        self._watched: set[tuple[int, str]] = set()
-        self._owners: dict[int, set[str] | None] = {}
+        self._classes: dict[type, Any] = {}
+        self._exposed: set[type] = set()  # those whose objects not only their methods have
+        self._libraries: list[types.ModuleType] = []
         self._function(function)
         for value in declared:
             self._look(value, DEPTH)
+        for tensor in list(self.parameters()):
+            self._hooks(tensor)
         self._attributes()
         self._values = [self._read(container, key) for container, key, _ in self._places]
         found = [(place, value) for (*place, _), value in zip(self._places, self._values)]
@@ -115,52 +90,74 @@ class Surroundings:
     # ---------------------------------------------------------------------- finding out
     def _function(self, function: Any) -> None:
         while isinstance(function, functools.partial):
-            self._look(list(function.args), DEPTH)
-            self._look(dict(function.keywords), DEPTH)
+            for value in (*function.args, *function.keywords.values()):
+                self._look(value, DEPTH)
             function = function.func
         owner = getattr(function, "__self__", None)
         if owner is not None and not isinstance(owner, types.ModuleType):
-            self._look(owner, DEPTH)
-            function = getattr(function, "__func__", function)
-            if isinstance(function, types.FunctionType):
-                self._method(function, owner)
-                return
-        if not isinstance(function, types.FunctionType):
-            if not isinstance(function, type):
-                self._look(function, DEPTH)
-            return
-        home = (function.__module__ or "").partition(".")[0]  # exec() gives no module
-        if id(function) in self._seen or home == "gradlite":
+            method = getattr(function, "__func__", None)
+            code = getattr(method, "__code__", None)
+            own = code and code_names.names_of_owner(code)
+            if own is None or isinstance(owner, (Module, type)) or not hasattr(owner, "__dict__"):
+                self._look(owner, DEPTH)
+            elif id(owner) not in self._seen:  # nothing but its methods has it
+                self._keep.append(owner)
+                self._object(owner, exposed=False)
+            if isinstance(method, types.FunctionType):
+                self._code(method, None if isinstance(owner, type) else type(owner))
+        elif isinstance(function, types.FunctionType):
+            self._code(function)
+        elif not isinstance(function, types.BuiltinFunctionType):
+            self._look(function, DEPTH)
+
+    def _code(self, function: types.FunctionType, owner: type | None = None) -> None:
+        """What a function's code may read; ``owner`` is the class of its first argument."""
+        code = function.__code__
+        if id(function) in self._seen or is_library_code(code):
             return
         self._seen.add(id(function))
-        self._names.update(_names(function.__code__))
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        self._keep.append(function)
+        own = None if owner is None else code_names.names_of_owner(code)
+        if owner is None or own is None:
+            self._names.update(code_names.names(code))
+        else:
+            self._own.setdefault(owner, set()).update(own)
+            self._names.update(code_names.names_of_others(code))
+        self._tried.update(code_names.names_by_value(code))
+        self._any = self._any or code_names.reads_any(code)
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             self._place(cell, None, name)
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._look(value, DEPTH)
-        for name in sorted(set(_names(function.__code__))):
+        for name in sorted(set(code_names.names(code))):
             if name in function.__globals__:
                 self._place(function.__globals__, name, name)
+        if function.__dict__:
+            self._look(function.__dict__, DEPTH)  # functools.wraps() leaves the function there
 
     def _place(self, container: Any, key: Any, name: str) -> None:
         try:
             value = self._read(container, key)
         except ValueError:  # a cell that is not filled yet
             return
-        if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
-            owner = getattr(value, "__self__", None)
-            if isinstance(owner, GENERATORS):
-                self._generators.append(owner)
+        if isinstance(value, types.ModuleType):
+            if not is_library(value.__name__) and id(value) not in self._seen:
+                self._seen.add(id(value))
+                self._libraries.append(value)
             return
+        if (id(container), key) in self._placed:
+            return
+        self._placed.add((id(container), key))
         self._places.append((container, key, name))
-        if value.__class__ is np.ndarray:
+        if value.__class__ is np.ndarray and isinstance(container, (dict, types.CellType)):
             self._arrays.append((container, key))
-        self._look(value, DEPTH)
+        elif value is not ABSENT and not isinstance(value, DESCRIPTORS):
+            self._look(value, DEPTH)
 
     def add_numbers(self, arrays: Iterable[Any]) -> None:
         """Take the values of arrays of NumPy's into what must stay the same."""
         for array in arrays:
-            read = _Read(array)
+            read = Numbers(array)
             self._places.append((read, None, "an array of NumPy's"))
             self._values.append(read.get(None))
             self._entries.append((read.get, None, self._values[-1]))
@@ -200,25 +197,27 @@ class Surroundings:
     def _read(container: Any, key: Any) -> Any:
         if container.__class__ is types.CellType:
             return container.cell_contents
-        return container[key]
+        if isinstance(container, list):
+            return container[key] if key < len(container) else ABSENT
+        return container.get(key, ABSENT)
 
     def _look(self, value: Any, depth: int) -> None:
         if value.__class__ in SIMPLE or id(value) in self._seen:
             return
         self._keep.append(value)  # so that its id stays its own
-        if isinstance(value, types.FunctionType) or hasattr(value, "__func__"):
+        if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
             self._function(value)
             return
         self._seen.add(id(value))
-        if isinstance(value, Module):
+        if isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, types.BuiltinFunctionType):
+            owner = value.__self__
+            if owner is not None and not isinstance(owner, types.ModuleType):
+                self._look(owner, depth)
+        elif isinstance(value, Module):
             for module in value.modules():
-                self.modules[id(module)] = module
-                self._seen.add(id(module))
-                self._arrays += [
-                    (module.__dict__, key)
-                    for key, item in module.__dict__.items()
-                    if item.__class__ is np.ndarray
-                ]
+                self._module(module)
         elif isinstance(value, Tensor):
             self.tensors[id(value)] = value
         elif isinstance(value, Optimizer):
@@ -227,52 +226,133 @@ class Surroundings:
             self._look(value.optimizer, depth)
         elif isinstance(value, GENERATORS):
             self._generators.append(value)
-        elif isinstance(value, (GradScaler, np.ndarray)):
+        elif isinstance(value, np.ndarray):
+            if value.nbytes and not value.dtype.hasobject:
+                self._places.append((Numbers(value), None, "an array of NumPy's"))
+        elif isinstance(value, weakref.ref):
+            self._look(value(), depth)
+        elif isinstance(value, GradScaler) or not depth:
             pass
-        elif depth and isinstance(value, dict):
-            for key in value:
+        elif isinstance(value, (dict, types.MappingProxyType)):
+            self._places.append((Items(value), None, f"a key of a {type(value).__name__}"))
+            for key in list(value):
                 self._place(value, key, f"[{key!r}]")
-        elif depth and isinstance(value, (list, tuple, set, frozenset, deque)):
-            if (
-                isinstance(value, (list, set, deque))
-                and value
-                and all(v.__class__ in SIMPLE for v in value)
-            ):
-                self._places.append((_Numbers(value), None, f"a {type(value).__name__} of numbers"))
-            for number, item in enumerate(value):
-                if item.__class__ is np.ndarray and isinstance(value, list):
-                    self._arrays.append((value, number))
+        elif isinstance(value, (list, tuple, set, frozenset, deque)):
+            self._sequence(value, depth)
+        else:
+            self._object(value)
+
+    def _sequence(self, values: Any, depth: int) -> None:
+        if isinstance(values, (list, set, deque)):
+            kind = type(values).__name__
+            numbers = all(v.__class__ in SIMPLE for v in values)
+            self._places.append((Items(values), None, f"a {kind}{' of numbers' * numbers}"))
+        for number, item in enumerate(list(values)):
+            if item.__class__ is np.ndarray and isinstance(values, list):
+                self._arrays.append((values, number))
+            else:
                 self._look(item, depth - 1)
-        elif depth and hasattr(value, "__dict__") and not isinstance(value, type):
-            if type(value).__module__.partition(".")[0] in ("gradlite", "numpy"):
-                return
-            self._objects.append(value)
+
+    def _object(self, value: Any, exposed: bool = True) -> None:
+        """An object of a class of its own, or of one that only holds attributes."""
+        kind = type(value)
+        if is_library_class(kind) and not kind.__module__.startswith(("types", "argparse")):
+            value = getattr(value, "__wrapped__", None)  # as of functools.cache()
+            if value is not None:
+                self._look(value, DEPTH)
+            return
+        self._class(kind, exposed)
+        self._objects.append((value, getattr(value, "__dict__", None), Slots(value), exposed))
+
+    def _module(self, module: Module) -> None:
+        self.modules[id(module)] = module
+        self._seen.add(id(module))
+        kind = type(module)
+        self._class(kind)
+        for key, item in list(module.__dict__.items()):
+            if key.endswith("_hooks"):
+                for hook in item.values():
+                    for part in hook if isinstance(hook, tuple) else (hook,):
+                        self._look(part, DEPTH)
+            elif item.__class__ is np.ndarray:
+                self._arrays.append((module.__dict__, key))
+            elif not is_library_class(kind) and not isinstance(item, (Module, Tensor)):
+                if not key.startswith(("_parameter_", "_buffer_", "_module_")):
+                    self._look(item, DEPTH)
+
+    def _hooks(self, tensor: Tensor) -> None:
+        extra = tensor._extra
+        if extra is not None:
+            for hook in (*extra.prehooks.values(), *extra.post_accumulate.values()):
+                self._look(hook[1] if isinstance(hook, tuple) else hook, DEPTH)
+
+    def _class(self, cls: type, exposed: bool = True) -> None:
+        """A class and those it derives from, as far as they are not of libraries."""
+        for kind in cls.__mro__:
+            if not is_library_class(kind):
+                self._classes.setdefault(kind, kind.__dict__)
+                if exposed:
+                    self._exposed.add(kind)
 
     def _attributes(self) -> None:
-        """Look into the plain objects, and on through what is found there."""
+        """Look into plain objects, classes and modules, and on through what is found there."""
         done = -1
-        while done != (done := len(self._names) + len(self._objects) + len(self._seen)):
-            for value in list(self._objects):
-                for name in sorted(self._names_of(value)):
-                    if (id(value), name) in self._watched:
-                        continue
-                    self._watched.add((id(value), name))
-                    if name in value.__dict__:
-                        self._place(value.__dict__, name, f"{type(value).__name__}.{name}")
-                    method = getattr(type(value), name, None)
-                    if isinstance(method, types.FunctionType):
-                        self._method(method, value)
+        while done != (done := len(self._names) + len(self._keep) + len(self._places)):
+            for kind, attributes in list(self._classes.items()):
+                names = set(self._names if kind in self._exposed else ())
+                for other, own in self._own.items():
+                    if issubclass(other, kind) or issubclass(kind, other):
+                        names |= own
+                self._members(kind, attributes, names)
+            for module in list(self._libraries):
+                for name in sorted(self._names & module.__dict__.keys()):
+                    self._place(module.__dict__, name, f"{module.__name__}.{name}")
+            for value, attributes, slots, exposed in list(self._objects):
+                names = self._names if exposed else set[str]()
+                names = names.union(*(self._own.get(k, ()) for k in type(value).__mro__))
+                title = type(value).__name__
+                if attributes is not None:
+                    if self._any and exposed:
+                        self._look(attributes, DEPTH)
+                    for name in sorted(names):
+                        if (
+                            name in attributes
+                            or name in self._tried
+                            or self._default(type(value), name)
+                        ):
+                            self._place(attributes, name, f"{title}.{name}")
+                for kind in type(value).__mro__:
+                    own = kind.__dict__.get("__slots__", ())
+                    for name in (own,) if isinstance(own, str) else own:
+                        if name in names or self._any:
+                            self._place(slots, name, f"{title}.{name}")
 
-    def _method(self, method: types.FunctionType, owner: Any) -> None:
-        """A method's code reads attributes of its owner, all of them named or any."""
-        own = _names_of_owner(method.__code__)
-        known = self._owners.get(id(owner), set())
-        self._owners[id(owner)] = None if own is None or known is None else known | own
-        self._function(method)
+    def _members(self, kind: type, attributes: Any, names: set[str]) -> None:
+        """The attributes of a class that code may read, and the methods that it may call."""
+        exposed = kind in self._exposed
+        base = [k for k in kind.__mro__ if is_library_class(k) and k is not object]
+        for name, value in list(attributes.items()):
+            implied = name.startswith("__") and name.endswith("__")
+            if implied:
+                implied = exposed and name not in code_names.OF_OBJECTS
+                if not implied:
+                    continue
+            elif name not in names:
+                implied = any(hasattr(k, name) for k in base)
+            if not implied and name not in names:
+                continue
+            methods = _methods(value)
+            for method in methods:
+                if isinstance(method, types.FunctionType):
+                    self._code(method, None if isinstance(value, staticmethod) else kind)
+            if not implied or methods:
+                self._place(attributes, name, f"{kind.__name__}.{name}")
 
-    def _names_of(self, value: Any) -> set[str]:
-        """The names of attributes of an object that the step's code may read."""
-        return self._owners.get(id(value)) or self._names
+    @staticmethod
+    def _default(kind: type, name: str) -> bool:
+        """Whether a class has a value for an attribute that an object may get."""
+        found = getattr(kind, name, None)
+        return found is not None and not _methods(found) and not hasattr(found, "__get__")
 
     def parameters(self) -> Iterator[Tensor]:
         """Every tensor that can have a gradient: of modules, optimizers, and by itself."""
@@ -312,13 +392,13 @@ class Surroundings:
         return (
             tuple(
                 [
-                    (number, key, _described(value))
+                    (number, key, described(value))
                     for number, module in self.modules.items()
                     for key, value in list(module.__dict__.items())
                     if (number, key) not in self._made
                 ]
             ),
-            tuple([_described(t) for t in self.tensors.values()]),
+            tuple([described(t) for t in self.tensors.values()]),
         )
 
     def unchanged(self) -> bool:
@@ -326,7 +406,7 @@ class Surroundings:
         if changes.count[0] != self._count:
             return False
         for get, key, value in self._entries:
-            if get(key, self) is not value:
+            if get(key, ABSENT) is not value:
                 return False
         try:
             for cell, value in self._cells:
@@ -341,11 +421,9 @@ class Surroundings:
         for (container, key, name), value in zip(self._places, self._values):
             try:
                 now = self._read(container, key)
-            except (KeyError, ValueError):
+            except ValueError:
                 return name
-            if now is not value and not (
-                now.__class__ is value.__class__ and now.__class__ in SIMPLE and _equal(now, value)
-            ):
+            if now is not value and not alike(now, value):
                 return name
         if changes.count[0] != self._count:
             state = self._describe()
@@ -369,46 +447,12 @@ def _write(container: Any, key: Any, value: Any) -> None:
         container[key] = value
 
 
-def _equal(a: Any, b: Any) -> bool:
-    return bool(a == b or (a != a and b != b))
-
-
-def _described(value: Any) -> Any:
-    if value.__class__ in SIMPLE:
-        return repr(value)
-    if isinstance(value, Tensor):
-        extra = value._extra
-        hooks = () if extra is None else (*extra.prehooks, "|", *extra.post_accumulate)
-        return id(value), value._requires_grad, id(value.array), hooks
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_described, value))
-    if isinstance(value, dict):
-        return tuple([(key, _described(item)) for key, item in value.items()])
-    return id(value)
-
-
-def _names_of_owner(code: types.CodeType) -> set[str] | None:
-    """The attributes that a method takes from its first argument.
-
-    None when it does anything else with that argument, so that any attribute may be read.
-    """
-    if not code.co_argcount:
-        return None
-    first, found = code.co_varnames[0], set()
-    instructions = list(dis.get_instructions(code))
-    for instruction, following in zip(instructions, [*instructions[1:], None]):
-        value = instruction.argval
-        if value != first and not (isinstance(value, tuple) and first in value):
-            continue
-        if following is None or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
-            return None
-        found.add(following.argval)
-    return found
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The names of globals and attributes in a function, and in those defined inside of it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+def _methods(value: Any) -> list[Any]:
+    """The functions behind an attribute of a class: none of a plain value."""
+    if isinstance(value, (staticmethod, classmethod)):
+        return [value.__func__]
+    if isinstance(value, property):
+        return [value.fget, value.fset]
+    if isinstance(value, functools.cached_property):
+        return [value.func]
+    return [value] if isinstance(value, types.FunctionType) else []

@@ -25,9 +25,10 @@ from gradlite.capturing.gradients import Gradients
 from gradlite.capturing.graphs import GraphPlan
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
-from gradlite.capturing.reachable import SIMPLE, Surroundings
+from gradlite.capturing.reachable import Surroundings
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
+from gradlite.capturing.watched import spelled
 from gradlite.grad_mode import current_mode
 from gradlite.random import default_generator
 from gradlite.tensor import Tensor, wrap
@@ -72,11 +73,12 @@ def capture(
     on in the same stream. Edits in place of an input, ``requires_grad_()`` and its gradient reach
     the tensor that is given. What makes another recording: inputs of another shape, dtype or
     number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
-    number behind a variable of the step, a branch on a tensor's value that goes another way. What
-    is refused: reading a value as a Python number, branching on a value after the step has changed
-    something, and whatever differs between the two recordings, such as Python's or NumPy's random
-    numbers. Python code of the step, its prints and its counters included, does not run in a
-    replay.
+    number behind a variable of the step or in what it leads to (containers, attributes, classes,
+    modules, hooks), a branch on a tensor's value that goes another way. What is refused: reading a
+    value as a Python number, branching on a value after the step has changed something, replacing
+    what it has been given or found, and whatever differs between the two recordings, such as
+    Python's or NumPy's random numbers. Python code of the step, its prints included, does not run
+    in a replay.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
@@ -153,7 +155,7 @@ class Recording:
         self._results: list[tuple[str, Any]] = []
         for value in results:
             if not isinstance(value, Tensor):
-                if value.__class__ not in SIMPLE:
+                if spelled(value) is None:
                     raise CaptureError(
                         f"a captured step returned {type(value).__name__}: return tensors"
                     )
@@ -401,8 +403,8 @@ class CapturedStep:
         inputs = [_replica(leaf) for leaf in leaves]
         args, kwargs = tree_unflatten(inputs, spec)
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
-        owner = [a for a in args[:1] if not isinstance(a, Tensor)]
-        before = Surroundings(self.step, (*self._declared, *owner))
+        others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        before = Surroundings(self.step, (*self._declared, *others))
         drawn = before.random_numbers()
         with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
             recorder.old_grads = before.old_grads
@@ -495,10 +497,9 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
         if isinstance(leaf, Tensor):
             array = leaf.array
             parts.append((array.shape, array.dtype, array.__class__, leaf._requires_grad))
-        elif leaf.__class__ in SIMPLE:
-            parts.append((leaf.__class__, leaf))
         else:
-            parts.append((leaf.__class__, id(leaf)))
+            found = spelled(leaf)
+            parts.append((leaf.__class__, id(leaf)) if found is None else found)
     return tuple(parts)
 
 

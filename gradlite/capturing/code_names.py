@@ -1,0 +1,117 @@
+"""The names that a function's code mentions: what it may read of its globals and of objects."""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import types
+from collections.abc import Iterator
+
+HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+PYTHON = os.path.dirname(os.__file__) + os.sep
+LIBRARIES = frozenset(sys.stdlib_module_names) | {"gradlite", "numpy", "cupy", "cupyx"}
+HEAP = 1 << 9  # the flag of classes made by a class statement
+# What looks attributes up by a value.
+BY_NAME = frozenset(("getattr", "hasattr", "vars", "__dict__", "attrgetter"))
+# Methods that Python calls by itself, but not for what a step computes.
+OF_OBJECTS = frozenset(
+    (
+        "__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "__del__",
+        "__repr__", "__str__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__",
+        "__class_getitem__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__",
+    )
+)  # fmt: skip
+
+
+def is_library_code(code: types.CodeType) -> bool:
+    """Whether code is gradlite's or that of a module that comes with Python."""
+    file = code.co_filename
+    if file.startswith(PYTHON):
+        return not file.startswith(("site-packages", "dist-packages"), len(PYTHON))
+    return file.startswith((HERE, "<frozen"))
+
+
+def is_library(module: str | None) -> bool:
+    """Whether a module is of gradlite, of what it builds upon, or comes with Python."""
+    return (module or "").partition(".")[0] in LIBRARIES
+
+
+def is_library_class(cls: type) -> bool:
+    """The same for a class; one that exec() has made may have no module."""
+    made = cls.__module__ == "builtins" and cls.__flags__ & HEAP
+    return not made and is_library(cls.__module__)
+
+
+def names(code: types.CodeType) -> Iterator[str]:
+    """The names of globals and attributes in a function, and in those defined inside of it.
+
+    Where attributes are looked up by a value, the strings in the code count as well.
+    """
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names(constant)
+    yield from names_by_value(code)
+
+
+def names_by_value(code: types.CodeType) -> Iterator[str]:
+    """The strings in a function that looks up attributes by values."""
+    if not BY_NAME.isdisjoint(code.co_names):
+        yield from (c for c in code.co_consts if isinstance(c, str))
+
+
+def reads_any(code: types.CodeType) -> bool:
+    """Whether a function may read attributes whose names its code does not hold."""
+    if "vars" in code.co_names or "__dict__" in code.co_names:
+        return True
+    instructions = list(dis.get_instructions(code)) if "getattr" in code.co_names else []
+    for place, instruction in enumerate(instructions):
+        if instruction.argval == "getattr" and not _named(instructions[place + 1 :]):
+            return True
+    return any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
+
+
+def _named(instructions: list[dis.Instruction]) -> bool:
+    """Whether the arguments of a call have a string of the code among them, and none made of it."""
+    found = False
+    for instruction in instructions:
+        if "STRING" in instruction.opname:
+            return False
+        if instruction.opname.startswith("CALL"):
+            break
+        found = found or instruction.opname == "LOAD_CONST" and type(instruction.argval) is str
+    return found
+
+
+def names_of_owner(code: types.CodeType) -> set[str] | None:
+    """The attributes that a method takes from its first argument.
+
+    None when it does anything else with that argument, so that any attribute may be read.
+    """
+    if not code.co_argcount:
+        return None
+    first, found = code.co_varnames[0], set()
+    instructions = list(dis.get_instructions(code))
+    for instruction, following in zip(instructions, [*instructions[1:], None]):
+        value = instruction.argval
+        if value != first and not (isinstance(value, tuple) and first in value):
+            continue
+        if following is None or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            return None
+        found.add(following.argval)
+    return found
+
+
+def names_of_others(code: types.CodeType) -> set[str]:
+    """The names in a method that are not taken from its first argument alone."""
+    first, found, previous = code.co_varnames[0], set[str](), None
+    for instruction in dis.get_instructions(code):
+        if isinstance(instruction.argval, str) and instruction.argval in code.co_names:
+            if previous is None or previous.argval != first:
+                found.add(instruction.argval)
+        previous = instruction
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found.update(names(constant))
+    return found

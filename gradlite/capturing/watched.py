@@ -1,0 +1,109 @@
+"""What surrounds a step, in forms that are read and compared quickly before every replay."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gradlite.description import Size
+from gradlite.device import device
+from gradlite.tensor import Tensor
+
+SIMPLE = (bool, int, float, complex, str, bytes, type(None))
+ABSENT: Any = object()  # in place of the value of a name that is not there
+
+
+def spelled(value: Any) -> Any:
+    """Something that is equal for values that are the same to a step; None where identity counts.
+
+    Zeros of either sign are no such values, and numbers of other types.
+    """
+    kind = value.__class__
+    if kind is float or kind is complex or isinstance(value, (range, np.generic, np.dtype)):
+        return kind, repr(value)
+    if kind in SIMPLE or kind is Size or kind is device:
+        return kind, value
+    if kind is slice:
+        parts = tuple(map(spelled, (value.start, value.stop, value.step)))
+        return None if None in parts else (kind, parts)
+    return None
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two values are the same to a step."""
+    if a is b:
+        return True
+    found = spelled(a)
+    return found is not None and found == spelled(b)
+
+
+def described(value: Any) -> Any:
+    """Something that is equal for values that take part in a step in the same way."""
+    if value.__class__ in SIMPLE:
+        return repr(value)
+    if isinstance(value, Tensor):
+        extra = value._extra
+        hooks = () if extra is None else (*extra.prehooks, "|", *extra.post_accumulate)
+        return id(value), value._requires_grad, id(value.array), hooks
+    if isinstance(value, (tuple, list)):
+        return tuple(map(described, value))
+    if isinstance(value, dict):
+        return tuple([(key, described(item)) for key, item in value.items()])
+    return id(value)
+
+
+class Items:
+    """The items of a list, set or deque, or the keys of a dictionary: read as one value."""
+
+    __slots__ = ("_values", "_known")
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self._values, self._known = values, tuple(values)
+
+    def get(self, key: None, default: Any = None) -> tuple[Any, ...]:
+        """The very same tuple as long as nothing is edited."""
+        known, now = self._known, tuple(self._values)
+        if len(now) == len(known) and (
+            all(map(operator.is_, now, known)) or all(map(alike, now, known))
+        ):
+            return known
+        return now
+
+    __getitem__ = get
+
+
+class Numbers:
+    """A part of an array of NumPy's, as the numbers in it: read as one value."""
+
+    __slots__ = ("_array", "_known")
+
+    def __init__(self, array: Any) -> None:
+        self._array, self._known = array, array.tobytes()
+
+    def get(self, key: None, default: Any = None) -> bytes:
+        """The very same bytes as long as nothing is edited."""
+        now: bytes = self._array.tobytes()
+        return self._known if now == self._known else now
+
+    __getitem__ = get
+
+
+class Slots:
+    """The attributes of an object that has no dictionary of them."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return getattr(self._owner, key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self._owner, key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self._owner, key, value)

@@ -1,0 +1,475 @@
+"""Whatever a step's code reads and somebody changes between the calls counts in the next one.
+
+Every case gives a step and a change; the captured step gives what the step gives without capture
+before it and after it, with replays on both sides.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import nn
+
+Case = Callable[[], tuple[Callable[..., Any], Callable[[], Any]]]
+CASES: dict[str, Case] = {}
+CALLS = 6
+
+
+def case(make: Case) -> Case:
+    CASES[make.__name__.replace("_", " ").strip()] = make
+    return make
+
+
+class Holder:
+    """An object with an attribute, a default, a property, and methods of every kind."""
+
+    default = 2.0
+
+    def __init__(self) -> None:
+        self.number, self.tensor, self.ways = 2.0, gradlite.ones(2), {"by": 2.0}
+
+    def __call__(self, x: Any) -> Any:
+        return x * self.number
+
+    def __getitem__(self, x: Any) -> Any:
+        return x * self.number
+
+    def __enter__(self) -> float:
+        return self.number
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    @property
+    def doubled(self) -> float:
+        return 2 * self.number
+
+    def scaled(self, x: Any) -> Any:
+        return x * self.number
+
+
+class Layer(nn.Module):
+    """A module whose attributes are more than numbers and tensors."""
+
+    factor = 2.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways, self.sizes, self.tensors = {"by": 2.0}, [2.0], [gradlite.ones(2)]
+        self.holder = Holder()
+
+    def forward(self, x: Any) -> Any:
+        for size in self.sizes:
+            x = x * size * self.factor
+        return x * self.ways["by"] * self.holder.number * self.tensors[0]
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    number: float = 2.0
+
+
+def setting(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    return lambda: setattr(owner, name, value)
+
+
+def putting(container: Any, key: Any, value: Any) -> Callable[[], None]:
+    return lambda: container.__setitem__(key, value)
+
+
+# ------------------------------------------------------------------- attributes of modules
+@case
+def a_dictionary_of_a_module() -> Any:
+    layer = Layer()
+    return lambda x: layer(x), putting(layer.ways, "by", 3.0)
+
+
+@case
+def a_list_of_a_module() -> Any:
+    layer = Layer()
+    return layer, lambda: layer.sizes.append(3.0)
+
+
+@case
+def a_tensor_in_a_list_of_a_module() -> Any:
+    layer = Layer()
+    return lambda x: layer(x), putting(layer.tensors, 0, gradlite.full((2,), 3.0))
+
+
+@case
+def an_object_of_a_module() -> Any:
+    layer = Layer()
+    return layer.forward, setting(layer.holder, "number", 3.0)
+
+
+@case
+def a_number_of_a_modules_class() -> Any:
+    class Own(Layer):
+        factor = 2.0
+
+    return Own(), setting(Own, "factor", 3.0)
+
+
+@case
+def a_variable_of_a_modules_method() -> Any:
+    by = [2.0]
+
+    class Own(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x * by[0]
+
+    return Own(), putting(by, 0, 3.0)
+
+
+@case
+def another_forward_of_a_class() -> Any:
+    class Own(Layer):
+        def forward(self, x: Any) -> Any:
+            return x * 2
+
+    return Own(), setting(Own, "forward", lambda self, x: x * 3)
+
+
+# ------------------------------------------------------------------------------- functions
+@case
+def a_variable_of_a_forward_hook() -> Any:
+    layer, by = nn.Linear(2, 2), [2.0]
+    layer.register_forward_hook(lambda module, args, out: out * by[0])
+    return lambda x: layer(x), putting(by, 0, 3.0)
+
+
+@case
+def a_variable_of_a_tensors_hook() -> Any:
+    weight, by = gradlite.ones(2, requires_grad=True), [2.0]
+    weight.register_hook(lambda grad: grad * by[0])
+
+    def step(x: Any) -> Any:
+        weight.grad = None
+        (x * weight).sum().backward()
+        return weight.grad.clone()  # type: ignore[union-attr]
+
+    return step, putting(by, 0, 3.0)
+
+
+@case
+def a_variable_of_a_rule_of_ones_own() -> Any:
+    weight, by = gradlite.ones(2, requires_grad=True), [2.0]
+
+    class Scale(gradlite.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad * by[0]
+
+    def step(x: Any) -> Any:
+        weight.grad = None
+        (x * Scale.apply(weight)).sum().backward()
+        return weight.grad.clone()  # type: ignore[union-attr]
+
+    return step, putting(by, 0, 3.0)
+
+
+@case
+def an_argument_of_a_partial_function() -> Any:
+    by = [2.0]
+    times = functools.partial(lambda by, x: x * by[0], by)
+    return lambda x: times(x), putting(by, 0, 3.0)
+
+
+@case
+def an_attribute_of_a_function() -> Any:
+    def times(x: Any) -> Any:
+        return x * times.by  # type: ignore[attr-defined]
+
+    times.by = 2.0  # type: ignore[attr-defined]
+    return lambda x: times(x), setting(times, "by", 3.0)
+
+
+@case
+def a_global_of_a_function_made_of_text() -> Any:
+    space = {"number": 2.0}
+    exec("class Own:\n    @staticmethod\n    def times(x):\n        return x * number", space)
+    own: Any = space["Own"]
+    return lambda x: own.times(x), putting(space, "number", 3.0)
+
+
+# ----------------------------------------------------------- objects, classes and modules
+@case
+def what_a_call_of_an_object_reads() -> Any:
+    holder = Holder()
+    return lambda x: holder(x), setting(holder, "number", 3.0)
+
+
+@case
+def what_an_index_of_an_object_reads() -> Any:
+    holder = Holder()
+    return lambda x: holder[x], setting(holder, "number", 3.0)
+
+
+@case
+def what_a_context_reads() -> Any:
+    holder = Holder()
+
+    def step(x: Any) -> Any:
+        with holder as number:
+            return x * number
+
+    return step, setting(holder, "number", 3.0)
+
+
+@case
+def what_a_property_reads() -> Any:
+    holder = Holder()
+    return lambda x: x * holder.doubled, setting(holder, "number", 3.0)
+
+
+@case
+def an_object_that_is_the_step() -> Any:
+    holder = Holder()
+    return holder, setting(holder, "number", 3.0)
+
+
+@case
+def an_attribute_beside_what_a_method_reads() -> Any:
+    holder = Holder()
+    return lambda x: holder.scaled(x) * holder.tensor, setting(holder, "tensor", gradlite.zeros(2))
+
+
+@case
+def a_default_of_a_class() -> Any:
+    class Own(Holder):
+        default = 2.0
+
+    own = Own()
+    return lambda x: x * own.default, setting(Own, "default", 3.0)
+
+
+@case
+def an_attribute_in_front_of_a_default() -> Any:
+    holder = Holder()
+    return lambda x: x * holder.default, setting(holder, "default", 3.0)
+
+
+@case
+def an_attribute_that_was_not_there() -> Any:
+    holder = Holder()
+    return lambda x: x * getattr(holder, "further", 1.0), setting(holder, "further", 3.0)
+
+
+@case
+def an_attribute_whose_name_is_a_value() -> Any:
+    holder, name = Holder(), "number"
+    return lambda x: x * getattr(holder, f"{name}"), setting(holder, "number", 3.0)
+
+
+@case
+def an_attribute_among_all() -> Any:
+    holder = Holder()
+    return lambda x: x * vars(holder)["number"], setting(holder, "number", 3.0)
+
+
+@case
+def an_attribute_in_a_slot() -> Any:
+    slotted = Slotted()
+    return lambda x: x * slotted.number, setting(slotted, "number", 3.0)
+
+
+@case
+def an_object_behind_a_weak_reference() -> Any:
+    holder = Holder()
+    found = weakref.ref(holder)
+    return lambda x: x * found().number, setting(holder, "number", 3.0)  # type: ignore[union-attr]
+
+
+@case
+def a_class_of_settings() -> Any:
+    class Settings:
+        number = 2.0
+
+    return lambda x: x * Settings.number, setting(Settings, "number", 3.0)
+
+
+@case
+def a_module_of_settings() -> Any:
+    settings: Any = types.ModuleType("settings")
+    settings.number = 2.0
+    return lambda x: x * settings.number, setting(settings, "number", 3.0)
+
+
+@case
+def another_class_behind_a_variable() -> Any:
+    kinds = types.SimpleNamespace(layer=nn.ReLU)
+    return lambda x: kinds.layer()(x), setting(kinds, "layer", nn.Sigmoid)
+
+
+# -------------------------------------------------------------------------------- containers
+@case
+def a_tensor_in_a_list() -> Any:
+    tensors = [gradlite.ones(2)]
+    return lambda x: x * tensors[0], putting(tensors, 0, gradlite.zeros(2))
+
+
+@case
+def one_tensor_more_in_a_list() -> Any:
+    tensors = [gradlite.ones(2)]
+    return lambda x: x * sum(tensors), lambda: tensors.append(gradlite.ones(2))
+
+
+@case
+def a_number_beside_a_tensor() -> Any:
+    values = [gradlite.ones(2), 2.0]
+    return lambda x: x * values[0] * values[1], putting(values, 1, 3.0)
+
+
+@case
+def a_list_in_a_default() -> Any:
+    tensors = [gradlite.ones(2)]
+
+    def step(x: Any, tensors: Any = tensors) -> Any:
+        return x * tensors[0]
+
+    return step, putting(tensors, 0, gradlite.zeros(2))
+
+
+@case
+def a_list_far_down() -> Any:
+    tensors: Any = [gradlite.ones(2)]
+    nested = [[[[[[tensors]]]]]]
+    return lambda x: x * nested[0][0][0][0][0][0][0], putting(tensors, 0, gradlite.zeros(2))
+
+
+@case
+def one_key_more() -> Any:
+    numbers = {"a": 2.0}
+    return lambda x: x * sum(numbers.values()), putting(numbers, "b", 2.0)
+
+
+@case
+def keys_in_another_order() -> Any:
+    numbers = {"a": 2.0, "b": 3.0}
+
+    def step(x: Any) -> Any:
+        for number in numbers.values():
+            x = x * number + 1
+        return x
+
+    return step, lambda: numbers.update(a=numbers.pop("a"))
+
+
+@case
+def a_dictionary_in_a_list() -> Any:
+    settings = [{"by": 2.0}]
+    return lambda x: x * settings[0]["by"], putting(settings, 0, {"by": 3.0})
+
+
+@case
+def a_zero_of_another_sign() -> Any:
+    by = [0.0]
+    return lambda x: 1 / (x * by[0]), putting(by, 0, -0.0)
+
+
+@case
+def numbers_of_numpy_in_a_tuple() -> Any:
+    fixed = (np.ones(2, np.float32),)
+    return lambda x: x * gradlite.tensor(fixed[0]), lambda: fixed[0].fill(3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_change_counts(name: str) -> None:
+    step, change = CASES[name]()
+    captured = gradlite.capture(step, native=False)
+    x = gradlite.tensor([1.5, -2.0])
+    before = step(x).tolist()
+    for _ in range(CALLS):
+        assert captured(x).tolist() == before
+    replays = captured.replays
+    assert replays >= 3
+    change()
+    after = step(x).tolist()
+    assert after != before
+    for _ in range(CALLS):
+        assert captured(x).tolist() == after
+    assert captured.replays > replays
+
+
+def test_what_only_other_methods_use_may_change() -> None:
+    """As a trainer counts its steps around the captured one, with a method of a common name."""
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.weight, self.steps = nn.Parameter(gradlite.ones(2)), 0
+            self.optimizer = gradlite.optim.SGD([self.weight], lr=0.1)
+            self.update = gradlite.capture(self._update, native=False)
+
+        def step(self, x: Any) -> Any:
+            self.steps += 1
+            return self.update(x)
+
+        def _update(self, x: Any) -> Any:
+            loss = (self.weight * x).sum()
+            loss.backward()
+            self.optimizer.step()
+            return loss
+
+    trainer = Trainer()
+    for _ in range(CALLS + 3):
+        trainer.step(gradlite.ones(2))
+    assert trainer.update.replays >= CALLS
+
+
+# --------------------------------------------------------------------------------- arguments
+@pytest.mark.parametrize(
+    ("step", "arguments"),
+    [
+        (lambda x, part: x[part] * 2, [slice(0, 2), slice(1, 3)]),
+        (lambda x, shape: x.reshape(shape), [gradlite.ones(3, 1).shape, gradlite.ones(1, 3).shape]),
+        (lambda x, times: sum(x * n for n in times), [range(3), range(1, 4)]),
+        (lambda x, number: x * float(number), [np.float32(2), np.float32(3)]),
+        (lambda x, zero: 1 / (x * zero), [0.0, -0.0]),
+    ],
+)
+def test_arguments_that_look_the_same_are_the_same(step: Any, arguments: Any) -> None:
+    captured = gradlite.capture(step, native=False)
+    x = gradlite.tensor([1.0, 2.0, 3.0])
+    for _ in range(CALLS):
+        for argument in arguments:
+            given = copy.deepcopy(argument)
+            assert captured(x, given).tolist() == step(x, argument).tolist()
+    assert captured.recordings == 2 and captured.replays == 2 * (CALLS - 3)
+
+
+def test_an_argument_that_is_edited() -> None:
+    numbers, holder = np.ones(3, np.float32), Holder()
+
+    def step(x: Any, array: Any, owner: Any) -> Any:
+        return x * gradlite.tensor(array) * owner.number * owner.ways["by"]
+
+    captured = gradlite.capture(step, native=False)
+    x = gradlite.ones(3)
+    for i in range(4 * CALLS):
+        numbers[i // CALLS % 3], holder.ways["by"] = i // CALLS, 1.0 + i // (2 * CALLS)
+        expected = step(x, numbers, holder).tolist()
+        assert captured(x, numbers, owner=holder).tolist() == expected
+    assert captured.replays >= 4
+
+
+def test_other_objects_that_come_to_lie_at_the_same_place() -> None:
+    captured = gradlite.capture(lambda x, owner: x * owner.number, native=False)
+    for i in range(40):
+        holder = Holder()
+        holder.number = float(i)
+        assert captured(gradlite.ones(1), holder).item() == i
+        del holder
