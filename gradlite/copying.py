@@ -60,13 +60,9 @@ def _deepcopy(self: Tensor, memo: dict[Any, Any]) -> Any:
 
 
 def _reduce(self: Tensor, protocol: Any) -> tuple[Any, ...]:
-    if not self.is_leaf:
-        raise RuntimeError(
-            "Only Tensors created explicitly by the user (graph leaves) can be pickled; "
-            "call detach() first"
-        )
+    """What pickle keeps: a leaf, also of a tensor that was computed."""
     array = self.array if isinstance(self.array, np.ndarray) else self.array.get()
-    arguments = (self.__class__, array, self._requires_grad, str(self.device))
+    arguments = (self.__class__, array, self.requires_grad, str(self.device))
     return _rebuild, arguments, _attributes(self) or None
 
 

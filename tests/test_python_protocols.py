@@ -311,3 +311,22 @@ def test_pickle_of_small_types():
         return pickle.loads(pickle.dumps([T.float32, T.int64, T.device("cpu"), T.Size([1, 2])]))
 
     same(program)
+
+
+@pytest.mark.parametrize("way", ["pickle", "copy"])
+def test_a_computed_tensor_is_pickled_as_a_leaf(way):
+    def program(T):
+        x = T.ones(2, 3, requires_grad=True) * 2
+        copied = [
+            pickle.loads(pickle.dumps(t)) if way == "pickle" else copy.copy(t) for t in (x, x.T)
+        ]
+        return copied, [t.is_leaf for t in copied]
+
+    same(program)
+
+
+def test_a_module_with_a_computed_weight_is_pickled():
+    layer = T.nn.utils.weight_norm(T.nn.Linear(2, 3))
+    twin = pickle.loads(pickle.dumps(layer))
+    x = T.ones(1, 2)
+    assert T.equal(twin(x), layer(x))

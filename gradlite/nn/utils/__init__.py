@@ -1,6 +1,6 @@
 """Tools for modules and parameters."""
 
-from gradlite.nn.utils import parametrizations, parametrize, rnn
+from gradlite.nn.utils import parametrizations, parametrize, prune, rnn
 from gradlite.nn.utils.clip_grad import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -19,6 +19,7 @@ __all__ = [
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
+    "prune",
     "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",
