@@ -89,8 +89,7 @@ class TensorMethods:
         def __imul__(self, other: Any, **options: Any) -> Tensor:
             """In-place version of `mul`."""
 
-        def __invert__(self) -> Tensor:
-            """Bitwise not of integers; logical not of bools."""
+        def __invert__(self) -> Tensor: ...
 
         def __ior__(self, other: Any) -> Tensor:
             """In-place version of `bitwise_or`."""
@@ -450,6 +449,11 @@ class TensorMethods:
         def byte(self) -> Tensor:
             """As ``torch.Tensor.byte``."""
 
+        def cauchy_(
+            self, median: float_ = 0.0, sigma: float_ = 1.0, *, generator: Generator | None = None
+        ) -> Tensor:
+            """Fill with numbers of Cauchy's distribution."""
+
         def ceil(self) -> Tensor:
             """The smallest integer not below each element; the gradient is 0."""
 
@@ -763,6 +767,9 @@ class TensorMethods:
         def ge_(self, other: Any) -> Tensor:
             """In-place version of `ge`."""
 
+        def geometric_(self, p: float_, *, generator: Generator | None = None) -> Tensor:
+            """Fill with how many trials it took until the first success, each one of probability p."""
+
         def ger(self, vec2: Tensor) -> Tensor:
             """The products of all pairs of elements of two vectors, (n), (m) -> (n, m)."""
 
@@ -1028,6 +1035,11 @@ class TensorMethods:
 
         def log_(self) -> Tensor:
             """In-place version of `log`."""
+
+        def log_normal_(
+            self, mean: float_ = 1.0, std: float_ = 2.0, *, generator: Generator | None = None
+        ) -> Tensor:
+            """Fill with numbers whose logarithms are normal, of that mean and standard deviation."""
 
         def log_softmax(self, dim: int_ | None = None, dtype: Any = None) -> Tensor:
             """``log(softmax(x))`` along a dimension, without overflow."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite.ops.contraction import linalg_cross as cross
+from gradlite.ops.creation import arange
 from gradlite.ops.linear_systems import (
     LinAlgError,
     cholesky,
@@ -36,6 +37,7 @@ __all__ = [
     "norm",
     "slogdet",
     "solve",
+    "vander",
     "vecdot",
     "vector_norm",
 ]
@@ -49,6 +51,20 @@ def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> T
     tensor([1., 1.])
     """
     return _diagonal(A, offset, dim1, dim2)
+
+
+def vander(x: Tensor, *, N: int | None = None) -> Tensor:
+    """The powers 0 to N - 1 of each element, (*, n) -> (*, n, N); N is n where it is not given.
+
+    >>> import gradlite
+    >>> gradlite.linalg.vander(gradlite.tensor([2, 3]), N=3)
+    tensor([[1, 2, 4],
+            [1, 3, 9]])
+    """
+    n = N if N is not None else x.array.shape[-1] if x.array.ndim else 1
+    if n <= 1:
+        raise RuntimeError("N must be greater than 1.")
+    return x.unsqueeze(-1) ** arange(n, device=x.device)  # type: ignore[attr-defined,no-any-return]
 
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:

@@ -68,7 +68,11 @@ class Dirichlet(Distribution):
         concentration = self.concentration.expand(self._extended_shape(sample_shape))
         # In double precision, where samples of small concentrations are no zeros.
         samples: Any = standard_gamma(concentration.to(dtypes.float64))
-        return (samples / samples.sum(-1, keepdim=True)).to(concentration.dtype)
+        shares = (samples / samples.sum(-1, keepdim=True)).to(concentration.dtype)
+        # Those that are rounded to 0 or 1 lie beside them, where the density is finite.
+        limits = dtypes.finfo(concentration.dtype)
+        rounded = shares.detach()
+        return shares + (rounded.clamp(limits.tiny, 1.0 - limits.eps / 2) - rounded)
 
     def log_prob(self, value: Any) -> Any:
         if self._validate_args:

@@ -140,6 +140,11 @@ def corrcoef(input: Tensor) -> Tensor:
 
 
 def _check_edges(x: Any, edges: Any) -> None:
+    if edges.dtype != x.dtype:
+        raise RuntimeError(
+            "gradlite.histogramdd: input tensor and bins tensors should have the same dtype, but "
+            f"got input with dtype {x.dtype} and bins for dimension 0 with dtype {edges.dtype}"
+        )
     if edges.ndim != 1:
         raise RuntimeError(
             "gradlite.histogramdd: bins tensor should have one dimension, but got "
@@ -149,11 +154,6 @@ def _check_edges(x: Any, edges: Any) -> None:
         raise RuntimeError(
             "gradlite.histogramdd: bins tensor should have at least 1 element, but got 0 elements "
             "in the bins tensor for dimension 0"
-        )
-    if edges.dtype != x.dtype:
-        raise RuntimeError(
-            "gradlite.histogramdd: input tensor and bins tensors should have the same dtype, but "
-            f"got input with dtype {x.dtype} and bins for dimension 0 with dtype {edges.dtype}"
         )
 
 

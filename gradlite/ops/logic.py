@@ -235,17 +235,23 @@ def bitwise_not(input: Tensor) -> Tensor:
     tensor([-1,  2])
     """
     if input.array.dtype in dtypes.FLOATING:
-        raise RuntimeError(
-            "bitwise_not expected an integer or bool tensor, "
-            f"but got a tensor of dtype {input.dtype}"
-        )
+        name = type_name(input.array.dtype)
+        raise NotImplementedError(f"\"bitwise_not_cpu\" not implemented for '{name}'")
     return _constant("invert", input)
+
+
+def _invert(self: Tensor) -> Tensor:
+    if self.array.dtype in dtypes.FLOATING:
+        raise TypeError(
+            "~ (operator.invert) is only implemented on integer and Boolean-type tensors"
+        )
+    return bitwise_not(self)
 
 
 def _attach() -> None:
     t: Any = Tensor
     t.__contains__ = lambda self, element: bool((self == element).array.any())
-    t.__invert__ = bitwise_not
+    t.__invert__ = _invert
     t.__and__ = t.__rand__ = bitwise_and
     t.__or__ = t.__ror__ = bitwise_or
     t.__xor__ = t.__rxor__ = bitwise_xor

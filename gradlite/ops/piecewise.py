@@ -265,6 +265,8 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     if input.array.dtype not in dtypes.FLOATING:
         name = type_name(input.array.dtype)
         raise NotImplementedError(f"\"hardshrink_cpu\" not implemented for '{name}'")
+    if input.array.dtype in dtypes.HALVES:  # PyTorch's bound is rounded to the input's dtype
+        lambd = float(input.array.dtype.type(lambd))
     return apply1(Hardshrink, input, lambd)
 
 

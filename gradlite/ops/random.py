@@ -19,7 +19,7 @@ from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
@@ -390,6 +390,11 @@ def uniform_(
     self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
     """Fill with uniform numbers of [from_, to)."""
+    _floating("check_uniform_bounds", self)
+    if from_ > to:
+        raise RuntimeError(
+            f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
+        )
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type
@@ -401,6 +406,7 @@ def normal_(
     self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
     """Fill with normal numbers."""
+    _floating("normal_kernel_cpu", self)
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
     g = default_generator if generator is None else generator
@@ -442,15 +448,71 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
 @on_its_device
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with exponentially distributed numbers of rate ``lambd``."""
+    _continuous("Exponential", self)
+    if lambd <= 0:
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
     return _fill(self, -np.log1p(-draws) / lambd)
 
 
+@on_its_device
+def cauchy_(
+    self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with numbers of Cauchy's distribution."""
+    _continuous("Cauchy", self)
+    if sigma <= 0:
+        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
+    g = default_generator if generator is None else generator
+    draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
+    return _fill(self, median + sigma * np.tan(np.pi * (draws - 0.5)))
+
+
+@on_its_device
+def log_normal_(
+    self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with numbers whose logarithms are normal, of that mean and standard deviation."""
+    _floating("log_normal_cpu", self)
+    if std <= 0:
+        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
+    g = default_generator if generator is None else generator
+    draws = drawn(g, "normal", self.array.shape, np.dtype(np.float64), self.device)
+    return _fill(self, np.exp(mean + std * draws))
+
+
+@on_its_device
+def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Fill with how many trials it took until the first success, each one of probability p."""
+    if self.array.dtype == np.bool_:
+        raise NotImplementedError("\"geometric_cpu\" not implemented for 'Bool'")
+    if not 0 < p < 1:
+        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
+    g = default_generator if generator is None else generator
+    draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
+    return _fill(self, np.floor(np.log1p(-draws) / np.log1p(-p)) + 1)
+
+
+def _floating(kernel: str, tensor: Tensor) -> None:
+    if tensor.array.dtype not in dtypes.FLOATING:
+        name = type_name(tensor.array.dtype)
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{name}'")
+
+
+def _continuous(distribution: str, tensor: Tensor) -> None:
+    if tensor.array.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            f"{distribution} distribution is a continuous probability distribution. dtype must be "
+            f"a floating point but you specified {type_name(tensor.array.dtype)}"
+        )
+
+
 def _attach() -> None:
     t: Any = Tensor
     t.uniform_, t.normal_, t.random_ = uniform_, normal_, random_
-    t.bernoulli_, t.exponential_ = bernoulli_, exponential_
+    t.bernoulli_, t.exponential_, t.geometric_ = bernoulli_, exponential_, geometric_
+    t.cauchy_, t.log_normal_ = cauchy_, log_normal_
     t.bernoulli, t.multinomial = bernoulli, multinomial
     # PyTorch has them in torch.random too, which here is what they build on.
     for function in (manual_seed, seed, initial_seed, get_rng_state, set_rng_state, fork_rng):

@@ -60,3 +60,14 @@ def test_samples_are_the_same_numbers_again(case: Case) -> None:
 
     assert (again(3) == again(3)).all()
     assert not (again(3) == again(4)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_samples_of_small_concentrations_are_neither_0_nor_1(dtype: str) -> None:
+    gradlite.manual_seed(1)
+    concentration = gradlite.full((5000,), 1e-2, dtype=getattr(gradlite, dtype), requires_grad=True)
+    samples = gradlite.distributions.Beta(concentration, concentration).rsample()
+    assert ((samples > 0) & (samples < 1)).all()
+    assert ((samples < 1e-6) | (samples > 1 - 1e-6)).any()
+    samples.sum().backward()
+    assert concentration.grad.isfinite().all()

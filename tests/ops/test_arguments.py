@@ -201,3 +201,58 @@ def test_limits_of_dtypes(dtype: str) -> None:
         )
 
     same(program, message="exact")
+
+
+def test_numbers_that_no_distribution_has() -> None:
+    def program(T: Any) -> Any:
+        def x() -> Any:
+            return T.ones(2)
+
+        n, b = T.ones(2, dtype=T.int64), T.ones(2, dtype=T.bool)
+        calls = [
+            lambda: x().exponential_(0),
+            lambda: n.exponential_(),
+            lambda: x().cauchy_(0, 0),
+            lambda: x().log_normal_(0, -1.5),
+            lambda: n.log_normal_(),
+            lambda: x().geometric_(0),
+            lambda: x().geometric_(1),
+            lambda: b.geometric_(0.5),
+            lambda: x().normal_(0, -1),
+            lambda: n.normal_(),
+            lambda: x().uniform_(1, 0),
+            lambda: n.uniform_(),
+            lambda: x().requires_grad_().cauchy_(),
+        ]
+        return [outcome_of(call) for call in calls], n.geometric_(0.5).dtype == T.int64
+
+    same(program, message="exact")
+
+
+def test_no_bits_of_floats() -> None:
+    def program(T: Any) -> Any:
+        return outcome_of(lambda: ~T.ones(2)), outcome_of(lambda: T.bitwise_not(T.ones(2).half()))
+
+    same(program, message="exact")
+
+
+def test_powers_of_each_element() -> None:
+    def program(T: Any) -> Any:
+        vander = T.linalg.vander
+        return (
+            vander(T.tensor([1.0, 2.0, 3.0])),
+            vander(T.tensor([[1, 2], [3, 4]]), N=3),
+            outcome_of(lambda: vander(T.tensor(1.0))),
+            outcome_of(lambda: vander(T.ones(2), N=1)),
+        )
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_the_bound_of_a_shrinking_is_rounded(dtype: str) -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([1.0, 0.3008, 0.6016, 0.6001], dtype=getattr(T, dtype))
+        return T.nn.functional.hardshrink(x, 0.6), T.nn.functional.hardshrink(x, 0.3)
+
+    same(program)

@@ -146,3 +146,23 @@ def test_ends_and_errors() -> None:
     assert gradlite.poisson(gradlite.zeros(0)).shape == (0,)
     big = gradlite.poisson(gradlite.full((1000,), 1e9, dtype=gradlite.float64)).numpy()
     assert abs(big.mean() - 1e9) < 5 * math.sqrt(1e9 / 1000)
+
+
+DISTRIBUTION_FUNCTIONS = {
+    "cauchy_": ((1.0, 2.0), lambda x: 0.5 + np.arctan((x - 1) / 2) / np.pi),
+    "log_normal_": ((1.0, 0.5), lambda x: torch.special.ndtr(torch.tensor(2 * np.log(x) - 2))),
+    "geometric_": ((0.2,), lambda x: 1 - 0.8**x),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTION_FUNCTIONS)
+def test_numbers_filled_in_are_of_their_distribution(name: str) -> None:
+    """The largest difference of distribution functions, which 1 of 10,000 samples exceeds."""
+    arguments, function = DISTRIBUTION_FUNCTIONS[name]
+    gradlite.manual_seed(4)
+    draws = getattr(gradlite.empty(20000, dtype=gradlite.float64), name)(*arguments).numpy()
+    values, counts = np.unique(draws, return_counts=True)
+    found = np.cumsum(counts) / draws.size
+    off = np.abs(found - np.asarray(function(values))).max()
+    assert off < 2.2 / math.sqrt(draws.size)
+    assert np.abs(found - np.asarray(function(1.1 * values))).max() > 2.2 / math.sqrt(draws.size)
