@@ -264,6 +264,7 @@ class PowOfNumber(Pow):
 class Remainder(Binary):
     """a - b * floor(a / b), the sign of b: Python's %."""
 
+    grad_name = "RemainderBackward1"
     reads = ((), (0, 1))
 
     def forward(xp: Any, a: Any, b: Any) -> Any:

@@ -211,6 +211,7 @@ def log10(input: Tensor) -> Tensor:
 
 
 class Log1p(Op):
+    grad_name = "Log1PBackward0"
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
