@@ -215,6 +215,19 @@ def promote_types(type1: Any, type2: Any) -> dtype:
     return from_numpy_dtype(_promote_same(as_dtype(type1).numpy, as_dtype(type2).numpy))
 
 
+def check_fits(
+    least: builtins.int, most: builtins.int, numpy_dtype: np.dtype[Any], named: str = "{}_t"
+) -> None:
+    """RuntimeError when ints are too large for a dtype to be filled with.
+
+    As in PyTorch, numbers below 0 wrap around where the dtype is unsigned.
+    """
+    top = (1 << 8 * numpy_dtype.itemsize - (numpy_dtype.kind == "i")) - 1
+    if most > top or least < (-top if numpy_dtype.kind == "u" else -top - 1):
+        name = named.format(from_numpy_dtype(numpy_dtype).name).replace("int32_t", "int")
+        raise RuntimeError(f"value cannot be converted to type {name} without overflow")
+
+
 def wrapped(number: builtins.int, numpy_dtype: np.dtype[Any]) -> builtins.int:
     """A Python int as it counts beside a tensor of an integer dtype: modulo its range.
 

@@ -70,6 +70,58 @@ CALLS = {
 }  # fmt: skip
 
 
+MAKING = {
+    "full of a byte below 0": lambda T: T.full((2,), -100, dtype=T.uint8),
+    "full beyond bytes": lambda T: T.full((2,), 300, dtype=T.uint8),
+    "full far below 0": lambda T: T.full((2,), -300, dtype=T.uint8),
+    "fill_ bytes": lambda T: T.zeros(2, dtype=T.uint8).fill_(-1),
+    "fill_ beyond bytes": lambda T: T.zeros(2, dtype=T.int8).fill_(128),
+    "tensor beyond bytes": lambda T: T.tensor([300], dtype=T.uint8),
+    "tensor of bytes below 0": lambda T: T.tensor([-1, 255], dtype=T.uint8),
+    "tensor beyond int8": lambda T: T.tensor([[1], [-129]], dtype=T.int8),
+    "tensor of tensors of one": lambda T: T.tensor([T.tensor([1]), T.tensor([2])]),
+    "unequal lists": lambda T: T.tensor([[1, 2], [3]]),
+    "unequal deep lists": lambda T: T.tensor([[[1], [2]], [[3], [4, 5]]]),
+    "hstack of a tensor": lambda T: T.hstack(ones(T, 2)),
+    "vstack of a tensor": lambda T: T.vstack(ones(T, 2)),
+    "dstack of a tensor": lambda T: T.dstack(ones(T, 2)),
+    "column_stack of a tensor": lambda T: T.column_stack(ones(T, 2)),
+    "stack of a tensor": lambda T: T.stack(ones(T, 2)),
+    "cat of a tensor": lambda T: T.cat(ones(T, 2)),
+    "logspace of -1": lambda T: T.logspace(0, 1, -1),
+    "linspace of bools": lambda T: T.linspace(0, 1, 3, dtype=T.bool),
+    "arange of bools": lambda T: T.arange(-1, 1, dtype=T.bool),
+    "arange to infinity": lambda T: T.arange(float("inf")),
+    "arange beyond int64": lambda T: T.arange(0, 2**63),
+    "zeros of a layout": lambda T: T.zeros(2, layout=T.strided, pin_memory=False),
+    "zeros of a float": lambda T: outcome_of(lambda: T.zeros(2.0)).__class__,
+    "randint into bytes": lambda T: T.randint(0, 300, (1,), dtype=T.uint8),
+    "random_ into bytes": lambda T: T.zeros(2, dtype=T.int8).random_(300),
+    "random_ into bools": lambda T: T.zeros(2, dtype=T.bool).random_(0, 3),
+    "random_ from below": lambda T: T.zeros(2, dtype=T.uint8).random_(-1, 3),
+    "random_ of nothing": lambda T: T.zeros(2).random_(5, 5),
+    "uniform_ backwards": lambda T: T.zeros(2).uniform_(2, 1),
+    "uniform_ beyond halves": lambda T: T.zeros(2, dtype=T.float16).uniform_(0, 1e6),
+    "rand of integers": lambda T: T.rand(2, dtype=T.int64),
+    "randperm beyond bytes": lambda T: T.randperm(300, dtype=T.uint8),
+    "randperm beyond halves": lambda T: T.randperm(3000, dtype=T.float16),
+    "randperm below 0": lambda T: T.randperm(-1),
+    "normal of other shapes": lambda T: T.normal(T.zeros(2), ones(T, 3)),
+    "roll by nothing": lambda T: T.roll(ones(T, 2, 2), (), (0, 1)),
+    "eye below 0": lambda T: T.eye(-1),
+    "eye of -1 columns": lambda T: T.eye(2, -1),
+    "empty beyond memory": lambda T: T.empty(2**62, 2**3),
+    "combinations of none": lambda T: T.combinations(T.tensor([1, 2]), 0),
+    "block_diag of none": lambda T: T.block_diag(),
+    "clamp of bools": lambda T: T.clamp(T.tensor([True, False]), 0, 1),
+    "clamp_min of bools": lambda T: T.clamp_min(T.tensor([True, False]), 1),
+    "vander of small ints": lambda T: T.vander(T.tensor([1, 2], dtype=T.int8), 9),
+    "asarray of a number": lambda T: T.asarray(1.5, copy=False),
+    "asarray of a dtype": lambda T: T.asarray(ones(T, 2), dtype=T.float64, copy=False),
+}  # fmt: skip
+CALLS |= MAKING
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_rare_arguments(call: Any) -> None:
     same(lambda T: outcome_of(lambda: call(T)), message="prefix")

@@ -75,6 +75,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     if not given and len(steps) == 1:
         return apply1(Roll, input, steps, None)
     if len(given) != len(steps):
+        if not steps:
+            raise RuntimeError("`shifts` required")
         raise RuntimeError(
             f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(given)}"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops.creation import empty
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.expansion import expand
@@ -84,7 +85,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
     tensor([[1, 2, 0],
             [0, 0, 3]])
     """
-    parts: list[Any] = parts_of(tensors)
+    parts: list[Any] = parts_of(tensors) or [empty(1, 0)]
     same_device(*parts)
     for place, part in enumerate(parts):
         if part.array.ndim > 2:
@@ -136,10 +137,12 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         raise RuntimeError("Expect a 1D vector, but got shape " + str(list(input.array.shape)))
     if r < 0:
         raise RuntimeError(f"Expect a non-negative number, but got {r}")
+    if r == 0:
+        return input.new_empty(0)  # type: ignore[attr-defined,no-any-return]
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = np.array(list(choose(range(input.array.size), r)), np.int64).reshape(-1, r)
     xp = NAMESPACES[input.array.__class__].xp
-    return input[wrap(xp.asarray(rows))] if r else input.new_empty(0)  # type: ignore[index,no-any-return]
+    return input[wrap(xp.asarray(rows))]  # type: ignore[index,no-any-return]
 
 
 # PyTorch has no gradient for it.
@@ -164,6 +167,8 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """
     if x.array.ndim != 1:
         raise RuntimeError("x must be a one-dimensional tensor.")
+    if x.array.dtype.kind in "iub":
+        x = cast(x, np.int64)
     count = x.array.size if N is None else N
     if count < 0:
         raise RuntimeError(f"N must be non-negative, got {count}")

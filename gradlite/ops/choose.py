@@ -149,6 +149,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         isinstance(min, float) or isinstance(max, float)
     ):
         input = cast(input, dtypes.get_default_dtype().numpy)
+    elif input.array.dtype == np.bool_:
+        input = cast(input, np.int64)
     return apply1(Clamp, input, min, max)
 
 

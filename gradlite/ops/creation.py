@@ -13,7 +13,8 @@ from gradlite.backends import cuda, transfer
 from gradlite.device import array_module, as_device, device
 from gradlite.ops.conversion import array_on
 from gradlite.ops.dims import sizes
-from gradlite.ops.operands import as_number
+from gradlite.ops.op import type_name
+from gradlite.ops.operands import as_number, filling
 from gradlite.tensor import Tensor, check_can_require_grad, wrap
 
 __all__ = [
@@ -61,8 +62,8 @@ def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
         data = _unwrapped(data)
     try:
         array = np.array(data)
-    except ValueError as error:
-        raise ValueError(f"expected sequences of equal length at every level: {error}") from None
+    except ValueError:
+        raise _unequal(data, 0) from None
     if array.dtype.kind in "OUS":
         if array.dtype.kind in "US":
             raise TypeError("new(): invalid data type 'str'")
@@ -75,6 +76,8 @@ def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
             raise TypeError("new(): invalid data type 'str'")
         raise RuntimeError(f"Could not infer dtype of {bad.__class__.__name__}")
     if wanted is not None:
+        if array.dtype.kind == "i" and wanted.kind in "iu" and array.size:
+            dtypes.check_fits(int(array.min()), int(array.max()), wanted, "{}")
         return array.astype(wanted, copy=False)
     if array.dtype.kind == "f" and not _holds_numpy(data):
         array = array.astype(dtypes.get_default_dtype().numpy)
@@ -86,11 +89,25 @@ def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
     return array
 
 
+def _unequal(data: Any, dim: int) -> Exception:
+    """The error for the first of nested sequences that is not as long as those beside it."""
+    parts = [d for d in data if isinstance(d, (list, tuple, np.ndarray))]
+    length = len(parts[0]) if parts else 0
+    for part in data:
+        if not isinstance(part, (list, tuple, np.ndarray)):
+            return TypeError(f"not a sequence at dim {dim + 1}")
+        if len(part) != length:
+            return ValueError(
+                f"expected sequence of length {length} at dim {dim + 1} (got {len(part)})"
+            )
+    return _unequal([inner for part in data for inner in part], dim + 1)
+
+
 def _unwrapped(data: Any) -> Any:
     """Tensors inside nested lists as Python numbers or arrays."""
     if isinstance(data, Tensor):
         array = data.array
-        if array.ndim == 0:
+        if array.size == 1:
             return array.item()
         return array if isinstance(array, np.ndarray) else array.get()
     if isinstance(data, (list, tuple)):
@@ -204,7 +221,12 @@ def asarray(
     if copy and shared:
         result = wrap(result.array.copy())
     if copy is False and not shared:
-        raise ValueError("can't alias tensor with another dtype, device or kind of object")
+        if not isinstance(obj, (Tensor, np.ndarray)):
+            raise ValueError("can't alias arbitrary sequence into a tensor.")
+        given, wanted = (type_name(a.dtype) for a in (source, result.array))
+        if given != wanted:
+            raise ValueError(f"can't alias tensor with dtype '{given}' into dtype '{wanted}'.")
+        raise ValueError(f"can't alias tensor into device '{result.device}'.")
     if requires_grad and not result.requires_grad:
         result = result.detach().requires_grad_()
     return result
@@ -277,6 +299,8 @@ def filled(
         raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
     d = as_device(where)
     xp = array_module(d)
+    if math.prod(shape) >= 1 << 60:
+        raise RuntimeError(f"Storage size calculation overflowed with sizes={list(shape)}")
     if xp is np:
         return finish(getattr(np, maker)(shape, *fill, dtype=dtype), requires_grad)
     with xp.cuda.Device(d.index):
@@ -349,6 +373,8 @@ def full(
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     value = as_number(fill_value)
+    if value.__class__ is int and dtype is not None:
+        value = filling(value, _dtype(dtype))
     if dtype is None:
         kinds = {bool: dtypes.bool, int: dtypes.int64}
         dtype = kinds.get(value.__class__)
@@ -370,6 +396,9 @@ def eye(
     tensor([[1., 0.],
             [0., 1.]])
     """
+    for name, size in (("n", n), ("m", m)):
+        if size is not None and size < 0:
+            raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
     d = as_device(device)
     array = np.eye(n, n if m is None else m, dtype=_dtype(dtype))
     return finish(array_on(array, d, array.dtype, copy=False), requires_grad)
@@ -400,12 +429,18 @@ def arange(
     )
     if step == 0:
         raise RuntimeError("step must be nonzero")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise RuntimeError(f"unsupported range: {start} -> {end}")
+    if max(abs(start), abs(end)) >= 1 << 63:
+        raise RuntimeError("value cannot be converted to type int64_t without overflow")
     if (step > 0 and start > end) or (step < 0 and start < end):
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     if dtype is None:
         floating = any(isinstance(v, float) for v in (start, end, step))
         dtype = dtypes.get_default_dtype() if floating else dtypes.int64
     numpy_dtype = _dtype(dtype)
+    if numpy_dtype == np.bool_:
+        raise NotImplementedError("\"arange_cpu\" not implemented for 'Bool'")
     count = math.ceil((end - start) / step)
     whole = all(isinstance(v, int) for v in (start, step))
     where = as_device(device)
@@ -433,10 +468,16 @@ def linspace(
     >>> gradlite.linspace(0, 1, 5)
     tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
+    values = _evenly(start, end, steps)
+    if dtype is not None and _dtype(dtype) == np.bool_:
+        raise NotImplementedError("\"linspace_cpu\" not implemented for 'Bool'")
+    return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
+
+
+def _evenly(start: Any, end: Any, steps: int) -> Any:
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    values = np.linspace(float(start), float(end), steps)
-    return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
+    return np.linspace(float(start), float(end), steps)
 
 
 def logspace(
@@ -455,5 +496,5 @@ def logspace(
     >>> gradlite.logspace(0, 2, 3)
     tensor([  1.,  10., 100.])
     """
-    values = float(base) ** np.linspace(float(start), float(end), steps)
+    values = float(base) ** _evenly(start, end, steps)
     return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)

@@ -51,7 +51,13 @@ def sizes(args: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
         args = (size,)
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = tuple(args[0])
-    return tuple(map(int, args))
+    try:
+        return tuple(map(operator.index, args))
+    except TypeError:
+        bad = next(n for n in args if not hasattr(n, "__index__"))
+        raise TypeError(
+            f"argument 'size' (position 1) must be tuple of ints, not {bad.__class__.__name__}"
+        ) from None
 
 
 def infer_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:

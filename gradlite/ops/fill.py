@@ -14,7 +14,7 @@ from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, promote, same_device_or_scalar
+from gradlite.ops.operands import as_number, filling, promote, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -133,6 +133,8 @@ def zero_(self: Tensor) -> Tensor:
 def set_all(self: Tensor, value: Any, op: Any) -> Tensor:
     """Set all elements to a number, recorded as a `Fill` when a gradient is wanted."""
     check_inplace(self)
+    if value.__class__ is int:
+        value = filling(value, self.array.dtype)
     if current_mode() & NO_GRAD or not self.requires_grad:
         guard.fill(self.array, value)
         self._bump()

@@ -29,6 +29,8 @@ __all__ = [
     "unbind",
 ]
 
+NO_SEQUENCE = "{}(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor"
+
 
 class Cat(Op):
     moves = True
@@ -73,6 +75,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
         ValueError: no tensor.
         RuntimeError: sizes that differ outside ``dim``.
     """
+    if isinstance(tensors, Tensor):
+        raise TypeError(NO_SEQUENCE.format("cat"))
     parts = list(tensors)
     if not parts:
         raise ValueError("gradlite.cat(): expected a non-empty list of Tensors")
@@ -158,6 +162,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
+    if isinstance(tensors, Tensor):
+        raise TypeError(NO_SEQUENCE.format("stack"))
     parts = list(tensors)
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")

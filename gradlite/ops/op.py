@@ -187,6 +187,18 @@ def type_name(numpy_dtype: np.dtype[Any]) -> str:
     return TYPE_NAMES[numpy_dtype.name]
 
 
+C_NAMES = {
+    "Half": "c10::Half", "BFloat16": "c10::BFloat16", "Long": "long int", "Short": "short int",
+    "Char": "signed char", "Byte": "unsigned char",
+}  # fmt: skip
+
+
+def c_name(numpy_dtype: np.dtype[Any]) -> str:
+    """A dtype as some messages have it: float, double, long int, ..."""
+    name = type_name(numpy_dtype)
+    return C_NAMES.get(name, name.lower())
+
+
 def number(value: Any) -> Any:
     """A 0-d array's value for a message, also where a captured step may read none."""
     return np.ndarray.item(value) if isinstance(value, np.ndarray) else value.item()

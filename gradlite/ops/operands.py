@@ -98,6 +98,14 @@ def fitting(value: Any, numpy_dtype: np.dtype[Any]) -> Any:
     return value
 
 
+def filling(value: int, numpy_dtype: np.dtype[Any]) -> int:
+    """An int as the one that fills a tensor; RuntimeError where the dtype cannot hold it."""
+    if numpy_dtype.kind not in "iu":
+        return value
+    dtypes.check_fits(value, value, numpy_dtype)
+    return dtypes.wrapped(value, numpy_dtype)
+
+
 def promote(operand: Tensor, numpy_dtype: Any) -> Tensor:
     """An operand in the dtype to compute in: what is saved of it counts as the operand itself."""
     result = cast(operand, numpy_dtype)

@@ -14,11 +14,12 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.grad_mode import is_grad_enabled, no_grad
+from gradlite.memory_format import strided
 from gradlite.ops.casting import tensors_of
 from gradlite.ops.fill import copy_
 from gradlite.ops.inplace import check_inplace, refuse_overlap
 from gradlite.ops.methods import resize_
-from gradlite.ops.op import type_name
+from gradlite.ops.op import c_name, type_name
 from gradlite.tensor import Tensor
 
 # The result is cast, where its category allows that: bool to int to float, never back.
@@ -53,6 +54,7 @@ IN_ITS_DTYPE = """
 """.split()
 SAME_DTYPE, ITS_DTYPE = frozenset(SAME), frozenset(IN_ITS_DTYPE)
 NAMES = SAME_DTYPE | ITS_DTYPE | frozenset(CAST)
+MAKERS = ITS_DTYPE.difference(["cumprod", "cumsum", "nansum", "prod", "sum"])
 IN_A_ROW = frozenset(["arange", "linspace", "logspace"])  # fill a tensor of any shape
 JOINS = frozenset(
     "cat column_stack concat concatenate dstack hstack row_stack stack vstack".split()
@@ -62,7 +64,22 @@ JOINS = frozenset(
 def take_out(namespace: dict[str, Any], without: Iterable[str] = ()) -> None:
     """Let the functions of a namespace that are among `NAMES` take ``out``, but for some."""
     for name in NAMES.intersection(namespace).difference(without):
-        namespace[name] = taking_out(namespace[name], name)
+        wrapper = making if name in MAKERS else taking_out
+        namespace[name] = wrapper(namespace[name], name)
+
+
+def making(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A function that makes tensors, and takes ``out``, ``layout`` and ``pin_memory``, too."""
+    make = taking_out(function, name)
+
+    @functools.wraps(function)
+    def call(*args: Any, layout: Any = None, pin_memory: bool = False, **kwargs: Any) -> Any:
+        if layout is not None and layout is not strided:
+            raise NotImplementedError(f"{name}(): there is no layout but gradlite.strided")
+        result = make(*args, **kwargs)
+        return result.pin_memory() if pin_memory else result
+
+    return call
 
 
 def taking_out(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -130,7 +147,7 @@ def _check_dtype(out: Tensor, result: Tensor, name: str, same: bool) -> None:
         return
     if same:
         raise RuntimeError(
-            f"Expected out tensor to have dtype {_c_name(wanted)}, but got {_c_name(given)} instead"
+            f"Expected out tensor to have dtype {c_name(wanted)}, but got {c_name(given)} instead"
         )
     if name in ("all", "any"):
         if given.name in ("bool", "uint8"):
@@ -148,17 +165,6 @@ def _check_dtype(out: Tensor, result: Tensor, name: str, same: bool) -> None:
             f"result type {type_name(wanted)} can't be cast to the desired output type "
             f"{type_name(given)}"
         )
-
-
-_C_NAMES = {
-    "Half": "c10::Half", "BFloat16": "c10::BFloat16", "Long": "long int", "Short": "short int",
-    "Char": "signed char", "Byte": "unsigned char",
-}  # fmt: skip
-
-
-def _c_name(numpy_dtype: Any) -> str:
-    name = type_name(numpy_dtype)
-    return _C_NAMES.get(name, name.lower())
 
 
 def _written(out: Tensor, result: Tensor, name: str, inputs: list[Tensor]) -> Tensor:

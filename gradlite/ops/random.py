@@ -12,6 +12,7 @@ from gradlite import dtypes
 from gradlite import random as core
 from gradlite.device import as_device
 from gradlite.ops import guard, shortcuts
+from gradlite.ops.binary import mismatch
 from gradlite.ops.creation import finish
 from gradlite.ops.dims import sizes
 from gradlite.ops.dispatch import apply
@@ -19,7 +20,7 @@ from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Op, c_name, type_name
 from gradlite.ops.operands import cast
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
@@ -56,9 +57,9 @@ def _draw(
     g = default_generator if generator is None else generator
     numpy_dtype = (dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)).numpy
     if method != "integers" and numpy_dtype not in dtypes.FLOATING:
-        raise RuntimeError(
+        raise NotImplementedError(
             f'"{"normal_kernel_cpu" if method == "normal" else "check_uniform_bounds"}" '
-            f"not implemented for '{dtypes.from_numpy_dtype(numpy_dtype).name}'"
+            f"not implemented for '{type_name(numpy_dtype)}'"
         )
     return finish(drawn(g, method, shape, numpy_dtype, as_device(device), *args), requires_grad)
 
@@ -154,6 +155,7 @@ def randint(
         raise RuntimeError(
             f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
         )
+    _check_range(dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy, low, high)
     return _draw(
         "integers", tuple(size), dtypes.int64 if dtype is None else dtype, device, requires_grad,
         generator, int(low), int(high),
@@ -171,6 +173,15 @@ def randperm(
     """A random order of the integers below n."""
     g = default_generator if generator is None else generator
     numpy_dtype = dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy
+    if n < 0:
+        raise RuntimeError(f"Trying to create tensor with negative dimension {n}: [{n}]")
+    if n and n - 1 > _exact(numpy_dtype):
+        if numpy_dtype in dtypes.FLOATING:
+            most = _exact(numpy_dtype) + 1
+            raise RuntimeError(
+                f"n cannot be greater than {most} for {type_name(numpy_dtype)} type."
+            )
+        dtypes.check_fits(n, n, numpy_dtype)
     order = drawn(g, "permutation", (n,), np.dtype(np.int64), as_device(device))
     return finish(order.astype(numpy_dtype, copy=False), requires_grad)
 
@@ -287,7 +298,10 @@ def normal(
     if len(tensors) == 2:
         std = cast(std, mean.array.dtype)
     first = tensors[0]
-    shape = np.broadcast_shapes(*(t.array.shape for t in tensors))
+    try:
+        shape = np.broadcast_shapes(*(t.array.shape for t in tensors))
+    except ValueError:
+        raise RuntimeError(mismatch(tensors[0].array, tensors[1].array)) from None
     draws = randn(*shape, generator=generator, dtype=first.dtype, device=first.device)
     return _of_tensors(mean, std, draws)
 
@@ -391,6 +405,10 @@ def uniform_(
 ) -> Tensor:
     """Fill with uniform numbers of [from_, to)."""
     _floating("check_uniform_bounds", self)
+    most = dtypes.finfo(dtypes.from_numpy_dtype(self.array.dtype)).max
+    for name, bound in (("from", from_), ("to", to)):
+        if not -most <= bound <= most:
+            raise RuntimeError(f"{name} is out of bounds for {c_name(self.array.dtype)}")
     if from_ > to:
         raise RuntimeError(
             f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
@@ -415,6 +433,27 @@ def normal_(
     return _fill(self, draws * scale(std) + scale(mean))
 
 
+def _exact(numpy_dtype: Any) -> int:
+    """The largest int up to which a dtype holds all."""
+    if numpy_dtype in dtypes.FLOATING:
+        digits = {"float16": 11, "bfloat16": 8, "float32": 24}.get(numpy_dtype.name, 53)
+        return 1 << digits
+    return 1 if numpy_dtype.kind == "b" else int(np.iinfo(numpy_dtype).max)
+
+
+def _check_range(numpy_dtype: Any, low: int, high: int) -> None:
+    """RuntimeError when integers of [low, high) are not all of a dtype."""
+    if numpy_dtype in dtypes.FLOATING:
+        most = int(dtypes.finfo(dtypes.from_numpy_dtype(numpy_dtype)).max)
+        least = -most
+    else:
+        most = _exact(numpy_dtype)
+        least = 0 if numpy_dtype.kind in "ub" else -most - 1
+    for name, bound in (("from", low), ("to - 1", high - 1)):
+        if not least <= bound <= most:
+            raise RuntimeError(f"{name} is out of bounds for {c_name(numpy_dtype)}")
+
+
 @on_its_device
 def random_(
     self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None
@@ -429,6 +468,12 @@ def random_(
         else:
             top = 2 if kind.kind == "b" else int(np.iinfo(kind).max)
         low, high = (0, low) if low else (0, top)
+    if high <= low:
+        raise RuntimeError(
+            f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
+        )
+    if to is not None or from_:
+        _check_range(self.array.dtype, low, high)
     shape, where = self.array.shape, self.device
     return _fill(self, drawn(g, "integers", shape, np.dtype(np.int64), where, low, high))
 

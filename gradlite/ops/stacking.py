@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops.dims import wrap_dim
-from gradlite.ops.joining import cat, narrow
+from gradlite.ops.joining import NO_SEQUENCE, cat, narrow
 from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import unsqueeze
@@ -93,6 +93,8 @@ def atleast_3d(*tensors: Any) -> Any:
 
 
 def _nonempty(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(tensors, Tensor):
+        raise TypeError(NO_SEQUENCE.format(name))
     parts = list(tensors)
     if not parts:
         raise RuntimeError(f"{name} expects a non-empty TensorList")
