@@ -142,7 +142,8 @@ class TensorMethods:
         def __rand__(self, other: Any) -> Tensor:
             """Bitwise and of integers; logical and of bools."""
 
-        def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]: ...
+        def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+            """What pickle keeps: a leaf, also of a tensor that was computed."""
 
         def __rfloordiv__(self, other: Any) -> Tensor: ...
 

@@ -62,8 +62,8 @@ JOINS = frozenset(
 
 
 def take_out(namespace: dict[str, Any], without: Iterable[str] = ()) -> None:
-    """Let the functions of a namespace that are among `NAMES` take ``out``, but for some."""
-    for name in NAMES.intersection(namespace).difference(without):
+    """Let the public functions of a namespace that are among `NAMES` take ``out``, but for some."""
+    for name in NAMES.intersection(namespace.get("__all__", namespace)).difference(without):
         wrapper = making if name in MAKERS else taking_out
         namespace[name] = wrapper(namespace[name], name)
 

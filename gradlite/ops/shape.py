@@ -203,8 +203,9 @@ class Unsqueeze(Op):
     moves = True
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
-        if xp is np:  # what NumPy's expand_dims does, without its checks
-            return x[(slice(None),) * dim + (None,)]
+        if xp is np:  # what NumPy's expand_dims does, without its checks; an index None is no
+            shape = x.shape  # substitute, as it gives the new dimension the stride 0
+            return x.reshape((*shape[:dim], 1, *shape[dim:]))
         return xp.expand_dims(x, dim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
