@@ -42,6 +42,7 @@ from gradlite.graph_hooks import (
     add_hook,
     differentiable,
     pack_saved,
+    remove_with,
     run_leaf_hooks,
     run_posthooks,
     run_prehooks,
@@ -202,6 +203,15 @@ class AccumulateGrad(Node):
     saved = versions = aux = shapes = F = None
     outputs = 1
     variable: Any
+
+    # The hooks of the leaf itself stay with the leaf, these go with the node.
+    def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
+        """Call ``fn((), grad_outputs)`` after ``.grad`` has been added to."""
+        return remove_with(self, super().register_hook(fn))
+
+    def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
+        """Call ``fn(grad_outputs)`` before; it may return new grad_outputs."""
+        return remove_with(self, super().register_prehook(fn))
 
 
 def record(
@@ -522,9 +532,11 @@ def _targets(
 
 def _accumulate(node: AccumulateGrad, grad: Gradient, private: bool, create_graph: bool) -> None:
     variable = node.variable
+    first = variable._grad is None
     variable._accumulate(grad, private, create_graph)
     if node.extra is not None:
-        run_leaf_hooks(node.extra, variable, grad)
+        # The first gradient has become .grad: who edits that edits this.
+        run_leaf_hooks(node.extra, variable, variable._grad if first else grad)
 
 
 def raise_modified(node: Node, place: int, version: tuple[list[Any], int]) -> None:

@@ -82,6 +82,12 @@ def add_hook(hooks: dict[int, Any], value: Any) -> RemovableHandle:
     return RemovableHandle(hooks, key)
 
 
+def remove_with(owner: Any, handle: RemovableHandle) -> RemovableHandle:
+    """The handle of a hook that is removed when its owner dies, if not before."""
+    weakref.finalize(owner, handle.remove).atexit = False
+    return handle
+
+
 # ------------------------------------------------------------------- saved-tensor hooks
 saved_hooks: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar(
     "gradlite_saved_hooks", default=()

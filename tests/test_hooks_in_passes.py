@@ -121,6 +121,56 @@ def test_outputs_that_lead_to_none_of_the_inputs_run_no_hooks():
     same(program)
 
 
+def accumulator(a: Any) -> Any:
+    return a.view_as(a).grad_fn.next_functions[0][0]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("first", ["node", "tensor"])
+def test_hooks_of_a_leafs_node_go_with_the_node(kept, first):
+    def program(T):
+        a = T.tensor(1.5, requires_grad=True)
+        seen: list[str] = []
+        if first == "tensor":
+            a.register_hook(lambda grad: seen.append("tensor"))
+        node = accumulator(a)
+        node.register_prehook(lambda grads: seen.append("before"))
+        node.register_hook(lambda made, given: seen.append("after"))
+        if first == "node":
+            a.register_hook(lambda grad: seen.append("tensor"))
+        if not kept:
+            del node
+        (a * 2).backward()
+        (a * 2).backward()
+        return seen
+
+    same(program)
+
+
+def test_the_order_of_all_hooks_of_a_leaf():
+    def program(T):
+        a = T.tensor([1.0, 2.0], requires_grad=True)
+        node = accumulator(a)
+
+        def added(t):
+            t.grad.add_(0.5)
+
+        def after(made, given):
+            a.grad = given[0] * 10
+
+        a.register_hook(lambda grad: grad - 2)
+        node.register_prehook(lambda grads: (grads[0] / 5,))
+        a.register_post_accumulate_grad_hook(added)
+        handle = node.register_hook(after)
+        a.sum().backward()
+        seen = [a.grad.clone()]
+        handle.remove()
+        a.sum().backward()
+        return seen, a.grad
+
+    same(program)
+
+
 CONSTANTS = {
     "pow": lambda T, a: a**2,
     "rsub": lambda T, a: 1 - a,
