@@ -200,6 +200,14 @@ KERNEL(add_along_atomic)
   });
 }
 
+// Nothing but the check, for what reads or writes at the indices by other means.
+KERNEL(check_indices)
+(const i64* __restrict__ index, i64* errors, i64 lowest, i64 size, i64 count) {
+  for (i64 i = thread_index(); i < count; i += thread_count()) {
+    checked(index[i], lowest, size, errors);
+  }
+}
+
 // out[i, index[i]] = 1, and 0 elsewhere: (count) to (count, classes)
 KERNEL(one_hot)
 (const i64* __restrict__ index, i64* __restrict__ out, i64* errors, i64 count, i64 classes) {

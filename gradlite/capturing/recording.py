@@ -527,7 +527,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         if kernels and np in natively.LAUNCHERS:
             natively.LAUNCHERS[library] = _kernels_recorded(library, recorder)
         if cupy is not None:
-            NAMESPACES[RecordedGpu] = Namespace(gpu, launcher)
+            NAMESPACES[RecordedGpu] = Namespace(gpu, launcher, numbers=True)
         recorded.current = recorder
         yield recorder
     finally:

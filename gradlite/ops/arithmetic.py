@@ -319,9 +319,9 @@ def _extremum(ctx: Any, grad: Any, F: Any, first: Any, second: Any) -> tuple[Any
     tie = ~(first | second)
     left = right = None
     if ctx.edges[0] is not None:
-        left = F.where(tie, grad * 0.5, F.where(first, grad, F.zeros((), grad)))
+        left = F.where(tie, grad * 0.5, F.where(first, grad, F.zero_beside(grad)))
     if ctx.edges[1] is not None:
-        right = F.where(tie, grad * 0.5, F.where(second, grad, F.zeros((), grad)))
+        right = F.where(tie, grad * 0.5, F.where(second, grad, F.zero_beside(grad)))
     return unbroadcast(ctx, F, left, right)
 
 

@@ -48,7 +48,7 @@ class Atan2(Binary):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
         square = a * a + b * b
-        zero = F.zeros((), grad)
+        zero = F.zero_beside(grad)
         scale = F.where(square == 0, zero, grad / F.where(square == 0, zero + 1, square))
         left = scale * b if ctx.edges[0] is not None else None
         right = -scale * a if ctx.edges[1] is not None else None
@@ -169,7 +169,7 @@ class Fmin(Fmax):
 
 
 def _chosen(ctx: Any, grad: Any, F: Any, first: Any) -> tuple[Any, Any]:
-    zero = F.zeros((), grad)
+    zero = F.zero_beside(grad)
     left = F.where(first, grad, zero) if ctx.edges[0] is not None else None
     right = F.where(first, zero, grad) if ctx.edges[1] is not None else None
     return _to_operands(ctx, F, left, right)

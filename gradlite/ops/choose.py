@@ -13,7 +13,7 @@ from gradlite.ops.gather import broadcast_shape, nonzero
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
-from gradlite.ops.operands import cast, operand, promoted, same_device_or_scalar
+from gradlite.ops.operands import cast, operand, placed, promoted, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, distinct, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -37,7 +37,7 @@ class Where(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (condition,) = ctx.saved
-        zero = F.zeros((), grad)
+        zero = F.zero_beside(grad)
         left = right = None
         if ctx.edges[1] is not None:
             left = sum_to(F, F.where(condition, grad, zero), ctx.shapes[1])
@@ -83,7 +83,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         arrays = [v.array if isinstance(v, Tensor) else v for v in (a, b)]
         common = dtypes.result_dtype(arrays)
         a, b = (
-            cast(v, common) if isinstance(v, Tensor) else wrap(xp.asarray(v, dtype=common))
+            cast(v, common) if isinstance(v, Tensor) else wrap(placed(xp, v, common))
             for v in (a, b)
         )
     elif a.array.dtype != b.array.dtype:
@@ -115,7 +115,7 @@ class Clamp(Op):
             inside = x >= low
         else:
             inside = (x >= low) & (x <= high)
-        return (F.where(inside, grad, F.zeros((), grad)),)
+        return (F.where(inside, grad, F.zero_beside(grad)),)
 
 
 @public(
@@ -202,7 +202,7 @@ class NanToNum(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x = F.array(ctx.saved[0])
-        return (F.where(x - x == 0, grad, F.zeros((), grad)),)
+        return (F.where(x - x == 0, grad, F.zero_beside(grad)),)
 
 
 @public(

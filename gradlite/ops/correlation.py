@@ -15,7 +15,7 @@ from gradlite.ops.layout import row_major
 from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
-from gradlite.ops.operands import cast
+from gradlite.ops.operands import cast, placed
 from gradlite.ops.samples import S, constant, integers, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -280,5 +280,5 @@ def isin(
     """
     tensor = elements if isinstance(elements, Tensor) else test_elements
     xp = NAMESPACES[tensor.array.__class__].xp
-    a, b = (xp.asarray(getattr(v, "array", v)) for v in (elements, test_elements))
+    a, b = (placed(xp, getattr(v, "array", v)) for v in (elements, test_elements))
     return wrap(xp.asarray(xp.isin(a, b, invert=invert)))

@@ -86,7 +86,7 @@ class CtcLoss(Op):
             )
             xp = NAMESPACES[lp.array.__class__].xp
             running = (xp.arange(lp.shape[0])[:, None] < steps)[..., None]
-            return (own + F.where(running, F.exp(lp), F.zeros((), lp)) * grad.unsqueeze(-1),)
+            return (own + F.where(running, F.exp(lp), F.zero_beside(lp)) * grad.unsqueeze(-1),)
         xp, alphas = F.xp, ctx.aux
         times, batch = lp.shape[:2]
         rows = xp.arange(batch)[:, None]

@@ -39,7 +39,7 @@ def _without_each(F: Any, rows: Any) -> Any:
     n = rows.shape[-1]
     xp = NAMESPACES[F.array(rows).__class__].xp
     wide = F.expand(F.unsqueeze(rows, rows.ndim - 1), (*rows.shape[:-1], n, n))
-    return F.where(xp.eye(n, dtype=bool), F.zeros((), rows) + 1, wide)
+    return F.where(xp.eye(n, dtype=bool), F.zero_beside(rows) + 1, wide)
 
 
 def _products_of_others(F: Any, rows: Any) -> Any:
@@ -135,7 +135,7 @@ class Cumprod(Op):
         # Place k of product i holds x_0 ... x_k without x_i; only k >= i depend on x_i.
         partial = F.cumprod(_without_each(F, rows), rows.ndim)
         later = NAMESPACES[F.array(x).__class__].xp.tri(n, dtype=bool).T
-        partial = F.where(later, partial, F.zeros((), partial))
+        partial = F.where(later, partial, F.zero_beside(partial))
         product = F.matmul(partial, F.unsqueeze(row_grads, rows.ndim))
         return (product.reshape(rows.shape).swapaxes(dim, -1),)
 
@@ -167,11 +167,11 @@ class Logcumsumexp(Op):
             return (grad.reshape(()),)
         # The sum of grad_j exp(x_i - out_j) over j >= i, as logarithms for either sign.
         total = None
-        low = F.zeros((), grad) - np.inf
+        low = F.zero_beside(grad) - np.inf
         for sign in (1, -1):
             part = grad * sign
             some = part > 0
-            logs = F.where(some, F.log(F.where(some, part, F.zeros((), grad) + 1)) - out, low)
+            logs = F.where(some, F.log(F.where(some, part, F.zero_beside(grad) + 1)) - out, low)
             term = F.exp(F.logcumsumexp(logs, dim, not reverse) + x)
             total = term if total is None else total - term
         return (total,)

@@ -82,7 +82,7 @@ class EmbeddingDenseBackward(Op):
             count = xp.bincount(places.reshape(-1), minlength=rows)[places]
             result = result / count[..., None].astype(F.array(grad).dtype)
         if padding_idx >= 0:
-            result = F.where((places != padding_idx)[..., None], result, F.zeros((), grad))
+            result = F.where((places != padding_idx)[..., None], result, F.zero_beside(grad))
         return result, None
 
 

@@ -150,7 +150,11 @@ class MaskedFill(Op):
     constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
-        out = xp.where(mask, xp.asarray(value).astype(x.dtype), x)
+        if xp is np:
+            filling = xp.asarray(value).astype(x.dtype)
+        else:  # no copy from the host
+            filling = float(value) if x.dtype.kind == "f" else xp.full((), value, x.dtype)
+        out = xp.where(mask, filling, x)
         return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -174,7 +178,7 @@ class MaskedFillTensor(Op):
         if ctx.edges[0] is not None:
             left = sum_to(F, F.masked_fill(grad, mask, 0), tuple(ctx.shapes[0]))
         if ctx.edges[2] is not None:
-            right = sum_to(F, F.where(mask, grad, F.zeros((), grad)), ())
+            right = sum_to(F, F.where(mask, grad, F.zero_beside(grad)), ())
         return left, None, right
 
 

@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import cast, fitting, operand
+from gradlite.ops.operands import cast, fitting, operand, placed
 from gradlite.ops.rounding import Flat, sign
 from gradlite.ops.samples import S, bools, constant, distinct, integers, normal, unary
 from gradlite.ops.table import public
@@ -270,7 +270,7 @@ def _integers(name: str, function: str, input: Any, other: Any) -> Tensor:
     if common.kind not in "iu":
         raise NotImplementedError(f"\"{name}\" not implemented for '{type_name(common)}'")
     xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
-    left, right = (xp.asarray(fitting(v, common)).astype(common) for v in arrays)
+    left, right = (placed(xp, fitting(v, common)).astype(common, copy=False) for v in arrays)
     broadcast_shape(left.shape, right.shape)
     return wrap(xp.asarray(getattr(xp, function)(left, right)))
 

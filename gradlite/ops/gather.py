@@ -145,16 +145,28 @@ def _out_of_bounds(index: np.ndarray[Any, Any], dim: int, size: int, name: str) 
 
 
 def check_bounds(
-    index: Any, dim: int, size: int, error: type[Exception] = RuntimeError, name: str = ""
+    index: Any,
+    dim: int,
+    size: int,
+    error: type[Exception] = RuntimeError,
+    name: str = "",
+    beside: Any = None,
 ) -> None:
-    """An error unless 0 <= index < size; a GPU is not asked, since that would wait for it."""
+    """An error unless 0 <= index < size; of a GPU's array it comes late, as that of an assert.
+
+    Where kernels take the array ``beside``, they look at the index by themselves.
+    """
     if isinstance(index, np.ndarray):
         shortcuts.require(within(index, size), error, _out_of_bounds, index, dim, size, name)
+    else:
+        K = NAMESPACES[index.__class__].launcher
+        if K is not None and (beside is None or not K.takes(beside)):
+            indexing.check(K, index, 0, size)
 
 
 def counted_from_front(xp: Any, index: Any, size: int) -> Any:
-    """An index array without negative numbers."""
-    if shortcuts.allowed(~(index < 0).any()):
+    """An index array without negative numbers; a GPU is not asked whether there are any."""
+    if xp is np and shortcuts.allowed(~(index < 0).any()):
         return index
     return xp.where(index < 0, index + size, index)
 
@@ -210,7 +222,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
                 f"Size does not match at dimension {k} expected index {list(i.shape)} to be no "
                 f"larger than self {list(x.shape)} apart from dimension {d}"
             )
-    check_bounds(i, d, x.shape[d] if x.ndim else 1)
+    read_by_kernel = x if alike(x.shape, i.shape, d) else None
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=read_by_kernel)
     return apply(Gather, (input, index), d)  # type: ignore[no-any-return]
 
 

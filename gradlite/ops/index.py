@@ -184,7 +184,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     """
     array = self.array
     alone = isinstance(index, slice)
-    new, basic, advanced, last = split(array, items_of(index), index, alone)
+    new, basic, advanced, last = split(array, items_of(index), index, alone, True)
     result = self if new is None else apply_view(NewDims, self, new)
     if basic is not None:
         result = apply_view(_BY_NAME[last], result, basic)

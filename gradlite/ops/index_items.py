@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import shortcuts
+from gradlite.ops import indexing, shortcuts
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import number
 from gradlite.tensor import Tensor
 
@@ -102,13 +103,14 @@ def _number(value: Any) -> Any:
 
 
 def split(
-    x: Any, items: list[Any], index: Any = (), alone: bool = False
+    x: Any, items: list[Any], index: Any = (), alone: bool = False, read: bool = False
 ) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
     """Divide an index into steps: a shape with new dimensions, a basic and an advanced index.
 
     PyTorch applies integers and slices first, as views, and index arrays to the result. The
     last item is the name of the last view. ``index`` is what the parts were taken from, ``alone``
-    whether that is one slice, which is a view of its own where it is read.
+    whether that is one slice, which is a view of its own where it is read. ``read``: nothing is
+    written at the index.
     """
     used = 0
     for item in items:
@@ -185,7 +187,7 @@ def split(
     if late is not None:
         raise late
     for dim, item in arrays:
-        _check_bounds(x, dim, item)
+        _check_bounds(x, dim, item, read and len(items) == 1)
     while advanced and isinstance(advanced[-1], slice):
         advanced.pop()
     shape = list(x.shape) if places else []
@@ -222,7 +224,8 @@ def _whole_numbers(part: slice) -> slice:
         ) from None
 
 
-def _check_bounds(x: Any, dim: int, item: Any) -> None:
+def _check_bounds(x: Any, dim: int, item: Any, read: bool) -> None:
+    """Errors for an index array; ``read``: it is all of an index that is read at, by a kernel."""
     if item.dtype == np.bool_:
         for k, n in enumerate(item.shape):
             if n != x.shape[dim + k]:
@@ -235,8 +238,12 @@ def _check_bounds(x: Any, dim: int, item: Any) -> None:
     if item.size:
         if not n:
             raise IndexError("index is out of bounds for dimension with size 0")
-        inside = (item.min() >= -n) & (item.max() < n)
-        shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
+        K = NAMESPACES[item.__class__].launcher
+        if K is None or K.serial:
+            inside = (item.min() >= -n) & (item.max() < n)
+            shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
+        elif not (read and K.takes(x)):  # a GPU is not asked, since that would wait for it
+            indexing.check(K, item, -n, n)
 
 
 def _out_of_bounds(item: Any, dim: int, n: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import determinism
+from gradlite.ops import guard
 
 # Up to so many comparisons of an index with a row, a warp looks for the indices of its row.
 SEARCHED = 1 << 24
@@ -78,7 +79,8 @@ def add_rows(K: Any, out: Any, index: Any, values: Any, lowest: int = 0, skipped
     index, values = as_index(K, index), K.dense(values)
     narrow = K.acc(dtype) != dtype
     if K.serial or rows * count <= SEARCHED:
-        grid = (K.row_geometry(rows, 1)[0][0], -(-inner * dtype.itemsize // 512))
+        tiles = -(-inner * dtype.itemsize // 512)
+        grid = (K.row_geometry(rows, 1)[0][0], min(tiles, 65535))
         K.launch(
             "add_rows_searched", dtype, grid, (32, 8), values, index, out, K.errors, lowest,
             skipped, rows, count, inner,
@@ -136,6 +138,15 @@ def _add_atomic(
         "add_along_atomic", out.dtype, values.size, values, index, out, K.errors, lowest, skipped,
         outer, size, count, inner, *steps,
     )  # fmt: skip
+
+
+def check(K: Any, index: Any, lowest: int, size: int) -> None:
+    """Note an error, of which the host will hear, unless lowest <= index < size everywhere."""
+    n = index.size
+    if n:
+        with guard.on(index):
+            index = as_index(K, index)
+            K.elementwise("check_indices", np.float32, n, index, K.errors, lowest, size, n)
 
 
 def one_hot(K: Any, index: Any, classes: int) -> Any:

@@ -11,7 +11,7 @@ from gradlite.ops.binary import mismatch
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
-from gradlite.ops.operands import fitting, operand
+from gradlite.ops.operands import fitting, operand, placed
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -163,7 +163,7 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
     if dtypes.category(common) == 2:
         raise NotImplementedError(f"\"{function}_cpu\" not implemented for '{type_name(common)}'")
     xp = NAMESPACES[a.array.__class__].xp
-    left, right = (xp.asarray(fitting(v, common)).astype(common) for v in arrays)
+    left, right = (placed(xp, fitting(v, common)).astype(common, copy=False) for v in arrays)
     try:
         return wrap(xp.asarray(getattr(xp, function)(left, right)))
     except ValueError:

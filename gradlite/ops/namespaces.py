@@ -25,8 +25,10 @@ class Namespace:
         # Ops are attributes that no checker can know of.
         def __getattr__(self, name: str) -> Any: ...
 
-    def __init__(self, xp: Any, launcher: Any = None, guard: Guard | None = None) -> None:
-        self.xp, self.guard = xp, guard
+    def __init__(
+        self, xp: Any, launcher: Any = None, guard: Guard | None = None, numbers: bool = False
+    ) -> None:
+        self.xp, self.guard, self.numbers = xp, guard, numbers
         self.use(launcher)
 
     def use(self, launcher: Any) -> None:
@@ -59,6 +61,13 @@ class Namespace:
         """Zeros with another array's dtype and device."""
         return self.xp.zeros(shape, like.dtype)
 
+    def zero_beside(self, like: Any) -> Any:
+        """0 among the arguments of `where`, in another array's dtype.
+
+        It is a number where an array would be made by a launch.
+        """
+        return 0.0 if self.numbers else self.zeros((), like)
+
     def detach(self, value: Any) -> Any:
         """The value as a constant."""
         return value
@@ -85,10 +94,10 @@ class _Namespaces(dict[type, Namespace]):
 def of_cupy(cupy: Any) -> Namespace:
     """The namespace of CuPy's arrays."""
     if cupy.cuda.runtime.getDeviceCount() == 1:
-        return Namespace(cupy, CudaLauncher(cupy))
+        return Namespace(cupy, CudaLauncher(cupy), numbers=True)
     guard.several = several = Guard(cupy)
     graph.add, graph.add_in_place = several.call(graph.add), several.call(graph.add_in_place)
-    return Namespace(cupy, DevicesLauncher(cupy), several)
+    return Namespace(cupy, DevicesLauncher(cupy), several, True)
 
 
 OPS: dict[str, Any] = {}

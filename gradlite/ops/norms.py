@@ -56,7 +56,7 @@ class VectorNorm(Op):
         x, out = ctx.saved
         p, dims, _ = ctx.attrs
         shape = tuple(ctx.shapes[0])
-        zero = F.zeros((), grad)
+        zero = F.zero_beside(grad)
         if p == 0:
             return (None,)
         if p == 1:

@@ -116,7 +116,14 @@ def promote(operand: Tensor, numpy_dtype: Any) -> Tensor:
 @on_its_device
 def beside(array: Any, value: Any, dtype: Any = None) -> Any:
     """A number or an array of the host as an array on another array's device."""
-    return NAMESPACES[array.__class__].xp.asarray(value, dtype=dtype)
+    return placed(NAMESPACES[array.__class__].xp, value, dtype)
+
+
+def placed(xp: Any, value: Any, dtype: Any = None) -> Any:
+    """A number, or an array of any device, as an array of a library's current device."""
+    if xp is not np and isinstance(value, (bool, int, float)):  # a launch, and no copy
+        return xp.full((), value, np.asarray(value).dtype if dtype is None else dtype)
+    return xp.asarray(value, dtype=dtype)
 
 
 def same_device_or_scalar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,7 +154,7 @@ class Hardtanh(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         low, high = ctx.attrs
-        return (F.where((x <= low) | (x >= high), F.zeros((), grad), grad),)
+        return (F.where((x <= low) | (x >= high), F.zero_beside(grad), grad),)
 
 
 @public(
@@ -196,7 +196,7 @@ class Hardsigmoid(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        return (F.where((x > -3) & (x < 3), grad / 6, F.zeros((), grad)),)
+        return (F.where((x > -3) & (x < 3), grad / 6, F.zero_beside(grad)),)
 
 
 @public(
@@ -226,7 +226,7 @@ class Hardswish(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         middle = grad * (x / 3 + 0.5)
-        return (F.where(x <= -3, F.zeros((), grad), F.where(x < 3, middle, grad)),)
+        return (F.where(x <= -3, F.zero_beside(grad), F.where(x < 3, middle, grad)),)
 
 
 @public(samples=lambda: [*unary(distinct), S(distinct(5) * 3)], torch="nn.functional.hardswish")
@@ -251,7 +251,7 @@ class Hardshrink(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         (lambd,) = ctx.attrs
-        return (F.where((x >= -lambd) & (x <= lambd), F.zeros((), grad), grad),)
+        return (F.where((x >= -lambd) & (x <= lambd), F.zero_beside(grad), grad),)
 
 
 @public(samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.3)], torch="nn.functional.hardshrink")
@@ -283,7 +283,7 @@ class Softshrink(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         (lambd,) = ctx.attrs
-        return (F.where((x >= -lambd) & (x <= lambd), F.zeros((), grad), grad),)
+        return (F.where((x >= -lambd) & (x <= lambd), F.zero_beside(grad), grad),)
 
 
 @public(samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.3)], torch="nn.functional.softshrink")
@@ -313,7 +313,7 @@ class Threshold(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        return (F.where(x <= ctx.attrs[0], F.zeros((), grad), grad),)
+        return (F.where(x <= ctx.attrs[0], F.zero_beside(grad), grad),)
 
 
 @public(samples=lambda: [S(distinct(3, 4), 0.3, -1.0)], torch="nn.functional.threshold")
@@ -341,7 +341,7 @@ class Prelu(Op):
         if ctx.edges[0] is not None:
             left = F.where(x > 0, grad, grad * weight)
         if ctx.edges[1] is not None:
-            part = F.where(x > 0, F.zeros((), grad), grad * x)
+            part = F.where(x > 0, F.zero_beside(grad), grad * x)
             right = sum_to(F, part, tuple(ctx.shapes[1]))
         return left, right
 

@@ -162,7 +162,7 @@ def _unpool(
     lead = input.array.shape[:-dims]
     count = math.prod(sizes)
     places = indices.array
-    if places.size:
+    if places.size and isinstance(places, np.ndarray):  # of a GPU's `scatter` hears
         inside = (places.min() >= 0) & (places.max() < count)
         shortcuts.require(inside, RuntimeError, _invalid_place, places, tuple(sizes))
     zeros: Any = input.new_zeros(*lead, count)

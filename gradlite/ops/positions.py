@@ -75,7 +75,7 @@ def row_numbers(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
         if isinstance(item, slice) or item.dtype == np.bool_:
             return None
         if len(index) > 1 or item.dtype == np.uint8:
-            item = item.astype(np.int64)
+            item = item.astype(np.int64, copy=False)
             item = xp.where(item < 0, item + n, item)
         rows = item if rows is None else rows * n + item
     return rows

@@ -20,7 +20,7 @@ from gradlite.ops.operands import as_number, cast
 from gradlite.ops.samples import S, constant, integers, normal
 from gradlite.ops.table import public
 from gradlite.ops.twins import is_twin
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "index_add",
@@ -170,8 +170,11 @@ class IndexFill(Writer):
 
 
 # ------------------------------------------------------------------------- preparation
-def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> int:
-    """The dimension counted from the front, with sizes, dtypes and bounds checked."""
+def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, added: bool = False) -> int:
+    """The dimension counted from the front, with sizes, dtypes and bounds checked.
+
+    ``added``: by a kernel, where it takes the arrays, that looks at the index itself.
+    """
     check_tensor("scatter", "index", 3, index)
     x, i = input.array, index.array
     d = wrap_dim(dim, x.ndim)
@@ -196,7 +199,8 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> int:
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     elif too_large:
         raise RuntimeError(message)
-    check_bounds(i, d, x.shape[d] if x.ndim else 1)
+    by_kernel = x if added and alike(x.shape, i.shape, d) else None
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=by_kernel)
     return d
 
 
@@ -245,7 +249,7 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
 
 def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Call:
     check_tensor("scatter_add", "src", 3, src)
-    d = check_scatter(input, dim, index, src)
+    d = check_scatter(input, dim, index, src, True)
     return ScatterAdd, (input, index, cut(src, index.array.shape)), (d,)
 
 
@@ -282,7 +286,9 @@ def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha:
             f"index_add_(): Number of indices ({i.size}) should be equal to source.size(dim): "
             f"({s.shape[d] if s.ndim else 1}), for dim: {d}"
         )
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError)
+    check_bounds(
+        i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError, "", x
+    )
     return IndexAdd, (input, index, source), (d, as_number(alpha))
 
 
@@ -327,8 +333,8 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
         raise IndexError("index_fill_(): Expected dtype int64 for index.")
     n = x.shape[d] if x.ndim else 1
     xp = NAMESPACES[i.__class__].xp
-    if (i < 0).any():
-        index = index.new_tensor(xp.where(i < 0, i + n, i))
+    if xp is not np or (i < 0).any():  # a GPU is not asked, since that would wait for it
+        index = wrap(xp.where(i < 0, i + n, i))
     check_bounds(index.array, d, n, IndexError)
     if isinstance(value, Tensor):
         if value.array.ndim:

@@ -91,7 +91,7 @@ class Logit(Op):
         (eps,) = ctx.attrs
         low = 0.0 if eps is None else eps
         outside = (x < low) | (x > 1 - low)
-        beyond = F.zeros((), grad) + (math.nan if eps is None else 0.0)
+        beyond = F.zero_beside(grad) + (math.nan if eps is None else 0.0)
         return (F.where(outside, beyond, grad / (x * (-x + 1))),)
 
 
@@ -105,7 +105,7 @@ class Sinc(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        zero = F.zeros((), grad)
+        zero = F.zero_beside(grad)
         at_zero = x * x * math.pi == 0  # or so near that the divisor vanishes
         safe = F.where(at_zero, zero + 1, x)
         angle = safe * math.pi
@@ -126,7 +126,7 @@ class Xlogy(Binary):
         x, y = ctx.saved
         left = right = None
         if ctx.edges[0] is not None:
-            zero = F.zeros((), grad)
+            zero = F.zero_beside(grad)
             none = (x == 0) & (y <= 0)
             left = F.where(none, zero, grad * F.log(F.where(none, zero + 1, y)))
         if ctx.edges[1] is not None:
@@ -147,7 +147,7 @@ class SpecialXlog1py(Binary):
         x, y = ctx.saved
         left = right = None
         if ctx.edges[0] is not None:
-            zero = F.zeros((), grad)
+            zero = F.zero_beside(grad)
             none = (x == 0) & (y <= -1)
             left = F.where(none, zero, grad * F.log1p(F.where(none, zero, y)))
         if ctx.edges[1] is not None:

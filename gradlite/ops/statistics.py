@@ -80,7 +80,7 @@ class Std(Var):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         out = ctx.saved[1]
         none = out == 0
-        zero = F.zeros((), grad)
+        zero = F.zero_beside(grad)
         slope = F.where(none, zero, grad / (F.where(none, zero + 1, out) * 2))
         return Var.backward(ctx, slope, F)  # type: ignore[no-any-return]
 

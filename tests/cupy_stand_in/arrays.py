@@ -196,7 +196,7 @@ class Array:
             refuse_copies("D2H transfers")
 
         def compute() -> Any:
-            found = host[inside]
+            found = host[_wrapped(inside, host.shape)]
             # CuPy gives a view where NumPy gives a scalar.
             return found if isinstance(found, np.ndarray) else host[(*keys, ...)]
 
@@ -208,7 +208,11 @@ class Array:
         if isinstance(value, (list, tuple)):
             raise TypeError("a list cannot be assigned to a cupy.ndarray")
         host, inside, values = self.host, _key(key), _host(value)
-        _in_place("setitem", lambda: host.__setitem__(inside, values), self, key, value)
+        _in_place(
+            "setitem",
+            lambda: host.__setitem__(_wrapped(inside, host.shape), values),
+            self, key, value,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.host)
@@ -379,6 +383,26 @@ def _key(key: Any) -> Any:
     if isinstance(key, tuple):
         return tuple(_key(k) for k in key)
     return key.host if isinstance(key, Array) else key
+
+
+def _wrapped(key: Any, shape: tuple[int, ...]) -> Any:
+    """An index with the numbers in its arrays brought into the bounds, as CuPy does it."""
+    keys, rest, found = key if isinstance(key, tuple) else (key,), list(shape), []
+    for k in keys:
+        if k is Ellipsis:
+            behind = sum(k.ndim if _is_mask(k) else k is not None for k in keys[len(found) + 1 :])
+            rest = rest[len(rest) - behind :]
+        elif k is not None:
+            n = rest[0] if rest else 1
+            rest = rest[k.ndim if _is_mask(k) else 1 :]
+            if isinstance(k, np.ndarray) and k.ndim and k.dtype.kind in "iu" and n:
+                k = k % n
+        found.append(k)
+    return tuple(found) if isinstance(key, tuple) else found[0]
+
+
+def _is_mask(key: Any) -> bool:
+    return isinstance(key, np.ndarray) and key.dtype == np.bool_
 
 
 def _first(args: Any) -> Any:

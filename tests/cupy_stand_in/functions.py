@@ -24,6 +24,7 @@ from tests.cupy_stand_in.arrays import (
     _host,
     _in_place,
     _key,
+    _wrapped,
 )
 from tests.cupy_stand_in.graphs import quiet
 from tests.cupy_stand_in.runtime import capturing, current, refuse_copies
@@ -166,7 +167,7 @@ class Ufunc:
         def run() -> None:
             values = np.asarray(given).astype(a.dtype)
             if a.dtype.kind != "f" or self.__name__ == "add":
-                self.ufunc.at(host, places, values)
+                self.ufunc.at(host, _wrapped(places, host.shape), values)
                 return
             # Its atomics of float64 are fmaxf and fminf too: they round, and leave out NaN.
             wide = host.astype(np.float32)
@@ -228,6 +229,8 @@ def _method(name: str) -> Any:
         if name in ("sort", "argsort"):
             kwargs["kind"] = "stable"
         inside, named = _host(args), {k: _host(v) for k, v in kwargs.items()}
+        if name == "take":
+            named["mode"] = "wrap"
         host, out = self.host, kwargs.get("out")
         if out is not None or name in IN_PLACE:
             _in_place(name, lambda: getattr(host, name)(*inside, **named), self, args, out)

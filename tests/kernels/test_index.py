@@ -13,6 +13,7 @@ from gradlite.backends.kernel_source import index
 from gradlite.nn import functional as F
 from gradlite.ops import indexing
 from tests import cupy_stand_in as stand_in
+from tests.cupy_stand_in import arrays
 from tests.kernels.support import ThreadsLauncher, host
 
 # One thread to a sum rounds each term, which shows in half precision.
@@ -175,6 +176,10 @@ def on_both(function: Any, *shapes: Any) -> list[str]:
     return [name for name in launched if name in own]
 
 
+# Of a pair of indices the kernel sees what they come to together.
+PAIR = ["check_indices", "check_indices", "take_along", "add_rows_searched"]
+
+
 @pytest.mark.parametrize(
     ("function", "shapes", "expected"),
     [
@@ -183,7 +188,7 @@ def on_both(function: Any, *shapes: Any) -> list[str]:
         (lambda x, t: x.index_select(1, t([2, 0, 2])), [(2, 3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.gather(1, t([[0, 2], [1, 1]])), [(2, 3)], ["take_along", "add_along"]),
         (lambda x, t: x[t([0, -1, 0])], [(3, 10)], ["take_rows"]),
-        (lambda x, t: x[t([0, -1]), t([[2], [1]])], [(3, 4, 2)], ["take_along"]),
+        (lambda x, t: x[t([0, -1]), t([[2], [1]])], [(3, 4, 2)], PAIR),
         (lambda x, y, t: x.scatter_add(1, t([[0, 0]] * 3), y), [(3, 4), (3, 2)], ["add_along"]),
         (lambda x, y, t: x.index_add(0, t([0, 0]), y), [(3, 9), (2, 9)], None),
         (lambda x, y, t: x.index_add(1, t([0, 1]), y, alpha=2), [(2, 3, 9), (2, 2, 9)], None),
@@ -235,6 +240,65 @@ def test_an_index_out_of_bounds_is_an_error_in_the_end(cupy: Any, op: Any, bad: 
     op(x, index)
     with pytest.raises(RuntimeError, match="device-side assert"):
         x.sum().item()
+
+
+def written(x: Any, index: Any, value: float) -> Any:
+    x[index] = value
+    return x
+
+
+@pytest.mark.parametrize("bad", [5, -6])
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, i: x[i],
+        lambda x, i: x[i, i.new_zeros(3)],
+        lambda x, i: x.mT[:, i],
+        lambda x, i: x.long()[i],
+        lambda x, i: written(x, i, 2.0),
+        lambda x, i: x.index_put((i,), x[:3].clone()),
+        lambda x, i: x.index_fill(0, i, 2.0),
+        lambda x, i: x.index_copy(0, i, x[:3].clone()),
+        lambda x, i: x.long().gather(0, i[:, None].expand(3, 9)),
+        lambda x, i: x.scatter(0, i[:, None].expand(3, 9), 2.0),
+        lambda x, i: x[:, 0].take(i),
+        lambda x, i: x.take_along_dim(i[:, None], 0),
+    ],
+)
+def test_indices_are_checked_without_waiting(cupy: Any, op: Any, bad: int) -> None:
+    x, good = gradlite.ones(5, 9, device="cuda"), gradlite.tensor([1, 0, 4], device="cuda")
+    index = gradlite.tensor([1, bad, 4], device="cuda")
+    arrays.reads = reads = []
+    try:
+        op(x, good)
+        gradlite.cuda.synchronize()  # nothing is wrong with these
+        with pytest.raises(RuntimeError, match="device-side assert.*\nindex .* is out of bounds"):
+            op(x, index)
+            gradlite.cuda.synchronize()
+    finally:
+        arrays.reads = None
+    assert not reads
+
+
+def test_a_grid_has_no_more_rows_of_blocks_than_cuda_takes(cupy: Any, monkeypatch: Any) -> None:
+    K, grids = ThreadsLauncher(), []
+    monkeypatch.setattr(K, "launch", lambda name, dtype, grid, *rest: grids.append(grid))
+    wide = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2, 1 << 24), (0, 4))
+    values = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1, 1 << 24), (1 << 26, 4))
+    indexing.add_rows(K, wide, np.zeros(1, np.int64), values)
+    assert grids == [(1, 65535)]
+
+
+@pytest.mark.parametrize("count", [1, 31, 257])
+def test_check_indices(launcher: Any, count: int) -> None:
+    K = launcher
+    index = indices(K, -4, 4, count)
+    indexing.check(K, index, -4, 4)
+    assert not host(K.errors)[0]
+    index[count // 2] = 4
+    indexing.check(K, index, -4, 4)
+    assert host(K.errors).tolist() == [1, 4, 4]
+    K.errors[...] = 0
 
 
 def test_determinism_can_be_asked_for() -> None:
