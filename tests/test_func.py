@@ -335,6 +335,10 @@ VMAP = {
     "different": lambda T, F: equal_rows(
         F.vmap(lambda x: T.rand(3) + 0 * x, randomness="different")(matrix(T))
     ),
+    "named_results": lambda T, F: F.vmap(lambda x: x.max(0))(matrix(T)).values,
+    "named_results_at_the_end": lambda T, F: F.vmap(T.sort, out_dims=1)(matrix(T)).indices,
+    "named_results_by_a_tuple": lambda T, F: F.vmap(T.sort, out_dims=(0, 0))(matrix(T)),
+    "slogdet": lambda T, F: F.vmap(T.linalg.slogdet)(T.eye(2).expand(3, 2, 2) * 2).logabsdet,
     "top_level": lambda T, F: T.vmap is F.vmap,
 }
 
@@ -374,3 +378,16 @@ def test_derivatives_agree_with_finite_differences():
         np.testing.assert_allclose(jacobian, numerical, rtol=1e-7, atol=1e-8)
         with pytest.raises(AssertionError):
             np.testing.assert_allclose(jacobian * 1.001, numerical, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("transform", ["jacrev", "vjp"])
+def test_integers_have_no_derivatives(transform):
+    def program(T):
+        def f(x):
+            return x.topk(2)
+
+        if transform == "vjp":
+            return outcome_of(lambda: T.func.vjp(f, vector(T)))
+        return outcome_of(lambda: T.func.jacrev(f)(vector(T)))
+
+    same(program)

@@ -8,7 +8,13 @@ from typing import Any
 
 from gradlite.autograd.strict import unit_vectors, zeros
 from gradlite.func.arguments import Argnums
-from gradlite.func.transforms import JVP, Evaluation, pulled_back, pushed_forward
+from gradlite.func.transforms import (
+    JVP,
+    Evaluation,
+    check_floating,
+    pulled_back,
+    pushed_forward,
+)
 from gradlite.ops.joining import stack
 from gradlite.tensor import Tensor
 from gradlite.utils._pytree import tree_unflatten
@@ -45,6 +51,7 @@ def jacrev(
     @functools.wraps(func)
     def wrapper(*args: Any) -> Any:
         at = Evaluation(func, args, argnums, has_aux, "vjp(f, *primals)")
+        check_floating(at.outputs)
         blocks = []
         for output in at.outputs:
             rows = [pulled_back(at, (output,), (v,)) for v in unit_vectors(output)]

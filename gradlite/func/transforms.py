@@ -165,6 +165,16 @@ class Evaluation:
             return vectors, gradients(self.outputs, self.points, vectors, create_graph=True)
 
 
+def check_floating(outputs: Sequence[Tensor]) -> None:
+    """RuntimeError for outputs that have no derivatives."""
+    for output in outputs:
+        if output.array.dtype not in dtypes.FLOATING:
+            raise RuntimeError(
+                "vjp(f, ...): All outputs of f must be floating-point or complex Tensors, got "
+                f"Tensor with dtype {output.dtype}"
+            )
+
+
 def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     """The value of a function, and the function that multiplies a vector with its Jacobian.
 
@@ -182,12 +192,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
     (tensor([1., 1.]),)
     """
     at = Evaluation(func, primals, None, has_aux, "vjp(f, *primals)")
-    for output in at.outputs:
-        if output.array.dtype not in dtypes.FLOATING:
-            raise RuntimeError(
-                "vjp(f, ...): All outputs of f must be floating-point or complex Tensors, got "
-                f"Tensor with dtype {output.dtype}"
-            )
+    check_floating(at.outputs)
 
     def vjp_fn(cotangents: Any, retain_graph: bool = True, create_graph: bool | None = None) -> Any:
         vectors, spec = tree_flatten(cotangents)

@@ -1,6 +1,7 @@
 """Nested tuples, lists and dictionaries ("pytrees") taken apart into leaves and put together.
 
-A leaf is everything that is not a tuple, list, dict, OrderedDict or named tuple.
+A leaf is everything that is not a tuple, list, dict, OrderedDict, named tuple, or what an op with
+named results returns.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from gradlite.return_types import NamedResults
 
 __all__ = [
     "TreeSpec",
@@ -59,6 +62,8 @@ def _open(tree: Any) -> tuple[Any, Any, list[Any]] | None:
         return kind, None, list(tree)
     if kind is dict or kind is OrderedDict:
         return kind, list(tree), list(tree.values())
+    if isinstance(tree, NamedResults):
+        return kind, None, list(tree)
     if isinstance(tree, tuple) and hasattr(kind, "_fields"):
         return kind, kind, list(tree)
     return None
