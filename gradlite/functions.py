@@ -16,6 +16,7 @@ from gradlite.description import Size
 from gradlite.ops import dropout as _dropout
 from gradlite.ops import embedding as _embedding
 from gradlite.ops import normalization as _normalization
+from gradlite.ops.activation_inplace import celu_, relu_, rrelu_, selu_, threshold_
 from gradlite.ops.adaptive_pool import adaptive_avg_pool1d
 from gradlite.ops.adaptive_pool import adaptive_max_pool1d as _adaptive_max_pool1d
 from gradlite.ops.bilinear import bilinear
@@ -37,6 +38,7 @@ __all__ = [
     "bilinear",
     "broadcast_shapes",
     "can_cast",
+    "celu_",
     "channel_shuffle",
     "conv1d",
     "conv2d",
@@ -68,8 +70,12 @@ __all__ = [
     "pi",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "relu_",
     "result_type",
     "rms_norm",
+    "rrelu_",
+    "selu_",
+    "threshold_",
     "typename",
 ]
 

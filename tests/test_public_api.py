@@ -20,6 +20,7 @@ NO_OPS = {
     "random": "random numbers: tests/test_random.py",
     "renamed": "deprecated names: tests/test_old_names.py",
     "variates": "random numbers: tests/ops/test_variates.py",
+    "activation_inplace": "entries of their own functions, in place: tests/ops/test_activation.py",
     "interop": "conversions from and to other libraries: tests/test_interop.py",
 }
 # Where fewer or other parameters are meant.

@@ -10,6 +10,7 @@ from gradlite.device import device as Device
 from gradlite.grad_mode import no_grad
 from gradlite.nn.members import type_name
 from gradlite.nn.parameter import is_lazy
+from gradlite.ops.like import empty_like
 from gradlite.tensor import Tensor
 
 __all__ = ["ConversionMethods"]
@@ -42,7 +43,7 @@ class ConversionMethods:
                     continue
                 grad = parameter._grad
                 parameter._grad = None
-                parameter.data = fn(parameter.data)
+                parameter.data = fn(parameter)
                 if grad is not None:
                     grad.data = fn(grad.data)
                     parameter.grad = grad
@@ -74,6 +75,10 @@ class ConversionMethods:
             return tensor.to(device or tensor.device, wanted or tensor.dtype, non_blocking)
 
         return self._apply(convert)
+
+    def to_empty(self: Self, *, device: str | int | Device | None, recurse: bool = True) -> Self:
+        """Move to a device without copying: parameters and buffers have any values there."""
+        return self._apply(lambda tensor: empty_like(tensor, device=device), recurse)
 
     def cpu(self: Self) -> Self:
         """Move all parameters and buffers to the CPU."""
@@ -110,6 +115,7 @@ class ConversionMethods:
 def _parse_to(*args: Any, **kwargs: Any) -> tuple[Device | None, dtypes.dtype | None, bool]:
     """Sort out the three ways to call `Module.to`."""
     values = list(args)
+    given = [type_name(a) for a in args] + [f"{key}={type_name(v)}" for key, v in kwargs.items()]
     device = kwargs.pop("device", None)
     dtype = kwargs.pop("dtype", None)
     tensor = kwargs.pop("tensor", None)
@@ -121,17 +127,26 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Device | None, dtypes.dtype | 
         device = values.pop(0)
         if values and (values[0] is None or isinstance(values[0], dtypes.dtype)):
             dtype = values.pop(0)
+    non_blocking = kwargs.pop("non_blocking", values.pop(0) if values else False)
+    copy = kwargs.pop("copy", values.pop(0) if values else False)
+    kwargs.pop("memory_format", None)
+    fits = isinstance(non_blocking, bool) and isinstance(copy, bool)
+    fits = fits and (dtype is None or isinstance(dtype, dtypes.dtype))
+    fits = fits and (tensor is None or isinstance(tensor, Tensor))
+    fits = fits and (device is None or _names_a_device(device))
+    if kwargs or values or not fits:
+        raise TypeError(
+            f"to() received an invalid combination of arguments - got ({', '.join(given)}), but "
+            "expected one of: (device, dtype, non_blocking, copy), (dtype, non_blocking, copy), "
+            "(tensor, non_blocking, copy)"
+        )
     if tensor is not None:
         device, dtype = tensor.device, tensor.dtype
-    non_blocking = kwargs.pop("non_blocking", values.pop(0) if values else False)
-    kwargs.pop("copy", None)
-    kwargs.pop("memory_format", None)
-    if kwargs or len(values) > 1:
-        given = ", ".join([*(type_name(a) for a in args), *(f"{k}=..." for k in kwargs)])
-        raise TypeError(
-            f"to() received an invalid combination of arguments - got ({given}), but expected one "
-            "of: (device, dtype, non_blocking), (dtype, non_blocking), (tensor, non_blocking)"
-        )
     if device is not None and not isinstance(device, Device):
         device = Device(device)
     return device, dtype, non_blocking
+
+
+def _names_a_device(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or isinstance(value, (str, Device))

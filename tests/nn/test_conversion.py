@@ -71,3 +71,44 @@ def test_an_optimizer_still_knows_the_parameters_after_a_conversion() -> None:
     before = list(module.parameters())
     module.double()
     assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
+
+
+CALLS_OF_TO: dict[str, Any] = {
+    "dtype, device": lambda L, m: m.to(L.float64, "cpu"),
+    "two devices": lambda L, m: m.to("cpu", "cpu"),
+    "a tensor and a number": lambda L, m: m.to(L.ones(1), 3),
+    "a dict": lambda L, m: m.to({}),
+    "a module": lambda L, m: m.to(m),
+    "a keyword": lambda L, m: m.to(place="cpu"),
+    "too many": lambda L, m: m.to("cpu", L.float64, True, False, 1),
+}
+
+
+@pytest.mark.parametrize("what", CALLS_OF_TO)
+def test_wrong_calls_of_to(what: str) -> None:
+    same(
+        lambda library: CALLS_OF_TO[what](library, library.nn.Linear(1, 1)),
+        raises=TypeError,
+        message="type",
+    )
+
+
+def test_to_empty() -> None:
+    def program(library: Any) -> Any:
+        model = library.nn.Sequential(library.nn.Linear(2, 3), library.nn.BatchNorm1d(3))
+        same_weight = model[0].weight
+        result = model.to_empty(device="cpu")
+        sizes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        return result is model, model[0].weight is same_weight, sizes
+
+    same(program)
+
+
+def test_a_function_that_writes_in_place_is_noticed() -> None:
+    def program(library: Any) -> None:
+        model = library.nn.Linear(2, 2)
+        y = (model.weight * model.weight).sum()
+        model._apply(lambda t: t.add_(1))
+        y.backward()
+
+    same(program, raises=RuntimeError, match="modified by an inplace operation", message="prefix")

@@ -46,3 +46,38 @@ def test_relu_lets_no_gradient_through_at_either_zero(dtype: str) -> None:
         return x.grad
 
     same(program)
+
+
+IN_PLACE: dict[str, tuple[Any, ...]] = {
+    "celu_": (0.7,),
+    "elu_": (0.7,),
+    "hardtanh_": (-0.5, 0.3),
+    "leaky_relu_": (0.2,),
+    "relu_": (),
+    "rrelu_": (0.1, 0.3),
+    "selu_": (),
+    "threshold_": (0.2, 3.0),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_functions_in_place(name: str) -> None:
+    def program(library: Any) -> Any:
+        x = library.tensor([-1.5, -0.2, 0.1, 0.6, 2.0], requires_grad=True)
+        y = x * 1
+        function = getattr(library.nn.functional, name)
+        z = function(y, *IN_PLACE[name])
+        z.sum().backward()
+        top = [n for n in IN_PLACE if hasattr(library, n)]
+        return z is y, y.detach(), x.grad, top
+
+    same(program)
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_functions_in_place_refuse_what_other_writes_refuse(name: str) -> None:
+    def program(library: Any) -> Any:
+        leaf = library.ones(3, requires_grad=True)
+        getattr(library.nn.functional, name)(leaf, *IN_PLACE[name])
+
+    same(program, raises=RuntimeError, message="exact")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from gradlite.nn.module import Module as Module
 from gradlite.nn.modules import (
     activation,
+    adaptive,
     attention,
     batchnorm,
     container,
@@ -34,6 +35,7 @@ from gradlite.nn.modules import (
 from gradlite.nn.modules import lazy as lazy
 from gradlite.nn.modules import module as module
 from gradlite.nn.modules.activation import *
+from gradlite.nn.modules.adaptive import *
 from gradlite.nn.modules.attention import *
 from gradlite.nn.modules.batchnorm import *
 from gradlite.nn.modules.container import *
@@ -59,9 +61,13 @@ from gradlite.nn.modules.sparse import *
 from gradlite.nn.modules.transformer import *
 from gradlite.nn.modules.upsampling import *
 
+if not TYPE_CHECKING:  # another `utils` than `gradlite.nn.utils`
+    from gradlite.nn.modules import utils as utils
+
 if not TYPE_CHECKING:  # type checkers follow the imports, and cannot add up lists of names
     __all__ = ["Module"]
     __all__ += activation.__all__
+    __all__ += adaptive.__all__
     __all__ += attention.__all__
     __all__ += batchnorm.__all__
     __all__ += container.__all__
