@@ -22,6 +22,7 @@ from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge, next_sequence_number
 from gradlite.graph_errors import MOVED_LEAF
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
+from gradlite.nested import array_of
 
 
 class View:
@@ -85,8 +86,9 @@ class Tensor(Description, TensorMethods):
     def __new__(cls, *data: Any, **options: Any) -> Any:
         default = dtypes.get_default_dtype().numpy
         if len(data) == 1 and not isinstance(data[0], int):
-            source = data[0].array if isinstance(data[0], Tensor) else data[0]
-            return make(cls, np.array(source, dtype=default))
+            if isinstance(data[0], Tensor):
+                return make(cls, np.array(data[0].array, dtype=default))
+            return make(cls, np.asarray(array_of(data[0], default), dtype=default))
         return make(cls, np.empty(data or (0,), dtype=default))
 
     def __repr__(self) -> str:

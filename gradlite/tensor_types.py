@@ -11,7 +11,7 @@ from gradlite import dtypes
 from gradlite.backends import cuda
 from gradlite.device import set_default_device
 from gradlite.ops.creation import empty, tensor
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "BFloat16Tensor",
@@ -62,6 +62,8 @@ class TensorType(type):
             return empty(source, dtype=cls.dtype, device=where)
         if isinstance(source, Tensor):
             return source.detach()
+        if isinstance(source, np.ndarray) and where == "cpu":  # shared where the dtype is its own
+            return wrap(np.asarray(source, dtype=cls.dtype.numpy))
         return tensor(source, dtype=cls.dtype, device=where)
 
 

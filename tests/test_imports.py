@@ -33,6 +33,7 @@ FLOORS = (
         "gradlite.version",
     ),
     ("gradlite.device", "gradlite.printing", "gradlite.description"),
+    ("gradlite.nested",),
     ("gradlite.tensor", "gradlite.copying", "gradlite.random"),
     ("gradlite.ops", "gradlite.return_types"),
     (

@@ -11,6 +11,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends import cuda, transfer
 from gradlite.device import array_module, as_device, device
+from gradlite.nested import array_of
 from gradlite.ops.conversion import array_on
 from gradlite.ops.dims import sizes
 from gradlite.ops.op import type_name
@@ -52,75 +53,6 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
 
 
 # ---------------------------------------------------------------------------- from data
-def _infer(data: Any, wanted: Any = None) -> np.ndarray[Any, Any]:
-    """Nested data as an array of a wanted dtype, or PyTorch's: float default, int64, bool."""
-    if isinstance(data, (np.ndarray, np.generic)):
-        array = np.asarray(data)
-        dtypes.from_numpy_dtype(array.dtype)
-        return array
-    if isinstance(data, (list, tuple)):
-        data = _unwrapped(data)
-    try:
-        array = np.array(data)
-    except ValueError:
-        raise _unequal(data, 0) from None
-    if array.dtype.kind in "OUS":
-        if array.dtype.kind in "US":
-            raise TypeError("new(): invalid data type 'str'")
-        if all(isinstance(v, int) for v in array.reshape(-1)):
-            raise ValueError("Overflow when unpacking long long")
-        bad = data
-        while isinstance(bad, (list, tuple)) and bad:
-            bad = bad[0]
-        if isinstance(bad, str):
-            raise TypeError("new(): invalid data type 'str'")
-        raise RuntimeError(f"Could not infer dtype of {bad.__class__.__name__}")
-    if wanted is not None:
-        if array.dtype.kind == "i" and wanted.kind in "iu" and array.size:
-            dtypes.check_fits(int(array.min()), int(array.max()), wanted, "{}")
-        return array.astype(wanted, copy=False)
-    if array.dtype.kind == "f" and not _holds_numpy(data):
-        array = array.astype(dtypes.get_default_dtype().numpy)
-    elif array.dtype.kind == "u" and not _holds_numpy(data):
-        raise RuntimeError("Overflow when unpacking long long")
-    if array.size == 0 and not _holds_numpy(data):
-        array = array.astype(dtypes.get_default_dtype().numpy)
-    dtypes.from_numpy_dtype(array.dtype)
-    return array
-
-
-def _unequal(data: Any, dim: int) -> Exception:
-    """The error for the first of nested sequences that is not as long as those beside it."""
-    parts = [d for d in data if isinstance(d, (list, tuple, np.ndarray))]
-    length = len(parts[0]) if parts else 0
-    for part in data:
-        if not isinstance(part, (list, tuple, np.ndarray)):
-            return TypeError(f"not a sequence at dim {dim + 1}")
-        if len(part) != length:
-            return ValueError(
-                f"expected sequence of length {length} at dim {dim + 1} (got {len(part)})"
-            )
-    return _unequal([inner for part in data for inner in part], dim + 1)
-
-
-def _unwrapped(data: Any) -> Any:
-    """Tensors inside nested lists as Python numbers or arrays."""
-    if isinstance(data, Tensor):
-        array = data.array
-        if array.size == 1:
-            return array.item()
-        return array if isinstance(array, np.ndarray) else array.get()
-    if isinstance(data, (list, tuple)):
-        return [_unwrapped(d) for d in data]
-    return data
-
-
-def _holds_numpy(data: Any) -> bool:
-    while isinstance(data, (list, tuple)) and data:
-        data = data[0]
-    return isinstance(data, (np.ndarray, np.generic))
-
-
 def tensor(
     data: Any,
     *,
@@ -139,7 +71,7 @@ def tensor(
             [3., 4.]])
 
     Raises:
-        ValueError: nested lists of unequal length.
+        ValueError: nested lists of unequal length, or tensors of several elements in them.
         TypeError, RuntimeError: data that no dtype fits, or ``requires_grad`` of a dtype that
             is not floating.
     """
@@ -155,14 +87,16 @@ def tensor(
             stacklevel=2,
         )
         where = data.device if device is None else as_device(device)
-        source = data.array
+        source, copy = data.array, True
     else:
         where = as_device(device)
         given = None if dtype is None else dtypes.as_dtype(dtype).numpy
-        source = data if hasattr(type(data), "__cuda_array_interface__") else _infer(data, given)
+        copy = hasattr(type(data), "__cuda_array_interface__")
+        source = data if copy else array_of(data, given)
+        copy = copy or source is data
     wanted = source.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
     wanted = dtypes.from_numpy_dtype(wanted).numpy
-    array = array_on(source, where, wanted, copy=True)
+    array = array_on(source, where, wanted, copy)
     if pin_memory:
         array = _pinned(array)
     return finish(array, requires_grad)
