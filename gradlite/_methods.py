@@ -1308,7 +1308,7 @@ class TensorMethods:
             """As ``torch.Tensor.new_zeros``."""
 
         def nextafter(self, other: Tensor) -> Tensor:
-            """The floating-point number after each element towards ``other``; without a gradient."""
+            """The floating-point number after each element towards ``other``."""
 
         def nextafter_(self, other: Tensor) -> Tensor:
             """In-place version of `nextafter`."""

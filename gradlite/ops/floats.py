@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlite import dtypes, return_types
 from gradlite.ops.arithmetic import floor_divide, mul, pow, sub
-from gradlite.ops.binary import Binary, binary_op
+from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
@@ -111,27 +111,35 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 
 
 class Nextafter(Binary):
+    reads = ((0, 1), ())
     moves = True  # the next one in float32 would be rounded back
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.nextafter(a, b)
 
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        left = right = None
+        if ctx.edges[0] is not None:
+            moved = F.array(ctx.saved[0]) != F.array(ctx.saved[1])
+            left = F.where(moved, grad, F.zero_beside(grad))
+        if ctx.edges[1] is not None:
+            right = F.zeros(grad.shape, grad)
+        return unbroadcast(ctx, F, left, right)
+
 
 @public(
-    samples=lambda: [S(constant(normal(3, 4)), constant(normal(4)))],
+    samples=lambda: [S(normal(3, 4), normal(4))],
     method=True,
     inplace=True,
-    differentiable=False,
 )
 def nextafter(input: Tensor, other: Tensor) -> Tensor:
-    """The floating-point number after each element towards ``other``; without a gradient.
+    """The floating-point number after each element towards ``other``.
 
     >>> import gradlite
     >>> gradlite.nextafter(gradlite.tensor([1.0]), gradlite.tensor([2.0])) > 1
     tensor([True])
     """
-    a, b = (t.detach() if isinstance(t, Tensor) else t for t in (input, other))
-    return binary_op(Nextafter, a, b)
+    return binary_op(Nextafter, input, other)
 
 
 @public(

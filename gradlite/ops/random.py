@@ -306,6 +306,20 @@ def normal(
     return _of_tensors(mean, std, draws)
 
 
+class Bernoulli(Op):
+    """Given samples, whose gradient by the probabilities is 0."""
+
+    constants = (1,)
+    reads = ((), ())
+    moves = True
+
+    def forward(xp: Any, chances: Any, samples: Any) -> Any:
+        return samples
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return F.zeros(grad.shape, grad), None
+
+
 @on_its_device
 def bernoulli(
     input: Tensor, p: float | None = None, *, generator: Generator | None = None
@@ -320,7 +334,8 @@ def bernoulli(
     if chances.size:
         message = "Expected p_in >= 0 && p_in <= 1 to be true, but got false."
         shortcuts.verify((chances.min() >= 0) & (chances.max() <= 1), RuntimeError, message)
-    return wrap((draws < chances).astype(chances.dtype))
+    samples = wrap((draws < chances).astype(chances.dtype))
+    return apply(Bernoulli, (input, samples)) if input.requires_grad else samples
 
 
 @on_its_device

@@ -61,6 +61,20 @@ class StandardGamma(Op):
         return grad * _implicit_gradient(F, shape, out), None
 
 
+class Poisson(Op):
+    """Given samples, whose gradient by the rates is 0."""
+
+    constants = (1,)
+    reads = ((), ())
+    moves = True
+
+    def forward(xp: Any, rate: Any, samples: Any) -> Any:
+        return samples
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return F.zeros(grad.shape, grad), None
+
+
 def _implicit_gradient(F: Any, a: Any, z: Any) -> Any:
     """How a sample z moves with the shape a, its place in the distribution staying the same.
 
@@ -179,7 +193,8 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
         return k * xp.log(mean) - mean - _log_factorial(xp, k)
 
     high = _transformed(xp, g, input, a, b, mean + 0.43, scale, bound, xp.inf)
-    return wrap(xp.where(small, low, high).astype(input.array.dtype))
+    samples = wrap(xp.where(small, low, high).astype(input.array.dtype))
+    return apply(Poisson, (input, samples)) if input.requires_grad else samples
 
 
 def _inverted(xp: Any, g: Generator, none: Any, ratios: Any, like: Tensor) -> Any:

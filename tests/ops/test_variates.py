@@ -166,3 +166,33 @@ def test_numbers_filled_in_are_of_their_distribution(name: str) -> None:
     off = np.abs(found - np.asarray(function(values))).max()
     assert off < 2.2 / math.sqrt(draws.size)
     assert np.abs(found - np.asarray(function(1.1 * values))).max() > 2.2 / math.sqrt(draws.size)
+
+
+DRAWS: dict[str, Any] = {
+    "bernoulli": lambda T, x: T.bernoulli(x),
+    "method": lambda T, x: x.bernoulli(),
+    "poisson": lambda T, x: T.poisson(x),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_samples_of_what_requires_grad_have_a_gradient_of_zeros(name: str) -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([0.0, 1.0], requires_grad=True)
+        w = T.tensor([2.0, 3.0], requires_grad=True)
+        sample = DRAWS[name](T, x)
+        (sample * w).sum().backward()
+        constant = DRAWS[name](T, x.detach())
+        return sample.requires_grad, sample.grad_fn, x.grad, constant.requires_grad
+
+    same(program)
+
+
+def test_the_next_number_moves_with_the_first_operand() -> None:
+    def program(T: Any) -> Any:
+        a = T.tensor([1.0, 2.0], requires_grad=True)
+        b = T.tensor([[1.0], [5.0]], requires_grad=True)
+        T.nextafter(a, b).backward(T.tensor([[3.0, 7.0], [11.0, 13.0]]))
+        return a.grad, b.grad
+
+    same(program)
