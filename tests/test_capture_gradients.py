@@ -281,3 +281,27 @@ def test_a_diagonal_is_edited_in_place() -> None:
         x = gradlite.full((2, 3), float(i))
         close(captured(x).tolist(), step(x).tolist())
     assert captured.replays >= 3
+
+
+def test_a_gradient_that_a_scalar_has_scaled_before_it_is_repeated() -> None:
+    """As a temperature does that is learnt beside a policy."""
+
+    def make() -> tuple[Any, Any]:
+        weight, scale = nn.Parameter(gradlite.ones(5, 2)), gradlite.tensor(1.0)
+
+        def step(x: Any) -> Any:
+            weight.grad = None
+            loss = (scale * (weight * 2.0).sum(1)).mean() + x.sum()
+            loss.backward()
+            scale.add_(0.1)
+            return loss
+
+        return weight, step
+
+    (a, eager), (b, plain) = make(), make()
+    captured = gradlite.capture(plain)
+    for i in range(CALLS):
+        x = gradlite.full((2,), 1.0 + i)
+        close(captured(x).item(), eager(x).item())
+        close(b.grad.tolist(), a.grad.tolist())
+    assert captured.replays >= 3

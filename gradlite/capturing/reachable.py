@@ -22,7 +22,15 @@ from gradlite import changes
 from gradlite.amp import GradScaler
 from gradlite.capturing import code_names
 from gradlite.capturing.code_names import is_library, is_library_class, is_library_code
-from gradlite.capturing.watched import ABSENT, SIMPLE, Items, Numbers, Slots, alike, described
+from gradlite.capturing.watched import (
+    ABSENT,
+    SIMPLE,
+    Items,
+    Numbers,
+    Slots,
+    alike,
+    described,
+)
 from gradlite.nn import Module
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
@@ -72,7 +80,7 @@ class Surroundings:
         found = [(place, value) for (*place, _), value in zip(self._places, self._values)]
         # The same, as they are read the fastest.
         self._cells = [(c, value) for (c, _), value in found if c.__class__ is types.CellType]
-        self._entries = [
+        self._others = [
             (c.get, key, value) for (c, key), value in found if c.__class__ is not types.CellType
         ]
         self._count = changes.count[0]
@@ -85,6 +93,7 @@ class Surroundings:
         }
         self._made: set[tuple[int, str]] = set()
         self._state = self._describe()
+        self._note_groups()
         self.old_grads = [(p, p._grad) for p in self.parameters()]
 
     # ---------------------------------------------------------------------- finding out
@@ -160,7 +169,8 @@ class Surroundings:
             read = Numbers(array)
             self._places.append((read, None, "an array of NumPy's"))
             self._values.append(read.get(None))
-            self._entries.append((read.get, None, self._values[-1]))
+            self._others.append((read.get, None, self._values[-1]))
+        self._note_groups()
 
     def random_numbers(self) -> bytes:
         """Where Python's and NumPy's random numbers are."""
@@ -381,7 +391,7 @@ class Surroundings:
         if found:
             self._state = (
                 tuple([part for part in self._state[0] if part[:2] not in self._made]),
-                self._state[1],
+                *self._state[1:],
             )
         self._attached.clear()
         return found
@@ -399,12 +409,31 @@ class Surroundings:
                 ]
             ),
             tuple([described(t) for t in self.tensors.values()]),
+            tuple(
+                [
+                    [id(p) for group in optimizer.param_groups for p in group["params"]]
+                    for optimizer in self.optimizers.values()
+                ]
+            ),
         )
+
+    def _note_groups(self) -> None:
+        """Remember optimizers' groups, and lists of their parameters, as they are told quickly."""
+        every = [optimizer.param_groups for optimizer in self.optimizers.values()]
+        self._grouped = lists = [
+            (group.get, "params", group["params"]) for groups in every for group in groups
+        ]
+        self._entries = [*self._others, *lists]
+        counted: list[list[Any]] = [*every, *(params for _, _, params in lists)]
+        self._lengths = [(values, len(values)) for values in counted]
 
     def unchanged(self) -> bool:
         """Whether everything is the very same: a quicker answer than that of `changed`."""
         if changes.count[0] != self._count:
             return False
+        for values, count in self._lengths:
+            if len(values) != count:
+                return False
         for get, key, value in self._entries:
             if get(key, ABSENT) is not value:
                 return False
@@ -425,18 +454,27 @@ class Surroundings:
                 return name
             if now is not value and not alike(now, value):
                 return name
-        if changes.count[0] != self._count:
+        if changes.count[0] != self._count or self._regrouped():
             state = self._describe()
             if state != self._state:
                 return self._difference(state)
             self._count = changes.count[0]
+            self._note_groups()
         return None
+
+    def _regrouped(self) -> bool:
+        """Whether an optimizer may have got other parameters."""
+        return any(len(values) != count for values, count in self._lengths) or any(
+            get(key) is not params for get, key, params in self._grouped
+        )
 
     def _difference(self, state: tuple[Any, ...]) -> str:
         before = {(number, key): value for number, key, value in self._state[0]}
         for number, key, value in state[0]:
             if before.get((number, key), self) != value:
                 return f"{type(self.modules[number]).__name__}.{key}"
+        if state[2] != self._state[2]:
+            return "the parameters of an optimizer"
         return "a tensor's flags, hooks or memory"
 
 

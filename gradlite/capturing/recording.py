@@ -20,12 +20,14 @@ from gradlite.amp import GradScaler
 from gradlite.backends import cuda, gamma, special
 from gradlite.capturing import recorded
 from gradlite.capturing.calls import CaptureError
+from gradlite.capturing.code_names import is_library
 from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
 from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.capturing.scaling import needs_values
 from gradlite.cuda.kernel import Kernel
+from gradlite.grad_mode import enable_grad
 from gradlite.ops import (
     attention_compiled,
     columns,
@@ -39,6 +41,7 @@ from gradlite.ops import (
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import averages_in_graph, optimizer
+from gradlite.optim.elementwise import ElementwiseOptimizer
 from gradlite.optim.in_graph import obstacle
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
@@ -385,6 +388,9 @@ def _step_taken(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any] | No
     recorder = active()
     if recorder is None:
         return None
+    closure = args[0] if args else kwargs.get("closure")
+    if closure is not None:
+        return _step_with_closure(self, closure)
     note = ""
     params = [p for group in self.param_groups for p in group["params"]]
     if any(not p.is_cpu for p in params):
@@ -395,6 +401,19 @@ def _step_taken(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any] | No
             return (recorder.graph_update(call, self, params),)
         note = f"between graphs, because {found}"
     return (_on_the_host(step, note)(self, *args, **kwargs),)
+
+
+def _step_with_closure(self: Any, closure: Callable[[], Any]) -> tuple[Any]:
+    """The loss that a closure returns, recorded as any other part of the step, and a step."""
+    if not isinstance(self, ElementwiseOptimizer) or not is_library(type(self).__module__):
+        raise CaptureError(
+            f"{type(self).__name__}.step() calls a function of the step as often as it likes, "
+            "which a replay could not repeat: leave it out of the captured step"
+        )
+    with enable_grad():
+        loss = closure()
+    self.step()
+    return (loss,)
 
 
 def _seen_by_ops(original: Any, library: GpuLibrary, recorder: Recorder) -> Any:

@@ -71,8 +71,10 @@ def capture(
     What a replay honours: new values of all inputs, parameters, buffers, gradients, optimizer state
     and hyperparameters (learning rates, schedulers, a `GradScaler`), and random numbers, which go
     on in the same stream. Edits in place of an input, ``requires_grad_()`` and its gradient reach
-    the tensor that is given. What makes another recording: inputs of another shape, dtype or
-    number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
+    the tensor that is given; an input is read as it was when the call began, also where it shares
+    memory with what the step changes. The next replay uses the memory of the gradients that one
+    leaves: clone those that you keep. What makes another recording: inputs of another shape, dtype
+    or number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
     number behind a variable of the step or in what it leads to (containers, attributes, classes,
     modules, hooks), a branch on a tensor's value that goes another way. What is refused: reading a
     value as a Python number, branching on a value after the step has changed something, replacing

@@ -30,7 +30,12 @@ class Expand(Op):
             strides = [0 if m == 1 != n else s for n, m, s in zip(shape[lead:], x.shape, x.strides)]
             for d in range(lead - 1, -1, -1):  # what is not repeated is a new dimension
                 strides.insert(0, strides[0] * shape[d + 1] if x.ndim and shape[d] == 1 else 0)
-            if x.size and x.flags.c_contiguous and x.dtype.kind in "fiub":
+            if (
+                x.__class__ is np.ndarray
+                and x.size
+                and x.flags.c_contiguous
+                and x.dtype.kind in "fiub"
+            ):
                 return np.ndarray(shape, x.dtype, x, 0, strides)  # as `as_strided`, but at once
             return np.lib.stride_tricks.as_strided(x, shape, strides)
         return xp.broadcast_to(x, shape)

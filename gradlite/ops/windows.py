@@ -176,7 +176,7 @@ def sliding(
         shape = (*buffer.shape[:2], *kernel, *counts)
         strides = (s[0], s[1], s[2] * far_down, s[3] * far_along)
         strides += (s[2] * step_down, s[3] * step_along)
-    if xp is np:
+    if buffer.__class__ is np.ndarray:
         return np.ndarray(shape, buffer.dtype, buffer, 0, strides)
     return xp.lib.stride_tricks.as_strided(buffer, shape, strides)
 

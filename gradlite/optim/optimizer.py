@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes
+from gradlite import changes, dtypes
 from gradlite.device import array_module
 from gradlite.graph_hooks import RemovableHandle, add_hook
 from gradlite.ops import many
@@ -266,6 +266,7 @@ class Optimizer:
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        changes.count[0] += 1
         given = param_group["params"]
         if isinstance(given, Tensor):
             given = [given]
@@ -397,6 +398,7 @@ class Optimizer:
         Raises:
             ValueError: the number of groups or of their parameters differs.
         """
+        changes.count[0] += 1
         state_dict = state_dict.copy()
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = pre_hook(self, state_dict)

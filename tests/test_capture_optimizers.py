@@ -1,0 +1,96 @@
+"""Optimizers of captured steps that are given closures, and other parameters between the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import gradlite
+from gradlite import nn, optim
+from tests.capture_support import CALLS, close, replays
+
+__all__ = ["replays"]  # which is used by every test
+
+
+class Scaled:
+    """Weights, of which not all belong to the optimizer at first."""
+
+    def __init__(self, make: Callable[..., Any] = optim.SGD) -> None:
+        self.weight = nn.Parameter(gradlite.tensor([0.5, -1.2]))
+        self.scale = nn.Parameter(gradlite.tensor([2.0, 3.0]))
+        self.optimizer = make([self.weight], lr=0.1)
+
+    def loss(self, x: Any) -> Any:
+        self.optimizer.zero_grad()
+        loss = ((self.weight * self.scale * x - 1) ** 2).sum()
+        loss.backward()
+        return loss
+
+    def step(self, x: Any) -> Any:
+        loss = self.loss(x)
+        self.optimizer.step()
+        return loss
+
+    def with_closure(self, x: Any) -> Any:
+        with gradlite.no_grad():
+            return self.optimizer.step(lambda: self.loss(x))
+
+    def seen(self) -> list[Any]:
+        grads = [p.grad for p in (self.weight, self.scale)]
+        found = [*self.weight.tolist(), *self.scale.tolist()]
+        return found + [v for g in grads for v in ([0, 0] if g is None else g.tolist())]
+
+
+def same(name: str, make: Callable[..., Any], change: Callable[[Any], Any], least: int) -> None:
+    one, other = Scaled(make), Scaled(make)
+    captured = gradlite.capture(getattr(other, name))
+    for i in range(2 * CALLS):
+        if i == CALLS:
+            change(one), change(other)
+        x = gradlite.tensor([0.1 * i, 1 - 0.05 * i])
+        close(captured(x).item(), getattr(one, name)(x).item())
+        close(other.seen(), one.seen())
+    assert captured.replays >= least
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_a_closure_sees_every_input(make: Any) -> None:
+    same("with_closure", make, lambda _: None, 2 * CALLS - 3)
+
+
+def test_a_search_that_calls_a_closure_as_often_as_it_likes_is_refused() -> None:
+    scaled = Scaled(optim.LBFGS)
+    captured = gradlite.capture(scaled.with_closure, warmup=0)
+    with pytest.raises(gradlite.CaptureError, match=r"LBFGS\.step\(\) calls a function"):
+        captured(gradlite.ones(2))
+
+
+def freed(scaled: Scaled) -> None:
+    scaled.optimizer.param_groups[0]["params"].append(scaled.scale)
+
+
+def listed(scaled: Scaled) -> None:
+    scaled.optimizer.param_groups[0]["params"] = [scaled.scale]
+
+
+def added(scaled: Scaled) -> None:
+    scaled.optimizer.add_param_group({"params": [scaled.scale], "lr": 0.5})
+
+
+def left_out(scaled: Scaled) -> None:
+    added(scaled)
+    del scaled.optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize("change", [freed, listed, added, left_out])
+def test_other_parameters_of_an_optimizer(change: Any) -> None:
+    same("step", optim.SGD, change, CALLS)
+
+
+def test_a_state_that_is_loaded_makes_no_other_recording() -> None:
+    def load(scaled: Scaled) -> None:
+        scaled.optimizer.load_state_dict(scaled.optimizer.state_dict())
+
+    same("step", lambda p, lr: optim.SGD(p, lr, momentum=0.5), load, 2 * CALLS - 6)
