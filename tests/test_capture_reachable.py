@@ -140,6 +140,38 @@ def another_forward_of_a_class() -> Any:
     return Own(), setting(Own, "forward", lambda self, x: x * 3)
 
 
+@case
+def a_layer_in_front_of_others() -> Any:
+    layers = nn.Sequential(nn.Tanh(), nn.Sigmoid())
+    return lambda x: layers(x), lambda: layers.insert(0, nn.ReLU())
+
+
+@case
+def a_layer_less() -> Any:
+    layers = nn.Sequential(nn.Tanh(), nn.Sigmoid())
+    return lambda x: layers(x), lambda: layers.pop(0)
+
+
+@case
+def a_buffer_of_another_dtype() -> Any:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("third", gradlite.tensor(1 / 3))
+
+        def forward(self, x: Any) -> Any:
+            return x.double() * self.third
+
+    own = Own()
+    return own, own.half
+
+
+@case
+def another_class_of_a_module() -> Any:
+    layer = nn.Sequential(nn.Tanh())
+    return lambda x: layer(x), setting(layer[0], "__class__", nn.Sigmoid)
+
+
 # ------------------------------------------------------------------------------- functions
 @case
 def a_variable_of_a_forward_hook() -> Any:
@@ -473,3 +505,15 @@ def test_other_objects_that_come_to_lie_at_the_same_place() -> None:
         holder.number = float(i)
         assert captured(gradlite.ones(1), holder).item() == i
         del holder
+
+
+def test_results_may_describe_tensors() -> None:
+    def step(x: Any) -> Any:
+        return x * 2, x.shape, x.dtype, x.device, x.dim()
+
+    captured = gradlite.capture(step, native=False)
+    for _ in range(CALLS):
+        result, *described = captured(gradlite.ones(2, 3))
+        assert described == [gradlite.Size([2, 3]), gradlite.float32, gradlite.device("cpu"), 2]
+        assert type(described[0]) is gradlite.Size and result.sum().item() == 12
+    assert captured.replays == CALLS - 3

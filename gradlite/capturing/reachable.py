@@ -409,6 +409,7 @@ class Surroundings:
                 ]
             ),
             tuple([described(t) for t in self.tensors.values()]),
+            tuple(map(type, self.modules.values())),
             tuple(
                 [
                     [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -473,7 +474,7 @@ class Surroundings:
         for number, key, value in state[0]:
             if before.get((number, key), self) != value:
                 return f"{type(self.modules[number]).__name__}.{key}"
-        if state[2] != self._state[2]:
+        if state[-1] != self._state[-1]:
             return "the parameters of an optimizer"
         return "a tensor's flags, hooks or memory"
 

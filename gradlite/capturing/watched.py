@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlite.description import Size
 from gradlite.device import device
+from gradlite.dtypes import dtype
 from gradlite.tensor import Tensor
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
@@ -24,7 +25,7 @@ def spelled(value: Any) -> Any:
     kind = value.__class__
     if kind is float or kind is complex or isinstance(value, (range, np.generic, np.dtype)):
         return kind, repr(value)
-    if kind in SIMPLE or kind is Size or kind is device:
+    if kind in SIMPLE or kind in (Size, device, dtype):
         return kind, value
     if kind is slice:
         parts = tuple(map(spelled, (value.start, value.stop, value.step)))

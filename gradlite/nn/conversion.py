@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from gradlite import dtypes
+from gradlite import changes, dtypes
 from gradlite.device import device as Device
 from gradlite.grad_mode import no_grad
 from gradlite.nn.members import type_name
@@ -52,6 +52,7 @@ class ConversionMethods:
                     buffer.convert(fn)
                 elif buffer is not None:
                     self.__dict__[name] = fn(buffer)
+                    changes.count[0] += 1
         return self
 
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:

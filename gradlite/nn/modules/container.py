@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from gradlite import changes
 from gradlite.nn import fusion
 from gradlite.nn.module import Module
 
@@ -33,6 +34,7 @@ class _Numbered(Module):
         return [values[name] for name in self._module_names]
 
     def _renumber(self, children: list[Any]) -> None:
+        changes.count[0] += 1
         for name in self._module_names:
             del self.__dict__[name]
         self._module_names.clear()
