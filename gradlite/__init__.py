@@ -100,6 +100,7 @@ from gradlite.ops.arrange import *
 from gradlite.ops.assemble import *
 from gradlite.ops.bivariate import *
 from gradlite.ops.blend import *
+from gradlite.ops.buffers import *
 from gradlite.ops.calculus import *
 from gradlite.ops.choose import *
 from gradlite.ops.comparison import *
@@ -154,6 +155,18 @@ if _TYPE_CHECKING:
     from gradlite import distributions as distributions
 
 _take_out(globals(), without=("det",))
+
+# Methods that change a tensor, as functions.
+globals().update(
+    (name, getattr(Tensor, name))
+    for name in (
+        "abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ asin_ asinh_ "
+        "atan_ atanh_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ deg2rad_ detach_ erf_ "
+        "erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ gcd_ index_put_ lcm_ ldexp_ log10_ log1p_ "
+        "log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ reciprocal_ resize_as_ round_ "
+        "rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ xlogy_ zero_"
+    ).split()
+)
 
 
 # What programs ask for that is not here, and what there is instead.

@@ -71,22 +71,22 @@ class TensorMethods:
 
         def __gt__(self, other: Any) -> Tensor: ...
 
-        def __iadd__(self, other: Any, **options: Any) -> Tensor:
+        def __iadd__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `add`."""
 
         def __iand__(self, other: Any) -> Tensor:
             """In-place version of `bitwise_and`."""
 
-        def __ifloordiv__(self, other: Any, **options: Any) -> Tensor:
+        def __ifloordiv__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `floor_divide`."""
 
         def __ilshift__(self, other: Any) -> Tensor:
             """In-place version of `bitwise_left_shift`."""
 
-        def __imod__(self, other: Any, **options: Any) -> Tensor:
+        def __imod__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `remainder`."""
 
-        def __imul__(self, other: Any, **options: Any) -> Tensor:
+        def __imul__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `mul`."""
 
         def __invert__(self) -> Tensor: ...
@@ -94,18 +94,18 @@ class TensorMethods:
         def __ior__(self, other: Any) -> Tensor:
             """In-place version of `bitwise_or`."""
 
-        def __ipow__(self, other: Any, **options: Any) -> Tensor:
+        def __ipow__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `pow`."""
 
         def __irshift__(self, other: Any) -> Tensor:
             """In-place version of `bitwise_right_shift`."""
 
-        def __isub__(self, other: Any, **options: Any) -> Tensor:
+        def __isub__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `sub`."""
 
         def __iter__(self) -> Iterator[Tensor]: ...
 
-        def __itruediv__(self, other: Any, **options: Any) -> Tensor:
+        def __itruediv__(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `div`."""
 
         def __ixor__(self, other: Any) -> Tensor:
@@ -144,6 +144,8 @@ class TensorMethods:
 
         def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
             """What pickle keeps: a leaf, also of a tensor that was computed."""
+
+        def __reversed__(self) -> Tensor: ...
 
         def __rfloordiv__(self, other: Any) -> Tensor: ...
 
@@ -209,7 +211,7 @@ class TensorMethods:
         def add(self, other: Any, *, alpha: Any = 1) -> Tensor:
             """``input + alpha * other``, broadcast; dtypes promote as in PyTorch."""
 
-        def add_(self, other: Any, **options: Any) -> Tensor:
+        def add_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `add`."""
 
         def addbmm(
@@ -217,16 +219,20 @@ class TensorMethods:
         ) -> Tensor:
             """``beta * input + alpha * sum of batch1[i] @ batch2[i]``."""
 
-        def addcdiv(self, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+        def addcdiv(self, tensor1: Tensor, tensor2: Tensor, *legacy: Any, value: Any = 1) -> Tensor:
             """``input + value * tensor1 / tensor2``, broadcast."""
 
-        def addcdiv_(self, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+        def addcdiv_(
+            self, tensor1: Tensor, tensor2: Tensor, *legacy: Any, value: Any = 1
+        ) -> Tensor:
             """In-place version of `addcdiv`."""
 
-        def addcmul(self, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+        def addcmul(self, tensor1: Tensor, tensor2: Tensor, *legacy: Any, value: Any = 1) -> Tensor:
             """``input + value * tensor1 * tensor2``, broadcast."""
 
-        def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+        def addcmul_(
+            self, tensor1: Tensor, tensor2: Tensor, *legacy: Any, value: Any = 1
+        ) -> Tensor:
             """In-place version of `addcmul`."""
 
         def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
@@ -613,13 +619,13 @@ class TensorMethods:
         def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             """``input / other``; integers give floats. ``rounding_mode`` is None, "trunc" or "floor"."""
 
-        def div_(self, other: Any, **options: Any) -> Tensor:
+        def div_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `div`."""
 
         def divide(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             """``input / other``; integers give floats. ``rounding_mode`` is None, "trunc" or "floor"."""
 
-        def divide_(self, other: Any, **options: Any) -> Tensor:
+        def divide_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `div`."""
 
         def dot(self, tensor: Tensor) -> Tensor:
@@ -703,7 +709,7 @@ class TensorMethods:
             """Merge the dimensions from ``start_dim`` to ``end_dim``."""
 
         def flip(self, *dims: Any) -> Tensor:
-            """As ``torch.Tensor.flip``."""
+            """A copy with some dimensions reversed."""
 
         def fliplr(self) -> Tensor:
             """A copy with the second dimension reversed."""
@@ -729,7 +735,7 @@ class TensorMethods:
         def floor_divide(self, other: Any) -> Tensor:
             """``floor(input / other)``, without a gradient."""
 
-        def floor_divide_(self, other: Any, **options: Any) -> Tensor:
+        def floor_divide_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `floor_divide`."""
 
         def fmax(self, other: Tensor) -> Tensor:
@@ -1175,7 +1181,7 @@ class TensorMethods:
         def mul(self, other: Any) -> Tensor:
             """``input * other``, broadcast."""
 
-        def mul_(self, other: Any, **options: Any) -> Tensor:
+        def mul_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `mul`."""
 
         def multinomial(
@@ -1190,7 +1196,7 @@ class TensorMethods:
         def multiply(self, other: Any) -> Tensor:
             """``input * other``, broadcast."""
 
-        def multiply_(self, other: Any, **options: Any) -> Tensor:
+        def multiply_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `mul`."""
 
         def mv(self, vec: Tensor) -> Tensor:
@@ -1350,7 +1356,7 @@ class TensorMethods:
         def pow(self, exponent: Any) -> Tensor:
             """``input ** exponent``, broadcast."""
 
-        def pow_(self, other: Any, **options: Any) -> Tensor:
+        def pow_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `pow`."""
 
         def prelu(self, weight: Tensor) -> Tensor:
@@ -1410,7 +1416,7 @@ class TensorMethods:
         def remainder(self, other: Any) -> Tensor:
             """The remainder with the sign of ``other``, as Python's ``%``."""
 
-        def remainder_(self, other: Any, **options: Any) -> Tensor:
+        def remainder_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `remainder`."""
 
         def renorm(self, p: float_, dim: int_, maxnorm: float_) -> Tensor:
@@ -1597,13 +1603,13 @@ class TensorMethods:
         def sub(self, other: Any, *, alpha: Any = 1) -> Tensor:
             """``input - alpha * other``, broadcast."""
 
-        def sub_(self, other: Any, **options: Any) -> Tensor:
+        def sub_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `sub`."""
 
         def subtract(self, other: Any, *, alpha: Any = 1) -> Tensor:
             """``input - alpha * other``, broadcast."""
 
-        def subtract_(self, other: Any, **options: Any) -> Tensor:
+        def subtract_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `sub`."""
 
         def sum(
@@ -1703,7 +1709,7 @@ class TensorMethods:
         def true_divide(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             """``input / other``; integers give floats. ``rounding_mode`` is None, "trunc" or "floor"."""
 
-        def true_divide_(self, other: Any, **options: Any) -> Tensor:
+        def true_divide_(self, other: Any, *legacy: Any, **options: Any) -> Tensor:
             """In-place version of `div`."""
 
         def trunc(self) -> Tensor:

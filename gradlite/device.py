@@ -33,11 +33,18 @@ class device:
         if isinstance(type, device):
             self.type, self.index = type.type, type.index
             return
+        if index is not None and not isinstance(index, int):
+            given = index.__class__.__name__
+            raise TypeError(f"device(): argument 'index' (position 2) must be int, not {given}")
+        if (index or 0) < 0 or (isinstance(type, int) and type < 0):
+            raise RuntimeError("Device index must not be negative")
         if isinstance(type, int):
             self.type, self.index = "cuda", type
             return
         if not isinstance(type, str):
             raise TypeError(f"device(): argument 'type' must be str, not {type.__class__.__name__}")
+        if not type:
+            raise RuntimeError("Device string must not be empty")
         name, colon, number = type.partition(":")
         if name not in _TYPES:
             raise RuntimeError(
@@ -49,7 +56,7 @@ class device:
                     f"type (string) must not include an index because index was passed "
                     f"explicitly: {type}"
                 )
-            if not number.isdigit():
+            if not number.isdigit() or (number[0] == "0" and number != "0"):
                 raise RuntimeError(f"Invalid device string: '{type}'")
             index = int(number)
         self.type, self.index = name, index

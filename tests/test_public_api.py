@@ -21,6 +21,7 @@ NO_OPS = {
     "renamed": "deprecated names: tests/test_old_names.py",
     "variates": "random numbers: tests/ops/test_variates.py",
     "activation_inplace": "entries of their own functions, in place: tests/ops/test_activation.py",
+    "buffers": "memory of others: tests/test_rare_arguments.py",
     "interop": "conversions from and to other libraries: tests/test_interop.py",
 }
 # Where fewer or other parameters are meant.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.oracle import outcome_of, same
+import gradlite
+from tests.oracle import outcome_of, same, torch
 
 
 def ones(T: Any, *shape: int, **options: Any) -> Any:
@@ -122,6 +124,57 @@ MAKING = {
 CALLS |= MAKING
 
 
+def sizes_of_tensors(T: Any) -> Any:
+    return tuple(T.tensor([2, 3]))
+
+
+def frombuffer(T: Any, dtype: str, **options: Any) -> Any:
+    return T.frombuffer(bytearray(range(8)), dtype=getattr(T, dtype), **options)
+
+
+CALLS |= {
+    "randint of tensors": lambda T: T.randint(0, 3, sizes_of_tensors(T)).shape.numel(),
+    "numbers alone": lambda T: T.mul(2.0, 2.0),
+    "whole numbers alone": lambda T: T.add(2, 3),
+    "reversed": lambda T: reversed(T.arange(3)),
+    "reversed number": lambda T: reversed(T.tensor(1)),
+    "text in a tensor": lambda T: "a" in T.tensor([1]),
+    "None in a tensor": lambda T: None in T.tensor([1]),
+    "number in a tensor": lambda T: 1 in T.tensor([1]),
+    "random_ of halves": lambda T: bool((T.zeros(300, dtype=T.float16).random_() <= 2048).all()),
+    "uniform_ of all floats": lambda T: T.zeros(2).uniform_(-3e38, 3e38),
+    "flip of nothing": lambda T: T.ones(2).flip(),
+    "unflatten into nothing": lambda T: T.tensor([1, 2]).unflatten(0, ()),
+    "unflatten into too much": lambda T: T.tensor([1, 2]).unflatten(0, (3,)),
+    "device -1": lambda T: T.device("cuda", -1),
+    "device number -1": lambda T: T.device(-1),
+    "device by text": lambda T: T.device("cpu", "0"),
+    "device of no name": lambda T: T.device(""),
+    "device 01": lambda T: T.device("cuda:01"),
+    "Size times": lambda T: [(T.Size([1, 2]) * 2).numel(), (2 * T.Size([1, 2])).numel()],
+    "full beyond int64": lambda T: T.full((1,), 2**63),
+    "asarray out of the graph": lambda T: T.asarray(
+        T.ones(2, requires_grad=True), requires_grad=False
+    ),
+    "asarray in the graph": lambda T: T.asarray(
+        T.ones(2, requires_grad=True) * 2, copy=True, requires_grad=True
+    ),
+    "mul_ by two": lambda T: outcome_of(lambda: T.ones(2).mul_(2, T.ones(2))).__class__,
+    "exp_": lambda T: T.exp_(T.zeros(2)),
+    "fill_": lambda T: T.fill_(T.zeros(2), 3),
+    "clamp_": lambda T: T.clamp_(T.tensor([-1.0, 2.0]), 0, 1),
+    "frombuffer": lambda T: frombuffer(T, "int16"),
+    "frombuffer from the second": lambda T: frombuffer(T, "uint8", offset=2, count=3),
+    "frombuffer requiring grad": lambda T: frombuffer(T, "float32", requires_grad=True),
+    "frombuffer of whole numbers": lambda T: frombuffer(T, "int32", requires_grad=True),
+    "frombuffer beyond": lambda T: frombuffer(T, "int16", offset=1, count=4),
+    "frombuffer of a part": lambda T: frombuffer(T, "int32", offset=1),
+    "frombuffer of none": lambda T: frombuffer(T, "int32", count=0),
+    "frombuffer from the end": lambda T: frombuffer(T, "int32", offset=8),
+    "frombuffer of a list": lambda T: T.frombuffer([1], dtype=T.int32),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_rare_arguments(call: Any) -> None:
     same(lambda T: outcome_of(lambda: call(T)), message="prefix")
@@ -139,3 +192,34 @@ def test_gradients_of_products_with_zeros(zeros: int, include_self: bool) -> Non
         return result, x.grad, source.grad
 
     same(program)
+
+
+def test_buffers_are_shared() -> None:
+    buffer = bytearray(4)
+    gradlite.frombuffer(buffer, dtype=gradlite.uint8)[1] = 7
+    assert buffer[1] == 7
+    with pytest.warns(UserWarning, match="The given buffer is not writable"):
+        assert gradlite.frombuffer(b"ab", dtype=gradlite.uint8).tolist() == [97, 98]
+
+
+def test_capsules_are_shared() -> None:
+    from gradlite.utils.dlpack import from_dlpack, to_dlpack
+
+    x = gradlite.zeros(3)
+    y = from_dlpack(to_dlpack(x))
+    y[0] = 5
+    assert x.tolist() == [5, 0, 0]
+    assert from_dlpack(np.arange(2)).tolist() == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:This overload of .* is deprecated")
+def test_factors_in_front() -> None:
+    def program(T: Any) -> Any:
+        x = T.ones(2)
+        x.add_(-0.5, T.ones(2)).sub_(2, T.ones(2))
+        return x.addcmul_(2, T.ones(2), T.ones(2)), T.addcdiv(x, 3, T.ones(2), T.ones(2))
+
+    for a, b in zip(program(gradlite), program(torch)):
+        assert a.tolist() == b.tolist()
+    with pytest.warns(UserWarning, match="This overload of add_ is deprecated"):
+        gradlite.ones(2).add_(2, gradlite.ones(2))

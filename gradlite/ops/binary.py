@@ -80,7 +80,9 @@ def binary_op(
         a = operand(a)
         if not isinstance(a, Tensor):
             if not isinstance(b, Tensor):
-                b = wrap(np.asarray(operand(b)))
+                b = operand(b)
+                kind = dtypes.get_default_dtype().numpy if b.__class__ is float else None
+                b = wrap(np.asarray(b, kind))
             a, b = promoted(a, b, true_division=true_division)
         return binary_op(op, a, b, attrs, true_division)
     F = NAMESPACES[x.__class__]

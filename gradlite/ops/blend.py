@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,12 @@ __all__ = [
     "addcmul",
     "lerp",
 ]
+
+# Of a factor that stands in front of its tensors.
+LEGACY = (
+    "This overload of {0} is deprecated:\n\t{0}(Number {1}, Tensor {2})\nConsider using one of the "
+    "following signatures instead:\n\t{0}(Tensor {2}, *, Number {1} = 1)"
+)
 
 
 class Addcmul(Op):
@@ -160,11 +167,17 @@ def _three(name: str, op: Any, input: Tensor, a: Any, b: Any, value: Any) -> Cal
     return op, (input, a, b), (value,)
 
 
-def _addcmul(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Call:
+def _addcmul(input: Tensor, tensor1: Any, tensor2: Any, *legacy: Any, value: Any = 1) -> Call:
+    if legacy:
+        warnings.warn(LEGACY.format("addcmul", "value", "tensor1, Tensor tensor2"), stacklevel=4)
+        value, tensor1, tensor2 = tensor1, tensor2, *legacy
     return _three("addcmul", Addcmul, input, tensor1, tensor2, value)
 
 
-def _addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Call:
+def _addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *legacy: Any, value: Any = 1) -> Call:
+    if legacy:
+        warnings.warn(LEGACY.format("addcdiv", "value", "tensor1, Tensor tensor2"), stacklevel=4)
+        value, tensor1, tensor2 = tensor1, tensor2, *legacy
     if all(
         isinstance(t, Tensor) and t.array.dtype not in dtypes.FLOATING for t in (tensor1, tensor2)
     ):
@@ -242,7 +255,9 @@ def _run(call: Call) -> Tensor:
     errors=lambda: [S(normal(3), normal(2), normal(3)), S(normal(3), normal(3), 2.0)],
     autocast=("", "widest"),
 )
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+def addcmul(
+    input: Tensor, tensor1: Tensor, tensor2: Tensor, *legacy: Any, value: Any = 1
+) -> Tensor:
     """``input + value * tensor1 * tensor2``, broadcast.
 
     >>> import gradlite
@@ -250,7 +265,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     >>> gradlite.addcmul(gradlite.ones(2), x, x, value=0.5)
     tensor([3.0000, 5.5000])
     """
-    return _run(_addcmul(input, tensor1, tensor2, value=value))
+    return _run(_addcmul(input, tensor1, tensor2, *legacy, value=value))
 
 
 @public(
@@ -264,7 +279,9 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     errors=lambda: [S(np.arange(3), np.arange(3), np.arange(3))],
     autocast=("", "widest"),
 )
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+def addcdiv(
+    input: Tensor, tensor1: Tensor, tensor2: Tensor, *legacy: Any, value: Any = 1
+) -> Tensor:
     """``input + value * tensor1 / tensor2``, broadcast.
 
     >>> import gradlite
@@ -272,7 +289,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     >>> gradlite.addcdiv(gradlite.ones(2), x, x, value=0.5)
     tensor([1.5000, 1.5000])
     """
-    return _run(_addcdiv(input, tensor1, tensor2, value=value))
+    return _run(_addcdiv(input, tensor1, tensor2, *legacy, value=value))
 
 
 @public(

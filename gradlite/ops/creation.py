@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,8 +77,6 @@ def tensor(
             is not floating.
     """
     if isinstance(data, Tensor):
-        import warnings
-
         warnings.warn(
             "To copy construct from a tensor, it is recommended to use "
             "sourceTensor.detach().clone() or "
@@ -138,9 +137,12 @@ def asarray(
     dtype: Any = None,
     device: Any = None,
     copy: bool | None = None,
-    requires_grad: bool = False,
+    requires_grad: bool | None = None,
 ) -> Tensor:
     """A tensor of anything array-like: an alias where possible, unless ``copy`` is true.
+
+    It is in the graph of a tensor that requires grad, with a warning where ``requires_grad`` is
+    not given; ``requires_grad=False`` takes it out of there.
 
     Raises:
         ValueError: ``copy=False`` where the dtype, the device or the kind of object needs a copy.
@@ -153,7 +155,7 @@ def asarray(
     source = obj.array if isinstance(obj, Tensor) else obj
     shared = isinstance(source, result.array.__class__) and _shares(source, result.array)
     if copy and shared:
-        result = wrap(result.array.copy())
+        result = result.clone()  # type: ignore[attr-defined]
     if copy is False and not shared:
         if not isinstance(obj, (Tensor, np.ndarray)):
             raise ValueError("can't alias arbitrary sequence into a tensor.")
@@ -161,9 +163,19 @@ def asarray(
         if given != wanted:
             raise ValueError(f"can't alias tensor with dtype '{given}' into dtype '{wanted}'.")
         raise ValueError(f"can't alias tensor into device '{result.device}'.")
+    if requires_grad is None and result.requires_grad:
+        warnings.warn(KEEPS_GRAD, stacklevel=2)
+    if requires_grad is False and result.requires_grad:
+        result = result.detach()
     if requires_grad and not result.requires_grad:
         result = result.detach().requires_grad_()
     return result
+
+
+KEEPS_GRAD = (
+    "gradlite.asarray: unspecified requires_grad now defaults to obj.requires_grad instead of "
+    "False. Pass requires_grad=False explicitly to get the old behavior and silence this warning."
+)
 
 
 def _shares(source: Any, array: Any) -> bool:
@@ -307,8 +319,8 @@ def full(
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     value = as_number(fill_value)
-    if value.__class__ is int and dtype is not None:
-        value = filling(value, _dtype(dtype))
+    if value.__class__ is int:
+        value = filling(value, _dtype(dtypes.int64 if dtype is None else dtype))
     if dtype is None:
         kinds = {bool: dtypes.bool, int: dtypes.int64}
         dtype = kinds.get(value.__class__)

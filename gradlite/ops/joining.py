@@ -375,6 +375,8 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     >>> gradlite.narrow(gradlite.arange(5), 0, 1, 3)
     tensor([1, 2, 3])
     """
+    if isinstance(start, float):
+        raise TypeError("narrow(): argument 'start' (position 2) must be int, not float")
     if isinstance(start, Tensor) and (start.array.ndim or start.array.dtype.kind not in "iu"):
         raise RuntimeError("start must be an 0-dim integral Tensor.")
     if input.array.ndim == 0:

@@ -248,9 +248,18 @@ def _invert(self: Tensor) -> Tensor:
     return bitwise_not(self)
 
 
+def _contains(self: Tensor, element: Any) -> bool:
+    if not isinstance(element, (Tensor, bool, int, float, np.generic)):
+        raise RuntimeError(
+            "Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
+            f"{type(element)}."
+        )
+    return bool((self == element).array.any())  # type: ignore[attr-defined]
+
+
 def _attach() -> None:
     t: Any = Tensor
-    t.__contains__ = lambda self, element: bool((self == element).array.any())
+    t.__contains__ = _contains
     t.__invert__ = _invert
     t.__and__ = t.__rand__ = bitwise_and
     t.__or__ = t.__ror__ = bitwise_or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from gradlite import dtypes
 from gradlite.grad_mode import current_mode
 from gradlite.ops import guard
 from gradlite.ops.arithmetic import add, div, floor_divide, mul, pow, remainder, rsub, sub
+from gradlite.ops.blend import LEGACY
 from gradlite.ops.comparison import eq, ge, gt, le, lt, ne
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
@@ -19,7 +21,14 @@ from gradlite.tensor import Tensor
 def _inplace(function: Any, ufunc: str, name: str) -> Any:
     """The in-place form: one ufunc with ``out=`` when nothing has to be recorded."""
 
-    def method(self: Tensor, other: Any, **options: Any) -> Tensor:
+    def method(self: Tensor, other: Any, *legacy: Any, **options: Any) -> Tensor:
+        if legacy:
+            if name not in ("add_", "sub_") or len(legacy) > 1:
+                raise TypeError(
+                    f"{name}() takes 1 positional argument but {1 + len(legacy)} were given"
+                )
+            warnings.warn(LEGACY.format(name, "alpha", "other"), stacklevel=2)
+            options["alpha"], (other,) = other, legacy
         check_inplace(self)
         array = self.array
         if isinstance(other, Tensor):

@@ -157,7 +157,7 @@ def randint(
         )
     _check_range(dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy, low, high)
     return _draw(
-        "integers", tuple(size), dtypes.int64 if dtype is None else dtype, device, requires_grad,
+        "integers", sizes((size,)), dtypes.int64 if dtype is None else dtype, device, requires_grad,
         generator, int(low), int(high),
     )  # fmt: skip
 
@@ -424,6 +424,12 @@ def uniform_(
     for name, bound in (("from", from_), ("to", to)):
         if not -most <= bound <= most:
             raise RuntimeError(f"{name} is out of bounds for {c_name(self.array.dtype)}")
+    if to - from_ > most:
+        raise RuntimeError(
+            f"uniform_ expects to-from <= std::numeric_limits<{type_name(self.array.dtype)}>::"
+            f"max(), but found to={to:g} and from={from_:g} which result in to-from to exceed the "
+            "limit"
+        )
     if from_ > to:
         raise RuntimeError(
             f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
@@ -478,10 +484,7 @@ def random_(
     low, high = from_, to
     if high is None:
         kind = self.array.dtype
-        if kind in dtypes.FLOATING:
-            top = 2**24
-        else:
-            top = 2 if kind.kind == "b" else int(np.iinfo(kind).max)
+        top = min(_exact(kind) + 1, np.iinfo(np.int64).max)
         low, high = (0, low) if low else (0, top)
     if high <= low:
         raise RuntimeError(

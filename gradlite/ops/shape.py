@@ -191,7 +191,17 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """
     shape = input.array.shape
     d = wrap_dim(dim, len(shape))
-    inner = infer_shape(tuple(sizes), shape[d])
+    if not len(sizes):
+        raise RuntimeError("unflatten: sizes must be non-empty")
+    try:
+        inner = infer_shape(tuple(sizes), shape[d])
+    except RuntimeError as error:
+        if "is invalid for input" not in str(error):
+            raise
+        raise RuntimeError(
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {d} "
+            f"({shape[d]}) in the input tensor"
+        ) from None
     return view(input, (*shape[:d], *inner, *shape[d + 1 :]))
 
 
@@ -439,6 +449,13 @@ def flip(input: Tensor, dims: Any) -> Tensor:
     return apply1(Flip, input, reversed_dims if n else ())
 
 
+def _flip(self: Tensor, *dims: Any) -> Tensor:
+    """A copy with some dimensions reversed."""
+    if not dims:
+        raise TypeError('flip() missing 1 required positional arguments: "dims"')
+    return flip(self, sizes(dims))
+
+
 class Contiguous(Op):
     moves = True
     grad_name = "CloneBackward0"
@@ -474,7 +491,8 @@ def _attach() -> None:
     m.reshape, m.permute = _reshape_method, _permute_method
     m.view_as = lambda self, other: view(self, other.array.shape)
     m.reshape_as = lambda self, other: reshape(self, other.array.shape)
-    m.flip = lambda self, *dims: flip(self, sizes(dims))
+    m.flip = _flip
+    m.__reversed__ = lambda self: flip(self, (0,)) if self.array.ndim else self
     m.swapaxes = m.swapdims = transpose
     m.T = property(lambda self: permute(self, range(self.array.ndim)[::-1]))
     m.mT = property(_matrix_transpose)
