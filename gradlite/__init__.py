@@ -95,6 +95,7 @@ from gradlite.io import save as save
 from gradlite.memory_format import *
 from gradlite.ops.activation import *
 from gradlite.ops.addmm import *
+from gradlite.ops.arguments import take_arguments as _take_arguments
 from gradlite.ops.arithmetic import *
 from gradlite.ops.arrange import *
 from gradlite.ops.assemble import *
@@ -155,6 +156,7 @@ if _TYPE_CHECKING:
     from gradlite import distributions as distributions
 
 _take_out(globals(), without=("det",))
+_take_arguments(globals())
 
 # Methods that change a tensor, as functions.
 globals().update(

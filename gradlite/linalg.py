@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradlite.ops.arguments import take_arguments
 from gradlite.ops.contraction import linalg_cross as cross
 from gradlite.ops.creation import arange
 from gradlite.ops.linear_systems import (
@@ -141,4 +142,5 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     return product(0, len(parts) - 1)
 
 
-take_out(globals())
+take_out(globals(), prefix="linalg_")
+take_arguments(globals(), "linalg_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradlite.ops.activation import erf, erfc
+from gradlite.ops.arguments import take_arguments
 from gradlite.ops.elementwise import exp2, expm1, log1p
 from gradlite.ops.elementwise import sigmoid as expit
 from gradlite.ops.out import take_out
@@ -50,4 +51,5 @@ __all__ = [
 ]
 
 psi = digamma
-take_out(globals(), without=("log_softmax", "softmax"))
+take_out(globals(), without=("log_softmax", "softmax"), prefix="special_")
+take_arguments(globals(), "special_")

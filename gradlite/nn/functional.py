@@ -23,6 +23,8 @@ from gradlite.ops.activation_inplace import (
     selu_,
     threshold_,
 )
+from gradlite.ops.arguments import OF_LAYERS as _OF_LAYERS
+from gradlite.ops.arguments import take_arguments as _take_arguments
 from gradlite.ops.attention import scaled_dot_product_attention
 from gradlite.ops.bilinear import bilinear
 from gradlite.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
@@ -241,3 +243,5 @@ __all__ = [
     "upsample_bilinear",
     "upsample_nearest",
 ]
+
+_take_arguments(globals(), names=_OF_LAYERS)

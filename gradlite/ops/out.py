@@ -15,6 +15,7 @@ from typing import Any
 from gradlite import dtypes
 from gradlite.grad_mode import is_grad_enabled, no_grad
 from gradlite.memory_format import strided
+from gradlite.ops.arguments import check_tensors, settle
 from gradlite.ops.casting import tensors_of
 from gradlite.ops.fill import copy_
 from gradlite.ops.inplace import check_inplace, refuse_overlap
@@ -61,16 +62,19 @@ JOINS = frozenset(
 )
 
 
-def take_out(namespace: dict[str, Any], without: Iterable[str] = ()) -> None:
-    """Let the public functions of a namespace that are among `NAMES` take ``out``, but for some."""
+def take_out(namespace: dict[str, Any], without: Iterable[str] = (), prefix: str = "") -> None:
+    """Let the public functions of a namespace that are among `NAMES` take ``out``, but for some.
+
+    ``prefix`` is what PyTorch puts in front of their names in messages about arguments.
+    """
     for name in NAMES.intersection(namespace.get("__all__", namespace)).difference(without):
         wrapper = making if name in MAKERS else taking_out
-        namespace[name] = wrapper(namespace[name], name)
+        settle(wrapper(namespace[name], name, prefix), name, namespace)
 
 
-def making(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def making(function: Callable[..., Any], name: str, prefix: str) -> Callable[..., Any]:
     """A function that makes tensors, and takes ``out``, ``layout`` and ``pin_memory``, too."""
-    make = taking_out(function, name)
+    make = taking_out(function, name, prefix)
 
     @functools.wraps(function)
     def call(*args: Any, layout: Any = None, pin_memory: bool = False, **kwargs: Any) -> Any:
@@ -79,18 +83,24 @@ def making(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         result = make(*args, **kwargs)
         return result.pin_memory() if pin_memory else result
 
+    call.takes_out = True  # type: ignore[attr-defined]
     return call
 
 
-def taking_out(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def taking_out(function: Callable[..., Any], name: str, prefix: str = "") -> Callable[..., Any]:
     """A function that takes ``out``, too."""
 
     @functools.wraps(function)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is None:
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except Exception:
+                check_tensors(function, name, args, kwargs, prefix)
+                raise
         return _into(out, function, name, args, kwargs)
 
+    call.takes_out = True  # type: ignore[attr-defined]
     return call
 
 

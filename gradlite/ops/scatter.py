@@ -222,6 +222,8 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
     reduce = options.get("reduce")
     if reduce not in (None, "add", "multiply"):
         raise RuntimeError("reduce argument must be either add or multiply.")
+    if src is None:
+        raise TypeError('scatter() missing 1 required positional arguments: "src"')
     d = check_scatter(input, dim, index, src)
     if isinstance(src, Tensor):
         src = cut(src, index.array.shape)

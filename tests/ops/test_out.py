@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -47,10 +48,9 @@ def plain_torch(array: np.ndarray) -> Any:
 
 def calls(name: str) -> list[tuple[Any, Any]]:
     """Arguments for us and for PyTorch."""
-    mine = both(name)[0].__wrapped__
-    mine = getattr(mine, "__wrapped__", mine)
+    mine = inspect.unwrap(both(name)[0])
     for entry in TABLE.values():
-        known = getattr(entry.function, "__wrapped__", entry.function)
+        known = inspect.unwrap(entry.function)
         if known is mine or entry.torch == name:
             return [
                 tuple(
