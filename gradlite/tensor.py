@@ -576,10 +576,10 @@ graph.quiet, graph.loud = cpu.quiet, cpu.loud
 @cuda.when_used
 def _streams_of_threads(cupy: Any) -> None:
     def on_same_stream(run: Callable[[], Any]) -> Callable[[], Any]:
-        stream = cupy.cuda.get_current_stream()
+        device, stream = cupy.cuda.Device(), cupy.cuda.get_current_stream()
 
         def on_stream() -> Any:
-            with stream:
+            with device, stream:
                 return run()
 
         return on_stream

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -238,6 +239,37 @@ def test_streams_and_events(cupy: Any) -> None:
     end.record()
     assert start.elapsed_time(end) == 0.5
     assert repr(side).startswith("<gradlite.cuda.Stream device=cuda:0 cuda_stream=0x")
+
+
+def test_passes_many_levels_deep_stay_on_their_device_and_stream(cupy: Any) -> None:
+    seen: list[Any] = []
+
+    class Deep(gradlite.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, depth: int) -> Any:
+            ctx.depth = depth
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            here = gradlite.cuda.current_device(), gradlite.cuda.current_stream()
+            seen.append((*here, threading.get_ident()))
+            if ctx.depth:
+                with gradlite.enable_grad():
+                    x = gradlite.ones((), device="cuda", requires_grad=True)
+                    Deep.apply(x, ctx.depth - 1).backward()
+            return grad * 2, None
+
+    with gradlite.cuda.device(1):
+        side = gradlite.cuda.Stream()
+        with gradlite.cuda.stream(side):
+            x = gradlite.ones((), device="cuda", requires_grad=True)
+            Deep.apply(x, 130).backward()
+    devices, streams, threads = (set(column) for column in zip(*seen))
+    assert devices == {1} and len(seen) == 131
+    assert all(stream == side for stream in streams)
+    assert len(threads) == 3
+    assert x.grad.item() == 2
 
 
 def test_modules_move_with_their_gradients(cupy: Any) -> None:
