@@ -30,6 +30,8 @@ class AttentionWeights(Op):
     grad_name = "SoftmaxBackward0"
 
     def forward(xp: Any, scores: Any, mask: Any, scale: float, causal: bool) -> Any:
+        if not scores.size:
+            return scores.copy()
         wide = scores.astype(np.float32) if scores.dtype == np.float16 else scores
         kind = wide.dtype.type
         s = wide * kind(scale)
@@ -56,7 +58,7 @@ class AttentionWeights(Op):
         return slope * ctx.attrs[0], right
 
     def fused_forward(K: Any, scores: Any, mask: Any, scale: float, causal: bool) -> Any:
-        if not K.takes(scores):
+        if not (scores.size and K.takes(scores)):
             return NotImplemented
         found = mask_arguments(K, mask, scores.shape, scores.dtype)
         if found is None:
@@ -73,7 +75,7 @@ class AttentionWeights(Op):
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         (y,) = ctx.saved
-        if ctx.edges[1] is not None or not K.takes(grad, y):
+        if ctx.edges[1] is not None or not (y.size and K.takes(grad, y)):
             return NotImplemented
         return weights_gradient(K, grad, y, ctx.attrs[0]), None
 

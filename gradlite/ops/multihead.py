@@ -81,6 +81,16 @@ def _attn_mask(attn_mask: Any, dtype: Any, batch_heads: int, t: int, s: int) -> 
     return mask.unsqueeze(0) if mask.dim() == 2 else mask
 
 
+def _static(name: str, given: Any, heads: int, head_dim: int) -> Any:
+    """Keys or values that were projected before."""
+    for place, expected in ((0, heads), (2, head_dim)):
+        if given.shape[place] != expected:
+            raise AssertionError(
+                f"expecting {name}.size({place}) of {expected}, but got {given.shape[place]}"
+            )
+    return given
+
+
 @public(
     samples=lambda: [
         S(
@@ -232,14 +242,20 @@ def multi_head_attention_forward(
             padding = cat([padding, padding.new_zeros((*padding.shape[:-1], 1))], -1)
 
     if bias_k is not None and bias_v is not None:
+        if static_k is not None:
+            raise AssertionError("bias cannot be added to static key.")
+        if static_v is not None:
+            raise AssertionError("bias cannot be added to static value.")
         shape = (1, batch, embed_dim)
         k = cat([k, bias_k.expand(shape)])  # type: ignore[attr-defined]
         v = cat([v, bias_v.expand(shape)])  # type: ignore[attr-defined]
         extend_masks()
     q = q.reshape(t, batch * num_heads, head_dim).transpose(0, 1)
     k, v = (
-        given if given is not None else x.reshape(-1, batch * num_heads, head_dim).transpose(0, 1)
-        for x, given in ((k, static_k), (v, static_v))
+        x.reshape(x.shape[0], batch * num_heads, head_dim).transpose(0, 1)
+        if given is None
+        else _static(name, given, batch * num_heads, head_dim)
+        for name, x, given in (("static_k", k, static_k), ("static_v", v, static_v))
     )
     if add_zero_attn:
         zero = k.new_zeros((batch * num_heads, 1, head_dim))
@@ -272,8 +288,9 @@ def multi_head_attention_forward(
         weights = weights.mean(1) if average_attn_weights else weights
     else:
         if mask is not None:
-            mask = mask.reshape(-1, num_heads, *mask.shape[1:]) if mask.shape[0] > 1 else mask
-        q, k, v = (x.reshape(batch, num_heads, -1, head_dim) for x in (q, k, v))
+            heads_of_all = (batch, num_heads, *mask.shape[1:])
+            mask = mask.reshape(heads_of_all) if mask.shape[0] != 1 else mask
+        q, k, v = (x.reshape(batch, num_heads, x.shape[1], head_dim) for x in (q, k, v))
         heads = scaled_dot_product_attention(q, k, v, mask, p, hint_only)
         heads = heads.reshape(batch * num_heads, t, head_dim)
     joined = heads.transpose(0, 1).reshape(t, batch, embed_dim)

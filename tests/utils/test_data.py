@@ -359,3 +359,10 @@ def test_default_convert_leaves_the_rest() -> None:
     assert default_convert(array) is array
     assert default_convert("text") == "text"
     assert default_convert(None) is None
+
+
+def test_collate_is_where_programs_import_it_from() -> None:
+    import gradlite.utils.data._utils.collate as place
+
+    assert place.default_collate is gradlite.utils.data.default_collate
+    assert gradlite.utils.data._utils.collate.default_convert is gradlite.utils.data.default_convert

@@ -74,6 +74,26 @@ class PackedSequence(NamedTuple):
         """The data in bfloat16."""
         return self.to(dtypes.bfloat16)
 
+    def byte(self) -> PackedSequence:
+        """The data in uint8."""
+        return self.to(dtypes.uint8)
+
+    def char(self) -> PackedSequence:
+        """The data in int8."""
+        return self.to(dtypes.int8)
+
+    def short(self) -> PackedSequence:
+        """The data in int16."""
+        return self.to(dtypes.int16)
+
+    def int(self) -> PackedSequence:
+        """The data in int32."""
+        return self.to(dtypes.int32)
+
+    def long(self) -> PackedSequence:
+        """The data in int64."""
+        return self.to(dtypes.int64)
+
     @property
     def is_cuda(self) -> bool:
         """Whether the data lives on a CUDA device."""

@@ -1,5 +1,6 @@
 """Datasets, samplers and the DataLoader."""
 
+from gradlite.utils.data import _utils as _utils
 from gradlite.utils.data.collate import collate as collate
 from gradlite.utils.data.collate import default_collate as default_collate
 from gradlite.utils.data.collate import default_convert as default_convert

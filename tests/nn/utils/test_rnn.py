@@ -153,3 +153,14 @@ def test_a_packed_sequence_of_another_size() -> None:
         return outcome_of(lambda: library.nn.GRU(2, 2)(packed))
 
     same(program, message="exact")
+
+
+@pytest.mark.parametrize("name", ["byte", "char", "short", "int", "long", "half", "double"])
+def test_casts_of_a_packed_sequence(name: str) -> None:
+    def program(library: Any) -> Any:
+        rnn = library.nn.utils.rnn
+        sequences = [library.arange(n).float() for n in (2, 3)]
+        packed = rnn.pack_sequence(sequences, enforce_sorted=False)
+        return tuple(getattr(packed, name)())
+
+    same(program)
