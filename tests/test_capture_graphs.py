@@ -438,6 +438,19 @@ def test_a_replay_is_ordered_with_the_stream_that_calls_it(where: str, cupy: Any
             assert stream.cupy_stream.waited[-1].recorded is home.stream
 
 
+def test_a_replay_waits_for_the_stream_that_copies_the_last_results(where: str) -> None:
+    captured = gradlite.capture(lambda x: x * 3)
+    first, second = gradlite.cuda.Stream(), gradlite.cuda.Stream()
+    with gradlite.cuda.stream(first):
+        assert repeated(captured, gradlite.ones(2))[-1] == [3.0, 3.0]
+    with gradlite.cuda.stream(second):
+        assert captured(gradlite.ones(2)).tolist() == [3.0, 3.0]
+        if where == "stand-in":
+            (home,) = graphs._homes.values()
+            streams = [stream.cupy_stream for stream in (first, second)]
+            assert home.stream.waited_for[-2:] == streams
+
+
 def test_steps_of_several_threads_do_not_mix() -> None:
     weights = [gradlite.full((64,), float(n)) for n in range(3)]
     wrong: list[int] = []

@@ -31,7 +31,7 @@ def test_cupy_cuda_has_what_the_stand_in_has() -> None:
     assert cupy.cuda.runtime.memoryTypeHost == runtime.CUDA.runtime.memoryTypeHost
     for ours, theirs, own in (
         (runtime.Device, cupy.cuda.Device, set()),
-        (runtime.Stream, cupy.cuda.Stream, {"capture", "waited"}),
+        (runtime.Stream, cupy.cuda.Stream, {"capture", "waited", "waited_for"}),
         (runtime.Event, cupy.cuda.Event, {"capture", "recorded"}),
         (runtime.Graph, cupy.cuda.Graph, {"names"}),
         (

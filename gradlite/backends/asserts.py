@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import cuda
+
 # In page-locked memory, to which a GPU writes by itself: a look there costs next to nothing.
 watched: list[weakref.ref[Any]] = []
 
@@ -33,6 +35,8 @@ def check() -> None:
     for reference in watched:
         host = reference()
         if host is not None and host[0]:
+            if not host.all():  # the kernel may not have written the rest yet
+                cuda.module().cuda.Device().synchronize()
             _, index, size = host.tolist()
             host.fill(0)
             raise RuntimeError(

@@ -34,6 +34,7 @@ _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77
 _BIAS_POINTER = 8  # as an attribute of a descriptor
 _IN_THE_ACCUMULATOR = 2  # partial sums are added in float32, not rounded to float16 first
 _LARGEST = 2**31 - 1
+_OF_EACH_THREAD = 2  # cudaStreamPerThread: one number for a stream of every thread
 _LOWEST_BIT = tuple((i | 256) & -(i | 256) for i in range(256))
 # For a library that sometimes writes a little beyond the workspace it has asked for.
 _MARGIN = 256
@@ -198,7 +199,8 @@ class CublasLt:
             pd = out.data.ptr
             pc = pc or pd
         stream = self._stream().ptr
-        workspace = self._workspaces.get(stream) or self._workspace(stream)
+        whose = stream if stream != _OF_EACH_THREAD else -threading.get_ident()
+        workspace = self._workspaces.get(whose) or self._workspace(whose)
         one, zero, desc, la, lb, lc, ld, algorithm = plan.constants
         if alpha != 1.0:
             alpha_cell = plan.scalar(alpha)  # cuBLASLt has read it when the call returns
@@ -222,10 +224,10 @@ class CublasLt:
             )  # fmt: skip
         return out
 
-    def _workspace(self, stream: int) -> tuple[int, Any]:
+    def _workspace(self, whose: int) -> tuple[int, Any]:
         """Address and memory that the products of a stream use one after another."""
         memory = self.xp.empty(self.workspace_bytes + _MARGIN, np.uint8)
-        self._workspaces[stream] = found = (memory.data.ptr, memory)
+        self._workspaces[whose] = found = (memory.data.ptr, memory)
         return found
 
     # ------------------------------------------------------------------------------ plans

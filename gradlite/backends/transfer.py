@@ -6,6 +6,7 @@ page-locked. It then is kept until the GPU has read it, whatever becomes of the 
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from gradlite.backends import asserts, cuda
 
 _in_flight: deque[tuple[Any, Any]] = deque()  # an event, and the host array it stands for
+_lock = threading.Lock()  # of the above: a thread must not take away what another has looked at
 
 
 def to_gpu(source: Any, index: int | None, dtype: Any, copy: bool, non_blocking: bool) -> Any:
@@ -65,11 +67,12 @@ def to_host(array: Any, non_blocking: bool) -> np.ndarray[Any, Any]:
 
 
 def _keep(cupy: Any, array: Any) -> None:
-    while _in_flight and _in_flight[0][0].done:
-        _in_flight.popleft()
     event = cupy.cuda.Event(disable_timing=True)
     event.record(cupy.cuda.get_current_stream())
-    _in_flight.append((event, array))
+    with _lock:
+        while _in_flight and _in_flight[0][0].done:
+            _in_flight.popleft()
+        _in_flight.append((event, array))
 
 
 # ------------------------------------------------------------------------- page-locked memory

@@ -99,6 +99,7 @@ class GraphPlan:
         self._last_graph = max(graphs, default=-1)
         self.graphs: dict[int, Any] = {}
         self._gpu, self._cupy = gpu, cuda.module()
+        self._reader: Any = None  # the stream of the last replay
         key = id(self._cupy), gpu
         with self._cupy.cuda.Device(gpu):
             self._home = _homes.get(key) or _homes.setdefault(key, Home(self._cupy))
@@ -308,10 +309,16 @@ class GraphPlan:
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
-        """The graphs' stream inside, after what the current one holds and before its next work."""
+        """The graphs' stream inside, after what the current one holds and before its next work.
+
+        Where the last replay was asked for on another stream, what that one holds comes first as
+        well: it may still copy the results, into whose memory this replay writes.
+        """
         home, outer = self._home, self._cupy.cuda.get_current_stream()
-        home.before.record(outer)
-        home.stream.wait_event(home.before)
+        reader, self._reader = self._reader, outer
+        for stream in (outer,) if reader in (None, outer) else (reader, outer):
+            home.before.record(stream)
+            home.stream.wait_event(home.before)
         try:
             with home.stream:
                 yield

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -321,6 +323,22 @@ def test_each_stream_has_a_workspace_of_its_own(
     assert [s[2] for s in seen] == [s.ptr for s in (*streams, *streams)]
     assert seen[:2] == seen[2:] and seen[0][0] != seen[1][0]
     assert all(s[1] == 32 << 20 for s in seen)  # the stand-in is of Hopper's generation
+
+
+def test_the_stream_of_each_thread_has_a_workspace_for_each(
+    products: Any, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(library, "matmul", lambda *x: seen.append(x[-3]))
+    monkeypatch.setattr(products, "_stream", lambda: SimpleNamespace(ptr=2))
+    r = Random(products)
+    a, b = r(2, 3), r(3, 2)
+    thread = threading.Thread(target=lambda: products.matmul(a, b))
+    thread.start()
+    thread.join()
+    for _ in range(2):
+        products.matmul(a, b)
+    assert seen[0] != seen[1] == seen[2]
 
 
 def test_products_are_recorded_by_name(products: Any) -> None:

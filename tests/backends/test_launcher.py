@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradlite
-from gradlite.backends import kernels
+from gradlite.backends import asserts, kernels
 from gradlite.backends.kernels import CudaLauncher
 from gradlite.ops.namespaces import NAMESPACES
 from tests import cupy_stand_in as stand_in
@@ -163,3 +163,16 @@ def test_under_create_graph_the_rule_runs(K: Any) -> None:
 def test_a_rule_uses_the_kernels_of_other_ops(K: Any) -> None:
     x = K.xp.asarray(np.ones((2, 3), np.float32))
     assert launched(NAMESPACES[x.__class__].softmax, x, 1)[1] == ["softmax_forward"]
+
+
+def test_an_error_that_is_half_written_is_waited_for(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = asserts.note(cupy)
+    (host,) = (h for r in asserts.watched if (h := r()) is not None and h is note.memory.mem.owner)
+    host[0] = 1
+    monkeypatch.setattr(cupy.cuda.Device, "synchronize", lambda self: host.__setitem__(1, 7))
+    with pytest.raises(RuntimeError, match="index 7 is out of bounds for dimension with size 0"):
+        asserts.check()
+    assert not host.any()
+    asserts.check()

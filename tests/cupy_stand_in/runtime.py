@@ -226,6 +226,7 @@ class Stream:
         self.ptr = 0 if null else id(self)
         self.is_non_blocking = non_blocking
         self.waited: list[Event] = []
+        self.waited_for: list[Stream] = []  # where these had been recorded
         self.capture: Capture | None = None
 
     @property
@@ -262,6 +263,7 @@ class Stream:
                 "another stream"
             )
         self.waited.append(event)
+        self.waited_for.append(event.recorded)
 
     # -- capture
     def begin_capture(self, mode: Any = None) -> None:
