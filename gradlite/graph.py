@@ -337,7 +337,10 @@ def backward(
             else:
                 if wanted is not None:
                     if node not in needed:  # type: ignore[operator]
-                        continue  # an output that none of the inputs leads to
+                        # An output that none of the inputs leads to; PyTorch enters an only one.
+                        if extra is not None and len(roots) == 1:
+                            run_prehooks(node, extra, grad, runs=False)
+                        continue
                     edges = tuple([e if node_of(e) in needed else None for e in edges])  # type: ignore[operator]
                     goes_on = any(edges)
                     # As in PyTorch, hooks change what is returned only where the pass ends.

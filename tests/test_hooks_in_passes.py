@@ -108,15 +108,20 @@ def test_retained_gradients_are_those_before_the_nodes_own_hooks():
     same(program)
 
 
-def test_outputs_that_lead_to_none_of_the_inputs_run_no_hooks():
+@pytest.mark.parametrize("alone", [False, True])
+def test_outputs_that_lead_to_none_of_the_inputs(alone):
+    """Nothing of several is run, and of an only one the hooks of its tensor."""
+
     def program(T):
         a, z = T.tensor(1.5, requires_grad=True), T.tensor(2.0, requires_grad=True)
         b, y = a.exp(), z.exp()
+        y.retain_grad()
         seen: list[Any] = []
         y.register_hook(lambda grad: seen.append("tensor"))
         y.grad_fn.register_prehook(lambda grads: seen.append("before"))
         y.grad_fn.register_hook(lambda made, given: seen.append("after"))
-        return T.autograd.grad([b, y], [a]), seen
+        outputs = [y] if alone else [b, y]
+        return T.autograd.grad(outputs, [a], allow_unused=True), seen, y.grad, z.grad
 
     same(program)
 
