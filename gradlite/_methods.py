@@ -856,6 +856,28 @@ class TensorMethods:
         def index_put_(self, indices: Any, values: Tensor, accumulate: bool_ = False) -> Tensor:
             """In-place version of `index_put`."""
 
+        def index_reduce(
+            self,
+            dim: int_,
+            index: Tensor,
+            source: Tensor,
+            reduce: str,
+            *,
+            include_self: bool_ = True,
+        ) -> Tensor:
+            """`index_add` with "prod", "mean", "amax" or "amin" in place of the sum."""
+
+        def index_reduce_(
+            self,
+            dim: int_,
+            index: Tensor,
+            source: Tensor,
+            reduce: str,
+            *,
+            include_self: bool_ = True,
+        ) -> Tensor:
+            """In-place version of `index_reduce`."""
+
         def index_select(self, dim: int_, index: Tensor) -> Tensor:
             """A copy of the slices along ``dim`` that a vector of indices names."""
 

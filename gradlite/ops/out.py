@@ -41,12 +41,12 @@ CAST = """
 SAME = """
     abs absolute addbmm addmm addmv amax amin aminmax argmax argmin argsort baddbmm bitwise_not bmm
     bucketize ceil cross cummax cummin det diag dot fix float_power floor frac frexp gather
-    hardshrink heaviside histc histogram index_add index_copy index_select inv inverse isin isneginf
-    isposinf kthvalue log_softmax logcumsumexp masked_select matmul matrix_norm median mm mode msort
-    multi_dot multinomial mv nan_to_num nanmedian nanquantile neg negative nonzero norm quantile
-    renorm round scatter scatter_add scatter_reduce searchsorted sgn sign signbit slice_scatter
-    slogdet softmax solve sort take take_along_dim tensordot topk tril triu trunc vdot vector_norm
-    where
+    hardshrink heaviside histc histogram index_add index_copy index_reduce index_select inv inverse
+    isin isneginf isposinf kthvalue log_softmax logcumsumexp masked_select matmul matrix_norm median
+    mm mode msort multi_dot multinomial mv nan_to_num nanmedian nanquantile neg negative nonzero
+    norm quantile renorm round scatter scatter_add scatter_reduce searchsorted sgn sign signbit
+    slice_scatter slogdet softmax solve sort take take_along_dim tensordot topk tril triu trunc vdot
+    vector_norm where
 """.split()
 # Made or computed in the dtype of ``out``.
 IN_ITS_DTYPE = """

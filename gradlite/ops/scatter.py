@@ -263,19 +263,20 @@ def _check_vector(name: str, index: Tensor) -> None:
         )
 
 
-def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Call:
-    check_tensor("index_add", "index", 3, index)
-    check_tensor("index_add", "source", 4, source)
+def check_slices(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> int:
+    """The dimension along which a vector of indices names slices, where the source fits them."""
+    check_tensor(name, "index", 3, index)
+    check_tensor(name, "source", 4, source)
     x, i, s = input.array, index.array, source.array
     d = wrap_dim(dim, x.ndim)
-    _check_vector("index_add_", index)
+    _check_vector(f"{name}_", index)
     if i.dtype not in (np.int64, np.int32):
         raise RuntimeError(
-            f"index_add_(): Expected dtype int32/int64 for index but got: {type_name(i.dtype)}"
+            f"{name}_(): Expected dtype int32/int64 for index but got: {type_name(i.dtype)}"
         )
     if x.dtype != s.dtype:
         raise RuntimeError(
-            f"index_add_(): self ({type_name(x.dtype)}) and source ({type_name(s.dtype)}) must "
+            f"{name}_(): self ({type_name(x.dtype)}) and source ({type_name(s.dtype)}) must "
             "have the same scalar type"
         )
     if x.ndim != s.ndim or any(k != d and n != m for k, (n, m) in enumerate(zip(x.shape, s.shape))):
@@ -285,12 +286,17 @@ def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha:
         )
     if i.size != (s.shape[d] if s.ndim else 1):
         raise RuntimeError(
-            f"index_add_(): Number of indices ({i.size}) should be equal to source.size(dim): "
+            f"{name}_(): Number of indices ({i.size}) should be equal to source.size(dim): "
             f"({s.shape[d] if s.ndim else 1}), for dim: {d}"
         )
     check_bounds(
         i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError, "", x
     )
+    return d
+
+
+def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Call:
+    d = check_slices("index_add", input, dim, index, source)
     return IndexAdd, (input, index, source), (d, as_number(alpha))
 
 

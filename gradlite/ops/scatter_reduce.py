@@ -10,12 +10,13 @@ from gradlite import dtypes
 from gradlite.ops import positions
 from gradlite.ops.dispatch import OUT, apply
 from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, constant, distinct, integers
-from gradlite.ops.scatter import check_scatter, cut
+from gradlite.ops.scatter import check_scatter, check_slices, cut
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
 
-__all__ = ["scatter_reduce"]
+__all__ = ["index_reduce", "scatter_reduce"]
 
 
 class ScatterAmax(Op):
@@ -228,3 +229,59 @@ def scatter_reduce(
     if input.array.dtype in dtypes.FLOATING:
         return total / count  # type: ignore[no-any-return]
     return total.div(count, rounding_mode="floor")  # type: ignore[no-any-return]
+
+
+def _slices() -> list[Any]:
+    found = []
+    for reduce in ("prod", "mean", "amax", "amin"):
+        for include_self in (True, False):
+            options: Any = {"include_self": include_self}
+            source = distinct(4, 3) + 0.05
+            found.append(S(distinct(3, 3), 0, np.array([0, 0, 2, 0]), source, reduce, **options))
+            whole = np.array([[1, -7], [2, 4]])
+            found.append(
+                S(np.arange(6).reshape(2, 3), 1, np.array([2, 2]), whole, reduce, **options)
+            )
+    return found
+
+
+@public(
+    samples=_slices,
+    method=True,
+    inplace="composed",
+    errors=lambda: [
+        S(distinct(3), 0, np.array([0]), distinct(1), "sum"),
+        S(distinct(3), 0, np.array([3]), distinct(1), "prod"),
+        S(distinct(3, 2), 0, np.array([0]), distinct(1, 3), "prod"),
+    ],
+)
+def index_reduce(
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
+) -> Tensor:
+    """`index_add` with "prod", "mean", "amax" or "amin" in place of the sum.
+
+    >>> import gradlite
+    >>> rows = gradlite.tensor([1, 1])
+    >>> source = gradlite.tensor([[3.0], [4.0]])
+    >>> gradlite.index_reduce(gradlite.ones(2, 1), 0, rows, source, "prod")
+    tensor([[ 1.],
+            [12.]])
+    """
+    if reduce not in ("prod", "mean", "amax", "amin"):
+        raise RuntimeError(
+            "index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got "
+            f"{reduce}."
+        )
+    d = check_slices("index_reduce", input, dim, index, source)
+    shape = [1] * source.array.ndim
+    if shape:
+        shape[d] = index.array.size
+    places: Any = cast(index, np.int64).reshape(shape)  # type: ignore[attr-defined]
+    places = places.expand(source.array.shape)
+    return scatter_reduce(input, d, places, source, reduce, include_self=include_self)
