@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,8 @@ CALLS |= {
     "exp_": lambda T: T.exp_(T.zeros(2)),
     "fill_": lambda T: T.fill_(T.zeros(2), 3),
     "clamp_": lambda T: T.clamp_(T.tensor([-1.0, 2.0]), 0, 1),
+    "unravel_index below 0": lambda T: T.unravel_index(T.tensor(1), (2, -2)),
+    "nonzero into floats": lambda T: T.nonzero(T.ones(2), out=T.empty(0)),
     "frombuffer": lambda T: frombuffer(T, "int16"),
     "frombuffer from the second": lambda T: frombuffer(T, "uint8", offset=2, count=3),
     "frombuffer requiring grad": lambda T: frombuffer(T, "float32", requires_grad=True),
@@ -223,3 +226,15 @@ def test_factors_in_front() -> None:
         assert a.tolist() == b.tolist()
     with pytest.warns(UserWarning, match="This overload of add_ is deprecated"):
         gradlite.ones(2).add_(2, gradlite.ones(2))
+
+
+@pytest.mark.parametrize("dims", list(itertools.product((0, 1), repeat=3)), ids=str)
+def test_all_three_dtypes_decide_about_that_of_clamp(dims: tuple[int, ...]) -> None:
+    def program(T: Any) -> Any:
+        names = ("int32", "float32", "float64")
+        return [
+            T.clamp(*(T.full((1,) * n, 2, dtype=getattr(T, d)) for n, d in zip(dims, kinds)))
+            for kinds in itertools.product(names, repeat=3)
+        ]
+
+    same(program)

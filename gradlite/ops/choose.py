@@ -142,6 +142,10 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if min is None and max is None:
         raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
+        if min is not None and max is not None:  # all three decide, not two and two
+            three = (input, min, max)
+            common = dtypes.result_dtype([t.array if isinstance(t, Tensor) else t for t in three])
+            input, min, max = (cast(t, common) if isinstance(t, Tensor) else t for t in three)
         if min is not None:
             input = where(input >= min, input, min)
         return input if max is None else where(input <= max, input, max)

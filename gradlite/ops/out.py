@@ -155,6 +155,11 @@ def _check_dtype(out: Tensor, result: Tensor, name: str, same: bool) -> None:
     wanted, given = result.array.dtype, out.array.dtype
     if wanted == given:
         return
+    if name == "nonzero":
+        raise RuntimeError(
+            "nonzero: Expected out tensor to have scalar type Long but got scalar type"
+            f"{type_name(given)}"
+        )
     if same:
         raise RuntimeError(
             f"Expected out tensor to have dtype {c_name(wanted)}, but got {c_name(given)} instead"
