@@ -132,6 +132,15 @@ class _Uninitialized:
         """The device where it will be."""
         return device_of(SLOT.__get__(self))
 
+    @property
+    def data(self) -> Tensor:
+        """No elements yet: what is written here is gone with the first input, as in PyTorch."""
+        return wrap(SLOT.__get__(self))
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        raise self._unusable()
+
     def materialize(self, shape: Any, device: Any = None, dtype: DType | None = None) -> None:
         """Become a parameter (or buffer) of a shape, of the same identity, without values yet."""
         place = self.device if device is None else device

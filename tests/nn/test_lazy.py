@@ -193,3 +193,15 @@ def test_reparametrizations_want_a_shape() -> None:
                 getattr(library.nn.utils, name)(library.nn.LazyLinear(3))
 
         same(program, raises=ValueError, message="exact")
+
+
+def test_data_has_no_elements_before_the_first_input() -> None:
+    def program(T: Any) -> Any:
+        layer = T.nn.LazyLinear(2)
+        layer.weight.data.normal_(0, 0.01)
+        layer.bias.data.fill_(3)
+        before = layer.weight.data, type(layer.weight.data).__name__, repr(layer.weight)
+        layer(T.ones(1, 4))
+        return before, layer.weight.data.shape, layer.double().weight.data.dtype
+
+    same(program)
