@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from gradlite import graph
+from gradlite import changes, graph
 from gradlite.graph import Node, OutputEdge
 from gradlite.graph_hooks import RemovableHandle, saved_hooks
 from gradlite.tensor import Tensor, gradient_edge
@@ -83,9 +83,11 @@ class saved_tensors_hooks:
         message = _disabled.get()
         if message is not None:
             raise RuntimeError(message)
+        changes.count[0] += 1
         saved_hooks.set((*saved_hooks.get(), (self._pack, self._unpack)))
 
     def __exit__(self, *exc: object) -> None:
+        changes.count[0] += 1
         saved_hooks.set(saved_hooks.get()[:-1])
 
 

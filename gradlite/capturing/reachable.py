@@ -6,6 +6,7 @@ there, compares it quickly before every replay, and says what has changed.
 
 from __future__ import annotations
 
+import array
 import functools
 import pickle
 import random
@@ -31,7 +32,8 @@ from gradlite.capturing.watched import (
     alike,
     described,
 )
-from gradlite.nn import Module
+from gradlite.graph_hooks import saved_hooks
+from gradlite.nn import Module, global_hooks
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor
@@ -67,6 +69,7 @@ class Surroundings:
         self._tried: set[str] = set()  # names of attributes that need not be there
         self._any = False  # whether attributes are looked up by names that are values
         self._objects: list[Any] = []
+        self._held: list[tuple[Module, str]] = []  # attributes that are no tensors
         self._classes: dict[type, Any] = {}
         self._exposed: set[type] = set()  # those whose objects not only their methods have
         self._libraries: list[types.ModuleType] = []
@@ -75,6 +78,10 @@ class Surroundings:
             self._look(value, DEPTH)
         for tensor in list(self.parameters()):
             self._hooks(tensor)
+        for table in global_hooks.TABLES:
+            for hook in table.values():
+                for part in hook if isinstance(hook, tuple) else (hook,):
+                    self._look(part, DEPTH)
         self._attributes()
         self._values = [self._read(container, key) for container, key, _ in self._places]
         found = [(place, value) for (*place, _), value in zip(self._places, self._values)]
@@ -165,8 +172,8 @@ class Surroundings:
 
     def add_numbers(self, arrays: Iterable[Any]) -> None:
         """Take the values of arrays of NumPy's into what must stay the same."""
-        for array in arrays:
-            read = Numbers(array)
+        for numbers in arrays:
+            read = Numbers(numbers)
             self._places.append((read, None, "an array of NumPy's"))
             self._values.append(read.get(None))
             self._others.append((read.get, None, self._values[-1]))
@@ -247,13 +254,13 @@ class Surroundings:
             self._places.append((Items(value), None, f"a key of a {type(value).__name__}"))
             for key in list(value):
                 self._place(value, key, f"[{key!r}]")
-        elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        elif isinstance(value, (list, tuple, set, frozenset, deque, bytearray, array.array)):
             self._sequence(value, depth)
         else:
             self._object(value)
 
     def _sequence(self, values: Any, depth: int) -> None:
-        if isinstance(values, (list, set, deque)):
+        if not isinstance(values, (tuple, frozenset)):
             kind = type(values).__name__
             numbers = all(v.__class__ in SIMPLE for v in values)
             self._places.append((Items(values), None, f"a {kind}{' of numbers' * numbers}"))
@@ -267,9 +274,10 @@ class Surroundings:
         """An object of a class of its own, or of one that only holds attributes."""
         kind = type(value)
         if is_library_class(kind) and not kind.__module__.startswith(("types", "argparse")):
-            value = getattr(value, "__wrapped__", None)  # as of functools.cache()
-            if value is not None:
-                self._look(value, DEPTH)
+            if kind.__module__ == "collections":  # containers around others
+                self._look(vars(value), DEPTH)
+            # functools.cache() and the like lead to a function.
+            self._look(getattr(value, "__wrapped__", None), DEPTH)
             return
         self._class(kind, exposed)
         self._objects.append((value, getattr(value, "__dict__", None), Slots(value), exposed))
@@ -288,7 +296,7 @@ class Surroundings:
                 self._arrays.append((module.__dict__, key))
             elif not is_library_class(kind) and not isinstance(item, (Module, Tensor)):
                 if not key.startswith(("_parameter_", "_buffer_", "_module_")):
-                    self._look(item, DEPTH)
+                    self._held.append((module, key))
 
     def _hooks(self, tensor: Tensor) -> None:
         extra = tensor._extra
@@ -314,9 +322,12 @@ class Surroundings:
                     if issubclass(other, kind) or issubclass(kind, other):
                         names |= own
                 self._members(kind, attributes, names)
-            for module in list(self._libraries):
-                for name in sorted(self._names & module.__dict__.keys()):
-                    self._place(module.__dict__, name, f"{module.__name__}.{name}")
+            for library in list(self._libraries):
+                for name in sorted(self._names & library.__dict__.keys()):
+                    self._place(library.__dict__, name, f"{library.__name__}.{name}")
+            for owner, key in list(self._held):
+                if key in owner.__dict__ and not self._unread(owner, key):
+                    self._look(owner.__dict__[key], DEPTH)
             for value, attributes, slots, exposed in list(self._objects):
                 names = self._names if exposed else set[str]()
                 names = names.union(*(self._own.get(k, ()) for k in type(value).__mro__))
@@ -406,10 +417,13 @@ class Surroundings:
                     for number, module in self.modules.items()
                     for key, value in list(module.__dict__.items())
                     if (number, key) not in self._made
+                    and not (self._unread(module, key) and not isinstance(value, (Module, Tensor)))
                 ]
             ),
             tuple([described(t) for t in self.tensors.values()]),
             tuple(map(type, self.modules.values())),
+            tuple([tuple(table) for table in global_hooks.TABLES]),
+            described(saved_hooks.get()),
             tuple(
                 [
                     [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -427,6 +441,18 @@ class Surroundings:
         self._entries = [*self._others, *lists]
         counted: list[list[Any]] = [*every, *(params for _, _, params in lists)]
         self._lengths = [(values, len(values)) for values in counted]
+
+    def _unread(self, module: Module, key: str) -> bool:
+        """Whether no code reads an attribute of a module, as of a count of steps beside it."""
+        kind = type(module)
+        if self._any or key in self._names or key.startswith("_") or key == "training":
+            return False
+        if hasattr(kind, key) or any(
+            is_library_class(k) and k not in Module.__mro__ for k in kind.__mro__
+        ):  # which reads attributes of its own
+            return False
+        own = (names for other, names in self._own.items() if other in kind.__mro__)
+        return kind in self._classes and not any(key in names for names in own)
 
     def unchanged(self) -> bool:
         """Whether everything is the very same: a quicker answer than that of `changed`."""

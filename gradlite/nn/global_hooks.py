@@ -41,6 +41,7 @@ backward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
 backward_hooks: OrderedDict[int, Any] = OrderedDict()
 node_hooks: OrderedDict[int, Any] = OrderedDict()
 TABLES = (forward_pre_hooks, forward_hooks, backward_pre_hooks, backward_hooks, node_hooks)
+TABLES = (forward_pre_hooks, forward_hooks, backward_pre_hooks, backward_hooks, node_hooks)
 
 
 def _register(table: OrderedDict[int, Any], hook: Any) -> RemovableHandle:
