@@ -14,6 +14,7 @@ before which nothing of it is on the way of an op.
 from __future__ import annotations
 
 import builtins
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -226,6 +227,17 @@ def check_fits(
     if most > top or least < (-top if numpy_dtype.kind == "u" else -top - 1):
         name = named.format(from_numpy_dtype(numpy_dtype).name).replace("int32_t", "int")
         raise RuntimeError(f"value cannot be converted to type {name} without overflow")
+
+
+@functools.cache
+def limits(numpy_dtype: np.dtype[Any]) -> tuple[Any, Any, str]:
+    """The least and the largest number of a dtype, and its name in C++."""
+    d = from_numpy_dtype(numpy_dtype)
+    if d.category == 1:
+        integers = iinfo(d)
+        return integers.min, integers.max, "int" if d is int32 else f"{d.name}_t"
+    names = {"float16": "c10::Half", "bfloat16": "c10::BFloat16", "float32": "float"}
+    return finfo(d).min, finfo(d).max, names.get(d.name, "double")
 
 
 def wrapped(number: builtins.int, numpy_dtype: np.dtype[Any]) -> builtins.int:

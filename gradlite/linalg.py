@@ -7,7 +7,7 @@ from typing import Any
 
 from gradlite.ops.arguments import take_arguments
 from gradlite.ops.contraction import linalg_cross as cross
-from gradlite.ops.creation import arange
+from gradlite.ops.creation import arange as _arange
 from gradlite.ops.linear_systems import (
     LinAlgError,
     cholesky,
@@ -65,7 +65,7 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     n = N if N is not None else x.array.shape[-1] if x.array.ndim else 1
     if n <= 1:
         raise RuntimeError("N must be greater than 1.")
-    return x.unsqueeze(-1) ** arange(n, device=x.device)  # type: ignore[attr-defined,no-any-return]
+    return x.unsqueeze(-1) ** _arange(n, device=x.device)  # type: ignore[attr-defined,no-any-return]
 
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:

@@ -13,6 +13,7 @@ from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op, logistic
 from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.op import Op
+from gradlite.ops.operands import check_floating
 from gradlite.ops.piecewise import maybe_inplace
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
@@ -67,6 +68,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.elu(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.6321,  2.0000])
     """
+    check_floating("elu_cpu", input)
     return maybe_inplace(input, apply1(Elu, input, alpha, 1.0, 1.0), inplace)
 
 
@@ -83,6 +85,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
+    check_floating("elu_cpu", input)
     return maybe_inplace(input, apply1(Celu, input, alpha, 1.0, 1.0 / alpha), inplace)
 
 
@@ -95,6 +98,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     tensor([-1.1113,  2.1014])
     """
     alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    check_floating("elu_cpu", input)
     return maybe_inplace(input, apply1(Elu, input, alpha, scale, 1.0), inplace)
 
 
@@ -226,6 +230,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     >>> gradlite.nn.functional.gelu(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.1587,  1.9545])
     """
+    check_floating("GeluKernelImpl", input)
     if approximate == "none":
         return apply(Gelu, (input,))  # type: ignore[no-any-return]
     if approximate == "tanh":
@@ -258,6 +263,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.silu(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.2689,  1.7616])
     """
+    check_floating("silu_cpu", input)
     return maybe_inplace(input, apply1(Silu, input), inplace)
 
 
@@ -294,6 +300,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     >>> gradlite.nn.functional.softplus(gradlite.tensor([-1.0, 2.0]))
     tensor([0.3133, 2.1269])
     """
+    check_floating("softplus_cpu", input)
     return apply1(Softplus, input, beta, threshold)
 
 
@@ -320,6 +327,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     >>> gradlite.nn.functional.logsigmoid(gradlite.tensor([-1.0, 2.0]))
     tensor([-1.3133, -0.1269])
     """
+    check_floating("log_sigmoid_cpu", input)
     return apply1(LogSigmoid, input)
 
 
@@ -348,6 +356,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.mish(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.3034,  1.9440])
     """
+    check_floating("mish_cpu", input)
     return maybe_inplace(input, apply1(Mish, input), inplace)
 
 
@@ -374,7 +383,7 @@ def softsign(input: Tensor) -> Tensor:
     >>> gradlite.nn.functional.softsign(gradlite.tensor([-1.0, 3.0]))
     tensor([-0.5000,  0.7500])
     """
-    return apply1(Softsign, input)
+    return float_op(Softsign, input)
 
 
 class Tanhshrink(Op):
@@ -401,7 +410,7 @@ def tanhshrink(input: Tensor) -> Tensor:
     >>> gradlite.nn.functional.tanhshrink(gradlite.tensor([-1.0, 3.0]))
     tensor([-0.2384,  2.0049])
     """
-    return apply1(Tanhshrink, input)
+    return float_op(Tanhshrink, input)
 
 
 class Glu(Op):

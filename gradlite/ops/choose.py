@@ -13,7 +13,15 @@ from gradlite.ops.gather import broadcast_shape, nonzero
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
-from gradlite.ops.operands import cast, operand, placed, promoted, same_device_or_scalar
+from gradlite.ops.operands import (
+    as_number,
+    cast,
+    filling,
+    operand,
+    placed,
+    promoted,
+    same_device_or_scalar,
+)
 from gradlite.ops.samples import S, bools, constant, distinct, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -83,7 +91,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         arrays = [v.array if isinstance(v, Tensor) else v for v in (a, b)]
         common = dtypes.result_dtype(arrays)
         a, b = (
-            cast(v, common) if isinstance(v, Tensor) else wrap(placed(xp, v, common))
+            cast(v, common)
+            if isinstance(v, Tensor)
+            else wrap(placed(xp, filling(v, common, rounds=True), common))
             for v in (a, b)
         )
     elif a.array.dtype != b.array.dtype:
@@ -155,7 +165,9 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         input = cast(input, dtypes.get_default_dtype().numpy)
     elif input.array.dtype == np.bool_:
         input = cast(input, np.int64)
-    return apply1(Clamp, input, min, max)
+    kind = input.array.dtype
+    low, high = (None if v is None else filling(as_number(v), kind) for v in (min, max))
+    return apply1(Clamp, input, low, high)
 
 
 class ClampMin(Clamp):

@@ -243,6 +243,8 @@ def filled(
     if any(n < 0 for n in shape):
         bad = next(n for n in shape if n < 0)
         raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
+    if fill:
+        fill = (filling(fill[0], dtype, rounds=math.prod(shape) == 1),)
     d = as_device(where)
     xp = array_module(d)
     if math.prod(shape) >= 1 << 60:

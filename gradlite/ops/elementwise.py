@@ -410,6 +410,8 @@ def abs(input: Tensor) -> Tensor:
     >>> gradlite.abs(gradlite.tensor([1, -2]))
     tensor([1, 2])
     """
+    if input.array.dtype == np.bool_:
+        raise NotImplementedError("\"abs_cpu\" not implemented for 'Bool'")
     return apply1(Abs, input)
 
 

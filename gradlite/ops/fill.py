@@ -133,8 +133,7 @@ def zero_(self: Tensor) -> Tensor:
 def set_all(self: Tensor, value: Any, op: Any) -> Tensor:
     """Set all elements to a number, recorded as a `Fill` when a gradient is wanted."""
     check_inplace(self)
-    if value.__class__ is int:
-        value = filling(value, self.array.dtype)
+    value = filling(value, self.array.dtype)
     if current_mode() & NO_GRAD or not self.requires_grad:
         guard.fill(self.array, value)
         self._bump()
@@ -250,7 +249,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             )
         value, _ = same_device_or_scalar(value, input)
         return apply(MaskedFillTensor, (input, mask, promote(value, input.array.dtype)))  # type: ignore[no-any-return]
-    return apply(MaskedFill, (input, mask), as_number(value))  # type: ignore[no-any-return]
+    value = filling(as_number(value), input.array.dtype)
+    return apply(MaskedFill, (input, mask), value)  # type: ignore[no-any-return]
 
 
 @public(

@@ -18,7 +18,7 @@ from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, tensor_type, type_name
-from gradlite.ops.operands import as_number, beside, cast
+from gradlite.ops.operands import as_number, beside, cast, filling
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import View
 from gradlite.ops.table import public
@@ -391,7 +391,10 @@ def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
 
 
 def _plain_value(value: Any, numpy_dtype: Any) -> Any:
-    return np.asarray(as_number(value), dtype=numpy_dtype)
+    value = as_number(value)
+    if isinstance(value, (int, float)):
+        value = filling(value, numpy_dtype, rounds=True)
+    return np.asarray(value, dtype=numpy_dtype)
 
 
 def _drop_leading(value: Tensor, ndim: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import copy_order
 from gradlite.ops.namespaces import NAMESPACES, OPS
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.tensor import Tensor, wrap
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -91,6 +92,13 @@ def promoted(a: Any, b: Any, *, true_division: bool = False) -> tuple[Any, Any]:
     return a, b
 
 
+def check_floating(kernel: str, input: Tensor) -> None:
+    """Refuse the integers and bools for which PyTorch has no such kernel."""
+    if input.array.dtype not in dtypes.FLOATING:
+        name = type_name(input.array.dtype)
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{name}'")
+
+
 def fitting(value: Any, numpy_dtype: np.dtype[Any]) -> Any:
     """A Python int that an integer dtype cannot hold as the one that it wraps around to."""
     if value.__class__ is int and numpy_dtype.kind in "iu":
@@ -98,12 +106,34 @@ def fitting(value: Any, numpy_dtype: np.dtype[Any]) -> Any:
     return value
 
 
-def filling(value: int, numpy_dtype: np.dtype[Any]) -> int:
-    """An int as the one that fills a tensor; RuntimeError where the dtype cannot hold it."""
-    if numpy_dtype.kind not in "iu":
+def filling(value: Any, numpy_dtype: np.dtype[Any], rounds: bool = False) -> Any:
+    """A number as the one that fills a tensor; RuntimeError where the dtype cannot hold it.
+
+    `rounds`: where PyTorch makes inf of what is too large for a half.
+    """
+    if value is True or value is False or numpy_dtype.kind == "b":
         return value
-    dtypes.check_fits(value, value, numpy_dtype)
-    return dtypes.wrapped(value, numpy_dtype)
+    if numpy_dtype.kind in "iu":
+        if value.__class__ is int:
+            dtypes.check_fits(value, value, numpy_dtype)
+            return dtypes.wrapped(value, numpy_dtype)
+        least, most, name = dtypes.limits(numpy_dtype)
+        if not least <= value <= most:
+            raise RuntimeError(f"value cannot be converted to type {name} without overflow")
+        return int(value)
+    if value.__class__ is int:
+        dtypes.wrapped(value, _INT64)  # refused when it is larger
+    if -60000 < value < 60000 or numpy_dtype.itemsize == 8:  # also float16 holds these
+        return value
+    _, most, name = dtypes.limits(numpy_dtype)
+    if abs(value) <= most or not math.isfinite(value):
+        return value
+    if rounds and numpy_dtype in dtypes.HALVES:
+        return math.copysign(math.inf, value)
+    raise RuntimeError(f"value cannot be converted to type {name} without overflow")
+
+
+_INT64 = np.dtype(np.int64)
 
 
 def promote(operand: Tensor, numpy_dtype: Any) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op
+from gradlite.ops.operands import filling
 from gradlite.ops.pad_sources import longest_run, sources
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.table import public
@@ -240,7 +241,8 @@ def pad(
         for n, (before, after) in zip(reversed(shape), pads):
             if n + min(before, 0) + min(after, 0) < 0:
                 raise RuntimeError("narrow(): length must be non-negative.")
-        return apply1(ConstantPadNd, input, (*untouched, *pads[::-1]), value or 0)
+        border = filling(float(value), input.array.dtype) if value else 0
+        return apply1(ConstantPadNd, input, (*untouched, *pads[::-1]), border)
     if value is not None and value != 0:
         raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if mode not in _OPS:

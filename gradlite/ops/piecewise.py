@@ -18,6 +18,7 @@ from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import as_number, check_floating, filling
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -137,6 +138,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     >>> gradlite.nn.functional.leaky_relu(gradlite.tensor([-1.0, 2.0]))
     tensor([-0.0100,  2.0000])
     """
+    check_floating("leaky_relu_cpu", input)
     return maybe_inplace(input, apply1(LeakyRelu, input, negative_slope), inplace)
 
 
@@ -171,6 +173,11 @@ def hardtanh(
     """
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
+    kind = input.array.dtype.kind
+    if kind == "b":
+        raise RuntimeError("Bool inputs not supported for hardtanh")
+    if kind == "u" and min_val < 0:
+        raise RuntimeError("cannot do hardtanh on an unsigned type with negative limits")
     return maybe_inplace(input, apply1(Hardtanh, input, min_val, max_val), inplace)
 
 
@@ -211,6 +218,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.hardsigmoid(gradlite.tensor([-4.0, 0.0, 1.5]))
     tensor([0.0000, 0.5000, 0.7500])
     """
+    check_floating("hardsigmoid_cpu", input)
     return maybe_inplace(input, apply1(Hardsigmoid, input), inplace)
 
 
@@ -237,6 +245,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     >>> gradlite.nn.functional.hardswish(gradlite.tensor([-4.0, 1.5]))
     tensor([-0.0000,  1.1250])
     """
+    check_floating("hardswish_cpu", input)
     return maybe_inplace(input, apply1(Hardswish, input), inplace)
 
 
@@ -262,9 +271,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     >>> gradlite.nn.functional.hardshrink(gradlite.tensor([-0.3, 2.0]))
     tensor([0., 2.])
     """
-    if input.array.dtype not in dtypes.FLOATING:
-        name = type_name(input.array.dtype)
-        raise NotImplementedError(f"\"hardshrink_cpu\" not implemented for '{name}'")
+    check_floating("hardshrink_cpu", input)
     if input.array.dtype in dtypes.HALVES:  # PyTorch's bound is rounded to the input's dtype
         lambd = float(input.array.dtype.type(lambd))
     return apply1(Hardshrink, input, lambd)
@@ -294,10 +301,11 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     >>> gradlite.nn.functional.softshrink(gradlite.tensor([-0.3, 2.0]))
     tensor([0.0000, 1.5000])
     """
-    dtype = input.dtype
-    if dtype.is_floating_point and not 0 <= lambd <= dtypes.finfo(dtype).max:
+    check_floating("softshrink_check", input)
+    limit = dtypes.finfo(input.dtype).max
+    if not 0 <= lambd <= limit:
         raise RuntimeError(
-            f"lambda must be in range [0, {dtypes.finfo(dtype).max:g}] for input dtype "
+            f"lambda must be in range [0, {limit:g}] for input dtype "
             f"{type_name(input.array.dtype)}, but found {lambd:g}"
         )
     return apply1(Softshrink, input, lambd)
@@ -324,6 +332,9 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     >>> gradlite.nn.functional.threshold(gradlite.tensor([0.1, 2.0]), 0.5, -1.0)
     tensor([-1.,  2.])
     """
+    if input.array.dtype == np.bool_:
+        raise NotImplementedError("\"threshold_cpu\" not implemented for 'Bool'")
+    value = filling(as_number(value), input.array.dtype)
     return maybe_inplace(input, apply1(Threshold, input, threshold, value), inplace)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op
+from gradlite.ops.operands import check_floating
 from gradlite.ops.samples import S, distinct, unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -59,6 +60,11 @@ class Round(Flat):
         return xp.round(x, decimals) if x.dtype.kind == "f" else x.copy()
 
 
+def _refuse_bools(kernel: str, input: Tensor) -> None:
+    if input.array.dtype.kind == "b":
+        raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
+
+
 @public(samples=lambda: unary(), method=True, inplace=True)
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1 by the sign of each element; the gradient is 0.
@@ -78,6 +84,7 @@ def floor(input: Tensor) -> Tensor:
     >>> gradlite.floor(gradlite.tensor([1.5, -1.5]))
     tensor([ 1., -2.])
     """
+    _refuse_bools("floor_vml_cpu", input)
     return apply1(Floor, input)
 
 
@@ -89,6 +96,7 @@ def ceil(input: Tensor) -> Tensor:
     >>> gradlite.ceil(gradlite.tensor([1.5, -1.5]))
     tensor([ 2., -1.])
     """
+    _refuse_bools("ceil_vml_cpu", input)
     return apply1(Ceil, input)
 
 
@@ -100,6 +108,7 @@ def trunc(input: Tensor) -> Tensor:
     >>> gradlite.trunc(gradlite.tensor([1.5, -1.5]))
     tensor([ 1., -1.])
     """
+    _refuse_bools("trunc_vml_cpu", input)
     return apply1(Trunc, input)
 
 
@@ -111,6 +120,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     >>> gradlite.round(gradlite.tensor([0.5, 1.5, 2.4]))
     tensor([0., 2., 2.])
     """
+    _refuse_bools("round_vml_cpu", input)
     return apply1(Round, input, decimals)
 
 
@@ -122,6 +132,7 @@ def frac(input: Tensor) -> Tensor:
     >>> gradlite.frac(gradlite.tensor([1.5, -1.25]))
     tensor([ 0.5000, -0.2500])
     """
+    check_floating("frac_cpu", input)
     return input - input.trunc()
 
 

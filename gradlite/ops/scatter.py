@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, cast
+from gradlite.ops.operands import as_number, cast, filling
 from gradlite.ops.samples import S, constant, integers, normal
 from gradlite.ops.table import public
 from gradlite.ops.twins import is_twin
@@ -246,7 +246,7 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
         return Scatter, (input, index, (input * product).gather(d, index)), (d,)
     if isinstance(src, Tensor):
         return Scatter, (input, index, src), (d,)
-    return ScatterValue, (input, index), (d, as_number(src))
+    return ScatterValue, (input, index), (d, filling(as_number(src), input.array.dtype))
 
 
 def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Call:
@@ -354,7 +354,7 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
             shape = (*x.shape[:d], i.size, *x.shape[d + 1 :]) if x.ndim else (1,)
             return IndexCopy, (input, index, cast(value, x.dtype).expand(shape)), (d,)
         value = value.item()
-    return IndexFill, (input, index), (d, as_number(value))
+    return IndexFill, (input, index), (d, filling(as_number(value), input.array.dtype))
 
 
 def _in_place(call: Callable[..., Call], name: str) -> Any:

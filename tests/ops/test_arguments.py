@@ -256,3 +256,81 @@ def test_the_bound_of_a_shrinking_is_rounded(dtype: str) -> None:
         return T.nn.functional.hardshrink(x, 0.6), T.nn.functional.hardshrink(x, 0.3)
 
     same(program)
+
+
+INTEGERS = [-1, 300, -300, 1 << 40, 1.7, -1.7, float("inf"), float("nan"), 1e30, True]
+FILLS = {
+    "full": lambda T, x, n: T.full((2,), n, dtype=x.dtype),
+    "new_full": lambda T, x, n: x.new_full((2,), n),
+    "full_like": lambda T, x, n: T.full_like(x, n),
+    "fill_": lambda T, x, n: x.fill_(n),
+    "tensor": lambda T, x, n: T.tensor(n, dtype=x.dtype),
+    "tensor of a list": lambda T, x, n: T.tensor([n], dtype=x.dtype),
+    "assignment": lambda T, x, n: (x.__setitem__(0, n), x),
+    "masked_fill": lambda T, x, n: x.masked_fill(x > 1, n),
+    "where": lambda T, x, n: (T.where(x > 1, x, n), T.where(x > 1, n, x)),
+    "clamp": lambda T, x, n: x.clamp(min=n),
+    "clamp above": lambda T, x, n: x.clamp(max=n),
+    "index_fill": lambda T, x, n: x.index_fill(0, T.tensor([0]), n),
+    "scatter": lambda T, x, n: x.scatter(0, T.tensor([0]), n),
+    "pad": lambda T, x, n: T.nn.functional.pad(x, (1, 0), value=n),
+    "threshold": lambda T, x, n: T.nn.functional.threshold(x, 1, n),
+}
+
+
+@pytest.mark.parametrize("number", INTEGERS)
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32"])
+def test_numbers_that_integers_cannot_hold(fill: str, number: Any, dtype: str) -> None:
+    def program(T: Any) -> Any:
+        return outcome_of(lambda: FILLS[fill](T, T.tensor([1, 2], dtype=getattr(T, dtype)), number))
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("number", [1e5, 1e39, -1e39, 3, float("inf")])
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "bool"])
+def test_numbers_that_floats_cannot_hold(fill: str, number: Any, dtype: str) -> None:
+    def program(T: Any) -> Any:
+        return outcome_of(lambda: FILLS[fill](T, T.tensor([1, 2], dtype=getattr(T, dtype)), number))
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize(
+    "name",
+    "gelu silu mish softplus logsigmoid elu selu celu leaky_relu hardsigmoid hardswish "
+    "hardshrink softshrink softsign tanhshrink hardtanh".split(),
+)
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_activations_of_integers(name: str, dtype: str) -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([0, 1, 2], dtype=getattr(T, dtype))
+        return outcome_of(lambda: getattr(T.nn.functional, name)(x))
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("name", ["abs", "floor", "ceil", "trunc", "round", "frac"])
+def test_no_rounding_of_bools(name: str) -> None:
+    def program(T: Any) -> Any:
+        function, b, n = getattr(T, name), T.tensor([True, False]), T.tensor([1, -2])
+        return outcome_of(lambda: function(b)), outcome_of(lambda: function(n))
+
+    same(program, message="exact")
+
+
+def test_an_array_like_tensor_keeps_its_place_in_the_graph_or_leaves_it() -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([1.0, 2.0], requires_grad=True) + 1
+        cut = T.asarray(x, requires_grad=False)
+        return (
+            T.asarray(x, copy=True, requires_grad=True),
+            T.asarray(x, requires_grad=True),
+            cut,
+            cut.data_ptr() == x.data_ptr(),
+            T.asarray([1.0, 2.0], requires_grad=True),
+        )
+
+    same(program)
