@@ -90,7 +90,7 @@ def frexp(input: Tensor) -> Any:
         S(normal(3), normal(3)),
     ],
     method=True,
-    inplace=True,
+    inplace="composed",
 )
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """``input * 2**other``, broadcast.

@@ -403,7 +403,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
             [ 0., 27.]])
     """
     if input.array.dtype in dtypes.FLOATING or n < 0:
-        _check_square("linalg.inv" if n < 0 else "linalg.matrix_power", input)
+        _check_square("linalg.matrix_power", input)
     elif input.array.ndim < 2 or input.array.shape[-1] != input.array.shape[-2]:
         _check_square("linalg.matrix_power", input.float())  # type: ignore[attr-defined]
     if n < 0:
