@@ -203,6 +203,8 @@ def _stored(numbers: list[Any], kinds: set[type], wanted: np.dtype[Any]) -> np.n
 def _whole(numbers: list[Any], kinds: set[type], wanted: np.dtype[Any]) -> np.ndarray[Any, Any]:
     try:
         if float in kinds:
+            if wanted.kind == "u" and any(n < 0 and n.__class__ is float for n in numbers):
+                dtypes.check_fits(0, 1 << 64, wanted, "{}")  # only ints below 0 wrap around
             numbers = [int(n) for n in numbers]
         wide = np.array(numbers, np.int64)
     except (OverflowError, ValueError):  # inf and NaN are none either
