@@ -146,13 +146,9 @@ class Node:
     def _sequence_nr(self) -> int:
         return self.seq
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith(("_saved_", "_raw_saved_")):
-            return graph_hooks.saved_attribute(self, name)
-        raise AttributeError(f"{self.__class__.__name__!r} object has no attribute {name!r}")
-
     def __dir__(self) -> list[str]:
-        return [*object.__dir__(self), *(f"_saved_{n}" for n in graph_hooks.saved_names(self))]
+        plain = [name for name in object.__dir__(self) if "_saved_" not in name]
+        return [*plain, *(f"_saved_{name}" for name in graph_hooks.saved_names(self))]
 
     def _extra(self) -> Extra:
         if self.extra is None:

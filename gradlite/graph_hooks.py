@@ -20,9 +20,7 @@ Gradient = Any
 wrap: Callable[[Any], Any]
 unwrap: Callable[[Any], Any]
 is_array: Callable[[Any], bool]
-# What autograd/saved.py hands in: the attributes of nodes that show what they saved.
-saved_attribute: Callable[[Node, str], Any]
-saved_names: Callable[[Node], tuple[str, ...]]
+saved_names: Callable[[Node], tuple[str, ...]]  # handed in by autograd/saved.py
 in_graph: Callable[[Any, Any], Any]  # a Tensor of an array and an edge; a leaf itself
 
 

@@ -69,11 +69,32 @@ def test_values_that_no_gradient_reads_are_none():
     same(program)
 
 
-@pytest.mark.parametrize("attribute", ["_saved_other", "_saved_nothing", "_raw_saved_nothing"])
+@pytest.mark.parametrize("attribute", ["_saved_other", "_raw_saved_self", "_saved_nothing"])
 def test_names_that_an_op_does_not_have(attribute):
     def program(T):
         y = matrices(T)[0].exp()
-        return outcome_of(lambda: getattr(y.grad_fn, attribute))
+        listed = attribute in dir(y.grad_fn)
+        return listed, outcome_of(lambda: getattr(y.grad_fn, attribute))
+
+    same(program, message="type" if attribute == "_saved_nothing" else "prefix")
+
+
+def test_a_context_may_have_attributes_of_these_names():
+    def program(T):
+        class Doubled(T.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx._saved_self = 2.0
+                return x * 2
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad * ctx._saved_self
+
+        a, _ = matrices(T)
+        y = Doubled.apply(a)
+        y.sum().backward()
+        return a.grad, outcome_of(lambda: y.grad_fn._saved_other)
 
     same(program)
 

@@ -163,4 +163,24 @@ def _saved_tensor(node: Node, place: int) -> SavedTensor:
     return saved
 
 
-graph_hooks.saved_attribute, graph_hooks.saved_names = saved_attribute, names
+class _Shown:
+    """An attribute of all nodes, in the place of ``__getattr__``, which slows every other down."""
+
+    __slots__ = ("attribute",)
+
+    def __init__(self, attribute: str) -> None:
+        self.attribute = attribute
+
+    def __get__(self, node: Node | None, owner: type) -> Any:
+        return self if node is None else saved_attribute(node, self.attribute)
+
+
+def _attach() -> None:
+    for name in {*_USUAL.values(), *(name for names in _NAMES.values() for name in names)}:
+        for attribute in (f"_saved_{name}", f"_raw_saved_{name}"):
+            setattr(Node, attribute, _Shown(attribute))
+    FunctionCtx._raw_saved_tensors = _Shown("_raw_saved_tensors")  # type: ignore[attr-defined]
+
+
+_attach()
+graph_hooks.saved_names = names
