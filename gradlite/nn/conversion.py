@@ -126,9 +126,9 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Device | None, dtypes.dtype | 
         dtype = values.pop(0)
     elif values:
         device = values.pop(0)
-        if values and (values[0] is None or isinstance(values[0], dtypes.dtype)):
-            dtype = values.pop(0)
+        dtype = values.pop(0) if values else dtype
     non_blocking = kwargs.pop("non_blocking", values.pop(0) if values else False)
+    copies = "copy" in kwargs or bool(values)
     copy = kwargs.pop("copy", values.pop(0) if values else False)
     kwargs.pop("memory_format", None)
     fits = isinstance(non_blocking, bool) and isinstance(copy, bool)
@@ -138,9 +138,11 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Device | None, dtypes.dtype | 
     if kwargs or values or not fits:
         raise TypeError(
             f"to() received an invalid combination of arguments - got ({', '.join(given)}), but "
-            "expected one of: (device, dtype, non_blocking, copy), (dtype, non_blocking, copy), "
-            "(tensor, non_blocking, copy)"
+            "expected one of: (device, dtype, non_blocking), (dtype, non_blocking), "
+            "(tensor, non_blocking)"
         )
+    if copies:
+        raise RuntimeError(".to() does not accept copy argument")
     if tensor is not None:
         device, dtype = tensor.device, tensor.dtype
     if device is not None and not isinstance(device, Device):

@@ -152,7 +152,7 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
             if "_buffer_names" not in attributes:
                 raise AttributeError("cannot assign buffer before Module.__init__() call")
             if name not in self._parameter_names and name not in self._module_names:
-                self._forget(name, self._buffer_names)
+                # Only another buffer gives way: a plain attribute is a KeyError.
                 self.register_buffer(name, value, value.persistent)
                 return
         if "_parameter_names" not in attributes:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from gradlite import dtypes
 from gradlite.ops.norms import norm
+from gradlite.ops.op import type_name
+from gradlite.ops.operands import promoted
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -25,6 +30,7 @@ def _at_least(value: Any, least: float) -> Any:
         S(normal(2, 3, 4), normal(2, 1, 4), 2, 1e-3),
         S(normal(3), normal(3), dim=0),
     ],
+    errors=lambda: [S(np.ones((2, 2), np.int64), np.ones((2, 2), np.int32))],
     torch="nn.functional.cosine_similarity",
     autocast=("", "float32"),
 )
@@ -38,8 +44,12 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     >>> F.cosine_similarity(gradlite.tensor([[1.0, 0.0]]), gradlite.tensor([[1.0, 1.0]]))
     tensor([0.7071])
     """
-    a: Any = x1
-    b: Any = x2
+    a, b = promoted(x1, x2)
+    if a.array.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            "expected common dtype to be floating point, yet common dtype is "
+            f"{type_name(a.array.dtype)}"
+        )
     shape = (a.detach() * b.detach()).shape
     a, b = a.broadcast_to(shape), b.broadcast_to(shape)
     first = a / _at_least(norm(a, 2, dim, True), eps)

@@ -69,6 +69,14 @@ def _check_dtype(input: Tensor, mode: str) -> None:
     )
 
 
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _sizes(
     input: Tensor, size: Any, scale_factor: Any, recompute: bool | None
 ) -> tuple[list[int], list[float | None]]:
@@ -95,13 +103,15 @@ def _sizes(
         )
     values = list(given) if isinstance(given, Sequence) else [given] * len(dims)
     if size is not None:
-        if not all(hasattr(v, "__index__") for v in values):
+        if not all(_is_whole(v) for v in values):
             raise TypeError(
                 "expected size to be one of int or Tuple[int] or Tuple[int, int] or "
                 f"Tuple[int, int, int], but got size with types {[type(v) for v in values]}"
             )
         return [operator.index(v) for v in values], [None] * len(dims)
     sizes = [math.floor(n * factor) for n, factor in zip(dims, values, strict=True)]
+    if any(abs(n) >= 1 << 63 for n in sizes):
+        raise RuntimeError("value cannot be converted to type int64_t without overflow")
     return sizes, [None] * len(dims) if recompute else [float(v) for v in values]
 
 

@@ -80,6 +80,7 @@ CALLS_OF_TO: dict[str, Any] = {
     "a dict": lambda L, m: m.to({}),
     "a module": lambda L, m: m.to(m),
     "a keyword": lambda L, m: m.to(place="cpu"),
+    "a flag for a dtype": lambda L, m: m.to("cpu", True),
     "too many": lambda L, m: m.to("cpu", L.float64, True, False, 1),
 }
 
@@ -112,3 +113,12 @@ def test_a_function_that_writes_in_place_is_noticed() -> None:
         y.backward()
 
     same(program, raises=RuntimeError, match="modified by an inplace operation", message="prefix")
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_to_does_not_copy(copy: bool) -> None:
+    same(
+        lambda library: library.nn.Linear(1, 1).to("cpu", copy=copy),
+        raises=RuntimeError,
+        message="exact",
+    )

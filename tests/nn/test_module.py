@@ -442,3 +442,25 @@ def test_wrappers_that_look_for_attributes_in_what_they_wrap() -> None:
         return wrapper.out_features, outcome_of(lambda: wrapper.colour)
 
     same(program, message="exact")
+
+
+@pytest.mark.parametrize("kind", ["number", "tensor", "parameter", "module", "buffer"])
+def test_a_buffer_in_the_place_of_something_else(kind: str) -> None:
+    """Another buffer gives way; nothing else does."""
+
+    def program(library: Any) -> Any:
+        nn, module = library.nn, library.nn.Module()
+        module.place = {
+            "number": 5,
+            "tensor": library.ones(1),
+            "parameter": nn.Parameter(library.ones(1)),
+            "module": nn.ReLU(),
+            "buffer": nn.Buffer(library.zeros(1)),
+        }[kind]
+        module.place = nn.Buffer(library.ones(2))
+        return list(module.state_dict()), list(module.parameters()), module.place
+
+    if kind == "buffer":
+        same(program)
+    else:
+        same(program, raises=(KeyError, TypeError), message="prefix")

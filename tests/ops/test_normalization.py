@@ -373,3 +373,14 @@ def test_samples_by_themselves_with_eps_of_0() -> None:
         return y, layer.running_mean, layer.running_var
 
     same(program)
+
+
+def test_statistics_that_are_no_longer_tracked() -> None:
+    def program(library: Any) -> Any:
+        layer = library.nn.BatchNorm1d(2)
+        layer(library.tensor([[1.0, 2.0], [3.0, 5.0]]))
+        layer.track_running_stats = False
+        layer(library.tensor([[7.0, 2.0], [3.0, 5.0]]))
+        return layer.num_batches_tracked, layer.running_mean, layer.running_var
+
+    same(program)

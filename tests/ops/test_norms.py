@@ -112,3 +112,11 @@ def test_the_fast_way_for_all_elements(order: Any) -> None:
         expected = np.sqrt((view * view).sum())
         assert gradlite.from_numpy(array.copy(order="K")).norm().item() > 0
         assert gradlite.tensor(view).norm().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosines_of_different_dtypes() -> None:
+    same(
+        lambda library: library.nn.functional.cosine_similarity(
+            library.tensor([[1, 2]]), library.tensor([[0.5, 2.0]])
+        )
+    )

@@ -109,3 +109,14 @@ def test_a_size_in_a_tensor() -> None:
             library.ones(1, 1, 4, 4), library.tensor(3)
         )
     )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_a_scale_beyond_all_sizes(mode: str) -> None:
+    same(
+        lambda library: library.nn.functional.interpolate(
+            library.ones(1, 1, 4, 4), scale_factor=1e20, mode=mode
+        ),
+        raises=RuntimeError,
+        message="exact",
+    )

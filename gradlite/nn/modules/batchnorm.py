@@ -99,7 +99,7 @@ class _BatchNorm(_NormBase):
         self._check_input_dim(input)
         momentum = self.momentum if self.momentum is not None else 0.0
         count = self.num_batches_tracked
-        if self.training and count is not None:
+        if self.training and self.track_running_stats and count is not None:
             # Straight on the array: an op with its checks would cost more than the addition.
             array = count.array
             with guard.on(array):
