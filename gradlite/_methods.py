@@ -402,7 +402,7 @@ class TensorMethods:
         def bernoulli_(self, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
             """Fill with 1 with probability p, else 0."""
 
-        def bfloat16(self) -> Tensor:
+        def bfloat16(self, memory_format: Any = ...) -> Tensor:
             """The tensor as bfloat16; itself when it is that already."""
 
         def bincount(self, weights: Tensor | None = None, minlength: int_ = 0) -> Tensor:
@@ -447,14 +447,14 @@ class TensorMethods:
         def bmm(self, mat2: Tensor) -> Tensor:
             """Products of two batches of matrices, (b, n, m) @ (b, m, p) -> (b, n, p)."""
 
-        def bool(self) -> Tensor:
+        def bool(self, memory_format: Any = ...) -> Tensor:
             """The tensor as bool; itself when it is that already."""
 
         def broadcast_to(self, size: Sequence[int_]) -> Tensor:
             """`expand` with the shape as one argument."""
 
-        def byte(self) -> Tensor:
-            """As ``torch.Tensor.byte``."""
+        def byte(self, memory_format: Any = ...) -> Tensor:
+            """The tensor as uint8; itself when it is that already."""
 
         def cauchy_(
             self, median: float_ = 0.0, sigma: float_ = 1.0, *, generator: Generator | None = None
@@ -467,8 +467,8 @@ class TensorMethods:
         def ceil_(self) -> Tensor:
             """In-place version of `ceil`."""
 
-        def char(self) -> Tensor:
-            """As ``torch.Tensor.char``."""
+        def char(self, memory_format: Any = ...) -> Tensor:
+            """The tensor as int8; itself when it is that already."""
 
         def cholesky(self, *, upper: bool_ = False) -> Tensor:
             """The lower triangular L with ``A = L L^T`` (or its transpose) of positive definite matrices."""
@@ -631,7 +631,7 @@ class TensorMethods:
         def dot(self, tensor: Tensor) -> Tensor:
             """The inner product of two vectors."""
 
-        def double(self) -> Tensor:
+        def double(self, memory_format: Any = ...) -> Tensor:
             """The tensor as float64; itself when it is that already."""
 
         def dsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
@@ -708,7 +708,7 @@ class TensorMethods:
         def flatten(self, start_dim: int_ = 0, end_dim: int_ = -1) -> Tensor:
             """Merge the dimensions from ``start_dim`` to ``end_dim``."""
 
-        def flip(self, *dims: Any) -> Tensor:
+        def flip(self, *args: Any, dims: Any = None) -> Tensor:
             """A copy with some dimensions reversed."""
 
         def fliplr(self) -> Tensor:
@@ -717,7 +717,7 @@ class TensorMethods:
         def flipud(self) -> Tensor:
             """A copy with the first dimension reversed."""
 
-        def float(self) -> Tensor:
+        def float(self, memory_format: Any = ...) -> Tensor:
             """The tensor as float32; itself when it is that already."""
 
         def float_power(self, exponent: Any) -> Tensor:
@@ -798,7 +798,7 @@ class TensorMethods:
         def gt_(self, other: Any) -> Tensor:
             """In-place version of `gt`."""
 
-        def half(self) -> Tensor:
+        def half(self, memory_format: Any = ...) -> Tensor:
             """The tensor as float16; itself when it is that already."""
 
         def hardshrink(self, lambd: float_ = 0.5) -> Tensor:
@@ -884,7 +884,7 @@ class TensorMethods:
         def inner(self, other: Tensor) -> Tensor:
             """Inner products along the last dimensions, (*, n), (+, n) -> (*, +)."""
 
-        def int(self) -> Tensor:
+        def int(self, memory_format: Any = ...) -> Tensor:
             """The tensor as int32; itself when it is that already."""
 
         def inverse(self) -> Tensor:
@@ -1118,7 +1118,7 @@ class TensorMethods:
         def logsumexp(self, dim: Any, keepdim: bool_ = False) -> Tensor:
             """``log(sum(exp(x)))`` over dimensions, without overflow."""
 
-        def long(self) -> Tensor:
+        def long(self, memory_format: Any = ...) -> Tensor:
             """The tensor as int64; itself when it is that already."""
 
         def lt(self, other: Any) -> Tensor:
@@ -1531,7 +1531,7 @@ class TensorMethods:
         def share_memory_(self) -> Tensor:
             """The tensor itself: there are no other kinds here."""
 
-        def short(self) -> Tensor:
+        def short(self, memory_format: Any = ...) -> Tensor:
             """The tensor as int16; itself when it is that already."""
 
         def sigmoid(self) -> Tensor:

@@ -62,7 +62,8 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     tensor([[1, 2, 4],
             [1, 3, 9]])
     """
-    n = N if N is not None else x.array.shape[-1] if x.array.ndim else 1
+    x = x if x.array.ndim else x.reshape(1)  # type: ignore[attr-defined]
+    n = x.array.shape[-1] if N is None else N
     if n <= 1:
         raise RuntimeError("N must be greater than 1.")
     return x.unsqueeze(-1) ** _arange(n, device=x.device)  # type: ignore[attr-defined,no-any-return]

@@ -278,7 +278,11 @@ def addbmm(
     >>> gradlite.addbmm(gradlite.ones(2), a, b)
     tensor([[7., 7.]])
     """
-    product: Any = bmm(batch1, batch2).sum(0)  # type: ignore[attr-defined]
+    product: Any = bmm(batch1, batch2)
+    if category(product.array.dtype) < 2:
+        product, beta, alpha = product.sum(0, dtype=product.dtype), int(beta), int(alpha)
+    else:
+        product = product.sum(0)
     return _with(input, product, beta, alpha)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.memory_format import contiguous_format
 from gradlite.ops.dims import sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.gather import index_select
@@ -218,7 +219,7 @@ def repeat_interleave(
             raise RuntimeError("Repeats must be non-negative")
         wide = unsqueeze(input, d + 1)
         wide = wide.expand(*shape[: d + 1], repeats, *shape[d + 1 :])  # type: ignore[attr-defined]
-        return flatten(wide, d, d + 1)
+        return flatten(wide.clone(memory_format=contiguous_format), d, d + 1)
     count = _counts(repeats.array)
     if count.size not in (1, shape[d]):
         raise RuntimeError(
@@ -347,6 +348,8 @@ def diff(
     if input.array.ndim == 0:
         raise RuntimeError("diff expects input to be at least one-dimensional")
     d = wrap_dim(dim, input.array.ndim)
+    if n == 0:
+        return input.clone()  # type: ignore[attr-defined,no-any-return]
     parts = [t for t in (prepend, input, append) if t is not None]
     result: Any = cat(parts, d) if len(parts) > 1 else input
     for _ in range(min(n, result.array.shape[d])):

@@ -234,7 +234,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
             raise TypeError(f"expected 'shape' sequence to only contain ints, but got {type(n)}")
     if any(n < 0 for n in sizes):
         raise ValueError(f"'shape' cannot have negative values, but got {sizes}")
-    places: Any = indices
+    places: Any = cast(indices, np.int64)
     parts = []
     for n in reversed(sizes):
         parts.append(places % n)

@@ -164,6 +164,7 @@ def gradient(
     n = input.array.ndim
     given = range(n) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     dims = [wrap_dim(d, n) for d in given]
+    spacing = 1 if spacing is None else spacing
     several = isinstance(spacing, Sequence)
     spacings = list(spacing) if several else [spacing] * len(dims)
     if len(spacings) != len(dims):

@@ -223,6 +223,10 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         first = [wrap_dim(d, n) for d in first]
         second = [wrap_dim(d, m) for d in second]
     for p, q in zip(first, second):
+        if a.array.shape[p] == 1 != b.array.shape[q]:
+            b = b.sum(q, keepdim=True, dtype=b.dtype)  # type: ignore[attr-defined]
+        elif b.array.shape[q] == 1 != a.array.shape[p]:
+            a = a.sum(p, keepdim=True, dtype=a.dtype)  # type: ignore[attr-defined]
         if a.array.shape[p] != b.array.shape[q]:
             raise RuntimeError(
                 "contracted dimensions need to match, but first has size "

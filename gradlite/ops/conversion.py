@@ -127,11 +127,12 @@ def is_pinned(self: Tensor, device: Any = None) -> bool:
     return self.is_cpu and transfer.is_pinned(self.array)
 
 
-def _converter(name: str) -> Any:
-    target = getattr(dtypes, name)
-
-    def method(self: Tensor) -> Tensor:
-        return cast(self, target.numpy)
+def _converter(name: str, target: dtypes.dtype) -> Any:
+    def method(self: Tensor, memory_format: memory_format = preserve_format) -> Tensor:
+        result = cast(self, target.numpy)
+        if memory_format is not preserve_format:
+            result = result.contiguous(memory_format)  # type: ignore[attr-defined]
+        return result
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"The tensor as {target.name}; itself when it is that already."
@@ -174,20 +175,12 @@ def _attach() -> None:
     t: Any = Tensor
     t.to, t.type = to, type
     for name in ("float", "double", "half", "bfloat16", "int", "long", "short", "bool"):
-        setattr(t, name, _converter(name))
-    t.byte, t.char = _named(dtypes.uint8, "byte"), _named(dtypes.int8, "char")
+        setattr(t, name, _converter(name, getattr(dtypes, name)))
+    t.byte, t.char = _converter("byte", dtypes.uint8), _converter("char", dtypes.int8)
     t.type_as = lambda self, other: cast(self, other.array.dtype)
     t.cpu = lambda self: to(self, "cpu")
     t.cuda = _cuda
     t.pin_memory, t.is_pinned = pin_memory, is_pinned
-
-
-def _named(target: Any, name: str) -> Any:
-    def method(self: Tensor) -> Tensor:
-        return cast(self, target.numpy)
-
-    method.__name__ = method.__qualname__ = name
-    return method
 
 
 _attach()

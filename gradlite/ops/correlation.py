@@ -244,7 +244,7 @@ def histogram(
     xp = NAMESPACES[x.__class__].xp
     if isinstance(bins, Tensor):
         same_device(input, bins)
-        edges = row_major(bins.array)
+        edges = row_major(bins.array).copy()
         _check_edges(x, edges)
     else:
         low, high = _bounds(x, range)

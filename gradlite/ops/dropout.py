@@ -213,10 +213,10 @@ def _channels(input: Tensor, p: float, training: bool, inplace: bool, lead: int)
     """Dropout with one draw for everything behind the first ``lead`` dimensions."""
     _check_p(p)
     n = input.array.ndim
-    if n < 2:
-        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     if not training or p == 0.0 or input.array.size == 0:
         return input
+    if n < 2:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     return _dropped(input, input.array.shape[:lead] + (1,) * (n - lead), p, inplace)
 
 
@@ -261,8 +261,8 @@ def feature_alpha_dropout(
     """
     _check_p(p)
     n = input.array.ndim
-    if n < 2:
-        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     if not training or p == 0.0 or input.array.size == 0:
         return input
+    if n < 2:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     return _alpha_dropped(input, input.array.shape[:2] + (1,) * (n - 2), p, inplace)

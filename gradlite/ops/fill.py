@@ -169,7 +169,8 @@ class MaskedFillTensor(Op):
     constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
-        return xp.ascontiguousarray(xp.where(mask, value, x))
+        out = xp.where(mask, value, x)
+        return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (mask,) = ctx.saved

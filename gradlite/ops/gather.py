@@ -210,7 +210,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     check_tensor("gather", "index", 3, index)
     x, i = input.array, index.array
     d = wrap_dim(dim, x.ndim)
-    if i.dtype not in (np.int64, np.int32):
+    if i.dtype not in (np.int64, np.int32) and i.size:
         raise RuntimeError("gather(): Expected dtype int32/int64 for index")
     if i.size == 0:
         return input.new_zeros(i.shape) if not input.requires_grad else _nothing(input, i.shape)
@@ -430,7 +430,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         return tuple(wrap(row_major(i)) for i in xp.atleast_1d(array).nonzero())
     if array.ndim == 0:
         return wrap(xp.zeros((1 if array else 0, 0), np.int64))
-    return wrap(xp.stack(array.nonzero(), axis=1))
+    return wrap(xp.stack(array.nonzero()).T)
 
 
 @public(

@@ -22,6 +22,9 @@ __all__ = ["multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margi
 
 def _rows(input: Tensor, target: Tensor, labels: bool) -> tuple[Any, Any, bool]:
     """Input and target as rows, and whether they were rows already."""
+    if not input.array.ndim:
+        input = input.reshape(1)  # type: ignore[attr-defined]
+        target = target.reshape(1) if labels and not target.array.ndim else target  # type: ignore[attr-defined]
     x, y = input.array, target.array
     if x.ndim not in (1, 2) or x.shape[-1] == 0:
         raise RuntimeError(

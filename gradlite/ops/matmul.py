@@ -541,7 +541,9 @@ def _attach() -> None:
         return matmul(self, other)
 
     def reflected(self: Tensor, other: Any) -> Any:
-        return matmul(_from_array(other), self) if isinstance(other, np.ndarray) else NotImplemented
+        if isinstance(other, np.ndarray):
+            other = _from_array(other)
+        return matmul(other, self) if isinstance(other, Tensor) else NotImplemented
 
     t.__matmul__, t.__rmatmul__ = operator, reflected
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite import memory_format as formats
 from gradlite.description import Size
 from gradlite.grad_mode import INFERENCE, current_mode
@@ -23,6 +24,7 @@ from gradlite.ops.joining import chunk, narrow, split
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import TENSORS, type_name
+from gradlite.ops.operands import cast
 from gradlite.ops.piecewise import hardshrink, prelu
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import diagonal, transpose
@@ -119,6 +121,10 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     lead = len(own) - len(target)
     if lead < 0 or any(n not in (1, m) for n, m in zip(target, own[lead:])):
         raise RuntimeError(f"size {{{list(target)}}} is not expandable to size {{{list(own)}}}.")
+    if own == target == ():
+        return input.sum()  # type: ignore[attr-defined,no-any-return]
+    if own != target and input.array.dtype not in dtypes.FLOATING:
+        input = cast(input, np.int64)
     return sum_to(TENSORS, input, target)  # type: ignore[no-any-return]
 
 

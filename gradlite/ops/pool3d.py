@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gradlite import dtypes
 from gradlite.ops.adaptive_pool import check_filled
 from gradlite.ops.op import type_name
@@ -48,7 +50,7 @@ def _check(name: str, x: Tensor, **numbers: Three) -> None:
                 "Expected input's non-batch dimensions to have positive length, but input has a "
                 f"shape of {list(shape)} and non-batch dimension {n} has length zero!"
             )
-    if x.array.dtype not in dtypes.FLOATING:
+    if x.array.dtype not in dtypes.FLOATING and (name != "max_pool3d" or x.array.dtype == np.bool_):
         raise NotImplementedError(f"\"{name}\" not implemented for '{type_name(x.array.dtype)}'")
 
 

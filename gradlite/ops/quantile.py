@@ -70,7 +70,11 @@ def _quantile(
     if interpolation in ("linear", "midpoint"):
         high = ordered.gather(-1, wrap(xp.ceil(rank).astype(np.int64)))
         share = rank - below if interpolation == "linear" else xp.full_like(rank, 0.5)
-        low = low.lerp(high, wrap(share.astype(array.dtype)))
+        weight: Any = wrap(share.astype(array.dtype))
+        if interpolation == "linear" and isinstance(q, Tensor) and q.requires_grad:
+            steps = wrap(xp.maximum(count - 1, 0).astype(array.dtype))
+            weight = weight + (q - q.detach()).reshape(-1) * steps  # type: ignore[operator]
+        low = low.lerp(high, weight)
     lost = count == 0 if name == "nanquantile" else missing > 0
     result: Any = where(wrap(xp.broadcast_to(lost, low.array.shape)), float("nan"), low)
     result = result.movedim(-1, 0)

@@ -211,10 +211,23 @@ def randn_like(
 
 
 def randint_like(
-    input: Tensor, low: int | None = None, high: int | None = None, *, dtype: Any = None
+    input: Tensor,
+    low: int | None = None,
+    high: int | None = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """`randint` with another tensor's shape and dtype."""
-    return randint(low, high, input.array.shape, dtype=input.dtype if dtype is None else dtype)
+    """`randint` with another tensor's shape, dtype and device."""
+    return randint(
+        low,
+        high,
+        input.array.shape,
+        dtype=input.dtype if dtype is None else dtype,
+        device=input.device if device is None else device,
+        requires_grad=requires_grad,
+    )
 
 
 class _NormalOfBoth(Op):

@@ -270,7 +270,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
             "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square "
             f"of upscale_factor, but input.size(-3)={channels} is not divisible by {r * r}"
         )
-    x: Any = input
+    x: Any = input.clone() if r == 1 else input  # type: ignore[attr-defined]
     x = x.reshape(math.prod(batch), channels // (r * r), r, r, height, width)
     x = x.permute(0, 1, 4, 2, 5, 3)
     return x.reshape(*batch, channels // (r * r), height * r, width * r)  # type: ignore[no-any-return]
@@ -302,7 +302,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
                 f"pixel_unshuffle expects {name} to be divisible by downscale_factor, but "
                 f"input.size({dim})={n} is not divisible by {r}"
             )
-    x: Any = input
+    x: Any = input.clone() if r == 1 else input  # type: ignore[attr-defined]
     x = x.reshape(math.prod(batch), channels, height // r, r, width // r, r)
     x = x.permute(0, 1, 3, 5, 2, 4)
     return x.reshape(*batch, channels * r * r, height // r, width // r)  # type: ignore[no-any-return]

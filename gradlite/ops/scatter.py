@@ -16,7 +16,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, cast, filling
+from gradlite.ops.operands import as_number, cast, filling, fitting
 from gradlite.ops.samples import S, constant, integers, normal
 from gradlite.ops.table import public
 from gradlite.ops.twins import is_twin
@@ -297,7 +297,8 @@ def check_slices(name: str, input: Tensor, dim: int, index: Tensor, source: Tens
 
 def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Call:
     d = check_slices("index_add", input, dim, index, source)
-    return IndexAdd, (input, index, source), (d, as_number(alpha))
+    alpha = fitting(as_number(alpha), source.array.dtype)
+    return IndexAdd, (input, index, source), (d, alpha)
 
 
 def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:

@@ -449,11 +449,12 @@ def flip(input: Tensor, dims: Any) -> Tensor:
     return apply1(Flip, input, reversed_dims if n else ())
 
 
-def _flip(self: Tensor, *dims: Any) -> Tensor:
+def _flip(self: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with some dimensions reversed."""
-    if not dims:
+    args = args or (() if dims is None else (dims,))
+    if not args:
         raise TypeError('flip() missing 1 required positional arguments: "dims"')
-    return flip(self, sizes(dims))
+    return flip(self, sizes(args))
 
 
 class Contiguous(Op):

@@ -378,7 +378,7 @@ def ndtri(input: Tensor) -> Tensor:
     >>> gradlite.special.ndtri(gradlite.tensor([0.5, 0.8413]))
     tensor([0.0000, 0.9998])
     """
-    x: Any = input
+    x: Any = input if input.array.dtype in dtypes.FLOATING else input.to(dtypes.get_default_dtype())  # type: ignore[attr-defined]
     return erfinv(x * 2 - 1) * math.sqrt(2)  # type: ignore[operator, no-any-return]
 
 
