@@ -69,9 +69,13 @@ class AbsentError(Exception):
 
 
 class Translation:
-    """Arguments for gradlite, made of those for PyTorch; what is one object stays one object."""
+    """Arguments for gradlite, made of those for PyTorch; what is one object stays one object.
 
-    def __init__(self) -> None:
+    Tensors have memory of their own, unless they are to share PyTorch's (``copies=False``).
+    """
+
+    def __init__(self, copies: bool = True) -> None:
+        self._copies = copies
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def __call__(self, value: Any) -> Any:
@@ -117,7 +121,8 @@ class Translation:
         else:
             made = gradlite.from_numpy(plain.numpy())
         # On memory of its own, except where elements share theirs.
-        if not any(step == 0 and size > 1 for step, size in zip(value.stride(), value.shape)):
+        shared = any(step == 0 and size > 1 for step, size in zip(value.stride(), value.shape))
+        if self._copies and not shared:
             made = made.clone()
         if isinstance(value, torch.nn.Parameter):
             return gradlite.nn.Parameter(made, requires_grad=value.requires_grad)

@@ -73,14 +73,16 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """
     steps = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     given = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    if not steps:
+        raise RuntimeError("`shifts` required")
     if not given and len(steps) == 1:
         return apply1(Roll, input, steps, None)
     if len(given) != len(steps):
-        if not steps:
-            raise RuntimeError("`shifts` required")
         raise RuntimeError(
             f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(given)}"
         )
+    if input.array.ndim == 0:
+        raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
     return apply1(Roll, input, steps, tuple(wrap_dim(d, input.array.ndim) for d in given))
 
 
@@ -347,6 +349,8 @@ def diff(
     """
     if input.array.ndim == 0:
         raise RuntimeError("diff expects input to be at least one-dimensional")
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
     d = wrap_dim(dim, input.array.ndim)
     if n == 0:
         return input.clone()  # type: ignore[attr-defined,no-any-return]

@@ -165,11 +165,14 @@ def gradient(
     given = range(n) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     dims = [wrap_dim(d, n) for d in given]
     spacing = 1 if spacing is None else spacing
+    for place, d in enumerate(dims):
+        if d in dims[:place]:
+            raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
     several = isinstance(spacing, Sequence)
     spacings = list(spacing) if several else [spacing] * len(dims)
     if len(spacings) != len(dims):
         raise RuntimeError(
-            f"gradlite.gradient expected spacing to be unspecified, a scalar, or it's spacing and "
+            f"gradlite.gradient expected spacing to be unspecified, a scalar or it's spacing and "
             f"dim arguments to have the same length, but got a spacing argument of length "
             f"{len(spacings)} and a dim argument of length {len(dims)}."
         )

@@ -97,6 +97,8 @@ def check_shapes(
 ) -> None:
     """RuntimeError when the shapes of input, weight and bias or the numbers do not fit."""
     weight = list(w)
+    if len(w) < 3:
+        raise RuntimeError("weight should have at least three dimensions")
     if groups <= 0:
         raise RuntimeError("non-positive groups is not supported")
     if min(padding) < 0:

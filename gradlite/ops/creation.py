@@ -416,13 +416,19 @@ def linspace(
     >>> gradlite.linspace(0, 1, 5)
     tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
-    values = _evenly(start, end, steps)
+    values = _evenly("linspace", start, end, steps)
     if dtype is not None and _dtype(dtype) == np.bool_:
         raise NotImplementedError("\"linspace_cpu\" not implemented for 'Bool'")
     return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)
 
 
-def _evenly(start: Any, end: Any, steps: int) -> Any:
+def _evenly(name: str, start: Any, end: Any, steps: int) -> Any:
+    ends = [(what, v) for what, v in (("start", start), ("end", end)) if getattr(v, "ndim", 0)]
+    if ends:
+        found = " and ".join(f"{what} with {v.ndim} dimension(s)" for what, v in ends)
+        raise RuntimeError(
+            f"{name} only supports 0-dimensional start and end tensors, but got {found}."
+        )
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     return np.linspace(float(start), float(end), steps)
@@ -444,5 +450,5 @@ def logspace(
     >>> gradlite.logspace(0, 2, 3)
     tensor([  1.,  10., 100.])
     """
-    values = float(base) ** _evenly(start, end, steps)
+    values = float(base) ** _evenly("logspace", start, end, steps)
     return finish(array_on(values, as_device(device), _dtype(dtype), copy=False), requires_grad)

@@ -131,14 +131,14 @@ def embedding(
     check_tensor("embedding", "indices", 2, input)
     check_tensor("embedding", "weight", 1, weight)
     index, table = input.array, weight.array
+    if table.ndim != 2:
+        raise RuntimeError("'weight' must be 2-D")
     if index.dtype not in (np.int64, np.int32):
         raise RuntimeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
             f"Long, Int; but got gradlite.{type_name(index.dtype)}Tensor instead (while checking "
             "arguments for embedding)"
         )
-    if table.ndim != 2:
-        raise RuntimeError("'weight' must be 2-D")
     if sparse:
         raise NotImplementedError("embedding: sparse gradients are not supported")
     rows = table.shape[0]

@@ -194,7 +194,7 @@ def cross_entropy(
         plain = weight is None and label_smoothing == 0.0 and x.dtype in dtypes.FLOATING
         if plain and x.shape[0] == t.shape[0]:
             ignored = None if check_classes(t, x.shape[1], ignore_index) else ignore_index
-            _check_reduction(reduction)
+            check_reduction(reduction)
             return apply(  # type: ignore[no-any-return]
                 CrossEntropy, (input, target), ignored, reduction == "mean"
             )
@@ -224,7 +224,8 @@ def cross_entropy(
     return loss * (1 - label_smoothing) + smooth * (label_smoothing / classes)
 
 
-def _check_reduction(reduction: str) -> None:
+def check_reduction(reduction: str) -> None:
+    """ValueError unless it is a reduction."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
 
@@ -358,7 +359,7 @@ def nll_loss(
         raise RuntimeError(
             f"Expected target size {list(x.shape[:dim] + x.shape[dim + 1 :])}, got {list(t.shape)}"
         )
-    _check_reduction(reduction)
+    check_reduction(reduction)
     check_target(x, t, weight)
     loss = with_kernels(NllLoss, input, target, weight, int(ignore_index), reduction)
     if loss is not None:

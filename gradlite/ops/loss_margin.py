@@ -10,8 +10,9 @@ from gradlite.ops.activation import logsigmoid
 from gradlite.ops.elementwise import square
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.legacy_reduction import legacy_reduction
-from gradlite.ops.loss import reduced
+from gradlite.ops.loss import check_reduction, reduced
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import type_name
 from gradlite.ops.piecewise import relu
 from gradlite.ops.samples import S, bools, constant, integers, normal, positive
 from gradlite.ops.table import public
@@ -41,6 +42,8 @@ def _rows(input: Tensor, target: Tensor, labels: bool) -> tuple[Any, Any, bool]:
             f"samples (batch size). Expected target size {[x.shape[0]]}, but got {list(y.shape)}. "
             f"Input has shape {list(x.shape)}."
         )
+    if y.dtype != np.int64:
+        raise RuntimeError(f"expected scalar type Long but found {type_name(y.dtype)}")
     count = x.shape[0] if x.ndim == 2 else 1
     shape = (count, x.shape[-1]) if labels else (count,)
     return input.reshape(count, x.shape[-1]), target.reshape(shape), x.ndim == 2
@@ -83,8 +86,11 @@ def multi_margin_loss(
     tensor(0.3250)
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    check_reduction(reduction)
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
+    if weight is not None and weight.array.ndim != 1:
+        raise ValueError("weight must be one-dimensional")
     x, y, batched = _rows(input, target, False)
     classes = x.array.shape[1]
     if weight is not None and weight.array.shape != (classes,):
@@ -136,6 +142,7 @@ def multilabel_margin_loss(
     tensor(0.8500)
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    check_reduction(reduction)
     x, y, batched = _rows(input, target, True)
     labels, classes = y.array, x.array.shape[1]
     on_host = isinstance(labels, np.ndarray)

@@ -57,6 +57,8 @@ SAME_DTYPE, ITS_DTYPE = frozenset(SAME), frozenset(IN_ITS_DTYPE)
 NAMES = SAME_DTYPE | ITS_DTYPE | frozenset(CAST)
 MAKERS = ITS_DTYPE.difference(["cumprod", "cumsum", "nansum", "prod", "sum"])
 IN_A_ROW = frozenset(["arange", "linspace", "logspace"])  # fill a tensor of any shape
+# Not even the very tensor that is read may be written.
+READ_BEFORE = frozenset("gather kthvalue masked_select take".split())
 JOINS = frozenset(
     "cat column_stack concat concatenate dstack hstack row_stack stack vstack".split()
 )
@@ -198,7 +200,7 @@ def _written(out: Tensor, result: Tensor, name: str, inputs: list[Tensor]) -> Te
         resize_(out, *result.array.shape)
     check_inplace(out)
     for read in inputs:
-        refuse_overlap(out, read)
+        refuse_overlap(out, read, same_too=name in READ_BEFORE)
     return copy_(out, result)
 
 

@@ -418,7 +418,14 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     tensor([-0.2000,  2.0000])
     """
     n = weight.array.size
+    if weight.array.ndim > 1:
+        raise RuntimeError(
+            "prelu: Expected `weight` to be a scalar or 1D tensor, but got: "
+            f"ndim = {weight.array.ndim}"
+        )
     if n != 1:
+        if input.array.ndim == 0:
+            raise RuntimeError("Not allow zero-dim input tensor.")
         channels = input.array.shape[1] if input.array.ndim > 1 else 1
         if n != channels:
             raise RuntimeError(

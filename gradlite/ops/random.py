@@ -382,12 +382,27 @@ def multinomial(
         raise RuntimeError(
             "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
         )
+    if weights.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            "multinomial only supports floating-point dtypes for input, got: "
+            f"{type_name(weights.dtype)}"
+        )
+    if weights.shape[-1] > 1 << 24:
+        raise RuntimeError("number of categories cannot exceed 2^24")
     rows = weights.reshape(-1, weights.shape[-1]).astype(np.float64)
-    shortcuts.verify(
-        (xp.isfinite(rows) & (rows >= 0)).all(),
-        RuntimeError,
-        "probability tensor contains either `inf`, `nan` or element < 0",
-    )
+    if replacement and num_samples > 1:
+        negative, endless = (
+            f"invalid multinomial distribution (encountering probability entry {what})"
+            for what in ("< 0", "= infinity or NaN")
+        )
+        shortcuts.verify(~(rows < 0).any(), RuntimeError, negative)
+        shortcuts.verify(xp.isfinite(rows).all(), RuntimeError, endless)
+    else:
+        shortcuts.verify(
+            (xp.isfinite(rows) & (rows >= 0)).all(),
+            RuntimeError,
+            "probability tensor contains either `inf`, `nan` or element < 0",
+        )
     empty = "invalid multinomial distribution (sum of probabilities <= 0)"
     shortcuts.verify((rows.sum(-1) > 0).all(), RuntimeError, empty)
     if replacement:

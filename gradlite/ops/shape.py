@@ -398,7 +398,10 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     tensor([0, 3])
     """
     n = input.array.ndim
-    return apply_view(Diagonal, input, offset, wrap_dim(dim1, n), wrap_dim(dim2, n))
+    first, second = wrap_dim(dim1, n), wrap_dim(dim2, n)
+    if first == second:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    return apply_view(Diagonal, input, offset, first, second)
 
 
 class Diagonal(Op):

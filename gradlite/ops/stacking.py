@@ -232,6 +232,12 @@ def _nsplit(name: str, input: Tensor, indices_or_sections: Any, dim: int) -> tup
             f"gradlite.{name} requires a tensor with at least {least} dimension, "
             f"but got a tensor with {n} dimensions!"
         )
+    if isinstance(indices_or_sections, str):
+        raise TypeError(
+            f"{name}() received an invalid combination of arguments - got (Tensor, str), but "
+            "expected one of:\n * (Tensor input, int sections)\n * (Tensor input, tuple of ints "
+            "indices)\n"
+        )
     if isinstance(indices_or_sections, int):
         size = input.array.shape[dim]
         if indices_or_sections <= 0 or size % indices_or_sections:
