@@ -45,8 +45,10 @@ ARITHMETIC = frozenset("add div divide mul multiply sub subtract true_divide".sp
 # These would compute with numbers, or hand on what they are given.
 ANYTHING = frozenset(
     """
-    addbmm addr alpha_dropout dist fmax fmin gcd heaviside isclose kl_div lcm ldexp logical_and
-    logical_or logical_xor nextafter pairwise_distance poisson_nll_loss soft_margin_loss square
+    addbmm addr alpha_dropout cosine_similarity dist fmax fmin gcd heaviside isclose kl_div lcm
+    ldexp
+    logical_and logical_or logical_xor nextafter pairwise_distance poisson_nll_loss
+    soft_margin_loss square
     """.split()
 )
 OF_NUMBERS = FIRST | EITHER | ARITHMETIC | {"scatter", "where"}

@@ -42,7 +42,6 @@ KNOWN = {
     "linalg.vector_norm": OTHER_NAME,
     "slogdet": OTHER_NAME,
     "nn.functional.ctc_loss": "lists are taken as lengths",
-    "scatter": "lists and arrays are taken as what is scattered",
 }
 ABOUT_ARGUMENTS = re.compile(
     "must be Tensor, not|received an invalid combination|expected Tensor as element"
