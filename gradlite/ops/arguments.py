@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import random
 from gradlite.tensor import Tensor
 
 # PyTorch's own are written in Python: they fail wherever they first touch the argument.
@@ -95,6 +96,8 @@ def take_arguments(
         ):
             continue
         if name.startswith("_") or (name in IN_PYTHON and not prefix):
+            continue
+        if getattr(random, name, None) is function:  # the same function as the module's
             continue
         if name in ANYTHING or name in FIRST or name in EITHER:
             settle(_refusing_before(function, name, prefix), name, namespace)
