@@ -15,10 +15,10 @@ from gradlite.distributions.utils import (
     probs_to_logits,
 )
 from gradlite.grad_mode import no_grad
+from gradlite.ops.chances import bernoulli
 from gradlite.ops.choose import where
 from gradlite.ops.creation import arange
 from gradlite.ops.loss import binary_cross_entropy_with_logits
-from gradlite.ops.random import bernoulli
 
 __all__ = ["Bernoulli"]
 

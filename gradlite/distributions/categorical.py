@@ -12,8 +12,8 @@ from gradlite.distributions.distribution import Distribution
 from gradlite.distributions.utils import lazy_property, logits_to_probs, probs_to_logits
 from gradlite.grad_mode import no_grad
 from gradlite.ops.assemble import broadcast_tensors
+from gradlite.ops.chances import multinomial
 from gradlite.ops.creation import arange, full
-from gradlite.ops.random import multinomial
 
 __all__ = ["Categorical"]
 

@@ -19,19 +19,16 @@ from gradlite.ops.dispatch import apply
 from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
-from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, c_name, type_name
 from gradlite.ops.operands import cast
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
 
 __all__ = [
-    "bernoulli",
     "fork_rng",
     "get_rng_state",
     "initial_seed",
     "manual_seed",
-    "multinomial",
     "normal",
     "rand",
     "rand_like",
@@ -319,123 +316,9 @@ def normal(
     return _of_tensors(mean, std, draws)
 
 
-class Bernoulli(Op):
-    """Given samples, whose gradient by the probabilities is 0."""
-
-    constants = (1,)
-    reads = ((), ())
-    moves = True
-
-    def forward(xp: Any, chances: Any, samples: Any) -> Any:
-        return samples
-
-    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return F.zeros(grad.shape, grad), None
-
-
-@on_its_device
-def bernoulli(
-    input: Tensor, p: float | None = None, *, generator: Generator | None = None
-) -> Tensor:
-    """1 with the probability that each element gives, or with probability p; else 0."""
-    if p is not None:
-        blank = wrap(NAMESPACES[input.array.__class__].xp.empty_like(input.array))
-        return bernoulli_(blank, p, generator=generator)
-    g = default_generator if generator is None else generator
-    chances = input.array
-    draws = drawn(g, "random", chances.shape, np.dtype(np.float64), input.device)
-    if chances.size:
-        message = "Expected p_in >= 0 && p_in <= 1 to be true, but got false."
-        shortcuts.verify((chances.min() >= 0) & (chances.max() <= 1), RuntimeError, message)
-    samples = wrap((draws < chances).astype(chances.dtype))
-    return apply(Bernoulli, (input, samples)) if input.requires_grad else samples
-
-
-@on_its_device
-def multinomial(
-    input: Tensor,
-    num_samples: int,
-    replacement: bool = False,
-    *,
-    generator: Generator | None = None,
-) -> Tensor:
-    """Indices drawn with probabilities proportional to each row of weights.
-
-    With replacement by inverting the cumulated weights; without, by an exponential race
-    (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
-
-    >>> import gradlite
-    >>> gradlite.multinomial(gradlite.tensor([0.0, 1.0, 0.0]), 2, replacement=True)
-    tensor([1, 1])
-
-    Raises:
-        RuntimeError: negative or non-finite weights, a row of zeros, ``num_samples`` not positive,
-            or more samples than weights without replacement.
-    """
-    g = default_generator if generator is None else generator
-    xp, weights = NAMESPACES[input.array.__class__].xp, input.array
-    if weights.ndim not in (1, 2):
-        raise RuntimeError("prob_dist must be 1 or 2 dim")
-    if num_samples <= 0:
-        raise RuntimeError("cannot sample n_sample <= 0 samples")
-    if not replacement and num_samples > weights.shape[-1]:
-        raise RuntimeError(
-            "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
-        )
-    if weights.dtype not in dtypes.FLOATING:
-        raise RuntimeError(
-            "multinomial only supports floating-point dtypes for input, got: "
-            f"{type_name(weights.dtype)}"
-        )
-    if weights.shape[-1] > 1 << 24:
-        raise RuntimeError("number of categories cannot exceed 2^24")
-    rows = weights.reshape(-1, weights.shape[-1]).astype(np.float64)
-    if replacement and num_samples > 1:
-        negative, endless = (
-            f"invalid multinomial distribution (encountering probability entry {what})"
-            for what in ("< 0", "= infinity or NaN")
-        )
-        shortcuts.verify(~(rows < 0).any(), RuntimeError, negative)
-        shortcuts.verify(xp.isfinite(rows).all(), RuntimeError, endless)
-    else:
-        shortcuts.verify(
-            (xp.isfinite(rows) & (rows >= 0)).all(),
-            RuntimeError,
-            "probability tensor contains either `inf`, `nan` or element < 0",
-        )
-    empty = "invalid multinomial distribution (sum of probabilities <= 0)"
-    shortcuts.verify((rows.sum(-1) > 0).all(), RuntimeError, empty)
-    if replacement:
-        shape = (rows.shape[0], num_samples)
-        draws = drawn(g, "random", shape, np.dtype(np.float64), input.device)
-        indices = _inverted(xp, rows, draws)
-    else:
-        draws = drawn(g, "random", rows.shape, np.dtype(np.float64), input.device)
-        times = xp.where(rows > 0, -xp.log1p(-draws) / xp.where(rows > 0, rows, 1.0), np.inf)
-        indices = xp.argsort(times, axis=1, kind="stable")[:, :num_samples]
-    return wrap(indices.astype(np.int64).reshape(*weights.shape[:-1], num_samples))
-
-
-_COMPARISONS = 1 << 20  # no more of them at a time
-
-
-def _inverted(xp: Any, rows: Any, draws: Any) -> Any:
-    """Where uniform numbers fall among the cumulated weights of their rows."""
-    cumulated = rows.cumsum(axis=1)
-    places = draws * cumulated[:, -1:]
-    if places.size * rows.shape[1] <= _COMPARISONS:
-        found = (cumulated[:, None, :] <= places[:, :, None]).sum(axis=-1)
-    else:
-        found = xp.stack(
-            [xp.searchsorted(row, wanted, side="right") for row, wanted in zip(cumulated, places)]
-        )
-    # A product rounded up to the total would fall behind the last positive weight.
-    last = xp.where(rows > 0, xp.arange(rows.shape[1]), 0).max(axis=1)
-    return xp.minimum(found, last[:, None])
-
-
 # ------------------------------------------------------------------------------ in place
-def _fill(self: Tensor, array: Any) -> Tensor:
+def fill_with(self: Tensor, array: Any) -> Tensor:
+    """Write an array into a tensor, in place for autograd too."""
     check_inplace(self)
     guard.fill(self.array, array)
     self._bump()
@@ -465,7 +348,7 @@ def uniform_(
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type
-    return _fill(self, draws * scale(to - from_) + scale(from_))
+    return fill_with(self, draws * scale(to - from_) + scale(from_))
 
 
 @on_its_device
@@ -479,7 +362,7 @@ def normal_(
     g = default_generator if generator is None else generator
     draws = drawn(g, "normal", self.array.shape, self.array.dtype, self.device)
     scale = self.array.dtype.type
-    return _fill(self, draws * scale(std) + scale(mean))
+    return fill_with(self, draws * scale(std) + scale(mean))
 
 
 def _exact(numpy_dtype: Any) -> int:
@@ -521,19 +404,7 @@ def random_(
     if to is not None or from_:
         _check_range(self.array.dtype, low, high)
     shape, where = self.array.shape, self.device
-    return _fill(self, drawn(g, "integers", shape, np.dtype(np.int64), where, low, high))
-
-
-@on_its_device
-def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Fill with 1 with probability p, else 0."""
-    g = default_generator if generator is None else generator
-    if isinstance(p, Tensor):
-        return _fill(self, bernoulli(p, generator=g).array)
-    if not 0.0 <= p <= 1.0:
-        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
-    shape, where = self.array.shape, self.device
-    return _fill(self, drawn(g, "bernoulli_mask", shape, np.dtype(np.bool_), where, p))
+    return fill_with(self, drawn(g, "integers", shape, np.dtype(np.int64), where, low, high))
 
 
 @on_its_device
@@ -544,7 +415,7 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
         raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
-    return _fill(self, -np.log1p(-draws) / lambd)
+    return fill_with(self, -np.log1p(-draws) / lambd)
 
 
 @on_its_device
@@ -557,7 +428,7 @@ def cauchy_(
         raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
-    return _fill(self, median + sigma * np.tan(np.pi * (draws - 0.5)))
+    return fill_with(self, median + sigma * np.tan(np.pi * (draws - 0.5)))
 
 
 @on_its_device
@@ -570,7 +441,7 @@ def log_normal_(
         raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
     g = default_generator if generator is None else generator
     draws = drawn(g, "normal", self.array.shape, np.dtype(np.float64), self.device)
-    return _fill(self, np.exp(mean + std * draws))
+    return fill_with(self, np.exp(mean + std * draws))
 
 
 @on_its_device
@@ -582,7 +453,7 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
         raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
     g = default_generator if generator is None else generator
     draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
-    return _fill(self, np.floor(np.log1p(-draws) / np.log1p(-p)) + 1)
+    return fill_with(self, np.floor(np.log1p(-draws) / np.log1p(-p)) + 1)
 
 
 def _floating(kernel: str, tensor: Tensor) -> None:
@@ -602,9 +473,8 @@ def _continuous(distribution: str, tensor: Tensor) -> None:
 def _attach() -> None:
     t: Any = Tensor
     t.uniform_, t.normal_, t.random_ = uniform_, normal_, random_
-    t.bernoulli_, t.exponential_, t.geometric_ = bernoulli_, exponential_, geometric_
+    t.exponential_, t.geometric_ = exponential_, geometric_
     t.cauchy_, t.log_normal_ = cauchy_, log_normal_
-    t.bernoulli, t.multinomial = bernoulli, multinomial
     # PyTorch has them in torch.random too, which here is what they build on.
     for function in (manual_seed, seed, initial_seed, get_rng_state, set_rng_state, fork_rng):
         setattr(core, function.__name__, function)

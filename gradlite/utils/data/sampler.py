@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 
 from gradlite import random
-from gradlite.ops.random import multinomial
+from gradlite.ops.chances import multinomial
 from gradlite.tensor import Tensor, wrap
 
 T_co = TypeVar("T_co", covariant=True)
