@@ -17,6 +17,7 @@ from gradlite.ops.table import TABLE
 NO_OPS = {
     "creation": "factories: tests/test_interop.py and the tests of each dtype",
     "like": "factories: tests/test_interop.py and the tests of each dtype",
+    "chances": "random numbers: tests/test_random.py",
     "random": "random numbers: tests/test_random.py",
     "renamed": "deprecated names: tests/test_old_names.py",
     "variates": "random numbers: tests/ops/test_variates.py",
