@@ -60,6 +60,12 @@ def _distances(input: Tensor, target: Tensor) -> Tensor:
     return (input - target).abs()  # type: ignore[attr-defined,no-any-return]
 
 
+def _unless_weighted(*args: Any, **kwargs: Any) -> str:
+    """The policy under autocast on the CPU: with weights PyTorch composes the loss of plain ops."""
+    weight = args[5] if len(args) > 5 else kwargs.get("weight")
+    return "float32" if weight is None else ""
+
+
 def _check_weight(input: Tensor, weight: Tensor) -> None:
     if weight.array.shape != input.array.shape:
         raise ValueError("Weights and input must have the same size.")
@@ -90,7 +96,7 @@ def _weighted(
 @public(
     samples=lambda: [*_pairs(), *_weights()],
     torch="nn.functional.mse_loss",
-    autocast="float32",
+    autocast=(_unless_weighted, "float32"),
 )
 def mse_loss(
     input: Tensor,
@@ -132,7 +138,7 @@ def mse_loss(
 @public(
     samples=lambda: [*_pairs(), *_weights()],
     torch="nn.functional.l1_loss",
-    autocast="float32",
+    autocast=(_unless_weighted, "float32"),
 )
 def l1_loss(
     input: Tensor,
