@@ -212,6 +212,7 @@ UNTIMED: dict[str, str] = {
         adaptive_max_pool_backward""",
     "what it moves depends on the indices": """take_rows add_rows_sorted add_rows_searched
         take_along add_along add_along_atomic one_hot nll_loss_forward nll_loss_backward""",
+    "it reads the indices alone, which are few beside what they choose": "check_indices",
     "one step of many, of a size that the model gives": """lstm_forward lstm_backward gru_forward
         gru_backward rnn_forward rnn_backward""",
     "a variant of one that is timed: other layouts of the same loop": """attention_weights_forward
