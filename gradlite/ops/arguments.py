@@ -47,8 +47,7 @@ ARITHMETIC = frozenset("add div divide mul multiply sub subtract true_divide".sp
 ANYTHING = frozenset(
     """
     addbmm addr alpha_dropout cosine_similarity dist fmax fmin gcd heaviside isclose kl_div lcm
-    ldexp
-    logical_and logical_or logical_xor nextafter pairwise_distance poisson_nll_loss
+    ldexp logical_and logical_or logical_xor nextafter pairwise_distance poisson_nll_loss
     soft_margin_loss square
     """.split()
 )

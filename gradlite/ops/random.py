@@ -325,6 +325,12 @@ def fill_with(self: Tensor, array: Any) -> Tensor:
     return self
 
 
+def _like(self: Tensor, method: str, dtype: Any, generator: Generator | None) -> Any:
+    """As many numbers as a tensor has, on its device."""
+    g = default_generator if generator is None else generator
+    return drawn(g, method, self.array.shape, dtype, self.device)
+
+
 @on_its_device
 def uniform_(
     self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
@@ -345,8 +351,7 @@ def uniform_(
         raise RuntimeError(
             f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
         )
-    g = default_generator if generator is None else generator
-    draws = drawn(g, "random", self.array.shape, self.array.dtype, self.device)
+    draws = _like(self, "random", self.array.dtype, generator)
     scale = self.array.dtype.type
     return fill_with(self, draws * scale(to - from_) + scale(from_))
 
@@ -359,8 +364,7 @@ def normal_(
     _floating("normal_kernel_cpu", self)
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
-    g = default_generator if generator is None else generator
-    draws = drawn(g, "normal", self.array.shape, self.array.dtype, self.device)
+    draws = _like(self, "normal", self.array.dtype, generator)
     scale = self.array.dtype.type
     return fill_with(self, draws * scale(std) + scale(mean))
 
@@ -413,8 +417,7 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
     _continuous("Exponential", self)
     if lambd <= 0:
         raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
-    g = default_generator if generator is None else generator
-    draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
+    draws = _like(self, "random", np.dtype(np.float64), generator)
     return fill_with(self, -np.log1p(-draws) / lambd)
 
 
@@ -426,8 +429,7 @@ def cauchy_(
     _continuous("Cauchy", self)
     if sigma <= 0:
         raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
-    g = default_generator if generator is None else generator
-    draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
+    draws = _like(self, "random", np.dtype(np.float64), generator)
     return fill_with(self, median + sigma * np.tan(np.pi * (draws - 0.5)))
 
 
@@ -439,8 +441,7 @@ def log_normal_(
     _floating("log_normal_cpu", self)
     if std <= 0:
         raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
-    g = default_generator if generator is None else generator
-    draws = drawn(g, "normal", self.array.shape, np.dtype(np.float64), self.device)
+    draws = _like(self, "normal", np.dtype(np.float64), generator)
     return fill_with(self, np.exp(mean + std * draws))
 
 
@@ -451,8 +452,7 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
         raise NotImplementedError("\"geometric_cpu\" not implemented for 'Bool'")
     if not 0 < p < 1:
         raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
-    g = default_generator if generator is None else generator
-    draws = drawn(g, "random", self.array.shape, np.dtype(np.float64), self.device)
+    draws = _like(self, "random", np.dtype(np.float64), generator)
     return fill_with(self, np.floor(np.log1p(-draws) / np.log1p(-p)) + 1)
 
 
