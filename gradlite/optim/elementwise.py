@@ -67,14 +67,12 @@ class ElementwiseOptimizer(Optimizer):
         reads_param: whether the rule reads the parameters.
         rescales: whether the rule always scales the gradient, which copies it.
         restartable: whether state that is missing begins anew beside state that is there.
-        native_from: from how many elements on a kernel on the CPU is faster than NumPy.
     """
 
     scratch = 1
     reads_param = False
     rescales = False
     restartable = False
-    native_from = 0
     # What an option means that is missing from a state saved before the option existed.
     _late_options: dict[str, Any] = {
         "maximize": False,
@@ -230,19 +228,14 @@ class ElementwiseOptimizer(Optimizer):
                 jobs.append((options, cohort, grads, weight_decay, shrink, advance))
         if jobs and "found_inf" in self.__dict__:
             jobs = self._unscaled(jobs)
-        token = quiet()
-        try:
-            for job in jobs:
-                if job[1].launcher is not None:
-                    launches.append(self._host_launch(*job))
-                    continue
-                if guard.several is None:
-                    self._run(*job)
-                else:
-                    with guard.on(job[1].blocks[0].params):
-                        self._run(*job)
-        finally:
-            loud(token)
+        by_arrays = []
+        for job in jobs:
+            if job[1].launcher is None:
+                by_arrays.append(job)
+            else:
+                launches.append(self._host_launch(*job))
+        if by_arrays:
+            self._run_all(by_arrays)
         if launches:
             self._launch(launches)
         for group, _, _, plan, _ in work:
@@ -250,6 +243,18 @@ class ElementwiseOptimizer(Optimizer):
                 version[0] += 1
             if plan.again:
                 self._apply([{**group, "params": plan.again}])
+
+    def _run_all(self, jobs: list[Any]) -> None:
+        token = quiet()
+        try:
+            for job in jobs:
+                if guard.several is None:
+                    self._run(*job)
+                else:
+                    with guard.on(job[1].blocks[0].params):
+                        self._run(*job)
+        finally:
+            loud(token)
 
     def _run(
         self,
@@ -324,13 +329,14 @@ class ElementwiseOptimizer(Optimizer):
         """What `_launch` does for a cohort whose counters the host keeps."""
         maximize, l2, *variant = options
         counters, scale, constants = advance
-        cohort.advance(counters)
+        if counters:
+            cohort.advance(counters)
         numbers = (-1.0 if maximize else 1.0, weight_decay if l2 else 0.0, scale, shrink)
         return self._kernels(variant), cohort, grads, (*numbers, *constants), None
 
     def _launch(self, launches: list[Any]) -> None:
         """Update what kernels update, whatever the group: one launch where one kernel can do it."""
-        key = tuple([(kernels, id(cohort)) for kernels, cohort, *_ in launches])
+        key = tuple([(launch[0], id(launch[1])) for launch in launches])
         found = self._launches.get(key)
         if found is None:
             if len(self._launches) >= PLANS_KEPT:
@@ -344,12 +350,21 @@ class ElementwiseOptimizer(Optimizer):
                 cohorts = [launches[i][1] for i in at]
                 with guard.on(cohorts[0].members[0][1]):
                     found.append((Launch(launcher, kernels, cohorts), at))
-        flags = [getattr(self, name, None) for name in ("found_inf", "grad_scale")]
         for launch, at in found:
-            own = [launches[i] for i in at]
-            flagged = [unwrap(flag) for flag in flags] if launch.on_device else (None, None)
-            with guard.on(launch.cohorts[0].members[0][1]):
-                launch.run([o[2] for o in own], [o[3] for o in own], [o[4] for o in own], *flagged)
+            flags: list[Any] = []
+            if launch.on_device:
+                flags = [unwrap(getattr(self, name, None)) for name in ("found_inf", "grad_scale")]
+            if len(launches) == 1:
+                _, _, grads, numbers, rate = launches[0]
+                work: Any = [grads], [numbers], [rate]
+            else:
+                own = [launches[i] for i in at]
+                work = [o[2] for o in own], [o[3] for o in own], [o[4] for o in own]
+            if guard.several is None:
+                launch.run(*work, *flags)
+            else:
+                with guard.on(launch.cohorts[0].members[0][1]):
+                    launch.run(*work, *flags)
 
     def _unscaled(self, jobs: list[Any]) -> list[Any]:
         """Steps of the host after `GradScaler` has left its findings here: perhaps none."""
@@ -438,11 +453,9 @@ class ElementwiseOptimizer(Optimizer):
         if names or self._counters(group):
             self._join(group, active)
             slots = [self._slots[id(p)] for p in active]
-        pays = sum(array.size for array in arrays) >= self.native_from
-        kernel = self._kernels(options[2:])[0] if pays else None
         plan.cohorts = build_cohorts(
-            arrays, slots, names, self.scratch, self.reads_param, on_device(group), kernel,
-            self.rescales,
+            arrays, slots, names, self.scratch, self.reads_param, on_device(group),
+            self._kernels(options[2:])[0], self.rescales,
         )  # fmt: skip
         if len(self._earlier_plans) >= PLANS_KEPT:
             self._earlier_plans.clear()

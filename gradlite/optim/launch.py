@@ -61,6 +61,11 @@ class Launch:
         self._numbers = staging.values[self.count :].view(np.float64).reshape(-1, NUMBERS)
         self.grads = staging.array[: self.count]
         self.numbers = staging.array[self.count :].view(np.float64)
+        self._held: Any = None  # the numbers that are there
+        self._usual = (
+            self.tensors, self.grads, self.chunks, self.numbers, None, 0, self.chunk_count,
+            self.chunk_size,
+        )  # fmt: skip
         if self.on_device:
             self._prepare_advance(members, counters)
 
@@ -109,7 +114,7 @@ class Launch:
             found_inf, grad_scale: arrays of one float32 on the device, or None.
         """
         if self._all and len(grads[0]) == self.count:
-            own = list(grads[0])
+            own = grads[0]
         else:
             own = [g[member[0]] for c, g in zip(self.cohorts, grads) for member in c.members]
         copies = self._write_addresses(own)
@@ -118,8 +123,10 @@ class Launch:
 
     def send(self, numbers: Sequence[Sequence[float]], rates: Sequence[Tensor | None] = ()) -> None:
         """Let the launches that follow see new numbers and rates: see `run`."""
-        for row, given in zip(self._numbers, numbers):
-            row[: len(given)] = given
+        if numbers != self._held:
+            for row, given in zip(self._numbers, numbers):
+                row[: len(given)] = given
+            self._held = numbers
         self._staging.send()
         if self.on_device:
             at = [0 if rate is None else self.K.address(rate.array) for rate in rates]
@@ -141,6 +148,10 @@ class Launch:
 
     def _launch(self, copies: list[tuple[Any, Any]], found_inf: Any, grad_scale: Any) -> None:
         K, dtype = self.K, self.dtype
+        grid, block = (self.chunk_count,), (BLOCK,)
+        if found_inf is None is grad_scale and not self.on_device:
+            K.launch(self.kernel, dtype, grid, block, *self._usual)
+            return
         constants = self.numbers
         if self.on_device:
             constants = self.constants
@@ -150,8 +161,8 @@ class Launch:
             )  # fmt: skip
         unscale = int(grad_scale is not None)
         K.launch(
-            self.kernel, dtype, (self.chunk_count,), (BLOCK,), self.tensors, self.grads,
-            self.chunks, constants, found_inf, unscale, self.chunk_count, self.chunk_size,
+            self.kernel, dtype, grid, block, self.tensors, self.grads, self.chunks, constants,
+            found_inf, unscale, self.chunk_count, self.chunk_size,
         )  # fmt: skip
         if unscale:
             for original, grad in copies:

@@ -46,7 +46,6 @@ class SGD(ElementwiseOptimizer):
     """
 
     restartable = True
-    native_from = 1 << 14
 
     def __init__(
         self,

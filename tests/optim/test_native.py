@@ -37,12 +37,15 @@ def test_a_step_is_one_launch() -> None:
     assert params[0]._version == 1
 
 
-def test_plain_sgd_of_few_elements_is_faster_by_array_calls() -> None:
-    small, large = (gradlite.ones(n, requires_grad=True) for n in (8, 1 << 14))
-    assert launched(optim.SGD([small], lr=0.5), small) == []
-    assert launched(optim.SGD([large], lr=0.5), large) == ["sgd"]
-    assert small.tolist() == [0.5] * 8
-    assert large.sum().item() == 1 << 13
+@pytest.mark.parametrize("n", [1, 8, 1 << 14])
+def test_plain_sgd_is_a_launch_from_one_element_on(n: int) -> None:
+    p = gradlite.ones(n, requires_grad=True)
+    optimizer = optim.SGD([p], lr=0.5)
+    assert launched(optimizer, p) == ["sgd"]
+    assert p.tolist() == [0.5] * n
+    optimizer.param_groups[0]["lr"] = 0.25  # which the kernel's table has to take up
+    assert launched(optimizer, p) == ["sgd"]
+    assert p.tolist() == [0.25] * n
 
 
 @pytest.mark.parametrize("dtype", [gradlite.float16, gradlite.float32, gradlite.float64])
