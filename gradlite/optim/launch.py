@@ -98,7 +98,7 @@ class Launch:
 
     def run(
         self,
-        grads: Sequence[Sequence[Any]],
+        grads: Sequence[list[Any]],
         numbers: Sequence[Sequence[float]],
         rates: Sequence[Tensor | None] = (),
         found_inf: Any = None,
