@@ -542,7 +542,7 @@ def raise_modified(node: Node, place: int, version: tuple[list[Any], int]) -> No
     """RuntimeError about a saved value that has been edited in place."""
     position = node.op.saved_position(node, place)
     edge: Any = node if position < 0 else node.edges[position]
-    made_by, nr = edge, 0
+    made_by, nr = edge, max(-1 - position, 0)
     if edge.__class__ is OutputEdge:
         made_by, nr = edge.node, edge.nr
         if getattr(made_by.op, "multiple_views", False):

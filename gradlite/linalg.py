@@ -8,16 +8,12 @@ from typing import Any
 from gradlite.ops.arguments import take_arguments
 from gradlite.ops.contraction import linalg_cross as cross
 from gradlite.ops.creation import arange as _arange
-from gradlite.ops.linear_systems import (
-    LinAlgError,
-    cholesky,
-    det,
-    inv,
-    matrix_power,
-    slogdet,
-    solve,
-)
+from gradlite.ops.factorizations import eigh, eigvalsh, svdvals
+from gradlite.ops.factorizations import linalg_qr as qr
+from gradlite.ops.factorizations import linalg_svd as svd
+from gradlite.ops.linear_systems import cholesky, det, inv, matrix_power, slogdet, solve
 from gradlite.ops.matmul import matmul
+from gradlite.ops.matrices import LinAlgError
 from gradlite.ops.norms import linalg_norm as norm
 from gradlite.ops.norms import matrix_norm, vector_norm
 from gradlite.ops.out import take_out
@@ -30,14 +26,19 @@ __all__ = [
     "cross",
     "det",
     "diagonal",
+    "eigh",
+    "eigvalsh",
     "inv",
     "matmul",
     "matrix_norm",
     "matrix_power",
     "multi_dot",
     "norm",
+    "qr",
     "slogdet",
     "solve",
+    "svd",
+    "svdvals",
     "vander",
     "vecdot",
     "vector_norm",

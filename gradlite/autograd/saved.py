@@ -41,6 +41,9 @@ _NAMES = {
     "Slogdet": ("A",),
     **dict.fromkeys(("Erfinv", "CrossEntropy"), ()),  # they save something else than PyTorch
     "Cholesky": ("L",),
+    "Svd": ("U", "S", "Vh"),
+    "Eigh": ("eigenvalues", "eigenvectors"),
+    "Qr": ("Q", "R"),
     **dict.fromkeys(("IndexSelect", "Scatter", "ScatterValue", "ScatterAdd"), ("index",)),
     **dict.fromkeys(("IndexAdd", "IndexCopy", "IndexFill"), ("index",)),
     **dict.fromkeys(("Sort", "Topk", "Kthvalue", "Mode", "Cummax", "Cummin"), ("indices",)),

@@ -133,6 +133,7 @@ def recorded(
     out: Any,
     out_version: Any,
     outputs: int,
+    results: Sequence[Tensor] = (),
 ) -> Node:
     saved: Any = ()
     versions: Any = None
@@ -151,6 +152,9 @@ def recorded(
             if position is not None:
                 if position == OUT:
                     value, version = out, (out_version, 0)
+                elif position < OUT:
+                    result = results[OUT - position]
+                    value, version = result.array, (result._counter, 0)
                 else:
                     value, source = arrays[position], inputs[position]
                     if source is not None:  # else a Python number
@@ -187,7 +191,10 @@ def _several(
             version = kept._counter if kept is not None else None
             array = kept.array if kept is not None else None
             # A node with one output carries its gradient bare, so it needs no OutputEdge.
-            node = recorded(op, edges, inputs, arrays, attrs, F, aux, array, version, len(results))
+            count = len(results)
+            node = recorded(
+                op, edges, inputs, arrays, attrs, F, aux, array, version, count, results
+            )
             meta = [(r.array.shape, r.array.dtype) for r in results]
             node.shapes = (*node.shapes, meta)
             for nr, result in enumerate(results):

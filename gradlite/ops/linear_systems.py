@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,16 @@ from gradlite.ops.dispatch import OUT, apply, apply1, output_grads, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.matmul import matmul
+from gradlite.ops.matrices import (
+    LinAlgError,
+    check_square,
+    positive_definite,
+    raising,
+    square_errors,
+    square_samples,
+    well_conditioned,
+    which,
+)
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import beside
@@ -30,19 +39,6 @@ __all__ = [
 ]
 
 
-class LinAlgError(RuntimeError):
-    """A matrix for which there is no result: singular, or not positive definite."""
-
-
-def _raising(xp: Any) -> AbstractContextManager[Any]:
-    """A context in which CuPy looks at what cuSOLVER says of a matrix, as NumPy always does."""
-    if xp is np:
-        return nullcontext()
-    import cupyx
-
-    return cupyx.errstate(linalg="raise")  # type: ignore[no-any-return]
-
-
 class Inv(Op):
     """The inverses of square matrices."""
 
@@ -50,7 +46,7 @@ class Inv(Op):
     grad_name = "LinalgInvExBackward0"
 
     def forward(xp: Any, a: Any) -> Any:
-        with _raising(xp):
+        with raising(xp):
             return xp.linalg.inv(a)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -66,7 +62,7 @@ class Solve(Op):
     grad_name = "LinalgSolveExBackward0"
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        with _raising(xp):
+        with raising(xp):
             return xp.linalg.solve(a, b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -132,7 +128,7 @@ class Cholesky(Op):
     grad_name = "LinalgCholeskyExBackward0"
 
     def forward(xp: Any, a: Any) -> Any:
-        with _raising(xp):
+        with raising(xp):
             return xp.linalg.cholesky(a)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -145,76 +141,11 @@ class Cholesky(Op):
         return (F.solve(transposed, inner.swapaxes(-1, -2)).swapaxes(-1, -2) * 0.5,)
 
 
-# ------------------------------------------------------------------------------- checks
-_KERNELS = {"linalg.det": "lu_cpu", "linalg.solve": "lu_cpu", "linalg.cholesky": "cholesky_cpu"}
-
-
-def _check_square(name: str, a: Tensor) -> None:
-    check_tensor(name, "A", 1, a)
-    array = a.array
-    if array.ndim < 2:
-        raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.")
-    n, m = array.shape[-2:]
-    if n != m:
-        raise RuntimeError(
-            f"{name}: A must be batches of square matrices, but they are {n} by {m} matrices"
-        )
-    if array.dtype not in dtypes.FLOATING:
-        raise RuntimeError(
-            f"{name}: Expected a floating point or complex tensor as input. Got "
-            f"{type_name(array.dtype)}"
-        )
-    if array.dtype in dtypes.HALVES and name in _KERNELS:
-        if not array.size:
-            return
-        raise NotImplementedError(
-            f"\"{_KERNELS[name]}\" not implemented for '{type_name(array.dtype)}'"
-        )
-    if array.dtype in dtypes.HALVES and name != "linalg.matrix_power":
-        raise RuntimeError(
-            f"{name}: Low precision dtypes not supported. Got {type_name(array.dtype)}"
-        )
-
-
-def _which(array: Any, fails: type[Op]) -> str:
-    """Names the first matrix of a batch that an op cannot take."""
-    if array.ndim == 2:
-        return ""
-    xp = NAMESPACES[array.__class__].xp
-    for place, matrix in enumerate(array.reshape(-1, *array.shape[-2:])):
-        try:
-            fails.forward(xp, matrix)
-        except np.linalg.LinAlgError:
-            return f"(Batch element {place}): "
-    return ""
-
-
-def _well_conditioned(square: Any) -> Any:
-    return np.eye(square.shape[-1]) * 3 + 0.4 * square
-
-
-def _positive(*shape: int) -> Any:
-    a = normal(*shape)
-    return a @ a.swapaxes(-1, -2) + 2 * np.eye(shape[-1])
-
-
-def _square_samples() -> list[Any]:
-    return [
-        S(_well_conditioned(normal(3, 3))),
-        S(_well_conditioned(normal(2, 2, 2))),
-        S(_well_conditioned(normal(1, 1))),
-    ]
-
-
-def _square_errors() -> list[Any]:
-    return [S(normal(2, 3)), S(normal(2)), S(np.ones((2, 2), np.int64))]
-
-
 # ---------------------------------------------------------------------------- functions
 @public(
-    samples=_square_samples,
+    samples=square_samples,
     torch="linalg.inv",
-    errors=_square_errors,
+    errors=square_errors,
     autocast=("float32", ""),
 )
 def inv(A: Tensor) -> Tensor:
@@ -228,24 +159,24 @@ def inv(A: Tensor) -> Tensor:
     Raises:
         LinAlgError: a matrix is singular.
     """
-    _check_square("linalg.inv", A)
+    check_square("linalg.inv", A)
     try:
         return apply1(Inv, A)
     except np.linalg.LinAlgError:
         raise LinAlgError(
-            f"linalg.inv: {_which(A.array, Inv)}The inversion could not be completed "
+            f"linalg.inv: {which(A.array, Inv.forward)}The inversion could not be completed "
             "because the input matrix is singular."
         ) from None
 
 
 @public(
     samples=lambda: [
-        S(_well_conditioned(normal(3, 3)), normal(3)),
-        S(_well_conditioned(normal(3, 3)), normal(3, 2)),
-        S(_well_conditioned(normal(2, 3, 3)), normal(2, 3, 1)),
-        S(_well_conditioned(normal(2, 3, 3)), normal(2, 3)),
-        S(_well_conditioned(normal(2, 3, 3)), normal(3, 2)),
-        S(_well_conditioned(normal(3, 3)), normal(2, 3), left=False),
+        S(well_conditioned(normal(3, 3)), normal(3)),
+        S(well_conditioned(normal(3, 3)), normal(3, 2)),
+        S(well_conditioned(normal(2, 3, 3)), normal(2, 3, 1)),
+        S(well_conditioned(normal(2, 3, 3)), normal(2, 3)),
+        S(well_conditioned(normal(2, 3, 3)), normal(3, 2)),
+        S(well_conditioned(normal(3, 3)), normal(2, 3), left=False),
     ],
     torch="linalg.solve",
     errors=lambda: [
@@ -268,7 +199,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     Raises:
         LinAlgError: a matrix is singular.
     """
-    _check_square("linalg.solve", A)
+    check_square("linalg.solve", A)
     check_tensor("linalg.solve", "B", 2, B)
     same_device(A, B)
     a, b = A.array, B.array
@@ -305,9 +236,9 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 
 
 @public(
-    samples=lambda: [*_square_samples(), S(np.zeros((0, 0)))],
+    samples=lambda: [*square_samples(), S(np.zeros((0, 0)))],
     method=True,
-    errors=_square_errors,
+    errors=square_errors,
 )
 def det(A: Tensor) -> Tensor:
     """Determinants of square matrices, (*, n, n) -> (*); the gradient is right at 0 too.
@@ -316,14 +247,14 @@ def det(A: Tensor) -> Tensor:
     >>> gradlite.linalg.det(gradlite.tensor([[2.0, 0.0], [0.0, 4.0]]))
     tensor(8.)
     """
-    _check_square("linalg.det", A)
+    check_square("linalg.det", A)
     return apply1(Det, A)
 
 
 @public(
-    samples=_square_samples,
+    samples=square_samples,
     method=True,
-    errors=_square_errors,
+    errors=square_errors,
 )
 def slogdet(A: Tensor) -> Any:
     """The signs and the logarithms of the absolute values of determinants.
@@ -332,11 +263,11 @@ def slogdet(A: Tensor) -> Any:
     >>> gradlite.linalg.slogdet(gradlite.tensor([[0.0, 1.0], [1.0, 0.0]])).sign
     tensor(-1.)
     """
-    _check_square("linalg.slogdet", A)
+    check_square("linalg.slogdet", A)
     return return_types.linalg_slogdet(apply(Slogdet, (A,)))
 
 
-@public(samples=lambda: [S(_positive(3, 3)), S(_positive(2, 2, 2))], method=True)
+@public(samples=lambda: [S(positive_definite(3, 3)), S(positive_definite(2, 2, 2))], method=True)
 @on_its_device
 def logdet(input: Tensor) -> Tensor:
     """The logarithms of determinants; NaN where they are negative.
@@ -351,13 +282,13 @@ def logdet(input: Tensor) -> Tensor:
 
 @public(
     samples=lambda: [  # not smooth: a difference would move one triangle alone
-        S(_positive(3, 3), smooth=False),
-        S(_positive(2, 2, 2), smooth=False),
-        S(_positive(3, 3), upper=True, smooth=False),
+        S(positive_definite(3, 3), smooth=False),
+        S(positive_definite(2, 2, 2), smooth=False),
+        S(positive_definite(3, 3), upper=True, smooth=False),
     ],
     torch="linalg.cholesky",
     method=True,
-    errors=_square_errors,
+    errors=square_errors,
     autocast=("float32", ""),
 )
 def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
@@ -373,12 +304,12 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     Raises:
         LinAlgError: a matrix is not positive definite.
     """
-    _check_square("linalg.cholesky", A)
+    check_square("linalg.cholesky", A)
     try:
         lower: Any = apply1(Cholesky, A)
     except np.linalg.LinAlgError:
         raise LinAlgError(
-            f"linalg.cholesky: {_which(A.array, Cholesky)}The factorization could not be "
+            f"linalg.cholesky: {which(A.array, Cholesky.forward)}The factorization could not be "
             "completed because the input is not positive-definite."
         ) from None
     return lower.mT if upper else lower  # type: ignore[no-any-return]
@@ -386,8 +317,8 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
 @public(
     samples=lambda: [
-        S(_well_conditioned(normal(3, 3)), 3),
-        S(_well_conditioned(normal(2, 3, 3)), -2),
+        S(well_conditioned(normal(3, 3)), 3),
+        S(well_conditioned(normal(2, 3, 3)), -2),
         S(normal(3, 3), 0),
         S(normal(3, 3), 1),
     ],
@@ -403,9 +334,9 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
             [ 0., 27.]])
     """
     if input.array.dtype in dtypes.FLOATING or n < 0:
-        _check_square("linalg.matrix_power", input)
+        check_square("linalg.matrix_power", input)
     elif input.array.ndim < 2 or input.array.shape[-1] != input.array.shape[-2]:
-        _check_square("linalg.matrix_power", input.float())  # type: ignore[attr-defined]
+        check_square("linalg.matrix_power", input.float())  # type: ignore[attr-defined]
     if n < 0:
         return matrix_power(inv(input), -n)
     if n == 0:

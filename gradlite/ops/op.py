@@ -38,8 +38,9 @@ class Op:
     """Base of the primitive ops; subclasses are never instantiated.
 
     Attributes of a subclass:
-        reads: for each tensor input, the positions (inputs from 0, `OUT` for the output) of the
-            values its gradient reads. A value is kept only when such a gradient is wanted.
+        reads: for each tensor input, the positions (inputs from 0, `OUT` for the output, and
+            ``OUT - n`` for output number n) of the values its gradient reads. A value is kept only
+            when such a gradient is wanted.
         outputs: number of outputs; 0 means as many as forward returns in its tuple.
         kept: of several outputs, the number of the one that `OUT` stands for in ``reads``.
         variadic: forward takes one list of arrays instead of one argument per array.
@@ -116,7 +117,10 @@ class Op:
         cls._run_natively("forward", cls.native_from, natively.forward)
         cls._run_natively("backward", cls.native_backward_from, natively.backward)
         read = {position for positions in cls.reads for position in positions}
-        cls.saves = (*sorted(p for p in read if p >= 0), *([OUT] if OUT in read else []))
+        cls.saves = (
+            *sorted(p for p in read if p >= 0),
+            *sorted((p for p in read if p < 0), reverse=True),
+        )
         cls.plans = {}
         if not hasattr(cls, "forward"):
             return  # a base of several ops, or CopySlices, which nobody calls
@@ -240,9 +244,9 @@ class TensorContext:
         if not hasattr(array, "shape"):
             return array  # a Python number
         position = self.node.op.saved_position(self.node, place)
-        edge = self.node if position == OUT else self.node.edges[position]
+        edge = self.node if position <= OUT else self.node.edges[position]
         if edge is self.node and self.node.outputs > 1:
-            edge = OutputEdge(self.node, self.node.op.kept)
+            edge = OutputEdge(self.node, OUT - position or self.node.op.kept)
         if array.dtype not in dtypes.FLOATING:
             edge = None  # positions, of which there is no gradient
         if packed:

@@ -75,6 +75,7 @@ def _function(function: Any, name: str) -> Any:
     return call
 
 
+LOOKED_AT = ("cholesky", "eigh", "inv", "qr", "solve", "svd")
 # What CuPy does about a matrix that cuSOLVER cannot take, as in `cupyx.errstate`.
 _state = ["ignore"]
 
@@ -89,16 +90,24 @@ def errstate(*, linalg: str) -> Iterator[None]:
         _state[0] = before
 
 
+def _nans_like(results: Any) -> Any:
+    if isinstance(results, tuple):
+        return tuple(map(_nans_like, results))
+    return np.full_like(results, np.nan)
+
+
 def _unlooked_at(function: Any) -> Any:
     """A function of matrices: CuPy looks at what cuSOLVER says of them when it is asked to."""
 
-    def call(*matrices: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*matrices)
+            return function(*args, **kwargs)
         except np.linalg.LinAlgError:
             if _state[0] == "raise":
                 raise
-            return np.full_like(matrices[-1], np.nan)
+            a = args[0]
+            regular = np.broadcast_to(np.eye(*a.shape[-2:], dtype=a.dtype), a.shape)
+            return _nans_like(function(regular, *args[1:], **kwargs))
 
     return call
 
@@ -216,7 +225,7 @@ class Namespace(types.ModuleType):
         elif isinstance(found, types.ModuleType):
             found = Namespace(f"{self.__name__}.{name}", found)
         elif callable(found) and not isinstance(found, type):
-            if name in ("cholesky", "inv", "solve"):
+            if name in LOOKED_AT:
                 found = _unlooked_at(found)
             found = _function(found, name)
         setattr(self, name, found)

@@ -37,6 +37,8 @@ KNOWN = {
     "cholesky": OTHER_NAME,
     "det": OTHER_NAME,
     "linalg.cholesky": OTHER_NAME,
+    "linalg.eigh": OTHER_NAME,
+    "linalg.eigvalsh": OTHER_NAME,
     "linalg.matrix_norm": OTHER_NAME,
     "linalg.norm": OTHER_NAME,
     "linalg.vector_norm": OTHER_NAME,
