@@ -11,6 +11,8 @@ are in an average of them (`GraphAverage`).
 
 The graphs of a GPU share a pool of memory, from which each takes what it needs between its first
 and last kernel alone. They may, because all of them are launched on one stream, one after another.
+What outlives a launch, as results and gradients do, comes from another pool: a graph that was
+captured earlier would write to it.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class Home:
 
     Attributes:
         pool: the memory pool that they share.
+        lasting: the pool of what nobody else may write to between two launches of a graph.
         stream: what captures and launches them.
         side: the stream of copies that tables need while the other one captures.
         lock: held by whoever captures or launches.
@@ -66,6 +69,7 @@ class Home:
             return cupy.cuda.MemoryPointer(held[-1], 0)
 
         self.pool = cupy.cuda.MemoryPool(reserve)
+        self.lasting = cupy.cuda.MemoryPool()
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.side = cupy.cuda.Stream(non_blocking=True)
         self.before, self.after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
@@ -120,6 +124,8 @@ class GraphPlan:
         self._slots: staging.Staging | None = None
         self._moves: Any = None  # by how much a replay moves the places of draws
         self._tables: list[Any] = []
+        self._lasting: set[int] = set()  # the sizes of arrays to come that outlive a launch
+        self._held: list[Any] = []  # the memory of the same
         self._steps: list[Callable[[], None]] = []
         self.graphs.clear()
 
@@ -141,7 +147,19 @@ class GraphPlan:
         if buffer.kind != MADE:
             return buffer.root
         library = self._cupy if buffer.on_gpu else np
+        self._lasting = self._sizes((buffer,))
         return library.empty(buffer.stop - buffer.start, np.uint8)
+
+    def _sizes(self, buffers: Iterable[Buffer]) -> set[int]:
+        made = (b for b in buffers if b in self._retained and b.kind == MADE)
+        return {b.stop - b.start for b in made if b.on_gpu and b not in self._roots}
+
+    def _malloc(self, size: int) -> Any:
+        """Memory for an array of a graph."""
+        if size not in self._lasting:
+            return self._home.pool.malloc(size)
+        self._held.append(self._home.lasting.malloc(size))
+        return self._held[-1]
 
     def _bind(self, value: Any) -> Any:
         return bound(value, self.array)
@@ -154,12 +172,14 @@ class GraphPlan:
         for update in self.updates:
             update.build(mirrors)
         cupy.cuda.get_current_stream().synchronize()  # which has made their tables
+        home.stream.synchronize()  # which may still read those of plans that are gone
         collecting = gc.isenabled()
         gc.collect()  # what it would free during a capture could be a stream or a graph
         gc.disable()
         try:
-            with cupy.cuda.using_allocator(home.pool.malloc), home.stream:
+            with cupy.cuda.using_allocator(home.lasting.malloc), home.stream:
                 self._allocate_draws()
+            with cupy.cuda.using_allocator(self._malloc), home.stream:
                 for number, piece in enumerate(self.pieces):
                     if _capturable(self.calls[piece[0]]):
                         last = number == self._last_graph
@@ -208,6 +228,7 @@ class GraphPlan:
         if call.fresh is None:
             places = tuple(map(self.array, call.outs))
             kwargs["out"] = places[0] if len(places) == 1 else places
+        self._lasting = self._sizes(ref.buffer for ref in call.outs)
         result = call.function(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else (result,)
         for place, ref in zip(call.fresh or (), call.outs):
