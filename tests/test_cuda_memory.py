@@ -11,7 +11,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
-from gradlite.backends import transfer
+from gradlite.backends import staging, transfer
 from gradlite.cuda import memory
 from gradlite.utils.data import DataLoader, TensorDataset
 from tests import cupy_stand_in as stand_in
@@ -167,6 +167,35 @@ def test_other_copies_are_done_when_they_return(cupy: Any, monkeypatch: pytest.M
     x.pin_memory().to("cuda", gradlite.float64, non_blocking=True)
     assert len(transfer._in_flight) == 1  # copied first, and converted on the GPU
     assert not x.cuda().cpu().is_pinned()
+
+
+def test_a_copy_that_blocks_has_read_its_source(cupy: Any) -> None:
+    x = gradlite.arange(6.0).reshape(2, 3).pin_memory()
+    runtime.under_way.clear()
+    for source in (x, x.t(), x[:, 1:], x[1]):
+        assert source.cuda().tolist() == source.tolist()
+    x.new_zeros(2, 3, device="cuda").copy_(x)
+    assert runtime.under_way == []
+
+
+def test_tables_that_go_leave_what_copies_still_read(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer._in_flight.clear()
+    table = staging.Staging(cupy, 3)
+    for n in range(2):
+        table.values[:] = n + 1
+        table.send()
+    del table
+    assert not transfer._in_flight
+    table = staging.Staging(cupy, 3)
+    table.values[:] = 7
+    table.send()
+    monkeypatch.setattr(runtime.Event, "done", property(lambda event: event.recorded is None))
+    del table
+    ((event, array),) = transfer._in_flight
+    assert array.tolist() == [7, 7, 7] and event.recorded is cupy.cuda.Stream.null
+    transfer._in_flight.clear()
 
 
 def test_a_loader_pins_its_batches(cupy: Any) -> None:

@@ -6,12 +6,15 @@ what kernels do with a table, not how its values come there.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+
+from gradlite.backends import transfer
 
 # How many copies to a GPU may be under way before the host waits for the oldest.
 IN_FLIGHT = 4
@@ -55,7 +58,7 @@ class Upload:
     def __init__(self, xp: Any, array: Any) -> None:
         import cupyx
 
-        self.array, self._turn = array, 0
+        self.array, self._turn, self._ring = array, 0, []
         # Pinned: from other memory the driver may wait for the stream before it copies.
         self._ring = [
             (cupyx.empty_pinned(array.shape, array.dtype), xp.cuda.Event(disable_timing=True))
@@ -70,6 +73,13 @@ class Upload:
         pinned[...] = values
         self.array.set(pinned)
         event.record()
+
+    def __del__(self, at_exit: Any = sys.is_finalizing) -> None:
+        if at_exit():
+            return
+        for pinned, event in self._ring:
+            if not event.done:
+                transfer.keep_until(event, pinned)
 
 
 class Staging:

@@ -23,9 +23,12 @@ def to_gpu(source: Any, index: int | None, dtype: Any, copy: bool, non_blocking:
     cupy = cuda.module()
     with cupy.cuda.Device(index) as target:
         if isinstance(source, np.ndarray):
-            ready = source.dtype == dtype and source.flags.c_contiguous and source.size
-            if not (non_blocking and ready and is_pinned(source)):
-                return cupy.array(source, dtype=dtype)
+            locked = is_pinned(source)
+            ready = source.dtype == dtype and source.flags.c_contiguous
+            if not (non_blocking and ready and locked):
+                # What is not page-locked CuPy copies to a place of its own first, the rest while
+                # the caller may already write to it.
+                return cupy.array(source, dtype=dtype, blocking=locked)
             out = cupy.empty(source.shape, dtype)
             out.set(source)
             _keep(cupy, source)
@@ -72,7 +75,12 @@ def _keep(cupy: Any, array: Any) -> None:
     with _lock:
         while _in_flight and _in_flight[0][0].done:
             _in_flight.popleft()
-        _in_flight.append((event, array))
+    keep_until(event, array)
+
+
+def keep_until(event: Any, array: Any) -> None:
+    """Keep page-locked memory until an event that has been recorded: CuPy's pool does not wait."""
+    _in_flight.append((event, array))  # without the lock: it may be a finalizer that calls
 
 
 # ------------------------------------------------------------------------- page-locked memory

@@ -27,7 +27,13 @@ from tests.cupy_stand_in.arrays import (
     _wrapped,
 )
 from tests.cupy_stand_in.graphs import quiet
-from tests.cupy_stand_in.runtime import capturing, current, refuse_copies
+from tests.cupy_stand_in.runtime import (
+    capturing,
+    current,
+    is_page_locked,
+    refuse_copies,
+    under_way,
+)
 
 SORTING = ("argsort", "median", "msort", "sort", "unique")
 
@@ -48,6 +54,9 @@ def _function(function: Any, name: str) -> Any:
             if isinstance(given, (list, tuple)):
                 given = _host(given)
             elif isinstance(given, np.ndarray) and like is None:
+                # From page-locked memory CuPy copies while the caller goes on.
+                if not kwargs.pop("blocking", False) and is_page_locked(given.ctypes.data):
+                    under_way.append(given)
                 given = given.copy()  # what was on the host does not share its memory
             if kwargs.get("copy") is False:
                 kwargs = {**kwargs, "copy": None}

@@ -177,6 +177,7 @@ class _PageLocked(bytearray):
 
 
 _page_locked: weakref.WeakValueDictionary[int, _PageLocked] = weakref.WeakValueDictionary()
+under_way: list[Any] = []  # page-locked arrays that a copy may still read
 
 
 def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray[Any, Any]:
@@ -191,7 +192,7 @@ class UnownedMemory:
     """``cupy.cuda.UnownedMemory``: page-locked memory as a GPU sees it."""
 
     def __init__(self, ptr: int, size: int, owner: Any, device_id: int = -1) -> None:
-        if not _is_page_locked(ptr):
+        if not is_page_locked(ptr):
             raise RuntimeError("cudaErrorInvalidValue: a GPU cannot read this memory")
         self.owner, self.buffer = owner, (ctypes.c_char * size).from_address(ptr)
 
@@ -210,7 +211,7 @@ class MemoryPointer:
         self.mem, self.offset = mem, offset
 
 
-def _is_page_locked(address: int) -> bool:
+def is_page_locked(address: int) -> bool:
     return any(low <= address < low + len(held) for low, held in _page_locked.items())
 
 
@@ -380,7 +381,7 @@ CUDA = types.SimpleNamespace(
         runtimeGetVersion=lambda: 12090,
         memGetInfo=lambda: (CAPACITY - pool.total_bytes(), CAPACITY),
         pointerGetAttributes=lambda address: types.SimpleNamespace(
-            type=int(_is_page_locked(address))
+            type=int(is_page_locked(address))
         ),
     ),
 )
