@@ -34,7 +34,7 @@ def _recording(number: int, recording: Recording) -> str:
 def listing(plan: Plan | GraphPlan) -> str:
     """What a plan does, call by call."""
     names: dict[Buffer, str] = {}
-    host = sum(isinstance(c, HostCall) for c in plan.calls)
+    host = sum(isinstance(c, HostCall) for c in plan.calls) - len(plan.compiled_steps)
     guards = sum(isinstance(c, Guard) for c in plan.calls)
     head = (
         f"{len(plan.calls)} calls, {host} of them of Python code, {guards} of them checks; "
@@ -43,18 +43,19 @@ def listing(plan: Plan | GraphPlan) -> str:
     note, star = plan.notes()
     lines = [head, f"  {note}"] if note else [head]
     lines += [
-        f"  {i:4d}{'*' if i in star else ' '} {_call(call, names)}"
+        f"  {i:4d}{'*' if i in star else ' '} {_call(call, names, i in plan.compiled_steps)}"
         for i, call in enumerate(plan.calls)
     ]
     return "\n".join(lines)
 
 
-def _call(call: Any, names: dict[Buffer, str]) -> str:
+def _call(call: Any, names: dict[Buffer, str], compiled: bool) -> str:
     if isinstance(call, Guard):
         return f"check that {_value(call.ref, names)} is {call.value}"
     if isinstance(call, HostCall):
         out = "" if call.out is None else f"{_value(call.out, names)} = "
-        return f"{out}Python: {name_of(call)}{call.note and f' ({call.note})'}"
+        kind = "compiled" if compiled else "Python"
+        return f"{out}{kind}: {name_of(call)}{call.note and f' ({call.note})'}"
     assert isinstance(call, Call)
     given = call.args[4] if is_launch(call) else call.args
     arguments = [_value(a, names) for a in given]

@@ -92,6 +92,9 @@ class GraphPlan:
         updates: the steps of optimizers, and averages of models, that are part of the graphs.
     """
 
+    # Updates in a graph are calls like others: see `Plan`.
+    compiled_steps: frozenset[int] = frozenset()
+
     def __init__(self, calls: Calls, kept: Iterable[Ref], inputs: Sequence[Any], gpu: int) -> None:
         self.inputs = list(inputs)
         self.calls = host_first(hoisted(calls))

@@ -71,6 +71,7 @@ class Plan:
         pinned: the buffers that something outside of the plan reads.
         guarded: whether a replay may find that it does not hold.
         inputs: the arrays that take the inputs' values, None for those that nobody reads there.
+        compiled_steps: the steps of optimizers that compiled code makes, by position.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Plan:
         kept = list(kept)
         self.inputs = list(inputs)
         self.silent = False  # whether no call can warn
+        self.compiled_steps: set[int] = set()
         calls = without_copies(guards_first(hoisted(calls)), kept)
         self.guarded = any(isinstance(call, Guard) for call in calls)
         pinned = {ref.buffer for ref in kept}

@@ -119,11 +119,11 @@ class NativePlan(Plan):
         pieces = self._pieces
         rooms = [f"P[{ARENA}] + {self._rooms.get(i, 0)}" for i in range(len(pieces))]
         functions: list[list[tuple[list[str], str]]] = []
-        numbered: list[Any] = []  # functions by number, and the calls that stay
+        numbered: list[int] = []  # functions by number, and the positions of the calls that stay
         position = 0
         while position < len(pieces):
             if pieces[position] is None:
-                numbered.append(self.calls[position])
+                numbered.append(-1 - position)
                 position += 1
                 continue
             stop = position
@@ -158,17 +158,21 @@ class NativePlan(Plan):
         table = ctypes.addressof(self._table)
         self._find_direct(pieces)
         for entry in numbered:
-            if isinstance(entry, int):
+            if entry >= 0:
                 steps.append((Segment(getattr(code, f"segment_{entry}"), table), ()))
                 continue
-            made = None
-            if isinstance(entry, HostCall):
+            call, made = self.calls[-1 - entry], None
+            if isinstance(call, HostCall):
                 before = steps[-1][0] if steps else None
                 segment = before if isinstance(before, Segment) else None
-                made = native_optimizer(entry, self.array, optimizers, segment)
-                if made is not None and segment is not None:
-                    steps.pop()  # the optimizer runs it
-            steps.append(self._step(entry) if made is None else (made, ()))
+                made = native_optimizer(call, self.array, optimizers, segment)
+            if made is None:
+                steps.append(self._step(call))
+                continue
+            self.compiled_steps.add(-1 - entry)
+            if segment is not None:
+                steps.pop()  # the optimizer runs it
+            steps.append((made, ()))
         return steps
 
     @property
@@ -234,8 +238,9 @@ class NativePlan(Plan):
         """What is compiled, and the positions of the calls that are not."""
         if self.reason:
             return f"not compiled: {self.reason}", set(self.left)
-        done = len(self.calls) - len(self.left)
-        return f"{done} calls are compiled; those with a star are not", set(self.left)
+        left = set(self.left) - self.compiled_steps
+        done = len(self.calls) - len(left)
+        return f"{done} calls are compiled; those with a star are not", left
 
     def _place(self, ref: Ref) -> Place:
         buffer = ref.buffer.origin
