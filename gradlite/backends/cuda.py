@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,8 @@ from gradlite.backends.sdp import mem_efficient_sdp_enabled as mem_efficient_sdp
 from gradlite.backends.sdp import sdp_kernel as sdp_kernel
 
 _cache: tuple[bool, str] | None = None
-_handed_out = False
+_handed_out = _busy = False
+_first_use = threading.RLock()  # those who are told of it may ask for the module themselves
 _when_used: list[Callable[[Any], None]] = []
 
 INSTALL = 'pip install "gradlite[cuda12]" (or "gradlite[cuda13]" with a CUDA 13 driver)'
@@ -108,18 +110,31 @@ def _detect() -> tuple[bool, str]:
 
 def module() -> Any:
     """The cupy module; RuntimeError saying what is missing when CUDA cannot be used."""
-    global _handed_out
     ok, reason = status()
     if not ok:
         raise RuntimeError(f"CUDA is not available: {reason}")
     import cupy
 
-    if not _handed_out:
-        _handed_out = True
-        _name_full_gpus(cupy)
-        for call in _when_used:
-            call(cupy)
+    if _busy or not _handed_out:
+        _hand_out(cupy)
     return cupy
+
+
+def _hand_out(cupy: Any) -> None:
+    """Prepare everything for CuPy's arrays, or wait for the thread that does."""
+    global _handed_out, _busy
+    with _first_use:
+        if _handed_out:
+            return
+        _handed_out = _busy = True
+        try:
+            import cupyx  # noqa: F401  # threads that import it at once may find it half done
+
+            _name_full_gpus(cupy)
+            for call in _when_used:
+                call(cupy)
+        finally:
+            _busy = False
 
 
 def when_used(call: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,9 +71,17 @@ class TensorTable:
 
 
 def table(K: Any, arrays: Sequence[Any], columns: int = 1) -> TensorTable:
-    """The table for arrays of such sizes, dtype and device, made at the first call."""
-    device = getattr(getattr(arrays[0], "device", None), "id", 0)
-    key = (device, arrays[0].dtype, tuple([array.size for array in arrays]), columns)
+    """The table for arrays of such sizes, dtype and device, made at the first call.
+
+    Each thread has its own, and each stream of a GPU, whose launches are not ordered with those
+    of others: they would find the addresses of somebody else's arrays.
+    """
+    kind = (arrays[0].dtype, tuple([array.size for array in arrays]), columns)
+    if K.xp is np:
+        key: Any = (threading.get_ident(), *kind)
+    else:
+        stream = K.xp.cuda.get_current_stream()
+        key = (threading.get_ident(), arrays[0].device.id, stream.ptr, *kind)
     own = own_tables()
     tables = K.tables if own is None else own
     found = tables.get(key)
@@ -80,5 +89,5 @@ def table(K: Any, arrays: Sequence[Any], columns: int = 1) -> TensorTable:
         if len(tables) >= TABLES_KEPT:
             tables.clear()
         with not_captured():
-            found = tables[key] = TensorTable(K, *key[1:])
+            found = tables[key] = TensorTable(K, *kind)
     return found  # type: ignore[no-any-return]
