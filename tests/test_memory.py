@@ -39,11 +39,12 @@ def owner(array: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen_past():
-    """Collections look only at what the tests of this file make."""
+    """Collections look only at what the tests of this file make.
+
+    It is not undone: the tests themselves are frozen from their collection on (conftest.py).
+    """
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
