@@ -34,11 +34,12 @@ class Descriptor(dict[Any, int]):
     def __init__(self, types: dict[Any, Any], **values: int) -> None:
         super().__init__({a: default for a, (_, default) in types.items()})
         self.types = types
+        self.named = {a.name: a for a in types}  # asked for dozens of times in a product
         for name, value in values.items():
-            self[next(a for a in types if a.name == name)] = value
+            self[self.named[name]] = value
 
     def __getattr__(self, name: str) -> int:
-        return next(value for attribute, value in self.items() if attribute.name == name)
+        return self[self.named[name]]
 
     def put(self, attribute: int, buffer: int, size: int) -> None:
         found = next((a for a in self.types if a == attribute), None)

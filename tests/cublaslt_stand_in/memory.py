@@ -45,7 +45,8 @@ def view(
     dtype = np.dtype(dtype)
     last = sum((n - 1) * s for n, s in zip(shape, strides))
     size = (last + 1) * dtype.itemsize
-    for start, owner in list(blocks.items()):
+    first = blocks.get(address)  # most matrices begin where their memory does
+    for start, owner in [(address, first)] if first is not None else list(blocks.items()):
         if start <= address and address + size <= start + owner.nbytes:
             flat = np.frombuffer((ctypes.c_byte * size).from_address(address), dtype)
             steps = [s * dtype.itemsize for s in strides]
