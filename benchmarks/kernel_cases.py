@@ -212,6 +212,10 @@ UNTIMED: dict[str, str] = {
         adaptive_max_pool_backward""",
     "what it moves depends on the indices": """take_rows add_rows_sorted add_rows_searched
         take_along add_along add_along_atomic one_hot nll_loss_forward nll_loss_backward""",
+    "what it reads depends on the points": """grid_sample_nearest grid_sample_nearest_backward
+        grid_sample_linear grid_sample_linear_backward grid_sample_cubic grid_sample_cubic_backward
+        grid_sample_volume_nearest grid_sample_volume_nearest_backward grid_sample_volume_linear
+        grid_sample_volume_linear_backward""",
     "it reads the indices alone, which are few beside what they choose": "check_indices",
     "one step of many, of a size that the model gives": """lstm_forward lstm_backward gru_forward
         gru_backward rnn_forward rnn_backward""",

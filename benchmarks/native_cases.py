@@ -37,6 +37,10 @@ def images(n: int) -> tuple[int, ...]:
     return (max(n // 1024, 1), 16, 8, 8)
 
 
+def volumes(n: int) -> tuple[int, ...]:
+    return (max(n // 512, 1), 8, 4, 4, 4)
+
+
 def steps(n: int) -> tuple[int, ...]:
     return (max(n // 1024, 1), 16, 64)
 
@@ -59,6 +63,15 @@ def _numbers(T: Any, x: Any) -> tuple[Any, ...]:
 
 def _like(T: Any, x: Any) -> tuple[Any, ...]:
     return (T.rand(x.shape, dtype=x.dtype),)
+
+
+def _points(T: Any, x: Any, *shape: int) -> Any:
+    """Points of a grid, a few of them outside."""
+    return (2.4 * T.rand((x.shape[0], *shape, len(shape)), dtype=x.dtype) - 1.2).requires_grad_()
+
+
+def _sampled(T: Any, x: Any, points: Any) -> Any:
+    return T.nn.functional.grid_sample(x, points, align_corners=False)
 
 
 def _activation(name: str, *options: float) -> Case:
@@ -119,6 +132,8 @@ CASES: dict[str, Case] = {
             *(_leaf(T, x, 512, 128, scale=0.1), _leaf(T, x, 512), _leaf(T, x, 512)),
         ),
     ),
+    "grid_sampler_2d": Case(_sampled, images, lambda T, x: (_points(T, x, 8, 8),)),
+    "grid_sampler_3d": Case(_sampled, volumes, lambda T, x: (_points(T, x, 4, 4, 4),)),
     "glu": Case(lambda T, x: T.nn.functional.glu(x)),
     "prelu": Case(lambda T, x, w: T.nn.functional.prelu(x, w), more=lambda T, x: (_leaf(T, x, 1),)),
 }

@@ -177,6 +177,8 @@ DEVICE float erf(float x) { return __builtin_erff(x); }
 DEVICE float erfc(float x) { return __builtin_erfcf(x); }
 #endif
 DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
+DEVICE float floor(float x) { return __builtin_floorf(x); }
+DEVICE float rint(float x) { return __builtin_rintf(x); }
 DEVICE float pow(float x, float y) { return __builtin_powf(x, y); }
 DEVICE float sin(float x) { return __builtin_sinf(x); }
 DEVICE float cos(float x) { return __builtin_cosf(x); }
@@ -190,6 +192,8 @@ DEVICE double tanh(double x) { return __builtin_tanh(x); }
 DEVICE double erf(double x) { return __builtin_erf(x); }
 DEVICE double erfc(double x) { return __builtin_erfc(x); }
 DEVICE double sqrt(double x) { return __builtin_sqrt(x); }
+DEVICE double floor(double x) { return __builtin_floor(x); }
+DEVICE double rint(double x) { return __builtin_rint(x); }
 DEVICE double pow(double x, double y) { return __builtin_pow(x, y); }
 DEVICE double sin(double x) { return __builtin_sin(x); }
 DEVICE double cos(double x) { return __builtin_cos(x); }
@@ -204,6 +208,8 @@ DEVICE float tanh(float x) { return ::tanhf(x); }
 DEVICE float erf(float x) { return ::erff(x); }
 DEVICE float erfc(float x) { return ::erfcf(x); }
 DEVICE float sqrt(float x) { return ::sqrtf(x); }
+DEVICE float floor(float x) { return ::floorf(x); }
+DEVICE float rint(float x) { return ::rintf(x); }
 DEVICE float pow(float x, float y) { return ::powf(x, y); }
 DEVICE float sin(float x) { return ::sinf(x); }
 DEVICE float cos(float x) { return ::cosf(x); }
@@ -219,6 +225,8 @@ CALLED double tanh(double x) { return ::tanh(x); }
 CALLED double erf(double x) { return ::erf(x); }
 CALLED double erfc(double x) { return ::erfc(x); }
 DEVICE double sqrt(double x) { return ::sqrt(x); }
+DEVICE double floor(double x) { return ::floor(x); }
+DEVICE double rint(double x) { return ::rint(x); }
 CALLED double pow(double x, double y) { return ::pow(x, y); }
 CALLED double sin(double x) { return ::sin(x); }
 CALLED double cos(double x) { return ::cos(x); }

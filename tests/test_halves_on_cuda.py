@@ -40,7 +40,6 @@ MORE = {
     "cross_entropy": 15,
     "cumulative_trapezoid": 12,
     "gradient": 7,
-    "grid_sample": 450,
     "kron": 8,
     "nan_to_num": 256,  # another largest number
     "normalize": 12,

@@ -94,7 +94,7 @@ def source(file: str) -> str:
 
 
 _DEFINITION = re.compile(
-    r"^KERNEL(?:_OF)?\((\w+)[^)]*\)\s*\([^)]*\)\s*\{\n.*?^\}\n", re.DOTALL | re.MULTILINE
+    r"^KERNEL(?:_OF|_BLOCKS)?\((\w+)[^)]*\)\s*\([^)]*\)\s*\{\n.*?^\}\n", re.DOTALL | re.MULTILINE
 )
 
 

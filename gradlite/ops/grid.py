@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
+from gradlite.ops.dispatch import apply
+from gradlite.ops.grid_sampler import GridSampler2D, GridSampler3D
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -98,63 +101,6 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
 
 
 # -------------------------------------------------------------------------------- grid_sample
-def _reflected(x: Any, low: float, high: float) -> Any:
-    """Coordinates mirrored at both ends until they are between them."""
-    if low == high:
-        return x * 0
-    span = high - low
-    away = (x - low).abs()
-    times = (away.detach() / span).floor()
-    extra = away - times * span
-    odd = times % 2
-    return odd * (span - extra) + (1 - odd) * extra + low
-
-
-def _inside(x: Any, n: int, padding_mode: str, align: bool) -> Any:
-    """Coordinates brought to pixels that exist, as a padding mode has it."""
-    if padding_mode == "reflection":
-        x = _reflected(x, 0, n - 1) if align else _reflected(x, -0.5, n - 0.5)
-    if padding_mode == "zeros":
-        return x
-    # NaN, or infinite and reflected without end, is at the first pixel.
-    return x.nan_to_num(0, np.inf, -np.inf).clamp(0, n - 1)
-
-
-def _cubic_weights(t: Any) -> list[Any]:
-    """The weights of four neighbours, a = -0.75 (Keys, 1981)."""
-    a = -0.75
-
-    def far(x: Any) -> Any:
-        return ((x * a - 5 * a) * x + 8 * a) * x - 4 * a
-
-    def near(x: Any) -> Any:
-        return (x * (a + 2) - (a + 3)) * x * x + 1
-
-    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
-
-
-def _taps(x: Any, n: int, mode: str, padding_mode: str, align: bool) -> list[tuple[Any, Any, Any]]:
-    """For each neighbour along one dimension: its pixel, whether it exists, its weight."""
-    x = ((x + 1) * (n - 1) if align else (x + 1) * n - 1) / 2
-    if mode != "bicubic":
-        x = _inside(x, n, padding_mode, align)
-    base = x.detach()
-    if mode == "nearest":
-        pairs = [(base.round(), None)]
-    elif mode == "bilinear":
-        low = base.floor()
-        pairs = [(low, low + 1 - x), (low + 1, x - low)]
-    else:
-        low = base.floor()
-        places = [_inside(low + k, n, padding_mode, align) for k in range(-1, 3)]
-        pairs = list(zip(places, _cubic_weights(x - low)))
-    # Where a coordinate is NaN, so is the place: as outside, it must not be read at.
-    return [
-        (p.clamp(0, n - 1).nan_to_num(0).long(), (p >= 0) & (p <= n - 1), weight)
-        for p, weight in pairs
-    ]
-
-
 def _grid(n: int, *spatial: int) -> Any:
     return uniform(-1.3, 1.3, n, *spatial, len(spatial))
 
@@ -245,31 +191,16 @@ def grid_sample(
             )
     if mode == "bicubic" and dims == 3:
         raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
-    n, channels, *sizes = shape
-    source: Any = input.reshape(n, channels, math.prod(sizes))
-    flat: Any = grid.reshape(n, math.prod(points[1:-1]), dims)
-    # Coordinates come innermost first.
-    axes = [
-        _taps(flat[..., dims - 1 - d], size, mode, padding_mode, align)
-        for d, size in enumerate(sizes)
-    ]
-    total: Any = None
-    xp = NAMESPACES[input.array.__class__].xp
-    for number in np.ndindex(*(len(taps) for taps in axes)):
-        place: Any = 0
-        exists: Any = None
-        weight: Any = None
-        for k, taps, size in zip(number, axes, sizes):
-            pixel, inside, factor = taps[k]
-            place = place * size + pixel
-            exists = inside if exists is None else exists & inside
-            if factor is not None:
-                weight = factor if weight is None else weight * factor
-        index = wrap(xp.broadcast_to(place.array[:, None], (n, channels, place.shape[1])))
-        values = source.gather(2, index).masked_fill(~exists.unsqueeze(1), 0)
-        if weight is not None:
-            values = values * weight.unsqueeze(1)
-        total = values if total is None else total + values
-    if mode == "nearest":  # PyTorch's gradient of the grid is 0, not none
-        total = total + (flat.nan_to_num(0, 0, 0) * 0).sum()
-    return total.reshape(n, channels, *points[1:-1])  # type: ignore[no-any-return]
+    _check_dtypes(input.array.dtype, grid.array.dtype, dims)
+    op = GridSampler2D if dims == 2 else GridSampler3D
+    return apply(op, (input, grid), mode, padding_mode, align)  # type: ignore[no-any-return]
+
+
+def _check_dtypes(images: Any, points: Any, dims: int) -> None:
+    if images not in dtypes.FLOATING:
+        kernel = "grid_sampler_2d_cpu_kernel_impl" if dims == 2 else "grid_sampler3d_cpu"
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{type_name(images)}'")
+    if images != points:
+        raise RuntimeError(
+            f"expected scalar type {type_name(images)} but found {type_name(points)}"
+        )

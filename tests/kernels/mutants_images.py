@@ -1,0 +1,45 @@
+"""Planted bugs in the kernels that sample images."""
+
+from __future__ import annotations
+
+from tests.kernels.mutation import Mutant
+
+GRID = [
+    Mutant("half a pixel off", "grid_sample.cu",
+           "acc_t(size) / 2) - acc_t(0.5);", "acc_t(size) / 2);"),
+    Mutant("the last pixel does not exist", "grid_sample.cu",
+           "pixel <= acc_t(axis.size - 1);", "pixel < acc_t(axis.size - 1);"),
+    Mutant("one pixel more exists", "grid_sample.cu",
+           "pixel <= acc_t(axis.size - 1);", "pixel <= acc_t(axis.size);"),
+    Mutant("pixels that do not exist are read", "grid_sample.cu",
+           "exists ? int(pixel) * axis.step : 0;", "int(pixel) * axis.step;"),
+    Mutant("what is held at an end moves all the same", "grid_sample.cu",
+           "if (!(x > 0 && x < last)) *slope = 0;\n", ""),
+    Mutant("a mirror does not turn the slope", "grid_sample.cu",
+           "if ((x < low) != (extra > mirrored)) *slope = -*slope;\n", ""),
+    Mutant("every second mirror is missing", "grid_sample.cu",
+           "x = (extra > mirrored ? mirrored : extra) + low;", "x = extra + low;"),
+    Mutant("the weights of x for y", "grid_sample.cu",
+           "return k >> BITS * d & (TAPS - 1);", "return k & (TAPS - 1);"),
+    Mutant("the far weights' slopes have one sign", "grid_sample.cu",
+           "sign * ((3 * a * d - 10 * a) * d + 8 * a);", "(3 * a * d - 10 * a) * d + 8 * a;"),
+    Mutant("images are treated as volumes are", "grid_sample.cu",
+           "if constexpr (DIMS == 2) {", "if constexpr (DIMS == 1) {",
+           ("test_grid_sample::test_points",)),
+    Mutant("a thread does the channels of the next as well", "grid_sample.cu",
+           "const i64 last = first + group < channels ? first + group : channels;",
+           "const i64 last = channels;"),
+    Mutant("more channels than there are", "grid_sample.cu",
+           "const i64 last = first + group < channels ? first + group : channels;",
+           "const i64 last = first + group;"),
+    Mutant("a sum without atomics", "grid_sample.cu",
+           "atomicAdd(place, value);", "*place += value;"),
+    Mutant("in order, but every thread all channels", "grid_sample.cu",
+           "last = ordered ? row + 1 : channels;", "last = channels;",
+           ("test_grid_sample::test_in_order",)),
+    Mutant("in order, but a point alone", "grid_sample.cu",
+           "const i64 in_turn = ordered ? points : 1;", "const i64 in_turn = 1;",
+           ("test_grid_sample::test_in_order",)),
+    Mutant("pixels that do not exist are added to", "grid_sample.cu",
+           "if (!around.template there<k.value>(s)) return;\n", ""),
+]  # fmt: skip
