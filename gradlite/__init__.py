@@ -119,6 +119,7 @@ from gradlite.ops.floats import *
 from gradlite.ops.gather import *
 from gradlite.ops.index import *
 from gradlite.ops.joining import *
+from gradlite.ops.least_squares import *
 from gradlite.ops.like import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *

@@ -1347,7 +1347,7 @@ class TensorMethods:
         def norm(
             self, p: Any = "fro", dim: Any = None, keepdim: bool_ = False, dtype: Any = None
         ) -> Tensor:
-            """The p-norm of all elements or over dimensions; "fro" is 2."""
+            """The p-norm of all elements or over dimensions; "fro" is 2, "nuc" that of matrices."""
 
         def normal_(
             self, mean: float_ = 0.0, std: float_ = 1.0, *, generator: Generator | None = None
@@ -1368,6 +1368,9 @@ class TensorMethods:
 
         def pin_memory(self, device: Any = None) -> Tensor:
             """The tensor in page-locked memory, from which copies to a GPU are fast and asynchronous."""
+
+        def pinverse(self, rcond: float_ = 1e-15) -> Tensor:
+            """The pseudo-inverses of matrices; see ``linalg.pinv``, whose tolerance depends on the dtype."""
 
         def polygamma(self, n: Any) -> Tensor:
             """As ``torch.Tensor.polygamma``."""

@@ -11,6 +11,7 @@ from gradlite.ops.creation import arange as _arange
 from gradlite.ops.factorizations import eigh, eigvalsh, svdvals
 from gradlite.ops.factorizations import linalg_qr as qr
 from gradlite.ops.factorizations import linalg_svd as svd
+from gradlite.ops.least_squares import cond, lstsq, matrix_rank, pinv
 from gradlite.ops.linear_systems import cholesky, det, inv, matrix_power, slogdet, solve
 from gradlite.ops.matmul import matmul
 from gradlite.ops.matrices import LinAlgError
@@ -23,17 +24,21 @@ from gradlite.tensor import Tensor
 __all__ = [
     "LinAlgError",
     "cholesky",
+    "cond",
     "cross",
     "det",
     "diagonal",
     "eigh",
     "eigvalsh",
     "inv",
+    "lstsq",
     "matmul",
     "matrix_norm",
     "matrix_power",
+    "matrix_rank",
     "multi_dot",
     "norm",
+    "pinv",
     "qr",
     "slogdet",
     "solve",

@@ -13,6 +13,7 @@ __all__ = [
     "histogram",
     "kthvalue",
     "linalg_eigh",
+    "linalg_lstsq",
     "linalg_qr",
     "linalg_slogdet",
     "linalg_svd",
@@ -78,6 +79,7 @@ frexp = _type("frexp", "mantissa", "exponent")
 histogram = _type("histogram", "hist", "bin_edges")
 kthvalue = _type("kthvalue", "values", "indices")
 linalg_eigh = _type("linalg_eigh", "eigenvalues", "eigenvectors")
+linalg_lstsq = _type("linalg_lstsq", "solution", "residuals", "rank", "singular_values")
 linalg_qr = _type("linalg_qr", "Q", "R")
 linalg_slogdet = _type("linalg_slogdet", "sign", "logabsdet")
 linalg_svd = _type("linalg_svd", "U", "S", "Vh")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ SECOND_ORDER = [
     "gather",
     "std",
 ]
+# What ops say that have no half precision.
+NO_HALVES = re.compile("not implemented|Low precision|float (or|and) double|of float, double")
 RANDOM_VALUES = {"empty_like"}
 
 

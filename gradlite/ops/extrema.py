@@ -197,7 +197,8 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 def _over(name: str, op: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     dims = reduced_dims(dim, input.array.ndim)
     everything = dim is None or (isinstance(dim, (tuple, list)) and not dim)
-    nonempty(name, input.array, None if everything else dims)
+    given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)  # as messages have them
+    nonempty(name, input.array, None if everything else given)
     return apply1(op, input, dims, keepdim)
 
 

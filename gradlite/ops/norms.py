@@ -11,7 +11,9 @@ from gradlite import dtypes
 from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
+from gradlite.ops.factorizations import svdvals
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.matrices import check_dtype
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast, in_single
@@ -169,7 +171,7 @@ def _order_samples() -> list[Any]:
 def norm(
     input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Tensor:
-    """The p-norm of all elements or over dimensions; "fro" is 2.
+    """The p-norm of all elements or over dimensions; "fro" is 2, "nuc" that of matrices.
 
     >>> import gradlite
     >>> gradlite.norm(gradlite.tensor([3.0, 4.0]))
@@ -181,7 +183,8 @@ def norm(
     if p is None or p == "fro":
         p = 2
     if isinstance(p, str):
-        raise RuntimeError(f"linalg.matrix_norm: Order {p} not supported.")
+        dims = tuple(range(input.array.ndim)) if dim is None else dim
+        return matrix_norm(input, p, dims, keepdim, dtype=dtype)
     return vector_norm_of(input, p, dim, keepdim, dtype)
 
 
@@ -308,7 +311,7 @@ def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:
         raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.")
     pair = dim if isinstance(dim, (tuple, list)) else (dim,)
     if len(pair) != 2:
-        raise RuntimeError(f"{name}: dim must be a 2-tuple. Got {', '.join(map(str, pair))}")
+        raise RuntimeError(f"{name}: dim must be a 2-tuple. Got {' '.join(map(str, pair))}")
     rows, columns = (wrap_dim(d, array.ndim) for d in pair)
     if rows == columns:
         raise RuntimeError(f"{name}: dims must be different. Got ({dim[0]}, {dim[1]})")
@@ -336,7 +339,10 @@ def vector_norm(
     samples=lambda: [
         S(normal(3, 4)),
         *(S(normal(3, 4), p) for p in ("fro", 1, -1, math.inf, -math.inf)),
+        *(S(normal(2, 3, 4), p) for p in ("nuc", 2, -2)),
         S(normal(2, 3, 4), 1, (0, 2), True),
+        S(normal(2, 3, 4), "nuc", (2, 0), True),
+        S(normal(3, 2, 4), 2, (0, -1)),
         S(normal(2, 3, 4), math.inf),
     ],
     torch="linalg.matrix_norm",
@@ -345,7 +351,10 @@ def vector_norm(
 def matrix_norm(
     A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
-    """A norm of matrices: "fro", 1 (largest column sum), inf (largest row sum), or their minima.
+    """A norm of matrices: "fro", "nuc", 1, 2, inf, or with another sign the minimum instead.
+
+    1 is the largest sum of a column's absolute values and inf of a row's; 2 is the largest singular
+    value, and "nuc" the sum of all.
 
     >>> import gradlite
     >>> gradlite.linalg.matrix_norm(gradlite.tensor([[1.0, -2.0], [3.0, 4.0]]), 1)
@@ -354,15 +363,30 @@ def matrix_norm(
     rows, columns = _matrix_dims("linalg.matrix_norm", A.array, dim)
     if ord == "fro":
         return vector_norm_of(A, 2, (rows, columns), keepdim, dtype)
-    if ord not in (1, -1, math.inf, -math.inf):
+    if ord not in ("nuc", 1, -1, 2, -2, math.inf, -math.inf):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     A = _in_dtype("linalg.matrix_norm", A, dtype)
+    if ord in ("nuc", 2, -2):
+        return _norm_of_values(A, ord, rows, columns, keepdim)
     summed, chosen = (columns, rows) if math.isinf(ord) else (rows, columns)
     sums: Any = vector_norm_of(A, 1, summed, True, None)
     if A.array.shape[chosen] == 0 and ord > 0:  # the largest of no sums is 0
         return sums.sum((rows, columns), keepdim)  # type: ignore[no-any-return]
     result = sums.amax(chosen, True) if ord > 0 else sums.amin(chosen, True)
     return result if keepdim else result.squeeze((rows, columns))  # type: ignore[no-any-return]
+
+
+def _norm_of_values(A: Tensor, ord: Any, rows: int, columns: int, keepdim: bool) -> Tensor:
+    """The norms of matrices that are functions of their singular values."""
+    check_dtype("linalg.matrix_norm", A)
+    s: Any = svdvals(A.movedim((rows, columns), (-2, -1)))  # type: ignore[attr-defined]
+    if ord == "nuc" or (ord == 2 and not s.array.shape[-1]):
+        result = s.sum(-1)
+    else:
+        result = s.amax(-1) if ord == 2 else s.amin(-1)
+    for d in sorted((rows, columns)) if keepdim else ():
+        result = result.unsqueeze(d)
+    return result  # type: ignore[no-any-return]
 
 
 @public(

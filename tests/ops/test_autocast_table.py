@@ -22,7 +22,9 @@ RANDOM = {
 }  # fmt: skip
 # PyTorch rounds products inside to bfloat16 and adds them in float32.
 ROUNDED_INSIDE = {"bilinear"}
-NAMES = sorted(name for name, entry in TABLE.items() if entry.torch)
+# PyTorch's is composed of ops that are cast one by one: its last product rounds to bfloat16.
+CAST_INSIDE = {"pinv"}
+NAMES = sorted(name for name, entry in TABLE.items() if entry.torch and name not in CAST_INSIDE)
 
 
 def result_of(library: Any, function: Any, sample: Any, half: bool) -> Any:

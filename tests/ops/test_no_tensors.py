@@ -33,14 +33,19 @@ FUNCTIONS = sorted(
 WRONG = {"a number": 3, "a string": "abc", "None": None, "an array": np.ones(2), "a list": [1.0]}
 
 OTHER_NAME = "PyTorch's message calls the argument otherwise than its documentation does"
+SIGNATURES = "PyTorch has several signatures, and lists them"
 KNOWN = {
     "cholesky": OTHER_NAME,
     "det": OTHER_NAME,
     "linalg.cholesky": OTHER_NAME,
+    "linalg.cond": OTHER_NAME,
     "linalg.eigh": OTHER_NAME,
     "linalg.eigvalsh": OTHER_NAME,
+    "linalg.lstsq": OTHER_NAME,
     "linalg.matrix_norm": OTHER_NAME,
+    "linalg.matrix_rank": SIGNATURES,
     "linalg.norm": OTHER_NAME,
+    "linalg.pinv": SIGNATURES,
     "linalg.vector_norm": OTHER_NAME,
     "slogdet": OTHER_NAME,
     "nn.functional.ctc_loss": "lists are taken as lengths",

@@ -36,7 +36,6 @@ FLOATS = "float64 float32 float16 bfloat16"
 TIES = "which of several equal elements comes first is left open, and differs"
 COLUMNS = "LAPACK's results lie column by column there, row by row here"
 LAST = "the result has its channels last there, as the input has"
-NO_SVD = "there are no singular values here"
 NOTHING = "the gradient of how many differ is zeros there, and none here"
 REPEATED = "a place that is named twice counts twice there, though it is filled once"
 
@@ -56,12 +55,12 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "linalg.cholesky": ("strides", REALS, COLUMNS),
     "linalg.eigh": ("strides, values", REALS, "vectors of other signs, column by column there"),
     "linalg.inv": ("strides", REALS, COLUMNS),
+    "linalg.lstsq": ("strides", REALS, COLUMNS),
+    "linalg.lstsq.grad_oriented": ("strides", REALS, COLUMNS),
     "linalg.matrix_power": ("strides", "float64", COLUMNS),
     "linalg.qr": ("strides", REALS, COLUMNS),
     "linalg.solve": ("strides", REALS, COLUMNS),
     "linalg.svd": ("strides", "float64", COLUMNS),
-    "linalg.matrix_norm": ("raises", REALS, NO_SVD),
-    "norm.nuc": ("raises", REALS, NO_SVD),
     "cdist": ("gradient dtypes", REALS, NOTHING),
     "nn.functional.pdist": ("gradient dtypes", REALS, NOTHING),
     "nn.functional.hardsigmoid": ("gradients", "float64", "1/6 is a float32 there"),
