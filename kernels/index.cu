@@ -7,25 +7,9 @@
 //
 // Sums at repeated indices come in several forms. All of them add in the order of the indices,
 // and so give the same bits at every run, but the one that is called `_atomic`.
+#include "checks.cuh"
 #include "places.cuh"
 #include "team.cuh"
-
-DEVICE void note(i64* place, i64 value) {
-#if defined(GRADLITE_NATIVE)
-  *place = value;
-#else  // many threads may come here
-  atomicExch(reinterpret_cast<u64*>(place), u64(value));
-#endif
-}
-
-// The index counted from the front, or -1 for one that is not valid.
-DEVICE i64 checked(i64 index, i64 lowest, i64 size, i64* errors) {
-  if (index >= lowest && index < size) return index < 0 ? index + size : index;
-  note(errors + 1, index);
-  note(errors + 2, size);
-  note(errors, 1);
-  return -1;
-}
 
 DEVICE void atomic_add(acc_t* place, acc_t value) {
 #if defined(GRADLITE_NATIVE)

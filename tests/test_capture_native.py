@@ -29,8 +29,8 @@ SAMPLES = {"bfloat16": 1}  # of each op; of other dtypes all
 OTHERS = {"empty_like", "multinomial"}
 # Ops with samples that read values on the host, which no recorded step may do.
 REFUSED = set(
-    "argwhere ctc_loss embedding_bag histc histogram index_put masked_scatter "
-    "masked_select mode nanquantile nonzero one_hot polygamma quantile unique "
+    "argwhere embedding_bag histc histogram index_put masked_scatter masked_select "
+    " mode nanquantile nonzero one_hot polygamma quantile unique "
     "unique_consecutive".split()
 )
 SEVERAL = 30  # ops in one captured step, so that the compiler is called a few dozen times

@@ -32,6 +32,7 @@ from gradlite.ops import (
     attention_compiled,
     columns,
     conv_maxima,
+    ctc_states,
     draws,
     many,
     natively,
@@ -60,6 +61,7 @@ CONVOLUTIONS = (
     conv_maxima.convolve_and_pool, conv_maxima.spread_gradients, conv_maxima.spread_weight_gradient,
 )  # fmt: skip
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
+STATES = (ctc_states.walk, ctc_states.gradient)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
@@ -511,7 +513,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
     methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
-    one_call = (*CONVOLUTIONS, *POOLINGS, special.normal_cdf32)
+    one_call = (*CONVOLUTIONS, *POOLINGS, *STATES, special.normal_cdf32)
     whole = [(sys.modules[f.__module__], f) for f in one_call]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     multiplied = _as_one_call if kernels else _by_numpy

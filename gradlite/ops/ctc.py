@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes
+from gradlite.ops import ctc_launch, ctc_states, shortcuts
 from gradlite.ops.bivariate import logaddexp
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.joining import cat, stack
+from gradlite.ops.loss_kernels import total_loss
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Op, number, type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -29,102 +30,119 @@ __all__ = ["ctc_loss"]
 
 # The logarithm of a probability of 0 where an infinity would make gradients NaN.
 IMPOSSIBLE = -1e30
-
-
-def _later(xp: Any, rows: Any, by: int) -> Any:
-    """Rows moved to higher states; nothing comes from below the first."""
-    out = xp.full_like(rows, -np.inf)
-    out[:, by:] = rows[:, : rows.shape[1] - by]
-    return out
-
-
-def _step(xp: Any, rows: Any, skips: Any) -> Any:
-    """What reaches each state from itself, the one before it, and the label before it."""
-    two = xp.where(skips, _later(xp, rows, 2), -np.inf)
-    return xp.logaddexp(xp.logaddexp(rows, _later(xp, rows, 1)), two)
-
-
-def _ends(xp: Any, final: Any, states: Any) -> Any:
-    """The logarithm of the probability of being in one of the last two states."""
-    rows = xp.arange(len(states))
-    last = final[rows, states - 1]
-    before = xp.where(states > 1, final[rows, xp.maximum(states - 2, 0)], -np.inf)
-    return xp.logaddexp(last, before)
+REDUCTIONS = ("none", "mean", "sum")
 
 
 class CtcLoss(Op):
-    """Negative logarithms of targets' probabilities; aux: the alphas."""
+    """Negative logarithms of targets' probabilities; aux: the alphas, and they as they are.
 
-    reads = ((0,),)
+    Lengths are arrays (N,); ``bound`` is the largest target's length, or more.
+    """
+
+    reads = ((0, 1, 2, 3), (), (), ())
+    constants = (1, 2, 3)
     has_aux = True
 
-    def forward(xp: Any, lp: Any, labels: Any, skips: Any, steps: Any, states: Any) -> Any:
-        times, batch = lp.shape[:2]
-        rows = xp.arange(batch)[:, None]
-        alphas = xp.full((times, *labels.shape), -np.inf, lp.dtype)
-        first = xp.full(labels.shape, -np.inf, lp.dtype)
-        first[:, 0] = 0
-        first[:, 1:2] = 0
-        final = xp.where(xp.arange(labels.shape[1]) == 0, 0, first) - np.inf
-        for t in range(times):
-            reached = first if t == 0 else _step(xp, alphas[t - 1], skips)
-            alphas[t] = reached + lp[t][rows, labels]
-            final = xp.where((steps == t + 1)[:, None], alphas[t], final)
-        # Without a step, the empty target is certain and any other impossible.
-        empty = xp.where(states == 1, 0.0, -np.inf)
-        ends = xp.where(steps == 0, empty, _ends(xp, final, states))
-        return -ends.astype(lp.dtype), alphas
+    def forward(
+        xp: Any,
+        lp: Any,
+        targets: Any,
+        steps: Any,
+        lengths: Any,
+        blank: int,
+        bound: int,
+        reduction: str,
+        zero_infinity: bool,
+    ) -> Any:
+        losses, alphas = ctc_states.walk(xp, lp, targets, steps, lengths, blank, bound)
+        aux = (alphas, losses)
+        if zero_infinity:
+            losses = xp.where(losses == np.inf, 0, losses)
+        if reduction == "mean":
+            return (losses / xp.maximum(lengths, 1)).mean().astype(lp.dtype), aux
+        return losses.sum() if reduction == "sum" else losses, aux
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        (lp,) = ctx.saved
-        labels, skips, steps, states = ctx.attrs
         # As in PyTorch this is the gradient for probabilities that sum to 1, as those of
         # log_softmax do: exp(log_probs) stands for the derivative of that sum.
-        if F.tensors:
-            (own,) = gradients_of(
-                lambda p: (_composed(p, *ctx.attrs),), (lp,), (grad,), (ctx.edges[0] is not None,)
-            )
-            xp = NAMESPACES[lp.array.__class__].xp
-            running = (xp.arange(lp.shape[0])[:, None] < steps)[..., None]
-            return (own + F.where(running, F.exp(lp), F.zero_beside(lp)) * grad.unsqueeze(-1),)
-        xp, alphas = F.xp, ctx.aux
-        times, batch = lp.shape[:2]
-        rows = xp.arange(batch)[:, None]
-        count = labels.shape[1]
-        at_end = (xp.arange(count) >= states[:, None] - 2) & (xp.arange(count) < states[:, None])
-        last = xp.where(at_end, 0.0, -np.inf).astype(lp.dtype)
-        # Backwards the states come in reverse: a skip leads to a label from the one before it.
-        turned = xp.zeros_like(skips)
-        turned[:, 2:] = skips[:, ::-1][:, : count - 2] if count > 2 else turned[:, 2:]
-        beta = xp.full(labels.shape, -np.inf, lp.dtype)
-        out = xp.zeros(lp.shape, lp.dtype)
-        loss = None
-        for t in range(times - 1, -1, -1):
-            if t + 1 < times:
-                ahead = beta + lp[t + 1][rows, labels]
-                beta = _step(xp, ahead[:, ::-1], turned)[:, ::-1]
-            beta = xp.where((steps == t + 1)[:, None], last, beta)
-            running = ((steps > t) & (grad != 0))[:, None]
-            total = alphas[t] + beta
-            loss = xp.logaddexp.reduce(total, axis=1) if xp is np else _logsumexp(xp, total)
-            share = xp.exp(total - loss[:, None])
-            posterior = xp.zeros(lp.shape[1:], lp.dtype)
-            xp.add.at(posterior, (xp.broadcast_to(rows, labels.shape), labels), share)
-            out[t] = xp.where(running, (xp.exp(lp[t]) - posterior) * grad[:, None], 0)
-        return (out,)
+        blank, bound, reduction, zero_infinity = ctx.attrs
+        lp, targets, steps, lengths = ctx.saved
+        raw, lengths = F.array(lp), F.array(lengths)
+        xp = NAMESPACES[raw.__class__].xp
+        if reduction == "mean":
+            share = (1 / (xp.maximum(lengths, 1) * raw.shape[1])).astype(raw.dtype)
+            grad = grad * (wrap(share) if F.tensors else share)
+        targets, steps, (alphas, losses) = F.array(targets), F.array(steps), ctx.aux
+        if not F.tensors:
+            slope = xp.broadcast_to(grad, losses.shape)
+            return ctc_states.gradient(
+                *(xp, slope, lp, targets, steps, lengths, alphas, losses, blank, bound),
+                zero_infinity,
+            ), None, None, None  # fmt: skip
+        if zero_infinity:
+            grad = F.where(losses == np.inf, F.zero_beside(grad), grad)
+        numbers = ctc_states.numbers_of(xp, targets, lengths, blank, bound)
+        grad = grad if grad.array.ndim else grad.expand(losses.shape)
+        (own,) = gradients_of(
+            lambda p: (_composed(p, numbers, steps, lengths, blank),), (lp,), (grad,), (True,)
+        )
+        running = (xp.arange(raw.shape[0])[:, None] < steps)[..., None]
+        slope = F.where(running, F.exp(lp), F.zero_beside(lp)) * grad.unsqueeze(-1)
+        return own + slope, None, None, None
+
+    def fused_forward(
+        K: Any,
+        lp: Any,
+        targets: Any,
+        steps: Any,
+        lengths: Any,
+        blank: int,
+        bound: int,
+        reduction: str,
+        zero_infinity: bool,
+    ) -> Any:
+        losses, *aux = ctc_launch.forward(
+            K, lp, targets, steps, lengths, blank, bound, reduction == "mean", zero_infinity
+        )
+        if K.serial:
+            ctc_states.check_noted(K)
+        if reduction != "none":
+            scale = 1 / losses.size if reduction == "mean" else 1.0
+            losses, _ = total_loss(K, lp.dtype, losses, losses.size, scale)
+        return losses, tuple(aux)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        blank, bound, reduction, zero_infinity = ctx.attrs
+        lp, targets, steps, lengths = ctx.saved
+        alpha, kept = ctx.aux
+        mean = reduction == "mean"
+        scale = 1 / lp.shape[1] if mean else 1.0
+        given = (lp, targets, steps, lengths, alpha, kept, blank, bound)
+        out = ctc_launch.backward(K, grad, *given, scale, mean, zero_infinity)
+        return out, None, None, None
 
 
-def _logsumexp(xp: Any, x: Any) -> Any:
-    top = x.max(1)
-    safe = xp.where(xp.isfinite(top), top, 0)
-    return xp.log(xp.exp(x - safe[:, None]).sum(1)) + safe
+class CtcLossMean(CtcLoss):
+    """The mean, with kernels; PyTorch composes it."""
+
+    grad_name = "MeanBackward0"
 
 
-def _composed(p: Any, labels: Any, skips: Any, steps: Any, states: Any) -> Tensor:
+class CtcLossSum(CtcLoss):
+    """The sum, with kernels."""
+
+    grad_name = "SumBackward0"
+
+
+def _composed(p: Any, numbers: Any, steps: Any, lengths: Any, blank: int) -> Tensor:
     """The same losses from ops that can be differentiated any number of times."""
     times, batch = p.shape[:2]
     xp = NAMESPACES[p.array.__class__].xp
-    index = wrap(xp.broadcast_to(labels, (batch, labels.shape[1])))
+    labels = xp.full((batch, 2 * numbers.shape[1] + 1), blank, np.int64)
+    labels[:, 1::2] = numbers
+    skips = xp.zeros(labels.shape, bool)
+    skips[:, 3::2] = numbers[:, 1:] != numbers[:, :-1]
+    index, states = wrap(labels), 2 * lengths + 1
     never = p.new_full((batch, 2), IMPOSSIBLE)
     first = xp.arange(labels.shape[1]) < 2
     reached = where(wrap(first), p.new_zeros(()), p.new_full((), IMPOSSIBLE))
@@ -145,32 +163,90 @@ def _composed(p: Any, labels: Any, skips: Any, steps: Any, states: Any) -> Tenso
     return -ends  # type: ignore[operator, no-any-return]
 
 
-def _lengths(name: str, given: Any, count: int) -> np.ndarray[Any, Any]:
+# ------------------------------------------------------------------------------ arguments
+CHECKING = " (while checking arguments for ctc_loss_allocate_outputs)"
+
+
+def _check_dims(of_log_probs: int, of_targets: int) -> None:
+    wrong = None
+    if of_log_probs != 3:
+        wrong = f"3-dimensional tensor, but got {of_log_probs}", "1 'log_probs'"
+    elif not 1 <= of_targets <= 2:
+        wrong = f"1 to 2 dimensions, but got {of_targets}", "2 'targets'"
+    if wrong is not None:
+        got, argument = wrong
+        raise RuntimeError(f"Expected {got}-dimensional tensor for argument #{argument}{CHECKING}")
+
+
+def _lengths(name: str, given: Any, count: int, p: Any) -> Any:
+    """Lengths as an array of int64: of the host, or of the GPU where they and p are."""
     if isinstance(given, Tensor):
-        if given.array.dtype in dtypes.FLOATING:
+        if p.is_cpu:
+            given = given.cpu()  # type: ignore[attr-defined]
+        lengths = given.array
+        if lengths.dtype.kind not in "iu":
             raise RuntimeError(f"{name} must be integral")
-        given = given.tolist()
-    lengths = np.array(given, np.int64).reshape(-1)
+        lengths = lengths.astype(np.int64, copy=False).reshape(-1)
+    else:
+        lengths = np.array(given, np.int64).reshape(-1)
     if lengths.size != count:
         raise RuntimeError(f"{name} must be of size batch_size")
     return lengths
 
 
-def _states(targets: Any, lengths: Any, blank: int) -> tuple[Any, Any]:
-    """The label of each state, and into which one leads from the label before it."""
-    longest = int(lengths.max(initial=0))
-    if targets.ndim == 1:
-        rows = np.zeros((len(lengths), longest), np.int64)
-        starts = np.cumsum(lengths) - lengths
-        for row, start, n in zip(rows, starts, lengths):
-            row[:n] = targets[start : start + n]
-    else:
-        rows = targets[:, :longest]
-    labels = np.full((len(lengths), 2 * longest + 1), blank, np.int64)
-    labels[:, 1::2] = rows
-    skips = np.zeros(labels.shape, bool)
-    skips[:, 3::2] = rows[:, 1:] != rows[:, :-1]
-    return labels, skips
+def _too_short(name: str, lengths: Any) -> str:
+    value = number(lengths.min())
+    return f"Expected {name} to have value at least 0, but got value {value}{CHECKING}"
+
+
+def _too_long(lengths: Any, most: int) -> str:
+    value = number(lengths.max())
+    return f"Expected input_lengths to have value at most {most}, but got value {value}{CHECKING}"
+
+
+def _of_other_size(wanted: Any, dim: int, size: int, at_least: str = "") -> str:
+    return (
+        f"Expected tensor to have size {at_least}{wanted} at dimension {dim}, but got size "
+        f"{size} for argument #2 'targets'{CHECKING}"
+    )
+
+
+def _of_fewer_labels(lengths: Any, size: int) -> str:
+    return _of_other_size(number(lengths.max()), 1, size, "at least ")
+
+
+def _of_other_sum(lengths: Any, size: int) -> str:
+    return _of_other_size(number(lengths.sum()), 0, size)
+
+
+def _check(targets: Any, steps: Any, lengths: Any, times: int) -> None:
+    """RuntimeError for lengths that do not fit; on a GPU kernels look at them."""
+    error, batch = RuntimeError, lengths.size
+    if isinstance(lengths, np.ndarray):
+        shortest = (lengths.min() >= 0, error, _too_short, "target_lengths", lengths)
+        shortcuts.require(*shortest)
+    if targets.ndim == 2 and targets.shape[0] != batch:
+        raise error(_of_other_size(batch, 0, targets.shape[0]))
+    if isinstance(lengths, np.ndarray):
+        size = targets.shape[-1]
+        if targets.ndim == 2:
+            shortcuts.require(lengths.max() <= size, error, _of_fewer_labels, lengths, size)
+        else:
+            shortcuts.require(lengths.sum() == size, error, _of_other_sum, lengths, size)
+    if isinstance(steps, np.ndarray):
+        shortcuts.require(steps.max() <= times, error, _too_long, steps, times)
+        shortcuts.require(steps.min() >= 0, error, _too_short, "input_lengths", steps)
+
+
+def _beside(p: Any, targets: Any, steps: Any, lengths: Any) -> tuple[Any, Any, Any]:
+    """The targets and lengths as arrays of int64 where the log probabilities are."""
+    xp = NAMESPACES[p.__class__].xp
+    targets = targets.astype(np.int64, copy=False)
+    if not isinstance(p, np.ndarray):
+        if isinstance(steps, np.ndarray) and isinstance(lengths, np.ndarray):  # in one copy
+            steps, lengths = xp.asarray(np.stack([steps, lengths]))
+        steps, lengths = xp.asarray(steps), xp.asarray(lengths)
+    return targets, steps, lengths
 
 
 def _ctc_samples() -> list[Any]:
@@ -237,55 +313,41 @@ def ctc_loss(
     """
     check_tensor("ctc_loss", "log_probs", 1, log_probs)
     check_tensor("ctc_loss", "targets", 2, targets)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction")
     batched = log_probs.array.ndim == 3
     p: Any = log_probs if batched else log_probs.unsqueeze(1)  # type: ignore[attr-defined]
+    if p.array.dtype not in (np.float32, np.float64):
+        raise NotImplementedError(
+            f"\"ctc_loss_cpu\" not implemented for '{type_name(p.array.dtype)}'"
+        )
+    if not p.array.size:
+        raise RuntimeError("log_probs tensor must not be empty")
+    _check_dims(p.array.ndim, targets.array.ndim)
     times, batch, classes = p.array.shape
-    if p.array.dtype not in dtypes.FLOATING:
-        raise RuntimeError(f"\"ctc_loss_cpu\" not implemented for '{type_name(p.array.dtype)}'")
-    steps = _lengths("input_lengths", input_lengths, batch)
-    lengths = _lengths("target_lengths", target_lengths, batch)
+    if targets.array.__class__ is not p.array.__class__:
+        targets = targets.to(p.device)  # type: ignore[attr-defined]
     if not 0 <= blank < classes:
         raise RuntimeError("blank must be in label range")
-    given = targets.array if isinstance(targets.array, np.ndarray) else targets.array.get()
-    given = given.astype(np.int64)
-    if steps.size and steps.max() > times:
-        raise RuntimeError(
-            f"Expected input_lengths to have value at most {times}, but got value "
-            f"{int(steps.max())} (while checking arguments for ctc_loss_allocate_outputs)"
-        )
-    for what, those in (("input_lengths", steps), ("target_lengths", lengths)):
-        if those.size and those.min() < 0:
-            raise RuntimeError(
-                f"Expected {what} to have value at least 0, but got value {int(those.min())} "
-                "(while checking arguments for ctc_loss_allocate_outputs)"
-            )
-    if given.ndim == 2 and given.shape[0] != batch:
-        raise RuntimeError(
-            f"Expected tensor to have size {batch} at dimension 0, but got size {given.shape[0]} "
-            "for argument #2 'targets' (while checking arguments for ctc_loss_allocate_outputs)"
-        )
-    if given.ndim == 1 and batched and given.size != lengths.sum():
-        raise RuntimeError(
-            f"Expected tensor to have size {int(lengths.sum())} at dimension 0, but got size "
-            f"{given.size} for argument #2 'targets' (while checking arguments for "
-            "ctc_loss_allocate_outputs)"
-        )
-    if given.ndim == 2 and lengths.size and lengths.max() > given.shape[1]:
-        raise RuntimeError(
-            f"Expected tensor to have size at least {int(lengths.max())} at dimension 1, but got "
-            f"size {given.shape[1]} for argument #2 'targets' (while checking arguments for "
-            "ctc_loss_allocate_outputs)"
-        )
-    labels, skips = _states(given, lengths, blank)
-    xp = NAMESPACES[p.array.__class__].xp
-    attrs = [xp.asarray(a) for a in (labels, skips, steps, 2 * lengths + 1)]
-    losses: Any = apply(CtcLoss, (p,), *attrs)
+    given = _lengths("input_lengths", input_lengths, batch, p)
+    counts = _lengths("target_lengths", target_lengths, batch, p)
+    _check(targets.array, given, counts, times)
+    # Lengths that are in the host's memory say how much there is to do.
+    bound = targets.array.shape[-1]
+    if counts.__class__ is np.ndarray:
+        bound = int(counts.max())
+    labels, steps, lengths = _beside(p.array, targets.array, given, counts)
+    inputs = (p, targets if labels is targets.array else wrap(labels), wrap(steps), wrap(lengths))
+    K = NAMESPACES[p.array.__class__].launcher
+    if K is not None:
+        op = {"none": CtcLoss, "mean": CtcLossMean, "sum": CtcLossSum}[reduction]
+        losses: Any = apply(op, inputs, blank, bound, reduction, zero_infinity)
+        return losses if batched or reduction != "none" else losses.squeeze(0)  # type: ignore[no-any-return]
+    losses = apply(CtcLoss, inputs, blank, bound, "none", zero_infinity)
     if zero_infinity:
-        losses = where(wrap(xp.isinf(losses.array)), p.new_zeros(()), losses)
+        losses = where(wrap(losses.array == np.inf), p.new_zeros(()), losses)
     if reduction == "mean":
-        return (losses / wrap(xp.asarray(np.maximum(lengths, 1)))).mean()  # type: ignore[no-any-return]
+        return (losses / wrap(np.maximum(lengths, 1))).mean()  # type: ignore[no-any-return]
     if reduction == "sum":
         return losses.sum()  # type: ignore[no-any-return]
-    if reduction != "none":
-        raise ValueError(f"{reduction} is not a valid value for reduction")
     return losses if batched else losses.squeeze(0)  # type: ignore[no-any-return]

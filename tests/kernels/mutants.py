@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.kernels.mutants_ctc import CTC
 from tests.kernels.mutants_images import GRID
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
 from tests.kernels.mutation import Mutant, swapped
@@ -273,13 +274,14 @@ OPTIMIZERS = [
 ]  # fmt: skip
 
 INDEX = [
-    Mutant("a number below 0 is not counted from the end", "index.cu",
-           "return index < 0 ? index + size : index;", "return index;"),
-    Mutant("the size itself is taken for an index", "index.cu",
+    Mutant("a number below 0 is not counted from the end", "checks.cuh",
+           "return index < 0 ? index + size : index;", "return index;", ("test_index",)),
+    Mutant("the size itself is taken for an index", "checks.cuh",
            "index >= lowest && index < size", "index >= lowest && index <= size",
            ("test_index::test_an_index",)),
-    Mutant("the error is noted without an atomic", "index.cu",
-           "atomicExch(reinterpret_cast<u64*>(place), u64(value));", "*place = value;"),
+    Mutant("the error is noted without an atomic", "checks.cuh",
+           "atomicExch(reinterpret_cast<u64*>(place), u64(value));", "*place = value;",
+           ("test_index",)),
     Mutant("values are added without an atomic", "index.cu",
            "atomicAdd(place, value);", "*place += value;"),
     Mutant("every one of equal indices adds all of them", "index.cu",
@@ -466,5 +468,5 @@ LOSSES = [
 MUTANTS = [
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
-    *LOSSES, *GRID,
+    *LOSSES, *GRID, *CTC,
 ]  # fmt: skip
