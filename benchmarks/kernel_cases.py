@@ -127,6 +127,10 @@ def _squares(reduction: str) -> Callable[..., Any]:
     return lambda T, x, y: T.nn.functional.mse_loss(x, y, reduction=reduction)
 
 
+def _poisson(reduction: str) -> Callable[..., Any]:
+    return lambda T, x, y: T.nn.functional.poisson_nll_loss(x, y, reduction=reduction)
+
+
 # Parameters, gradients and states that a step reads, and parameters and states that it writes.
 STEPS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "sgd": (3, "SGD", {}),
@@ -185,6 +189,9 @@ CASES: dict[str, Case] = {
     "loss_values": Case(3, _squares("none"), _like),
     "loss_parts": Case(2, _squares("mean"), _like),
     "loss_backward": Case(3, _squares("mean"), _like, backward=True),
+    "loss_of_three_values": Case(3, _poisson("none"), _like),
+    "loss_of_three_parts": Case(2, _poisson("mean"), _like),
+    "loss_of_three_backward": Case(3, _poisson("mean"), _like, backward=True),
     "dropout_rows": Case(2, lambda T, x: T.nn.functional.dropout1d(x[:, None], 0.5),
                          shape=rows),
     "dropout": Case(2, lambda T, x: T.nn.functional.dropout(x, 0.5)),
@@ -224,8 +231,8 @@ UNTIMED: dict[str, str] = {
         cross_entropy_positions cross_entropy_positions_backward cross_entropy_targets_backward
         bias_dropout_add_forward bias_dropout_add_backward layer_norm_parameters batch_norm_planes
         batch_norm_samples norm_slopes_planes norm_slopes_samples columns_parts planes_parts
-        prelu_columns_forward prelu_columns_backward glu_forward glu_backward reduce_column_products
-        reduce_blocks""",
+        gaussian_rows_backward loss_rows prelu_columns_forward prelu_columns_backward glu_forward
+        glu_backward reduce_column_products reduce_blocks""",
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",

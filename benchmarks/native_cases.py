@@ -74,6 +74,10 @@ def _sampled(T: Any, x: Any, points: Any) -> Any:
     return T.nn.functional.grid_sample(x, points, align_corners=False)
 
 
+def _signs(T: Any, x: Any) -> tuple[Any, ...]:
+    return (T.randn(x.shape, dtype=x.dtype).sign(),)
+
+
 def _activation(name: str, *options: float) -> Case:
     return Case(lambda T, x: getattr(T.nn.functional, name)(x, *options))
 
@@ -114,6 +118,25 @@ CASES: dict[str, Case] = {
     "huber_loss": Case(lambda T, x, y: T.nn.functional.huber_loss(x, y), more=_like),
     "binary_cross_entropy_with_logits": Case(
         lambda T, x, y: T.nn.functional.binary_cross_entropy_with_logits(x, y), more=_like
+    ),
+    "soft_margin_loss": Case(lambda T, x, y: T.nn.functional.soft_margin_loss(x, y), more=_like),
+    "multilabel_soft_margin_loss": Case(
+        lambda T, x, y: T.nn.functional.multilabel_soft_margin_loss(x, y), more=_like
+    ),
+    "poisson_nll_loss": Case(
+        lambda T, y, x: T.nn.functional.poisson_nll_loss(x, y),
+        more=lambda T, y: (T.rand(y.shape, dtype=y.dtype).requires_grad_(),),
+    ),
+    "hinge_embedding_loss": Case(
+        lambda T, x, y: T.nn.functional.hinge_embedding_loss(x, y), more=_signs
+    ),
+    "margin_ranking_loss": Case(
+        lambda T, x, y, z: T.nn.functional.margin_ranking_loss(x, y, z),
+        more=lambda T, x: (_leaf(T, x, *x.shape), *_signs(T, x)),
+    ),
+    "gaussian_nll_loss": Case(
+        lambda T, x, y, var: T.nn.functional.gaussian_nll_loss(x, y, var),
+        more=lambda T, x: (*_like(T, x), (T.rand(x.shape, dtype=x.dtype) + 0.5).requires_grad_()),
     ),
     "embedding_dense_backward": Case(
         lambda T, x, t: T.nn.functional.embedding(t, x),

@@ -90,6 +90,21 @@ struct SoftMargin {
   __device__ acc_t by_y(acc_t x, acc_t y, acc_t) const { return -x * math::sigmoid(-y * x); }
 };
 
+// -(y log(sigmoid(x)) + (1 - y) log(sigmoid(-x))): as `LogisticCrossEntropy`, but infinite where x
+// is and y is not as infinite.
+struct SoftLabel {
+  __device__ acc_t value(acc_t x, acc_t y, acc_t) const {
+    const acc_t rest = math::log1p(math::exp(-math::abs(x)));
+    return (1 - y) * ((x > 0 ? x : acc_t(0)) + rest) - y * ((x < 0 ? x : acc_t(0)) - rest);
+  }
+  __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const {
+    const acc_t small = math::exp(-math::abs(x)), share = math::reciprocal(1 + small);
+    const acc_t yes = x < 0 ? small * share : share, no = x < 0 ? share : small * share;
+    return (1 - y) * yes - y * no;
+  }
+  __device__ acc_t by_y(acc_t x, acc_t, acc_t) const { return -x; }
+};
+
 // body(formula), by the number that gradlite/ops/pointwise_loss.py knows it by.
 template <class Body>
 DEVICE void with_formula(i64 kind, double parameter, Body body) {
@@ -102,7 +117,8 @@ DEVICE void with_formula(i64 kind, double parameter, Body body) {
     case 5: return body(LogisticCrossEntropy());
     case 6: return body(Divergence());
     case 7: return body(LogDivergence());
-    default: return body(SoftMargin());
+    case 8: return body(SoftMargin());
+    default: return body(SoftLabel());
   }
 }
 
@@ -135,16 +151,18 @@ DEVICE void with_weights(i64 kind, double parameter, Weights weights, Weights po
   });
 }
 
-// body(slope), slope(i) being the gradient of element i's loss: of each its own, or of all one.
+// body(slope), slope(i) being the gradient of element i's loss: one for every `each` elements, or
+// for all where that is 0.
 template <class Body>
 DEVICE void with_slopes(const scalar_t* grad, i64 each, acc_t scale, Body body) {
   const acc_t common = each ? scale : widen(grad[0]) * scale;
-#if defined(GRADLITE_NATIVE)  // a loop for either
+#if defined(GRADLITE_NATIVE)  // a loop of its own
   if (!each) return body([=](i64) { return common; });
-  body([=](i64 i) { return widen(grad[i]) * common; });
-#else
-  body([=](i64 i) { return each ? widen(grad[i]) * common : common; });
+  if (each == 1) return body([=](i64 i) { return widen(grad[i]) * common; });
 #endif
+  body([=](i64 i) {
+    return !each ? common : widen(grad[each == 1 ? i : i64(u32(i) / u32(each))]) * common;
+  });
 }
 
 // ------------------------------------------------------------------------------------ kernels
@@ -173,6 +191,25 @@ KERNEL(loss_parts)
   });
 }
 
+// The sums of the losses of each row (rows, columns), times scale.
+KERNEL(loss_rows)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
+ const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
+ scalar_t* __restrict__ out, i64 rows, i64 columns, i64 weight_period, i64 positive_period,
+ i64 kind, double parameter, double scale) {
+  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+               [&](auto formula, auto weights, auto positives) {
+    for_each_row(rows, [&](auto team, i64 row) {
+      acc_t total = 0;
+      for (i64 i = row * columns + team.rank(); i < (row + 1) * columns; i += team.size()) {
+        total += formula.value(widen(x[i]), widen(y[i]), positives.at(i)) * weights.at(i);
+      }
+      total = team.sum(total);
+      if (team.rank() == 0) out[row] = narrow(total * acc_t(scale));
+    });
+  });
+}
+
 // The losses themselves.
 KERNEL(loss_values)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
@@ -189,7 +226,7 @@ KERNEL(loss_values)
   });
 }
 
-// dx and dy, where not null, for grad of each element or of all.
+// dx and dy, where not null, for a grad of every `each` elements, or of all where that is 0.
 KERNEL(loss_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ y, const scalar_t* __restrict__ weight,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import loss_of_three as three
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops import shortcuts
 from gradlite.ops.choose import where
@@ -62,6 +63,12 @@ def hinge_embedding_loss(
     tensor([0.5000, 0.5000])
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    fused = three.with_kernels(
+        three.HingeEmbeddingLoss, three.HingeEmbedding, input, target.detach(), None, reduction,
+        margin,
+    )  # fmt: skip
+    if fused is not None:
+        return fused
     x: Any = input
     apart = where(target != 1, (margin - x).clamp(min=0), 0)
     near = where(target != -1, x, 0)
@@ -101,6 +108,11 @@ def margin_ranking_loss(
             "margin_ranking_loss : All input tensors should have same dimension but got sizes: "
             f"input1: {input1.shape}, input2: {input2.shape}, target: {target.shape} "
         )
+    fused = three.with_kernels(
+        three.MarginRankingLoss, three.Ranking, input1, input2, target, reduction, margin
+    )
+    if fused is not None:
+        return fused
     x1: Any = input1
     y: Any = target
     return reduced((-y * (x1 - input2) + margin).clamp(min=0), reduction)
@@ -176,6 +188,7 @@ def soft_margin_loss(
     tensor([0.6931, 2.1269])
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    target = pointwise.as_floats(target, input)
     fused = pointwise.with_kernels(
         pointwise.SoftMarginLoss, pointwise.SoftMargin, input, target, reduction
     )
@@ -313,11 +326,17 @@ def poisson_nll_loss(
     tensor([1.0000, 0.7183])
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    fused = three.with_kernels(
+        three.PoissonNllLoss, three.POISSON[bool(log_input), bool(full)], input, target, None,
+        reduction, eps,
+    )  # fmt: skip
+    if fused is not None:
+        return fused
     x: Any = input
     y: Any = target
     loss = x.exp() - y * x if log_input else x - y * (x + eps).log()
     if full:
-        counted = y > 1
+        counted = ~(y <= 1)
         safe = where(counted, y, 1)
         stirling = safe * safe.log() - safe + 0.5 * (2 * math.pi * safe).log()
         loss = loss + where(counted, stirling, 0)
@@ -353,9 +372,15 @@ def gaussian_nll_loss(
     Raises:
         ValueError: a negative variance, or one of another shape.
     """
+    formula = three.FullGaussian if full else three.Gaussian
     if isinstance(var, (int, float)):
         if var < 0:
             raise ValueError("var has negative entry/entries")
+        fused = three.with_kernels(
+            three.GaussianNllLoss, formula, input, target, None, reduction, eps, var
+        )
+        if fused is not None:
+            return fused
         var = full_like(input, var)
     variance: Any = var
     if variance.shape != input.shape:
@@ -369,10 +394,16 @@ def gaussian_nll_loss(
             raise ValueError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not valid")
-    fine: Any = (variance.detach() < 0).logical_not().all()  # type: ignore[attr-defined]
+    fine: Any = (variance.detach() < 0).any().logical_not()
     shortcuts.require(fine.array, ValueError, "var has negative entry/entries")
+    fused = three.with_kernels(
+        three.GaussianNllLoss, formula, input, target, variance, reduction, eps
+    )
+    if fused is not None:
+        return fused
     # The bound is a safeguard, not part of the function: the gradient passes through it.
-    variance = variance + (variance.detach().clamp(min=eps) - variance.detach())
+    low = variance.detach() < eps
+    variance = where(low, variance - variance.detach() + eps, variance)
     x: Any = input
     loss = 0.5 * (variance.log() + (x - target) ** 2 / variance)
     if full:

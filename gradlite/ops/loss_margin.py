@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.activation import logsigmoid
 from gradlite.ops.elementwise import square
 from gradlite.ops.guard import on_its_device
@@ -185,9 +186,18 @@ def multilabel_soft_margin_loss(
     tensor(0.6931)
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    target = pointwise.as_floats(target, input)
+    op, formula = pointwise.MultilabelSoftMarginLoss, pointwise.SoftLabel
+    if input.array.ndim:
+        of_rows = pointwise.OF_ROWS.get(reduction, reduction)
+        fused = pointwise.with_kernels(op, formula, input, target, of_rows, weight=weight)
+        if fused is not None:
+            return fused
     x: Any = input
     y: Any = target
-    losses = -(y * logsigmoid(x) + (1 - y) * logsigmoid(-x))
+    losses: Any = pointwise.with_kernels(op, formula, input, target, "none")
+    if losses is None:
+        losses = -(y * logsigmoid(x) + (1 - y) * logsigmoid(-x))
     if weight is not None:
         losses = losses * weight
     losses = losses.sum(-1) / x.array.shape[-1]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite import dtypes
 from gradlite.ops.dispatch import apply
 from gradlite.ops.loss_kernels import total_loss
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op
+from gradlite.ops.operands import cast
 from gradlite.tensor import Tensor, wrap
 
 
@@ -46,8 +48,24 @@ class Formula:
         raise NotImplementedError
 
 
+# Of losses that are first averaged over the last dimension: a mean is one of all.
+OF_ROWS = {"none": "rows", "sum": "sum of rows"}
+_REDUCTIONS = frozenset({"none", "mean", "sum", *OF_ROWS.values()})
+
+
+def _sums(x: Any, reduction: str) -> tuple[int, float]:
+    """For how many losses there is one result (0: all), and what their sum is multiplied by."""
+    if reduction == "none":
+        return 1, 1.0
+    if reduction == "rows":
+        return x.shape[-1], 1 / x.shape[-1]
+    if reduction == "sum of rows":
+        return 0, 1 / x.shape[-1]
+    return 0, 1 / x.size if reduction == "mean" else 1.0
+
+
 class PointwiseLoss(Op):
-    """The losses of x against y by a formula, their sum or their mean.
+    """The losses of x against y by a formula, their sum, their mean or one of `OF_ROWS`.
 
     Weights are of the shape of x or of its last dimensions, or of one element; they get no
     gradient.
@@ -69,15 +87,20 @@ class PointwiseLoss(Op):
         losses = formula.value(NAMESPACES[x.__class__], x, y, positive, parameter)
         if weight is not None:
             losses = losses * weight
-        if reduction == "none":
+        if reduction in OF_ROWS.values():
+            losses = losses.sum(-1) / x.shape[-1]
+        if reduction in ("none", "rows"):
             return losses
         return losses.mean() if reduction == "mean" else losses.sum()
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         formula, reduction, parameter = ctx.attrs
         x, y, weight, positive = ctx.saved
-        if reduction == "mean":
-            grad = grad / F.array(x).size
+        each, scale = _sums(F.array(x), reduction)
+        if reduction == "rows":
+            grad = grad.reshape((*grad.shape, 1))
+        if scale != 1:
+            grad = grad * scale
         if weight is not None:
             grad = grad * weight
         dx, dy = (
@@ -99,6 +122,14 @@ class PointwiseLoss(Op):
         n, dtype = x.size, x.dtype
         operands = (K.dense(x), K.dense(y), *(_dense(K, w) for w in (weight, positive)))
         periods = _period(weight), _period(positive)
+        each, scale = _sums(x, reduction)
+        if reduction == "rows":
+            out = K.empty(x.shape[:-1], dtype)
+            K.rows(
+                "loss_rows", dtype, out.size, each, *operands, out, out.size, each, *periods,
+                formula.number, parameter, scale,
+            )  # fmt: skip
+            return out
         if reduction == "none":
             out = K.empty(x.shape, dtype)
             K.elementwise(
@@ -111,7 +142,7 @@ class PointwiseLoss(Op):
             "loss_parts", dtype, pieces, n // pieces, 2,
             *operands, partials, n, *periods, pieces, formula.number, parameter,
         )  # fmt: skip
-        return total_loss(K, dtype, partials, pieces, 1 / n if reduction == "mean" else 1.0)[0]
+        return total_loss(K, dtype, partials, pieces, scale)[0]
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         formula, reduction, parameter = ctx.attrs
@@ -119,12 +150,12 @@ class PointwiseLoss(Op):
         n, dtype = x.size, x.dtype
         if not K.takes(grad, x):
             return NotImplemented
+        each, scale = _sums(x, reduction)
         dx, dy = (None if edge is None else K.empty(x.shape, dtype) for edge in ctx.edges[:2])
         K.elementwise(
             "loss_backward", dtype, n, K.dense(grad), K.dense(x), K.dense(y),
             _dense(K, weight), _dense(K, positive), dx, dy, n, _period(weight),
-            _period(positive), int(reduction == "none"), formula.number, parameter,
-            1 / n if reduction == "mean" else 1.0,
+            _period(positive), each, formula.number, parameter, scale,
         )  # fmt: skip
         return dx, dy, None, None
 
@@ -135,6 +166,14 @@ def _dense(K: Any, array: Any) -> Any:
 
 def _period(weight: Any) -> int:
     return 1 if weight is None else int(weight.size)
+
+
+def as_floats(target: Tensor, input: Tensor) -> Tensor:
+    """A target of whole numbers in the dtype of the input."""
+    if not isinstance(target, Tensor) or target.array.dtype.kind != "i":
+        return target
+    kind = input.array.dtype
+    return cast(target, kind) if kind in dtypes.FLOATING else target
 
 
 def with_kernels(
@@ -154,7 +193,7 @@ def with_kernels(
     K = F.launcher or launcher(op, F.xp, x)
     if K is None or y is None or x.shape != y.shape or x.size >= 1 << 31:
         return None
-    if reduction not in ("none", "mean", "sum") or not K.takes(x, y):
+    if reduction not in _REDUCTIONS or not K.takes(x, y):
         return None
     for given in (weight, positive):
         if given is None:
@@ -361,6 +400,24 @@ class SoftMargin(Formula):
         return -x * F.sigmoid(-y * x)
 
 
+class SoftLabel(Formula):
+    """-(y log(sigmoid(x)) + (1 - y) log(sigmoid(-x)))"""
+
+    number = 9
+
+    @staticmethod
+    def value(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
+        return -(y * F.log_sigmoid(x) + (1 - y) * F.log_sigmoid(-x))
+
+    @staticmethod
+    def by_x(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
+        return (1 - y) * F.sigmoid(x) - y * F.sigmoid(-x)
+
+    @staticmethod
+    def by_y(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
+        return -x
+
+
 class BinaryCrossEntropy(PointwiseLoss):
     pass
 
@@ -375,4 +432,11 @@ class KlDivergence(PointwiseLoss):
 
 
 class SoftMarginLoss(PointwiseLoss):
-    pass
+    native_from = native_backward_from = 1 << 10
+    native_dtypes = "f"
+
+
+class MultilabelSoftMarginLoss(PointwiseLoss):
+    grad_name = "MeanBackward0"
+    native_from = native_backward_from = 1 << 10
+    native_dtypes = "f"

@@ -24,6 +24,7 @@ FORMULAS = {
     pointwise.Divergence: 0.0,
     pointwise.LogDivergence: 0.0,
     pointwise.SoftMargin: 0.0,
+    pointwise.SoftLabel: 0.0,
 }
 SHAPES = [(), (1,), (31,), (33,), (5, 7), (1025,), (4, 2049), (10000,), (100003,)]
 TOLERANCES = {"bfloat16": 3.2e-2, "float16": 4e-3, "float32": 1e-5, "float64": 1e-12}
@@ -34,7 +35,10 @@ def operands(formula: Any, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarr
     x, y = (np.asarray(generator.standard_normal(shape)) * 2 for _ in range(2))
     if formula is pointwise.BinaryEntropy:
         x = 0.05 + 0.9 * np.asarray(generator.random(shape))
-    if formula in (pointwise.BinaryEntropy, pointwise.LogisticEntropy, pointwise.Divergence):
+    if formula in (
+        pointwise.BinaryEntropy, pointwise.LogisticEntropy, pointwise.Divergence,
+        pointwise.SoftLabel,
+    ):  # fmt: skip
         y = 0.05 + 0.9 * np.asarray(generator.random(shape))
     if formula is pointwise.SoftMargin:
         y = np.sign(y)
@@ -52,10 +56,8 @@ def compare(
     wanted: tuple[bool, ...] = (True, True, False, False),
 ) -> None:
     x, y = operands(formula, shape, dtype)
-    grad = np.asarray(
-        np.random.default_rng(1).standard_normal(shape if reduction == "none" else ())
-    )
-    grad = grad.astype(dtype)
+    of_loss = {"none": shape, "rows": shape[:-1]}.get(reduction, ())
+    grad = np.asarray(np.random.default_rng(1).standard_normal(of_loss)).astype(dtype)
     attrs = (formula, reduction, FORMULAS[formula])
     inputs = [x, y, *(None if w is None else w.astype(dtype) for w in weights)]
     exact = [None if a is None else wide(a) for a in inputs]
@@ -67,7 +69,8 @@ def compare(
             assert ours.dtype == dtype and ours.shape == np.shape(reference)
             # A sum of losses of either sign is as exact as the losses are.
             losses = np.abs(formula.value(_arrays(), *exact[:2], exact[3], attrs[2]))
-            size = float(losses.sum()) if reference is expected[0] and reduction == "sum" else 1.0
+            summed = reference is expected[0] and "sum" in reduction
+            size = float(losses.sum()) if summed else 1.0
             size = max(size, float(np.abs(reference).max()), 1e-3)
             np.testing.assert_allclose(ours, reference, tolerance, tolerance * size)
 
@@ -87,6 +90,23 @@ def test_values_and_gradients(
     for reduction in ("mean", "none", "sum"):
         if reduction != "sum" or dtype != "float16" or np.prod(shape) < 2000:
             compare(launcher, formula, shape, dtype, reduction)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("reduction", pointwise.OF_ROWS.values())
+@pytest.mark.parametrize(
+    "shape", [(1,), (3, 1), (2, 31), (2, 2, 33), (4, 1025), (1500, 7), (2, 100003)], ids=str
+)
+def test_means_of_rows(launcher: Any, shape: tuple[int, ...], reduction: str, dtype: str) -> None:
+    weight = np.random.default_rng(0).random(shape[-1:]) + 0.5
+    if dtype == "float16" and reduction != "rows" and shape[0] == 1500:
+        shape = (15, 7)  # whose sum is a number of half precision
+    for weights in ((None, None), (weight, None)):
+        for wanted in ((True, True, False, False), (True, False, False, False)):
+            compare(
+                launcher, pointwise.SoftLabel, shape, dtype, reduction,
+                weights=weights, wanted=wanted,
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -130,6 +150,12 @@ def test_extreme_values(launcher: Any) -> None:
     )
     assert np.isnan(values(launcher, pointwise.BinaryEntropy, [-0.1, 1.1, nan], [0.5] * 3)).all()
     np.testing.assert_array_equal(values(launcher, pointwise.Divergence, [-1, -1], [0, 1]), [0, 1])
+    np.testing.assert_allclose(
+        values(launcher, pointwise.SoftLabel, [inf, -inf, inf, -inf, 1e-30], [0, 1, 0.5, 0.5, 1]),
+        [inf, inf, inf, inf, np.log(2)], rtol=1e-6,
+    )  # fmt: skip
+    found = values(launcher, pointwise.SoftLabel, [inf, -inf, nan, 0], [1, 0, 0, nan])
+    assert np.isnan(found).all()
     for formula in (pointwise.SmoothAbsoluteError, pointwise.HuberError, pointwise.AbsoluteError):
         found = values(launcher, formula, [inf, -inf, nan, inf], [0, 0, 0, inf], 1.0)
         assert (found[:2] == inf).all() and np.isnan(found[2:]).all()
@@ -157,6 +183,7 @@ def test_no_race_and_nothing_out_of_bounds(
     compare(threads, pointwise.HuberError, shape, "float32", reduction)
     weights = (np.ones(shape[-1:]), np.ones(shape[-1:]))
     compare(threads, pointwise.LogisticEntropy, shape, "float32", reduction, weights=weights)
+    compare(threads, pointwise.SoftLabel, shape, "float32", "rows", weights=weights)
 
 
 def test_the_same_bits_at_every_run(threads: ThreadsLauncher) -> None:
