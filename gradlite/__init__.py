@@ -124,6 +124,7 @@ from gradlite.ops.like import *
 from gradlite.ops.linear_systems import *
 from gradlite.ops.logic import *
 from gradlite.ops.matmul import *
+from gradlite.ops.matrix_functions import *
 from gradlite.ops.methods import *
 from gradlite.ops.norms import *
 from gradlite.ops.out import take_out as _take_out
@@ -141,6 +142,7 @@ from gradlite.ops.special import *
 from gradlite.ops.stacking import *
 from gradlite.ops.statistics import *
 from gradlite.ops.triangle import *
+from gradlite.ops.triangular import *
 from gradlite.ops.trigonometry import *
 from gradlite.ops.truth import *
 from gradlite.ops.variates import *

@@ -473,6 +473,12 @@ class TensorMethods:
         def cholesky(self, *, upper: bool_ = False) -> Tensor:
             """The lower triangular L with ``A = L L^T`` (or its transpose) of positive definite matrices."""
 
+        def cholesky_inverse(self, upper: bool_ = False) -> Tensor:
+            """The inverses of ``L L^T`` for Cholesky factors L, (*, n, n), or of ``U^T U`` for upper ones."""
+
+        def cholesky_solve(self, L: Tensor, upper: bool_ = False) -> Tensor:
+            """X of ``L L^T X = B`` for Cholesky factors L, (*, n, n); of ``U^T U`` with ``upper=True``."""
+
         def chunk(self, chunks: int_, dim: int_ = 0) -> tuple[Tensor, ...]:
             """At most ``chunks`` views of equal size, the last one possibly smaller."""
 
@@ -1155,6 +1161,9 @@ class TensorMethods:
 
         def matmul(self, other: Tensor) -> Tensor:
             """The matrix product with NumPy's rules: vectors are rows or columns, batches broadcast."""
+
+        def matrix_exp(self) -> Tensor:
+            """The exponentials of square matrices, (*, n, n): the sum of all A^k / k!."""
 
         def matrix_power(self, n: int_) -> Tensor:
             """Square matrices to an integer power, negative ones by way of the inverse."""

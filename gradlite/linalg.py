@@ -15,10 +15,12 @@ from gradlite.ops.least_squares import cond, lstsq, matrix_rank, pinv
 from gradlite.ops.linear_systems import cholesky, det, inv, matrix_power, slogdet, solve
 from gradlite.ops.matmul import matmul
 from gradlite.ops.matrices import LinAlgError
+from gradlite.ops.matrix_functions import matrix_exp, tensorinv, tensorsolve
 from gradlite.ops.norms import linalg_norm as norm
 from gradlite.ops.norms import matrix_norm, vector_norm
 from gradlite.ops.out import take_out
 from gradlite.ops.shape import diagonal as _diagonal
+from gradlite.ops.triangular import solve_triangular
 from gradlite.tensor import Tensor
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "inv",
     "lstsq",
     "matmul",
+    "matrix_exp",
     "matrix_norm",
     "matrix_power",
     "matrix_rank",
@@ -42,8 +45,11 @@ __all__ = [
     "qr",
     "slogdet",
     "solve",
+    "solve_triangular",
     "svd",
     "svdvals",
+    "tensorinv",
+    "tensorsolve",
     "vander",
     "vecdot",
     "vector_norm",

@@ -24,7 +24,11 @@ RANDOM = {
 ROUNDED_INSIDE = {"bilinear"}
 # PyTorch's is composed of ops that are cast one by one: its last product rounds to bfloat16.
 CAST_INSIDE = {"pinv"}
-NAMES = sorted(name for name, entry in TABLE.items() if entry.torch and name not in CAST_INSIDE)
+# It is inf and NaN in bfloat16 there.
+BROKEN_THERE = {"matrix_exp"}
+NAMES = sorted(
+    name for name, entry in TABLE.items() if entry.torch and name not in CAST_INSIDE | BROKEN_THERE
+)
 
 
 def result_of(library: Any, function: Any, sample: Any, half: bool) -> Any:

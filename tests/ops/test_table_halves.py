@@ -94,8 +94,12 @@ def gradients(outs: list[Any], leaves: list[Any], dtype: str) -> list[Any]:
     return [leaf.grad for leaf in leaves]
 
 
+# What PyTorch makes inf and NaN of; tests/test_halves_on_cuda.py compares it with float64.
+BROKEN_THERE = {"matrix_exp"}
+
+
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", [n for n in NAMES if TABLE[n].torch])
+@pytest.mark.parametrize("name", [n for n in NAMES if TABLE[n].torch and n not in BROKEN_THERE])
 def test_half_precision_is_rounded_once(name: str, dtype: str) -> None:
     entry = TABLE[name]
     reference = torch_function(entry)
