@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 import gradlite
+from gradlite.backends import cuda
 from gradlite.capturing import graphs
 from gradlite.nn import functional as F
 from tests.capture_support import where
+from tests.cupy_stand_in import runtime
 
 __all__ = ["where"]  # which is used by every test
 SIZE = 1000
@@ -80,6 +82,43 @@ def test_places_of_draws_outlive_launches_of_other_graphs(where: str, earlier: A
     if where == "stand-in":
         (home,) = graphs._homes.values()
         assert plan_of(captured)._slots.array.memory.pool is home.lasting
+
+
+class Full:
+    """`cupy.cuda.Memory` of a GPU that is full until the pool gives back what it does not use."""
+
+    ever = False  # or for good
+
+    def __init__(self, size: int) -> None:
+        pool = cuda.module().get_default_memory_pool()
+        if self.ever or pool.total_bytes() > pool.used_bytes():
+            raise runtime.CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+
+
+def test_graphs_get_what_eager_steps_have_left(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "gpu":
+        pytest.skip("the stand-in says that it is full")
+    graphs._homes.clear()
+    captured, x = gradlite.capture(busy), gradlite.ones(SIZE)
+    expected = [captured(x).item() for _ in range(3)]
+    monkeypatch.setattr(cuda.module().cuda, "Memory", Full)
+    assert [captured(x).item() for _ in range(2)] == expected[:2] and captured.replays == 2
+
+
+def test_a_gpu_that_is_full_is_no_step_that_cannot_be_captured(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "gpu":
+        pytest.skip("the stand-in says that it is full")
+    graphs._homes.clear()
+    captured, x = gradlite.capture(busy), gradlite.ones(SIZE)
+    expected = [captured(x).item() for _ in range(3)][0]
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda.module().cuda, "Memory", Full)
+        patch.setattr(Full, "ever", True)
+        with pytest.raises(gradlite.cuda.OutOfMemoryError, match="CUDA out of memory. Tried to"):
+            captured(x)
+    assert captured(x).item() == expected
 
 
 @pytest.fixture

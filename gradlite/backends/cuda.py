@@ -130,7 +130,8 @@ def _hand_out(cupy: Any) -> None:
         try:
             import cupyx  # noqa: F401  # threads that import it at once may find it half done
 
-            _name_full_gpus(cupy)
+            # It is the one place that every array of a GPU comes through.
+            cupy.cuda.set_allocator(explaining(cupy, cupy.cuda.get_allocator()))
             for call in _when_used:
                 call(cupy)
         finally:
@@ -147,11 +148,10 @@ class OutOfMemoryError(RuntimeError):
     """A GPU's memory does not suffice; the message says what was asked for and what is free."""
 
 
-def _name_full_gpus(cupy: Any) -> None:
-    """Let CuPy's allocator say what PyTorch would when a GPU is full.
+def explaining(cupy: Any, allocate: Callable[[int], Any]) -> Callable[[int], Any]:
+    """An allocator of CuPy's that says what PyTorch would when a GPU is full.
 
-    It is the one place that every array of a GPU comes through. The error is CuPy's too, so
-    programs that catch that one still do.
+    The error is CuPy's too, so programs that catch that one still do.
     """
     full: Any = cupy.cuda.memory.OutOfMemoryError
 
@@ -163,7 +163,6 @@ def _name_full_gpus(cupy: Any) -> None:
             return OutOfMemoryError, self.args
 
     CudaOutOfMemoryError.__name__ = CudaOutOfMemoryError.__qualname__ = OutOfMemoryError.__name__
-    allocate = cupy.cuda.get_allocator()
 
     def allocate_or_explain(size: int) -> Any:
         try:
@@ -171,7 +170,7 @@ def _name_full_gpus(cupy: Any) -> None:
         except full as error:
             raise CudaOutOfMemoryError(_full_gpu(cupy, size)) from error
 
-    cupy.cuda.set_allocator(allocate_or_explain)
+    return allocate_or_explain
 
 
 def _full_gpu(cupy: Any, size: int) -> str:

@@ -63,13 +63,22 @@ class Home:
     def __init__(self, cupy: Any) -> None:
         held: list[Any] = []
 
+        def take(size: int) -> Any:
+            try:
+                memory = cupy.cuda.Memory(size)
+            except cupy.cuda.runtime.CUDARuntimeError:
+                # What the steps before the capture had is still in the pool of all other arrays.
+                cupy.get_default_memory_pool().free_all_blocks()
+                memory = cupy.cuda.Memory(size)
+            return cupy.cuda.MemoryPointer(memory, 0)
+
         def reserve(size: int) -> Any:
             # A pool that runs out of memory gives back what it does not use, graphs or not.
-            held.append(cupy.cuda.Memory(size))
-            return cupy.cuda.MemoryPointer(held[-1], 0)
+            held.append(take(size))
+            return held[-1]
 
         self.pool = cupy.cuda.MemoryPool(reserve)
-        self.lasting = cupy.cuda.MemoryPool()
+        self.lasting = cupy.cuda.MemoryPool(take)
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.side = cupy.cuda.Stream(non_blocking=True)
         self.before, self.after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
@@ -182,7 +191,7 @@ class GraphPlan:
         try:
             with cupy.cuda.using_allocator(home.lasting.malloc), home.stream:
                 self._allocate_draws()
-            with cupy.cuda.using_allocator(self._malloc), home.stream:
+            with cupy.cuda.using_allocator(cuda.explaining(cupy, self._malloc)), home.stream:
                 for number, piece in enumerate(self.pieces):
                     if _capturable(self.calls[piece[0]]):
                         last = number == self._last_graph
@@ -214,7 +223,9 @@ class GraphPlan:
         except BaseException as error:
             with contextlib.suppress(Exception):  # it may be that it cannot become a graph
                 stream.end_capture()
-            if not isinstance(error, Exception) or isinstance(error, CaptureError):
+            if not isinstance(error, Exception):
+                raise
+            if isinstance(error, (CaptureError, cuda.OutOfMemoryError)):
                 raise
             raise CaptureError(
                 f"call {position} of the step, {name_of(self.calls[position])}, cannot be part of "

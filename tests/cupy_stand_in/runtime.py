@@ -118,7 +118,10 @@ class MemoryPool:
         if used > CAPACITY:
             raise OutOfMemoryError(size, self.used[device])
         if self.allocator is not None and used > self.reserved[device]:
-            self.chunks.append(self.allocator(used - self.reserved[device]))
+            try:
+                self.chunks.append(self.allocator(used - self.reserved[device]))
+            except CUDARuntimeError:
+                raise OutOfMemoryError(size, self.used[device]) from None
         self.used[device] = used
         self.reserved[device] = max(used, self.reserved[device])
         for hook in MemoryHook.entered:
