@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import shortcuts
+from gradlite.ops.dispatch import apply
 from gradlite.ops.embedding import embedding, limit_rows
+from gradlite.ops.embedding_bag_kernels import EmbeddingBag
 from gradlite.ops.gather import check_tensor, within
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
@@ -20,8 +22,10 @@ from gradlite.tensor import Tensor, wrap
 __all__ = ["embedding_bag"]
 
 
-def _starts(input: Tensor, offsets: Tensor | None, include_last: bool) -> Any:
-    """Where each bag starts in the row of all indices."""
+def _starts(
+    input: Tensor, offsets: Tensor | None, include_last: bool, by_kernel: bool = False
+) -> Any:
+    """Where each bag starts in the row of all indices: an array of the host, but for kernels."""
     n = input.array.ndim
     if n == 2:
         if offsets is not None:
@@ -30,6 +34,8 @@ def _starts(input: Tensor, offsets: Tensor | None, include_last: bool) -> Any:
                 "mini-batch of fixed length sequences. However, found offsets of type "
                 f"{type(offsets)}"
             )
+        if by_kernel:
+            return None
         count, length = input.array.shape
         return np.arange(0, count * length, length) if length else np.zeros(count, np.int64)
     if n != 1:
@@ -38,8 +44,11 @@ def _starts(input: Tensor, offsets: Tensor | None, include_last: bool) -> Any:
         raise ValueError("offsets has to be a 1D Tensor but got None")
     if offsets.array.ndim != 1:
         raise ValueError("offsets has to be a 1D Tensor")
-    array = offsets.array
-    starts = array if isinstance(array, np.ndarray) else array.get()
+    starts = offsets.array
+    if not isinstance(starts, np.ndarray):
+        if by_kernel:  # which looks at them
+            return starts[:-1] if include_last else starts
+        starts = starts.get()
     size = input.array.size
     if include_last:
         if not starts.size:
@@ -90,6 +99,20 @@ def _highest(rows: Any, bags: Any, count: int) -> Tensor:
     )
     best = wide.max(1).values
     return best.masked_fill(wrap(xp.asarray(sizes == 0))[:, None], 0)  # type: ignore[index,no-any-return]
+
+
+def _by_kernel(weight: Tensor, index: Tensor, starts: Any, factors: Any, attrs: Any) -> Tensor:
+    """The op that runs with kernels."""
+    xp = NAMESPACES[weight.array.__class__].xp
+    operands = [index.array if starts is None else xp.asarray(starts), index.array]
+    first, numbers = [xp.ascontiguousarray(a.astype(np.int64, copy=False)) for a in operands]
+    inputs = (
+        weight,
+        index if numbers is index.array else wrap(numbers),
+        None if starts is None else wrap(first),
+        None if factors is None else factors.reshape(-1).contiguous(),
+    )
+    return apply(EmbeddingBag, inputs, *attrs)  # type: ignore[no-any-return]
 
 
 @public(
@@ -177,7 +200,14 @@ def embedding_bag(
                 f"types: Long, Int; but got {tensor_type(given.array)} instead (while checking "
                 "arguments for embedding_bag)"
             )
-    starts = _starts(input, offsets, include_last_offset)
+    K = NAMESPACES[weight.array.__class__].launcher
+    by_kernel = (
+        K is not None
+        and K.takes(weight.array)
+        and input.array.__class__ is weight.array.__class__
+        and 0 not in input.array.shape
+    )
+    starts = _starts(input, offsets, include_last_offset, by_kernel)
     if mode not in ("sum", "mean", "max"):
         raise ValueError("mode has to be one of sum, mean or max")
     if mode == "max" and scale_grad_by_freq:
@@ -208,6 +238,13 @@ def embedding_bag(
         )  # fmt: skip
     if max_norm is not None:
         limit_rows(weight, index.array, max_norm, norm_type)
+    if by_kernel:
+        count = input.array.shape[0] if starts is None else starts.size
+        if count:
+            padding = -1 if padding_idx is None else padding_idx % rows_of_table
+            attrs = (count, padding, mode, scale_grad_by_freq)
+            return _by_kernel(weight, index, starts, factors, attrs)
+        return weight.new_zeros(0, weight.array.shape[1])  # type: ignore[attr-defined,no-any-return]
     xp = NAMESPACES[index.array.__class__].xp
     counts = np.diff(starts, append=index.array.size)
     bags = xp.repeat(xp.arange(len(starts)), xp.asarray(counts) if xp is np else counts.tolist())

@@ -1,0 +1,158 @@
+"""Bags of rows of a look-up table as one op, for where it runs with kernels.
+
+``kernels/embedding_bag.cu`` says what they compute. Where a bag starts stays on the device, and so
+does the check of the indices. On NumPy, `gradlite.ops.embedding_bag` composes the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops import indexing, positions
+from gradlite.ops.dispatch import gradients_of
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import Op
+from gradlite.tensor import Tensor, wrap
+
+MODES = ("sum", "mean", "max")
+
+
+def bags_of(xp: Any, starts: Any, size: int, bags: int) -> Any:
+    """The bag of each index; without ``starts`` all bags are of one length."""
+    places = xp.arange(size)
+    if starts is None:
+        return places // max(size // bags, 1)
+    return xp.searchsorted(starts, places, side="right") - 1
+
+
+class EmbeddingBag(Op):
+    """(rows, columns) and indices in one row -> (bags, columns).
+
+    aux: how many rows there are in each bag, at least 1, and for maxima the place among the indices
+    of each one, -1 where there is none.
+    """
+
+    reads = ((1, 2, 3), (), (), (0, 1, 2))
+    constants = (1, 2)
+    has_aux = True
+
+    def forward(
+        xp: Any, weight: Any, index: Any, starts: Any, factors: Any, bags: int, padding: int,
+        mode: str, by_freq: bool,
+    ) -> Any:  # fmt: skip
+        bag, kept = bags_of(xp, starts, index.size, bags), index != padding
+        bag, rows = bag[kept], weight[index[kept]]
+        counts = xp.maximum(xp.bincount(bag, minlength=bags), 1)
+        out = xp.zeros((bags, weight.shape[1]), weight.dtype)
+        if mode == "max":
+            places, columns = xp.flatnonzero(kept), xp.arange(weight.shape[1])
+            chosen = xp.full(out.shape, -1)
+            for k, n in enumerate(bag.tolist()):
+                better = (chosen[n] < 0) | (rows[k] > out[n])
+                out[n] = xp.where(better, rows[k], out[n])
+                chosen[n, columns[better]] = places[k]
+            return out, (counts, chosen)
+        if factors is not None:
+            rows = rows * factors[kept][:, None]
+        positions.add_rows(xp, out, bag, rows)
+        return (out if mode == "sum" else out / counts[:, None].astype(out.dtype)), (counts, None)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        bags, padding, mode, by_freq = ctx.attrs
+        weight, index, starts, factors = ctx.saved
+        counts, chosen = ctx.aux
+        index = F.array(index)
+        xp = NAMESPACES[index.__class__].xp
+        starts = None if starts is None else F.array(starts)
+        bag = bags_of(xp, starts, index.size, bags)
+        shape = tuple(ctx.shapes[0])
+        if F.tensors:
+            parts = (xp.arange(index.size)[:, None] == chosen[bag]) if mode == "max" else None
+            share = 1 / counts if mode == "mean" else None
+            known = wrap(xp.zeros(shape, grad.array.dtype)) if weight is None else weight
+            dweight, dfactors = gradients_of(
+                lambda w, f: (_composed(w, f, index, bag, padding, parts, share, bags),),
+                *((known, factors), (grad,), (ctx.edges[0] is not None, ctx.edges[3] is not None)),
+            )
+            if by_freq and dweight is not None:
+                dweight = dweight / wrap(_frequencies(xp, index, shape[0]))  # type: ignore[operator]
+            return dweight, None, None, dfactors
+        values = grad[bag]
+        if mode == "mean":
+            values = values / counts[bag][:, None].astype(grad.dtype)
+        if chosen is not None:
+            values = xp.where(xp.arange(index.size)[:, None] == chosen[bag], values, 0)
+        kept, dweight, dfactors = index != padding, None, None
+        if ctx.edges[0] is not None:
+            parts = values if factors is None else values * factors[:, None]
+            dweight = xp.zeros(shape, grad.dtype)
+            positions.add_rows(xp, dweight, index[kept], parts[kept])
+            if by_freq:
+                dweight /= _frequencies(xp, index, shape[0])
+        if ctx.edges[3] is not None:
+            dfactors = xp.where(kept, (values * weight[index]).sum(1), 0).astype(grad.dtype)
+        return dweight, None, None, dfactors
+
+    def fused_forward(
+        K: Any, weight: Any, index: Any, starts: Any, factors: Any, bags: int, padding: int,
+        mode: str, by_freq: bool,
+    ) -> Any:  # fmt: skip
+        rows, columns = weight.shape
+        out, counts = K.empty((bags, columns), weight.dtype), K.empty(bags, np.int64)
+        chosen = K.empty(out.shape, np.int64) if mode == "max" else None
+        K.rows(
+            "embedding_bag_forward", weight.dtype, bags, columns, K.dense(weight), index, starts,
+            factors, out, counts, chosen, K.errors, bags, index.size, index.size // bags, rows,
+            columns, padding, MODES.index(mode),
+        )  # fmt: skip
+        return out, (counts, chosen)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        bags, padding, mode, by_freq = ctx.attrs
+        weight, index, starts, factors = ctx.saved
+        grad, (rows, columns) = K.dense(grad), ctx.shapes[0]
+        sizes = (bags, index.size, index.size // bags, rows, columns, padding)
+        dweight = dfactors = None
+        if ctx.edges[0] is not None:
+            values = K.empty((index.size, columns), grad.dtype)
+            K.rows(
+                "embedding_bag_spread", grad.dtype, bags, columns, grad, starts, factors, *ctx.aux,
+                values, K.errors, *sizes, MODES.index(mode),
+            )  # fmt: skip
+            dweight = K.zeros((rows, columns), grad.dtype)
+            indexing.add_rows(K, dweight, index, values, skipped=padding)
+            if by_freq:
+                dweight /= _frequencies(K.xp, index, rows)
+        if ctx.edges[3] is not None:
+            dfactors = K.empty(index.shape, grad.dtype)
+            K.rows(
+                "embedding_bag_factors", grad.dtype, bags, columns, grad, K.dense(weight), index,
+                starts, dfactors, K.errors, *sizes,
+            )  # fmt: skip
+        return dweight, None, None, dfactors
+
+
+def _frequencies(xp: Any, index: Any, rows: int) -> Any:
+    """How often each row is among the indices, at least 1, as a column."""
+    return xp.maximum(xp.bincount(index, minlength=rows), 1)[:, None].astype(np.float32)
+
+
+def _composed(
+    weight: Any, factors: Any, index: Any, bag: Any, padding: int, parts: Any, share: Any, bags: int
+) -> Tensor:
+    """The same from ops that can be differentiated any number of times.
+
+    ``parts`` says which elements the maxima are, ``share`` what a row counts in a mean.
+    """
+    xp = NAMESPACES[index.__class__].xp
+    rows: Any = weight[wrap(index)]
+    if factors is not None:
+        rows = rows * factors[:, None]
+    counted = (index != padding)[:, None]
+    counted = counted if parts is None else counted & parts
+    each = counted if share is None else counted * share[bag][:, None]
+    rows = rows * wrap(xp.asarray(each).astype(weight.array.dtype))
+    zeros: Any = rows.new_zeros(bags, rows.shape[1])
+    return zeros.index_add(0, wrap(bag), rows)  # type: ignore[no-any-return]
