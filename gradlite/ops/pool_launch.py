@@ -69,8 +69,10 @@ def _divisors(K: Any, divisor: Any, dtype: Any) -> tuple[Any, float]:
     if not isinstance(divisor, np.ndarray):
         return None, float(divisor)
     acc = K.acc(dtype)
-    device = 0 if K.xp is np else K.xp.cuda.runtime.getDevice()
-    key = ("divisors", id(divisor), acc, device)
+    place: Any = 0
+    if K.xp is not np:  # another stream may come to them before they do
+        place = K.xp.cuda.runtime.getDevice(), K.xp.cuda.get_current_stream().ptr
+    key = ("divisors", id(divisor), acc, place)
     found = K.tables.get(key)
     if found is None or found[0] is not divisor:
         if len(K.tables) >= DIVISORS_KEPT:

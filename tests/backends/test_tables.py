@@ -13,6 +13,7 @@ import gradlite
 from gradlite import nn
 from gradlite.backends import cuda
 from gradlite.backends.tables import table
+from gradlite.nn import functional as F
 from gradlite.ops.namespaces import NAMESPACES
 from tests import cupy_stand_in
 
@@ -49,6 +50,18 @@ def test_streams_have_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> No
             norm = nn.utils.clip_grad_norm_([weight], 6.0)
     assert norm.item() == pytest.approx(12**0.5)
     assert len(K.tables) == 2
+
+
+def test_streams_have_divisors_of_pooling_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = cupy_stand_in.install(monkeypatch)
+    x = gradlite.ones(1, 1, 3, 3, device="cuda")
+    K = NAMESPACES[cupy.ndarray].launcher
+    streams = [gradlite.cuda.Stream() for _ in range(2)]
+    for stream in (*streams, *streams):
+        with gradlite.cuda.stream(stream):
+            y = F.avg_pool2d(x, 2, 1, 1, count_include_pad=False)
+    assert y.flatten().tolist() == [1.0] * 16
+    assert [key[0] for key in K.tables] == ["divisors"] * 2
 
 
 def test_who_asks_for_cupy_first_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
