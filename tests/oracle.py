@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.library import T
+from tests.library import T, seed
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -131,7 +131,7 @@ class Outcome:
 
 def run(program: Program, library: Any) -> Outcome:
     outcome = Outcome()
-    library.manual_seed(0)
+    seed(library, 0)
     with warnings_module.catch_warnings(record=True) as caught:
         warnings_module.simplefilter("always")
         try:

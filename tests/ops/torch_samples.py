@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import gradlite
+from tests.library import seed as seed_generators
 from tests.torch_databases import op_db, torch
 
 LARGE = 200_000
@@ -179,7 +180,7 @@ def ops() -> list[Op]:
 
 def samples(op: Op, dtype: str, gradients: bool, limit: int) -> list[Any]:
     """The first samples of an op that are not large."""
-    torch.manual_seed(0)
+    seed_generators(torch, 0)
     numpy_state = np.random.get_state()
     np.random.seed(0)
     try:
@@ -244,7 +245,7 @@ def run(library: Any, function: Any, variant: str, sample: Any, seed: int = 0) -
     kwargs = rebuild(dict(sample.kwargs))
     inputs = tensors_in([given, args, kwargs])
     given = given.clone() if variant == "inplace" else given
-    library.manual_seed(seed)
+    seed_generators(library, seed)
     result = function(given, *args, **kwargs)
     results, inputs_now = tensors_in(result), tensors_in([given, *inputs])
     if library is torch and any(one.layout is not torch.strided for one in results):
