@@ -116,3 +116,20 @@ def run(a: Trainer, b: Trainer, captured: Step, calls: int = CALLS, start: int =
         gradlite.manual_seed(i)
         close(captured(*batch(i)).item(), expected.item())
     assert_same(a, b)
+
+
+def assert_change_counts(step: Step, change: Callable[[], Any], calls: int = 6) -> None:
+    """A captured step gives what the step gives, with replays before a change and after it."""
+    captured = gradlite.capture(step, native=False)
+    x = gradlite.tensor([1.5, -2.0])
+    before = step(x).tolist()
+    for _ in range(calls):
+        assert captured(x).tolist() == before
+    replays = captured.replays
+    assert replays >= 3
+    change()
+    after = step(x).tolist()
+    assert after != before
+    for _ in range(calls):
+        assert captured(x).tolist() == after
+    assert captured.replays > replays

@@ -19,6 +19,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
+from tests.capture_support import assert_change_counts
 
 Case = Callable[[], tuple[Callable[..., Any], Callable[[], Any]]]
 CASES: dict[str, Case] = {}
@@ -442,20 +443,7 @@ def numbers_of_numpy_in_a_tuple() -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_change_counts(name: str) -> None:
-    step, change = CASES[name]()
-    captured = gradlite.capture(step, native=False)
-    x = gradlite.tensor([1.5, -2.0])
-    before = step(x).tolist()
-    for _ in range(CALLS):
-        assert captured(x).tolist() == before
-    replays = captured.replays
-    assert replays >= 3
-    change()
-    after = step(x).tolist()
-    assert after != before
-    for _ in range(CALLS):
-        assert captured(x).tolist() == after
-    assert captured.replays > replays
+    assert_change_counts(*CASES[name]())
 
 
 def test_what_only_other_methods_use_may_change() -> None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import dis
+import importlib.util
 import os
+import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 PYTHON = os.path.dirname(os.__file__) + os.sep
 LIBRARIES = frozenset(sys.stdlib_module_names) | {"gradlite", "numpy", "cupy", "cupyx"}
 HEAP = 1 << 9  # the flag of classes made by a class statement
 # What looks attributes up by a value.
-BY_NAME = frozenset(("getattr", "hasattr", "vars", "__dict__", "attrgetter"))
+BY_NAME = frozenset(
+    (
+        "getattr", "setattr", "delattr", "hasattr", "vars", "__dict__", "__getattribute__",
+        "getattr_static", "attrgetter", "methodcaller",
+    )
+)  # fmt: skip
+LOOK_UPS = ("getattr", "setattr", "__getattribute__")
+# What looks variables up by a value.
+EVALUATED = frozenset(("globals", "locals", "eval", "exec"))
 # Methods that Python calls by itself, but not for what a step computes.
 OF_OBJECTS = frozenset(
     (
@@ -22,6 +33,14 @@ OF_OBJECTS = frozenset(
         "__class_getitem__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__",
     )
 )  # fmt: skip
+
+COMPARING = frozenset(("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"))
+
+
+def compares(name: str, method: Any) -> bool:
+    """Whether a method compares objects, and somebody wrote it: what dataclasses make does not."""
+    code = getattr(method, "__code__", None)
+    return name in COMPARING and code is not None and code.co_filename != "<string>"
 
 
 def is_library_code(code: types.CodeType) -> bool:
@@ -53,6 +72,48 @@ def names(code: types.CodeType) -> Iterator[str]:
         if isinstance(constant, types.CodeType):
             yield from names(constant)
     yield from names_by_value(code)
+    yield from names_evaluated(code)
+
+
+def names_evaluated(code: types.CodeType) -> Iterator[str]:
+    """The words in the strings of a function that looks up variables by values."""
+    if not EVALUATED.isdisjoint(code.co_names):
+        for text in strings(code):
+            yield from re.findall(r"\w+", text)
+
+
+def strings(code: types.CodeType) -> Iterator[str]:
+    """The strings in a function, and in those defined inside of it."""
+    stack: list[Any] = list(code.co_consts)
+    while stack:
+        constant = stack.pop()
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, (tuple, frozenset)):
+            stack.extend(constant)
+        elif isinstance(constant, types.CodeType):
+            stack.extend(constant.co_consts)
+
+
+def imports(code: types.CodeType, variables: Mapping[str, Any]) -> Iterator[types.ModuleType]:
+    """The modules that a function, or one defined inside of it, imports, with their parents."""
+    instructions = list(dis.get_instructions(code)) if code.co_names else []
+    for place, instruction in enumerate(instructions):
+        if instruction.opname == "IMPORT_NAME":
+            level = instructions[place - 2].argval
+            name = "." * (level if isinstance(level, int) else 0) + instruction.argval
+            try:
+                name = importlib.util.resolve_name(name, variables.get("__package__"))
+            except ImportError:
+                continue
+            parts = name.split(".")
+            for stop in range(1, len(parts) + 1):
+                module = sys.modules.get(".".join(parts[:stop]))
+                if module is not None:
+                    yield module
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from imports(constant, variables)
 
 
 def names_by_value(code: types.CodeType) -> Iterator[str]:
@@ -65,9 +126,11 @@ def reads_any(code: types.CodeType) -> bool:
     """Whether a function may read attributes whose names its code does not hold."""
     if "vars" in code.co_names or "__dict__" in code.co_names:
         return True
-    instructions = list(dis.get_instructions(code)) if "getattr" in code.co_names else []
+    instructions = list(dis.get_instructions(code))
     for place, instruction in enumerate(instructions):
-        if instruction.argval == "getattr" and not _named(instructions[place + 1 :]):
+        if instruction.argval in LOOK_UPS and not _named(instructions[place + 1 :]):
+            return True
+        if instruction.opname == "MATCH_CLASS":
             return True
     return any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
@@ -114,4 +177,5 @@ def names_of_others(code: types.CodeType) -> set[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found.update(names(constant))
+    found.update(names_by_value(code), names_evaluated(code))
     return found

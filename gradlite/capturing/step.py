@@ -25,9 +25,9 @@ from gradlite.capturing.gradients import Gradients
 from gradlite.capturing.graphs import GraphPlan
 from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
-from gradlite.capturing.reachable import Surroundings
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
+from gradlite.capturing.surroundings import Surroundings
 from gradlite.capturing.watched import spelled
 from gradlite.grad_mode import current_mode
 from gradlite.random import default_generator

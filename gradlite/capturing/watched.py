@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import operator
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from gradlite.capturing.calls import CaptureError
 from gradlite.description import Size
 from gradlite.device import device
 from gradlite.dtypes import dtype
@@ -15,6 +18,23 @@ from gradlite.tensor import Tensor
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 ABSENT: Any = object()  # in place of the value of a name that is not there
+
+
+def read(container: Any, key: Any) -> Any:
+    """What is in a cell, a list, or at a key; ValueError where a cell is empty."""
+    if container.__class__ is types.CellType:
+        return container.cell_contents
+    if isinstance(container, list):
+        return container[key] if key < len(container) else ABSENT
+    return container.get(key, ABSENT)
+
+
+def write(container: Any, key: Any, value: Any) -> None:
+    """Put a value where `read` finds it."""
+    if container.__class__ is types.CellType:
+        container.cell_contents = value
+    else:
+        container[key] = value
 
 
 def spelled(value: Any) -> Any:
@@ -108,3 +128,36 @@ class Slots:
 
     def __setitem__(self, key: str, value: Any) -> None:
         setattr(self._owner, key, value)
+
+
+class Current:
+    """The value of a context variable, where it is asked for."""
+
+    __slots__ = ("_variable",)
+
+    def __init__(self, variable: contextvars.ContextVar[Any]) -> None:
+        self._variable = variable
+
+    def get(self, key: None, default: Any = None) -> Any:
+        """The value, or what is given."""
+        return self._variable.get(default)
+
+
+class Untaken(Iterator[Any]):
+    """An iterator that a step must not take items of: a replay would not."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+
+    def __next__(self) -> Any:
+        raise CaptureError(
+            f"the step takes the next item of a {type(self._iterator).__name__}, which a replay "
+            "would not do: take it before, and give it to the step"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("send", "throw", "read", "readline", "readlines"):
+            return self.__next__()
+        return getattr(self._iterator, name)

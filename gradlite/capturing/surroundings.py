@@ -1,0 +1,307 @@
+"""Surroundings: everything that decides what a step does, compared before every replay.
+
+A recording is right as long as all that the step can reach stays the same, so `Surroundings`
+remembers what was there, compares it quickly before every replay, and says what has changed.
+"""
+
+from __future__ import annotations
+
+import operator
+import pickle
+import random
+import types
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gradlite import changes
+from gradlite.capturing.reachable import Reachable
+from gradlite.capturing.watched import (
+    ABSENT,
+    Numbers,
+    Untaken,
+    alike,
+    described,
+    read,
+    write,
+)
+from gradlite.graph_hooks import saved_hooks
+from gradlite.nn import Module, global_hooks
+from gradlite.tensor import Tensor
+
+
+class Surroundings(Reachable):
+    """What a step can reach, as it was when it was recorded."""
+
+    def __init__(self, function: Callable[..., Any], declared: Iterable[Any]) -> None:
+        super().__init__(function, declared)
+        self._values = [read(container, key) for container, key, _ in self._places]
+        found = [(place, value) for (*place, _), value in zip(self._places, self._values)]
+        # The same, as they are read the fastest.
+        self._cells = [(c, value) for (c, _), value in found if c.__class__ is types.CellType]
+        self._others = [
+            (c.get, key, value) for (c, key), value in found if c.__class__ is not types.CellType
+        ]
+        self._codes = [(function, code) for function, code, _, _ in self._functions]
+        # Where there are none all arguments are given, and those to come would not be taken.
+        self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
+        self._sizes = [(attributes, len(attributes)) for attributes, _, _ in self._shadows.values()]
+        self._rare = bool(self._defaults or self._kinds or self._sizes)
+        self._options = self.options.read()
+        self._count = changes.count[0]
+        # Tensors that are plain attributes of modules; those that a step makes anew do not count.
+        self._attached = {
+            (number, key): value
+            for number, module in self.modules.items()
+            for key, value in module.__dict__.items()
+            if isinstance(value, Tensor)
+        }
+        self._made: set[tuple[int, str]] = set()
+        self._state = self._describe()
+        self._note_groups()
+        self.old_grads = [(p, p._grad) for p in self.parameters()]
+
+    def add_numbers(self, arrays: Iterable[Any]) -> None:
+        """Take the values of arrays of NumPy's into what must stay the same."""
+        for numbers in arrays:
+            read = Numbers(numbers)
+            self._places.append((read, None, "an array of NumPy's"))
+            self._values.append(read.get(None))
+            self._others.append((read.get, None, self._values[-1]))
+        self._note_groups()
+
+    def random_numbers(self) -> bytes:
+        """Where Python's and NumPy's random numbers are."""
+        states = [random.getstate(), np.random.get_state(legacy=False)]
+        for generator in self._generators:
+            if isinstance(generator, random.Random):
+                states.append(generator.getstate())
+            elif isinstance(generator, np.random.RandomState):
+                states.append(generator.get_state(legacy=False))
+            else:
+                states.append(generator.bit_generator.state)
+        return pickle.dumps(states)
+
+    @contextmanager
+    def arrays_as(self, face: Callable[[Any], Any]) -> Iterator[None]:
+        """Show the step others in place of NumPy's arrays that it can reach.
+
+        So that what it does with them is recorded, and a replay sees how they have been edited.
+        Iterators say that they are asked for an item.
+        """
+        shown: list[tuple[Any, Any, Any, Any]] = []
+        try:
+            for container, key in self._arrays:
+                value = read(container, key)
+                if value.__class__ is np.ndarray and value.size and value.dtype.kind in "biuf":
+                    shown.append((container, key, value, face(value)))
+                    write(container, key, shown[-1][3])
+            for container, key in self._iterators:
+                value = read(container, key)
+                if isinstance(value, Iterator):
+                    shown.append((container, key, value, Untaken(value)))
+                    write(container, key, shown[-1][3])
+            yield
+        finally:
+            for container, key, value, other in shown:
+                if read(container, key) is other:
+                    write(container, key, value)
+
+    def made_anew(self, touched: Container[int]) -> list[tuple[dict[str, Any], str]]:
+        """The attributes of modules that the step has replaced without a look at the old values.
+
+        As the hooks of weight normalisation do. From now on they are none of the surroundings.
+        """
+        found = []
+        for (number, key), old in self._attached.items():
+            attributes = self.modules[number].__dict__
+            new = attributes.get(key)
+            if new is not old and isinstance(new, Tensor) and id(old) not in touched:
+                self._made.add((number, key))
+                found.append((attributes, key))
+        if found:
+            self._state = (
+                tuple([part for part in self._state[0] if part[:2] not in self._made]),
+                *self._state[1:],
+            )
+        self._attached.clear()
+        return found
+
+    # ------------------------------------------------------------------------ comparing
+    def _describe(self) -> tuple[Any, ...]:
+        """Everything about the modules and tensors that decides what a step does."""
+        return (
+            tuple(
+                [
+                    (number, key, described(value))
+                    for number, module in self.modules.items()
+                    for key, value in list(module.__dict__.items())
+                    if (number, key) not in self._made
+                    and not (self._unread(module, key) and not isinstance(value, (Module, Tensor)))
+                ]
+            ),
+            tuple([described(t) for t in self.tensors.values()]),
+            tuple(map(type, self.modules.values())),
+            tuple([tuple(table) for table in global_hooks.TABLES]),
+            described(saved_hooks.get()),
+            tuple(
+                [
+                    [id(p) for group in optimizer.param_groups for p in group["params"]]
+                    for optimizer in self.options.optimizers.values()
+                ]
+            ),
+        )
+
+    def _note_groups(self) -> None:
+        """Remember optimizers' groups, and lists of their parameters, as they are told quickly."""
+        every = [optimizer.param_groups for optimizer in self.options.optimizers.values()]
+        self._grouped = lists = [
+            (group.get, "params", group["params"]) for groups in every for group in groups
+        ]
+        options = [(space.get, key, value) for space, key, value in self.options.read()]
+        self._entries = [*self._others, *lists, *options]
+        counted: list[list[Any]] = [*every, *(params for _, _, params in lists)]
+        self._lengths = [(values, len(values)) for values in counted]
+
+    def unchanged(self) -> bool:
+        """Whether everything is the very same: a quicker answer than that of `changed`."""
+        if changes.count[0] != self._count:
+            return False
+        for values, count in self._lengths:
+            if len(values) != count:
+                return False
+        for get, key, value in self._entries:
+            if get(key, ABSENT) is not value:
+                return False
+        for function, code in self._codes:
+            if function.__code__ is not code:
+                return False
+        if self._rare:
+            for function, defaults, named in self._defaults:
+                if function.__defaults__ is not defaults or function.__kwdefaults__ is not named:
+                    return False
+            for value, kind in self._kinds:
+                if value.__class__ is not kind:
+                    return False
+            for attributes, size in self._sizes:
+                if len(attributes) != size:
+                    return False
+        try:
+            for cell, value in self._cells:
+                if cell.cell_contents is not value:
+                    return False
+        except ValueError:  # it is empty by now
+            return False
+        return True
+
+    def changed(self) -> str | None:
+        """The name of what has changed since, or None."""
+        found = self._of_places() or self._of_functions() or self._of_options()
+        if found is None and (changes.count[0] != self._count or self._regrouped()):
+            state = self._describe()
+            if state != self._state:
+                return self._difference(state)
+            self._count = changes.count[0]
+            self._note_groups()
+        return found
+
+    def left(self) -> tuple[str | None, list[tuple[Any, str, bool]]]:
+        """What the step itself has changed: what no replay does, and the flags that each sets."""
+        found = self._of_places() or self._of_functions() or self._of_options()
+        if found is None and changes.count[0] != self._count:
+            state = self._describe()
+            if state != self._state:
+                switched = self._switched(state)
+                return self._difference(state) if switched is None else None, switched or []
+        return found, []
+
+    def _switched(self, state: tuple[Any, ...]) -> list[tuple[Any, str, bool]] | None:
+        """The modes of modules and the flags of tensors that are others; None: so is more."""
+        if state[2:] != self._state[2:] or any(
+            map(operator.ne, map(len, state), map(len, self._state))
+        ):
+            return None
+        found: list[tuple[Any, str, bool]] = []
+        for (number, key, old), (n, k, new) in zip(self._state[0], state[0]):
+            if (number, key) != (n, k):
+                return None
+            if old == new:
+                continue
+            module = self.modules[number]
+            if key == "training":
+                found.append((module, key, module.training))
+            else:
+                tensor = module.__dict__[key]
+                if not _of_another_flag(tensor, old, new):
+                    return None
+                found.append((tensor, "requires_grad", tensor._requires_grad))
+        for tensor, old, new in zip(self.tensors.values(), self._state[1], state[1]):
+            if old != new:
+                if not _of_another_flag(tensor, old, new):
+                    return None
+                found.append((tensor, "requires_grad", tensor._requires_grad))
+        return found
+
+    def _of_places(self) -> str | None:
+        """The name of a variable, or of an item, that is another one."""
+        for (container, key, name), value in zip(self._places, self._values):
+            try:
+                now = read(container, key)
+            except ValueError:
+                return name
+            if now is not value and not alike(now, value):
+                return name
+        return None
+
+    def _of_functions(self) -> str | None:
+        """Which function, or class of an object, is another one."""
+        for function, *known in self._functions:
+            now = (function.__code__, function.__defaults__, function.__kwdefaults__)
+            if any(a is not b for a, b in zip(now, known)):
+                return f"the code or the defaults of {function.__name__}()"
+        for value, kind in self._kinds:
+            if value.__class__ is not kind:
+                return f"the class of a {kind.__name__}"
+        for number, (attributes, names, title) in enumerate(self._shadows.values()):
+            if len(attributes) != self._sizes[number][1]:
+                found = next((name for name in sorted(names) if name in attributes), None)
+                if found is not None:
+                    return f"{title}.{found}"
+                self._sizes[number] = attributes, len(attributes)
+        return None
+
+    def _of_options(self) -> str | None:
+        """Which number of an optimizer, that the step reads itself, is another one."""
+        now = self.options.read()
+        if len(now) != len(self._options):
+            return "the parameters of an optimizer"
+        for (_, key, value), (_, known, other) in zip(now, self._options):
+            if key != known or not (value is other or alike(value, other)):
+                return f"{key!r} of an optimizer"
+        return None
+
+    def _regrouped(self) -> bool:
+        """Whether an optimizer may have got other parameters."""
+        return any(len(values) != count for values, count in self._lengths) or any(
+            get(key) is not params for get, key, params in self._grouped
+        )
+
+    def _difference(self, state: tuple[Any, ...]) -> str:
+        before = {(number, key): value for number, key, value in self._state[0]}
+        for number, key, value in state[0]:
+            if before.get((number, key), self) != value:
+                return f"{type(self.modules[number]).__name__}.{key}"
+        if state[-1] != self._state[-1]:
+            return "the parameters of an optimizer"
+        return "a tensor's flags, hooks or memory"
+
+
+def _of_another_flag(value: Any, before: Any, now: Any) -> bool:
+    """Whether a tensor that is a leaf differs in nothing but whether it requires grad."""
+    return (
+        isinstance(value, Tensor)
+        and value.grad_fn is None
+        and (before[0], *before[2:]) == (now[0], *now[2:])
+    )
