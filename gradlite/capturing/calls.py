@@ -115,6 +115,7 @@ class HostCall:
         of_host: whether it neither reads nor changes what array calls do.
         note: why it is Python code, where it need not be.
         takes: the generator that it draws from, and how many blocks, where ``out`` is a place.
+        generator: the generator whose state it changes, if it does.
     """
 
     function: Callable[[], Any]
@@ -125,6 +126,7 @@ class HostCall:
     of_host: bool = False
     note: str = ""
     takes: tuple[Any, int] | None = None
+    generator: Any = None
 
 
 @dataclass(eq=False, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,14 @@ def difference(first: Recorder, second: Recorder) -> str | None:
         reason = _calls(a, b, pairs)
         if reason is not None:
             return f"call {number} ({name_of(b)}) {reason}"
+    reason = _values(first.left, second.left, pairs)
+    if reason is not None:
+        return f"what it returned, or left as gradients, {reason}"
+    for one, other in pairs.items():
+        if one.kind == STATE:
+            name = first.own.get(one)
+            if name != second.own.get(other) or (name is None and one.start != other.start):
+                return "it used another tensor from before than the first time: what chose it?"
     return None
 
 
@@ -44,12 +54,23 @@ def _calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
     if isinstance(a, Guard):
         return None if a.value == b.value else "took another branch"
     if isinstance(a, HostCall):
-        return None
+        return _host_calls(a.function, b.function, pairs)
     if a.function != b.function:
         return f"took the place of {name_of(a)}"
     return _values(
         (a.args, a.kwargs, a.outs, a.writes), (b.args, b.kwargs, b.outs, b.writes), pairs
     )
+
+
+def _host_calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
+    """Whether Python code that replays call is another function, or has other arguments."""
+    if not isinstance(a, functools.partial) or not isinstance(b, functools.partial):
+        return None
+    if not isinstance(a.func, types.FunctionType):
+        return None
+    if a.func is not b.func:
+        return f"took the place of {getattr(a.func, '__qualname__', a.func)}"
+    return _values((a.args, a.keywords), (b.args, b.keywords), pairs)
 
 
 def _values(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:

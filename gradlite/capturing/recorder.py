@@ -21,6 +21,7 @@ from gradlite.capturing.calls import (
     MADE,
     STATE,
     AnyCall,
+    Buffer,
     Call,
     CaptureError,
     Guard,
@@ -116,6 +117,10 @@ class Recorder(Memory):
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
         self._random_states: dict[int, tuple[Any, list[Any]]] = {}
         self.scaling = Scaling()
+        self.settings: Callable[[], Any] = list  # the options of optimizers, as they are
+        self.left: list[Any] = []  # what the step returns and leaves; see `compare`
+        self.own: dict[Buffer, Any] = {}  # inputs and gradients, which are others at every call
+        self._set: Any = []
 
     # -------------------------------------------------------------------------- calls
     def run(
@@ -338,22 +343,36 @@ class Recorder(Memory):
             "value of the recording. Return the tensor from the step and read it there"
         )
 
-    def save_random_state(self, save: Callable[[], Any]) -> Any:
+    def start(self, settings: Callable[[], Any]) -> None:
+        """Note the options of optimizers before the step."""
+        self.settings, self._set = settings, settings()
+
+    def check_settings(self) -> None:
+        """CaptureError when the step has set an option of an optimizer itself."""
+        if self.settings() != self._set:
+            raise CaptureError(
+                "the step sets an option of an optimizer, such as its learning rate, which a "
+                "replay would not do: use a scheduler, a tensor, or set it outside of the step"
+            )
+
+    def save_random_state(self, generator: Any, save: Callable[[], Any]) -> Any:
         """The generator's state, which a replay will look up anew."""
         held: list[Any] = [None]
 
         def look() -> None:
             held[0] = save()
 
-        self.host_call(look, undoable=True)
+        self.host_call(look, undoable=True, generator=generator)
         state = held[0]
         self._random_states[id(state)] = (state, held)
         return state
 
-    def restore_random_state(self, restore: Callable[[Any], None], state: Any) -> None:
+    def restore_random_state(
+        self, generator: Any, restore: Callable[[Any], None], state: Any
+    ) -> None:
         """Set the generator's state, in a replay to what was then looked up there."""
         _, held = self._random_states.get(id(plain(state)), (None, [np.array(plain(state))]))
-        self.host_call(lambda: restore(held[0]), undoable=True)
+        self.host_call(lambda: restore(held[0]), undoable=True, generator=generator)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -372,26 +391,33 @@ class Recorder(Memory):
         changed: Callable[[], Iterable[Tensor]] = tuple,
         of_host: bool = False,
         note: str = "",
+        generator: Any = None,
     ) -> Any:
         """Run Python code now, and again in every replay.
 
         Args:
             params: whose gradients it reads.
             changed: gives the tensors that it may have written to.
-            undoable, of_host, note: see `HostCall`.
+            undoable, of_host, note, generator: see `HostCall`.
         """
         with self.pause():
+            if not undoable:
+                self.check_settings()
             grads = [(p, None if p._grad is None else self._grad(p._grad)) for p in params]
             self.used_grads.update((id(p), p) for p, _ in grads)
             result = function()
             changes = [t.array for t in changed()]
+            if not undoable:
+                self._set = self.settings()
         out = None
         if isinstance(result, np.ndarray):
             if self.find(result) is not None:
                 result = result.copy()
             self._enter(result, MADE)
             out = self.ref(result)
-        self._add(HostCall(function, out, grads, undoable, changes, of_host, note))
+        call = HostCall(function, out, grads, undoable, changes, of_host, note)
+        call.generator = generator
+        self._add(call)
         return self.face(result) if out is not None else result
 
     def graph_update(
@@ -400,7 +426,9 @@ class Recorder(Memory):
         """Make an optimizer's step now, and in every replay as kernels of the graph."""
         active_params = [p for p in params if p._grad is not None]
         with self.pause():
+            self.check_settings()
             result = step()
+            self._set = self.settings()
             update = GraphUpdate(optimizer, active_params)
             arrays = [t.array for t in (*active_params, *update.state())]
         # Those without a gradient must have none in a replay either.
@@ -430,6 +458,7 @@ class Recorder(Memory):
         average._copy_buffers(model)
         count = plain(update.count.array)
         place = self.ref(count)
+        self.own[place.buffer] = "count"
         self._add(Call(update, (place,), {}, (), (place,)))
         update(count)
         update.count._bump()
@@ -455,7 +484,8 @@ class Recorder(Memory):
             state = cupy.asarray(reserve())
         self._enter(state, MADE)
         takes = generator, blocks
-        self._add(HostCall(reserve, self.ref(state), undoable=True, takes=takes))
+        place = self.ref(state)
+        self._add(HostCall(reserve, place, undoable=True, takes=takes, generator=generator))
         return Held(self.face(state))
 
     def check(self) -> None:

@@ -81,7 +81,9 @@ def _drawn(original: Any) -> Any:
         if recorder is None:
             return original(self, *args, **kwargs)
         arguments = plain_values(args)
-        return recorder.host_call(lambda: original(self, *arguments, **kwargs), undoable=True)
+        call = functools.partial(original, self, *arguments, **kwargs)
+        functools.update_wrapper(call, original)
+        return recorder.host_call(call, undoable=True, generator=self)
 
     draw.__name__ = name
     return draw
@@ -209,7 +211,7 @@ def _state_saved(original: Any) -> Any:
         recorder = active()
         if recorder is None:
             return original(self)
-        return recorder.save_random_state(lambda: original(self))
+        return recorder.save_random_state(self, lambda: original(self))
 
     return state_array
 
@@ -220,7 +222,7 @@ def _state_restored(original: Any) -> Any:
         if recorder is None:
             original(self, state)
         else:
-            recorder.restore_random_state(lambda value: original(self, value), state)
+            recorder.restore_random_state(self, lambda value: original(self, value), state)
 
     return set_state_array
 

@@ -27,10 +27,10 @@ from gradlite.capturing.native.build import NativePlan, available
 from gradlite.capturing.plan import GuardError, Plan
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
+from gradlite.capturing.results import note
 from gradlite.capturing.surroundings import Surroundings
 from gradlite.capturing.watched import spelled
 from gradlite.grad_mode import current_mode
-from gradlite.random import default_generator
 from gradlite.tensor import Tensor, wrap
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -138,12 +138,13 @@ class Recording:
         recorder: Recorder,
         surroundings: Surroundings,
         inputs: Sequence[Any],
-        results: Sequence[Any],
+        results: list[tuple[str, Any]],
         spec: TreeSpec,
         flat: bool,
         native: bool,
         effects: InputEffects,
         attributes: Sequence[tuple[dict[str, Any], str]],
+        switches: Sequence[tuple[Any, str, bool]],
     ) -> None:
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
@@ -153,21 +154,7 @@ class Recording:
             self._kinds = [
                 (t.__class__, t.array.__class__, t.array.shape, t.array.dtype) for t in inputs
             ]
-        numbers = {id(t): i for i, t in enumerate(inputs) if isinstance(t, Tensor)}
-        self._results: list[tuple[str, Any]] = []
-        for value in results:
-            if not isinstance(value, Tensor):
-                if spelled(value) is None:
-                    raise CaptureError(
-                        f"a captured step returned {type(value).__name__}: return tensors"
-                    )
-                self._results.append(("value", value))
-            elif id(value) in numbers:
-                self._results.append(("input", numbers[id(value)]))
-            elif id(value) in recorder.touched and id(value) not in recorder.born:
-                self._results.append(("state", value))
-            else:
-                self._results.append(("tensor", recorder.ref(value.array)))
+        self._results = results
         self._gradients = Gradients(surroundings.old_grads, recorder)
         surroundings.old_grads = []  # to hold them on would double the gradients' memory
         kept = [ref for kind, ref in self._results if kind == "tensor"]
@@ -187,12 +174,18 @@ class Recording:
         self._counters = self._written_counters(recorder)
         self._effects = effects if effects else None
         self._made: list[tuple[dict[str, Any], str, Any]] = made
-        self._draws = any(isinstance(c, HostCall) and c.undoable for c in recorder.calls)
+        self._switches = switches
+        drawn = [c.generator for c in recorder.calls if isinstance(c, HostCall)]
+        generators = {id(g): g for g in drawn if g is not None}
+        # Those that a replay which does not hold has to set back.
+        self._generators = list(generators.values()) if self.plan.guarded else []
         self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
         self._scaling = recorder.scaling
         self._expected = self._gradients.expected
         # Whether there is more to ask than most recordings mind.
-        self._more = bool(self._updates or self._gradients.present or self._scaling)
+        self._more = bool(
+            self._updates or self._gradients.present or self._scaling or self._switches
+        )
 
     @staticmethod
     def _written_counters(recorder: Recorder) -> list[list[int]]:
@@ -260,12 +253,14 @@ class Recording:
             self._effects.check(leaves)
         if self._more:
             self._gradients.carry()
-        before = default_generator.state_array() if self._draws and self.plan.guarded else None
+        before: Any = self._generators
+        if before:
+            before = [g.state_array() for g in self._generators]
         try:
             self.plan.replay(values)
         except GuardError:
-            if before is not None:
-                default_generator.set_state_array(before)
+            for generator, state in zip(self._generators, before):
+                generator.set_state_array(state)
             raise
         if not self.replays:
             self._bind()
@@ -277,6 +272,10 @@ class Recording:
             space[key] = tensor
         if self._effects is not None:
             self._effects.hand_on(leaves)
+        if self._more:
+            for holder, name, flag in self._switches:
+                if getattr(holder, name) is not flag:
+                    setattr(holder, name, flag)
         self.replays += 1
         results: list[Any] = [
             wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value
@@ -315,6 +314,7 @@ class CapturedStep:
         self._latest: Recording | None = None
         self._in_vain = 0
         self._lock = threading.Lock()  # a replay has its memory for itself
+        self._turns = threading.RLock()  # one thread records at a time
         self.replays = 0
 
     @property
@@ -361,7 +361,8 @@ class CapturedStep:
             if calls < self._warmup:
                 self._calls[key] = calls + 1
                 return _detached(*tree_flatten(self.step(*args, **kwargs)))
-        return self._record(key, leaves, spec)
+        with self._turns:
+            return self._record(key, leaves, spec)
 
     def _without_shortcuts(self, key: Any) -> None:
         """Let the next recordings do without branches that ops need not take."""
@@ -407,14 +408,18 @@ class CapturedStep:
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
         before = Surroundings(self.step, (*self._declared, *others))
+        pending = self._pending.get(key, [])
+        alike = [p for p in pending if p[1].changed() is None]
         drawn = before.random_numbers()
         with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
             recorder.old_grads = before.old_grads
+            recorder.start(before.options.settings)
             with before.arrays_as(recorder.state):
                 result = self.step(*args, **kwargs)
             before.add_numbers(recorder.numbers)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
+        recorder.check_settings()
         if before.random_numbers() != drawn:
             raise CaptureError(
                 "the step is another one at every call: it draws random numbers of Python's or "
@@ -423,7 +428,7 @@ class CapturedStep:
         attributes = before.made_anew(recorder.touched)
         for space, name in attributes:
             space[name] = space[name].detach()  # without the graph of the recording
-        changed = before.changed()
+        changed, switches = before.left()
         if changed is not None:
             raise CaptureError(
                 f"the step itself replaces {changed}, which a replay would not do: change tensors "
@@ -440,8 +445,7 @@ class CapturedStep:
         if recorder.scaling.unfinished():
             recorder.release()
             return _detached(result_leaves, result_spec)
-        pending = self._pending.get(key, [])
-        alike = [p for p in pending if p[1].changed() is None]
+        results = note(recorder, inputs, result_leaves, before.old_grads, result_spec)
         recorder.note_missing()
         earlier = next((p for p in alike if recorder.went_as(p[0])), None)
         attempts = 1
@@ -462,9 +466,9 @@ class CapturedStep:
                 del self._pending[key]
             reason = difference(earlier[0], recorder)
             if reason is None:
-                made = (recorder, before, inputs, result_leaves, result_spec, flat, self._native)
+                made = (recorder, before, inputs, results, result_spec, flat, self._native)
                 try:
-                    self._keep(key, Recording(*made, effects, attributes))
+                    self._keep(key, Recording(*made, effects, attributes, switches))
                 except LateGuardError:
                     self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()

@@ -1,0 +1,72 @@
+"""What a step returns: new tensors, inputs, tensors from before, and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gradlite.capturing.calls import STATE, CaptureError
+from gradlite.capturing.recorder import Recorder
+from gradlite.capturing.watched import spelled
+from gradlite.tensor import Tensor
+
+
+def kinds(recorder: Recorder, inputs: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """``(kind, value)`` of every result.
+
+    The value is an input's number, a tensor from before, a plain value, or the place of what the
+    step has computed.
+
+    Raises:
+        CaptureError: a result is neither a tensor nor a plain value.
+    """
+    numbers = {id(t): i for i, t in enumerate(inputs) if isinstance(t, Tensor)}
+    found: list[Any] = []
+    for value in results:
+        if not isinstance(value, Tensor):
+            if spelled(value) is None:
+                raise CaptureError(
+                    f"a captured step returned {type(value).__name__}: return tensors"
+                )
+            found.append(("value", value))
+        elif id(value) in numbers:
+            found.append(("input", numbers[id(value)]))
+        elif id(value) in recorder.touched and id(value) not in recorder.born:
+            found.append(("state", value))
+        else:
+            found.append(("tensor", recorder.ref(value.array)))
+    return found
+
+
+def note(
+    recorder: Recorder,
+    inputs: Sequence[Any],
+    results: Sequence[Any],
+    grads: Sequence[tuple[Tensor, Tensor | None]],
+    spec: Any,
+) -> list[Any]:
+    """`kinds`; the recorder keeps them, and the gradients left, for another recording to compare.
+
+    Args:
+        recorder: what has recorded the step.
+        inputs, results: the step's.
+        grads: parameters with the gradients that they had before.
+        spec: how the results are nested.
+    """
+    found = kinds(recorder, inputs, results)
+    same = {"value": spelled, "state": id}
+    recorder.left = [repr(spec)]
+    recorder.left += [(kind, same[kind](v) if kind in same else v) for kind, v in found]
+    for p, old in grads:
+        if p._grad is not old:
+            grad = p._grad
+            recorder.left.append((id(p), None if grad is None else recorder.ref(grad.array)))
+    given: list[tuple[Any, Any]] = [
+        (t.array, number) for number, t in enumerate(inputs) if isinstance(t, Tensor)
+    ]
+    given += [(old.array, "gradient") for _, old in grads if old is not None]
+    for array, name in given:
+        buffer = recorder.find(array)
+        if buffer is not None and buffer.kind == STATE:
+            recorder.own[buffer] = name
+    return found
