@@ -92,6 +92,8 @@ from gradlite.grad_mode import no_grad as no_grad
 from gradlite.grad_mode import set_grad_enabled as set_grad_enabled
 from gradlite.io import load as load
 from gradlite.io import save as save
+from gradlite.linalg import chain_matmul as chain_matmul
+from gradlite.low_rank import *
 from gradlite.memory_format import *
 from gradlite.ops.activation import *
 from gradlite.ops.addmm import *
@@ -127,6 +129,7 @@ from gradlite.ops.matmul import *
 from gradlite.ops.matrix_functions import *
 from gradlite.ops.methods import *
 from gradlite.ops.norms import *
+from gradlite.ops.older_linalg import *
 from gradlite.ops.out import take_out as _take_out
 from gradlite.ops.piecewise import *
 from gradlite.ops.quantile import *

@@ -1407,6 +1407,9 @@ class TensorMethods:
         def put_(self, index: Tensor, source: Tensor, accumulate: bool_ = False) -> Tensor:
             """In-place version of `put`."""
 
+        def qr(self, some: bool_ = True) -> Any:
+            """Q and R of ``input = Q R``: deprecated; see ``linalg.qr``."""
+
         def quantile(
             self,
             q: Any,
@@ -1659,6 +1662,9 @@ class TensorMethods:
 
         def sum_to_size(self, *size: Any) -> Tensor:
             """The sum over the dimensions along which a tensor of this size would be broadcast."""
+
+        def svd(self, some: bool_ = True, compute_uv: bool_ = True) -> Any:
+            """U, S and V of ``input = U diag(S) V^T``; see ``linalg.svd``, which gives V^T."""
 
         def swapaxes(self, dim0: int_, dim1: int_) -> Tensor:
             """A view with two dimensions swapped."""

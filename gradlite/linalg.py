@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -153,6 +154,49 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
         return matmul(product(first, cut), product(cut + 1, last))
 
     return product(0, len(parts) - 1)
+
+
+def chain_matmul(*matrices: Tensor) -> Tensor:
+    """The product of several matrices: deprecated, as ``gradlite.chain_matmul``; see `multi_dot`.
+
+    >>> import gradlite
+    >>> import warnings
+    >>> warnings.simplefilter("ignore")
+    >>> gradlite.chain_matmul(gradlite.ones(1, 2), gradlite.ones(2, 1))
+    tensor([[2.]])
+    """
+    warnings.warn(
+        "gradlite.chain_matmul is deprecated and will be removed in a future PyTorch release. Use "
+        "gradlite.linalg.multi_dot instead, which accepts a list of two or more tensors rather "
+        "than multiple parameters.",
+        UserWarning,
+        stacklevel=2,
+    )
+    if not matrices:
+        raise RuntimeError("chain_matmul(): Expected one or more matrices")
+    for matrix in matrices:
+        if matrix.array.ndim != 2:
+            raise RuntimeError(f"Tensor dimension is {matrix.array.ndim}, expected 2 instead.")
+    return matrices[0] if len(matrices) == 1 else multi_dot(matrices)
+
+
+# What programs ask for that is not here, and what there is instead.
+_INSTEAD = {
+    **dict.fromkeys(
+        ("eig", "eigvals"),
+        "eigenvalues of matrices that are not symmetric are complex numbers, and there are none; "
+        "eigh and eigvalsh take symmetric matrices, and numpy.linalg.eig takes Tensor.numpy()",
+    ),
+    **dict.fromkeys(
+        ("lu", "lu_factor", "lu_factor_ex", "lu_solve", "ldl_factor", "ldl_factor_ex", "ldl_solve"),
+        "NumPy gives no LU factors; solve, inv, det and slogdet compute with them",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
+    raise AttributeError(f"module 'gradlite.linalg' has no attribute {name!r}{instead}")
 
 
 take_out(globals(), prefix="linalg_")

@@ -22,7 +22,9 @@ __all__ = [
     "min",
     "mode",
     "nanmedian",
+    "qr",
     "sort",
+    "svd",
     "topk",
 ]
 
@@ -88,5 +90,7 @@ median = _type("median", "values", "indices")
 min = _type("min", "values", "indices")
 mode = _type("mode", "values", "indices")
 nanmedian = _type("nanmedian", "values", "indices")
+qr = _type("qr", "Q", "R")
 sort = _type("sort", "values", "indices")
+svd = _type("svd", "U", "S", "V")
 topk = _type("topk", "values", "indices")

@@ -43,7 +43,7 @@ FLOORS = (
         "gradlite.special",
         "gradlite.tensor_types",
     ),
-    ("gradlite.nn", "gradlite.testing"),
+    ("gradlite.nn", "gradlite.testing", "gradlite.low_rank"),
     ("gradlite.optim", "gradlite.io", "gradlite.utils", "gradlite.transforms"),
     (
         "gradlite.amp",

@@ -19,6 +19,7 @@ NO_OPS = {
     "like": "factories: tests/test_interop.py and the tests of each dtype",
     "chances": "random numbers: tests/test_random.py",
     "random": "random numbers: tests/test_random.py",
+    "older_linalg": "qr is deprecated, and warns: tests/ops/test_older_linalg.py",
     "renamed": "deprecated names: tests/test_old_names.py",
     "variates": "random numbers: tests/ops/test_variates.py",
     "activation_inplace": "entries of their own functions, in place: tests/ops/test_activation.py",
