@@ -213,7 +213,8 @@ UNTIMED: dict[str, str] = {
     "arithmetic bounds it, not memory": """attention_forward_32 attention_backward_32
         attention_forward_64 attention_backward_64 attention_forward_128 attention_backward_128
         depthwise_forward depthwise_input_gradient depthwise_weight_gradient""",
-    "what it reads more than once comes from the caches": """image_to_columns columns_to_image
+    "what it reads more than once comes from the caches": """border_pad border_pad_backward
+        image_to_columns columns_to_image
         max_pool_forward max_pool_backward avg_pool_forward avg_pool_backward
         adaptive_avg_pool_forward adaptive_avg_pool_backward adaptive_max_pool_forward
         adaptive_max_pool_backward""",

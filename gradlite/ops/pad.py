@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from gradlite.ops.dispatch import apply1
+from gradlite.ops.indexing import MOST
 from gradlite.ops.op import Op
 from gradlite.ops.operands import filling
 from gradlite.ops.pad_sources import longest_run, sources
@@ -40,23 +42,38 @@ class ConstantPadNd(Op):
 
 
 class BorderPad(Op):
-    """Borders taken from the inside; ``sources`` says for each padded dimension from where."""
+    """Borders taken from the inside; ``sources`` says for each padded dimension from where.
+
+    ``geometry`` says the same to the kernels.
+    """
 
     moves = True
 
-    def forward(xp: Any, x: Any, sources: tuple[Any, ...]) -> Any:
+    def forward(xp: Any, x: Any, sources: tuple[Any, ...], geometry: tuple[int, ...]) -> Any:
         for dim, source in sources:
             x = x.take(xp.asarray(source), axis=dim)
         return x
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.border_pad_grad(grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
+        return (F.border_pad_grad(grad, tuple(ctx.shapes[0]), *ctx.attrs),)
+
+    def fused_forward(K: Any, x: Any, sources: tuple[Any, ...], geometry: tuple[int, ...]) -> Any:
+        shape = list(x.shape)
+        for dim, source in sources:
+            shape[dim] = len(source)
+        if not 0 < math.prod(shape) < MOST or not K.takes(x):
+            return NotImplemented
+        out = K.empty(tuple(shape), x.dtype)
+        K.elementwise("border_pad", x.dtype, out.size, K.dense(x), out, *geometry)
+        return out
 
 
 class BorderPadGrad(Op):
     """Each element's gradient added to where the element came from."""
 
-    def forward(xp: Any, g: Any, shape: tuple[int, ...], sources: tuple[Any, ...]) -> Any:
+    def forward(
+        xp: Any, g: Any, shape: tuple[int, ...], sources: tuple[Any, ...], geometry: tuple[int, ...]
+    ) -> Any:
         for dim, source in reversed(sources):
             n = shape[dim]
             before = (slice(None),) * dim
@@ -71,7 +88,16 @@ class BorderPadGrad(Op):
         return g
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        return (F.border_pad(grad, ctx.attrs[1]),)
+        return (F.border_pad(grad, *ctx.attrs[1:]),)
+
+    def fused_forward(
+        K: Any, g: Any, shape: tuple[int, ...], sources: tuple[Any, ...], geometry: tuple[int, ...]
+    ) -> Any:
+        if not g.size < MOST or not K.takes(g):
+            return NotImplemented
+        out = K.empty(shape, g.dtype)
+        K.elementwise("border_pad_backward", g.dtype, out.size, K.dense(g), out, *geometry)
+        return out
 
 
 class ReflectionPad1d(BorderPad):
@@ -163,6 +189,17 @@ def _check_border(mode: str, shape: tuple[int, ...], pads: list[tuple[int, int]]
         own = " ".join(f"{a}: {n}" for a, n in zip(names[::-1], shape[len(shape) - dims :]))
         new = " ".join(f"{a}: {n}" for a, n in zip(names[::-1], outputs[::-1]))
         raise RuntimeError(f"input ({own}) is too small. Calculated output {new}")
+
+
+def _geometry(shape: tuple[int, ...], pads: list[tuple[int, int]], kind: int) -> tuple[int, ...]:
+    """What the kernels are told: how many slices there are, and size and borders of three dims.
+
+    Dimensions that are missing have one element; ``pads`` are from the last dimension on.
+    """
+    padded = [(n, *side) for side, n in zip(pads, reversed(shape))]
+    padded += [(1, 0, 0)] * (3 - len(padded))
+    outer = math.prod(shape[: len(shape) - len(pads)])
+    return (outer, kind, *(number for sizes in reversed(padded) for number in sizes))
 
 
 def _cpu_policy(
@@ -261,4 +298,5 @@ def pad(
         (len(shape) - 1 - place, sources(mode, shape[-1 - place], before, after))
         for place, (before, after) in enumerate(pads)
     )
-    return apply1(_OPS[mode][dims - 1], input, borders)
+    kinds = tuple(_OPS)
+    return apply1(_OPS[mode][dims - 1], input, borders, _geometry(shape, pads, kinds.index(mode)))

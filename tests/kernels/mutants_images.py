@@ -1,8 +1,8 @@
-"""Planted bugs in the kernels that sample images."""
+"""Planted bugs in the kernels that sample images and pad them."""
 
 from __future__ import annotations
 
-from tests.kernels.mutation import Mutant
+from tests.kernels.mutation import Mutant, swapped
 
 GRID = [
     Mutant("half a pixel off", "grid_sample.cu",
@@ -42,4 +42,31 @@ GRID = [
            ("test_grid_sample::test_in_order",)),
     Mutant("pixels that do not exist are added to", "grid_sample.cu",
            "if (!around.template there<k.value>(s)) return;\n", ""),
+]  # fmt: skip
+
+BORDERS = [
+    Mutant("the mirror repeats its edge", "border_pad.cu",
+           "return q < n ? q : 2 * (n - 1) - q;", "return q < n ? q : 2 * n - 1 - q;"),
+    Mutant("the mirror has no left side", "border_pad.cu",
+           "const int q = p < 0 ? -p : p; return q < n", "const int q = p; return q < n"),
+    Mutant("the edge is one element short", "border_pad.cu",
+           "math::smaller(math::larger(p, 0), n - 1)", "math::smaller(math::larger(p, 0), n - 2)"),
+    Mutant("the circle has what is cut off before it", "border_pad.cu",
+           "int cut() const { return before < 0 ? -before : 0; }", "int cut() const { return 0; }"),
+    Mutant("the circle has what is cut off behind it", "border_pad.cu",
+           "return n - cut() + (after < 0 ? after : 0);", "return n - cut();"),
+    Mutant("the edges' copies are forgotten", "border_pad.cu",
+           "math::larger(i == 0 ? 0 : own, 0)", "math::larger(own, 0)"),
+    Mutant("what is cut off gets a gradient", "border_pad.cu",
+           "i == last ? border.size : own + 1, border.size);",
+           "i == last ? border.size : own + 1, border.size + 1);"),
+    Mutant("the edge is its own mirror image", "border_pad.cu",
+           "copied = k == 1 ? i > 0 : i < last;", "copied = k == 1 ? true : i < last;"),
+    Mutant("the right border of a circle is forgotten", "border_pad.cu",
+           "for (int k = 0; k < 3; k++) {", "for (int k = 0; k < 2; k++) {"),
+    Mutant("places outside count", "border_pad.cu",
+           "if (copied && place >= 0 && place < border.size) body(place);",
+           "if (copied && place >= 0) body(place);"),
+    Mutant("rows and planes change places", "border_pad",
+           launch=lambda launch: swapped(launch, 4, 7)),
 ]  # fmt: skip
