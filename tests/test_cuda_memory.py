@@ -178,6 +178,26 @@ def test_a_copy_that_blocks_has_read_its_source(cupy: Any) -> None:
     assert runtime.under_way == []
 
 
+def test_what_the_cpu_goes_on_to_read_is_waited_for(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, copy = [], transfer.to_host
+
+    def to_host(array: Any, non_blocking: bool) -> Any:
+        waited.append(not non_blocking)
+        return copy(array, non_blocking)
+
+    monkeypatch.setattr(transfer, "to_host", to_host)
+    there = gradlite.ones(1, 2, 1, 3, device="cuda")
+    there.to("cpu", gradlite.float32, non_blocking=True)
+    assert waited == [False]
+    gradlite.zeros(1, 2, 1, 3).pin_memory().copy_(there, non_blocking=True)
+    there.to("cpu", gradlite.float64, non_blocking=True)
+    there.to("cpu", non_blocking=True, memory_format=gradlite.channels_last)
+    nn.Linear(2, 2, bias=False).cuda().to("cpu", gradlite.float64, non_blocking=True)
+    assert waited[1:] == [True] * 4
+
+
 def test_tables_that_go_leave_what_copies_still_read(
     cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

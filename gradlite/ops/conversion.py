@@ -81,6 +81,10 @@ def to(
     if device is not None:
         target, here = as_device(device), self.device
         if target.type != here.type or (target.index is not None and target.index != here.index):
+            wanted = result.array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
+            changed = wanted != result.array.dtype or memory_format is not preserve_format
+            if target.type == "cpu" and changed:
+                non_blocking = False  # what follows on the CPU reads the values
             result = apply(ToDevice, (result,), target, True, non_blocking)
     if dtype is not None:
         result = cast(result, dtypes.as_dtype(dtype).numpy)

@@ -86,7 +86,9 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
         raise RuntimeError(_copy_message(array, value))
     refuse_overlap(self, src)
     if value.__class__ is not array.__class__ or (guard.several and src.device != self.device):
-        src = src.to(self.device, non_blocking=non_blocking)  # type: ignore[attr-defined]
+        # On the CPU the values are read at once.
+        later = non_blocking and not self.is_cpu
+        src = src.to(self.device, non_blocking=later)  # type: ignore[attr-defined]
         value = src.array
     if current_mode() & NO_GRAD or not (self.requires_grad or src.requires_grad):
         guard.fill(array, value)
