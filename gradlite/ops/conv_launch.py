@@ -78,6 +78,35 @@ def backward(K: Any, ctx: Any, grad: Any) -> Any:
     )
 
 
+def unfolded(K: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
+    """The windows of images (..., C, H, W) as columns (..., C * KH * KW, windows)."""
+    *images, c, h, w = x.shape
+    counts, n = geometry.counts((h, w), kernel), math.prod(images)
+    rows, pixels = c * kernel[0] * kernel[1], counts[0] * counts[1]
+    if not _serves(K, geometry, x) or n * rows * pixels >= MOST:
+        return NotImplemented
+    out = K.empty((*images, rows, pixels), x.dtype)
+    K.rows(
+        "image_to_columns", x.dtype, n * rows, pixels, K.dense(x), out, n * c,
+        *_slides((h, w), counts, kernel, geometry),
+    )  # fmt: skip
+    return out
+
+
+def folded(K: Any, x: Any, size: Pair, kernel: Pair, geometry: Geometry) -> Any:
+    """Columns added up to images, where `unfolded` has taken them from."""
+    *images, rows, _ = x.shape
+    shape = (*images, rows // (kernel[0] * kernel[1]), *size)
+    if not _serves(K, geometry, x) or math.prod(shape) >= MOST:
+        return NotImplemented
+    out = K.empty(shape, x.dtype)
+    K.elementwise(
+        "columns_to_image", x.dtype, out.size, K.dense(x), out, math.prod(shape[:-2]),
+        *_slides(size, geometry.counts(size, kernel), kernel, geometry),
+    )  # fmt: skip
+    return out
+
+
 def _is_product(kernel: Pair, geometry: Geometry) -> bool:
     """Whether the columns are the image."""
     return kernel == (1, 1) and geometry.stride == (1, 1) and not geometry.padded

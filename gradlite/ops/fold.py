@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.ops import conv_launch
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
@@ -35,6 +36,9 @@ class Im2Col(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.col2im(grad, tuple(ctx.shapes[0][-2:]), *ctx.attrs),)
 
+    def fused_forward(K: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
+        return conv_launch.unfolded(K, x, kernel, geometry)
+
 
 class Col2Im(Op):
     """(N, C * KH * KW, windows) to (N, C, H, W): each window added to where it belongs."""
@@ -58,6 +62,9 @@ class Col2Im(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.im2col(grad, *ctx.attrs[1:]),)
+
+    def fused_forward(K: Any, x: Any, size: Pair, kernel: Pair, geometry: Geometry) -> Any:
+        return conv_launch.folded(K, x, size, kernel, geometry)
 
 
 def _pair(name: str, value: Any) -> Pair:

@@ -11,6 +11,7 @@ import gradlite
 from gradlite.backends import kernels
 from gradlite.nn import functional as F
 from gradlite.ops import conv_launch, grouped
+from gradlite.ops.fold import Col2Im, Im2Col
 from gradlite.ops.windows import Geometry
 from tests import cupy_stand_in as stand_in
 from tests.kernels.support import ThreadsLauncher, host
@@ -33,6 +34,8 @@ CASES: list[tuple[Any, ...]] = [
     ((1, 1, 33, 31), 2, (5, 5), G((3, 2), ((2, 2), (2, 2)), (2, 3)), 1),
 ]
 IDS = [f"{c[0]}-{c[1]}-{c[2]}-{i}" for i, c in enumerate(CASES)]
+
+UNCUT = [case for case in CASES if min(map(min, case[3].pads)) >= 0]  # as those of unfold are
 
 
 def close(found: Any, expected: Any, dtype: str) -> None:
@@ -81,6 +84,25 @@ def test_a_batch_in_parts(launcher: Any, monkeypatch: Any, case: tuple[Any, ...]
     images = case[0][0]
     assert launched.count("image_to_columns") == 3 * images
     assert launched.count("columns_to_image") == images
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("case", UNCUT, ids=str)
+@pytest.mark.parametrize("batched", [True, False])
+def test_windows_as_columns_and_back(
+    wanted: Any, case: tuple[Any, ...], dtype: str, batched: bool
+) -> None:
+    shape, _, kernel, geometry, _ = case
+    shape = shape if batched else shape[1:]
+    generator = np.random.default_rng(0)
+    x = generator.uniform(-1, 1, shape).astype(dtype)
+    columns = Im2Col.forward(np, x.astype("f8"), kernel, geometry)
+    found = Im2Col.fused_forward(wanted, wanted.xp.asarray(x), kernel, geometry)
+    close(found, columns, dtype)
+    g = generator.uniform(-1, 1, columns.shape).astype(dtype)
+    attrs = (shape[-2:], kernel, geometry)
+    found = Col2Im.fused_forward(wanted, wanted.xp.asarray(g), *attrs)
+    close(found, Col2Im.forward(np, g.astype("f8"), *attrs), dtype)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
