@@ -217,7 +217,7 @@ UNTIMED: dict[str, str] = {
         image_to_columns columns_to_image
         max_pool_forward max_pool_backward avg_pool_forward avg_pool_backward
         adaptive_avg_pool_forward adaptive_avg_pool_backward adaptive_max_pool_forward
-        adaptive_max_pool_backward""",
+        adaptive_max_pool_backward resample""",
     "what it moves depends on the indices": """take_rows add_rows_sorted add_rows_searched
         take_along add_along add_along_atomic one_hot nll_loss_forward nll_loss_backward
         embedding_bag_forward embedding_bag_spread embedding_bag_factors""",

@@ -8,7 +8,7 @@ that can be known is kept, and what a launch still does is a few look-ups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from gradlite.backends.launches import note, recordings
 from gradlite.backends.launches import record as record
 
 BLOCK = 256
+CONSTANTS_KEPT = 1024
 _ELEMENTS = {  # of pointers, the dtype that does not depend on the storage dtype
     "i64": "int64", "u64": "uint64", "int": "int32", "u32": "uint32", "u16": "uint16",
     "u8": "uint8", "i8": "int8", "bool": "bool", "float": "float32", "double": "float64",
@@ -67,6 +68,7 @@ class Launcher:
         self._entries: dict[Any, Entry] = {}
         self._notes: dict[int, Any] = {}
         self.tables: dict[Any, Any] = {}  # those of tables.py
+        self._constants: dict[Any, tuple[Any, ...]] = {}
         self.set_processors(processors)
 
     def set_processors(self, processors: int) -> None:
@@ -134,6 +136,23 @@ class Launcher:
     def address(self, array: Any) -> int:
         """Where an array's memory begins, for tables of pointers; the array has to outlive them."""
         return int(array.data.ptr)
+
+    def constants(self, key: Any, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """What ``make`` gives for a key, its arrays of the host copied to the device, once.
+
+        They stay for good, since captured steps read them; with very many, others are not kept.
+        Each stream has its own: copies are ordered with its launches alone.
+        """
+        if self.xp is not np:
+            cuda = self.xp.cuda
+            key = (key, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
+        found = self._constants.get(key)
+        if found is None:
+            asarray = self.xp.asarray
+            found = tuple(asarray(a) if isinstance(a, np.ndarray) else a for a in make())
+            if len(self._constants) < CONSTANTS_KEPT:
+                self._constants[key] = found
+        return found
 
     @property
     def errors(self) -> Any:

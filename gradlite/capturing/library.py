@@ -15,10 +15,10 @@ from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder
 
 WRITING = ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask")
-# Of a launcher: its geometry, and what it is able to do.
+# Of a launcher: its geometry, what it is able to do, and what it keeps.
 ARRAYLESS = (
-    "acc", "compile", "elementwise_grid", "errors", "kept_geometry", "multiplies", "ready",
-    "row_geometry", "serial",
+    "acc", "compile", "constants", "elementwise_grid", "errors", "kept_geometry", "multiplies",
+    "ready", "row_geometry", "serial",
 )  # fmt: skip
 LIKE = ("empty_like", "zeros_like", "ones_like", "full_like")
 

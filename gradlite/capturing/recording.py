@@ -52,8 +52,9 @@ from gradlite.tensor import Tensor
 
 # Modules of gradlite that deal with the host's data and are left alone.
 HOST_MODULES = (
-    "capturing", "cli", "datasets", "io", "ops.pad_sources", "random", "utils.data", "printing",
-    "optim", "backends.kernels", "backends.native", "backends.staging", "backends.tables",
+    "capturing", "cli", "datasets", "io", "ops.pad_sources", "ops.resampling", "random",
+    "utils.data", "printing", "optim", "backends.kernels", "backends.native", "backends.staging",
+    "backends.tables",
 )  # fmt: skip
 # Recorded as one call each, so that compiled code can do them its own way.
 CONVOLUTIONS = (

@@ -12,9 +12,12 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops import resampling
 from gradlite.ops.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
+from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import beside, in_single
 from gradlite.ops.pool3d import adaptive_avg_pool3d
+from gradlite.ops.resample import op_of
+from gradlite.ops.resampling import Resized
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
@@ -28,31 +31,10 @@ LINEAR_DIMS = {"linear": 3, "bilinear": 4, "bicubic": 4, "trilinear": 5}
 AREA: dict[int, Any] = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}
 
 
-def _nearest(size: int, wanted: int, scale: float | None, exact: bool) -> np.ndarray[Any, Any]:
-    """The source position of every output position."""
-    # Single precision, so that ties fall as they do in PyTorch.
-    step = np.float32(1 / scale if scale else size / wanted)
-    positions = np.arange(wanted, dtype=np.float32) + np.float32(0.5 if exact else 0)
-    return np.minimum(np.floor(positions * step).astype(np.int64), size - 1)
-
-
-def _weights(
-    size: int, wanted: int, scale: float | None, align_corners: bool, mode: str, antialias: bool
-) -> np.ndarray[Any, Any]:
-    """The matrix ``(wanted, size)`` from the pixels of one dimension to those of the result."""
-    if antialias:
-        return resampling.antialiased(size, wanted, scale, align_corners, mode)
-    make = resampling.cubic if mode == "bicubic" else resampling.linear
-    return make(size, wanted, scale, align_corners)
-
-
-def _weighted(image: Tensor, axis: int, matrix: np.ndarray[Any, Any]) -> Tensor:
-    """Every output pixel of one dimension as the weighted sum of the input's."""
+def _bytes(image: Tensor, axis: int, line: Resized) -> Tensor:
+    """Bytes of one dimension resized by weights in fixed point, and rounded."""
+    matrix, bits = resampling.in_fixed_point(line.matrix())
     rows: Any = image.transpose(axis, -1)
-    if image.array.dtype != np.uint8:
-        matrix = matrix.T.astype(image.array.dtype)
-        return (rows @ wrap(beside(image.array, matrix))).transpose(axis, -1)  # type: ignore[no-any-return]
-    matrix, bits = resampling.in_fixed_point(matrix)
     sums = rows.double() @ wrap(beside(image.array, matrix.T.copy()))
     bytes = ((sums + (1 << bits >> 1)) / (1 << bits)).floor().clamp(0, 255).to(image.dtype)
     return bytes.transpose(axis, -1)  # type: ignore[no-any-return]
@@ -158,7 +140,6 @@ def _cpu_policy(input: Any, *_: Any, **settings: Any) -> str:
     ],
     autocast=(_cpu_policy, "float32"),
 )
-@in_single
 def interpolate(
     input: Tensor,
     size: Any = None,
@@ -222,24 +203,26 @@ def interpolate(
             f"{tuple(input.shape[2:])} output {tuple(sizes)}"
         )
     if mode == "area":
-        return AREA[input.dim()](input, tuple(sizes))
-    if mode in LINEAR_DIMS:
+        return _means(input, tuple(sizes))
+    weighs = mode in LINEAR_DIMS
+    if weighs:
         _check_dtype(input, mode)
-    result: Any = input
-    # Bytes are rounded after every dimension, the last one first.
-    for axis in reversed(range(2, input.dim())):
-        wanted, scale = sizes[axis - 2], scales[axis - 2]
-        n = result.shape[axis]
-        if mode in LINEAR_DIMS:
-            if wanted == n:
-                continue  # Whatever the scale says.
-            matrix = _weights(n, wanted, scale, bool(align_corners), mode, antialias)
-            result = _weighted(result, axis, matrix)
-        else:
-            index = _nearest(n, wanted, scale, mode == "nearest-exact")
-            result = result.index_select(axis, wrap(beside(result.array, index)))
-    result = input.clone() if result is input else result  # type: ignore[attr-defined]
+    lines = tuple(
+        (axis, Resized(n, wanted, mode, scale, bool(align_corners), antialias))
+        for axis, n, wanted, scale in zip(range(2, 5), input.shape[2:], sizes, scales)
+        if wanted != n or not weighs  # of weights, whatever the scale says
+    )
+    if not weighs or input.array.dtype in dtypes.FLOATING:
+        return apply1(op_of(mode, input.dim() - 2, antialias), input, lines)
+    result: Any = input.clone()  # type: ignore[attr-defined]
+    for axis, line in reversed(lines):  # bytes are rounded after every dimension
+        result = _bytes(result, axis, line)
     return contiguous(result)
+
+
+@in_single
+def _means(input: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    return AREA[input.dim()](input, sizes)  # type: ignore[no-any-return]
 
 
 @public(

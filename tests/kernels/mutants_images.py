@@ -70,3 +70,21 @@ BORDERS = [
     Mutant("rows and planes change places", "border_pad",
            launch=lambda launch: swapped(launch, 4, 7)),
 ]  # fmt: skip
+
+RESAMPLE = [
+    Mutant("the last term is left out", "resample.cu",
+           "return starts ? starts[i + 1] : i + 1;", "return starts ? starts[i + 1] - 1 : i + 1;"),
+    Mutant("one place for all terms", "resample.cu",
+           "return places ? places[term] : term;", "return places ? places[0] : term;"),
+    Mutant("weights of places and not of terms", "resample.cu",
+           "const acc_t weight = deep.weight(a) * down.weight(b);",
+           "const acc_t weight = deep.weight(a) * down.weight(int(oy));"),
+    Mutant("weights of one direction are left out", "resample.cu",
+           "total += weight * along.weight(c) *", "total += weight *"),
+    Mutant("rows of the result's width", "resample.cu",
+           "* h + down.place(b)) * w;", "* h + down.place(b)) * ow;"),
+    Mutant("planes of the first", "resample.cu",
+           "const u32 plane = u32(slice) / u32(od);", "const u32 plane = 0;"),
+    Mutant("the last place of a plane belongs to the next", "resample.cu",
+           "u32(slice) - plane * u32(od)", "u32(slice) - plane * u32(d)"),
+]  # fmt: skip

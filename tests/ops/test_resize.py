@@ -23,6 +23,30 @@ def test_every_pair_of_sizes(mode: str, size: int) -> None:
     same(program)
 
 
+@pytest.mark.parametrize(
+    ("mode", "dims", "antialias"),
+    [
+        *((mode, dims, False) for mode in ("nearest", "nearest-exact") for dims in (1, 2, 3)),
+        ("linear", 1, False), ("trilinear", 3, False),
+        *((mode, 2, antialias) for mode in ("bilinear", "bicubic") for antialias in (False, True)),
+    ],
+)  # fmt: skip
+def test_gradients_and_the_names_of_their_nodes(mode: str, dims: int, antialias: bool) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 4, 7)[: 2 + dims])
+
+    def program(library: Any) -> Any:
+        results = []
+        for size in ((5, 4, 7), (2, 9, 7), (11, 3, 20), (1, 1, 1)):
+            leaf = library.tensor(x, requires_grad=True)
+            out = library.nn.functional.interpolate(
+                leaf, size[:dims], mode=mode, antialias=antialias
+            )
+            results += [out, *library.autograd.grad((out * out).sum(), leaf)]
+        return results
+
+    same(program)
+
+
 WRONG: dict[str, Any] = {
     "neither": lambda F, T: F.interpolate(T(1, 1, 4, 4)),
     "both": lambda F, T: F.interpolate(T(1, 1, 4, 4), 3, 2),
