@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -241,3 +243,73 @@ def test_a_failed_check_sets_back_every_generator() -> None:
     states = [g.get_state().cpu().numpy() for g in generators]
     np.testing.assert_array_equal(states[0], states[1])
     assert captured.replays
+
+
+# ------------------------------------------------------------------ modes of the library
+def test_anomaly_mode_looks_at_every_call() -> None:
+    weight = nn.Parameter(gradlite.ones(2))
+
+    def step(x: Any) -> Any:
+        weight.grad = None
+        (weight * x).sqrt().sum().backward()
+        return weight.grad * 1
+
+    captured = gradlite.capture(step)
+    x = gradlite.tensor([1.0, -1.0])
+    for _ in range(5):
+        assert captured(x).isnan().tolist() == [False, True]
+    assert captured.replays == 2
+    with gradlite.autograd.set_detect_anomaly(True), pytest.raises(RuntimeError, match="nan"):
+        with pytest.warns(UserWarning, match="Error detected"):
+            captured(x)
+    assert captured(x).isnan().tolist() == [False, True]
+    assert captured.replays == 3
+
+
+def test_arguments_of_distributions_are_checked_from_now_on() -> None:
+    """On the CPU: of a graph the calls before the recording are the ones that check."""
+    x = gradlite.tensor([1.0, -1.0], device="cpu")
+    captured = gradlite.capture(lambda x: gradlite.distributions.Normal(0.0, x).log_prob(x))
+    gradlite.distributions.Distribution.set_default_validate_args(False)
+    try:
+        for _ in range(5):
+            captured(x)
+        assert captured.replays == 2
+        gradlite.distributions.Distribution.set_default_validate_args(True)
+        with pytest.raises(ValueError, match="Expected parameter scale"):
+            captured(x)
+    finally:
+        gradlite.distributions.Distribution.set_default_validate_args(__debug__)
+
+
+# ------------------------------------------------------------------------------- copies
+class Doubling(nn.Module):
+    """A module that keeps a captured step of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(gradlite.full((2,), 2.0))
+        self.fast = gradlite.capture(self.scaled)
+
+    def scaled(self, x: Any) -> Any:
+        return x * self.weight
+
+
+@gradlite.capture
+def doubled(x: Any) -> Any:
+    return x * 2
+
+
+def test_a_captured_step_is_copied_with_what_it_is_a_method_of() -> None:
+    module = Doubling()
+    x = gradlite.ones(2)
+    for _ in range(5):
+        module.fast(x)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        with gradlite.no_grad():
+            other.weight.mul_(2)
+        for _ in range(5):
+            assert other.fast(x).tolist() == [4.0, 4.0]
+            assert module.fast(x).tolist() == [2.0, 2.0]
+        assert other.fast.replays == 2
+    assert pickle.loads(pickle.dumps(doubled)) is doubled

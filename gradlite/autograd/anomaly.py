@@ -5,7 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from gradlite import graph
+from gradlite import changes, graph
+
+
+def _switch(enabled: bool, check_nan: bool) -> tuple[bool, bool]:
+    """Set both parts of the mode; what they were before."""
+    previous = graph.anomaly_enabled, graph.anomaly_check_nan
+    graph.anomaly_enabled, graph.anomaly_check_nan = enabled, check_nan
+    changes.count[0] += 1
+    return previous
 
 
 class set_detect_anomaly:
@@ -16,14 +24,13 @@ class set_detect_anomaly:
     """
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
-        self._previous = (graph.anomaly_enabled, graph.anomaly_check_nan)
-        graph.anomaly_enabled, graph.anomaly_check_nan = bool(mode), bool(check_nan)
+        self._previous = _switch(bool(mode), bool(check_nan))
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exc: object) -> None:
-        graph.anomaly_enabled, graph.anomaly_check_nan = self._previous
+        _switch(*self._previous)
 
 
 class detect_anomaly:
@@ -39,11 +46,10 @@ class detect_anomaly:
         )
 
     def __enter__(self) -> None:
-        self._previous = (graph.anomaly_enabled, graph.anomaly_check_nan)
-        graph.anomaly_enabled, graph.anomaly_check_nan = True, self._check_nan
+        self._previous = _switch(True, self._check_nan)
 
     def __exit__(self, *exc: object) -> None:
-        graph.anomaly_enabled, graph.anomaly_check_nan = self._previous
+        _switch(*self._previous)
 
 
 def is_anomaly_enabled() -> bool:

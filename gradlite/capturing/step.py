@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import warnings
 import zlib
@@ -10,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gradlite import autocast_mode, dtypes
+from gradlite import autocast_mode, dtypes, graph
 from gradlite.autocast_mode import current_autocast
 from gradlite.backends import sdp
 from gradlite.capturing.calls import (
@@ -302,6 +303,7 @@ class CapturedStep:
         native: bool | None,
     ) -> None:
         functools.update_wrapper(self, step)
+        self._options = (state, warmup, limit, native)
         self.step = step
         self._declared, self._warmup, self._limit = state, warmup, limit
         self._native = available() if native is None else native
@@ -316,6 +318,13 @@ class CapturedStep:
         self._lock = threading.Lock()  # a replay has its memory for itself
         self._turns = threading.RLock()  # one thread records at a time
         self.replays = 0
+
+    def __reduce__(self) -> Any:
+        """A copy has no recordings, which are of the memory of this one's surroundings."""
+        name = getattr(self, "__qualname__", "")
+        if getattr(sys.modules.get(self.__module__), name, None) is self:
+            return name
+        return CapturedStep, (self.step, *self._options)
 
     @property
     def recordings(self) -> int:
@@ -334,6 +343,8 @@ class CapturedStep:
                 missed = latest
         if is_recording():
             return self.step(*args, **kwargs)  # a captured step inside another is part of it
+        if graph.anomaly_enabled:  # a replay would look for no NaNs
+            return _detached(*tree_flatten(self.step(*args, **kwargs)))
         leaves, spec = tree_flatten((args, kwargs))
         key = _signature(leaves, spec)
         known = self._kept.get(key, ())

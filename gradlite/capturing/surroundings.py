@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import changes
+from gradlite import changes, graph
 from gradlite.capturing.reachable import Reachable
 from gradlite.capturing.watched import (
     ABSENT,
@@ -27,6 +27,7 @@ from gradlite.capturing.watched import (
     read,
     write,
 )
+from gradlite.distributions import Distribution
 from gradlite.graph_hooks import saved_hooks
 from gradlite.nn import Module, global_hooks
 from gradlite.tensor import Tensor
@@ -145,7 +146,7 @@ class Surroundings(Reachable):
             tuple([described(t) for t in self.tensors.values()]),
             tuple(map(type, self.modules.values())),
             tuple([tuple(table) for table in global_hooks.TABLES]),
-            described(saved_hooks.get()),
+            (described(saved_hooks.get()), graph.anomaly_enabled, Distribution._validate_args),
             tuple(
                 [
                     [id(p) for group in optimizer.param_groups for p in group["params"]]

@@ -7,6 +7,7 @@ import weakref
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from gradlite import changes
 from gradlite.description import Size
 from gradlite.distributions import constraints
 from gradlite.distributions.utils import Unsaid, lazy_property
@@ -53,6 +54,7 @@ class Distribution:
         if value not in (True, False):
             raise ValueError
         Distribution._validate_args = value
+        changes.count[0] += 1  # which captured steps notice
 
     def __init__(
         self,
