@@ -351,6 +351,7 @@ def poisson_nll_loss(
         S(normal(5), normal(5), 2.0),
     ],
     torch="nn.functional.gaussian_nll_loss",
+    autocast=("", "float32"),  # as powers and logarithms are
 )
 def gaussian_nll_loss(
     input: Tensor,

@@ -167,6 +167,7 @@ def multilabel_margin_loss(
         S(normal(4), bools(4).astype(float), reduction="sum"),
     ],
     torch="nn.functional.multilabel_soft_margin_loss",
+    autocast=("", "float32"),  # as sums are
 )
 def multilabel_soft_margin_loss(
     input: Tensor,
