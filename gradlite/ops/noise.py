@@ -14,6 +14,7 @@ from gradlite.ops.choose import where
 from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.piecewise import leaky_relu
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.shape import contiguous
 from gradlite.ops.softmax import softmax
@@ -47,7 +48,7 @@ def rrelu(
     training: bool = False,
     inplace: bool = False,
 ) -> Tensor:
-    """x where x >= 0, else a x; a is drawn uniformly for each element in training, else their mean.
+    """x where x > 0, else a x; a is drawn uniformly for each element in training, else their mean.
 
     >>> import gradlite
     >>> gradlite.nn.functional.rrelu(gradlite.tensor([1.0, -1.0]), 0.2, 0.4)
@@ -58,13 +59,13 @@ def rrelu(
     """
     if lower > upper:
         raise RuntimeError("Lower bound should be less than or equal to the upper bound")
-    slope: Any = (lower + upper) / 2
-    if training:
-        array = input.array
-        draws = drawn(default_generator, "random", array.shape, array.dtype, input.device)
-        slope = wrap((draws * (upper - lower) + lower).astype(array.dtype, copy=False))
     x: Any = input if inplace else contiguous(input)
-    return _result(input, where(x >= 0, x, x * slope), inplace)
+    if not training:
+        return _result(input, leaky_relu(x, (lower + upper) / 2), inplace)
+    array = input.array
+    draws = drawn(default_generator, "random", array.shape, array.dtype, input.device)
+    slope = wrap((draws * (upper - lower) + lower).astype(array.dtype, copy=False))
+    return _result(input, x * where(x.detach() <= 0, slope, 1.0), inplace)
 
 
 @public(

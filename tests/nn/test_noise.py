@@ -62,6 +62,24 @@ def test_rrelu_draws_its_slopes() -> None:
     assert abs(out.mean() + 0.4) < 0.02
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradient_of_rrelu_is_what_x_was_multiplied_with(training: bool) -> None:
+    torch = pytest.importorskip("torch")
+    values = [0.0, -0.0, -1.0, 2.0, float("nan"), float("inf"), -float("inf")]
+    x, y = (
+        T.tensor(values, requires_grad=True) for T in (gradlite, torch)
+    )  # whose draws differ, but not with one slope alone
+    for T, leaf in ((gradlite, x), (torch, y)):
+        out = T.nn.functional.rrelu(leaf, 0.25, 0.25, training)
+        out.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.grad.numpy())
+    x = gradlite.linspace(-2, 0, 400, requires_grad=True)
+    out = F.rrelu(x, 0.2, 0.6, training)
+    out.sum().backward()
+    np.testing.assert_allclose(out.detach().numpy(), (x * x.grad).detach().numpy(), 1e-6)
+    assert 0.2 <= x.grad[-1].item() <= 0.6
+
+
 def test_gumbel_softmax_draws_from_the_distribution() -> None:
     logits = gradlite.tensor([0.1, 0.6, 0.3]).log().expand(20_000, 3)
     hard = F.gumbel_softmax(logits, hard=True).numpy()
