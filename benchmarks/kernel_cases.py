@@ -127,6 +127,10 @@ def _squares(reduction: str) -> Callable[..., Any]:
     return lambda T, x, y: T.nn.functional.mse_loss(x, y, reduction=reduction)
 
 
+def _unit_vectors(T: Any, x: Any) -> Any:
+    return T.nn.functional.normalize(x)
+
+
 def _poisson(reduction: str) -> Callable[..., Any]:
     return lambda T, x, y: T.nn.functional.poisson_nll_loss(x, y, reduction=reduction)
 
@@ -186,6 +190,8 @@ CASES: dict[str, Case] = {
     "random_normal": Case(1, lambda T, x: T.randn(x.shape, device="cuda")),
     "cross_entropy_rows": Case(1, _cross_entropy, _numbers, rows),
     "cross_entropy_rows_backward": Case(2, _cross_entropy, _numbers, rows, backward=True),
+    "normalize_forward": Case(2, _unit_vectors, shape=rows),
+    "normalize_backward": Case(3, _unit_vectors, shape=rows, backward=True),
     "loss_values": Case(3, _squares("none"), _like),
     "loss_parts": Case(2, _squares("mean"), _like),
     "loss_backward": Case(3, _squares("mean"), _like, backward=True),
@@ -233,6 +239,7 @@ UNTIMED: dict[str, str] = {
         cross_entropy_positions cross_entropy_positions_backward cross_entropy_targets_backward
         bias_dropout_add_forward bias_dropout_add_backward layer_norm_parameters batch_norm_planes
         batch_norm_samples norm_slopes_planes norm_slopes_samples columns_parts planes_parts
+        normalize_strided_forward normalize_strided_backward
         gaussian_rows_backward loss_rows prelu_columns_forward prelu_columns_backward glu_forward
         glu_backward reduce_column_products reduce_blocks""",
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors

@@ -138,6 +138,7 @@ CASES: dict[str, Case] = {
         lambda T, x, y, var: T.nn.functional.gaussian_nll_loss(x, y, var),
         more=lambda T, x: (*_like(T, x), (T.rand(x.shape, dtype=x.dtype) + 0.5).requires_grad_()),
     ),
+    "normalize": Case(lambda T, x: T.nn.functional.normalize(x)),
     "embedding_dense_backward": Case(
         lambda T, x, t: T.nn.functional.embedding(t, x),
         lambda n: (max(n // COLUMNS // 8, 2), COLUMNS),

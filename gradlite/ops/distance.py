@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import unit_vectors
 from gradlite.ops.norms import norm
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import promoted
@@ -89,6 +90,7 @@ def pairwise_distance(
         S(normal(4), dim=0),
     ],
     torch="nn.functional.normalize",
+    autocast=("", "float32"),  # as the norm is
 )
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """The input divided by its p-norm along a dimension, or by eps where that is larger.
@@ -97,5 +99,9 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     >>> gradlite.nn.functional.normalize(gradlite.tensor([[3.0, 4.0]]))
     tensor([[0.6000, 0.8000]])
     """
+    if p == 2 and isinstance(dim, int):
+        fused = unit_vectors.with_kernels(input, dim, eps)
+        if fused is not None:
+            return fused
     length: Any = norm(input, p, dim, True)
     return input / length.clamp(min=eps)  # type: ignore[operator, no-any-return]

@@ -438,13 +438,19 @@ def instance_norm(
         return apply(  # type: ignore[no-any-return]
             InstanceNorm, (input, weight, bias), c, eps, dtype
         )
-    # Each sample's channels as channels of one sample of a batch normalisation.
     given: Any = (running_mean, running_var, weight, bias)
+    if not use_input_stats and all(p is None or p.array.shape == (c,) for p in given):
+        if eps < 0:
+            raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+        x: Any = input.contiguous()  # type: ignore[attr-defined]
+        y: Any = _per_channel(x, running_mean, running_var, weight, bias, False, momentum, eps)
+        return y.view(shape)  # type: ignore[no-any-return]
+    # Each sample's channels as channels of one sample of a batch normalisation.
     mean, var, scale, shift = (p if p is None else p.repeat(n) for p in given)
     if not use_input_stats and eps < 0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    x: Any = input.contiguous().view(1, n * c, *shape[2:])
-    y: Any = _per_channel(x, mean, var, scale, shift, use_input_stats, momentum, eps)
+    x = input.contiguous().view(1, n * c, *shape[2:])  # type: ignore[attr-defined]
+    y = _per_channel(x, mean, var, scale, shift, use_input_stats, momentum, eps)
     if use_input_stats:
         for kept, moved in ((running_mean, mean), (running_var, var)):
             if kept is not None and moved is not None:

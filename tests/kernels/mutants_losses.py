@@ -1,4 +1,4 @@
-"""Planted bugs in the losses of elements."""
+"""Planted bugs in the losses of elements, and in unit vectors."""
 
 from __future__ import annotations
 
@@ -52,4 +52,26 @@ ELEMENTS = [
            "if (dx) dx[i] = gradient(formula, slope(i), by.x);",
            "if (dx) dx[i] = gradient(formula, slope(0), by.x);",
            ("test_loss_of_three::test_values",)),
+]  # fmt: skip
+
+UNIT_VECTORS = [
+    Mutant("short vectors are as long as any", "normalize.cu",
+           "return length < epsilon ? epsilon : length;", "return length;",
+           ("test_normalize::test_extreme",)),
+    Mutant("a short vector loses what a long one does", "normalize.cu",
+           "length >= epsilon ? product", "length > 0 ? product",
+           ("test_normalize::test_extreme",)),
+    Mutant("a vector of the smallest length is short", "normalize.cu",
+           "length >= epsilon ? product", "length > epsilon ? product",
+           ("test_normalize::test_extreme",)),
+    Mutant("the squares of one lane", "normalize.cu",
+           "squares = team.sum(squares);\n      product", "product",
+           ("test_normalize::test_values",)),
+    Mutant("what is lost is that of unit vectors", "normalize.cu",
+           "product / length / length / length", "product / length / length",
+           ("test_normalize::test_extreme",)),
+    Mutant("a strip has the gradient's square", "normalize.cu",
+           "return widen(grad[at]) * widen(x[at]); });",
+           "return widen(grad[at]) * widen(grad[at]); });",
+           ("test_normalize::test_values",)),
 ]  # fmt: skip

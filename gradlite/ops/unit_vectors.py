@@ -1,0 +1,79 @@
+"""Vectors divided by their length, as one op for where they run with kernels (`normalize.cu`).
+
+Elsewhere `gradlite.ops.distance.normalize` composes the same of other ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlite.ops.dispatch import apply
+from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.natively import launcher
+from gradlite.ops.op import Op
+from gradlite.ops.softmax import extent, strips
+from gradlite.tensor import Tensor, wrap
+
+
+class Normalize(Op):
+    """x / max(|x|, eps), |x| being the length along one dimension."""
+
+    grad_name = "DivBackward0"
+    reads = ((0,),)
+    native_from = native_backward_from = 1 << 10
+
+    def forward(xp: Any, x: Any, dim: int, eps: float) -> Any:
+        length = xp.sqrt((x * x).sum(dim, keepdims=True))
+        return x / xp.maximum(length, x.dtype.type(eps))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,) = ctx.saved
+        dim, eps = ctx.attrs
+        squares = F.sum(x * x, (dim,), True)
+        raw = F.array(squares)
+        # A vector that is shorter, one of zeros above all, has no derivative of its length.
+        kept: Any = ~(NAMESPACES[raw.__class__].xp.sqrt(raw) < eps)
+        kept = wrap(kept) if F.tensors else kept
+        zero = F.zeros((), x)
+        length = F.where(kept, F.sqrt(F.where(kept, squares, zero + 1)), zero + eps)
+        product = F.sum(grad * x, (dim,), True)
+        lost = F.where(kept, product / length / length / length, zero)
+        return (grad / length - x * lost,)
+
+    def fused_forward(K: Any, x: Any, dim: int, eps: float) -> Any:
+        x = K.dense(x)
+        out = K.empty_like(x)
+        outer, n, inner = extent(x.shape, dim)
+        if inner == 1:
+            K.kept_rows("normalize_forward", x.dtype, outer, n, 1, x, out, outer, n, eps)
+        else:
+            grid = strips(outer, inner), (32, 8)
+            K.launch("normalize_strided_forward", x.dtype, *grid, x, out, outer, n, inner, eps)
+        return out
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (x,) = ctx.saved
+        dim, eps = ctx.attrs
+        if not K.takes(grad, x):
+            return NotImplemented
+        grad, x = K.dense(grad), K.dense(x)
+        dx = K.empty_like(x)
+        outer, n, inner = extent(x.shape, dim)
+        arrays = grad, x, dx
+        if inner == 1:
+            K.kept_rows("normalize_backward", x.dtype, outer, n, 2, *arrays, outer, n, eps)
+        else:
+            grid = strips(outer, inner), (32, 8)
+            K.launch("normalize_strided_backward", x.dtype, *grid, *arrays, outer, n, inner, eps)
+        return (dx,)
+
+
+def with_kernels(input: Tensor, dim: int, eps: float) -> Tensor | None:
+    """The vectors along a dimension divided by their length, or None where no kernel does it."""
+    x = input.array
+    F = NAMESPACES[x.__class__]
+    K = F.launcher or launcher(Normalize, F.xp, x)
+    if K is None or not K.takes(x) or not -x.ndim <= dim < x.ndim:
+        return None
+    least = float(x.dtype.type(eps))  # which is 0 in half precision
+    return apply(Normalize, (input,), dim % x.ndim, least)  # type: ignore[no-any-return]
