@@ -1,8 +1,8 @@
 """PyTorch's switches of cuDNN, which is not used here: programs may set them, to no effect.
 
 >>> import gradlite
->>> gradlite.backends.cudnn.benchmark = True
->>> gradlite.backends.cudnn.is_available()
+>>> with gradlite.backends.cudnn.flags(enabled=True, benchmark=True):
+...     gradlite.backends.cudnn.is_available()
 False
 """
 
