@@ -101,6 +101,7 @@ from gradlite.ops.arguments import take_arguments as _take_arguments
 from gradlite.ops.arithmetic import *
 from gradlite.ops.arrange import *
 from gradlite.ops.assemble import *
+from gradlite.ops.bessel import *
 from gradlite.ops.bivariate import *
 from gradlite.ops.blend import *
 from gradlite.ops.buffers import *

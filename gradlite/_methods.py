@@ -838,6 +838,12 @@ class TensorMethods:
         def hypot_(self, other: Tensor) -> Tensor:
             """In-place version of `hypot`."""
 
+        def i0(self) -> Tensor:
+            """The modified Bessel function of the first kind of order 0, elementwise."""
+
+        def i0_(self) -> Tensor:
+            """In-place version of `i0`."""
+
         def index_add(self, dim: int_, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
             """The input with ``alpha * source`` added to the slices along ``dim`` that ``index`` names."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradlite.ops.activation import erf, erfc
 from gradlite.ops.arguments import take_arguments
+from gradlite.ops.bessel import i0, i0e, i1, i1e
 from gradlite.ops.elementwise import exp2, expm1, log1p
 from gradlite.ops.elementwise import sigmoid as expit
 from gradlite.ops.out import take_out
@@ -34,6 +35,10 @@ __all__ = [
     "expit",
     "expm1",
     "gammaln",
+    "i0",
+    "i0e",
+    "i1",
+    "i1e",
     "log1p",
     "log_softmax",
     "logit",

@@ -33,6 +33,28 @@ def test_values_everywhere(name: str, points: Any, rtol: float) -> None:
     same(lambda T: getattr(T, name)(T.tensor(points)), rtol=rtol, atol=1e-13)
 
 
+BESSEL = np.concatenate([POINTS[np.abs(POINTS) < 700], [8.0, -8.0, np.inf, np.nan]])
+
+
+@pytest.mark.parametrize("name", ["i0", "i0e", "i1", "i1e"])
+def test_bessel_functions_everywhere(name: str) -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor(BESSEL[np.isfinite(BESSEL)], requires_grad=True)
+        y = getattr(T.special, name)(x)
+        (grad,) = T.autograd.grad(y.sum(), x)
+        return y.detach(), grad
+
+    same(program, rtol=2e-14, atol=1e-15)
+    same(lambda T: getattr(T.special, name)(T.tensor(BESSEL)).isnan())
+
+
+def test_bessel_functions_near_the_largest_number() -> None:
+    """Where PyTorch, which multiplies with exp(x), has inf; mpmath has these."""
+    x = gradlite.tensor(712.5, dtype=gradlite.float64)
+    assert gradlite.i0(x).item() == pytest.approx(4.068293090664341e307, rel=1e-13)
+    assert gradlite.special.i1(-x).item() == pytest.approx(-4.0654371450013245e307, rel=1e-13)
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_polygamma_everywhere(n: int) -> None:
     # PyTorch's trigamma is right to 1e-9 only, and no infinity at -1, -2, ...; sums that do not

@@ -10,7 +10,7 @@ import sys
 import types
 from typing import Any
 
-from gradlite.backends import gamma, special
+from gradlite.backends import bessel, gamma, special
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import kernels, runtime
 from tests.cupy_stand_in.arrays import Array, _computed
@@ -42,6 +42,8 @@ SPECIAL.erf = _special(special.erf, special)
 SPECIAL.erfc = _special(special.erfc, special)
 SPECIAL.ndtr = _special(special.normal_cdf, special)
 SPECIAL.erfinv = _special(special.erfinv, special)
+for _bessel in ("i0", "i0e", "i1", "i1e"):
+    setattr(SPECIAL, _bessel, _special(getattr(bessel, _bessel), bessel))
 SPECIAL.gammaln, SPECIAL.digamma = _special(gamma.lgamma, gamma), _special(gamma.digamma, gamma)
 
 
