@@ -75,6 +75,46 @@ def test_a_replayed_loss_is_that_of_the_step_itself(
         np.testing.assert_array_equal(actual, weight)
 
 
+# Of (x, y in (0, 1)), on as many elements as kernels run for on the CPU.
+OF_ELEMENTS: dict[str, Any] = {
+    "poisson": lambda x, y: F.poisson_nll_loss(x, y, full=True),
+    "hinge": lambda x, y: F.hinge_embedding_loss(x, (y * 10).long() * 2 - 1),
+    "ranking": lambda x, y: F.margin_ranking_loss(x, y, (y - 0.5).sign(), margin=0.2),
+    "gaussian": lambda x, y: F.gaussian_nll_loss(y, y, x.exp()),
+    "gaussian of rows": lambda x, y: F.gaussian_nll_loss(x, y, y[:, :1], full=True),
+    "gaussian of a number": lambda x, y: F.gaussian_nll_loss(x, y, 0.7),
+    "soft margin": lambda x, y: F.soft_margin_loss(x, (y * 10).long() * 2 - 1),
+    "labels": lambda x, y: F.multilabel_soft_margin_loss(x, y, reduction="none").mean(),
+    "unit vectors": lambda x, y: (F.normalize(x) * y + F.normalize(x, dim=0)).mean(),
+}
+
+
+@pytest.mark.parametrize("loss", OF_ELEMENTS)
+def test_losses_of_elements_are_replayed(loss: str) -> None:
+    def step(x: Any, y: Any) -> tuple[Any, Any]:
+        x = x.requires_grad_()
+        value = OF_ELEMENTS[loss](x, y)
+        return value.detach(), *gradlite.autograd.grad(value, x)
+
+    run = gradlite.capture(step, native=False)
+    gradlite.manual_seed(0)
+    for _ in range(5):
+        x, y = gradlite.randn(100, 100), gradlite.rand(100, 100)
+        for found, expected in zip(run(x.clone(), y), step(x.clone(), y), strict=True):
+            np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    assert run.replays >= 2
+
+
+def test_a_negative_variance_is_an_error_in_a_replay_too() -> None:
+    step = gradlite.capture(lambda x, v: F.gaussian_nll_loss(x, x, v), warmup=0, native=False)
+    x = gradlite.ones(2000)
+    for _ in range(3):
+        step(x, gradlite.rand(2000))
+    error = outcome_of(lambda: step(x, -x))
+    assert step.replays >= 1 and isinstance(error, ValueError)
+    assert str(error) == "var has negative entry/entries"
+
+
 def test_a_class_out_of_range_is_an_error_in_a_replay_too() -> None:
     step = gradlite.capture(lambda x, y: F.cross_entropy(x, y), warmup=0, native=False)
     x = gradlite.randn(3, 4)
