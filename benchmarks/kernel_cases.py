@@ -103,6 +103,34 @@ def _cross_entropy(T: Any, x: Any, numbers: Any) -> Any:
     return T.nn.functional.cross_entropy(x, numbers)
 
 
+def _distance(T: Any, x: Any, y: Any) -> Any:
+    return T.nn.functional.pairwise_distance(x, y)
+
+
+def _cosine(T: Any, x: Any, y: Any) -> Any:
+    return T.nn.functional.cosine_similarity(x, y)
+
+
+def _signed(T: Any, x: Any) -> tuple[Any, ...]:
+    return T.rand(x.shape, device="cuda"), T.ones(x.shape[0], dtype=T.int64, device="cuda")
+
+
+def _embedding(T: Any, x: Any, y: Any, target: Any) -> Any:
+    return T.nn.functional.cosine_embedding_loss(x, y, target)
+
+
+def _two_like(T: Any, x: Any) -> tuple[Any, ...]:
+    return T.rand(x.shape, device="cuda"), T.rand(x.shape, device="cuda")
+
+
+def _triplet(T: Any, x: Any, positive: Any, negative: Any) -> Any:
+    return T.nn.functional.triplet_margin_loss(x, positive, negative)
+
+
+def _margin(T: Any, x: Any, numbers: Any) -> Any:
+    return T.nn.functional.multi_margin_loss(x, numbers)
+
+
 def _batch_norm(T: Any, x: Any, weight: Any, bias: Any) -> Any:
     return T.nn.functional.batch_norm(x, None, None, weight, bias, training=True)
 
@@ -198,6 +226,16 @@ CASES: dict[str, Case] = {
     "loss_of_three_values": Case(3, _poisson("none"), _like),
     "loss_of_three_parts": Case(2, _poisson("mean"), _like),
     "loss_of_three_backward": Case(3, _poisson("mean"), _like, backward=True),
+    "distance_forward": Case(2, _distance, _like, rows),
+    "distance_backward": Case(3, _distance, _like, rows, backward=True),
+    "cosine_forward": Case(2, _cosine, _like, rows),
+    "cosine_backward": Case(3, _cosine, _like, rows, backward=True),
+    "cosine_embedding_forward": Case(2, _embedding, _signed, rows),
+    "cosine_embedding_backward": Case(3, _embedding, _signed, rows, backward=True),
+    "triplet_forward": Case(3, _triplet, _two_like, rows),
+    "triplet_backward": Case(4, _triplet, _two_like, rows, backward=True),
+    "multi_margin_forward": Case(1, _margin, _numbers, rows),
+    "multi_margin_backward": Case(2, _margin, _numbers, rows, backward=True),
     "dropout_rows": Case(2, lambda T, x: T.nn.functional.dropout1d(x[:, None], 0.5),
                          shape=rows),
     "dropout": Case(2, lambda T, x: T.nn.functional.dropout(x, 0.5)),
@@ -216,6 +254,9 @@ UNTIMED: dict[str, str] = {
     "the second of two launches, over the parts that the first leaves": """columns_total
         losses_parts losses_total norm_total norm_slopes_total reduce_columns_total
         reduce_channels_total batch_norm_statistics""",
+    "how often it reads a row depends on the labels": """multilabel_margin_forward
+        multilabel_margin_backward""",
+    "each row meets many others, which the caches have": "cdist_forward cdist_backward",
     "arithmetic bounds it, not memory": """attention_forward_32 attention_backward_32
         attention_forward_64 attention_backward_64 attention_forward_128 attention_backward_128
         depthwise_forward depthwise_input_gradient depthwise_weight_gradient""",

@@ -61,6 +61,17 @@ def _numbers(T: Any, x: Any) -> tuple[Any, ...]:
     return (T.randint(0, x.shape[1], (x.shape[0],)),)
 
 
+def _labels(T: Any, x: Any) -> tuple[Any, ...]:
+    """Three labels in each row."""
+    y = T.randint(0, x.shape[1], x.shape)
+    y[:, 3] = -1
+    return (y,)
+
+
+def _leaf_like(T: Any, x: Any) -> tuple[Any, ...]:
+    return (_leaf(T, x, *x.shape),)
+
+
 def _like(T: Any, x: Any) -> tuple[Any, ...]:
     return (T.rand(x.shape, dtype=x.dtype),)
 
@@ -158,6 +169,31 @@ CASES: dict[str, Case] = {
     ),
     "grid_sampler_2d": Case(_sampled, images, lambda T, x: (_points(T, x, 8, 8),)),
     "grid_sampler_3d": Case(_sampled, volumes, lambda T, x: (_points(T, x, 4, 4, 4),)),
+    "pairwise_distance": Case(
+        lambda T, x, y: T.nn.functional.pairwise_distance(x, y), more=_leaf_like
+    ),
+    "cosine_similarity": Case(
+        lambda T, x, y: T.nn.functional.cosine_similarity(x, y), more=_leaf_like
+    ),
+    "cdist": Case(
+        lambda T, x, y: T.cdist(x, y),
+        lambda n: (max(n // COLUMNS, 1), COLUMNS),
+        lambda T, x: (_leaf(T, x, min(x.shape[0], 32), COLUMNS),),
+    ),
+    "triplet_margin_loss": Case(
+        lambda T, x, y, z: T.nn.functional.triplet_margin_loss(x, y, z),
+        more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x)),
+    ),
+    "cosine_embedding_loss": Case(
+        lambda T, x, y, t: T.nn.functional.cosine_embedding_loss(x, y, t),
+        more=lambda T, x: (*_leaf_like(T, x), 2 * T.randint(0, 2, x.shape[:1]) - 1),
+    ),
+    "multi_margin_loss": Case(
+        lambda T, x, t: T.nn.functional.multi_margin_loss(x, t), more=_numbers
+    ),
+    "multilabel_margin_loss": Case(
+        lambda T, x, t: T.nn.functional.multilabel_margin_loss(x, t), more=_labels
+    ),
     "glu": Case(lambda T, x: T.nn.functional.glu(x)),
     "prelu": Case(lambda T, x, w: T.nn.functional.prelu(x, w), more=lambda T, x: (_leaf(T, x, 1),)),
 }

@@ -106,6 +106,7 @@ from gradlite.ops.bivariate import *
 from gradlite.ops.blend import *
 from gradlite.ops.buffers import *
 from gradlite.ops.calculus import *
+from gradlite.ops.cdist import *
 from gradlite.ops.chances import *
 from gradlite.ops.choose import *
 from gradlite.ops.comparison import *

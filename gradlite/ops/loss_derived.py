@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops import loss_of_three as three
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops import shortcuts
 from gradlite.ops.choose import where
-from gradlite.ops.distance import pairwise_distance
+from gradlite.ops.dispatch import apply
+from gradlite.ops.distance import pairwise_distance, together
 from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.like import full_like
-from gradlite.ops.loss import reduced
+from gradlite.ops.loss import check_reduction, reduced
+from gradlite.ops.operands import promoted
+from gradlite.ops.row_losses import CosineEmbeddingLoss, TripletMarginLoss
 from gradlite.ops.samples import S, integers, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -157,13 +161,11 @@ def cosine_embedding_loss(
             f"{dims - 1}D target tensor expects {dims}D input tensors, but found inputs with "
             f"sizes {list(input1.shape)} and {list(input2.shape)}."
         )
-    x1: Any = input1
-    x2: Any = input2
-    square1, square2 = ((x * x).sum(-1) + 1e-12 for x in (x1, x2))
-    cosine = (x1 * x2).sum(-1) / (square1 * square2).sqrt()
-    near = where(target == 1, 1 - cosine, 0)
-    apart = where(target == -1, (cosine - margin).clamp(min=0), 0)
-    return reduced(near + apart, reduction)
+    check_reduction(reduction)
+    x1, x2 = together(*promoted(input1, input2))
+    x1, x2 = (x if x.is_floating_point() else x.to(dtypes.get_default_dtype()) for x in (x1, x2))
+    y = together(target, x1[..., 0])[0]
+    return apply(CosineEmbeddingLoss, (x1, x2, y.detach()), float(margin), reduction)  # type: ignore[no-any-return]
 
 
 @public(
@@ -241,6 +243,13 @@ def triplet_margin_loss(
         ValueError: a margin that is not positive.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    rows = anchor, positive, negative
+    one_dtype = all(x.array.dtype == anchor.array.dtype for x in rows)
+    if one_dtype and anchor.is_floating_point() and anchor.dim() and margin > 0:
+        _check_dims(*rows)
+        check_reduction(reduction)
+        attrs = float(margin), float(p), float(eps), bool(swap), reduction
+        return apply(TripletMarginLoss, together(*rows), *attrs)  # type: ignore[no-any-return]
 
     def distance(x1: Tensor, x2: Tensor) -> Tensor:
         return pairwise_distance(x1, x2, p, eps)

@@ -1,4 +1,4 @@
-"""Margin losses of classes and of sets of labels, written with other ops."""
+"""Margin losses of classes and of sets of labels; their kernels are in ``kernels/margin.cu``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,138 @@ import numpy as np
 
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.activation import logsigmoid
-from gradlite.ops.elementwise import square
+from gradlite.ops.dispatch import apply
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.loss import check_reduction, reduced
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import type_name
-from gradlite.ops.piecewise import relu
+from gradlite.ops.op import Op, type_name
+from gradlite.ops.operands import cast
+from gradlite.ops.row_losses import launch_rows, of_each, reduced_array, scale_of
 from gradlite.ops.samples import S, bools, constant, integers, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
 __all__ = ["multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss"]
+
+
+class MultiMarginLoss(Op):
+    """Sums over classes but the row's own, by their number; a score that is NaN counts nothing."""
+
+    reads = ((0, 1, 2), (), ())
+    constants = (1, 2)
+    native_from = native_backward_from = 1 << 8
+
+    def forward(xp: Any, x: Any, y: Any, weight: Any, p: int, margin: float, reduction: str) -> Any:
+        short = margin - xp.take_along_axis(x, y[:, None], axis=1) + x
+        counts = (short > 0) & (y[:, None] != xp.arange(x.shape[1]))
+        short = xp.where(counts, short if p == 1 else short * short, 0)
+        losses = short.sum(axis=1) / x.shape[1]
+        return reduced_array(xp, losses if weight is None else losses * weight[y], reduction)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, y, weight = ctx.saved
+        p, margin, reduction = ctx.attrs
+        given: Any = wrap if F.tensors else lambda array: array
+        raw, numbers = F.array(x), F.array(y)
+        rows, classes = raw.shape
+        own = numbers[:, None] == NAMESPACES[raw.__class__].xp.arange(classes)
+        zero = F.zero_beside(grad)
+        short = margin - F.sum(F.where(given(own), x, zero), (1,), True) + x
+        counts = given((F.array(short) > 0) & ~own)
+        slope = F.where(counts, short * 2 if p == 2 else zero + 1, zero)
+        scale = (1 if weight is None else F.array(weight)[numbers][:, None]) / classes
+        grad = of_each(grad if reduction != "none" else grad.reshape((rows, 1)), rows, reduction)
+        slope = slope * (grad * (given(scale) if weight is not None else scale))
+        return F.where(given(own), F.sum(slope, (1,), True) * -1, slope), None, None
+
+    def fused_forward(
+        K: Any, x: Any, y: Any, weight: Any, p: int, margin: float, reduction: str
+    ) -> Any:
+        if not K.takes(x, x if weight is None else weight):
+            return NotImplemented
+        inputs = K.dense(x), K.dense(y), None if weight is None else K.dense(weight)
+        return launch_rows(
+            K, "multi_margin_forward", x.dtype, x.shape[:1], x.shape[1], 1, reduction, inputs,
+            p, margin,
+        )  # fmt: skip
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, y, weight = ctx.saved
+        p, margin, reduction = ctx.attrs
+        if not K.takes(grad, x if weight is None else weight, x):
+            return NotImplemented
+        rows, classes = x.shape
+        dx = K.empty(x.shape, x.dtype)
+        K.kept_rows(
+            "multi_margin_backward", x.dtype, rows, classes, 1, K.dense(grad), K.dense(x),
+            K.dense(y), None if weight is None else K.dense(weight), dx, rows, classes, p,
+            int(reduction == "none"), margin, scale_of(rows, reduction),
+        )  # fmt: skip
+        return dx, None, None
+
+
+def _labels(xp: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Which places of a row list a label, the labels, 0 elsewhere, and which classes are some."""
+    listed = xp.cumsum(y < 0, axis=1) == 0
+    kept = xp.where(listed, y, 0)
+    among = ((kept[:, :, None] == xp.arange(y.shape[1])) & listed[:, :, None]).any(axis=1)
+    return listed, kept, among
+
+
+def _short(xp: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
+    """How far labels (rows, places, 1) exceed classes by less than 1, where that counts, and the
+    labels."""
+    listed, kept, among = _labels(xp, y)
+    short = 1 - xp.take_along_axis(x, kept, axis=1)[:, :, None] + x[:, None, :]
+    return short, listed[:, :, None] & ~among[:, None, :] & (short > 0), kept
+
+
+class MultilabelMarginLoss(Op):
+    """Sums over labels and other classes, by the classes' number; NaN counts nothing."""
+
+    reads = ((0, 1), ())
+    constants = (1,)
+    native_from = native_backward_from = 1 << 8
+
+    def forward(xp: Any, x: Any, y: Any, reduction: str) -> Any:
+        short, counts, _ = _short(xp, x, y)
+        losses = xp.where(counts, short, 0).sum(axis=(1, 2)) / x.shape[1]
+        return reduced_array(xp, losses.astype(x.dtype), reduction)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, y = (F.array(a) for a in ctx.saved)
+        (reduction,) = ctx.attrs
+        rows, classes = x.shape
+        xp = NAMESPACES[x.__class__].xp
+        _, counts, kept = _short(xp, x, y)
+        own = kept[:, :, None] == xp.arange(classes)
+        slope = counts.sum(axis=1) - (own * counts.sum(axis=2)[:, :, None]).sum(axis=1)
+        slope = (slope / classes).astype(x.dtype)
+        grad = of_each(grad if reduction != "none" else grad.reshape((rows, 1)), rows, reduction)
+        return grad * (wrap(slope) if F.tensors else slope), None
+
+    def fused_forward(K: Any, x: Any, y: Any, reduction: str) -> Any:
+        if not K.takes(x):
+            return NotImplemented
+        inputs = K.dense(x), K.dense(y)
+        return launch_rows(
+            K, "multilabel_margin_forward", x.dtype, x.shape[:1], x.shape[1], 1, reduction, inputs
+        )
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, y = ctx.saved
+        (reduction,) = ctx.attrs
+        if not K.takes(grad, x):
+            return NotImplemented
+        rows, classes = x.shape
+        dx, marks = K.empty(x.shape, x.dtype), K.empty(x.shape, np.uint8)
+        K.kept_rows(
+            "multilabel_margin_backward", x.dtype, rows, classes, 1, K.dense(grad), K.dense(x),
+            K.dense(y), marks, dx, rows, classes, int(reduction == "none"),
+            scale_of(rows, reduction),
+        )  # fmt: skip
+        return dx, None
 
 
 def _rows(input: Tensor, target: Tensor, labels: bool) -> tuple[Any, Any, bool]:
@@ -101,15 +221,10 @@ def multi_margin_loss(
     on_host = isinstance(y.array, np.ndarray)  # a GPU's kernels look at the target by themselves
     if on_host and y.array.size and not (0 <= y.array.min() and y.array.max() < classes):
         raise RuntimeError("target out of range")
-    column = y.unsqueeze(1)
-    short = relu(margin - x.gather(1, column) + x)
-    short = short if p == 1 else square(short)
-    if weight is not None:
-        short = short * weight[y].unsqueeze(1)  # type: ignore[index]
-    xp = NAMESPACES[y.array.__class__].xp
-    own = wrap(y.array[:, None] == xp.arange(classes))
-    losses = short.masked_fill(own, 0).sum(1) / classes
-    return reduced(losses if batched else losses.squeeze(0), reduction)
+    if weight is not None and weight.array.dtype != x.array.dtype:
+        weight = cast(weight, x.array.dtype)
+    loss: Any = apply(MultiMarginLoss, (x, y, weight), int(p), float(margin), reduction)
+    return loss if batched or reduction != "none" else loss.squeeze(0)  # type: ignore[no-any-return]
 
 
 @public(
@@ -149,15 +264,8 @@ def multilabel_margin_loss(
     on_host = isinstance(labels, np.ndarray)
     if on_host and labels.size and not (-1 <= labels.min() and labels.max() < classes):
         raise RuntimeError("argument #2 'target' is out of range")
-    xp = NAMESPACES[labels.__class__].xp
-    listed = xp.cumsum(labels < 0, axis=1) == 0
-    kept = xp.where(listed, labels, 0)
-    among = ((kept[:, :, None] == xp.arange(classes)) & listed[:, :, None]).any(1)
-    scores = x.gather(1, wrap(kept))
-    short = relu(1 - scores.unsqueeze(2) + x.unsqueeze(1))
-    counted = wrap(listed[:, :, None] & ~among[:, None, :])
-    losses = short.masked_fill(~counted, 0).sum((1, 2)) / classes  # type: ignore[operator]
-    return reduced(losses if batched else losses.squeeze(0), reduction)
+    loss: Any = apply(MultilabelMarginLoss, (x, y), reduction)
+    return loss if batched or reduction != "none" else loss.squeeze(0)  # type: ignore[no-any-return]
 
 
 @public(

@@ -23,7 +23,7 @@ from gradlite.ops.shape import contiguous
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
-__all__ = ["cdist", "dist", "norm", "pdist", "renorm"]
+__all__ = ["dist", "norm", "pdist", "renorm"]
 
 
 class VectorNorm(Op):
@@ -57,31 +57,32 @@ class VectorNorm(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, out = ctx.saved
         p, dims, _ = ctx.attrs
-        shape = tuple(ctx.shapes[0])
-        zero = F.zero_beside(grad)
-        if p == 0:
-            return (None,)
-        if p == 1:
-            return (spread(F, grad, shape, dims) * F.sign(x),)
-        if p == 2:
-            none = out == 0
-            return (
-                x
-                * spread(F, F.where(none, zero, grad / F.where(none, zero + 1, out)), shape, dims),
-            )
-        size = F.abs(x)
-        if math.isinf(p):
-            reached = F.to_copy(size == spread(F, out, shape, dims), F.array(grad).dtype)
-            share = reached / F.sum(reached, dims, True)
-            return (F.sign(x) * share * spread(F, grad, shape, dims),)
+        return (None if p == 0 else norm_gradient(F, grad, x, out, p, dims),)
+
+
+def norm_gradient(F: Any, grad: Any, x: Any, out: Any, p: float, dims: tuple[int, ...]) -> Any:
+    """The gradient of ``x`` for one of ``out``, its p-norm over dimensions; p is not 0."""
+    shape = tuple(x.shape)
+    zero = F.zero_beside(grad)
+    if p == 1:
+        return spread(F, grad, shape, dims) * F.sign(x)
+    if p == 2:
         none = out == 0
-        scale = F.where(none, zero, grad / F.where(none, zero + 1, out) ** (p - 1))
-        if p < 2:  # the slope of |x|^p at 0 is infinite or undefined: take 0
-            flat = x == 0
-            powers = F.where(flat, zero, F.where(flat, zero + 1, size) ** (p - 1)) * F.sign(x)
-        else:
-            powers = x * size ** (p - 2)
-        return (powers * spread(F, scale, shape, dims),)
+        return x * spread(F, F.where(none, zero, grad / F.where(none, zero + 1, out)), shape, dims)
+    size = F.abs(x)
+    if math.isinf(p):
+        reached = F.to_copy(size == spread(F, out, shape, dims), F.array(grad).dtype)
+        ties = F.sum(reached, dims, True)  # none where the norm is NaN
+        share = reached / F.where(ties == 0, zero + 1, ties)
+        return F.sign(x) * share * spread(F, grad, shape, dims)
+    none = out == 0
+    scale = F.where(none, zero, grad / F.where(none, zero + 1, out) ** (p - 1))
+    if p < 2:  # the slope of |x|^p at 0 is infinite or undefined: take 0
+        flat = x == 0
+        powers = F.where(flat, zero, F.where(flat, zero + 1, size) ** (p - 1)) * F.sign(x)
+    else:
+        powers = x * size ** (p - 2)
+    return powers * spread(F, scale, shape, dims)
 
 
 def vector_norm_of(input: Tensor, p: float, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
@@ -186,36 +187,6 @@ def norm(
         dims = tuple(range(input.array.ndim)) if dim is None else dim
         return matrix_norm(input, p, dims, keepdim, dtype=dtype)
     return vector_norm_of(input, p, dim, keepdim, dtype)
-
-
-@public(
-    samples=lambda: [
-        S(normal(3, 4), normal(5, 4)),
-        S(normal(3, 4), normal(5, 4), 1),
-        S(normal(2, 3, 4), normal(5, 4), 3.0),
-        S(distinct(3, 4), distinct(2, 4) + 0.05, math.inf),
-        S(np.ones((2, 3)), np.ones((1, 3)), smooth=False),
-    ],
-    errors=lambda: [S(normal(3, 4), normal(5, 3)), S(normal(3), normal(5, 3))],
-    autocast="float32",
-)
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
-    """The p-norm distances between all rows of two matrices, (*, n, d), (*, m, d) -> (*, n, m).
-
-    >>> import gradlite
-    >>> gradlite.cdist(gradlite.tensor([[0.0, 0.0]]), gradlite.tensor([[3.0, 4.0], [0.0, 1.0]]))
-    tensor([[5., 1.]])
-    """
-    for name, x in (("X1", x1), ("X2", x2)):
-        if x.array.ndim < 2:
-            raise RuntimeError(
-                f"cdist only supports at least 2D tensors, {name} got: {x.array.ndim}D"
-            )
-    a, b = x1.array.shape[-1], x2.array.shape[-1]
-    if a != b:
-        raise RuntimeError(f"X1 and X2 must have the same number of columns. X1: {a} X2: {b}")
-    apart: Any = x1.unsqueeze(-2) - x2.unsqueeze(-3)  # type: ignore[attr-defined]
-    return vector_norm_of(apart, p, -1, False, None)
 
 
 @public(

@@ -132,3 +132,60 @@ def epsilon(dtype: str) -> float:
 def wide(array: Any) -> Any:
     """A floating array in float64; anything else as it is."""
     return array.astype("f8") if getattr(array, "dtype", np.dtype(bool)) in FLOATING else array
+
+
+# Rows and columns: a warp to a row and a block to a row, rows in registers, longer ones and those
+# of odd lengths, and losses enough to be summed in two steps.
+ROWS = [
+    (1, 1), (2, 31), (40, 32), (5, 33), (3, 300), (2, 1023), (2, 1024), (3, 1025), (1, 9000),
+    (5000, 2),
+]  # fmt: skip
+ROW_TOLERANCES = {"bfloat16": 1.6e-2, "float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
+
+
+def compare(
+    K: Any,
+    op: Any,
+    inputs: Sequence[Any],
+    attrs: Sequence[Any],
+    *,
+    wanted: Sequence[bool] | None = None,
+    tolerance: float | None = None,
+    rounded: bool = True,
+) -> list[Any]:
+    """Compare an op's kernels with its rule in float64, for the gradient of a random weight.
+
+    The rule's gradient reads the output as the kernel has rounded it, or its own one.
+
+    Returns:
+        The output and the gradients, by the kernels.
+    """
+    dtype = inputs[0].dtype.name
+    if wanted is None:
+        wanted = [a is not None and place not in op.constants for place, a in enumerate(inputs)]
+    shape = op.forward(np, *map(wide, inputs), *attrs).shape
+    grad = np.asarray(np.random.default_rng(1).standard_normal(shape)).astype(dtype)
+    found = by_kernel(K, op, inputs, attrs, grad, wanted)
+    exact = [wide(a) for a in inputs]
+    expected = by_rule(op, exact, attrs, wide(grad), wanted, wide(found[0]) if rounded else None)
+    limit = ROW_TOLERANCES[dtype] if tolerance is None else tolerance
+    for ours, reference, want in zip(found, expected, (True, *wanted)):
+        if want:
+            assert ours.dtype == dtype and ours.shape == reference.shape
+            size = np.nanmax(np.abs(reference), where=np.isfinite(reference), initial=1e-2)
+            np.testing.assert_allclose(ours, reference, limit, limit * float(size))
+    return found
+
+
+def normals(shape: tuple[int, ...], dtype: str, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """Random numbers in a dtype."""
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(dtype)
+
+
+def starting_anywhere(K: Any, rows: Sequence[np.ndarray], start: int) -> list[Any]:
+    """Copies of arrays that begin ``start`` elements behind an aligned address."""
+    copies = []
+    for array in rows:
+        flat = K.xp.asarray(np.concatenate([np.zeros(start, array.dtype), array.reshape(-1)]))
+        copies.append(flat[start:].reshape(array.shape))
+    return copies
