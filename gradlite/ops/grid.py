@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops.dispatch import apply
+from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.grid_sampler import GridSampler2D, GridSampler3D
-from gradlite.ops.guard import on_its_device
-from gradlite.ops.matmul import matmul
+from gradlite.ops.indexing import MOST
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import type_name
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal, uniform
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor
 
 __all__ = ["affine_grid", "grid_sample"]
 
@@ -42,6 +42,56 @@ def _centres(n: int, align_corners: bool) -> np.ndarray[Any, Any]:
     return ends if align_corners else ends * ((n - 1) / n)
 
 
+def _pixels(xp: Any, sizes: tuple[int, ...], align_corners: bool, dtype: Any) -> Any:
+    """The positions of all pixels, (x, y[, z], 1) each."""
+    axes = np.meshgrid(*(_centres(n, align_corners) for n in sizes), indexing="ij")
+    points = np.stack([*axes[::-1], np.ones(sizes)], axis=-1).reshape(-1, len(sizes) + 1)
+    return xp.asarray(points.astype(dtype))
+
+
+class AffineGridGenerator(Op):
+    """The points that maps (N, dims, dims + 1) send pixels to."""
+
+    def forward(xp: Any, theta: Any, sizes: tuple[int, ...], align: bool) -> Any:
+        F = NAMESPACES[theta.__class__]
+        points = F.matmul(_pixels(xp, sizes, align, theta.dtype), theta.swapaxes(1, 2))
+        return points.reshape(len(theta), *sizes, len(sizes))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        sizes, align = ctx.attrs
+        raw = F.array(grad)
+        pixels = _pixels(NAMESPACES[raw.__class__].xp, sizes, align, raw.dtype)
+        grad = grad.reshape((raw.shape[0], len(pixels), len(sizes)))
+        return (F.matmul(grad.swapaxes(1, 2), pixels),)
+
+    def fused_forward(K: Any, theta: Any, sizes: tuple[int, ...], align: bool) -> Any:
+        out = (len(theta), *sizes, len(sizes))
+        if K.serial or not K.takes(theta) or math.prod(out) >= MOST:
+            return NotImplemented
+        points = K.empty(out, theta.dtype)
+        K.elementwise(
+            "affine_grid_forward", theta.dtype, points.size, K.dense(theta), points,
+            *_launched(len(theta), sizes, align),
+        )  # fmt: skip
+        return points
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        sizes, align = ctx.attrs
+        if K.serial or not K.takes(grad) or grad.size >= MOST:
+            return NotImplemented
+        dtheta = K.empty(tuple(ctx.shapes[0]), grad.dtype)
+        K.rows(
+            "affine_grid_backward", grad.dtype, dtheta.size, math.prod(sizes), K.dense(grad),
+            dtheta, *_launched(len(dtheta), sizes, align),
+        )  # fmt: skip
+        return (dtheta,)
+
+
+def _launched(batch: int, sizes: tuple[int, ...], align: bool) -> tuple[int, ...]:
+    """What the kernels take behind the arrays."""
+    return batch, *(1,) * (3 - len(sizes)), *sizes, len(sizes), int(align)
+
+
 @public(
     samples=lambda: [
         S(normal(2, 2, 3), (2, 1, 3, 4), align_corners=False),
@@ -54,8 +104,8 @@ def _centres(n: int, align_corners: bool) -> np.ndarray[Any, Any]:
         S(normal(2, 2, 3), (2, 3, 4), align_corners=False),
         S(np.ones((1, 2, 3), np.int64), (1, 1, 3, 4), align_corners=False),
     ],
+    autocast="lower",
 )
-@on_its_device
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The points that affine maps send the pixels of an image of a size to, for `grid_sample`.
 
@@ -91,13 +141,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
             "documentation of affine_grid for details.",
             stacklevel=2,
         )
-    spatial = tuple(size[2:])
-    axes = np.meshgrid(*(_centres(n, align) for n in spatial), indexing="ij")
-    points = np.stack([*axes[::-1], np.ones(spatial)], axis=-1).reshape(-1, dims + 1)
-    xp = NAMESPACES[theta.array.__class__].xp
-    base = wrap(xp.asarray(points.astype(theta.array.dtype)))
-    result: Any = matmul(base, theta.mT)  # type: ignore[attr-defined]
-    return result.reshape(theta.array.shape[0], *spatial, dims)  # type: ignore[no-any-return]
+    return apply1(AffineGridGenerator, theta, tuple(size[2:]), align)
 
 
 # -------------------------------------------------------------------------------- grid_sample

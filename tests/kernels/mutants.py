@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.kernels.mutants_ctc import CTC
 from tests.kernels.mutants_embedding_bag import EMBEDDING_BAGS
-from tests.kernels.mutants_images import BORDERS, GRID, RESAMPLE
+from tests.kernels.mutants_images import AFFINE, BORDERS, GRID, RESAMPLE
 from tests.kernels.mutants_losses import ELEMENTS, UNIT_VECTORS
 from tests.kernels.mutants_rows import ROW_LOSSES
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
@@ -473,5 +473,5 @@ MUTANTS = [
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
     *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
-    *UNIT_VECTORS,
+    *UNIT_VECTORS, *AFFINE,
 ]  # fmt: skip

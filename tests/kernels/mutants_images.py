@@ -88,3 +88,21 @@ RESAMPLE = [
     Mutant("the last place of a plane belongs to the next", "resample.cu",
            "u32(slice) - plane * u32(od)", "u32(slice) - plane * u32(d)"),
 ]  # fmt: skip
+
+AFFINE = [
+    Mutant("the ends' centres for their far sides", "affine_grid.cu",
+           "align ? n - 1 : n;", "n - 1;"),
+    Mutant("one pixel lies nowhere", "affine_grid.cu",
+           "return steps == 0 ? acc_t(0) : acc_t(2 * i + 1 - n)", "return acc_t(2 * i + 1 - n)",
+           ("test_affine_grid::test_points",)),
+    Mutant("x and y change places", "affine_grid.cu",
+           "return k == 1 ? centre(int(row", "return k == 2 ? centre(int(row"),
+    Mutant("nothing is added", "affine_grid.cu",
+           "for (int k = 0; k <= n; k++)", "for (int k = 0; k < n; k++)"),
+    Mutant("the map of the first image", "affine_grid.cu",
+           "theta + (image * n + i) * (n + 1);", "theta + i * (n + 1);"),
+    Mutant("the gradient of the first direction", "affine_grid.cu",
+           "grad + image * count * n + i;", "grad + image * count * n;"),
+    Mutant("what one thread has summed", "affine_grid.cu",
+           "  total = team.sum(total);\n", ""),
+]  # fmt: skip
