@@ -412,8 +412,7 @@ def gaussian_nll_loss(
     if fused is not None:
         return fused
     # The bound is a safeguard, not part of the function: the gradient passes through it.
-    low = variance.detach() < eps
-    variance = where(low, variance - variance.detach() + eps, variance)
+    variance = variance + (eps - variance.detach()).clamp(min=0)
     x: Any = input
     loss = 0.5 * (variance.log() + (x - target) ** 2 / variance)
     if full:
