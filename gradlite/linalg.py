@@ -13,7 +13,15 @@ from gradlite.ops.factorizations import eigh, eigvalsh, svdvals
 from gradlite.ops.factorizations import linalg_qr as qr
 from gradlite.ops.factorizations import linalg_svd as svd
 from gradlite.ops.least_squares import cond, lstsq, matrix_rank, pinv
-from gradlite.ops.linear_systems import cholesky, det, inv, matrix_power, slogdet, solve
+from gradlite.ops.linear_systems import (
+    cholesky,
+    cholesky_ex,
+    det,
+    inv,
+    matrix_power,
+    slogdet,
+    solve,
+)
 from gradlite.ops.matmul import matmul
 from gradlite.ops.matrices import LinAlgError
 from gradlite.ops.matrix_functions import matrix_exp, tensorinv, tensorsolve
@@ -27,6 +35,7 @@ from gradlite.tensor import Tensor
 __all__ = [
     "LinAlgError",
     "cholesky",
+    "cholesky_ex",
     "cond",
     "cross",
     "det",

@@ -12,6 +12,7 @@ __all__ = [
     "frexp",
     "histogram",
     "kthvalue",
+    "linalg_cholesky_ex",
     "linalg_eigh",
     "linalg_lstsq",
     "linalg_qr",
@@ -80,6 +81,7 @@ cummin = _type("cummin", "values", "indices")
 frexp = _type("frexp", "mantissa", "exponent")
 histogram = _type("histogram", "hist", "bin_edges")
 kthvalue = _type("kthvalue", "values", "indices")
+linalg_cholesky_ex = _type("linalg_cholesky_ex", "L", "info")
 linalg_eigh = _type("linalg_eigh", "eigenvalues", "eigenvectors")
 linalg_lstsq = _type("linalg_lstsq", "solution", "residuals", "rank", "singular_values")
 linalg_qr = _type("linalg_qr", "Q", "R")

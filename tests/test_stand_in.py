@@ -122,6 +122,13 @@ def test_matrices_without_a_result_are_errors() -> None:
     for name in ("inv", "cholesky"):
         with pytest.raises(gradlite.linalg.LinAlgError, match=r"\(Batch element 1\)"):
             getattr(gradlite.linalg, name)(batch)
+    factor, info = gradlite.linalg.cholesky_ex(batch)
+    assert info.is_cuda and info.tolist() == [0, 1] and factor[1].isnan().all()
+    assert gradlite.linalg.cond(batch, 1).tolist() == [1.0, float("inf")]
+    bad = batch * float("nan")
+    for name in ("svd", "svdvals", "pinv"):
+        with pytest.raises(gradlite.linalg.LinAlgError, match="algorithm failed to converge"):
+            getattr(gradlite.linalg, name)(bad)
     with pytest.raises(gradlite.linalg.LinAlgError, match="the input matrix is singular"):
         gradlite.linalg.solve(batch[1], batch[0])
 

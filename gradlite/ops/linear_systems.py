@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, return_types
+from gradlite.ops.choose import where
 from gradlite.ops.dispatch import OUT, apply, apply1, output_grads, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
@@ -313,6 +314,79 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
             "completed because the input is not positive-definite."
         ) from None
     return lower.mT if upper else lower  # type: ignore[no-any-return]
+
+
+@public(
+    samples=lambda: [
+        S(positive_definite(3, 3), smooth=False),
+        S(positive_definite(2, 2, 2), smooth=False),
+        S(positive_definite(3, 3), upper=True, smooth=False),
+    ],
+    torch="linalg.cholesky_ex",
+    errors=square_errors,
+    autocast=("float32", ""),
+)
+def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
+    """`cholesky` that tells in ``info`` which matrices, (*, n, n), are not positive definite.
+
+    ``info``, (*), in int32, is 0 for those that are; for the others it is the order of the first
+    leading minor that is not, and the factor is NaN.
+
+    >>> import gradlite
+    >>> gradlite.linalg.cholesky_ex(gradlite.tensor([[1.0, 2.0], [2.0, 1.0]])).info
+    tensor(2, dtype=gradlite.int32)
+
+    Raises:
+        LinAlgError: a matrix is not positive definite, and ``check_errors`` is True.
+    """
+    check_square("linalg.cholesky", A)
+    try:
+        lower: Any = apply1(Cholesky, A)
+        info = wrap(beside(A.array, np.zeros(A.array.shape[:-2], np.int32)))
+    except np.linalg.LinAlgError:
+        orders = _orders(A)
+        if check_errors:
+            raise LinAlgError(_not_definite(orders)) from None
+        info = wrap(beside(A.array, orders))
+        failed: Any = (info != 0)[..., None, None]  # type: ignore[index]
+        eye = wrap(beside(A.array, np.eye(A.array.shape[-1]), A.array.dtype))
+        lower = where(failed, float("nan"), apply1(Cholesky, where(failed, eye, A)))
+    return return_types.linalg_cholesky_ex((lower.mT if upper else lower, info))
+
+
+@on_its_device
+def _orders(A: Tensor) -> Any:
+    """Of each matrix the order of the first leading minor that is not positive definite, or 0."""
+    xp, a = NAMESPACES[A.array.__class__].xp, A.array
+
+    def definite(matrix: Any) -> bool:
+        try:
+            Cholesky.forward(xp, matrix)
+        except np.linalg.LinAlgError:
+            return False
+        return True
+
+    found = []
+    for matrix in a.reshape(-1, *a.shape[-2:]):
+        least, most = 0, a.shape[-1] + 1  # the minors of order up to `least` are
+        while most - least > 1:
+            order = (least + most) // 2
+            if definite(matrix[:order, :order]):
+                least = order
+            else:
+                most = order
+        found.append(most % (a.shape[-1] + 1))
+    return np.array(found, np.int32).reshape(a.shape[:-2])
+
+
+def _not_definite(orders: Any) -> str:
+    place = int(np.flatnonzero(orders)[0])
+    element = f"(Batch element {place}): " if orders.ndim else ""
+    return (
+        f"linalg.cholesky_ex: {element}The factorization could not be completed because the input "
+        f"is not positive-definite (the leading minor of order {orders.flat[place]} is not "
+        "positive-definite)."
+    )
 
 
 @public(

@@ -116,6 +116,27 @@ def test_derivatives_of_cholesky(upper: bool) -> None:
     assert gradlite.autograd.gradgradcheck(function, (x,))
 
 
+@pytest.mark.parametrize("upper", [False, True])
+def test_which_matrices_of_a_batch_have_no_factor(upper: bool) -> None:
+    good = [[4.0, 2.0, 0.0], [2.0, 5.0, 1.0], [0.0, 1.0, 3.0]]
+    bad = [[4.0, 2.0, 0.0], [2.0, 1.0, 1.0], [0.0, 1.0, 3.0]]
+
+    def program(T: Any) -> Any:
+        a = T.tensor([good, bad, (-np.eye(3)).tolist(), good], requires_grad=True)
+        factor, info = T.linalg.cholesky_ex(a, upper=upper)
+        (grad,) = T.autograd.grad(factor[0].sum() + factor[3].square().sum(), a)
+        messages = []
+        for matrices in (a, a[1]):
+            with pytest.raises(T.linalg.LinAlgError) as found:
+                T.linalg.cholesky_ex(matrices, check_errors=True)
+            messages.append(str(found.value))
+        single = T.linalg.cholesky_ex(a[1]).info
+        return factor[0].detach(), factor[3].detach(), info, grad[0], grad[3], single, messages
+
+    same(program)
+    assert gradlite.linalg.cholesky_ex(gradlite.tensor(bad)).L.isnan().all()
+
+
 def test_derivatives_of_compositions() -> None:
     x, y = regular(3, 3), gradlite.rand(3, 2, dtype=gradlite.float64, requires_grad=True)
 

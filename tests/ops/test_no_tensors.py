@@ -40,6 +40,7 @@ KNOWN = {
     "cholesky_solve": OTHER_NAME,
     "det": OTHER_NAME,
     "linalg.cholesky": OTHER_NAME,
+    "linalg.cholesky_ex": OTHER_NAME,
     "linalg.cond": OTHER_NAME,
     "linalg.eigh": OTHER_NAME,
     "linalg.eigvalsh": OTHER_NAME,

@@ -55,6 +55,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "cholesky_inverse": ("strides", REALS, COLUMNS),
     "cholesky_solve": ("strides", REALS, COLUMNS),
     "linalg.cholesky": ("strides", REALS, COLUMNS),
+    "linalg.cholesky_ex": ("strides", REALS, COLUMNS),
     "linalg.eigh": ("strides, values", REALS, "vectors of other signs, column by column there"),
     "linalg.inv": ("strides", REALS, COLUMNS),
     "linalg.lstsq": ("strides", REALS, COLUMNS),
