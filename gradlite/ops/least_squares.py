@@ -339,7 +339,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None)
         right = right.expand(*batch, *right.array.shape[-2:])
     rtol = _usual(a) if rcond is None else float(rcond)
     u, values, vh, inverse, rank = _factors(matrix, rtol)
-    full = driver != "gelsy" and bool((rank.array == min(a.shape[-2:])).all())
+    full = driver != "gelsy" and bool((rank == min(a.shape[-2:])).all())  # type: ignore[attr-defined]
     if driver == "gels" and not full:
         raise LinAlgError(
             "gradlite.linalg.lstsq: The least squares solution could not be computed because the "
