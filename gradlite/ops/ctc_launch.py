@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 AHEAD = 16  # steps that the kernels read ahead, at most
-ROOM = 48 * 1024  # bytes of shared memory that every GPU has for a block
+ROOM = 47 * 1024  # bytes of shared memory, of 48 that a block has: sums take some as well
 SPARE = 14  # numbers for each label, where they do not fit there
 
 

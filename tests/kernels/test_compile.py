@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gradlite.backends.kernel_source import index, kernel
+from gradlite.ops import ctc_launch
 from tools import nvrtc, registers
 
 pytestmark = pytest.mark.skipif(
@@ -95,11 +96,12 @@ def test_the_table_lists_the_kernels_and_no_others() -> None:
 
 
 def test_a_block_of_every_kernel_fits_a_multiprocessor(measured: Any) -> None:
-    for found in measured.values():
+    for target, found in measured.items():
         for symbol, resources in found.items():
             threads = kernel(symbol.rpartition("_")[0]).threads
             assert threads * resources.registers <= 64 << 10, symbol
-            assert resources.shared <= 48 << 10, symbol
+            dynamic = ctc_launch.ROOM if target.file == "ctc.cu" else 0
+            assert resources.shared + dynamic <= 48 << 10, symbol
 
 
 # ---- the check itself ------------------------------------------------------------------------
