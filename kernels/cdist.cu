@@ -24,15 +24,24 @@ template <int ROWS>
 struct Chunk {
   acc_t at[CHUNK][ROWS + 1];
 
-  // Rows `first` and on of (rows, columns), columns `left` and on; zeros beyond the edges.
+  // Rows `first` and on of (rows, columns), columns `left` and on; beyond the edges what is there
+  // does not count.
   template <class Team>
   __device__ void load(const Team& team, const scalar_t* x, i64 rows, i64 columns, i64 first,
                        i64 left) {
+#if defined(GRADLITE_NATIVE)
+    const int width = int(math::smaller(i64(CHUNK), columns - left));
+    for (int i = 0; i < ROWS; i++) {
+      const scalar_t* in = x + math::smaller(first + i, rows - 1) * columns + left;
+      for (int k = 0; k < width; k++) at[k][i] = widen(in[k]);
+    }
+#else
     for (int e = int(team.rank()); e < ROWS * CHUNK; e += int(team.size())) {
       const int i = e / CHUNK, k = e % CHUNK;
       const bool inside = first + i < rows && left + k < columns;
       at[k][i] = inside ? widen(x[(first + i) * columns + left + k]) : acc_t(0);
     }
+#endif
   }
 };
 
