@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gradlite.capturing import plan, step
+from gradlite.capturing import plan, step, surroundings
 from gradlite.capturing.native.build import available
+from tests import fuzz_surroundings
 from tests.fuzz_steps import difference, reduced, written
 
 EXAMPLES = int(os.environ.get("GRADLITE_FUZZ_EXAMPLES", "0")) or 60
@@ -53,3 +54,19 @@ def test_edits_of_inputs_that_are_forgotten_are_found(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(step.InputEffects, "hand_on", forget)
     assert search(False, 60)[0] is not None
+
+
+def other_results(examples: int) -> list[str]:
+    found = map(fuzz_surroundings.difference, range(examples))
+    return [text for text in found if text is not None]
+
+
+@pytest.mark.filterwarnings("ignore:this captured step has been recorded")
+def test_any_way_to_a_number_that_changes() -> None:
+    assert other_results(2 * EXAMPLES) == []
+
+
+@pytest.mark.filterwarnings("ignore:this captured step has been recorded")
+def test_changes_that_are_not_looked_at_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings.Surroundings, "unchanged", lambda self: True)
+    assert other_results(60)
