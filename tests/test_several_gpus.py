@@ -94,6 +94,21 @@ def test_a_model_on_two_devices_trains() -> None:
     nn.utils.clip_grad_norm_(second.parameters(), 1.0)
 
 
+def test_matrices_without_a_result_on_the_device_that_is_not_current() -> None:
+    good, bad = gradlite.eye(2), gradlite.full((2, 2), float("nan"))
+    batch = gradlite.stack([good, bad]).to("cuda:1")
+    for name in ("svd", "svdvals", "pinv", "matrix_rank"):
+        with pytest.raises(
+            gradlite.linalg.LinAlgError, match=r"\(Batch element 1\).*failed to converge"
+        ):
+            getattr(gradlite.linalg, name)(batch)
+    singular = gradlite.stack([good, gradlite.ones(2, 2)]).to("cuda:1")
+    with pytest.raises(gradlite.linalg.LinAlgError, match=r"\(Batch element 1\)"):
+        gradlite.linalg.inv(singular)
+    assert gradlite.linalg.cond(singular, 1).tolist() == [1.0, float("inf")]
+    assert gradlite.linalg.cholesky_ex(singular).info.tolist() == [0, 2]
+
+
 def test_mixing_two_gpus_is_refused() -> None:
     a, b = gradlite.ones(2, 2, device="cuda:0"), gradlite.ones(2, 2, device=THERE)
     for call in (

@@ -183,6 +183,7 @@ def svd_of(name: str, A: Tensor, full_matrices: bool, driver: str | None = None)
         raise _not_converged(A.array) from None
 
 
+@on_its_device
 def _not_converged(array: Any) -> LinAlgError:
     xp = NAMESPACES[array.__class__].xp
     why = (

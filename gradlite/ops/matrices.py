@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.gather import check_tensor
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal
@@ -29,6 +30,7 @@ def raising(xp: Any) -> AbstractContextManager[Any]:
     return cupyx.errstate(linalg="raise")  # type: ignore[no-any-return]
 
 
+@on_its_device
 def which(array: Any, fails: Callable[[Any, Any], Any]) -> str:
     """Names the first matrix of a batch that a function of xp and a matrix cannot take."""
     if array.ndim == 2:
