@@ -368,7 +368,7 @@ def linalg_qr(A: Tensor, mode: str = "reduced") -> Any:
     >>> import gradlite
     >>> gradlite.linalg.qr(gradlite.tensor([[0.0, 2.0], [3.0, 0.0]])).R
     tensor([[-3.,  0.],
-            [ 0.,  2.]])
+            [ 0., -2.]])
     """
     check_matrices("linalg.qr", A)
     check_dtype("linalg.qr", A)
