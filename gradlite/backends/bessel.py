@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import special
+
 _NEAR_0 = (
     0.33839763720473803, -0.3046826723431984, 0.17162090152220877, -0.09490109704804764,
     0.04930528423967071, -0.02373741480589947, 0.010546460394594998, -0.004324309995050576,
@@ -53,12 +55,6 @@ _FAR_1 = (
 )  # fmt: skip
 
 
-def _library() -> Any:
-    import cupyx.scipy.special
-
-    return cupyx.scipy.special
-
-
 def _series(coefficients: tuple[float, ...], w: Any) -> Any:
     """A Chebyshev series by Clenshaw's recurrence."""
     last = before = np.zeros_like(w)
@@ -87,26 +83,26 @@ def _times_exp(x: Any, scaled: Any) -> Any:
 def i0e(xp: Any, x: Any) -> Any:
     """exp(-|x|) I0(x)."""
     if xp is not np:
-        return _library().i0e(x)
+        return special.library().i0e(x)
     return _scaled(x, _NEAR_0, _FAR_0, 0).astype(x.dtype, copy=False)
 
 
 def i1e(xp: Any, x: Any) -> Any:
     """exp(-|x|) I1(x)."""
     if xp is not np:
-        return _library().i1e(x)
+        return special.library().i1e(x)
     return _scaled(x, _NEAR_1, _FAR_1, 1).astype(x.dtype, copy=False)
 
 
 def i0(xp: Any, x: Any) -> Any:
     """I0(x)."""
     if xp is not np:
-        return _library().i0(x)
+        return special.library().i0(x)
     return _times_exp(x, _scaled(x, _NEAR_0, _FAR_0, 0)).astype(x.dtype, copy=False)
 
 
 def i1(xp: Any, x: Any) -> Any:
     """I1(x)."""
     if xp is not np:
-        return _library().i1(x)
+        return special.library().i1(x)
     return _times_exp(x, _scaled(x, _NEAR_1, _FAR_1, 1)).astype(x.dtype, copy=False)

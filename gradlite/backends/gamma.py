@@ -13,15 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import special
+
 # B(2), B(4), ..., the numbers of Bernoulli.
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 _UP = 10
-
-
-def _library() -> Any:
-    import cupyx.scipy.special
-
-    return cupyx.scipy.special
 
 
 def _series(y: Any, factors: Any) -> Any:
@@ -55,7 +51,7 @@ def _near_two(z: Any) -> Any:
 def lgamma(xp: Any, x: Any) -> Any:
     """log |gamma(x)|; inf at 0, -1, -2, ..."""
     if xp is not np:
-        return _library().gammaln(x)
+        return special.library().gammaln(x)
     wide = np.asarray(x, np.float64)
     y = _reflected(wide)
     product = np.ones_like(y)
@@ -79,7 +75,7 @@ def lgamma(xp: Any, x: Any) -> Any:
 def digamma(xp: Any, x: Any) -> Any:
     """The derivative of `lgamma`; NaN at -1, -2, ..., and -inf or inf at 0 or -0."""
     if xp is not np:
-        return _library().digamma(x)
+        return special.library().digamma(x)
     wide = np.asarray(x, np.float64)
     y = _reflected(wide)
     shift = np.zeros_like(y)
@@ -124,7 +120,7 @@ def polygamma(xp: Any, n: int, x: Any) -> Any:
     """The ``n``-th derivative of `digamma`: (-1)^(n+1) n! times the sum of (x + k)^-(n+1)."""
     if xp is not np:
         # CuPy broadcasts the order, which has to be an array for that, and computes in its dtype.
-        return _library().polygamma(xp.full((), n, np.float64), x).astype(x.dtype)
+        return special.library().polygamma(xp.full((), n, np.float64), x).astype(x.dtype)
     if n == 0:
         return digamma(np, x)
     if n == 1:

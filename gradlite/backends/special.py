@@ -51,7 +51,8 @@ def _horner(coefficients: tuple[float, ...], w: Any) -> Any:
     return result
 
 
-def _library(x: Any) -> Any:
+def library() -> Any:
+    """CuPy's special functions; a recording puts its own in this function's place."""
     import cupyx.scipy.special
 
     return cupyx.scipy.special
@@ -79,7 +80,7 @@ def _erf32(x: Any) -> Any:
 def erf(xp: Any, x: Any) -> Any:
     """The error function of an array."""
     if xp is not np:
-        return _library(x).erf(x)
+        return library().erf(x)
     x = np.asarray(x)
     if x.dtype == np.float64:
         return _erf64(x)
@@ -89,7 +90,7 @@ def erf(xp: Any, x: Any) -> Any:
 def erfc(xp: Any, x: Any) -> Any:
     """1 - erf(x), with its relative accuracy in the right tail."""
     if xp is not np:
-        return _library(x).erfc(x)
+        return library().erfc(x)
     wide = np.asarray(x, np.float64)
     z = np.maximum(np.minimum(np.abs(wide), 28.0), 1.0)
     w = 1.5 * ((z - 2) / (z + 2) + 1 / 3) - 1
@@ -101,7 +102,7 @@ def erfc(xp: Any, x: Any) -> Any:
 def normal_cdf(xp: Any, x: Any) -> Any:
     """The standard normal distribution's cdf of an array."""
     if xp is not np:
-        return _library(x).ndtr(x)
+        return library().ndtr(x)
     x = np.asarray(x)
     if x.dtype != np.float32:
         if x.dtype == np.float64:
@@ -138,7 +139,7 @@ def normal_cdf32(xp: Any, x: Any, out: Any = None) -> Any:
 def erfinv(xp: Any, x: Any) -> Any:
     """The inverse of `erf`: Winitzki's approximation (2008), corrected by Halley's method."""
     if xp is not np:
-        return _library(x).erfinv(x)
+        return library().erfinv(x)
     wide = np.asarray(x, np.float64)
     u = np.abs(wide)
     u = np.where(u < 1, u, 0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from gradlite import autocast_mode
 from gradlite.amp import GradScaler
-from gradlite.backends import cuda, gamma, special
+from gradlite.backends import cuda, special
 from gradlite.capturing import recorded
 from gradlite.capturing.calls import CaptureError
 from gradlite.capturing.code_names import is_library
@@ -536,8 +536,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         real = NAMESPACES[cupy.ndarray].launcher
         launcher = None if real is None else RecordingLauncher(real, gpu, recorder)
         methods.append((cuda, "module", cuda.module, lambda f: _seen_by_ops(f, gpu, recorder)))
-        for module in (gamma, special):
-            methods.append((module, "_library", module._library, _special(gpu, recorder)))
+        methods.append((special, "library", special.library, _special(gpu, recorder)))
         methods.append((draws, "intercept", draws.intercept, lambda _: _place_of_draw))
         methods.append((Kernel, "_launch", Kernel._launch, _kernel_launched))
         methods += [(many, name, getattr(many, name), _by_table) for name in TABLES]
