@@ -21,8 +21,16 @@ from gradlite.amp import GradScaler
 from gradlite.capturing import code_names
 from gradlite.capturing.code_names import is_library, is_library_class, is_library_code
 from gradlite.capturing.options import Options
-from gradlite.capturing.watched import ABSENT, SIMPLE, Current, Items, Numbers, Slots, read
-from gradlite.distributions import Distribution
+from gradlite.capturing.watched import (
+    ABSENT,
+    SIMPLE,
+    Current,
+    Items,
+    Numbers,
+    Slots,
+    distributions,
+    read,
+)
 from gradlite.nn import Module, global_hooks
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
@@ -311,9 +319,9 @@ class Reachable:
                 self._look(vars(value), DEPTH)
             # functools.cache() and the like lead to a function.
             self._look(getattr(value, "__dict__", {}).get("__wrapped__"), DEPTH)
-            if isinstance(value, Distribution):
+            if isinstance(value, distributions()):
                 for name, item in list(vars(value).items()):
-                    if isinstance(item, (Tensor, Distribution)) or item.__class__ in SIMPLE:
+                    if isinstance(item, (Tensor, distributions())) or item.__class__ in SIMPLE:
                         self._place(vars(value), name, f"{kind.__name__}.{name}")
             self._instances.append(value)
             return

@@ -24,10 +24,10 @@ from gradlite.capturing.watched import (
     Untaken,
     alike,
     described,
+    distributions,
     read,
     write,
 )
-from gradlite.distributions import Distribution
 from gradlite.graph_hooks import saved_hooks
 from gradlite.nn import Module, global_hooks
 from gradlite.tensor import Tensor
@@ -146,7 +146,11 @@ class Surroundings(Reachable):
             tuple([described(t) for t in self.tensors.values()]),
             tuple(map(type, self.modules.values())),
             tuple([tuple(table) for table in global_hooks.TABLES]),
-            (described(saved_hooks.get()), graph.anomaly_enabled, Distribution._validate_args),
+            (
+                described(saved_hooks.get()),
+                graph.anomaly_enabled,
+                getattr(distributions(), "_validate_args", __debug__),
+            ),
             tuple(
                 [
                     [id(p) for group in optimizer.param_groups for p in group["params"]]

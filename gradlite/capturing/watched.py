@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import operator
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -59,6 +60,12 @@ def alike(a: Any, b: Any) -> bool:
         return True
     found = spelled(a)
     return found is not None and found == spelled(b)
+
+
+def distributions() -> Any:
+    """The class of all distributions, for `isinstance`: none as long as nobody has imported it."""
+    module = sys.modules.get("gradlite.distributions.distribution")
+    return getattr(module, "Distribution", ())
 
 
 def described(value: Any) -> Any:
