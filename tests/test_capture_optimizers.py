@@ -94,3 +94,59 @@ def test_a_state_that_is_loaded_makes_no_other_recording() -> None:
         scaled.optimizer.load_state_dict(scaled.optimizer.state_dict())
 
     same("step", lambda p, lr: optim.SGD(p, lr, momentum=0.5), load, 2 * CALLS - 6)
+
+
+class Halved(optim.lr_scheduler.LRScheduler):
+    """A schedule with a step of its own."""
+
+    def step(self, epoch: Any = None) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] *= 0.5
+
+
+@pytest.mark.parametrize(
+    "make", [lambda o: optim.lr_scheduler.ExponentialLR(o, 0.75), lambda o: Halved(o)]
+)
+def test_a_schedule_goes_on_whose_step_was_looked_up_before(make: Any) -> None:
+    rates = []
+    for capture in (False, True):
+        model = Scaled()
+        after = [make(model.optimizer).step]
+
+        def step(x: Any, model: Any = model, after: Any = after) -> Any:
+            loss = model.step(x)
+            for call in after:
+                call()
+            return loss
+
+        run = gradlite.capture(step) if capture else step
+        for _ in range(2 * CALLS):
+            run(gradlite.tensor([0.5, 0.25]))
+        rates.append((model.optimizer.param_groups[0]["lr"], model.seen()))
+    assert run.replays >= CALLS
+    close(rates[1][0], rates[0][0])
+    close(rates[1][1], rates[0][1])
+
+
+def test_a_scaler_goes_on_whose_methods_were_looked_up_before() -> None:
+    scales = []
+    for capture in (False, True):
+        model = Scaled()
+        scaler = gradlite.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
+        update, advance = scaler.step, scaler.update
+
+        def step(x: Any, m: Any = model, s: Any = scaler, u: Any = update, a: Any = advance) -> Any:
+            m.optimizer.zero_grad()
+            loss = ((m.weight * m.scale * x - 1) ** 2).sum()
+            s.scale(loss).backward()
+            u(m.optimizer)
+            a()
+            return loss
+
+        run = gradlite.capture(step) if capture else step
+        for _ in range(2 * CALLS):
+            run(gradlite.tensor([0.5, 0.25]))
+        scales.append((scaler.get_scale(), model.seen()[:2]))
+    assert run.replays >= CALLS
+    close(scales[1][0], scales[0][0])
+    close(scales[1][1], scales[0][1])

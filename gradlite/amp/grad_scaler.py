@@ -16,6 +16,7 @@ from gradlite.backends.cpu import loud, quiet
 from gradlite.device import array_module, device_of
 from gradlite.ops import guard, many
 from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.replayed import replay_own, replayed
 from gradlite.tensor import Tensor, wrap
 
 
@@ -61,6 +62,9 @@ class GradScaler:
     >>> weight
     tensor([0.], requires_grad=True)
     """
+
+    def __init_subclass__(cls) -> None:
+        replay_own(cls, "step", "update", "unscale_")
 
     def __init__(
         self,
@@ -116,6 +120,7 @@ class GradScaler:
                 self._growth_tracker = wrap(xp.asarray(self._init_growth_tracker, dtype=np.int32))
         return scale if scale.device == outputs.device else scale.to(outputs.device)
 
+    @replayed
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients of an optimizer's parameters by the factor, in place.
 
@@ -140,6 +145,7 @@ class GradScaler:
         state["found_inf_per_device"] = _unscale(optimizer, inverse, allow_half=False)
         state["stage"] = OptState.UNSCALED
 
+    @replayed
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Call the optimizer's ``step``, unless gradients are infinite or NaN.
 
@@ -214,6 +220,7 @@ class GradScaler:
         finally:
             del optimizer.grad_scale, optimizer.found_inf
 
+    @replayed
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Raise or lower the factor, at the end of an iteration.
 

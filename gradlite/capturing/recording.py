@@ -41,7 +41,7 @@ from gradlite.ops import (
     shortcuts,
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
-from gradlite.optim import averages_in_graph, optimizer
+from gradlite.optim import averages_in_graph, optimizer, replayed
 from gradlite.optim.elementwise import ElementwiseOptimizer
 from gradlite.optim.in_graph import obstacle
 from gradlite.optim.lr_scheduler import LRScheduler
@@ -441,18 +441,13 @@ def _special(library: GpuLibrary, recorder: Recorder) -> Any:
     return around
 
 
-def _methods_of_the_host() -> Iterator[tuple[type, str, Any]]:
-    """The methods whose arithmetic is on the host, of schedulers and scalers, and what they get."""
-    stack: list[tuple[type, tuple[str, ...], Any]] = [
-        (LRScheduler, ("step",), _on_the_host),
-        (GradScaler, ("step", "update", "unscale_"), _scaling),
-        (AveragedModel, ("update_parameters",), _averaging),
-    ]
-    while stack:
-        cls, names, around = stack.pop()
-        yield from ((cls, name, around) for name in names if name in cls.__dict__)
-        children: list[type] = cls.__subclasses__()
-        stack += [(child, names, around) for child in children]
+def _of_the_host(method: Any, self: Any, args: Any, kwargs: Any) -> Any:
+    """A call of a scheduler's, a scaler's or an average's method, which replays make anew."""
+    kinds: tuple[tuple[type, Any], ...] = (
+        (LRScheduler, _on_the_host), (GradScaler, _scaling), (AveragedModel, _averaging),
+    )  # fmt: skip
+    (around,) = [way for kind, way in kinds if isinstance(self, kind)]
+    return around(method)(self, *args, **kwargs)
 
 
 recording_lock = threading.Lock()  # one recording at a time, and no other replacements meanwhile
@@ -507,7 +502,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     methods: list[tuple[Any, str, Any, Any]] = [
         (Generator, name, Generator.__dict__[name], _drawn) for name in DRAWS
     ]
-    methods += [(c, n, c.__dict__[n], around) for c, n, around in _methods_of_the_host()]
+    methods.append((replayed, "intercept", replayed.intercept, lambda _: _of_the_host))
     for name, around in (
         ("state_array", _state_saved),
         ("set_state_array", _state_restored),

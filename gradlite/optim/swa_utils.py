@@ -14,6 +14,7 @@ from gradlite.ops import many
 from gradlite.ops.creation import tensor
 from gradlite.optim.lr_scheduler.base import LRScheduler, per_group
 from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.replayed import replay_own, replayed
 from gradlite.tensor import Tensor, unwrap
 
 AverageFunction = Callable[[Any, Any, Any], Any]
@@ -116,6 +117,9 @@ class AveragedModel(Module):
 
     n_averaged: Any  # a buffer
 
+    def __init_subclass__(cls) -> None:
+        replay_own(cls, "update_parameters")
+
     def __init__(
         self,
         model: Module,
@@ -139,6 +143,7 @@ class AveragedModel(Module):
         """What the averaged model gives."""
         return self.module(*args, **kwargs)
 
+    @replayed
     def update_parameters(self, model: Module) -> None:
         """Take the present parameters of ``model`` into the average."""
         averaged, current = self._pairs(model)

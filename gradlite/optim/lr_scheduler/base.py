@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.replayed import replay_own, replayed
 from gradlite.tensor import Tensor, wrap
 
 EPOCH_DEPRECATION_WARNING = (
@@ -104,6 +105,9 @@ class LRScheduler:
     last_epoch: int
     _last_lr: list[Any]
 
+    def __init_subclass__(cls) -> None:
+        replay_own(cls, "step")
+
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         check_optimizer(optimizer)
         self.optimizer = optimizer
@@ -147,6 +151,7 @@ class LRScheduler:
         """Compute the next learning rates; to look at the present ones use `get_last_lr`."""
         raise NotImplementedError
 
+    @replayed
     def step(self, epoch: int | None = None) -> None:
         """Set the next learning rates; call it after the optimizer's ``step``.
 
