@@ -11,6 +11,7 @@ from gradlite import dtypes
 from gradlite.ops import unit_vectors
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply
+from gradlite.ops.gather import broadcast_shape
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.norms import VectorNorm, norm, norm_gradient
 from gradlite.ops.op import Op, type_name
@@ -152,8 +153,14 @@ def _number(p: Any) -> bool:
 
 
 def together(*tensors: Any) -> tuple[Any, ...]:
-    """Tensors of one shape, to which they are broadcast."""
-    shape = np.broadcast_shapes(*(t.array.shape for t in tensors))
+    """Tensors of one shape, to which they are broadcast.
+
+    Raises:
+        RuntimeError: two of them do not broadcast.
+    """
+    shape: tuple[int, ...] = ()
+    for t in tensors:
+        shape = broadcast_shape(shape, t.array.shape)
     return tuple(t if t.array.shape == shape else t.broadcast_to(shape) for t in tensors)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes
 from gradlite.ops import loss_of_three as three
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops import shortcuts
@@ -163,7 +162,11 @@ def cosine_embedding_loss(
         )
     check_reduction(reduction)
     x1, x2 = together(*promoted(input1, input2))
-    x1, x2 = (x if x.is_floating_point() else x.to(dtypes.get_default_dtype()) for x in (x1, x2))
+    if not x1.is_floating_point():  # whose products and sums are whole numbers, and wrap around
+        square1, square2 = ((x * x).sum(-1) + 1e-12 for x in (x1, x2))
+        cosine = (x1 * x2).sum(-1) / (square1 * square2).sqrt()
+        apart = where(target == -1, (cosine - margin).clamp(min=0), 0)
+        return reduced(where(target == 1, 1 - cosine, 0) + apart, reduction)
     y = together(target, x1[..., 0])[0]
     return apply(CosineEmbeddingLoss, (x1, x2, y.detach()), float(margin), reduction)  # type: ignore[no-any-return]
 
