@@ -282,8 +282,8 @@ UNTIMED: dict[str, str] = {
         bias_dropout_add_forward bias_dropout_add_backward layer_norm_parameters batch_norm_planes
         batch_norm_samples norm_slopes_planes norm_slopes_samples columns_parts planes_parts
         normalize_strided_forward normalize_strided_backward
-        gaussian_rows_backward loss_rows prelu_columns_forward prelu_columns_backward glu_forward
-        glu_backward reduce_column_products reduce_blocks""",
+        gaussian_rows_backward soft_label_rows prelu_columns_forward prelu_columns_backward
+        glu_forward glu_backward reduce_column_products reduce_blocks""",
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",

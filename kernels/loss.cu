@@ -191,23 +191,25 @@ KERNEL(loss_parts)
   });
 }
 
-// The sums of the losses of each row (rows, columns), times scale.
-KERNEL(loss_rows)
+// The sums of SoftLabel's losses of each row (rows, columns), times scale.
+KERNEL(soft_label_rows)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
- const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
- scalar_t* __restrict__ out, i64 rows, i64 columns, i64 weight_period, i64 positive_period,
- i64 kind, double parameter, double scale) {
-  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
-               [&](auto formula, auto weights, auto positives) {
+ const scalar_t* __restrict__ weight, scalar_t* __restrict__ out, i64 rows, i64 columns,
+ i64 weight_period, double scale) {
+  const auto run = [&](auto weights) {
     for_each_row(rows, [&](auto team, i64 row) {
       acc_t total = 0;
       for (i64 i = row * columns + team.rank(); i < (row + 1) * columns; i += team.size()) {
-        total += formula.value(widen(x[i]), widen(y[i]), positives.at(i)) * weights.at(i);
+        total += SoftLabel().value(widen(x[i]), widen(y[i]), acc_t(1)) * weights.at(i);
       }
       total = team.sum(total);
       if (team.rank() == 0) out[row] = narrow(total * acc_t(scale));
     });
-  });
+  };
+#if defined(GRADLITE_NATIVE)
+  if (!weight) return run(Ones());
+#endif
+  run(Weights{weight, weight_period});
 }
 
 // The losses themselves.

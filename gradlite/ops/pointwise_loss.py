@@ -124,10 +124,12 @@ class PointwiseLoss(Op):
         periods = _period(weight), _period(positive)
         each, scale = _sums(x, reduction)
         if reduction == "rows":
+            if formula is not SoftLabel or positive is not None:
+                return NotImplemented
             out = K.empty(x.shape[:-1], dtype)
             K.rows(
-                "loss_rows", dtype, out.size, each, *operands, out, out.size, each, *periods,
-                formula.number, parameter, scale,
+                "soft_label_rows", dtype, out.size, each, *operands[:3], out, out.size, each,
+                periods[0], scale,
             )  # fmt: skip
             return out
         if reduction == "none":
