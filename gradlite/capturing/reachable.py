@@ -34,10 +34,9 @@ from gradlite.capturing.watched import (
 from gradlite.nn import Module, global_hooks
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.replayed import is_replayed
 from gradlite.tensor import Tensor
 
-# Of methods that replays call anew: whatever they read and set there.
-_REPLAYED = LRScheduler.step.__code__
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 DESCRIPTORS = (
     staticmethod, classmethod, property, functools.cached_property, functools.partialmethod,
@@ -188,7 +187,7 @@ class Reachable:
 
     def _behind(self, function: types.FunctionType, owner: type | None) -> None:
         """What a library's function has been given to call, as those that decorators make have."""
-        if function.__closure__ is None or function.__code__ is _REPLAYED:
+        if function.__closure__ is None or is_replayed(function):  # which replays call anew
             return
         self._seen.add(id(function))
         self._keep.append(function)

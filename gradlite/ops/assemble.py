@@ -13,6 +13,7 @@ from gradlite.ops.creation import empty
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.expansion import expand
+from gradlite.ops.gather import broadcast_shape
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.index import index_put
 from gradlite.ops.joining import select, stack
@@ -109,13 +110,14 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     >>> a, b = gradlite.broadcast_tensors(gradlite.ones(2, 1), gradlite.ones(3))
     >>> a.shape, b.shape
     (gradlite.Size([2, 3]), gradlite.Size([2, 3]))
+
+    Raises:
+        RuntimeError: they do not broadcast.
     """
     parts = parts_of(tensors)
-    shapes = [p.array.shape for p in parts]
-    try:
-        shape = np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise RuntimeError(f"shapes {[list(s) for s in shapes]} cannot be broadcast") from None
+    shape: tuple[int, ...] = ()
+    for part in parts:
+        shape = broadcast_shape(shape, part.array.shape)
     return tuple(p if p.array.shape == shape else expand(p, *shape) for p in parts)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import unit_vectors
+from gradlite.ops.assemble import broadcast_tensors
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply
-from gradlite.ops.gather import broadcast_shape
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.norms import VectorNorm, norm, norm_gradient
 from gradlite.ops.op import Op, type_name
@@ -152,18 +152,6 @@ def _number(p: Any) -> bool:
     return p.__class__ is float or p.__class__ is int
 
 
-def together(*tensors: Any) -> tuple[Any, ...]:
-    """Tensors of one shape, to which they are broadcast.
-
-    Raises:
-        RuntimeError: two of them do not broadcast.
-    """
-    shape: tuple[int, ...] = ()
-    for t in tensors:
-        shape = broadcast_shape(shape, t.array.shape)
-    return tuple(t if t.array.shape == shape else t.broadcast_to(shape) for t in tensors)
-
-
 @public(
     samples=lambda: [
         S(normal(3, 4), normal(3, 4)),
@@ -191,7 +179,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
             "expected common dtype to be floating point, yet common dtype is "
             f"{type_name(a.array.dtype)}"
         )
-    a, b = together(a, b)
+    a, b = broadcast_tensors(a, b)
     if not a.array.ndim:
         return cosine_similarity(a.reshape(1), b.reshape(1), dim, eps)
     return apply(CosineSimilarity, (a, b), wrap_dim(dim, a.array.ndim), float(eps))  # type: ignore[no-any-return]
@@ -219,7 +207,7 @@ def pairwise_distance(
     tensor([5.0000])
     """
     if isinstance(x1, Tensor) and isinstance(x2, Tensor) and _number(p):
-        a, b = together(*promoted(x1, x2))
+        a, b = broadcast_tensors(*promoted(x1, x2))
         if a.array.ndim and a.array.dtype in dtypes.FLOATING and (p > 0 or a.array.size):
             return apply(PairwiseDistance, (a, b), float(p), float(eps), bool(keepdim))  # type: ignore[no-any-return]
     difference: Any = x1 - x2  # type: ignore[operator]

@@ -14,9 +14,10 @@ import numpy as np
 from gradlite.ops import loss_of_three as three
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops import shortcuts
+from gradlite.ops.assemble import broadcast_tensors
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import apply
-from gradlite.ops.distance import pairwise_distance, together
+from gradlite.ops.distance import pairwise_distance
 from gradlite.ops.legacy_reduction import legacy_reduction
 from gradlite.ops.like import full_like
 from gradlite.ops.loss import check_reduction, reduced
@@ -161,13 +162,13 @@ def cosine_embedding_loss(
             f"sizes {list(input1.shape)} and {list(input2.shape)}."
         )
     check_reduction(reduction)
-    x1, x2 = together(*promoted(input1, input2))
+    x1, x2 = broadcast_tensors(*promoted(input1, input2))
     if not x1.is_floating_point():  # whose products and sums are whole numbers, and wrap around
         square1, square2 = ((x * x).sum(-1) + 1e-12 for x in (x1, x2))
         cosine = (x1 * x2).sum(-1) / (square1 * square2).sqrt()
         apart = where(target == -1, (cosine - margin).clamp(min=0), 0)
         return reduced(where(target == 1, 1 - cosine, 0) + apart, reduction)
-    y = together(target, x1[..., 0])[0]
+    y = broadcast_tensors(target, x1[..., 0])[0]
     return apply(CosineEmbeddingLoss, (x1, x2, y.detach()), float(margin), reduction)  # type: ignore[no-any-return]
 
 
@@ -252,7 +253,7 @@ def triplet_margin_loss(
         _check_dims(*rows)
         check_reduction(reduction)
         attrs = float(margin), float(p), float(eps), bool(swap), reduction
-        return apply(TripletMarginLoss, together(*rows), *attrs)  # type: ignore[no-any-return]
+        return apply(TripletMarginLoss, broadcast_tensors(*rows), *attrs)  # type: ignore[no-any-return]
 
     def distance(x1: Tensor, x2: Tensor) -> Tensor:
         return pairwise_distance(x1, x2, p, eps)

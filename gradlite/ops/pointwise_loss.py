@@ -16,6 +16,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
+from gradlite.ops.reductions import pieces_for
 from gradlite.tensor import Tensor, wrap
 
 
@@ -138,7 +139,7 @@ class PointwiseLoss(Op):
                 "loss_values", dtype, n, *operands, out, n, *periods, formula.number, parameter
             )
             return out
-        pieces = max(1, min(1024, n // 4096))
+        pieces = pieces_for(1, n)
         partials = K.empty((pieces,), K.acc(dtype))
         K.kept_rows(
             "loss_parts", dtype, pieces, n // pieces, 2,

@@ -36,7 +36,7 @@ def reduced_shape(shape: Sequence[int], dims: tuple[int, ...], keepdim: bool) ->
     return tuple(n for d, n in enumerate(shape) if d not in dims)
 
 
-def _pieces(rows: int, columns: int) -> int:
+def pieces_for(rows: int, columns: int) -> int:
     """Into how many pieces to cut rows that are too few for a GPU."""
     return max(1, min(-(-1024 // rows), columns // 4096))
 
@@ -67,7 +67,7 @@ def sums(
 def _sum_rows(
     K: Any, x: Any, factor: Any, out: Any, rows: int, columns: int, divisor: float
 ) -> None:
-    pieces = _pieces(rows, columns)
+    pieces = pieces_for(rows, columns)
     whole = pieces == 1
     partials = None if whole else K.empty((rows, pieces), K.acc(x.dtype))
     K.kept_rows(
@@ -140,7 +140,7 @@ def _sum_channels(
         _column_parts(K, x, factor, partials, tiles, samples, columns, parts)
     else:
         planes = samples * channels
-        parts, inner = samples, _pieces(planes, length)
+        parts, inner = samples, pieces_for(planes, length)
         partials = K.empty((planes, inner), acc)
         K.kept_rows(
             "reduce_rows", dtype, planes * inner, length // inner, 1,
@@ -166,7 +166,7 @@ def extremes(
         return NotImplemented
     # The extremes of pieces first, where there is too little to do at once.
     if columns == 1:
-        pieces = _pieces(outer, rows)
+        pieces = pieces_for(outer, rows)
     else:
         pieces = max(1, min(-(-16384 // (outer * columns)), rows // 64))
     pieces = -(-rows // -(-rows // pieces))  # none of them empty

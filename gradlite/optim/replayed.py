@@ -7,6 +7,7 @@ may have been kept from before the recording.
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,3 +34,11 @@ def replay_own(cls: type, *names: str) -> None:
     for name in names:
         if name in cls.__dict__:
             setattr(cls, name, replayed(cls.__dict__[name]))
+
+
+def is_replayed(function: types.FunctionType) -> bool:
+    """Whether a function is what `replayed` has made of a method."""
+    return function.__code__ is _CODE
+
+
+_CODE = replayed(lambda self: None).__code__
