@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_a_bug_that_is_none_is_not_caught() -> None:
     harmless = Mutant("another order", "columns.cu", "total += widen(in[i])",
                       "total = widen(in[i]) + total")  # fmt: skip
     assert caught(harmless) is None
+
+
+def test_without_pytorch_a_bug_that_it_alone_shows_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (shown,) = [mutant for mutant in MUTANTS if mutant.bug == "products overflow"]
+    with pytest.raises(pytest.skip.Exception, match="compare with PyTorch"):
+        caught(shown)
+    (other,) = [mutant for mutant in MUTANTS if mutant.bug == "all lanes write a distance"]
+    assert caught(other) is not None
 
 
 def test_a_text_that_is_not_there_is_an_error() -> None:
