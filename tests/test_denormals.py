@@ -133,3 +133,37 @@ def test_moments_and_weights_at_the_ends_of_floats(native_step: bool, gradient: 
     np.testing.assert_allclose(ours[2][finite], theirs[2][finite], rtol=1e-5)
     if not gradient:
         assert ((ours[1] > 0) & (ours[1] < np.finfo(np.float32).tiny)).any()
+
+
+@pytest.mark.parametrize("kind", ["eager", "array calls", "compiled"])
+@pytest.mark.parametrize("eps", [1e-8, 1e-13, 1e-18, 1e-20])
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RMSprop", "Adagrad"])
+def test_roots_of_denormal_squares_count_beside_a_small_eps(
+    name: str, eps: float, kind: str
+) -> None:
+    """The squares of these gradients, and so the averages, are denormal numbers."""
+    gradients = np.linspace(1e-20, 5e-20, 40, dtype=np.float32)
+
+    def train(T: Any, capture: Any) -> Any:
+        w = T.nn.Parameter(T.full((40,), 0.5))
+        optimizer = getattr(T.optim, name)([w], lr=1e-3, eps=eps)
+
+        def step(factor: Any) -> Any:
+            optimizer.zero_grad()
+            (w * factor).sum().backward()
+            optimizer.step()
+
+        run = capture(step)
+        for _ in range(6):
+            run(T.tensor(gradients))
+        return 0.5 - w.detach().numpy()
+
+    options = {"native": kind == "compiled"}
+    if kind == "compiled" and not available():
+        pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
+    ours = train(gradlite, lambda f: f if kind == "eager" else gradlite.capture(f, **options))
+    theirs = train(torch, lambda f: f)
+    # Averages are whole multiples of the smallest denormal number: no two ways to add agree to more.
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=3e-7)
+    if eps < 1e-16:
+        assert theirs.min() > 1e-5
