@@ -29,7 +29,7 @@ SAMPLES = {"bfloat16": 1}  # of each op; of other dtypes all
 OTHERS = {"empty_like", "multinomial"}
 # Ops with samples that read values on the host, which no recorded step may do.
 REFUSED = set(
-    "argwhere embedding_bag histc histogram index_put masked_scatter masked_select "
+    "argwhere histc histogram index_put masked_scatter masked_select "
     " mode nanquantile nonzero one_hot polygamma quantile unique "
     "unique_consecutive".split()
 )

@@ -30,6 +30,7 @@ from gradlite.cuda.kernel import Kernel
 from gradlite.grad_mode import enable_grad
 from gradlite.ops import (
     attention_compiled,
+    bags,
     columns,
     conv_maxima,
     ctc_states,
@@ -63,6 +64,7 @@ CONVOLUTIONS = (
 )  # fmt: skip
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 STATES = (ctc_states.walk, ctc_states.gradient)
+BAGS = (bags.pool, bags.spread, bags.slopes)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
@@ -511,7 +513,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         methods.append((Generator, name, Generator.__dict__[name], around))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
     methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
-    one_call = (*CONVOLUTIONS, *POOLINGS, *STATES, special.normal_cdf32)
+    one_call = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
     whole = [(sys.modules[f.__module__], f) for f in one_call]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
     multiplied = _as_one_call if kernels else _by_numpy

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import shortcuts
-from gradlite.ops.dispatch import apply
-from gradlite.ops.embedding import embedding, limit_rows
+from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.embedding import limit_rows
 from gradlite.ops.embedding_bag_kernels import EmbeddingBag
 from gradlite.ops.gather import check_tensor, within
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import tensor_type
 from gradlite.ops.samples import S, distinct, integers, normal
-from gradlite.ops.scatter import index_add
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
 
@@ -25,7 +24,10 @@ __all__ = ["embedding_bag"]
 def _starts(
     input: Tensor, offsets: Tensor | None, include_last: bool, by_kernel: bool = False
 ) -> Any:
-    """Where each bag starts in the row of all indices: an array of the host, but for kernels."""
+    """Where each bag starts in the row of all indices: an array of the host, but for kernels.
+
+    None for bags of one length.
+    """
     n = input.array.ndim
     if n == 2:
         if offsets is not None:
@@ -34,10 +36,7 @@ def _starts(
                 "mini-batch of fixed length sequences. However, found offsets of type "
                 f"{type(offsets)}"
             )
-        if by_kernel:
-            return None
-        count, length = input.array.shape
-        return np.arange(0, count * length, length) if length else np.zeros(count, np.int64)
+        return None
     if n != 1:
         raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {n}")
     if offsets is None:
@@ -53,17 +52,25 @@ def _starts(
     if include_last:
         if not starts.size:
             raise RuntimeError("include_last_offset: numBags should be at least 1")
-    if starts.size and starts[0] != 0:
-        raise RuntimeError(
-            "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from "
-            f"position 0. However, got {starts[0]}"
-        )
-    if starts.size and starts[-1] > size:
-        raise RuntimeError(
-            "offsets[-1] can not be greater than input's length, but got offsets[-1] of "
-            f"{starts[-1]}, and input's length is {size}"
-        )
+    if starts.size:
+        first, last = starts[0], starts[-1]
+        shortcuts.require(first == 0, RuntimeError, _wrong_start, first)
+        shortcuts.require(last <= size, RuntimeError, _wrong_end, last, size)
     return starts[:-1] if include_last else starts
+
+
+def _wrong_start(first: Any) -> str:
+    return (
+        "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from "
+        f"position 0. However, got {first}"
+    )
+
+
+def _wrong_end(last: Any, size: int) -> str:
+    return (
+        "offsets[-1] can not be greater than input's length, but got offsets[-1] of "
+        f"{last}, and input's length is {size}"
+    )
 
 
 def _invalid_index(index: Any, rows: int) -> str:
@@ -79,30 +86,8 @@ def _invalid_in_max(index: Any, rows: int) -> str:
     return f"embedding_bag: Expected idx >= 0 && idx < num_embeddings but found idx to be {wrong}"
 
 
-def _highest(rows: Any, bags: Any, count: int) -> Tensor:
-    """The maxima of each bag's rows; 0 for bags without any."""
-    array = rows.array
-    xp = NAMESPACES[array.__class__].xp
-    host = np.asarray(bags)
-    sizes = np.bincount(host, minlength=count)
-    width = int(sizes.max(initial=0))
-    if width == 0:
-        return rows.sum(0).expand(count, array.shape[1]).clone()  # type: ignore[no-any-return]
-    # The rows of each bag side by side, a missing one standing for row 0 until it is masked.
-    order = np.argsort(host, kind="stable")
-    places = np.zeros((count, width), np.int64)
-    missing = np.arange(width) >= sizes[:, None]
-    places[~missing] = order
-    wide = rows[wrap(xp.asarray(places))].masked_fill(
-        wrap(xp.asarray(missing))[..., None],  # type: ignore[index]
-        -float("inf"),
-    )
-    best = wide.max(1).values
-    return best.masked_fill(wrap(xp.asarray(sizes == 0))[:, None], 0)  # type: ignore[index,no-any-return]
-
-
-def _by_kernel(weight: Tensor, index: Tensor, starts: Any, factors: Any, attrs: Any) -> Tensor:
-    """The op that runs with kernels."""
+def _pooled(weight: Tensor, index: Tensor, starts: Any, factors: Any, attrs: Any) -> Tensor:
+    """The op on operands as its kernels read them."""
     xp = NAMESPACES[weight.array.__class__].xp
     operands = [index.array if starts is None else xp.asarray(starts), index.array]
     first, numbers = [xp.ascontiguousarray(a.astype(np.int64, copy=False)) for a in operands]
@@ -229,6 +214,9 @@ def embedding_bag(
             f"#1 'per_sample_weights'; but type {tensor_type(weight.array)} does not equal "
             f"{tensor_type(factors.array)} (while checking arguments for embedding_bag)"
         )
+    if sparse:
+        raise NotImplementedError("embedding_bag: sparse gradients are not supported")
+    same_device(weight, input)
     index: Any = input.reshape(-1)  # type: ignore[attr-defined]
     if isinstance(index.array, np.ndarray):
         shortcuts.require(
@@ -238,29 +226,6 @@ def embedding_bag(
         )  # fmt: skip
     if max_norm is not None:
         limit_rows(weight, index.array, max_norm, norm_type)
-    if by_kernel:
-        count = input.array.shape[0] if starts is None else starts.size
-        if count:
-            padding = -1 if padding_idx is None else padding_idx % rows_of_table
-            attrs = (count, padding, mode, scale_grad_by_freq)
-            return _by_kernel(weight, index, starts, factors, attrs)
-        return weight.new_zeros(0, weight.array.shape[1])  # type: ignore[attr-defined,no-any-return]
-    xp = NAMESPACES[index.array.__class__].xp
-    counts = np.diff(starts, append=index.array.size)
-    bags = xp.repeat(xp.arange(len(starts)), xp.asarray(counts) if xp is np else counts.tolist())
-    factors = None if factors is None else factors.reshape(-1)
-    if padding_idx is not None:
-        kept = index.array != padding_idx % rows_of_table
-        index, bags = index[wrap(kept)], bags[kept]
-        factors = None if factors is None else factors[wrap(kept)]
-    rows: Any = embedding(index, weight, None, None, 2.0, scale_grad_by_freq, sparse)
-    if mode == "max":
-        return _highest(rows, bags if xp is np else bags.get(), len(starts))
-    if factors is not None:
-        rows = rows * factors[:, None]
-    zeros = rows.new_zeros(len(starts), rows.shape[1])
-    sums: Any = index_add(zeros, 0, wrap(bags), rows)
-    if mode == "sum":
-        return sums  # type: ignore[no-any-return]
-    sizes = xp.maximum(xp.bincount(bags, minlength=len(starts)), 1)[:, None]
-    return sums / wrap(sizes.astype(rows.array.dtype))  # type: ignore[no-any-return]
+    count = input.array.shape[0] if starts is None else starts.size
+    padding = -1 if padding_idx is None else padding_idx % rows_of_table
+    return _pooled(weight, index, starts, factors, (count, padding, mode, scale_grad_by_freq))

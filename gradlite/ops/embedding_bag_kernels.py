@@ -1,7 +1,7 @@
-"""Bags of rows of a look-up table as one op, for where it runs with kernels.
+"""Bags of rows of a look-up table as one op, with kernels and with NumPy.
 
-``kernels/embedding_bag.cu`` says what they compute. Where a bag starts stays on the device, and so
-does the check of the indices. On NumPy, `gradlite.ops.embedding_bag` composes the same.
+``kernels/embedding_bag.cu`` says what the kernels compute. Where a bag starts stays on the device,
+and so does the check of the indices.
 """
 
 from __future__ import annotations
@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import indexing, positions
+from gradlite.ops import bags as rules
+from gradlite.ops import indexing
 from gradlite.ops.dispatch import gradients_of
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.tensor import Tensor, wrap
 
 MODES = ("sum", "mean", "max")
-
-
-def bags_of(xp: Any, starts: Any, size: int, bags: int) -> Any:
-    """The bag of each index; without ``starts`` all bags are of one length."""
-    places = xp.arange(size)
-    if starts is None:
-        return places // max(size // bags, 1)
-    return xp.searchsorted(starts, places, side="right") - 1
 
 
 class EmbeddingBag(Op):
@@ -42,22 +35,8 @@ class EmbeddingBag(Op):
         xp: Any, weight: Any, index: Any, starts: Any, factors: Any, bags: int, padding: int,
         mode: str, by_freq: bool,
     ) -> Any:  # fmt: skip
-        bag, kept = bags_of(xp, starts, index.size, bags), index != padding
-        bag, rows = bag[kept], weight[index[kept]]
-        counts = xp.maximum(xp.bincount(bag, minlength=bags), 1)
-        out = xp.zeros((bags, weight.shape[1]), weight.dtype)
-        if mode == "max":
-            places, columns = xp.flatnonzero(kept), xp.arange(weight.shape[1])
-            chosen = xp.full(out.shape, -1)
-            for k, n in enumerate(bag.tolist()):
-                better = (chosen[n] < 0) | (rows[k] > out[n])
-                out[n] = xp.where(better, rows[k], out[n])
-                chosen[n, columns[better]] = places[k]
-            return out, (counts, chosen)
-        if factors is not None:
-            rows = rows * factors[kept][:, None]
-        positions.add_rows(xp, out, bag, rows)
-        return (out if mode == "sum" else out / counts[:, None].astype(out.dtype)), (counts, None)
+        out, counts, *chosen = rules.pool(xp, weight, index, starts, factors, bags, padding, mode)
+        return out, (counts, chosen[0] if chosen else None)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         bags, padding, mode, by_freq = ctx.attrs
@@ -66,39 +45,36 @@ class EmbeddingBag(Op):
         index = F.array(index)
         xp = NAMESPACES[index.__class__].xp
         starts = None if starts is None else F.array(starts)
-        bag = bags_of(xp, starts, index.size, bags)
         shape = tuple(ctx.shapes[0])
         if F.tensors:
+            bag = rules.bags_of(xp, starts, index.size, bags)
             parts = (xp.arange(index.size)[:, None] == chosen[bag]) if mode == "max" else None
             share = 1 / counts if mode == "mean" else None
-            known = wrap(xp.zeros(shape, grad.array.dtype)) if weight is None else weight
+            known = weight  # a sum's gradient is the same for every table
+            if known is None:
+                known = wrap(xp.zeros(shape, grad.array.dtype)).requires_grad_()
             dweight, dfactors = gradients_of(
                 lambda w, f: (_composed(w, f, index, bag, padding, parts, share, bags),),
                 *((known, factors), (grad,), (ctx.edges[0] is not None, ctx.edges[3] is not None)),
             )
             if by_freq and dweight is not None:
-                dweight = dweight / wrap(_frequencies(xp, index, shape[0]))  # type: ignore[operator]
+                dweight = dweight / wrap(rules.frequencies(xp, index, shape[0]))  # type: ignore[operator]
             return dweight, None, None, dfactors
-        values = grad[bag]
-        if mode == "mean":
-            values = values / counts[bag][:, None].astype(grad.dtype)
-        if chosen is not None:
-            values = xp.where(xp.arange(index.size)[:, None] == chosen[bag], values, 0)
-        kept, dweight, dfactors = index != padding, None, None
+        dweight = dfactors = None
         if ctx.edges[0] is not None:
-            parts = values if factors is None else values * factors[:, None]
-            dweight = xp.zeros(shape, grad.dtype)
-            positions.add_rows(xp, dweight, index[kept], parts[kept])
-            if by_freq:
-                dweight /= _frequencies(xp, index, shape[0])
+            size = index.size
+            values = rules.spread(xp, grad, starts, factors, counts, chosen, size, mode)
+            dweight = F.embedding_dense_backward(values, index, shape[0], padding, by_freq)
         if ctx.edges[3] is not None:
-            dfactors = xp.where(kept, (values * weight[index]).sum(1), 0).astype(grad.dtype)
+            dfactors = rules.slopes(xp, grad, weight, index, starts, padding)
         return dweight, None, None, dfactors
 
     def fused_forward(
         K: Any, weight: Any, index: Any, starts: Any, factors: Any, bags: int, padding: int,
         mode: str, by_freq: bool,
     ) -> Any:  # fmt: skip
+        if not (K.takes(weight) and index.size and bags):
+            return NotImplemented
         rows, columns = weight.shape
         out, counts = K.empty((bags, columns), weight.dtype), K.empty(bags, np.int64)
         chosen = K.empty(out.shape, np.int64) if mode == "max" else None
@@ -112,6 +88,8 @@ class EmbeddingBag(Op):
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         bags, padding, mode, by_freq = ctx.attrs
         weight, index, starts, factors = ctx.saved
+        if not (K.takes(grad) and index.size):
+            return NotImplemented
         grad, (rows, columns) = K.dense(grad), ctx.shapes[0]
         sizes = (bags, index.size, index.size // bags, rows, columns, padding)
         dweight = dfactors = None
@@ -124,7 +102,7 @@ class EmbeddingBag(Op):
             dweight = K.zeros((rows, columns), grad.dtype)
             indexing.add_rows(K, dweight, index, values, skipped=padding)
             if by_freq:
-                dweight /= _frequencies(K.xp, index, rows)
+                dweight /= rules.frequencies(K.xp, index, rows)
         if ctx.edges[3] is not None:
             dfactors = K.empty(index.shape, grad.dtype)
             K.rows(
@@ -132,11 +110,6 @@ class EmbeddingBag(Op):
                 starts, dfactors, K.errors, *sizes,
             )  # fmt: skip
         return dweight, None, None, dfactors
-
-
-def _frequencies(xp: Any, index: Any, rows: int) -> Any:
-    """How often each row is among the indices, at least 1, as a column."""
-    return xp.maximum(xp.bincount(index, minlength=rows), 1)[:, None].astype(np.float32)
 
 
 def _composed(
