@@ -1450,6 +1450,9 @@ class TensorMethods:
         def reciprocal_(self) -> Tensor:
             """In-place version of `reciprocal`."""
 
+        def record_stream(self, stream: Any) -> None:
+            """Say that another stream uses the tensor's memory than the one it was made on."""
+
         def relu(self, inplace: bool_ = False) -> Tensor:
             """``max(x, 0)``; the gradient at 0 is 0."""
 

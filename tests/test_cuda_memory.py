@@ -236,3 +236,87 @@ def test_what_is_saved_on_the_cpu_can_be_pinned(cupy: Any) -> None:
         y = model(x).sum()
     y.backward()
     assert x.grad.tolist() == expected.tolist()
+
+
+# ------------------------------------------------------------- memory that streams still use
+@pytest.fixture
+def behind(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The streams that have not yet come to the events recorded in them."""
+    streams: list[Any] = []
+    monkeypatch.setattr(runtime.Event, "done", property(lambda e: e.recorded not in streams))
+    monkeypatch.setattr(
+        runtime.Event,
+        "synchronize",
+        lambda e: streams.count(e.recorded) and streams.remove(e.recorded),
+    )
+    return streams
+
+
+def test_memory_waits_for_the_streams_that_have_used_it(behind: list[Any]) -> None:
+    first, second = gradlite.cuda.Stream(), gradlite.cuda.Stream()
+    before = gradlite.cuda.memory_allocated()
+    x = quarter()
+    for stream in (first, second, first):
+        x.record_stream(stream)
+    view = x[10:]
+    behind[:] = [first.cupy_stream, second.cupy_stream]
+    del x
+    assert gradlite.cuda.memory_allocated() == before + MIB // 4
+    del view
+    assert gradlite.cuda.memory_allocated() == before + MIB // 4
+    behind.remove(first.cupy_stream)
+    y = quarter()
+    y.record_stream(first)  # looks at what has waited
+    assert gradlite.cuda.memory_allocated() == before + MIB // 2
+    behind.clear()
+    del y
+    assert gradlite.cuda.memory_allocated() == before
+
+
+def test_the_mark_is_where_the_stream_was_at_the_end(behind: list[Any], cupy: Any) -> None:
+    marks: list[Any] = []
+    record = runtime.Event.record
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime.Event, "record", lambda e, s=None: marks.append(s) or record(e, s))
+        stream = gradlite.cuda.Stream()
+        x = quarter()
+        x[3:].record_stream(stream)  # of all of its memory
+        assert not marks
+        del x
+        assert marks == [stream.cupy_stream]
+
+
+def test_an_emptied_cache_waits_for_streams(behind: list[Any]) -> None:
+    before = gradlite.cuda.memory_allocated()
+    stream = gradlite.cuda.Stream()
+    x = quarter()
+    x.record_stream(stream)
+    behind.append(stream.cupy_stream)
+    del x
+    assert gradlite.cuda.memory_allocated() == before + MIB // 4
+    gradlite.cuda.empty_cache()
+    assert gradlite.cuda.memory_allocated() == before
+
+
+def test_nothing_is_asked_of_events_during_a_capture(behind: list[Any]) -> None:
+    before = gradlite.cuda.memory_allocated()
+    stream = gradlite.cuda.Stream()
+    x, capturing = quarter(), gradlite.cuda.Stream()
+    x.record_stream(stream)
+    with gradlite.cuda.stream(capturing):
+        capturing.cupy_stream.begin_capture()
+        del x
+        capturing.cupy_stream.end_capture()
+    assert gradlite.cuda.memory_allocated() == before + MIB // 4
+    gradlite.cuda.empty_cache()
+    assert gradlite.cuda.memory_allocated() == before
+
+
+def test_streams_are_recorded_of_tensors_of_gpus(cupy: Any) -> None:
+    stream = gradlite.cuda.Stream()
+    with pytest.raises(NotImplementedError, match="Could not run 'aten::record_stream' with arg"):
+        gradlite.zeros(2).record_stream(stream)
+    with pytest.raises(RuntimeError, match="unknown parameter type"):
+        quarter().record_stream(1)
+    with pytest.raises(TypeError, match="record_stream"):
+        quarter().record_stream()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite.backends import stream_uses
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.cuda.devices import DeviceLike, index_of, is_initialized
 
@@ -24,6 +25,7 @@ def empty_cache() -> None:
     """Give the memory that no tensor holds back to the GPU. Does nothing before CUDA is used."""
     if is_initialized():
         cupy = cupy_module()
+        stream_uses.release(cupy, wait=True)
         cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.backends import cuda, transfer
+from gradlite.backends import cuda, stream_uses, transfer
 from gradlite.device import as_device, device, device_of
 from gradlite.memory_format import memory_format, preserve_format
 from gradlite.ops.dispatch import apply
@@ -121,6 +121,26 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
     return apply(PinMemory, (self,))  # type: ignore[no-any-return]
 
 
+def record_stream(self: Tensor, stream: Any) -> None:
+    """Say that another stream uses the tensor's memory than the one it was made on.
+
+    When nothing refers to the memory any more, it is not given away before the GPU has passed the
+    place which that stream has been filled up to by then.
+
+    Raises:
+        NotImplementedError: the tensor is not on a GPU.
+        RuntimeError: ``stream`` is no stream.
+    """
+    if self.is_cpu:
+        raise NotImplementedError(
+            "Could not run 'aten::record_stream' with arguments from the 'CPU' backend: memory of "
+            "the CPU is not given to streams"
+        )
+    if not hasattr(stream, "cupy_stream"):
+        raise RuntimeError("unknown parameter type")
+    stream_uses.note(cuda.module(), self.array, stream.cupy_stream, stream.device_index)
+
+
 def is_pinned(self: Tensor, device: Any = None) -> bool:
     """Whether the tensor is in page-locked memory.
 
@@ -184,7 +204,7 @@ def _attach() -> None:
     t.type_as = lambda self, other: cast(self, other.array.dtype)
     t.cpu = lambda self: to(self, "cpu")
     t.cuda = _cuda
-    t.pin_memory, t.is_pinned = pin_memory, is_pinned
+    t.pin_memory, t.is_pinned, t.record_stream = pin_memory, is_pinned, record_stream
 
 
 _attach()
