@@ -163,6 +163,26 @@ def _poisson(reduction: str) -> Callable[..., Any]:
     return lambda T, x, y: T.nn.functional.poisson_nll_loss(x, y, reduction=reduction)
 
 
+def _larger(T: Any, x: Any, y: Any) -> Any:
+    return T.maximum(x, y)
+
+
+def _power(T: Any, x: Any, y: Any) -> Any:
+    return x**y
+
+
+def _product(T: Any, x: Any, a: Any, b: Any) -> Any:
+    return T.addcmul(x, a, b)
+
+
+def _quotient(T: Any, x: Any, a: Any, b: Any) -> Any:
+    return T.addcdiv(x, a, b)
+
+
+def _lerp(T: Any, x: Any, end: Any, weight: Any) -> Any:
+    return T.lerp(x, end, weight)
+
+
 # Parameters, gradients and states that a step reads, and parameters and states that it writes.
 STEPS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "sgd": (3, "SGD", {}),
@@ -236,6 +256,22 @@ CASES: dict[str, Case] = {
     "triplet_backward": Case(4, _triplet, _two_like, rows, backward=True),
     "multi_margin_forward": Case(1, _margin, _numbers, rows),
     "multi_margin_backward": Case(2, _margin, _numbers, rows, backward=True),
+    "larger_backward": Case(4, _larger, _like, backward=True),
+    "where_backward": Case(
+        3, lambda T, x, chosen: T.where(chosen, x, 0.5),
+        lambda T, x: (T.rand(x.shape, device="cuda") > 0.5,), backward=True),
+    "clamp_forward": Case(2, lambda T, x: x.clamp(0.25, 0.75)),
+    "clamp_backward": Case(3, lambda T, x: x.clamp(0.25, 0.75), backward=True),
+    "power_backward": Case(4, _power, _like, backward=True),
+    "addcmul_forward": Case(4, _product, _two_like),
+    "addcmul_backward": Case(
+        3, lambda T, a, x, b: T.addcmul(x, a, b), _two_like, backward=True),
+    "addcdiv_forward": Case(4, _quotient, _two_like),
+    "addcdiv_backward": Case(
+        3, lambda T, a, x, b: T.addcdiv(x, a, b), _two_like, backward=True),
+    "lerp_forward": Case(4, _lerp, _two_like),
+    "lerp_backward": Case(3, _lerp, _two_like, backward=True),
+    "triangle": Case(2, lambda T, x: x.tril(), shape=rows),
     "dropout_rows": Case(2, lambda T, x: T.nn.functional.dropout1d(x[:, None], 0.5),
                          shape=rows),
     "dropout": Case(2, lambda T, x: T.nn.functional.dropout(x, 0.5)),

@@ -194,6 +194,32 @@ CASES: dict[str, Case] = {
     "multilabel_margin_loss": Case(
         lambda T, x, t: T.nn.functional.multilabel_margin_loss(x, t), more=_labels
     ),
+    "maximum": Case(lambda T, x, y: T.maximum(x, y), more=_leaf_like),
+    "minimum": Case(lambda T, x, y: T.minimum(x, y), more=_leaf_like),
+    "where": Case(
+        lambda T, x, y, chosen: T.where(chosen, x, y),
+        more=lambda T, x: (*_leaf_like(T, x), T.rand(x.shape) > 0.5),
+    ),
+    "clamp": Case(lambda T, x: x.clamp(-0.5, 0.5)),
+    "pow_tensor": Case(
+        lambda T, y, x: x**y,
+        more=lambda T, y: ((T.rand(y.shape, dtype=y.dtype) + 0.5).requires_grad_(),),
+    ),
+    "addcmul": Case(
+        lambda T, x, a, b: T.addcmul(x, a, b),
+        more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x)),
+    ),
+    "addcdiv": Case(
+        lambda T, x, a, b: T.addcdiv(x, a, b),
+        more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x)),
+    ),
+    "lerp_tensor": Case(
+        lambda T, x, y, w: T.lerp(x, y, w), more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x))
+    ),
+    "clamp_min": Case(lambda T, x: x.clamp_min(-0.5)),
+    "clamp_max": Case(lambda T, x: x.clamp_max(0.5)),
+    "tril": Case(lambda T, x: x.tril()),
+    "triu": Case(lambda T, x: x.triu()),
     "glu": Case(lambda T, x: T.nn.functional.glu(x)),
     "prelu": Case(lambda T, x, w: T.nn.functional.prelu(x, w), more=lambda T, x: (_leaf(T, x, 1),)),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops import reductions
+from gradlite.ops import reductions, together
 from gradlite.ops.binary import Binary, binary_op, broadcast_dims, sum_to, unbroadcast
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.guard import on_its_device
@@ -184,6 +184,13 @@ class Pow(Binary):
             right = grad * F.where(masked, F.zeros(shape, b), out * F.log(safe))
         return unbroadcast(ctx, F, left, right)
 
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        a, b, out = ctx.saved
+        if not hasattr(a, "shape") or not hasattr(b, "shape"):
+            return NotImplemented  # of numbers, where there is less to do
+        shapes = together.wanted_shapes(ctx, grad)
+        return together.gradients(K, "power_backward", grad, (a, b, out), shapes)
+
 
 def _power_of_bools(xp: Any, a: Any, b: Any) -> Any:
     if b is True or b is False:
@@ -290,7 +297,7 @@ class RemainderScalar(Remainder):
 
 
 class Maximum(Binary):
-    """The larger one; a tie gives half of the gradient to each, as in PyTorch."""
+    """The larger one; a tie gives half of the gradient to each, a NaN all of it, as in PyTorch."""
 
     reads = ((0, 1), (0, 1))
 
@@ -299,11 +306,15 @@ class Maximum(Binary):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
-        return _extremum(ctx, grad, F, a > b, a < b)
+        return _extremum(ctx, grad, F, a < b, a > b)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        shapes = together.wanted_shapes(ctx, grad)
+        return together.gradients(K, "larger_backward", grad, ctx.saved, shapes, 1)
 
 
 class Minimum(Binary):
-    """The smaller one; a tie gives half of the gradient to each, as in PyTorch."""
+    """The smaller one; a tie gives half of the gradient to each, a NaN all of it, as in PyTorch."""
 
     reads = ((0, 1), (0, 1))
 
@@ -312,16 +323,21 @@ class Minimum(Binary):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
-        return _extremum(ctx, grad, F, a < b, a > b)
+        return _extremum(ctx, grad, F, a > b, a < b)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        shapes = together.wanted_shapes(ctx, grad)
+        return together.gradients(K, "larger_backward", grad, ctx.saved, shapes, -1)
 
 
-def _extremum(ctx: Any, grad: Any, F: Any, first: Any, second: Any) -> tuple[Any, Any]:
-    tie = ~(first | second)
+def _extremum(ctx: Any, grad: Any, F: Any, not_first: Any, not_second: Any) -> tuple[Any, Any]:
+    a, b = ctx.saved
+    tie = a == b
     left = right = None
     if ctx.edges[0] is not None:
-        left = F.where(tie, grad * 0.5, F.where(first, grad, F.zero_beside(grad)))
+        left = F.where(tie, grad * 0.5, F.where(not_first, F.zero_beside(grad), grad))
     if ctx.edges[1] is not None:
-        right = F.where(tie, grad * 0.5, F.where(second, grad, F.zero_beside(grad)))
+        right = F.where(tie, grad * 0.5, F.where(not_second, F.zero_beside(grad), grad))
     return unbroadcast(ctx, F, left, right)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.grad_mode import NO_GRAD, current_mode
+from gradlite.ops import together
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
@@ -62,6 +63,15 @@ class Addcmul(Op):
             third = sum_to(F, grad * (a * value), tuple(shapes[2]))
         return first, second, third
 
+    def fused_forward(K: Any, x: Any, a: Any, b: Any, value: Any) -> Any:
+        return together.forward(K, "addcmul_forward", (x, a, b), float(value))
+
+    def fused_write(K: Any, out: Any, a: Any, b: Any, value: Any) -> Any:
+        return together.write(K, "addcmul_forward", out, (a, b), float(value))
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return _gradients(K, "addcmul_backward", ctx, grad)
+
 
 class Addcdiv(Op):
     """x + value * a / b."""
@@ -89,6 +99,26 @@ class Addcdiv(Op):
         if ctx.edges[2] is not None:
             third = sum_to(F, -grad * (a * value / (b * b)), tuple(shapes[2]))
         return first, second, third
+
+    def fused_forward(K: Any, x: Any, a: Any, b: Any, value: Any) -> Any:
+        return together.forward(K, "addcdiv_forward", (x, a, b), float(value))
+
+    def fused_write(K: Any, out: Any, a: Any, b: Any, value: Any) -> Any:
+        return together.write(K, "addcdiv_forward", out, (a, b), float(value))
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return _gradients(K, "addcdiv_backward", ctx, grad)
+
+
+def _gradients(K: Any, kernel: str, ctx: Any, grad: Any) -> Any:
+    """The gradients of an op above, of which that of x is one that comes in, summed."""
+    own, *shapes = together.wanted_shapes(ctx, grad)
+    first = None if own is None else sum_to(NAMESPACES[grad.__class__], grad, tuple(own))
+    if shapes == [None, None]:
+        return first, None, None
+    value = float(ctx.attrs[0])
+    found = together.gradients(K, kernel, grad, ctx.saved, tuple(shapes), value)
+    return found if found is NotImplemented else (first, *found)
 
 
 class Lerp(Op):
@@ -119,12 +149,19 @@ class Lerp(Op):
             right = sum_to(F, grad * weight, tuple(ctx.shapes[1]))
         return left, right
 
+    def fused_forward(K: Any, start: Any, end: Any, weight: Any) -> Any:
+        return together.forward(K, "lerp_forward", (start, end, None), float(weight))
+
+    def fused_write(K: Any, out: Any, end: Any, weight: Any) -> Any:
+        return together.write(K, "lerp_forward", out, (end, None), float(weight))
+
 
 class LerpTensor(Op):
     """`Lerp` with a tensor of weights."""
 
     reads = ((2,), (2,), (0, 1))
     grad_name = "LerpBackward1"
+    native_from = 1 << 12
 
     def forward(xp: Any, start: Any, end: Any, weight: Any) -> Any:
         apart = end - start
@@ -145,6 +182,16 @@ class LerpTensor(Op):
         if ctx.edges[2] is not None:
             third = sum_to(F, grad * (end - start), tuple(shapes[2]))
         return first, second, third
+
+    def fused_forward(K: Any, start: Any, end: Any, weight: Any) -> Any:
+        return together.forward(K, "lerp_forward", (start, end, weight), 0.0)
+
+    def fused_write(K: Any, out: Any, end: Any, weight: Any) -> Any:
+        return together.write(K, "lerp_forward", out, (end, weight), 0.0)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        shapes = together.wanted_shapes(ctx, grad)
+        return together.gradients(K, "lerp_backward", grad, ctx.saved, shapes)
 
 
 Call = tuple[Any, tuple[Any, ...], tuple[Any, ...]]
@@ -228,7 +275,10 @@ def _in_place(call: Callable[..., Call], name: str) -> Any:
             and inputs[0] is self
             and all(broadcast_shape(array.shape, r.shape) == array.shape for r in rest)
         ):
-            op.write(NAMESPACES[array.__class__].xp, array, *rest, *attrs)
+            F = NAMESPACES[array.__class__]
+            K = F.launcher
+            if K is None or op.fused_write(K, array, *rest, *attrs) is NotImplemented:
+                op.write(F.xp, array, *rest, *attrs)
             self._bump()
             return self
         return assign(self, apply(op, inputs, *attrs))

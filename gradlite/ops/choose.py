@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import together
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, nonzero
@@ -52,6 +54,11 @@ class Where(Op):
         if ctx.edges[2] is not None:
             right = sum_to(F, F.where(condition, zero, grad), ctx.shapes[2])
         return None, left, right
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        _, *shapes = together.wanted_shapes(ctx, grad)
+        found = together.gradients(K, "where_backward", grad, ctx.saved, tuple(shapes))
+        return found if found is NotImplemented else (None, *found)
 
 
 @public(
@@ -109,6 +116,7 @@ class Clamp(Op):
 
     reads = ((0,),)
     grad_name = "ClampBackward1"
+    native_from = native_backward_from = 1 << 12
 
     def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
         if low is not None and high is not None and low > high:
@@ -126,6 +134,33 @@ class Clamp(Op):
         else:
             inside = (x >= low) & (x <= high)
         return (F.where(inside, grad, F.zero_beside(grad)),)
+
+    def fused_forward(K: Any, x: Any, low: Any, high: Any) -> Any:
+        if low is None or high is None or not low <= high or not K.takes(x):
+            return NotImplemented
+        x, out = K.dense(x), K.empty(x.shape, x.dtype)
+        K.elementwise("clamp_forward", x.dtype, x.size, x, out, x.size, *_bounds(x, low, high))
+        return out
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (x,) = ctx.saved
+        if not K.takes(grad, x):
+            return NotImplemented
+        dx = K.empty(x.shape, x.dtype)
+        K.elementwise(
+            "clamp_backward", x.dtype, x.size,
+            K.dense(grad), K.dense(x), dx, x.size, *_bounds(x, *ctx.attrs),
+        )  # fmt: skip
+        return (dx,)
+
+
+def _bounds(x: Any, low: Any, high: Any) -> tuple[float, float]:
+    """Bounds as numbers of the dtype, without end where there are none."""
+    kind = x.dtype.type
+    return (
+        -math.inf if low is None else float(kind(low)),
+        math.inf if high is None else float(kind(high)),
+    )
 
 
 @public(
@@ -173,9 +208,15 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 class ClampMin(Clamp):
     grad_name = "ClampMinBackward0"
 
+    def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
+        return xp.maximum(x, x.dtype.type(low))
+
 
 class ClampMax(Clamp):
     grad_name = "ClampMaxBackward0"
+
+    def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
+        return xp.minimum(x, x.dtype.type(high))
 
 
 def _clamp_samples() -> list[Any]:

@@ -44,6 +44,7 @@ class Tril(Op):
     """The lower triangle of matrices."""
 
     row_major = True
+    native_from = 1 << 13
 
     def forward(xp: Any, x: Any, diagonal: int) -> Any:
         return xp.where(_triangle(xp, x.shape[-2], x.shape[-1], diagonal), x, xp.zeros((), x.dtype))
@@ -51,11 +52,15 @@ class Tril(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.tril(grad, ctx.attrs[0]),)
 
+    def fused_forward(K: Any, x: Any, diagonal: int) -> Any:
+        return _by_kernel(K, x, diagonal, True)
+
 
 class Triu(Op):
     """The upper triangle of matrices."""
 
     row_major = True
+    native_from = 1 << 13
 
     def forward(xp: Any, x: Any, diagonal: int) -> Any:
         return xp.where(
@@ -64,6 +69,21 @@ class Triu(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.triu(grad, ctx.attrs[0]),)
+
+    def fused_forward(K: Any, x: Any, diagonal: int) -> Any:
+        return _by_kernel(K, x, diagonal, False)
+
+
+def _by_kernel(K: Any, x: Any, diagonal: int, lower: bool) -> Any:
+    if not K.takes(x) or x.size >= 1 << 31:
+        return NotImplemented
+    x = K.dense(x)
+    out = K.empty(x.shape, x.dtype)
+    K.elementwise(
+        "triangle", x.dtype, 4 * x.size,
+        x, out, x.size, *x.shape[-2:], max(min(diagonal, 1 << 31), -1 << 31), int(lower),
+    )  # fmt: skip
+    return out
 
 
 def _triangle_samples() -> list[Any]:

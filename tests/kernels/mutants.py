@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.kernels.mutants_ctc import CTC
+from tests.kernels.mutants_elements import BLEND
 from tests.kernels.mutants_embedding_bag import EMBEDDING_BAGS
 from tests.kernels.mutants_images import AFFINE, BORDERS, GRID, RESAMPLE
 from tests.kernels.mutants_losses import ELEMENTS, UNIT_VECTORS
@@ -473,5 +474,5 @@ MUTANTS = [
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
     *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
-    *UNIT_VECTORS, *AFFINE,
+    *UNIT_VECTORS, *AFFINE, *BLEND,
 ]  # fmt: skip

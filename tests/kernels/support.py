@@ -67,7 +67,7 @@ def unwritten(shape: Any, dtype: Any) -> np.ndarray:
 
 def host(array: Any) -> np.ndarray:
     """The values of a launcher's array in NumPy."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    return array if isinstance(array, (np.ndarray, np.generic)) else array.get()
 
 
 class Context:

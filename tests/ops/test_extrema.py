@@ -152,3 +152,14 @@ def test_an_index_edited_in_place_is_noticed() -> None:
         values.sum().backward()
 
     same(program, raises=RuntimeError, match="modified by an inplace operation", message="prefix")
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_where_one_of_two_is_nan_both_have_the_gradient(name: str) -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([float("nan"), 1.0, 2.0, float("nan"), 3.0], requires_grad=True)
+        y = T.tensor([1.0, float("nan"), 2.0, float("nan"), 1.0], requires_grad=True)
+        getattr(T, name)(x, y).sum().backward()
+        return x.grad, y.grad
+
+    same(program)
