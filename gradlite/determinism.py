@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gradlite import changes
+
 _mode = False
 _warn_only = False
 
@@ -23,6 +25,7 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
     >>> gradlite.use_deterministic_algorithms(False)
     """
     global _mode, _warn_only
+    changes.count[0] += 1
     _mode, _warn_only = bool(mode), bool(warn_only)
 
 

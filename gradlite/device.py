@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import changes
 from gradlite.backends import cuda
 
 _TYPES = ("cpu", "cuda")
@@ -80,11 +81,13 @@ class device:
 
     def __enter__(self) -> device:
         stack = _local.__dict__.setdefault("stack", [])
+        changes.count[0] += self != get_default_device()
         stack.append(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _local.stack.pop()
+        left = _local.stack.pop()
+        changes.count[0] += left != get_default_device()
 
 
 CPU = device("cpu")
@@ -96,6 +99,7 @@ def set_default_device(device: str | int | device | None) -> None:
     global _default
     wanted = CPU if device is None else as_device(device)
     array_module(wanted)  # refuses what cannot be used before anything changes
+    changes.count[0] += wanted != _default
     _default = wanted
 
 

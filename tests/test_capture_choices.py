@@ -157,6 +157,43 @@ def test_reading_a_learning_rate_that_a_schedule_of_the_step_changes_is_refused(
         captured(gradlite.ones(3, 2))
 
 
+@pytest.mark.parametrize("of_all", [False, True])
+def test_hooks_of_an_optimizer_count_from_the_next_step_on(of_all: bool) -> None:
+    models = [mlp() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [optim.SGD(model.parameters(), lr=0.1) for model in models]
+
+    def halve(optimizer: Any, args: Any, kwargs: Any) -> None:
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad.mul_(0.5)
+
+    def of(model: Any, optimizer: Any) -> Any:
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    eager = of(models[0], optimizers[0])
+    captured = gradlite.capture(of(models[1], optimizers[1]))
+    handles: list[Any] = []
+    for i in range(15):
+        if i == 5:
+            register = optim.optimizer.register_optimizer_step_pre_hook
+            handles = [register(halve)] if of_all else []
+            handles += [] if of_all else [o.register_step_pre_hook(halve) for o in optimizers]
+        if i == 10:
+            for handle in handles:
+                handle.remove()
+        close(captured(*batch(i)).item(), eager(*batch(i)).item())
+    assert captured.replays >= 8
+    for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        close(q.detach().cpu().numpy(), p.detach().cpu().numpy())
+
+
 # -------------------------------------------------------------------------- switches
 def test_a_step_that_sets_the_mode_of_its_modules() -> None:
     """As a training step does after an evaluation: the mode that it leaves is that of a replay."""
@@ -264,6 +301,32 @@ def test_anomaly_mode_looks_at_every_call() -> None:
             captured(x)
     assert captured(x).isnan().tolist() == [False, True]
     assert captured.replays == 3
+
+
+def test_whether_sums_are_in_order_counts() -> None:
+    def step(x: Any) -> Any:
+        return x * (3 if gradlite.are_deterministic_algorithms_enabled() else 2)
+
+    captured = gradlite.capture(step)
+    x = gradlite.ones(2)
+    for i in range(12):
+        if i == 6:
+            gradlite.use_deterministic_algorithms(True)
+        assert captured(x).tolist() == [3.0 if i >= 6 else 2.0] * 2
+    gradlite.use_deterministic_algorithms(False)
+    assert captured(x).tolist() == [2.0, 2.0]
+    assert (captured.recordings, captured.replays) == (2, 8)
+
+
+def test_another_default_device_counts(replays: str) -> None:
+    if replays != "stand-in":
+        pytest.skip("needs a second device")
+    x, captured = gradlite.ones(2, device="cpu"), gradlite.capture(lambda x: gradlite.ones(2))
+    for i in range(12):
+        if i == 6:
+            gradlite.set_default_device("cpu")
+        assert captured(x).device.type == ("cpu" if i >= 6 else "cuda")
+    assert captured.replays >= 3
 
 
 def test_arguments_of_distributions_are_checked_from_now_on() -> None:

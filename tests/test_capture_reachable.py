@@ -96,6 +96,17 @@ def a_dictionary_of_a_module() -> Any:
 
 
 @case
+def a_number_of_a_module_past_its_setter() -> Any:
+    class Own(Layer):
+        def forward(self, x: Any) -> Any:
+            return x * self.number
+
+    own = Own()
+    own.number = 2.0
+    return lambda x: own(x), putting(vars(own), "number", 3.0)
+
+
+@case
 def a_list_of_a_module() -> Any:
     layer = Layer()
     return layer, lambda: layer.sizes.append(3.0)
@@ -321,6 +332,13 @@ def an_attribute_whose_name_is_a_value() -> Any:
 def an_attribute_among_all() -> Any:
     holder = Holder()
     return lambda x: x * vars(holder)["number"], setting(holder, "number", 3.0)
+
+
+@case
+def other_attributes_altogether() -> Any:
+    holder, other = Holder(), Holder()
+    other.number = 3.0
+    return holder, setting(holder, "__dict__", vars(other))
 
 
 @case

@@ -69,6 +69,9 @@ class Reachable:
         # Functions with their code and defaults, and objects with their classes.
         self._functions: list[tuple[types.FunctionType, Any, Any, Any]] = []
         self._kinds: list[tuple[Any, type]] = []
+        self._spaces: list[
+            tuple[Any, Any]
+        ] = []  # objects with the dictionaries of their attributes
         # Dictionaries, with the names in which others' attributes could come to be hidden.
         self._shadows: dict[int, tuple[Any, set[str], str]] = {}
         self._seen: set[int] = set()
@@ -327,9 +330,12 @@ class Reachable:
             self._instances.append(value)
             return
         self._class(kind, exposed)
+        attributes = getattr(value, "__dict__", None)
         if exposed:
             self._kinds.append((value, kind))
-        self._objects.append((value, getattr(value, "__dict__", None), Slots(value), exposed))
+        if attributes is not None and attributes is value.__dict__:
+            self._spaces.append((value, attributes))
+        self._objects.append((value, attributes, Slots(value), exposed))
 
     def _module(self, module: Module) -> None:
         self.modules[id(module)] = module
@@ -381,8 +387,11 @@ class Reachable:
                 for name in sorted({"__getattr__", *self._names} & library.__dict__.keys()):
                     self._place(library.__dict__, name, f"{library.__name__}.{name}")
             for owner, key in list(self._held):
-                if key in owner.__dict__ and not self._unread(owner, key):
-                    self._look(owner.__dict__[key], DEPTH)
+                if key not in owner.__dict__ or self._unread(owner, key):
+                    continue
+                if owner.__dict__[key].__class__ in SIMPLE and self._is_named(owner, key):
+                    self._place(owner.__dict__, key, f"{type(owner).__name__}.{key}")
+                self._look(owner.__dict__[key], DEPTH)
             for value in list(self._instances):
                 self._instance(value)
             for value, attributes, slots, exposed in list(self._objects):
@@ -461,6 +470,13 @@ class Reachable:
             return False
         own = (names for other, names in self._own.items() if other in kind.__mro__)
         return kind in self._classes and not any(key in names for names in own)
+
+    def _is_named(self, module: Module, key: str) -> bool:
+        """Whether code has the name of an attribute of a module of the program's own class."""
+        kinds = type(module).__mro__
+        return key != "training" and (
+            key in self._names or any(key in names for k, names in self._own.items() if k in kinds)
+        )
 
     def parameters(self) -> Iterator[Tensor]:
         """Every tensor that can have a gradient: of modules, optimizers, and by itself."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import changes, graph
+from gradlite import changes, determinism, graph
 from gradlite.capturing.reachable import Reachable
 from gradlite.capturing.watched import (
     ABSENT,
@@ -28,8 +28,10 @@ from gradlite.capturing.watched import (
     read,
     write,
 )
+from gradlite.device import get_default_device
 from gradlite.graph_hooks import saved_hooks
 from gradlite.nn import Module, global_hooks
+from gradlite.optim.optimizer import global_step_hooks, step_hooks
 from gradlite.tensor import Tensor
 
 
@@ -49,7 +51,7 @@ class Surroundings(Reachable):
         # Where there are none all arguments are given, and those to come would not be taken.
         self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
         self._sizes = [(attributes, len(attributes)) for attributes, _, _ in self._shadows.values()]
-        self._rare = bool(self._defaults or self._kinds or self._sizes)
+        self._rare = bool(self._defaults or self._kinds or self._spaces or self._sizes)
         self._options = self.options.read()
         self._count = changes.count[0]
         # Tensors that are plain attributes of modules; those that a step makes anew do not count.
@@ -150,10 +152,16 @@ class Surroundings(Reachable):
                 described(saved_hooks.get()),
                 graph.anomaly_enabled,
                 getattr(distributions(), "_validate_args", __debug__),
+                get_default_device(),
+                determinism.are_deterministic_algorithms_enabled(),
             ),
+            tuple([tuple(table) for table in global_step_hooks()]),
             tuple(
                 [
-                    [id(p) for group in optimizer.param_groups for p in group["params"]]
+                    (
+                        [id(p) for group in optimizer.param_groups for p in group["params"]],
+                        [tuple(table) for table in step_hooks(optimizer)],
+                    )
                     for optimizer in self.options.optimizers.values()
                 ]
             ),
@@ -189,6 +197,9 @@ class Surroundings(Reachable):
                     return False
             for value, kind in self._kinds:
                 if value.__class__ is not kind:
+                    return False
+            for value, attributes in self._spaces:
+                if value.__dict__ is not attributes:
                     return False
             for attributes, size in self._sizes:
                 if len(attributes) != size:
@@ -269,6 +280,9 @@ class Surroundings(Reachable):
         for value, kind in self._kinds:
             if value.__class__ is not kind:
                 return f"the class of a {kind.__name__}"
+        for value, attributes in self._spaces:
+            if value.__dict__ is not attributes:
+                return f"the attributes of a {type(value).__name__}"
         for number, (attributes, names, title) in enumerate(self._shadows.values()):
             if len(attributes) != self._sizes[number][1]:
                 found = next((name for name in sorted(names) if name in attributes), None)
@@ -299,7 +313,9 @@ class Surroundings(Reachable):
             if before.get((number, key), self) != value:
                 return f"{type(self.modules[number]).__name__}.{key}"
         if state[-1] != self._state[-1]:
-            return "the parameters of an optimizer"
+            return "the parameters or hooks of an optimizer"
+        if state[3:] != self._state[3:]:
+            return "a mode of the library, or hooks of all modules or optimizers"
         return "a tensor's flags, hooks or memory"
 
 

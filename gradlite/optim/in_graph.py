@@ -20,10 +20,9 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends.staging import Upload
 from gradlite.ops import guard
-from gradlite.optim import optimizer as hooks
 from gradlite.optim.elementwise import ElementwiseOptimizer, Group, number, on_device
 from gradlite.optim.launch import Launch
-from gradlite.optim.optimizer import Optimizer
+from gradlite.optim.optimizer import Optimizer, global_step_hooks, step_hooks
 from gradlite.optim.plan import Cohort, Segment, Slot, launcher_for, place
 from gradlite.tensor import Tensor
 
@@ -69,12 +68,7 @@ def obstacle(optimizer: Optimizer, args: Sequence[Any], kwargs: dict[str, Any]) 
 
 
 def _hooked(optimizer: Optimizer) -> bool:
-    return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or hooks._global_optimizer_pre_hooks
-        or hooks._global_optimizer_post_hooks
-    )
+    return any(step_hooks(optimizer)) or any(global_step_hooks())
 
 
 def _on_gpu(value: Any) -> bool:

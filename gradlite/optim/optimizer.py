@@ -112,6 +112,17 @@ for _name in ("__delitem__", "clear", "pop", "popitem"):
 
 
 # --------------------------------------------------------------------------- optimizer
+def global_step_hooks() -> tuple[dict[int, Callable[..., Any]], ...]:
+    """The hooks around the steps of all optimizers."""
+    return _global_optimizer_pre_hooks, _global_optimizer_post_hooks
+
+
+def step_hooks(optimizer: Optimizer) -> tuple[dict[int, Callable[..., Any]], ...]:
+    """The hooks around the steps of one optimizer."""
+    hooks = optimizer.__dict__
+    return hooks["_optimizer_step_pre_hooks"], hooks["_optimizer_step_post_hooks"]
+
+
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step that calls the hooks around itself, once even when it calls a parent's step."""
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gradlite.capturing.native.segments import Segment, fail
-from gradlite.optim import optimizer as optimizer_module
 from gradlite.optim.adam import Adam, AdamW
 from gradlite.optim.elementwise import ElementwiseOptimizer, number
+from gradlite.optim.optimizer import global_step_hooks, step_hooks
 from gradlite.optim.sgd import SGD
 from gradlite.tensor import Tensor, wrap
 
@@ -98,10 +98,8 @@ class NativeOptimizer:
     def _bind(self) -> None:
         optimizer = self.optimizer
         if (
-            optimizer._optimizer_step_pre_hooks
-            or optimizer._optimizer_step_post_hooks
-            or optimizer_module._global_optimizer_pre_hooks
-            or optimizer_module._global_optimizer_post_hooks
+            any(step_hooks(optimizer))
+            or any(global_step_hooks())
             or type(optimizer).__dict__.get("step") is not None
         ):
             raise UnsuitableError
