@@ -16,12 +16,13 @@ class Options:
 
     Attributes:
         optimizers: every optimizer that a step can reach.
+        every: whether code may read all options.
     """
 
     def __init__(self) -> None:
         self.optimizers: dict[int, Optimizer] = {}
         self._keys: set[str] = set()
-        self._every = False
+        self.every = False
         self._of_state: set[str] = set()
 
     def note(self, names: set[str], strings: set[str]) -> None:
@@ -33,18 +34,18 @@ class Options:
         """
         if "param_groups" in names:
             self._keys |= strings
-            self._every = self._every or not names.isdisjoint(WHOLE)
+            self.every = self.every or not names.isdisjoint(WHOLE)
         if "state" in names:
             self._of_state |= strings
 
     def read(self) -> list[tuple[dict[Any, Any], str, Any]]:
         """``(dictionary, key, value)`` of everything that is mentioned, as it is now."""
-        if not (self._keys or self._every or self._of_state):
+        if not (self._keys or self.every or self._of_state):
             return []
         found: list[tuple[dict[Any, Any], str, Any]] = []
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                keys = group.keys() if self._every else group.keys() & self._keys
+                keys = group.keys() if self.every else group.keys() & self._keys
                 found += [(group, key, group[key]) for key in sorted(keys - {"params"})]
             for state in optimizer.state.values() if self._of_state else ():
                 found += [(state, key, state[key]) for key in sorted(state.keys() & self._of_state)]

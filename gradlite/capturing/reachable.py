@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextvars
+import dataclasses
 import functools
 import operator
 import os
@@ -31,6 +32,7 @@ from gradlite.capturing.watched import (
     distributions,
     read,
 )
+from gradlite.capturing.watching import Asked, Findings, Watch
 from gradlite.nn import Module, global_hooks
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
@@ -58,7 +60,9 @@ class Reachable:
         tensors: every tensor outside of modules.
     """
 
-    def __init__(self, function: Callable[..., Any], declared: Iterable[Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], declared: Iterable[Any], findings: Findings
+    ) -> None:
         self.modules: dict[int, Module] = {}
         self.options = Options()
         self.tensors: dict[int, Tensor] = {}
@@ -75,6 +79,7 @@ class Reachable:
         # Dictionaries, with the names in which others' attributes could come to be hidden.
         self._shadows: dict[int, tuple[Any, set[str], str]] = {}
         self._seen: set[int] = set()
+        self._hooked: set[int] = set()  # tensors of which the hooks were looked into
         self._keep: list[Any] = []
         self._placed: set[tuple[int, Any]] = set()
         # Attributes of plain objects, classes and modules of Python's count when the step's code
@@ -89,21 +94,37 @@ class Reachable:
         self._exposed: set[type] = set()  # those whose objects not only their methods have
         self._made_of: set[type] = set()  # those that the step can make objects of
         self._instances: list[Any] = []  # objects of libraries
+        self._variables: set[str] = set()  # of the environment
         self._libraries: list[types.ModuleType] = []
         self._function(function)
         for value in declared:
             self._look(value, DEPTH)
-        for tensor in list(self.parameters()):
-            self._hooks(tensor)
-            if tensor.__dict__:
-                self._instances.append(tensor)
+        self._found(findings)
         for table in global_hooks.TABLES:
             for hook in table.values():
                 for part in hook if isinstance(hook, tuple) else (hook,):
                     self._look(part, DEPTH)
         self._attributes()
 
+    def watch(self, findings: Findings, paused: Callable[[], bool]) -> Watch:
+        """What looks at the step's calls for all that is not found here."""
+        codes = [code for _, code, _, _ in self._functions]
+        return Watch(findings, codes, self._seen, self._variables, paused)
+
     # ---------------------------------------------------------------------- finding out
+    def _found(self, findings: Findings) -> None:
+        """What earlier recordings of the step have met."""
+        for function, owner in findings.functions:
+            self._code(function, owner)
+        for kind in findings.whole:
+            names = {field.name for field in dataclasses.fields(kind)}
+            self._own.setdefault(kind, set()).update(names)
+        for name in findings.variables:
+            self._variable(name)
+        for ask, name in findings.asked.values():
+            self._places.append((Asked(ask), None, name))
+        self.options.every = self.options.every or findings.options
+
     def _function(self, function: Any) -> None:
         while isinstance(function, functools.partial):
             for value in (*function.args, function.keywords):
@@ -180,8 +201,12 @@ class Reachable:
                 self._module_of_python(sys.modules[name])
         if not found.isdisjoint(("environ", "getenv")):
             for name in sorted(strings):
-                self._place(os.environ, name, f"the variable {name} of the environment")
+                self._variable(name)
         self.options.note(found, strings)
+
+    def _variable(self, name: str) -> None:
+        self._variables.add(name)
+        self._place(os.environ, name, f"the variable {name} of the environment")
 
     def _module_of_python(self, module: types.ModuleType) -> None:
         if not is_library(module.__name__) and id(module) not in self._seen:
@@ -333,8 +358,8 @@ class Reachable:
         attributes = getattr(value, "__dict__", None)
         if exposed:
             self._kinds.append((value, kind))
-        if attributes is not None and attributes is value.__dict__:
-            self._spaces.append((value, attributes))
+            if attributes is not None and attributes is value.__dict__:
+                self._spaces.append((value, attributes))
         self._objects.append((value, attributes, Slots(value), exposed))
 
     def _module(self, module: Module) -> None:
@@ -356,6 +381,11 @@ class Reachable:
                     self._held.append((module, key))
 
     def _hooks(self, tensor: Tensor) -> None:
+        if id(tensor) in self._hooked:
+            return
+        self._hooked.add(id(tensor))
+        if tensor.__dict__:
+            self._instances.append(tensor)
         extra = tensor._extra
         if extra is not None:
             for hook in (*extra.prehooks.values(), *extra.post_accumulate.values()):
@@ -375,6 +405,8 @@ class Reachable:
         """Look into plain objects, classes and modules, and on through what is found there."""
         done = -1
         while done != (done := len(self._names) + len(self._keep) + len(self._places)):
+            for tensor in list(self.parameters()):
+                self._hooks(tensor)
             for kind, attributes in list(self._classes.items()):
                 names = set(self._names if kind in self._exposed else ())
                 for other, own in self._own.items():

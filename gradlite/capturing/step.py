@@ -31,6 +31,7 @@ from gradlite.capturing.recording import is_recording, recording
 from gradlite.capturing.results import note
 from gradlite.capturing.surroundings import Surroundings
 from gradlite.capturing.watched import spelled
+from gradlite.capturing.watching import Findings, watching
 from gradlite.grad_mode import current_mode
 from gradlite.tensor import Tensor, wrap
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -38,6 +39,7 @@ from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 __all__ = ["CaptureError", "CapturedStep", "capture"]
 
 IN_VAIN = 8  # recordings without a replay between them, then a warning
+MEETINGS = 16  # recordings that meet code which was not found before
 ATTEMPTS = 3  # recordings in a row that may differ from each other
 WAITING = 8  # times the recordings that are kept: signatures recorded once, for comparison
 IN_A_ROW = 2  # recordings without two alike, then ops do without shortcuts that depend on values
@@ -305,6 +307,7 @@ class CapturedStep:
         functools.update_wrapper(self, step)
         self._options = (state, warmup, limit, native)
         self.step = step
+        self._findings, self._meetings = Findings(), 0
         self._declared, self._warmup, self._limit = state, warmup, limit
         self._native = available() if native is None else native
         self._calls: dict[Any, int] = {}
@@ -404,6 +407,7 @@ class CapturedStep:
     def reset(self) -> None:
         """Forget all recordings; the next calls warm up and record anew."""
         self._calls.clear()
+        self._findings, self._meetings = Findings(), 0
         self._branches.clear()
         self._pending.clear()
         self._kept.clear()
@@ -418,19 +422,22 @@ class CapturedStep:
         args, kwargs = tree_unflatten(inputs, spec)
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
-        before = Surroundings(self.step, (*self._declared, *others))
+        findings, met = self._findings, self._findings.size()
+        before = Surroundings(self.step, (*self._declared, *others), findings)
         pending = self._pending.get(key, [])
         alike = [p for p in pending if p[1].changed() is None]
         drawn = before.random_numbers()
         with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
             recorder.old_grads = before.old_grads
             recorder.start(before.options.settings)
-            with before.arrays_as(recorder.state):
+            watch = before.watch(findings, lambda: recorder.paused > 0)
+            with before.arrays_as(recorder.state), watching(watch):
                 result = self.step(*args, **kwargs)
             before.add_numbers(recorder.numbers)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         recorder.check_settings()
+        watch.finish()
         if before.random_numbers() != drawn:
             raise CaptureError(
                 "the step is another one at every call: it draws random numbers of Python's or "
@@ -453,7 +460,11 @@ class CapturedStep:
             effects.hand_on(leaves)
             effects.bind(None)
         self._no_scaling = recorder.scaling.unfinished() or self._no_scaling
-        if recorder.scaling.unfinished():
+        if findings.size() != met:
+            self._meetings += 1
+            if self._meetings > MEETINGS:
+                raise CaptureError("the step is another one at every call: it runs other code")
+        if recorder.scaling.unfinished() or findings.size() != met:
             recorder.release()
             return _detached(result_leaves, result_spec)
         results = note(recorder, inputs, result_leaves, before.old_grads, result_spec)

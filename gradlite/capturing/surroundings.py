@@ -28,6 +28,7 @@ from gradlite.capturing.watched import (
     read,
     write,
 )
+from gradlite.capturing.watching import Findings
 from gradlite.device import get_default_device
 from gradlite.graph_hooks import saved_hooks
 from gradlite.nn import Module, global_hooks
@@ -38,8 +39,10 @@ from gradlite.tensor import Tensor
 class Surroundings(Reachable):
     """What a step can reach, as it was when it was recorded."""
 
-    def __init__(self, function: Callable[..., Any], declared: Iterable[Any]) -> None:
-        super().__init__(function, declared)
+    def __init__(
+        self, function: Callable[..., Any], declared: Iterable[Any], findings: Findings
+    ) -> None:
+        super().__init__(function, declared, findings)
         self._values = [read(container, key) for container, key, _ in self._places]
         found = [(place, value) for (*place, _), value in zip(self._places, self._values)]
         # The same, as they are read the fastest.
@@ -51,7 +54,7 @@ class Surroundings(Reachable):
         # Where there are none all arguments are given, and those to come would not be taken.
         self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
         self._sizes = [(attributes, len(attributes)) for attributes, _, _ in self._shadows.values()]
-        self._rare = bool(self._defaults or self._kinds or self._spaces or self._sizes)
+        self._rare = bool(self._defaults or self._kinds or self._sizes)
         self._options = self.options.read()
         self._count = changes.count[0]
         # Tensors that are plain attributes of modules; those that a step makes anew do not count.
