@@ -81,9 +81,9 @@ def capture(
     number behind a variable of the step or in what it leads to (containers, attributes, classes,
     modules, hooks), a branch on a tensor's value that goes another way. What is refused: reading a
     value as a Python number, branching on a value after the step has changed something, replacing
-    what it has been given or found, and whatever differs between the two recordings, such as
-    Python's or NumPy's random numbers. Python code of the step, its prints included, does not run
-    in a replay.
+    what it has been given or found, asking for the time, and whatever differs between the two
+    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints and
+    what it reads of files included, does not run in a replay.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
