@@ -80,7 +80,7 @@ API int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, un
   unsigned sizes[] = {gx, gy, gz, bx, by, bz};
   memcpy(launch.grid, sizes, sizeof sizes);
   launch.shared_bytes = shared;
-  launch.seed = 0;
+  launch.exits_arrive = 1;
   if (extra || !fits(launch.grid, launch.block, shared, f)) return invalid_value;
   std::vector<std::string> values;  // as they are now: the caller's memory is its own again
   for (size_t i = 0; i < f.sizes.size(); i++)

@@ -166,6 +166,7 @@ class _Launch(ctypes.Structure):  # cuda_on_cpu::Launch
         ("block", ctypes.c_uint * 3),
         ("shared_bytes", ctypes.c_uint),
         ("region_count", ctypes.c_uint),
+        ("exits_arrive", ctypes.c_uint),
         ("regions", ctypes.c_void_p),
         ("seed", ctypes.c_uint64),
         ("access_limit", ctypes.c_uint64),

@@ -123,6 +123,16 @@ unsigned next_thread() {
   return nobody;
 }
 
+// All that live are there, and go on.
+void end_barrier() {
+  int count = S.barrier_count;
+  S.votes = {count == int(S.at_barrier), count > 0, count};
+  S.at_barrier = 0;
+  now.epoch++;
+  shuffle_priorities();
+  for (Warp& warp : S.warps) warp.ready = warp.exists & ~warp.done;
+}
+
 bool is_fresh(unsigned thread) { return S.warps[thread / 32].fresh >> thread % 32 & 1; }
 
 void end_thread() {
@@ -130,7 +140,11 @@ void end_thread() {
   unsigned bit = 1u << now.thread % 32;
   warp.done |= bit;
   S.live--;
-  if (S.at_barrier) fail("divergent barrier: a thread returns while others wait in __syncthreads");
+  if (S.at_barrier) {
+    if (!S.launch->exits_arrive)
+      fail("divergent barrier: a thread returns while others wait in __syncthreads");
+    if (S.at_barrier == S.live) end_barrier();
+  }
   for (unsigned l = 0; l < 32; l++)
     if ((warp.meeting >> l & 1) && (warp.mask[l] & bit))
       fail("a lane returns while its warp waits for it in a *_sync call");
@@ -225,7 +239,7 @@ void run_block() {
 // ---- barriers -------------------------------------------------------------------------------
 
 Votes block_barrier(int predicate, int line) {
-  if (S.live < S.threads)
+  if (S.live < S.threads && !S.launch->exits_arrive)
     fail("divergent barrier: __syncthreads after another thread of the block has returned");
   if (S.at_barrier == 0) {
     S.barrier_line = line;
@@ -238,16 +252,11 @@ Votes block_barrier(int predicate, int line) {
     fail(text);
   }
   S.barrier_count += predicate != 0;
-  if (++S.at_barrier < S.threads) {
+  if (++S.at_barrier < S.live) {
     wait();
     return S.votes;
   }
-  int count = S.barrier_count;
-  S.votes = {count == int(S.threads), count > 0, count};
-  S.at_barrier = 0;
-  now.epoch++;
-  shuffle_priorities();
-  for (Warp& warp : S.warps) warp.ready = warp.exists;
+  end_barrier();
   S.warps[now.thread / 32].ready &= ~(1u << now.thread % 32);  // this one goes straight on
   return S.votes;
 }

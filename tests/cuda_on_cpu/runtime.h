@@ -69,6 +69,7 @@ enum class Meeting : int { syncwarp, shuffle, ballot };
 struct Launch {
   unsigned grid[3], block[3];
   unsigned shared_bytes, region_count;
+  unsigned exits_arrive;  // whether a barrier waits for no thread that has returned, as CUDA's
   const uint64_t* regions;  // four numbers each: address, bytes, bytes per cell, read-only
   uint64_t seed, access_limit;
   uint64_t switches, accesses;  // out
