@@ -51,6 +51,7 @@ def test_products_stand_in_a_stream_capture(products: Any) -> None:
         return (linear, *products.with_row_sums(out.T, a))
 
     stream = products.xp.cuda.Stream(non_blocking=True)
+    products.xp.cuda.Device().synchronize()  # the other stream does not wait for what made them
     with stream:
         run()
         stream.begin_capture()

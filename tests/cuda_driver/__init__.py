@@ -52,7 +52,7 @@ def install(mode: str = "eager", devices: int = 1, seed: int = 0) -> Any:
 def _install() -> Any:
     library = build.load()
     library.cuda_driver_set_compiler(compile.answer)
-    place = build.folder()
+    place = build.kernels()
     os.environ["CUPY_CACHE_DIR"] = f"{place}/cupy"
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB is compiled for GPUs
     os.environ["CUDA_PATH"] = os.environ["CUDA_HOME"] = f"{place}/toolkit"

@@ -7,13 +7,15 @@ own files; a jump is written over the beginning of each of their functions.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import re
 import struct
-import sys
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from tests.cuda_on_cpu import module
@@ -37,26 +39,34 @@ def why_not() -> str | None:
     return None
 
 
-def key() -> str:
-    """It changes with the driver's source and the compiler."""
-    texts = [p.read_text("utf-8") for p in sorted(HERE.rglob("*")) if p.suffix in (".cpp", ".h")]
-    texts.append((HERE / "compile.py").read_text("utf-8"))
-    return module._key(*texts, *FLAGS)
+def _texts(pattern: str) -> list[str]:
+    return [path.read_text("utf-8") for path in sorted(HERE.glob(pattern))]
 
 
+@cache
 def folder() -> Path:
-    """Where the driver is, compiled; what it compiles for programs goes there as well."""
-    found = module._cache_folder() / f"driver-{key()}"
+    """Where the driver is, compiled."""
+    texts = [*_texts("*.cpp"), *_texts("*.h"), *FLAGS]
+    return _made(f"driver-{module._key(*texts)}", _build)
+
+
+@cache
+def kernels() -> Path:
+    """Where what it compiles for programs goes."""
+    texts = [*_texts("compile.py"), *_texts("include/*")]
+    return _made(f"driver-kernels-{module._key(*texts)}", _toolkit)
+
+
+def _made(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, which is there whole or not at all."""
+    found = module._cache_folder() / name
     if not found.exists():
         with tempfile.TemporaryDirectory(dir=module._cache_folder()) as place:
             made = Path(place) / "made"
             made.mkdir()
-            _build(made)
-            try:
+            make(made)
+            with contextlib.suppress(OSError):  # another process was faster
                 os.rename(made, found)
-            except OSError:  # another process was faster
-                if not found.exists():
-                    raise
     return found
 
 
@@ -74,7 +84,10 @@ def _build(made: Path) -> None:
         module._run(*shared, f"-Wl,-soname,{name}", *needed, "-o", f"{made}/{name}")
     for path in objects:
         os.remove(path)
-    # What CuPy looks for to know that there are headers.
+
+
+def _toolkit(made: Path) -> None:
+    """What CuPy looks for to know that there are headers."""
     (made / "toolkit" / "include").mkdir(parents=True)
     (made / "toolkit" / "include" / "cuda_runtime.h").write_text("#pragma once\n", "utf-8")
 
@@ -135,8 +148,3 @@ def redirect(path: str, library: ctypes.CDLL, pattern: str) -> int:
         ctypes.memmove(address, jump, len(jump))
         count += 1
     return count
-
-
-def origin(name: str) -> str:
-    """The file of a module that is loaded."""
-    return str(sys.modules[name].__file__)

@@ -25,7 +25,9 @@ KERNEL = re.compile(
     r'extern\s+"C"\s*(?:\{\s*)?__global__\s+void\s+'
     r"(?:__launch_bounds__\s*\(([^,()]+)[^()]*\)\s*)?(\w+)\s*\("
 )
-DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
+DYNAMIC = re.compile(
+    r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;"
+)
 FLAGS = (*module.BASE, "-O1", "-w", "-fpermissive")
 COMPILER = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p,
@@ -54,7 +56,7 @@ def library(source: str, options: list[str], names: str) -> str:
     of_cupy = "#include <cupy/" in source
     everything = "\0".join((source, *defines, *folders, names))
     name = hashlib.sha256(everything.encode()).hexdigest()[:24]
-    target = build.folder() / f"{name}.so"
+    target = build.kernels() / f"{name}.so"
     if target.exists():
         return str(target)
     text = DYNAMIC.sub(r"DYNAMIC_SHARED(\1, \2);", source)
@@ -63,14 +65,12 @@ def library(source: str, options: list[str], names: str) -> str:
     whole = f'#include "{header}"\n{text}\n{_table(text, defines, names.split())}'
     found = [f"-I{_precompiled(header, tuple(flags))}", f"-I{build.HERE / 'include'}"]
     compiler = module.compiler() or "g++"
-    with tempfile.TemporaryDirectory(dir=build.folder()) as place:
+    with tempfile.TemporaryDirectory(dir=build.kernels()) as place:
         file, made = Path(place) / "kernels.cpp", f"{place}/kernels.so"
         file.write_text(whole, encoding="utf-8")
         module._run(compiler, *flags, *found, *defines, "-c", str(file), "-o", f"{made}.o")
         objects = [f"{made}.o", *module._runtime_objects(compiler)]
-        module._run(
-            compiler, *module._linker(), "-shared", "-Wl,-Bsymbolic", *objects, "-o", made
-        )
+        module._run(compiler, *module._linker(), "-shared", "-Wl,-Bsymbolic", *objects, "-o", made)
         os.replace(made, target)
     return str(target)
 
@@ -80,8 +80,10 @@ def _table(text: str, defines: list[str], names: list[str]) -> str:
     plain = re.sub(r"^\s*#\s*(include|pragma).*$", "", text, flags=re.M)
     compiler = module.compiler() or "g++"
     plain = module._run(compiler, "-E", "-P", "-x", "c++", *defines, "-", text=plain)
-    rows = [f'CUDA_ON_CPU_KERNEL({name}, {most or 1024}, "")' for most, name in KERNEL.findall(plain)]
-    rows += [f'CUDA_DRIVER_NAMED(({name}), "{name}")' for name in names]
+    rows = [
+        f'CUDA_ON_CPU_KERNEL({name}, {most or 1024}, "")' for most, name in KERNEL.findall(plain)
+    ]
+    rows += [f'CUDA_DRIVER_NAMED("{name}", {name})' for name in names]
     table = "".join(f"{row},\n" for row in dict.fromkeys(rows))
     return (
         '#line 1 "table of kernels"\n'
@@ -93,9 +95,9 @@ def _table(text: str, defines: list[str], names: list[str]) -> str:
 def _precompiled(header: str, flags: tuple[str, ...]) -> str:
     """A folder with a header precompiled: CuPy's own take longer than most of its kernels."""
     name = hashlib.sha256(shlex.join(flags).encode()).hexdigest()[:16]
-    folder = build.folder() / f"{header}-{name}"
+    folder = build.kernels() / f"{header}-{name}"
     if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=build.folder()) as place:
+        with tempfile.TemporaryDirectory(dir=build.kernels()) as place:
             made = Path(place) / "made"
             made.mkdir()
             source = build.HERE / "include" / header

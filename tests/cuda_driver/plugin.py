@@ -1,6 +1,6 @@
 """Tests marked ``cuda`` without a GPU, on CuPy itself:
 
-    python -m pytest -p tests.cuda_driver.plugin --cuda-driver lazy -m cuda tests/kernels
+python -m pytest -p tests.cuda_driver.plugin --cuda-driver lazy -m cuda tests/kernels
 """
 
 from __future__ import annotations
@@ -19,6 +19,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     option = config.getoption
-    cuda_driver.install(
-        option("--cuda-driver"), option("--cuda-devices"), option("--cuda-seed")
-    )
+    cuda_driver.install(option("--cuda-driver"), option("--cuda-devices"), option("--cuda-seed"))

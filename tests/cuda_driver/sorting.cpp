@@ -71,14 +71,18 @@ void add(intptr_t stream, Work work) {
 }
 
 }  // namespace
+}  // namespace cuda_driver
 
-__attribute__((visibility("default"))) void thrust_sort(int type, void* data, size_t*, const std::vector<ptrdiff_t>& shape,
+using namespace cuda_driver;
+#define OF_CUPY __attribute__((visibility("default"))) void
+
+OF_CUPY thrust_sort(int type, void* data, size_t*, const std::vector<ptrdiff_t>& shape,
                      intptr_t stream, void*) {
   size_t rows = rows_of(shape), n = size_t(shape.back());
   add(stream, [=] { with_type(type, [&](auto t) { sort<decltype(t)>(data, rows, n); }); });
 }
 
-__attribute__((visibility("default"))) void thrust_argsort(int type, size_t* places, void* data, void*,
+OF_CUPY thrust_argsort(int type, size_t* places, void* data, void*,
                         const std::vector<ptrdiff_t>& shape, intptr_t stream, void*) {
   size_t rows = rows_of(shape), n = size_t(shape.back());
   add(stream, [=] {
@@ -86,11 +90,9 @@ __attribute__((visibility("default"))) void thrust_argsort(int type, size_t* pla
   });
 }
 
-__attribute__((visibility("default"))) void thrust_lexsort(int type, size_t* places, void* data, size_t keys, size_t n,
+OF_CUPY thrust_lexsort(int type, size_t* places, void* data, size_t keys, size_t n,
                         intptr_t stream, void*) {
   add(stream, [=] {
     with_type(type, [&](auto t) { argsort<decltype(t)>(places, data, keys, 1, n); });
   });
 }
-
-}  // namespace cuda_driver
