@@ -124,7 +124,8 @@ def test_calls_are_let_go_and_still_explained(native: bool) -> None:
     (recording,) = [r for kept in captured._kept.values() for r in kept]
     assert recording.plan.calls == [] and recording.listing is not None
     assert captured.explain() == before.replace("0 replays", "1 replays")
-    assert "dot(" in before and ": ElementwiseOptimizer.step" in before
+    assert "dot(" in before or "layer(" in before
+    assert ": ElementwiseOptimizer.step" in before
 
 
 def test_results_take_the_place_of_operands_element_by_element(native: bool) -> None:

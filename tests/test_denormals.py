@@ -163,7 +163,7 @@ def test_roots_of_denormal_squares_count_beside_a_small_eps(
         pytest.skip("no C++ compiler, or GRADLITE_NATIVE=0")
     ours = train(gradlite, lambda f: f if kind == "eager" else gradlite.capture(f, **options))
     theirs = train(torch, lambda f: f)
-    # Averages are whole multiples of the smallest denormal number: no two ways to add agree to more.
+    # Averages are whole multiples of the smallest denormal number: no two ways to add agree more.
     np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=3e-7)
     if eps < 1e-16:
         assert theirs.min() > 1e-5

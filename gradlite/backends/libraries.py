@@ -33,6 +33,7 @@ NEEDED = {
     "maxima": ("images",),
     "planes": ("shuffles", "images", "batches"),
     "multiply": ("shuffles", "products", "arrays"),
+    "small": ("arrays",),
     "attention": ("shuffles", "heads"),
     "attend": ("shuffles", "heads", "attention", "arrays"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +78,6 @@ def _value(value: Any, names: dict[Buffer, str]) -> str:
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
     if isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__"):
         return f"array{value.shape}"
-    if isinstance(value, type):
+    if isinstance(value, (type, ModuleType)):
         return value.__name__
     return repr(value)

@@ -32,10 +32,10 @@ from gradlite.capturing.calls import (
     refs_of,
 )
 from gradlite.capturing.guards import guards_first, hoisted
-from gradlite.capturing.inputs import MovingInputs
+from gradlite.capturing.inputs import WORTH_MOVING, MovingInputs
 from gradlite.capturing.order import ordered
 from gradlite.capturing.packing import Piece, packed
-from gradlite.ops import conv_maxima, products
+from gradlite.ops import conv_maxima, products, small
 from gradlite.tensor import Tensor, wrap
 
 ALIGNMENT = 64
@@ -44,10 +44,10 @@ PAGE = 4096  # loads wait for stores to addresses that differ by a multiple of i
 WITH_OUT = frozenset(
     (np.dot, np.concatenate, np.einsum, np.take, np.cumsum, np.cumprod, np.stack, np.clip,
      np.max, np.min, np.amax, np.amin, np.sum, np.mean, np.prod, np.argmax, np.argmin,
-     special.normal_cdf32, products.multiplied)
+     special.normal_cdf32, products.multiplied, small.layer)
 )  # fmt: skip
-# Functions that may use places for both of their results.
-PAIRS = (conv_maxima.convolve_and_pool, conv_maxima.spread_gradients)
+# Functions that may use places for their two or three results.
+SEVERAL = (conv_maxima.convolve_and_pool, conv_maxima.spread_gradients, small.gradients)
 METHODS_WITH_OUT = frozenset(
     (np.ndarray.sum, np.ndarray.mean, np.ndarray.max, np.ndarray.min, np.ndarray.prod,
      np.ndarray.argmax, np.ndarray.argmin, np.ndarray.cumsum, np.ndarray.cumprod, np.ndarray.var,
@@ -235,6 +235,12 @@ class Plan:
             if function in (np.maximum, np.minimum):  # which want the place as a keyword
                 return partial(function, out=outs[0], **kwargs), args
             return (partial(function, **kwargs) if kwargs else function), (*args, *outs)
+        if function in (small.layer, small.gradients):
+            # Larger ones may be replaced by arrays that it would not take.
+            if all(a.nbytes < WORTH_MOVING for a in args if isinstance(a, np.ndarray)):
+                found = small.direct(function, args, outs)
+                if found is not None:
+                    return found[0], (found[1],)
         owner = getattr(function, "__self__", None)
         (out,) = outs if len(outs) == 1 else (None,)
         if (
@@ -266,7 +272,7 @@ class Plan:
             if function in (np.take, np.ndarray.take) and out.nbytes >= LARGE:
                 if len(args) == 2 and kwargs == {"axis": 0} and out.flags.c_contiguous:
                     return _taken, (out, *args)
-        if function in PAIRS and len(outs) == 2 and all(o.flags.c_contiguous for o in outs):
+        if function in SEVERAL and len(outs) > 1 and all(o.flags.c_contiguous for o in outs):
             function = partial(function, out=outs)
         return _copied, (outs, partial(function, **kwargs) if kwargs else function, args)
 

@@ -40,6 +40,7 @@ from gradlite.ops import (
     pooling,
     products,
     shortcuts,
+    small,
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import averages_in_graph, optimizer, replayed
@@ -126,13 +127,23 @@ def _as_one_call(original: Any) -> Any:
     return call
 
 
-def _by_numpy(original: Any) -> Any:
-    """Products as NumPy's, of which a compiled plan makes its own."""
+# What compiled code does outside of captured steps, and the same by NumPy's calls, of which a
+# compiled plan makes its own.
+IN_PARTS = (
+    (products, "multiplied", products.by_numpy),
+    (small, "layer", small.layer_in_parts),
+    (small, "gradients", small.gradients_in_parts),
+)
 
-    def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
-        return (original if active() is None else products.by_numpy)(xp, *args, **kwargs)
 
-    return call
+def _in_parts(parts: Any) -> Any:
+    def around(original: Any) -> Any:
+        def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
+            return (original if active() is None else parts)(xp, *args, **kwargs)
+
+        return call
+
+    return around
 
 
 def _written(original: Any) -> Any:
@@ -516,8 +527,9 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     one_call = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
     whole = [(sys.modules[f.__module__], f) for f in one_call]
     methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
-    multiplied = _as_one_call if kernels else _by_numpy
-    methods.append((products, "multiplied", products.multiplied, multiplied))
+    for module, name, parts in IN_PARTS:
+        way = _as_one_call if kernels else _in_parts(parts)
+        methods.append((module, name, getattr(module, name), way))
     attend = [getattr(attention_compiled, name) for name in attention_compiled.WRITTEN]
     methods += [(attention_compiled, f.__name__, f, _written) for f in attend]
     ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)

@@ -15,6 +15,7 @@ from gradlite import autocast_mode, graph
 from gradlite.backends.cpu import clip, loud, quiet
 from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import Node, next_sequence_number, record
+from gradlite.ops import small
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.matmul import Linear
 from gradlite.ops.namespaces import NAMESPACES
@@ -40,6 +41,15 @@ class LinearRelu(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, weight, out = ctx.saved
+        if (
+            isinstance(grad, np.ndarray)
+            and x is not None
+            and x.ndim == 2
+            and ctx.edges[2] is not None
+            and small.worth_gradients(grad, x)
+        ):
+            made = small.gradients(np, grad, out, x, weight)
+            return made if weight is not None else (None, *made)
         if grad.__class__ is np.ndarray:
             grad = _masked(np, grad, out)
         else:
@@ -89,9 +99,12 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
         edges = (input._edge or gradient_edge(input), to_w, gradient_edge(bias))
     token = quiet()
     try:
-        out = _linear(np, x, w, b)
-        zero, infinity = BOUNDS[kind]
-        clip(out, zero, infinity, out)  # nobody else has it yet
+        if x.ndim == 2 and small.worth(x, w):
+            out = small.layer(np, x, w, b, True)
+        else:
+            out = _linear(np, x, w, b)
+            zero, infinity = BOUNDS[kind]
+            clip(out, zero, infinity, out)  # nobody else has it yet
     finally:
         loud(token)
     result = _new(Tensor)

@@ -11,7 +11,7 @@ from gradlite import autocast_mode
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import record
-from gradlite.ops import products
+from gradlite.ops import products, small
 from gradlite.ops.binary import sum_to
 from gradlite.ops.casting import lowered
 from gradlite.ops.column_sums import column_sums
@@ -384,12 +384,9 @@ class Linear(Op):
         return grad_x, grad_weight, grad_bias
 
     def forward(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
-        if x.size < LEAST_SIZE and x.ndim == 2:  # written out for small networks
-            out = x.dot(weight.T)
-            if bias is not None:
-                out += bias
-            return out
         if x.ndim == 2:
+            if bias is not None and isinstance(x, np.ndarray) and small.worth(x, weight):
+                return small.layer(xp, x, weight, bias, False)
             return products.mm(x, weight.T, bias)
         count = -1 if x.size else math.prod(x.shape[:-1])
         rows = products.mm(x.reshape((count, x.shape[-1])), weight.T, bias)
@@ -403,9 +400,12 @@ class Linear(Op):
     def gradients(ctx: Any, x: Any, weight: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         """The rule for what was saved of x and the weight."""
         shape = ctx.shapes[0]
-        if grad.__class__ is np.ndarray and not F.twins and len(shape) == 2:
+        if isinstance(grad, np.ndarray) and not F.twins and len(shape) == 2:
             # The rule below, written out for small networks.
             rows, bias = grad.T, ctx.edges[2]
+            if x is not None and bias is not None and small.worth_gradients(grad, x):
+                made = small.gradients(np, grad, None, x, weight)
+                return made if weight is not None else (None, *made)
             if grad.size < LEAST_SIZE:
                 return (
                     None if weight is None else grad.dot(weight),

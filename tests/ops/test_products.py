@@ -13,7 +13,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
-from gradlite.backends import launches, libraries, multiply, native
+from gradlite.backends import launches, libraries, multiply, native, small
 from gradlite.nn import functional as F
 from gradlite.ops import products
 from tests.switched import launched
@@ -307,8 +307,10 @@ def test_the_variable_switches_it_off(fresh: None, monkeypatch: pytest.MonkeyPat
 
 
 def test_small_products_compile_nothing(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the layers' own library, which takes a fraction of a second."""
     loaded: list[str] = []
     monkeypatch.setattr(libraries, "load", lambda name, real="": loaded.append(name))
+    monkeypatch.setattr(small, "functions", lambda char: None)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     gradients(model, gradlite.ones(32, 64))
     assert loaded == []
@@ -320,4 +322,13 @@ def test_the_benchmark_marks_what_runs_compiled() -> None:
     for size, ways in (((40, 70, 100), [False, True, False, False]), ((200, 70, 100), [True] * 4)):
         found = [benchmark.ratio(way, size, "float32", 1) for way in benchmark.WAYS]
         assert [taken for _, taken in found] == ways
+        assert all(0 < ratio for ratio, _ in found)
+
+
+@needs_code
+def test_the_benchmark_of_layers_marks_what_runs_compiled() -> None:
+    benchmark = importlib.import_module("benchmarks.products")
+    for size, both in (((8, 4, 3), [True] * 2), ((1, 64, 64), [False, True])):
+        found = benchmark.of_layer(size, "float32", 1)
+        assert [taken for _, taken in found] == both
         assert all(0 < ratio for ratio, _ in found)
