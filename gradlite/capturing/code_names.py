@@ -135,6 +135,18 @@ def reads_any(code: types.CodeType) -> bool:
     return any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
+def looks_which(code: types.CodeType) -> bool:
+    """Whether a function, or one inside of it, may ask which object another one is."""
+    instructions = list(dis.get_instructions(code))
+    for place, instruction in enumerate(instructions):
+        before = [i.opname == "LOAD_CONST" for i in instructions[max(place - 2, 0) : place]]
+        if instruction.opname == "IS_OP" and not before[-1]:
+            return True
+        if instruction.opname == "CONTAINS_OP" and not before[0]:
+            return True
+    return any(looks_which(c) for c in code.co_consts if isinstance(c, types.CodeType))
+
+
 def _named(instructions: list[dis.Instruction]) -> bool:
     """Whether the arguments of a call have a string of the code among them, and none made of it."""
     found = False

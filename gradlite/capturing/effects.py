@@ -77,6 +77,11 @@ class InputEffects:
         return bool(self._edited or self._flags or self._grads)
 
     @property
+    def edits(self) -> bool:
+        """Whether an input is edited in place."""
+        return bool(self._edited)
+
+    @property
     def kept(self) -> list[Ref]:
         """The arrays of the plan that are read when it has run."""
         return [ref for _, _, ref in self._grads]
@@ -85,13 +90,19 @@ class InputEffects:
         """CaptureError where an edit of an input would show in another tensor of the step."""
         for place, _ in self._edited:
             start, stop = bounds(given[place].array)
-            others = [bounds(t.array) for t in given if isinstance(t, Tensor)]
-            del others[sum(isinstance(t, Tensor) for t in given[:place])]
+            tensors = [t for t in given if isinstance(t, Tensor) and t is not given[place]]
+            others = [bounds(t.array) for t in tensors]
             if any(start < end and first < stop for first, end in (*others, *self._state)):
                 raise CaptureError(
                     f"the step edits input {place} in place, and that shares memory with another "
                     "tensor of the step: give it a clone"
                 )
+
+        if any(_hooked(given[place]) for place in self._flags):
+            raise CaptureError(
+                "an input that the step lets require grad has hooks, which a replay would not "
+                "call: give it a detached tensor"
+            )
 
     def hand_on(self, given: Sequence[Any]) -> None:
         """Do to the tensors that were given what the step has done to its copies of them."""
@@ -108,3 +119,8 @@ class InputEffects:
     def bind(self, place_of: Callable[[Ref], Any] | None) -> None:
         """Take the gradients from where a plan has them; None: let go of the recording's."""
         self._grads = [(p, place_of(r) if place_of else None, r) for p, _, r in self._grads]
+
+
+def _hooked(tensor: Tensor) -> bool:
+    extra = tensor._extra
+    return extra is not None and bool(extra.prehooks or extra.post_accumulate)

@@ -106,6 +106,10 @@ class Reachable:
                     self._look(part, DEPTH)
         self._attributes()
 
+    def looks_which(self) -> bool:
+        """Whether some code may ask which object another one is."""
+        return any(code_names.looks_which(code) for _, code, _, _ in self._functions)
+
     def watch(self, findings: Findings, paused: Callable[[], bool]) -> Watch:
         """What looks at the step's calls for all that is not found here."""
         codes = [code for _, code, _, _ in self._functions]
@@ -313,6 +317,8 @@ class Reachable:
             self._places.append((Items(value), None, f"a key of a {type(value).__name__}"))
             for key in list(value):
                 self._place(value, key, f"[{key!r}]")
+                if isinstance(key, Tensor):
+                    self._look(key, depth)
             if isinstance(value, defaultdict):
                 self._look(value.default_factory, depth)
             self._extended(value)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import cuda
+from gradlite.capturing.asked import Questions
 from gradlite.capturing.calls import (
     CONSTANT,
     MADE,
@@ -111,6 +112,7 @@ class Recorder(Memory):
         self.replaced: list[Tensor] = []  # others that were given another array
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
         self._elements: dict[int, tuple[Any, Any]] = {}  # of arrays shown: the arrays and indices
+        self.questions = Questions((), ())  # what it asks of its inputs
         self.numbers: list[Any] = []  # parts of them that Python has read
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
         self.missing: set[int] = set()  # leaves in used_grads that had none before the step
@@ -316,8 +318,12 @@ class Recorder(Memory):
         return tuple(call.value for call in self.calls if isinstance(call, Guard))
 
     def went_as(self, other: Recorder) -> bool:
-        """Whether it took the branches of another recording, and found gradients where it did."""
-        return self.branches() == other.branches() and self.missing == other.missing
+        """Whether it took the branches of another one, and inputs and gradients were alike."""
+        return (
+            self.branches() == other.branches()
+            and self.missing == other.missing
+            and self.questions.same(other.questions)
+        )
 
     def note_missing(self) -> None:
         """Remember which gradients that the step asked for or added to were not there."""

@@ -18,7 +18,7 @@ import numpy as np
 from gradlite import autocast_mode
 from gradlite.amp import GradScaler
 from gradlite.backends import cuda, special
-from gradlite.capturing import recorded
+from gradlite.capturing import asked, recorded
 from gradlite.capturing.calls import CaptureError
 from gradlite.capturing.code_names import is_library
 from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
@@ -27,6 +27,7 @@ from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.capturing.scaling import needs_values
 from gradlite.cuda.kernel import Kernel
+from gradlite.description import Description
 from gradlite.grad_mode import enable_grad
 from gradlite.ops import (
     attention_compiled,
@@ -97,6 +98,7 @@ def _noting_leaf(original: Any) -> Any:
     def _accumulate(self: Tensor, *args: Any) -> None:
         recorder = active()
         if recorder is not None:
+            recorder.questions.gradient(self)
             recorder.used_grads[id(self)] = self
         original(self, *args)
 
@@ -109,6 +111,7 @@ def _noting_reader(original: Any) -> Any:
     def read(self: Tensor) -> Tensor | None:
         recorder = active()
         if recorder is not None:
+            recorder.questions.gradient(self)
             recorder.used_grads[id(self)] = self
             recorder.asked_grads.setdefault(id(self), self._grad)
         return original.fget(self)  # type: ignore[no-any-return]
@@ -522,6 +525,13 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         ("manual_seed", _on_the_host),
     ):
         methods.append((Generator, name, Generator.__dict__[name], around))
+    methods += [
+        (cls, name, cls.__dict__[name], asked.asking)
+        for cls in (Tensor, Description)
+        for name in (*asked.METHODS, *asked.PROPERTIES)
+        if name in cls.__dict__
+    ]
+    methods.append((Tensor, "__hash__", Tensor.__hash__, asked.looked_up))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
     methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
     one_call = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
@@ -555,6 +565,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         for cls, name, original, wrapped in methods:
             setattr(cls, name, wrapped(original))
         tensor_class.array = property(recorder.read_array, recorder.write_array)
+        tensor_class.__getattr__ = asked.missing
         NAMESPACES[Recorded] = Namespace(library)
         if kernels and np in natively.LAUNCHERS:
             natively.LAUNCHERS[library] = _kernels_recorded(library, recorder)
@@ -568,6 +579,8 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         NAMESPACES.pop(Recorded, None)
         NAMESPACES.pop(RecordedGpu, None)
         tensor_class.array = raw_array
+        if "__getattr__" in tensor_class.__dict__:
+            del tensor_class.__getattr__
         for cls, name, original, _ in methods:
             setattr(cls, name, original)
         for module in modules:

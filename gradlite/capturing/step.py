@@ -14,6 +14,7 @@ from typing import Any
 from gradlite import autocast_mode, dtypes, graph
 from gradlite.autocast_mode import current_autocast
 from gradlite.backends import sdp
+from gradlite.capturing.asked import Answers, Questions, pattern, replicas
 from gradlite.capturing.calls import (
     CaptureError,
     HostCall,
@@ -79,7 +80,8 @@ def capture(
     leaves: clone those that you keep. What makes another recording: inputs of another shape, dtype
     or number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
     number behind a variable of the step or in what it leads to (containers, attributes, classes,
-    modules, hooks), a branch on a tensor's value that goes another way. What is refused: reading a
+    modules, hooks), another answer to what the step asks of its inputs (layout, address, identity,
+    attributes), a branch on a tensor's value that goes another way. What is refused: reading a
     value as a Python number, branching on a value after the step has changed something, replacing
     what it has been given or found, asking for the time, and whatever differs between the two
     recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints and
@@ -148,12 +150,15 @@ class Recording:
         effects: InputEffects,
         attributes: Sequence[tuple[dict[str, Any], str]],
         switches: Sequence[tuple[Any, str, bool]],
+        answers: Answers,
     ) -> None:
+        self._answers = answers
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
         self._autocast, self._attention = current_autocast().dtypes, sdp.enabled
         self._kinds = None
-        if flat and all(isinstance(t, Tensor) for t in inputs):
+        numbers = pattern(inputs)
+        if flat and all(isinstance(t, Tensor) for t in inputs) and len({*numbers}) == len(numbers):
             self._kinds = [
                 (t.__class__, t.array.__class__, t.array.shape, t.array.dtype) for t in inputs
             ]
@@ -165,7 +170,8 @@ class Recording:
         made = [(space, key, recorder.ref(space[key].array)) for space, key in attributes]
         kept += [ref for _, _, ref in made]
         self.plan: Plan | GraphPlan
-        self._places = [place for place, t in enumerate(inputs) if isinstance(t, Tensor)]
+        tensors = [n for n, t in enumerate(inputs) if isinstance(t, Tensor)]
+        self._places = [n for n in tensors if numbers[n] == n]
         arrays = [inputs[place].array for place in self._places]
         if recorder.gpu is not None:
             self.plan = GraphPlan(recorder.calls, kept, arrays, recorder.gpu)
@@ -214,6 +220,10 @@ class Recording:
         if sdp.enabled is not self._attention and sdp.enabled != self._attention:
             return False
         return dtypes.get_default_dtype() is self._default
+
+    def answered(self, leaves: Sequence[Any]) -> bool:
+        """Whether inputs answer as those of the recording did; there was no question."""
+        return True
 
     @property
     def outdated(self) -> bool:
@@ -287,6 +297,18 @@ class Recording:
         return results[0] if self.spec.kind is None else tree_unflatten(results, self.spec)
 
 
+class AnsweredRecording(Recording):
+    """A recording of a step that asks something of its inputs beside their values."""
+
+    def accepts(self, args: Sequence[Any]) -> bool:
+        """Whether arguments are like those of the recording, and answer as they did."""
+        return super().accepts(args) and self.answered(args)
+
+    def answered(self, leaves: Sequence[Any]) -> bool:
+        """Whether inputs answer as those of the recording did."""
+        return self._answers.hold(leaves)
+
+
 class CapturedStep:
     """A function that is recorded and replayed; made by `capture`.
 
@@ -351,7 +373,7 @@ class CapturedStep:
         leaves, spec = tree_flatten((args, kwargs))
         key = _signature(leaves, spec)
         known = self._kept.get(key, ())
-        fitting = [r for r in known if r.fits()]
+        fitting = [r for r in known if r.answered(leaves) and r.fits()]
         for other in fitting:
             if other is not missed:
                 try:
@@ -391,11 +413,13 @@ class CapturedStep:
         self.replays += 1
         return result
 
-    def _complain(self, surroundings: Surroundings) -> None:
+    def _complain(self, surroundings: Surroundings, questions: Questions | None = None) -> None:
         """Warn when something changes so often that nothing is ever replayed."""
         self._in_vain += 1
         if self._in_vain == IN_VAIN:
             name = surroundings.changed() or "a gradient that was there before"
+            if questions is not None and questions.answers:
+                name = f"what it asks of its inputs ({next(iter(questions.answers))[1]})"
             warnings.warn(
                 f"this captured step has been recorded {IN_VAIN} times and not replayed, because "
                 f"{name} changes between the calls: give it to the step as a tensor, or keep it "
@@ -418,17 +442,22 @@ class CapturedStep:
         return explain([r for recordings in self._kept.values() for r in recordings])
 
     def _record(self, key: Any, leaves: Sequence[Any], spec: TreeSpec) -> Any:
-        inputs = [_replica(leaf) for leaf in leaves]
+        inputs = replicas(leaves)
         args, kwargs = tree_unflatten(inputs, spec)
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
-        others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        others = [v.__class__ if isinstance(v, Tensor) else v for v in leaves]
         findings, met = self._findings, self._findings.size()
         before = Surroundings(self.step, (*self._declared, *others), findings)
+        questions = Questions(inputs, leaves)
+        questions.identity, around = before.looks_which(), before.tensor_ids()
+        if questions.identity and not around.isdisjoint(map(id, leaves)):
+            args, kwargs = tree_unflatten(leaves, spec)
+            return _detached(*tree_flatten(self.step(*args, **kwargs)))
         pending = self._pending.get(key, [])
         alike = [p for p in pending if p[1].changed() is None]
         drawn = before.random_numbers()
         with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
-            recorder.old_grads = before.old_grads
+            recorder.old_grads, recorder.questions = before.old_grads, questions
             recorder.start(before.options.settings)
             watch = before.watch(findings, lambda: recorder.paused > 0)
             with before.arrays_as(recorder.state), watching(watch):
@@ -438,6 +467,11 @@ class CapturedStep:
         recorder.check()
         recorder.check_settings()
         watch.finish()
+        questions.check()
+        if questions.identity and not around.isdisjoint(map(id, leaves)):
+            raise CaptureError(
+                "the step looks up an input, which is also one of its own tensors: give it a view"
+            )
         if before.random_numbers() != drawn:
             raise CaptureError(
                 "the step is another one at every call: it draws random numbers of Python's or "
@@ -469,10 +503,11 @@ class CapturedStep:
             return _detached(result_leaves, result_spec)
         results = note(recorder, inputs, result_leaves, before.old_grads, result_spec)
         recorder.note_missing()
+        alike = [p for p in alike if questions.same(p[0].questions)]
         earlier = next((p for p in alike if recorder.went_as(p[0])), None)
         attempts = 1
         if pending and not alike:
-            self._complain(pending[-1][1])
+            self._complain(pending[-1][1], questions)
         if earlier is None and len(alike) >= IN_A_ROW and self._shortcuts and recorder.avoids():
             # Of many ops with a shortcut each, some other one goes another way every time.
             self._without_shortcuts(key)
@@ -489,8 +524,10 @@ class CapturedStep:
             reason = difference(earlier[0], recorder)
             if reason is None:
                 made = (recorder, before, inputs, results, result_spec, flat, self._native)
+                answers = Answers(questions, leaves, around, effects.edits)
+                kind = AnsweredRecording if answers else Recording
                 try:
-                    self._keep(key, Recording(*made, effects, attributes, switches))
+                    self._keep(key, kind(*made, effects, attributes, switches, answers))
                 except LateGuardError:
                     self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()
@@ -524,21 +561,12 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             array = leaf.array
-            parts.append((array.shape, array.dtype, array.__class__, leaf._requires_grad))
+            kinds = leaf.__class__, array.__class__
+            parts.append((*kinds, array.shape, array.dtype, leaf._requires_grad))
         else:
             found = spelled(leaf)
             parts.append((leaf.__class__, id(leaf)) if found is None else found)
-    return tuple(parts)
-
-
-def _replica(leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    if leaf.requires_grad:
-        raise CaptureError(
-            "an input of a captured step requires grad: make it a variable of the step instead"
-        )
-    return wrap(leaf.array.copy())
+    return tuple(parts), pattern(leaves) if len({*map(id, leaves)}) < len(leaves) else None
 
 
 def _detached(leaves: Sequence[Any], spec: TreeSpec) -> Any:

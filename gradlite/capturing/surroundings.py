@@ -78,6 +78,10 @@ class Surroundings(Reachable):
             self._others.append((read.get, None, self._values[-1]))
         self._note_groups()
 
+    def tensor_ids(self) -> frozenset[int]:
+        """The ids of all tensors."""
+        return frozenset(map(id, self.parameters()))
+
     def random_numbers(self) -> bytes:
         """Where Python's and NumPy's random numbers are."""
         states = [random.getstate(), np.random.get_state(legacy=False)]

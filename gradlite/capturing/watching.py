@@ -144,7 +144,8 @@ class Watch:
             if id(code) not in self._known:
                 self._called(frame, code)
         elif event == "c_call" and (argument in CLOCKS or argument.__name__ in DATES):
-            self._asked_clock(frame, argument)
+            if not self._paused() and id(frame.f_code) in self._foreseen:
+                self._asked(argument)
 
     def _called(self, frame: types.FrameType, code: types.CodeType) -> None:
         if self._paused():
@@ -188,11 +189,9 @@ class Watch:
             names = set(os.environ if code is VARIABLES else [values["key"]])
             findings.variables.update(dict.fromkeys(sorted(names - self._variables)))
 
-    def _asked_clock(self, frame: types.FrameType, function: Any) -> None:
-        if self._paused() or id(frame.f_code) not in self._foreseen:
-            return
-        if function in CLOCKS or isinstance(getattr(function, "__self__", None), type):
-            owner = getattr(function, "__self__", None)
+    def _asked(self, function: Any) -> None:
+        owner = getattr(function, "__self__", None)
+        if function in CLOCKS or isinstance(owner, type):
             self.clock = f"{getattr(owner, '__name__', 'time')}.{function.__name__}()"
 
     def finish(self) -> None:
