@@ -37,7 +37,7 @@ def pool(
         kept = xp.flatnonzero(index != padding)
         bag, index = bag[kept], index[kept]
         factors = None if factors is None else factors[kept]
-    counts = xp.maximum(xp.bincount(bag, minlength=bags), 1)
+    counts = xp.maximum(positions.counts(xp, bag, bags), 1)
     rows = weight.take(index, axis=0)
     if chosen:
         _maxima(xp, rows, bag, xp.arange(size) if kept is None else kept, size, out, *chosen)
@@ -86,4 +86,4 @@ def slopes(xp: Any, grad: Any, weight: Any, index: Any, starts: Any, padding: in
 
 def frequencies(xp: Any, index: Any, rows: int) -> Any:
     """How often each row is among the indices, at least 1, as a column."""
-    return xp.maximum(xp.bincount(index, minlength=rows), 1)[:, None].astype(np.float32)
+    return xp.maximum(positions.counts(xp, index, rows), 1)[:, None].astype(np.float32)

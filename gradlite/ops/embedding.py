@@ -57,7 +57,7 @@ class EmbeddingDenseBackward(Op):
         if grad.size:
             positions.add_rows(xp, out, index, grad.reshape(-1, size))
         if by_freq:
-            count = xp.bincount(index.reshape(-1), minlength=rows)
+            count = positions.counts(xp, index, rows)
             out /= xp.maximum(count, 1)[:, None].astype(out.dtype)
         if padding_idx >= 0:
             out[padding_idx] = 0
@@ -79,7 +79,7 @@ class EmbeddingDenseBackward(Op):
         xp = NAMESPACES[places.__class__].xp
         result = F.embedding(grad, index, padding_idx, by_freq)
         if by_freq:
-            count = xp.bincount(places.reshape(-1), minlength=rows)[places]
+            count = positions.counts(xp, places, rows)[places]
             result = result / count[..., None].astype(F.array(grad).dtype)
         if padding_idx >= 0:
             result = F.where((places != padding_idx)[..., None], result, F.zero_beside(grad))

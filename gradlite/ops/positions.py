@@ -112,6 +112,17 @@ def add_rows(xp: Any, out: Any, rows: Any, values: Any) -> None:
     add_at(xp, out, first + xp.arange(size), values)
 
 
+def counts(xp: Any, places: Any, size: int) -> Any:
+    """How often each number below ``size`` is among integers; none of them is another.
+
+    CuPy's bincount would wait for the largest of them.
+    """
+    places = places.reshape(-1)
+    if xp is np:
+        return np.bincount(places, minlength=size)
+    return add_at(xp, xp.zeros(size, np.int32), places, xp.ones(1, np.int32))
+
+
 def add_at(xp: Any, out: Any, flat: Any, values: Any) -> Any:
     """Add values to a contiguous array at flat positions, repeated ones included; returns it.
 
