@@ -256,6 +256,10 @@ CASES: dict[str, Case] = {
     "triplet_backward": Case(4, _triplet, _two_like, rows, backward=True),
     "multi_margin_forward": Case(1, _margin, _numbers, rows),
     "multi_margin_backward": Case(2, _margin, _numbers, rows, backward=True),
+    "variance_rows": Case(1, lambda T, x: x.var(1), shape=rows),
+    "variance_backward": Case(2, lambda T, x: x.var(1), shape=rows, backward=True),
+    "vector_norm_rows": Case(1, lambda T, x: x.norm(dim=1), shape=rows),
+    "vector_norm_backward": Case(2, lambda T, x: x.norm(dim=1), shape=rows, backward=True),
     "larger_backward": Case(4, _larger, _like, backward=True),
     "where_backward": Case(
         3, lambda T, x, chosen: T.where(chosen, x, 0.5),
@@ -289,7 +293,7 @@ UNTIMED: dict[str, str] = {
         rprop_advance asgd_advance scale_update""",
     "the second of two launches, over the parts that the first leaves": """columns_total
         losses_parts losses_total norm_total norm_slopes_total reduce_columns_total
-        reduce_channels_total batch_norm_statistics""",
+        reduce_channels_total batch_norm_statistics variance_total vector_norm_total""",
     "how often it reads a row depends on the labels": """multilabel_margin_forward
         multilabel_margin_backward""",
     "each row meets many others, which the caches have": "cdist_forward cdist_backward",

@@ -194,6 +194,9 @@ CASES: dict[str, Case] = {
     "multilabel_margin_loss": Case(
         lambda T, x, t: T.nn.functional.multilabel_margin_loss(x, t), more=_labels
     ),
+    "var": Case(lambda T, x: x.var(1)),
+    "std": Case(lambda T, x: x.std(1)),
+    "vector_norm": Case(lambda T, x: x.norm(dim=1)),
     "maximum": Case(lambda T, x, y: T.maximum(x, y), more=_leaf_like),
     "minimum": Case(lambda T, x, y: T.minimum(x, y), more=_leaf_like),
     "where": Case(

@@ -23,6 +23,19 @@ DEVICE void for_each_place(i64 outer, i64 count, i64 inner, Body body) {
 #endif
 }
 
+// body(r, i) for all elements i of (outer, n, inner), r being the one of (outer, inner) that a
+// reduction of n has made of it and its like.
+template <class Body>
+DEVICE void for_each_reduced(i64 outer, i64 n, i64 inner, Body body) {
+#if defined(GRADLITE_NATIVE)
+  if (inner == 1) {  // the loop that is vectorised goes along n
+    for_each_place(outer, 1, n, [&](i64 o, i64, i64, i64 i) { body(o, i); });
+    return;
+  }
+#endif
+  for_each_place(outer, n, inner, [&](i64 o, i64, i64 c, i64 i) { body(o * inner + c, i); });
+}
+
 // How windows slide along one direction of an image: window w covers the places
 // w * stride - before + k * dilation for k < kernel, as far as they are in the image.
 struct Slide {

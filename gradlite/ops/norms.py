@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import moments
 from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
@@ -35,6 +36,7 @@ class VectorNorm(Op):
     reads = ((0, OUT),)
     row_major = True
     grad_name = "LinalgVectorNormBackward0"
+    native_from, native_backward_from = 1 << 14, 1 << 12
 
     def forward(xp: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
         if p == 2:
@@ -58,6 +60,14 @@ class VectorNorm(Op):
         x, out = ctx.saved
         p, dims, _ = ctx.attrs
         return (None if p == 0 else norm_gradient(F, grad, x, out, p, dims),)
+
+    def fused_forward(K: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
+        return moments.norm(K, x, p, dims, keepdim)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, out = ctx.saved
+        p, dims, _ = ctx.attrs
+        return moments.norm_gradient(K, grad, x, out, p, dims)
 
 
 def norm_gradient(F: Any, grad: Any, x: Any, out: Any, p: float, dims: tuple[int, ...]) -> Any:

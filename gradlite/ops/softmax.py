@@ -12,9 +12,11 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
+from gradlite.ops.moments import as_last, copies_for_nothing, from_last
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import ones, reduced_dims, spread
+from gradlite.ops.reductions import reduced_shape
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -285,28 +287,24 @@ class Logsumexp(Op):
         return (spread(F, grad, shape, dims) * F.exp(x - spread(F, out, shape, dims)),)
 
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-        if not K.takes(x) or not _trailing(dims, x.ndim):
+        if not K.takes(x) or not dims or copies_for_nothing(K, x.ndim, dims):
             return NotImplemented
-        x = K.dense(x)
-        kept = x.ndim - len(dims)
-        out = K.empty((*x.shape[:kept], *(1,) * len(dims) * keepdim), x.dtype)
+        out = K.empty(reduced_shape(x.shape, dims, keepdim), x.dtype)
         rows, columns = out.size, x.size // out.size
+        x = as_last(K, x, dims)
         K.rows("logsumexp_forward", x.dtype, rows, columns, x, out, rows, columns)
         return out
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         x, out = ctx.saved
-        if not K.takes(grad, x, out) or not _trailing(ctx.attrs[0], x.ndim):
+        dims = ctx.attrs[0]
+        if not K.takes(grad, x, out) or not dims or copies_for_nothing(K, x.ndim, dims):
             return NotImplemented
-        arrays = K.dense(grad), K.dense(x), K.dense(out), K.empty(x.shape, x.dtype)
-        rows, columns = out.size, x.size // out.size
+        x = as_last(K, x, dims)
+        dx, rows, columns = K.empty(x.shape, x.dtype), out.size, x.size // out.size
+        arrays = K.dense(grad), x, K.dense(out), dx
         K.rows("logsumexp_backward", x.dtype, rows, columns, *arrays, rows, columns)
-        return (arrays[3],)
-
-
-def _trailing(dims: tuple[int, ...], ndim: int) -> bool:
-    """Whether dimensions are the last ones, so that they are the rows of a dense array."""
-    return len(dims) > 0 and sorted(dims) == list(range(ndim - len(dims), ndim))
+        return (from_last(K, dx, dims),)
 
 
 @public(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, return_types
+from gradlite.ops import moments
 from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -15,6 +16,7 @@ from gradlite.ops.extrema import Max, Pick, nonempty, numpy_keywords
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
+from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.reduce import floating, keepdim_shape, mean, reduced_dims, spread
@@ -48,25 +50,52 @@ def _reciprocal(x: float) -> float:
     return 1 / x if x else float("inf")
 
 
+def _variances(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+    """The variances, and the means with the dimensions kept."""
+    n = _count(x.shape, dims)
+    kind = x.dtype.type
+    mean = x.sum(axis=dims, keepdims=True) / kind(n)
+    centred = x - mean
+    total = (centred * centred).sum(axis=dims, keepdims=keepdim)
+    return row_major(xp.asarray(total / kind(max(n - correction, 0)))), mean
+
+
+def _variance_rule(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+    x = ctx.saved[0]
+    shape, (dims, correction, _) = tuple(ctx.shapes[0]), ctx.attrs
+    n = _count(shape, dims)
+    if F.tensors:
+        mean = F.mean(x, dims, True)
+    else:
+        mean = ctx.aux.reshape(keepdim_shape(shape, dims)).astype(x.dtype, copy=False)
+    return (spread(F, grad * (2 * _reciprocal(n - correction)), shape, dims) * (x - mean),)
+
+
 class Var(Op):
-    """Mean squared distance from the mean, with ``n - correction`` as the divisor."""
+    """Mean squared distance from the mean, with ``n - correction`` as the divisor.
+
+    aux: the means, in any shape.
+    """
 
     reads: tuple[tuple[int, ...], ...] = ((0,),)
-    row_major = True
+    has_aux = True
+    native_from, native_backward_from = 1 << 10, 1 << 13
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-        n = _count(x.shape, dims)
-        kind = x.dtype.type
-        centred = x - x.sum(axis=dims, keepdims=True) / kind(n)
-        total = (centred * centred).sum(axis=dims, keepdims=keepdim)
-        return xp.asarray(total / kind(max(n - correction, 0)))
+        return _variances(xp, x, dims, correction, keepdim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        x = ctx.saved[0]
-        shape, (dims, correction, _) = tuple(ctx.shapes[0]), ctx.attrs
-        n = _count(shape, dims)
-        centred = x - F.mean(x, dims, True)
-        return (spread(F, grad * (2 * _reciprocal(n - correction)), shape, dims) * centred,)
+        return _variance_rule(ctx, grad, F)
+
+    def fused_forward(
+        K: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool
+    ) -> Any:
+        return moments.variance(K, x, dims, correction, keepdim, False)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (x,), (dims, correction, _) = ctx.saved, ctx.attrs
+        scale = 2 * _reciprocal(_count(x.shape, dims) - correction)
+        return moments.variance_gradient(K, grad, x, ctx.aux, None, dims, scale)
 
 
 class Std(Var):
@@ -75,14 +104,25 @@ class Std(Var):
     reads = ((0, OUT),)
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-        return xp.sqrt(Var.forward(xp, x, dims, correction, keepdim))
+        variance, mean = _variances(xp, x, dims, correction, keepdim)
+        return xp.sqrt(variance), mean
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         out = ctx.saved[1]
         none = out == 0
         zero = F.zero_beside(grad)
         slope = F.where(none, zero, grad / (F.where(none, zero + 1, out) * 2))
-        return Var.backward(ctx, slope, F)  # type: ignore[no-any-return]
+        return _variance_rule(ctx, slope, F)
+
+    def fused_forward(
+        K: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool
+    ) -> Any:
+        return moments.variance(K, x, dims, correction, keepdim, True)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (x, out), (dims, correction, _) = ctx.saved, ctx.attrs
+        scale = _reciprocal(_count(x.shape, dims) - correction)
+        return moments.variance_gradient(K, grad, x, ctx.aux, out, dims, scale)
 
 
 def _variance(
@@ -102,7 +142,7 @@ def _variance(
             UserWarning,
             stacklevel=5,
         )
-    return apply1(op, input, dims, correction, keepdim)
+    return apply(op, (input,), dims, correction, keepdim)  # type: ignore[no-any-return]
 
 
 def _variance_samples() -> list[Any]:
