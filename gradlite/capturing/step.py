@@ -33,6 +33,7 @@ from gradlite.capturing.results import note
 from gradlite.capturing.surroundings import Surroundings
 from gradlite.capturing.watched import spelled
 from gradlite.capturing.watching import Findings, watching
+from gradlite.capturing.written import Written
 from gradlite.grad_mode import current_mode
 from gradlite.tensor import Tensor, wrap
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -77,7 +78,9 @@ def capture(
     on in the same stream. Edits in place of an input, ``requires_grad_()`` and its gradient reach
     the tensor that is given; an input is read as it was when the call began, also where it shares
     memory with what the step changes. The next replay uses the memory of the gradients that one
-    leaves: clone those that you keep. What makes another recording: inputs of another shape, dtype
+    leaves: clone those that you keep. Tensors that the step has computed and puts into variables,
+    attributes, dictionaries or lists, without a look at those that were there, are put there anew,
+    copies of your own; a list is to be cleared and filled. What makes another recording: inputs of another shape, dtype
     or number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
     number behind a variable of the step or in what it leads to (containers, attributes, classes,
     modules, hooks), another answer to what the step asks of its inputs (layout, address, identity,
@@ -149,6 +152,7 @@ class Recording:
         native: bool,
         effects: InputEffects,
         attributes: Sequence[tuple[dict[str, Any], str]],
+        places: Sequence[Written],
         switches: Sequence[tuple[Any, str, bool]],
         answers: Answers,
     ) -> None:
@@ -169,6 +173,7 @@ class Recording:
         kept += [*self._gradients.kept, *effects.kept]
         made = [(space, key, recorder.ref(space[key].array)) for space, key in attributes]
         kept += [ref for _, _, ref in made]
+        kept += [ref for place in places for ref in place.kept]
         self.plan: Plan | GraphPlan
         tensors = [n for n, t in enumerate(inputs) if isinstance(t, Tensor)]
         self._places = [n for n in tensors if numbers[n] == n]
@@ -183,7 +188,7 @@ class Recording:
         self._counters = self._written_counters(recorder)
         self._effects = effects if effects else None
         self._made: list[tuple[dict[str, Any], str, Any]] = made
-        self._switches = switches
+        self._written, self._switches = places, switches
         drawn = [c.generator for c in recorder.calls if isinstance(c, HostCall)]
         generators = {id(g): g for g in drawn if g is not None}
         # Those that a replay which does not hold has to set back.
@@ -193,7 +198,7 @@ class Recording:
         self._expected = self._gradients.expected
         # Whether there is more to ask than most recordings mind.
         self._more = bool(
-            self._updates or self._gradients.present or self._scaling or self._switches
+            self._updates or self._gradients.present or self._scaling or switches or places
         )
 
     @staticmethod
@@ -254,6 +259,8 @@ class Recording:
         self._made = [(space, key, wrap(bind(ref))) for space, key, ref in self._made]
         if self._effects is not None:
             self._effects.bind(bind)
+        for place in self._written:
+            place.bind(bind)
         if isinstance(self.plan, Plan):
             self.listing = zlib.compress(listing(self.plan).encode())
             self.plan.release()
@@ -282,13 +289,15 @@ class Recording:
         for counter in self._counters:
             counter[0] += 1
         for space, key, tensor in self._made:
-            space[key] = tensor
+            space[key] = wrap(tensor.array.copy())
         if self._effects is not None:
             self._effects.hand_on(leaves)
         if self._more:
             for holder, name, flag in self._switches:
                 if getattr(holder, name) is not flag:
                     setattr(holder, name, flag)
+            for place in self._written:
+                place.put(leaves)
         self.replays += 1
         results: list[Any] = [
             wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value
@@ -477,14 +486,17 @@ class CapturedStep:
                 "the step is another one at every call: it draws random numbers of Python's or "
                 "NumPy's, which a replay would not draw: use gradlite's, or give them to the step"
             )
-        attributes = before.made_anew(recorder.touched)
+        looked = {*recorder.touched, *recorder.used_grads, *map(id, result_leaves)}
+        attributes = before.made_anew(looked)
         for space, name in attributes:
             space[name] = space[name].detach()  # without the graph of the recording
+        places = before.rewritten(recorder, inputs, looked)
         changed, switches = before.left()
         if changed is not None:
             raise CaptureError(
                 f"the step itself replaces {changed}, which a replay would not do: change tensors "
-                "in place (copy_, add_), or give and return the value"
+                "in place (copy_, add_), give and return the value, or count outside of the step. "
+                "What may be put there anew at every call are tensors, in a list all of them"
             )
         effects = InputEffects(inputs, recorder)
         if recorder.replaced:
@@ -502,6 +514,8 @@ class CapturedStep:
             recorder.release()
             return _detached(result_leaves, result_spec)
         results = note(recorder, inputs, result_leaves, before.old_grads, result_spec)
+        for place in places:
+            place.note(recorder, inputs, leaves)
         recorder.note_missing()
         alike = [p for p in alike if questions.same(p[0].questions)]
         earlier = next((p for p in alike if recorder.went_as(p[0])), None)
@@ -527,7 +541,7 @@ class CapturedStep:
                 answers = Answers(questions, leaves, around, effects.edits)
                 kind = AnsweredRecording if answers else Recording
                 try:
-                    self._keep(key, kind(*made, effects, attributes, switches, answers))
+                    self._keep(key, kind(*made, effects, attributes, places, switches, answers))
                 except LateGuardError:
                     self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()

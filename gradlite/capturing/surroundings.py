@@ -10,7 +10,7 @@ import operator
 import pickle
 import random
 import types
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,10 @@ import numpy as np
 
 from gradlite import changes, determinism, graph
 from gradlite.capturing.reachable import Reachable
+from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.watched import (
     ABSENT,
+    Items,
     Numbers,
     Untaken,
     alike,
@@ -29,6 +31,7 @@ from gradlite.capturing.watched import (
     write,
 )
 from gradlite.capturing.watching import Findings
+from gradlite.capturing.written import Written, written
 from gradlite.device import get_default_device
 from gradlite.graph_hooks import saved_hooks
 from gradlite.nn import Module, global_hooks
@@ -65,6 +68,9 @@ class Surroundings(Reachable):
             if isinstance(value, Tensor)
         }
         self._made: set[tuple[int, str]] = set()
+        self._rewritten: list[Written] = []
+        self._grown: set[int] = set()  # dictionaries, by their `Items`, with keys of the step's
+        self._fresh: set[tuple[int, Any]] = set()  # these
         self._state = self._describe()
         self._note_groups()
         self.old_grads = [(p, p._grad) for p in self.parameters()]
@@ -118,6 +124,54 @@ class Surroundings(Reachable):
             for container, key, value, other in shown:
                 if read(container, key) is other:
                     write(container, key, value)
+
+    def rewritten(
+        self, recorder: Recorder, inputs: Sequence[Any], looked: Container[int]
+    ) -> list[Written]:
+        """The places that the step has filled without a look at what was there.
+
+        From now on these may hold what the last call has put there.
+        """
+        found: list[Written] = []
+        for place, old in zip(self._places, self._values):
+            try:
+                now = read(*place[:2])
+            except ValueError:
+                continue
+            if now is old or alike(now, old):
+                continue
+            if isinstance(place[0], Items) and isinstance(place[0].container, dict):
+                added = self._added(recorder, place[0], old, now, inputs)
+            else:
+                added = [written(recorder, place, old, now, inputs, looked)]
+            found += [w for w in added if w is not None]
+        taken = {(id(w.container), w.key) for w in found}
+        self._rewritten = [w for w in found if (id(w.container), w.key) not in self._fresh]
+        kept = [n for n, (c, key, _) in enumerate(self._places) if (id(c), key) not in taken]
+        self._places = [self._places[n] for n in kept]
+        self._values = [self._values[n] for n in kept]
+        self._cells = [(c, value) for c, value in self._cells if (id(c), None) not in taken]
+        self._others = [
+            entry for entry in self._others if (id(entry[0].__self__), entry[1]) not in taken
+        ]
+        self._rare = self._rare or bool(found)
+        self._note_groups()
+        return found
+
+    def _added(
+        self, recorder: Recorder, keys: Items, old: Any, now: Any, inputs: Sequence[Any]
+    ) -> list[Written | None]:
+        """What the step has put under new keys of a dictionary."""
+        space = keys.container
+        added = [
+            written(recorder, (space, key, f"[{key!r}]"), ABSENT, space[key], inputs, ())
+            for key in now[len(old) :]
+        ]
+        if now[: len(old)] != old or None in added:
+            return []
+        self._grown.add(id(keys))
+        self._fresh.update((id(space), key) for key in now[len(old) :])
+        return list(added)
 
     def made_anew(self, touched: Container[int]) -> list[tuple[dict[str, Any], str]]:
         """The attributes of modules that the step has replaced without a look at the old values.
@@ -211,6 +265,9 @@ class Surroundings(Reachable):
             for attributes, size in self._sizes:
                 if len(attributes) != size:
                     return False
+            for place in self._rewritten:
+                if not place.holds():
+                    return False
         try:
             for cell, value in self._cells:
                 if cell.cell_contents is not value:
@@ -232,7 +289,10 @@ class Surroundings(Reachable):
 
     def left(self) -> tuple[str | None, list[tuple[Any, str, bool]]]:
         """What the step itself has changed: what no replay does, and the flags that each sets."""
-        found = self._of_places() or self._of_functions() or self._of_options()
+        grown, places = self._grown, [*zip(self._places, self._values)]
+        if grown:
+            places = [(place, value) for place, value in places if id(place[0]) not in grown]
+        found = self._of_places(places) or self._of_functions() or self._of_options()
         if found is None and changes.count[0] != self._count:
             state = self._describe()
             if state != self._state:
@@ -267,9 +327,14 @@ class Surroundings(Reachable):
                 found.append((tensor, "requires_grad", tensor._requires_grad))
         return found
 
-    def _of_places(self) -> str | None:
+    def _of_places(self, places: Iterable[Any] | None = None) -> str | None:
         """The name of a variable, or of an item, that is another one."""
-        for (container, key, name), value in zip(self._places, self._values):
+        if places is None:
+            places = zip(self._places, self._values)
+            changed = next((place.name for place in self._rewritten if not place.holds()), None)
+            if changed is not None:
+                return changed
+        for (container, key, name), value in places:
             try:
                 now = read(container, key)
             except ValueError:

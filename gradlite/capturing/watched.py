@@ -86,14 +86,15 @@ def described(value: Any) -> Any:
 class Items:
     """The items of a list, set or deque, or the keys of a dictionary: read as one value."""
 
-    __slots__ = ("_values", "_known")
+    __slots__ = ("container", "_known")
 
     def __init__(self, values: Iterable[Any]) -> None:
-        self._values, self._known = values, tuple(values)
+        self.container: Any = values
+        self._known = tuple(values)
 
     def get(self, key: None, default: Any = None) -> tuple[Any, ...]:
         """The very same tuple as long as nothing is edited."""
-        known, now = self._known, tuple(self._values)
+        known, now = self._known, tuple(self.container)
         if len(now) == len(known) and (
             all(map(operator.is_, now, known)) or all(map(alike, now, known))
         ):
