@@ -80,15 +80,15 @@ def capture(
     memory with what the step changes. The next replay uses the memory of the gradients that one
     leaves: clone those that you keep. Tensors that the step has computed and puts into variables,
     attributes, dictionaries or lists, without a look at those that were there, are put there anew,
-    copies of your own; a list is to be cleared and filled. What makes another recording: inputs of another shape, dtype
-    or number, train and eval mode, grad mode, a layer frozen or unfrozen, another module, tensor or
-    number behind a variable of the step or in what it leads to (containers, attributes, classes,
-    modules, hooks), another answer to what the step asks of its inputs (layout, address, identity,
-    attributes), a branch on a tensor's value that goes another way. What is refused: reading a
-    value as a Python number, branching on a value after the step has changed something, replacing
-    what it has been given or found, asking for the time, and whatever differs between the two
-    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints and
-    what it reads of files included, does not run in a replay.
+    copies of your own; a list is to be cleared and filled. What makes another recording: inputs of
+    another shape, dtype or number, train and eval mode, grad mode, a layer frozen or unfrozen,
+    another module, tensor or number behind a variable of the step or in what it leads to
+    (containers, attributes, classes, modules, hooks), another answer to what the step asks of its
+    inputs (layout, address, identity, attributes), a branch on a tensor's value that goes another
+    way. What is refused: reading a value as a Python number, branching on a value after the step
+    has changed something, replacing what it has been given or found, asking for the time, and
+    whatever differs between the two recordings, such as Python's or NumPy's random numbers. Python
+    code of the step, its prints and what it reads of files included, does not run in a replay.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
