@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -130,3 +133,60 @@ def test_variables_are_themselves_again_after_a_failing_step() -> None:
         captured(gradlite.ones(3))
     assert type(row) is np.ndarray
     assert holder.row is before[0] and holder.listed[0] is before[1]
+
+
+# ------------------------------------------------------- arrays of the program's own making
+MAKERS: list[Callable[[Any], Any]] = [
+    lambda x: np.asarray(x),
+    lambda x: np.array(x),
+    lambda x: np.asarray(x.numpy()),
+    lambda x: np.array(x.numpy(), np.float64),
+    lambda x: np.ascontiguousarray(x.t()),
+    lambda x: np.asanyarray(x) * 2,
+    lambda x: np.asarray(x, dtype=np.float64).sum(0),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_arrays_that_the_program_makes_of_tensors_are_part_of_the_recording(make: Any) -> None:
+    """A branch on one counts, and its values are those of every call."""
+    w = gradlite.ones(2, 3, device="cpu")
+
+    def step(x: Any) -> Any:
+        made = make(x)
+        scale = 2 if (make(w) > 5).all() else 3
+        return gradlite.from_numpy(np.exp(-made)) * scale
+
+    captured = gradlite.capture(step)
+    for i in range(3 * CALLS):
+        if i == 2 * CALLS:
+            w.fill_(9.0)
+        x = gradlite.arange(6.0, device="cpu").reshape(2, 3) + i
+        close(captured(x).tolist(), step(x).tolist())
+    assert captured.replays >= 2 * CALLS
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: float(np.asarray(x).sum()),
+        lambda x: np.array(x)[0].tolist(),
+        lambda x: bytes(x.numpy().data),
+        lambda x: x.numpy().ctypes.data,
+        lambda x: pickle.dumps(x),
+        lambda x: gradlite.save(x, io.BytesIO()),
+        lambda x: x.numpy().tofile(os.devnull),
+    ],
+)
+def test_values_that_reach_the_host_are_refused(read: Any) -> None:
+    """Also of what is the same in the calls that are recorded."""
+    w = gradlite.ones(3, device="cpu")
+
+    def step(x: Any) -> Any:
+        read(w)
+        return x * 2
+
+    captured = gradlite.capture(step)
+    captured(gradlite.ones(2))
+    with pytest.raises(gradlite.CaptureError, match="reads a tensor's value"):
+        captured(gradlite.ones(2))

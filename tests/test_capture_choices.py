@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import pickle
 import queue
@@ -59,6 +60,59 @@ def test_what_is_taken_from_an_iterator_in_a_list_or_an_object_is_refused() -> N
         with pytest.raises(gradlite.CaptureError, match="takes the next item of a count"):
             captured(gradlite.ones(2))
     assert [next(holder.numbers), next(numbers[0])] == [1, 1]  # nobody has taken another one
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: itertools.cycle([1.0, 2.0]),
+        lambda: iter([2.0] * 50),
+        lambda: iter(range(50)),
+        itertools.count,
+        counting,
+        lambda: (2.0 for _ in range(50)),
+        lambda: map(float, [2.0] * 50),
+        lambda: zip([2.0] * 50, range(50)),
+        lambda: enumerate([2.0] * 50),
+        lambda: iter(dict.fromkeys(range(50))),
+    ],
+)
+def test_iterators_that_nothing_can_be_put_in_place_of(make: Callable[[], Any]) -> None:
+    """In tuples, defaults, arguments and methods of their own; also where the item decides little.
+
+    Whether an item was taken shows in what the iterator says of itself.
+    """
+    fixed, several = make(), (make(),)
+
+    def with_default(x: Any, numbers: Any = make()) -> Any:  # noqa: B008
+        return x * 2 if next(numbers) != -1 else x
+
+    following = make().__next__
+    steps = [
+        lambda x: x * 2 if next(several[0]) != -1 else x,
+        lambda x: x * 2 if following() != -1 else x,
+        functools.partial(lambda numbers, x: x * 2 if next(numbers) != -1 else x, make()),
+        with_default,
+        lambda x: x * 2 if sum(1 for _ in zip([1], several[0])) else x,
+    ]
+    for step in steps:
+        captured = gradlite.capture(step)
+        captured(gradlite.ones(2))
+        with pytest.raises(gradlite.CaptureError, match=r"takes the next item of a \w+"):
+            captured(gradlite.ones(2))
+    captured = gradlite.capture(lambda x, numbers: x * 2 if next(numbers) != -1 else x)
+    captured(gradlite.ones(2), fixed)
+    with pytest.raises(gradlite.CaptureError, match=r"takes the next item of a \w+"):
+        captured(gradlite.ones(2), fixed)
+
+
+def test_an_iterator_that_nobody_asks_is_none_of_the_steps_business() -> None:
+    several = (iter(range(50)), 2.0)
+    captured = gradlite.capture(lambda x: x * several[1])
+    for _ in range(6):
+        captured(gradlite.ones(2))
+        next(several[0])  # type: ignore[call-overload]
+    assert captured.replays == 3
 
 
 # ------------------------------------------------------ what hides where it comes from

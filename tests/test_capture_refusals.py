@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import warnings
 from typing import Any
@@ -26,6 +27,14 @@ from tests.capture_support import (
 )
 
 __all__ = ["replays"]  # which is used by every test
+
+
+def counting() -> Any:
+    """A function that gives another number at every call, and does not show where it is."""
+    numbers: Any = queue.SimpleQueue()
+    for number in range(1000):
+        numbers.put(number)
+    return numbers.get
 
 
 # -------------------------------------------------------------- branches on values
@@ -160,7 +169,7 @@ def test_random_numbers_of_python_are_refused() -> None:
 
 
 def test_a_part_that_python_chooses_is_refused() -> None:
-    counts = iter(range(1000)).__next__
+    counts = counting()
     refused(lambda x: x.repeat(1000)[(n := counts()) : n + 3] * 2, "had another part")
 
 
@@ -198,12 +207,12 @@ def test_random_numbers_that_go_the_same_way_at_first_are_refused(draw: Any) -> 
 
 
 def test_a_counter_of_python_is_refused() -> None:
-    counts = iter(range(1000)).__next__
+    counts = counting()
     refused(lambda x: x * counts(), "another one at every call.*instead of")
 
 
 def test_a_step_that_does_something_else_each_time_is_refused() -> None:
-    counts = iter(range(1000)).__next__
+    counts = counting()
 
     def step(x: Any) -> Any:
         for _ in range(counts() % 5):

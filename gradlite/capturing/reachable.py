@@ -69,6 +69,7 @@ class Reachable:
         self._places: list[tuple[Any, Any, str]] = []  # container, key, name
         self._arrays: list[tuple[Any, Any]] = []  # containers and keys of NumPy's arrays
         self._iterators: list[tuple[Any, Any]] = []  # containers and keys of others' iterators
+        self._loose: list[Iterator[Any]] = []  # others, which are told by what they have handed out
         self._generators: list[Any] = []  # of Python's and NumPy's random numbers
         # Functions with their code and defaults, and objects with their classes.
         self._functions: list[tuple[types.FunctionType, Any, Any, Any]] = []
@@ -284,6 +285,8 @@ class Reachable:
             owner = value.__self__
             if owner is not None and not isinstance(owner, types.ModuleType):
                 self._look(owner, depth)
+        elif value.__class__ is types.MethodWrapperType:
+            self._look(value.__self__, depth)
         elif isinstance(value, Module):
             for module in value.modules():
                 self._module(module)
@@ -325,6 +328,8 @@ class Reachable:
         elif isinstance(value, (list, tuple, set, frozenset, deque, bytearray, array.array)):
             self._sequence(value, depth)
         else:
+            if _is_iterator(value):
+                self._loose.append(value)
             self._object(value)
 
     def _sequence(self, values: Any, depth: int) -> None:

@@ -9,6 +9,7 @@ of a GPU.
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 from typing import Any
 
@@ -163,6 +164,35 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
             plain(self)[plain_values(key)] = plain(value)
         else:
             recorder.run(operator.setitem, (self, key, value), {})
+
+    def _show(self, how: str) -> None:
+        """The same for memory that the program or files ask for; CuPy may copy from it."""
+        recorder, frame = active(), sys._getframe(2)
+        name = frame.f_globals.get("__name__") or ""
+        of_step = recorder is not None and recorder.is_of_step(frame.f_code)
+        if of_step or name.startswith("gradlite.io"):
+            self._read(how)
+
+    @property
+    def data(self) -> Any:
+        """The memory: refused in a recording."""
+        self._show("a buffer")
+        return plain(self).data
+
+    @property
+    def ctypes(self) -> Any:
+        """The memory for C: refused in a recording."""
+        self._show("ctypes")
+        return plain(self).ctypes
+
+    def tofile(self, *args: Any, **kwargs: Any) -> None:
+        """Write the values to a file: refused in a recording."""
+        self._show("tofile()")
+        plain(self).tofile(*args, **kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._read("pickle")
+        return plain(self).__reduce_ex__(protocol)
 
     def setflags(self, *args: Any, **kwargs: Any) -> None:
         np.ndarray.setflags(self, *args, **kwargs)

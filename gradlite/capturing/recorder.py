@@ -112,6 +112,7 @@ class Recorder(Memory):
         self.replaced: list[Tensor] = []  # others that were given another array
         self.used_grads: dict[int, Tensor] = {}  # leaves whose gradients the step changes or reads
         self._elements: dict[int, tuple[Any, Any]] = {}  # of arrays shown: the arrays and indices
+        self.is_of_step: Callable[[Any], bool] = lambda code: False
         self.questions = Questions((), ())  # what it asks of its inputs
         self.numbers: list[Any] = []  # parts of them that Python has read
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them

@@ -69,6 +69,8 @@ STATES = (ctc_states.walk, ctc_states.gradient)
 BAGS = (bags.pool, bags.spread, bags.slopes)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
+# Of NumPy's functions those that would hand an ordinary array to the program.
+MAKERS = ("array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray")
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
 
 
@@ -277,6 +279,21 @@ def _required_of_branch(original: Any) -> Any:
             original(fine, error, message, *plain_values(values))
 
     return require
+
+
+def _of_recorded(original: Any) -> Any:
+    """What makes arrays of the program's own out of others: part of the recording."""
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is not None and args and recorder.is_of_step(sys._getframe(1).f_code):
+            given = args[0].__array__() if isinstance(args[0], Tensor) else args[0]
+            if isinstance(given, Recorded):
+                return recorder.run(original, (given, *args[1:]), kwargs)
+        return original(*args, **kwargs)
+
+    return call
 
 
 def _never(original: Any) -> Any:
@@ -518,6 +535,9 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     methods: list[tuple[Any, str, Any, Any]] = [
         (Generator, name, Generator.__dict__[name], _drawn) for name in DRAWS
     ]
+    for name in MAKERS:
+        getattr(library, name)  # which is to have NumPy's own
+        methods.append((np, name, getattr(np, name), _of_recorded))
     methods.append((replayed, "intercept", replayed.intercept, lambda _: _of_the_host))
     for name, around in (
         ("state_array", _state_saved),

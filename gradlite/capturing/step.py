@@ -31,7 +31,7 @@ from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
 from gradlite.capturing.results import note
 from gradlite.capturing.surroundings import Surroundings
-from gradlite.capturing.watched import spelled
+from gradlite.capturing.watched import TAKEN, spelled
 from gradlite.capturing.watching import Findings, watching
 from gradlite.capturing.written import Written
 from gradlite.grad_mode import current_mode
@@ -469,6 +469,7 @@ class CapturedStep:
             recorder.old_grads, recorder.questions = before.old_grads, questions
             recorder.start(before.options.settings)
             watch = before.watch(findings, lambda: recorder.paused > 0)
+            recorder.is_of_step = watch.foresees
             with before.arrays_as(recorder.state), watching(watch):
                 result = self.step(*args, **kwargs)
             before.add_numbers(recorder.numbers)
@@ -477,6 +478,9 @@ class CapturedStep:
         recorder.check_settings()
         watch.finish()
         questions.check()
+        taken = before.taken()
+        if taken is not None:
+            raise CaptureError(TAKEN.format(taken))
         if questions.identity and not around.isdisjoint(map(id, leaves)):
             raise CaptureError(
                 "the step looks up an input, which is also one of its own tensors: give it a view"

@@ -27,6 +27,7 @@ from gradlite.capturing.watched import (
     alike,
     described,
     distributions,
+    progress,
     read,
     write,
 )
@@ -60,6 +61,7 @@ class Surroundings(Reachable):
         self._rare = bool(self._defaults or self._kinds or self._sizes)
         self._options = self.options.read()
         self._count = changes.count[0]
+        self._progress = [progress(iterator) for iterator in self._loose]
         # Tensors that are plain attributes of modules; those that a step makes anew do not count.
         self._attached = {
             (number, key): value
@@ -124,6 +126,13 @@ class Surroundings(Reachable):
             for container, key, value, other in shown:
                 if read(container, key) is other:
                     write(container, key, value)
+
+    def taken(self) -> str | None:
+        """The class of an iterator of which the step has taken an item."""
+        for iterator, before in zip(self._loose, self._progress):
+            if progress(iterator) != before:
+                return type(iterator).__name__
+        return None
 
     def rewritten(
         self, recorder: Recorder, inputs: Sequence[Any], looked: Container[int]

@@ -6,6 +6,7 @@ import contextvars
 import operator
 import sys
 import types
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ from gradlite.dtypes import dtype
 from gradlite.tensor import Tensor
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
+TAKEN = (
+    "the step takes the next item of a {}, which a replay would not do: take it before, and give "
+    "it to the step"
+)
 ABSENT: Any = object()  # in place of the value of a name that is not there
 
 
@@ -151,6 +156,26 @@ class Current:
         return self._variable.get(default)
 
 
+def progress(value: Any, depth: int = 5) -> Any:
+    """Something that is equal as long as nobody takes an item of an iterator, if it tells."""
+    if isinstance(value, types.GeneratorType):
+        frame = value.gi_frame
+        if frame is None:
+            return None
+        variables = [(name, spelled(v) or id(v)) for name, v in frame.f_locals.items()]
+        return frame.f_lasti, tuple(variables)
+    if isinstance(value, Iterator) and depth:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions of Python are about to stop telling
+            try:
+                value = value.__reduce__()
+            except Exception:  # it cannot be told
+                return None
+    if isinstance(value, (tuple, list)):
+        return tuple([progress(part, depth - 1) for part in value]) if depth else None
+    return spelled(value) or id(value)
+
+
 class Untaken(Iterator[Any]):
     """An iterator that a step must not take items of: a replay would not."""
 
@@ -160,10 +185,7 @@ class Untaken(Iterator[Any]):
         self._iterator = iterator
 
     def __next__(self) -> Any:
-        raise CaptureError(
-            f"the step takes the next item of a {type(self._iterator).__name__}, which a replay "
-            "would not do: take it before, and give it to the step"
-        )
+        raise CaptureError(TAKEN.format(type(self._iterator).__name__))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("send", "throw", "read", "readline", "readlines"):

@@ -131,6 +131,10 @@ class Watch:
         self._new: list[tuple[types.CodeType, Any, Any]] = []  # with globals and locals
         self.clock = ""
 
+    def foresees(self, code: types.CodeType) -> bool:
+        """Whether code is the step's, and no library's that it calls."""
+        return id(code) in self._foreseen
+
     def _know(self, code: types.CodeType) -> None:
         self._known[id(code)] = code
         for constant in code.co_consts:
