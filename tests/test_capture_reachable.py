@@ -375,6 +375,20 @@ def another_class_behind_a_variable() -> Any:
     return lambda x: kinds.layer()(x), setting(kinds, "layer", nn.Sigmoid)
 
 
+@case
+def an_object_in_a_dictionary_of_weak_references() -> Any:
+    holder = Holder()
+    found = weakref.WeakValueDictionary(holder=holder)
+    return lambda x: x * found["holder"].number, setting(holder, "number", 3.0)
+
+
+@case
+def an_object_behind_a_key_that_is_weakly_known() -> Any:
+    key = Holder()
+    found: Any = weakref.WeakKeyDictionary({key: 2.0})
+    return lambda x: x * found[key], putting(found, key, 3.0)
+
+
 # -------------------------------------------------------------------------------- containers
 @case
 def a_tensor_in_a_list() -> Any:

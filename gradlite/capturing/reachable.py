@@ -44,6 +44,9 @@ DESCRIPTORS = (
     staticmethod, classmethod, property, functools.cached_property, functools.partialmethod,
     functools.singledispatchmethod,
 )  # fmt: skip
+MAPPINGS = (
+    dict, types.MappingProxyType, weakref.WeakKeyDictionary, weakref.WeakValueDictionary,
+)  # fmt: skip
 GETTERS = (operator.attrgetter, operator.methodcaller)
 CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
 # Attributes that methods of the library's objects hand out.
@@ -316,7 +319,7 @@ class Reachable:
                 self._look(part, depth)
         elif not depth:
             pass
-        elif isinstance(value, (dict, types.MappingProxyType)):
+        elif isinstance(value, MAPPINGS):
             self._places.append((Items(value), None, f"a key of a {type(value).__name__}"))
             for key in list(value):
                 self._place(value, key, f"[{key!r}]")
