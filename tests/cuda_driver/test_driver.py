@@ -72,6 +72,7 @@ def test_kernels_of_cupy_give_the_numbers_of_numpy(mode: str) -> None:
         for ours, theirs in [
             (x.sum(1), values.sum(1)), (x.cumsum(1), values.cumsum(1)), (x.std(), values.std()),
             (cupy.exp(x) / (1 + x * x), np.exp(values) / (1 + values * values)),
+            (cupy.sinc(x), np.sinc(values)),
         ]:
             np.testing.assert_allclose(ours.get(), theirs, 2e-5, 2e-5)
         """,

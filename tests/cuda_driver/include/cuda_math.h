@@ -3,7 +3,13 @@
 
 #include "kernel.h"
 
-using std::signbit;
+// CUDA's have these names for float as well as for double; in C `abs` is that of integers.
+using std::abs, std::signbit;
+using std::acos, std::acosh, std::asin, std::asinh, std::atan, std::atan2, std::atanh, std::cbrt;
+using std::ceil, std::cos, std::cosh, std::erf, std::erfc, std::exp, std::exp2, std::expm1;
+using std::floor, std::fmod, std::hypot, std::lgamma, std::log, std::log10, std::log1p, std::log2;
+using std::pow, std::rint, std::round, std::sin, std::sinh, std::sqrt, std::tan, std::tanh;
+using std::tgamma, std::trunc;
 
 inline double sinpi(double x) { return sin(M_PI * std::fmod(x, 2.0)); }
 inline double cospi(double x) { return cos(M_PI * std::fmod(x, 2.0)); }
