@@ -26,7 +26,8 @@ void sort(void* data, size_t rows, size_t n) {
     std::stable_sort(row, row + n, [](const T& x, const T& y) { return less(x, y); });
 }
 
-// The places of each row in order. The keys of a lexsort are rows of one array: the last counts most.
+// The places of each row in order. The keys of a lexsort are rows of one array, the last counting
+// most.
 template <class T>
 void argsort(size_t* places, const void* data, size_t keys, size_t rows, size_t n) {
   const T* values = static_cast<const T*>(data);

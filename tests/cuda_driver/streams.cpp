@@ -1,4 +1,5 @@
 // Streams, events, captures and graphs: see driver.h.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -126,11 +127,14 @@ void finish(const NodePtr& wanted, Lock& lock) {
       changed.wait(lock);
       continue;
     }
-    while (!node->after.empty() && !pending(node->after.back())) node->after.pop_back();
-    if (!node->after.empty()) {
-      stack.push_back(node->after.back());
+    // What another stream has to do comes first: work of this one that is older may still read
+    // memory that the other already writes to.
+    auto next = std::find_if(node->after.begin(), node->after.end(), pending);
+    if (next != node->after.end()) {
+      stack.push_back(*next);
       continue;
     }
+    node->after.clear();
     node->state = Node::running;
     if (node->work && !sticky_error) {
       if (node->of_host) lock.unlock();

@@ -285,6 +285,29 @@ def test_memory_of_the_pool_that_another_stream_still_reads() -> None:
     assert said == "16.0"
 
 
+@pytest.mark.parametrize("wait", [True, False])
+def test_memory_that_a_stream_has_again_while_another_still_reads_it(wait: bool) -> None:
+    said, _ = run(
+        f"""
+        home, side = stream(), stream()
+        x, total = cupy.ones(1000), cupy.zeros(1000)
+        cupy.cuda.Device().synchronize()
+        for i in range(3):
+            with side:
+                if {wait}:
+                    side.wait_event(home.record())
+                batch = x * i
+            with home:
+                home.wait_event(side.record())
+                total += batch
+            del batch  # the side stream has its memory for the next one
+        home.synchronize()
+        print(total.get()[0])
+        """
+    )
+    assert (said == "3.0") is wait
+
+
 def test_what_nobody_has_written_is_no_number() -> None:
     said, _ = run("print(cupy.empty(1000, 'f4').get()[7])")
     assert said == "nan"
