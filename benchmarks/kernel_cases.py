@@ -234,6 +234,8 @@ CASES: dict[str, Case] = {
     "reduce_columns": Case(1, lambda T, x: x.sum(0), shape=rows),
     "extreme_rows": Case(1, lambda T, x: x.amax(-1), shape=rows),
     "extreme_columns": Case(1, lambda T, x: x.amax(0), shape=rows),
+    "extreme_backward": Case(2, lambda T, x: x.amax(-1), shape=rows, backward=True),
+    "rrelu_forward": Case(4, lambda T, x: T.nn.functional.rrelu(x, training=True)),
     "random_uniform": Case(1, lambda T, x: T.rand(x.shape, device="cuda")),
     "random_normal": Case(1, lambda T, x: T.randn(x.shape, device="cuda")),
     "cross_entropy_rows": Case(1, _cross_entropy, _numbers, rows),
@@ -300,7 +302,8 @@ UNTIMED: dict[str, str] = {
     "arithmetic bounds it, not memory": """attention_forward_32 attention_backward_32
         attention_forward_64 attention_backward_64 attention_forward_128 attention_backward_128
         depthwise_forward depthwise_input_gradient depthwise_weight_gradient""",
-    "what it reads more than once comes from the caches": """border_pad border_pad_backward
+    "what it reads more than once comes from the caches": """response_norm_forward
+        response_norm_backward border_pad border_pad_backward
         image_to_columns columns_to_image
         max_pool_forward max_pool_backward avg_pool_forward avg_pool_backward
         adaptive_avg_pool_forward adaptive_avg_pool_backward adaptive_max_pool_forward

@@ -211,6 +211,21 @@ KERNEL(lerp_backward)
       grad, x ? x : grad, end ? end : grad, weight ? weight : grad);
 }
 
+// y = slope x, the slope being 1 above 0, and elsewhere as far from `lower` to `upper` as is drawn.
+KERNEL(rrelu_forward)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ draws, scalar_t* __restrict__ y,
+ scalar_t* __restrict__ slope, i64 n, double lower, double upper) {
+  scalar_t* const out[2] = {y, slope};
+  elementwise_to<2>(
+      n, out,
+      [=](acc_t* results, acc_t value, acc_t draw) {
+        const acc_t drawn = widen(narrow(draw * acc_t(upper - lower) + acc_t(lower)));
+        results[1] = value <= 0 ? drawn : acc_t(1);
+        results[0] = value * results[1];
+      },
+      x, draws);
+}
+
 // ------------------------------------------------------------------------------- triangles
 // Of matrices (rows, columns) what lies on the diagonal that is moved by `diagonal` and below
 // (`lower`), or on it and above; 0 elsewhere.

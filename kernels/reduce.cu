@@ -176,3 +176,29 @@ KERNEL(extreme_columns)
     if (index) index[i] = given ? given[start + own.index * columns] : own.index;
   }
 }
+
+// The gradient of the extremes of rows, out (rows), shared by all elements that reach them; with
+// `missing` NaNs reach one that is NaN. Where no element does, the gradient is NaN.
+KERNEL(extreme_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ out, scalar_t* __restrict__ dx, i64 rows, i64 columns,
+ i64 missing) {
+  for_each_row(rows, [&](auto team, i64 r) {
+    const scalar_t* in = x + r * columns;
+    const acc_t top = widen(out[r]);
+    const bool counts = missing && top != top;
+    acc_t ties = 0;
+    for (i64 c = team.rank(); c < columns; c += team.size()) {
+      const acc_t value = widen(in[c]);
+      ties += value == top || (counts && value != value) ? acc_t(1) : acc_t(0);
+    }
+    ties = team.sum(ties);
+    const acc_t none = ties > 0 ? acc_t(0) : infinity() - infinity();
+    const acc_t share = ties > 0 ? widen(grad[r]) / ties : none;
+    for (i64 c = team.rank(); c < columns; c += team.size()) {
+      const acc_t value = widen(in[c]);
+      const bool reached = value == top || (counts && value != value);
+      dx[r * columns + c] = narrow(reached ? share : none);
+    }
+  });
+}

@@ -90,6 +90,9 @@ class Amax(Op):
         shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]
         return (_evenly(F, x == spread(F, out, shape, dims), grad, shape, dims),)
 
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return reductions.extreme_gradient(K, ctx, grad, False)
+
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         return reductions.extremes(K, x, dims, keepdim, 1)
 
@@ -114,6 +117,9 @@ class Max(Amax):
         shape, dims = tuple(ctx.shapes[0]), ctx.attrs[0]
         reached = (x == out) | ((x != x) & (out != out))
         return (_evenly(F, reached, grad, shape, dims),)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return reductions.extreme_gradient(K, ctx, grad, True)
 
 
 class Min(Max):

@@ -9,30 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite.ops.reduce import count
-from gradlite.ops.reductions import merged, pieces_for, reduced_shape
-
-
-def _order(ndim: int, dims: tuple[int, ...]) -> tuple[int, ...]:
-    return (*(d for d in range(ndim) if d not in dims), *sorted(dims))
-
-
-def copies_for_nothing(K: Any, ndim: int, dims: tuple[int, ...]) -> bool:
-    """Whether dimensions would have to be moved where NumPy's loops need no copy."""
-    return bool(K.serial) and _order(ndim, dims) != tuple(range(ndim))
-
-
-def as_last(K: Any, x: Any, dims: tuple[int, ...]) -> Any:
-    """A row-major array with the reduced dimensions last."""
-    order = _order(x.ndim, dims)
-    return K.dense(x if order == tuple(range(x.ndim)) else x.transpose(order))
-
-
-def from_last(K: Any, x: Any, dims: tuple[int, ...]) -> Any:
-    """Undo `as_last`."""
-    order = _order(x.ndim, dims)
-    if order == tuple(range(x.ndim)):
-        return x
-    return K.dense(x.transpose(sorted(range(x.ndim), key=order.__getitem__)))
+from gradlite.ops.reductions import (
+    as_last,
+    copies_for_nothing,
+    merged,
+    pieces_for,
+    reduced_shape,
+)
 
 
 def single(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, int, int] | None:

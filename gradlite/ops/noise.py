@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from gradlite.device import array_module
-from gradlite.ops.choose import where
+from gradlite.ops.dispatch import apply
 from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.op import Op
 from gradlite.ops.piecewise import leaky_relu
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.shape import contiguous
@@ -34,6 +35,34 @@ def _result(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
         return result
     check_inplace(input)
     return assign(input, result)
+
+
+class Rrelu(Op):
+    """x where x > 0, else a x, a drawn from ``lower`` to ``upper``; aux: the slopes, a or 1."""
+
+    grad_name = "RreluWithNoiseBackward0"
+    reads = ((), ())
+    constants = (1,)
+    has_aux = True
+
+    def forward(xp: Any, x: Any, draws: Any, lower: float, upper: float) -> Any:
+        slope = (draws * (upper - lower) + lower).astype(x.dtype, copy=False)
+        slope = xp.where(x <= 0, slope, x.dtype.type(1))
+        return x * slope, slope
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        slope = ctx.aux
+        return grad * (wrap(slope) if F.tensors else slope), None
+
+    def fused_forward(K: Any, x: Any, draws: Any, lower: float, upper: float) -> Any:
+        if not K.takes(x, draws):
+            return NotImplemented
+        x, y, slope = K.dense(x), K.empty(x.shape, x.dtype), K.empty(x.shape, x.dtype)
+        K.elementwise(
+            "rrelu_forward", x.dtype, x.size,
+            x, K.dense(draws), y, slope, x.size, float(lower), float(upper),
+        )  # fmt: skip
+        return y, slope
 
 
 @public(
@@ -64,8 +93,7 @@ def rrelu(
         return _result(input, leaky_relu(x, (lower + upper) / 2), inplace)
     array = input.array
     draws = drawn(default_generator, "random", array.shape, array.dtype, input.device)
-    slope = wrap((draws * (upper - lower) + lower).astype(array.dtype, copy=False))
-    return _result(input, x * where(x.detach() <= 0, slope, 1.0), inplace)
+    return _result(input, apply(Rrelu, (x, wrap(draws)), lower, upper), inplace)
 
 
 @public(

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
+from gradlite.ops import response_norm
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.norm_rules import (
@@ -23,8 +24,6 @@ from gradlite.ops.norm_rules import (
     numel,
 )
 from gradlite.ops.op import type_name
-from gradlite.ops.pad import pad
-from gradlite.ops.pool import avg_pool2d
 from gradlite.ops.samples import S, constant, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -491,8 +490,5 @@ def local_response_norm(
         )
     if not input.array.size:
         return input
-    x: Any = input
-    squares = (x * x).reshape(shape[0], 1, shape[1], numel(shape[2:]))
-    squares = pad(squares, (0, 0, size // 2, (size - 1) // 2))
-    means: Any = avg_pool2d(squares, (size, 1), stride=1)
-    return x / (means.reshape(shape) * alpha + k) ** beta  # type: ignore[no-any-return]
+    fused = response_norm.with_kernels(input, size, alpha, beta, k)
+    return response_norm.composed(input, size, alpha, beta, k) if fused is None else fused

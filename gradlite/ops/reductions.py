@@ -41,6 +41,29 @@ def pieces_for(rows: int, columns: int) -> int:
     return max(1, min(-(-1024 // rows), columns // 4096))
 
 
+def _order(ndim: int, dims: tuple[int, ...]) -> tuple[int, ...]:
+    return (*(d for d in range(ndim) if d not in dims), *sorted(dims))
+
+
+def copies_for_nothing(K: Any, ndim: int, dims: tuple[int, ...]) -> bool:
+    """Whether dimensions would have to be moved where NumPy's loops need no copy."""
+    return bool(K.serial) and _order(ndim, dims) != tuple(range(ndim))
+
+
+def as_last(K: Any, x: Any, dims: tuple[int, ...]) -> Any:
+    """A row-major array with the reduced dimensions last."""
+    order = _order(x.ndim, dims)
+    return K.dense(x if order == tuple(range(x.ndim)) else x.transpose(order))
+
+
+def from_last(K: Any, x: Any, dims: tuple[int, ...]) -> Any:
+    """Undo `as_last`."""
+    order = _order(x.ndim, dims)
+    if order == tuple(range(x.ndim)):
+        return x
+    return K.dense(x.transpose(sorted(range(x.ndim), key=order.__getitem__)))
+
+
 def sums(
     K: Any, x: Any, dims: tuple[int, ...], keepdim: bool, mean: bool = False, factor: Any = None
 ) -> Any:
@@ -188,3 +211,19 @@ def extremes(
         values, index = out, found
     shape = reduced_shape(x.shape, dims, keepdim)
     return (values.reshape(shape), index.reshape(shape)) if with_index else values.reshape(shape)
+
+
+def extreme_gradient(K: Any, ctx: Any, grad: Any, missing: bool) -> Any:
+    """The gradient of the extremes over dimensions, where rows are enough for a GPU."""
+    x, out = ctx.saved
+    dims = ctx.attrs[0]
+    if not dims or not K.takes(grad, x, out) or copies_for_nothing(K, x.ndim, dims):
+        return NotImplemented
+    rows, columns = out.size, x.size // out.size
+    if pieces_for(rows, columns) > 1:
+        return NotImplemented
+    x = as_last(K, x, dims)
+    dx = K.empty(x.shape, x.dtype)
+    arrays = K.dense(grad), x, K.dense(out), dx
+    K.rows("extreme_backward", x.dtype, rows, columns, *arrays, rows, columns, int(missing))
+    return (from_last(K, dx, dims),)

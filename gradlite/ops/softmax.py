@@ -12,11 +12,10 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
-from gradlite.ops.moments import as_last, copies_for_nothing, from_last
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import ones, reduced_dims, spread
-from gradlite.ops.reductions import reduced_shape
+from gradlite.ops.reductions import as_last, copies_for_nothing, from_last, reduced_shape
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor

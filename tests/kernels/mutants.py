@@ -9,7 +9,12 @@ from tests.kernels.mutants_elements import BLEND
 from tests.kernels.mutants_embedding_bag import EMBEDDING_BAGS
 from tests.kernels.mutants_images import AFFINE, BORDERS, GRID, RESAMPLE
 from tests.kernels.mutants_losses import ELEMENTS, UNIT_VECTORS
-from tests.kernels.mutants_moments import VARIANCE, VECTOR_NORM
+from tests.kernels.mutants_moments import (
+    EXTREME_GRADIENT,
+    RESPONSE_NORM,
+    VARIANCE,
+    VECTOR_NORM,
+)
 from tests.kernels.mutants_rows import ROW_LOSSES
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
 from tests.kernels.mutation import Mutant, swapped
@@ -476,4 +481,5 @@ MUTANTS = [
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
     *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
     *UNIT_VECTORS, *AFFINE, *BLEND, *VARIANCE, *VECTOR_NORM,
+    *RESPONSE_NORM, *EXTREME_GRADIENT,
 ]  # fmt: skip

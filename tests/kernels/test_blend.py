@@ -9,7 +9,8 @@ import pytest
 
 import gradlite
 from gradlite.backends import kernels
-from gradlite.ops import arithmetic, blend, choose, triangle
+from gradlite.nn import functional as F
+from gradlite.ops import arithmetic, blend, choose, noise, triangle
 from gradlite.ops.namespaces import NAMESPACES
 from tests.kernels.support import (
     ROW_TOLERANCES,
@@ -151,6 +152,30 @@ def test_arrays_that_start_anywhere(launcher: Any, name: str, dtype: str) -> Non
             limit = ROW_TOLERANCES[dtype]
             np.testing.assert_allclose(host(found), reference, limit, limit)
         check(launcher, name, None, dtype, arrays=[host(g) for g in given])
+
+
+@pytest.mark.parametrize("dtype", ROW_TOLERANCES)
+def test_drawn_slopes(launcher: Any, dtype: str) -> None:
+    for size in (1, 33, 1025, 100003):
+        x = normals((size,), dtype)
+        x[0] = 0
+        draws = np.random.default_rng(1).random(size).astype(dtype)
+        given = [launcher.xp.asarray(a) for a in (x, draws)]
+        found = noise.Rrelu.fused_forward(launcher, *given, 0.125, 0.5)
+        expected = noise.Rrelu.forward(np, wide(x), wide(draws), 0.125, 0.5)
+        for ours, reference in zip(found, expected):
+            assert ours.dtype == dtype
+            np.testing.assert_allclose(host(ours), reference, 2 * ROW_TOLERANCES[dtype])
+
+
+def test_drawn_slopes_in_place_of_a_chain(native_kernels: None) -> None:
+    x = gradlite.randn(50).requires_grad_()
+    with kernels.record() as launched:
+        y = F.rrelu(x, 0.2, 0.6, training=True)
+    assert launched == ["rrelu_forward"]
+    (slope,) = gradlite.autograd.grad(y.sum(), x, create_graph=True)
+    np.testing.assert_allclose((slope * x).detach(), y.detach(), 1e-6)
+    assert ((slope >= 0.2) & (slope <= 0.6) | (slope == 1)).all()
 
 
 def test_outputs_that_start_anywhere(threads: ThreadsLauncher) -> None:
