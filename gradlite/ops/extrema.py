@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import return_types
-from gradlite.ops import guard, positions, reductions
+from gradlite.ops import guard, indexing, positions, reductions
 from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -233,6 +233,21 @@ class Pick(Op):
         kept = keepdim_shape(shape, (dim,))
         zeros = F.zeros(shape, grad)
         return F.scatter_add(zeros, index.reshape(kept), grad.reshape(kept), dim), None
+
+    def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
+        if not x.ndim or not K.takes(x) or not 0 < index.size < indexing.MOST:
+            return NotImplemented
+        rows = index.reshape(keepdim_shape(x.shape, (dim,)))
+        return indexing.take_along(K, x, rows, dim).reshape(index.shape)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (index,), (dim,), shape = ctx.saved, ctx.attrs, tuple(ctx.shapes[0])
+        if not shape or not K.takes(grad):
+            return NotImplemented
+        kept = keepdim_shape(shape, (dim,))
+        out = K.zeros(shape, grad.dtype)
+        indexing.add_along(K, out, index.reshape(kept), grad.reshape(kept), dim)
+        return out, None
 
 
 class PickMax(Pick):

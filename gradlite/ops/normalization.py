@@ -465,8 +465,8 @@ def instance_norm(
     ],
     torch="nn.functional.local_response_norm",
     errors=lambda: [S(normal(2, 3), 2), S(normal(2, 3, 4), 0)],
-    # PyTorch pools volumes in between, which it casts.
-    autocast=(lambda input, *_, **__: "float32" if input.dim() > 3 else "", ""),
+    # PyTorch pools volumes in between, which it casts; on CUDA it casts what it takes the power of.
+    autocast=(lambda input, *_, **__: "float32" if input.dim() > 3 else "", "float32"),
 )
 def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
