@@ -485,6 +485,12 @@ def _accumulate(xp: Any, ufunc: Any, array: Any, dim: int) -> Any:
 
 @on_its_device
 def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
+    K = NAMESPACES[input.array.__class__].launcher
+    if K is not None and input.array.ndim and K.takes(input.array):
+        d = wrap_dim(dim, input.array.ndim)
+        sign = 1 if name == "cummax" else -1
+        index = wrap(reductions.running_extreme(K, input.array, d, sign))
+        return getattr(return_types, name)((apply(op, (input, index), d), index))
     array = single(input.array)
     d = wrap_dim(dim, array.ndim)
     xp = NAMESPACES[array.__class__].xp

@@ -6,6 +6,7 @@ not reduce at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -227,3 +228,13 @@ def extreme_gradient(K: Any, ctx: Any, grad: Any, missing: bool) -> Any:
     arrays = K.dense(grad), x, K.dense(out), dx
     K.rows("extreme_backward", x.dtype, rows, columns, *arrays, rows, columns, int(missing))
     return (from_last(K, dx, dims),)
+
+
+def running_extreme(K: Any, x: Any, dim: int, sign: int) -> Any:
+    """Where along a dimension the largest (sign 1) or smallest (-1) element so far is."""
+    outer, n, inner = math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :])
+    index = K.empty(x.shape, np.dtype(np.int64))
+    K.elementwise(
+        "running_extreme", x.dtype, 4 * outer * inner, K.dense(x), index, outer, n, inner, sign
+    )
+    return index
