@@ -285,6 +285,31 @@ def test_memory_of_the_pool_that_another_stream_still_reads() -> None:
     assert said == "16.0"
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_memory_waits_for_a_stream_that_is_recorded_of_a_tensor(recorded: bool) -> None:
+    said, _ = run(
+        f"""
+        import gradlite
+        side = gradlite.cuda.Stream()
+        x = gradlite.full((1000,), 3.0, device="cuda")
+        gradlite.cuda.synchronize()
+        with gradlite.cuda.stream(side):
+            y = x[:] * 2
+        if {recorded}:
+            x[1:].record_stream(side)
+        del x
+        z = gradlite.full((1000,), 8.0, device="cuda")
+        gradlite.cuda.current_stream().synchronize()
+        held = gradlite.cuda.memory_allocated()
+        side.synchronize()
+        print(y.cpu()[0].item())
+        gradlite.cuda.empty_cache()
+        print(held - gradlite.cuda.memory_allocated())
+        """
+    )
+    assert said.split() == (["6.0", "4096"] if recorded else ["16.0", "0"])
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_memory_that_a_stream_has_again_while_another_still_reads_it(wait: bool) -> None:
     said, _ = run(
