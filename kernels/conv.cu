@@ -7,7 +7,7 @@
 #include "team.cuh"
 
 // columns[n, (c, i, j), (oy, ox)] = x[n, c, y, x], 0 outside the image; a team for each row
-KERNEL(image_to_columns)
+KERNEL_BLOCKS(image_to_columns, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ columns, i64 planes, i64 h, i64 oh, i64 kh,
  i64 sh, i64 top, i64 dh, i64 w, i64 ow, i64 kw, i64 sw, i64 left, i64 dw) {
   for_each_row(planes * kh * kw, [&](auto team, i64 row) {

@@ -3,7 +3,7 @@
 #include "norms.cuh"
 
 // |x - y + eps|
-KERNEL(distance_forward)
+KERNEL_BLOCKS(distance_forward, 3)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, scalar_t* __restrict__ out,
  i64 rows, i64 columns, double p, double eps) {
   for_each_row(rows, [&](auto team, i64 r) {

@@ -31,7 +31,7 @@ struct Bags {
 
 // `counts` (bags) becomes how many rows there are in each, at least 1, and for maxima `chosen`
 // (bags, columns) the place among the indices where each one is, -1 where there is none.
-KERNEL_BLOCKS(embedding_bag_forward, 2)
+KERNEL_BLOCKS(embedding_bag_forward, 6)
 (const scalar_t* __restrict__ weight, const i64* __restrict__ index,
  const i64* __restrict__ starts, const scalar_t* __restrict__ factors, scalar_t* __restrict__ out,
  i64* __restrict__ counts, i64* __restrict__ chosen, i64* errors, i64 bags, i64 size, i64 length,
@@ -91,7 +91,7 @@ KERNEL_BLOCKS(embedding_bag_spread, 2)
 }
 
 // The gradient of the factors: what each row has in common with the gradient of its bag.
-KERNEL_BLOCKS(embedding_bag_factors, 2)
+KERNEL_BLOCKS(embedding_bag_factors, 6)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ weight,
  const i64* __restrict__ index, const i64* __restrict__ starts, scalar_t* __restrict__ out,
  i64* errors, i64 bags, i64 size, i64 length, i64 rows, i64 columns, i64 padding) {

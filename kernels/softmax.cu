@@ -1,6 +1,6 @@
 // softmax, log_softmax and logsumexp over the last dimension of (rows, columns), forward and
 // backward, and the masked softmax of attention. Other dimensions: softmax_strided.cu.
-#define BLOCKS 3
+#define BLOCKS 4
 #include "rows.cuh"
 #include "softmax.cuh"
 

@@ -74,21 +74,6 @@ DEVICE T reduce_warp(T value) {
   return value;
 }
 
-// One warp; its block has (32, w) threads.
-struct WarpTeam {
-  __device__ i64 rank() const { return threadIdx.x; }
-  __device__ i64 size() const { return 32; }
-  __device__ void sync() const { __syncwarp(); }
-  template <class T>
-  __device__ T sum(T value) const {
-    return reduce_warp<Sum>(value);
-  }
-  template <class T>
-  __device__ T max(T value) const {
-    return reduce_warp<Max>(value);
-  }
-};
-
 // One block of (n, 1) threads, n a multiple of 32.
 struct BlockTeam {
   __device__ i64 rank() const { return threadIdx.x; }
@@ -96,19 +81,18 @@ struct BlockTeam {
   __device__ void sync() const { __syncthreads(); }
   template <class T>
   __device__ T sum(T value) const {
-    return reduce<Sum>(value, T(0));
+    return across_warps<Sum>(reduce_warp<Sum>(value), T(0));
   }
   template <class T>
   __device__ T max(T value) const {
-    return reduce<Max>(value, value);
+    return across_warps<Max>(reduce_warp<Max>(value), value);
   }
 
- private:
+ protected:
   template <class Operation, class T>
-  static __device__ T reduce(T value, T neutral) {
+  static __device__ T across_warps(T value, T neutral) {
     __shared__ T parts[32];
     const u32 lane = threadIdx.x & 31u, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    value = reduce_warp<Operation>(value);
     if (lane == 0) parts[warp] = value;
     __syncthreads();
     // Every warp reduces the parts, so that the result needs no second trip through memory.
@@ -118,15 +102,35 @@ struct BlockTeam {
   }
 };
 
+// One warp of a block of (32, w) threads, or a block of (n, 1): asked at run time, because bodies
+// of loops are long, and two of each take the compiler twice as long.
+struct RowTeam : BlockTeam {
+  static __device__ bool is_warp() { return blockDim.y > 1; }
+  __device__ void sync() const {
+    if (is_warp()) {
+      __syncwarp();
+    } else {
+      __syncthreads();
+    }
+  }
+  template <class T>
+  __device__ T sum(T value) const {
+    value = reduce_warp<Sum>(value);
+    return is_warp() ? value : across_warps<Sum>(value, T(0));
+  }
+  template <class T>
+  __device__ T max(T value) const {
+    const T neutral = value;
+    value = reduce_warp<Max>(value);
+    return is_warp() ? value : across_warps<Max>(value, neutral);
+  }
+};
+
 template <class Body>
 DEVICE void for_each_row(i64 rows, Body body) {
-  if (blockDim.y > 1) {
-    const i64 stride = i64(gridDim.x) * blockDim.y;
-    for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += stride) {
-      body(WarpTeam(), row);
-    }
-  } else {
-    for (i64 row = blockIdx.x; row < rows; row += gridDim.x) body(BlockTeam(), row);
+  const i64 stride = i64(gridDim.x) * blockDim.y;
+  for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += stride) {
+    body(RowTeam(), row);
   }
 }
 
