@@ -55,6 +55,7 @@ RANDOM = {"rand_like", "randn_like", "bernoulli", "multinomial"}
 # Kernels that a rule in float32 calls.
 AVERAGES = {"avg_pool_forward", "adaptive_avg_pool_forward", "reduce_rows", "take_along"}
 WIDENED = {
+    "renorm": {"vector_norm_rows"},
     "adaptive_avg_pool3d": AVERAGES,
     "avg_pool3d": AVERAGES,
     "gumbel_softmax": {"random_uniform"},
