@@ -10,9 +10,10 @@ from gradlite.distributions.distribution import Distribution
 from gradlite.distributions.utils import lazy_property
 from gradlite.functions import broadcast_shapes
 from gradlite.ops.creation import eye
-from gradlite.ops.linear_systems import cholesky, solve
+from gradlite.ops.linear_systems import cholesky
 from gradlite.ops.matmul import matmul
 from gradlite.ops.random import randn
+from gradlite.ops.triangular import solve_triangular
 
 __all__ = ["MultivariateNormal"]
 
@@ -159,6 +160,6 @@ def _product(matrix: Any, vector: Any) -> Any:
 
 
 def _inverse(matrix: Any) -> Any:
-    """The inverse of triangular matrices, for which elimination is substitution."""
+    """The inverse of lower triangular matrices."""
     identity: Any = eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return solve(matrix.tril(), identity.expand(matrix.shape))
+    return solve_triangular(matrix, identity.expand(matrix.shape), upper=False)
