@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Place:
         )
         return Place(self.base, self.offset, shape, strides, self.dtype)
 
-    @property
+    @cached_property  # asked for thousands of times
     def span(self) -> tuple[int, int]:
         """The first byte, and the one behind the last."""
         low = high = self.offset
