@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,13 @@ __all__ = ["replays"]  # which is used by every test
 Case = Callable[[Any], tuple[Callable[..., Any], Callable[[], Any]]]
 CASES: dict[str, Case] = {}
 last: Any = None
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """A tensor in a variable of the module would hold its memory while other tests count theirs."""
+    yield
+    globals()["last"] = None
 
 
 def case(make: Case) -> Case:
