@@ -14,7 +14,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
-from gradlite.backends import launches, libraries, native
+from gradlite.backends import launches, libraries, native, small
 from gradlite.nn import functional as F
 from gradlite.ops import columns, conv_compiled
 from gradlite.ops.windows import Geometry
@@ -31,7 +31,8 @@ __all__ = ["all_sizes", "library"]  # which tests use by their names
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Libraries are looked for anew, in the test and after it."""
-    forget = (conv_compiled._loaded.cache_clear, libraries.found.cache_clear)
+    cached = (conv_compiled._loaded, small.functions, libraries.found)
+    forget = [function.cache_clear for function in cached]
     for clear in forget:
         clear()
     yield
