@@ -251,20 +251,11 @@ DEVICE float reciprocal(float x) {
 }
 DEVICE double reciprocal(double x) { return 1.0 / x; }
 // a b + c, rounded once where the processor can.
-DEVICE float fused(float a, float b, float c) {
 #if defined(GRADLITE_NATIVE)
-  return float_math::fused(a, b, c);
+using float_math::fused;
 #else
-  return a * b + c;
+DEVICE acc_t fused(acc_t a, acc_t b, acc_t c) { return a * b + c; }
 #endif
-}
-DEVICE double fused(double a, double b, double c) {
-#if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
-  return __builtin_fma(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
 // a b, not regrouped with what it is multiplied by where a CPU compiler may do that.
 DEVICE float product(float a, float b) {
 #if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES

@@ -37,6 +37,25 @@ FLOAT_MATH float fused(float a, float b, float c) {
 #endif
 }
 
+FLOAT_MATH double fused(double a, double b, double c) {
+#if FLOAT_MATH_FUSES
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// A square, or 0 for a denormal one whose root is lost when eps is added to it: processors take
+// twice as long for the roots of denormal numbers. Eps hides those of which it is 2^24 or 2^53 times.
+template <class T>
+FLOAT_MATH T unless_hidden(T square, T eps) {
+  constexpr bool IS_FLOAT = sizeof(T) == 4;
+  constexpr T NORMAL = IS_FLOAT ? T(1.17549435e-38) : T(2.2250738585072014e-308);
+  constexpr T LARGE = IS_FLOAT ? T(2e-12) : T(2e-138);
+  const T least = eps > LARGE ? NORMAL : T(0);
+  return square < least ? T(0) : square;
+}
+
 // c[0] x^n + c[1] x^(n - 1) + ... + c[n]
 FLOAT_MATH float polynomial(float, float c) { return c; }
 template <class... More>

@@ -93,15 +93,10 @@ struct States<3> {
 // Not a number when either is, as the maximum of arrays has it.
 DEVICE acc_t maximum(acc_t a, acc_t b) { return a > b || a != a ? a : b; }
 
-// sqrt(square) + eps. Processors take twice as long for the root of a denormal number: on the CPU it
-// is left out where it would be lost in the sum.
+// sqrt(square) + eps.
 DEVICE acc_t root_plus(acc_t square, acc_t eps) {
 #if defined(GRADLITE_NATIVE)
-  constexpr bool IS_FLOAT = sizeof(acc_t) == 4;
-  constexpr acc_t NORMAL = IS_FLOAT ? 1.17549435e-38f : acc_t(2.2250738585072014e-308);
-  constexpr acc_t LARGE = IS_FLOAT ? 2e-12f : acc_t(2e-138);  // 2^24 or 2^53 roots of NORMAL
-  const acc_t least = eps > LARGE ? NORMAL : acc_t(0);
-  square = square < least ? acc_t(0) : square;
+  square = float_math::unless_hidden(square, eps);
 #endif
   return math::sqrt(square) + eps;
 }

@@ -14,23 +14,6 @@ static inline void in_chunks(i64 count, const Body& body) {
   });
 }
 
-// Averages without gradients end as denormal numbers, of which processors make roots, quotients and
-// products very slowly. Roots of denormal numbers are left out where eps, to which they are added,
-// is larger than LARGE_EPS, 2^24 or 2^53 times such a root.
-template <class T>
-static constexpr T NORMAL = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);
-template <class T>
-static constexpr T LARGE_EPS = sizeof(T) == 4 ? T(2e-12) : T(2e-138);
-
-static inline float f_fused(float a, float b, float c) { return float_math::fused(a, b, c); }
-static inline double f_fused(double a, double b, double c) {
-#if FLOAT_MATH_FUSES
-  return __builtin_fma(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
 // h: learning rate, beta1, beta2, eps, L2 decay, decoupled decay, sign of the gradient.
 template <class T, class Counter>
 static void adam(const i64* table, i64 rows, const double* h) {
@@ -50,7 +33,6 @@ static void adam(const i64* table, i64 rows, const double* h) {
       last = step;
     }
     const T step_size = T(size), epsilon = T(eps);
-    const T least = epsilon > LARGE_EPS<T> ? NORMAL<T> : T(0);
     T *p = (T*)row[PARAM], *m = (T*)row[STATE_1], *v = (T*)row[STATE_2];
     const T* g = (const T*)row[GRAD];
     const i64 count = row[COUNT];
@@ -61,8 +43,9 @@ static void adam(const i64* table, i64 rows, const double* h) {
         const T second = v[i] * beta2 + other * other;
         m[i] = first;
         v[i] = second;
-        const T root = f_sqrt(second < least ? T(0) : second);
-        p[i] = f_fused(-first, step_size / (root + epsilon), p[i] * shrink);
+        const T root = f_sqrt(float_math::unless_hidden(second, epsilon));
+        // No product of an average that has become denormal, which is slow too.
+        p[i] = float_math::fused(-first, step_size / (root + epsilon), p[i] * shrink);
       }
     });
   }
