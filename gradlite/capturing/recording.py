@@ -18,7 +18,7 @@ import numpy as np
 from gradlite import autocast_mode
 from gradlite.amp import GradScaler
 from gradlite.backends import cuda, special
-from gradlite.capturing import asked, recorded
+from gradlite.capturing import asked, one_call, recorded
 from gradlite.capturing.calls import CaptureError
 from gradlite.capturing.code_names import is_library
 from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
@@ -30,18 +30,10 @@ from gradlite.cuda.kernel import Kernel
 from gradlite.description import Description
 from gradlite.grad_mode import enable_grad
 from gradlite.ops import (
-    attention_compiled,
-    bags,
-    columns,
-    conv_maxima,
-    ctc_states,
     draws,
     many,
     natively,
-    pooling,
-    products,
     shortcuts,
-    small,
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
 from gradlite.optim import averages_in_graph, optimizer, replayed
@@ -59,14 +51,6 @@ HOST_MODULES = (
     "utils.data", "printing", "optim", "backends.kernels", "backends.native", "backends.staging",
     "backends.tables",
 )  # fmt: skip
-# Recorded as one call each, so that compiled code can do them its own way.
-CONVOLUTIONS = (
-    columns.convolve, columns.input_gradient, columns.weight_gradient, columns.gradients,
-    conv_maxima.convolve_and_pool, conv_maxima.spread_gradients, conv_maxima.spread_weight_gradient,
-)  # fmt: skip
-POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
-STATES = (ctc_states.walk, ctc_states.gradient)
-BAGS = (bags.pool, bags.spread, bags.slopes)
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
 # Of NumPy's functions those that would hand an ordinary array to the program.
@@ -119,50 +103,6 @@ def _noting_reader(original: Any) -> Any:
         return original.fget(self)  # type: ignore[no-any-return]
 
     return original.getter(read)
-
-
-def _as_one_call(original: Any) -> Any:
-    @functools.wraps(original)
-    def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = active()
-        if recorder is None or isinstance(xp, GpuLibrary):
-            return original(xp, *args, **kwargs)
-        return recorder.run(original, (np, *args), kwargs)
-
-    return call
-
-
-# What compiled code does outside of captured steps, and the same by NumPy's calls, of which a
-# compiled plan makes its own.
-IN_PARTS = (
-    (products, "multiplied", products.by_numpy),
-    (small, "layer", small.layer_in_parts),
-    (small, "gradients", small.gradients_in_parts),
-)
-
-
-def _in_parts(parts: Any) -> Any:
-    def around(original: Any) -> Any:
-        def call(xp: Any, *args: Any, **kwargs: Any) -> Any:
-            return (original if active() is None else parts)(xp, *args, **kwargs)
-
-        return call
-
-    return around
-
-
-def _written(original: Any) -> Any:
-    """A function of `attention_compiled`, recorded as one call that writes to its arguments."""
-    written = attention_compiled.WRITTEN[original.__name__]
-
-    def call(xp: Any, *args: Any) -> Any:
-        recorder = active()
-        if recorder is None:
-            return original(xp, *args)
-        writes = [args[i - 1] for i in written if args[i - 1] is not None]
-        return recorder.run(original, (np, *args), {}, writes)
-
-    return call
 
 
 def _by_table(original: Any) -> Any:
@@ -554,14 +494,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     methods.append((Tensor, "__hash__", Tensor.__hash__, asked.looked_up))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
     methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
-    one_call = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
-    whole = [(sys.modules[f.__module__], f) for f in one_call]
-    methods += [(module, f.__name__, f, _as_one_call) for module, f in whole]
-    for module, name, parts in IN_PARTS:
-        way = _as_one_call if kernels else _in_parts(parts)
-        methods.append((module, name, getattr(module, name), way))
-    attend = [getattr(attention_compiled, name) for name in attention_compiled.WRITTEN]
-    methods += [(attention_compiled, f.__name__, f, _written) for f in attend]
+    methods += one_call.replacements(kernels)
     ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)
     for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
         methods.append((shortcuts, function.__name__, function, way))

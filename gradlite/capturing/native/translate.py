@@ -23,7 +23,7 @@ from gradlite.capturing.native import (
 from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
 from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, HALVES, literal, loop_dtypes
-from gradlite.capturing.recording import CONVOLUTIONS, POOLINGS
+from gradlite.capturing.one_call import CONVOLUTIONS, POOLINGS
 from gradlite.ops import attention_compiled, columns, conv_maxima, pooling
 
 REDUCTIONS = {
