@@ -314,10 +314,11 @@ def test_the_variable_switches_it_off() -> None:
 
 
 def test_a_small_step_compiles_nothing(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the layers' own library, which takes a fraction of a second."""
     loaded: list[str] = []
     monkeypatch.setattr(libraries, "load", lambda name, real="": loaded.append(name))
     model, x = network()
     gradients(model, x)
-    assert loaded == []
+    assert set(loaded) <= {"small"}
     work = 16 * 8 * 14 * 14 * 2 * 9
     assert work < conv_compiled.LEAST_WORK < 100 * work
