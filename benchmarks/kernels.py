@@ -22,6 +22,8 @@ from benchmarks.kernel_cases import CASES, Case
 SIZES = tuple(1 << k for k in range(10, 27, 4))
 LEAST_SHARE = 0.8
 WARM_UP = 3
+# What takes longer than this in one round is timed less often.
+ROUND_SECONDS = 0.02
 
 
 class NotLaunchedError(RuntimeError):
@@ -89,13 +91,17 @@ def between_events(T: Any, call: Callable[[], object], repeats: int) -> float:
 def medians(
     calls: dict[str, tuple[Any, Callable[[], object]]], rounds: int, repeats: int
 ) -> dict[str, float]:
-    """The median seconds of several calls, timed in turn."""
-    for T, call in calls.values():
+    """The median seconds of several calls, timed in turn: of slow ones fewer calls, and rounds."""
+    each, found = {}, {}
+    for name, (T, call) in calls.items():
         between_events(T, call, WARM_UP)
-    found: dict[str, list[float]] = {name: [] for name in calls}
+        seconds = between_events(T, call, 1)
+        each[name] = max(1, min(repeats, int(ROUND_SECONDS / max(seconds, 1e-9))))
+        found[name] = [seconds] if each[name] == 1 else []
     for _ in range(rounds):
         for name, (T, call) in calls.items():
-            found[name].append(between_events(T, call, repeats))
+            if sum(found[name]) < 10 * ROUND_SECONDS:
+                found[name].append(between_events(T, call, each[name]))
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -135,6 +141,16 @@ def measure(
         "copy_bandwidth": bandwidth,
         **{f"{name}_us": seconds * 1e6 for name, seconds in found.items()},
     }
+
+
+def at_once(result: dict[str, Any]) -> str:
+    """What is said of a result at once."""
+    beside = ", ".join(
+        f"{title} {result[key]:.1f} us"
+        for title, key in (("op", "op_us"), ("rule", "rule_us"), ("PyTorch", "torch_us"))
+        if key in result
+    )
+    return f"{result['kernel']} at {result['elements']}: {result['share']:.0%} of a copy; {beside}"
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -211,22 +227,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = card(library, torch)
     print(f"{facts['card']}, {timing.describe(facts)}\n", flush=True)
     sizes = [int(size) for size in options.sizes.split(",")]
-    results, failed = [], []
+    results: list[dict[str, Any]] = []
+    failed: list[str] = []
+    payload = {"benchmark": "kernels", "machine": facts, "results": results, "failed": failed}
     for name in names:
         for n in sizes:
             try:
                 results.append(measure(name, n, library, torch, options.rounds, options.repeats))
-                print(f"{name} at {n}: {results[-1]['share']:.0%} of a copy", flush=True)
+                print(at_once(results[-1]), flush=True)
             except NotLaunchedError as reason:
                 print(f"{name}: {reason}", flush=True)
             except Exception as error:  # the other kernels' times count all the same
                 failed.append(f"{name} at {n} elements: {type(error).__name__}: {error}")
                 print(failed[-1], flush=True)
+        if options.json:  # what comes later may end the process
+            timing.write_json(options.json, payload)
     print(f"\n{table(results)}")
     for line in slow(results):
         print(line)
     if options.json:
-        payload = {"benchmark": "kernels", "machine": facts, "results": results, "failed": failed}
         print(f"\nwritten: {timing.write_json(options.json, payload).name}")
     if failed:
         raise SystemExit("\n".join([f"{len(failed)} failed:", *failed]))

@@ -179,5 +179,7 @@ def write_json(path: str, payload: dict[str, Any]) -> Path:
     if target.parent == Path("."):
         target = RESULTS / target
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(payload, indent=1) + "\n")
+    part = target.with_name(f"{target.name}.part")
+    part.write_text(json.dumps(payload, indent=1) + "\n")
+    part.replace(target)
     return target
