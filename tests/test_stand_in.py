@@ -31,6 +31,8 @@ SECOND_ORDER = [
 # What ops say that have no half precision.
 NO_HALVES = re.compile("not implemented|Low precision|float (or|and) double|of float, double")
 RANDOM_VALUES = {"empty_like"}
+# Outputs of vectors that are right with either sign, and the dimension that these lie along.
+EITHER_SIGN = {"eigh": {1: -2}, "svd": {0: -2, 2: -2}, "linalg_svd": {0: -2, 2: -1}}
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +60,14 @@ def tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
+def sign_of(vectors: Tensor, dim: int) -> Tensor:
+    """The sign of the largest element of each vector."""
+    values = vectors.detach().cpu().numpy()
+    largest = np.abs(values).argmax(dim, keepdims=True)
+    signs = np.sign(np.take_along_axis(values, largest, dim))
+    return gradlite.tensor(signs, device=vectors.device)
+
+
 def run(name: str, sample: Any, device: str, create_graph: bool) -> tuple[list[Any], list[Any]]:
     """Outputs and gradients (of second order too, on demand) of a sample on a device."""
     gradlite.manual_seed(3)
@@ -67,6 +77,9 @@ def run(name: str, sample: Any, device: str, create_graph: bool) -> tuple[list[A
         assert not tensors((args, kwargs)) or str(out.device).startswith(device), (
             f"{name}: output on {out.device}"
         )
+    for place, dim in EITHER_SIGN.get(name, {}).items():
+        if outs[place].numel():
+            outs[place] = outs[place] * sign_of(outs[place], dim)
     leaves = [t for t in tensors((args, kwargs)) if t.requires_grad and t.is_leaf]
     kept = [o for o in outs if o.requires_grad]
     if not kept or not leaves or not TABLE[name].differentiable:

@@ -11,6 +11,7 @@ from gradlite import dtypes, return_types
 from gradlite.ops.choose import clamp
 from gradlite.ops.dispatch import same_device
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.halves import single
 from gradlite.ops.layout import row_major
 from gradlite.ops.matmul import matmul
 from gradlite.ops.namespaces import NAMESPACES
@@ -249,8 +250,9 @@ def histogram(
     else:
         low, high = _bounds(x, range)
         edges = xp.linspace(low, high, bins + 1, dtype=x.dtype)
-    values = None if weight is None else weight.array.reshape(-1)
-    counts, _ = xp.histogram(x.reshape(-1), edges, weights=values)
+    values = None if weight is None else single(weight.array).reshape(-1)
+    # CuPy counts no bfloat16.
+    counts, _ = xp.histogram(single(x).reshape(-1), single(edges), weights=values)
     counts = counts.astype(x.dtype)
     if density:
         counts = counts / (counts.sum() * xp.diff(edges))

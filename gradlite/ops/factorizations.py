@@ -25,8 +25,10 @@ from gradlite.ops.matrices import (
     check_dtype,
     check_matrices,
     check_square,
+    eigh_of_arrays,
     eye,
     raising,
+    svd_of_arrays,
     which,
 )
 from gradlite.ops.namespaces import NAMESPACES
@@ -62,8 +64,7 @@ class Svd(Op):
     grad_name = "LinalgSvdBackward0"
 
     def forward(xp: Any, a: Any, full_matrices: bool) -> Any:
-        with raising(xp):
-            u, s, vh = xp.linalg.svd(a, full_matrices)
+        u, s, vh = svd_of_arrays(xp, a, full_matrices)
         return u, s, vh
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
@@ -103,8 +104,7 @@ class Eigh(Op):
     grad_name = "LinalgEighBackward0"
 
     def forward(xp: Any, a: Any, uplo: str) -> Any:
-        with raising(xp):
-            values, vectors = xp.linalg.eigh(a, uplo)
+        values, vectors = eigh_of_arrays(xp, a, uplo)
         return values, vectors
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
@@ -257,8 +257,7 @@ def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
 def _values_alone(A: Tensor) -> Tensor:
     xp = NAMESPACES[A.array.__class__].xp
     try:
-        with raising(xp):
-            return wrap(xp.linalg.svd(A.array, compute_uv=False))
+        return wrap(svd_of_arrays(xp, A.array, compute_uv=False))
     except np.linalg.LinAlgError:
         raise _not_converged(A.array) from None
 

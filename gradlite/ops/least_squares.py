@@ -22,8 +22,10 @@ from gradlite.ops.linear_systems import inv
 from gradlite.ops.matrices import (
     LinAlgError,
     check_squares,
+    eigh_of_arrays,
     raising,
     square_samples,
+    svd_of_arrays,
     well_conditioned,
 )
 from gradlite.ops.namespaces import NAMESPACES
@@ -53,12 +55,11 @@ class Pinv(Op):
     def forward(xp: Any, a: Any, atol: Any, rtol: Any, hermitian: bool) -> Any:
         if not a.size:
             return xp.zeros((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype)
-        with raising(xp):
-            if hermitian:
-                values, right = xp.linalg.eigh(a)
-                inverse = _inverted(xp, values, xp.abs(values), atol, rtol)
-                return xp.matmul(right * inverse[..., None, :], right.swapaxes(-1, -2))
-            u, s, vh = xp.linalg.svd(a, full_matrices=False)
+        if hermitian:
+            values, right = eigh_of_arrays(xp, a)
+            inverse = _inverted(xp, values, xp.abs(values), atol, rtol)
+            return xp.matmul(right * inverse[..., None, :], right.swapaxes(-1, -2))
+        u, s, vh = svd_of_arrays(xp, a, full_matrices=False)
         inverse = _inverted(xp, s, s, atol, rtol)
         return xp.matmul(vh.swapaxes(-1, -2) * inverse[..., None, :], u.swapaxes(-1, -2))
 
@@ -365,8 +366,7 @@ def _factors(A: Tensor, rtol: float) -> tuple[Tensor, ...]:
     """U, S and Vh of matrices, 1 / S where that is not 0, and their ranks."""
     xp, a = NAMESPACES[A.array.__class__].xp, A.array
     try:
-        with raising(xp):
-            u, s, vh = xp.linalg.svd(a, full_matrices=False)
+        u, s, vh = svd_of_arrays(xp, a, full_matrices=False)
     except np.linalg.LinAlgError:
         svdvals(A)  # which says what is wrong
         raise

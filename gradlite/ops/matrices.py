@@ -30,6 +30,28 @@ def raising(xp: Any) -> AbstractContextManager[Any]:
     return cupyx.errstate(linalg="raise")  # type: ignore[no-any-return]
 
 
+def svd_of_arrays(xp: Any, a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
+    """As `numpy.linalg.svd`, whose LinAlgError CuPy gives here too."""
+    with raising(xp):
+        found = xp.linalg.svd(a, full_matrices, compute_uv)
+    _check_finite(xp, found[1] if compute_uv else found)
+    return found
+
+
+def eigh_of_arrays(xp: Any, a: Any, uplo: str = "L") -> Any:
+    """As `numpy.linalg.eigh`, whose LinAlgError CuPy gives here too."""
+    with raising(xp):
+        values, vectors = xp.linalg.eigh(a, uplo)
+    _check_finite(xp, values)
+    return values, vectors
+
+
+def _check_finite(xp: Any, values: Any) -> None:
+    # cuSOLVER finds nothing wrong with matrices of NaNs, and gives back NaNs.
+    if xp is not np and not bool(xp.isfinite(values).all()):
+        raise np.linalg.LinAlgError("the matrix has values that are not finite")
+
+
 @on_its_device
 def which(array: Any, fails: Callable[[Any, Any], Any]) -> str:
     """Names the first matrix of a batch that a function of xp and a matrix cannot take."""

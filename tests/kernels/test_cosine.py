@@ -38,7 +38,9 @@ def signs(rows: int, dtype: str = "int64") -> np.ndarray:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_values_and_gradients(launcher: Any, shape: tuple[int, int], dtype: str) -> None:
-    compare(launcher, CosineSimilarity, pair(shape, dtype), (1, 1e-8))
+    # With one column nothing is left of the gradients but a rounding, of terms as large as 1.
+    limit = 2e-5 if (shape[1], dtype) == (1, "float32") else None
+    compare(launcher, CosineSimilarity, pair(shape, dtype), (1, 1e-8), tolerance=limit)
     inputs = [*pair(shape, dtype), signs(shape[0])]
     compare(launcher, CosineEmbeddingLoss, inputs, (0.1, "none" if shape[0] < 100 else "mean"))
 
@@ -95,8 +97,14 @@ def test_edges_and_nans_as_in_pytorch(launcher: Any, columns: int) -> None:
     cosine.sum().backward()
     ones, wanted = np.ones(9, "f4"), (True, True)
     found = by_kernel(launcher, CosineSimilarity, [x, y], (1, 1e-8), ones, wanted)
-    for ours, theirs in zip(found, (cosine.detach(), *(t.grad for t in there))):
-        np.testing.assert_allclose(ours, theirs.numpy(), 2e-5, 1e-6)
+    # Two terms cancel in the gradients, but for a rounding of theirs where one is multiplied and
+    # subtracted at once.
+    terms = [
+        1 / np.fmax(np.linalg.norm(a.astype(float), axis=1, keepdims=True), 1e-8) for a in (x, y)
+    ]
+    theirs = [t.numpy() for t in (cosine.detach(), *(t.grad for t in there))]
+    for mine, exact, size in zip(found, theirs, (0.0, *terms)):
+        assert np.isclose(mine, exact, 2e-5, 1e-6 + 2.0**-24 * size, equal_nan=True).all()
     for target in (signs(9), -np.ones(9, np.int64)):
         there = [torch.tensor(a, requires_grad=True) for a in (x, y)]
         loss = torch.nn.functional.cosine_embedding_loss(
