@@ -65,8 +65,10 @@ def test_it_runs_from_end_to_end(cupy: Any, monkeypatch: Any, tmp_path: Any, cap
     sizes = [(r["kernel"], r["elements"], r["bytes"]) for r in payload["results"]]
     assert sizes == [("gelu_backward", 64, 768), ("gelu_backward", 2048, 24576),
                      ("adam", 64, 1792), ("adam", 2048, 57344)]  # fmt: skip
-    # All events of the stand-in are half a millisecond apart.
-    assert payload["results"][0]["share"] == 1.5 and payload["results"][0]["kernel_us"] == 500.0
+    # All events of the stand-in are half a millisecond apart; kernels stand in a graph.
+    first = payload["results"][0]
+    assert first["share"] == 1.5 and first["kernel_us"] == 500.0 / kernels.GRAPH_CALLS
+    assert first["op_us"] == 500.0
     assert NAMESPACES[stand_in.Array].launcher is not None
 
 
@@ -95,9 +97,9 @@ def test_what_fails_or_is_not_launched_costs_no_other_result(
 
 
 def test_what_is_slow_is_named() -> None:
-    fast = {"kernel": "a", "elements": 8, "share": 0.5, "op_us": 1.0, "torch_us": 2.0}
-    results = [fast, {**fast, "elements": 64, "share": 0.79, "op_us": 3.0}, {**fast, "kernel": "b",
-               "share": 0.8}]  # fmt: skip
+    fast = {"kernel": "a", "elements": 8, "share": 0.5, "kernel_us": 2.0, "torch_kernel_us": 2.0}
+    slow = {**fast, "elements": 64, "share": 0.79, "kernel_us": 3.0, "op_us": 9.0, "torch_us": 1.0}
+    results = [fast, slow, {**fast, "kernel": "b", "share": 0.8}]
     assert kernels.slow(results) == [
         "a: 79% of a copy at 64 elements",
         "a: 1.50 of PyTorch's time at 64 elements",
