@@ -90,6 +90,28 @@ def test_a_full_gpu_says_what_was_asked_and_what_is_free(
     assert held.is_cuda
 
 
+def test_a_process_keeps_to_its_fraction_of_a_gpu(cupy: Any) -> None:
+    cuda = gradlite.cuda
+    assert cuda.get_per_process_memory_fraction() == 1.0
+    fraction = (cuda.memory_allocated() + MIB) / runtime.CAPACITY
+    cuda.set_per_process_memory_fraction(fraction)
+    assert cuda.get_per_process_memory_fraction() == pytest.approx(fraction)
+    assert cuda.get_per_process_memory_fraction("cuda:1") == 1.0
+    held = gradlite.zeros(MIB // 8, device="cuda")
+    allowed = r"allowed \(set_per_process_memory_fraction\); .* is held by tensors"
+    with pytest.raises(gradlite.OutOfMemoryError, match=allowed):
+        gradlite.zeros(MIB // 4, device="cuda")
+    cuda.set_per_process_memory_fraction(0.0)
+    with pytest.raises(gradlite.OutOfMemoryError):
+        gradlite.zeros(1, device="cuda")
+    cuda.set_per_process_memory_fraction(1.0, "cuda")
+    assert gradlite.zeros(MIB // 4, device="cuda").is_cuda and held.is_cuda
+    with pytest.raises(TypeError, match="^Invalid type for fraction argument, must be `float`$"):
+        cuda.set_per_process_memory_fraction(1)
+    with pytest.raises(ValueError, match=r"^Invalid fraction value: 1.5. Allowed range: 0~1$"):
+        cuda.set_per_process_memory_fraction(1.5)
+
+
 def test_ops_and_backward_say_it_too(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     x = gradlite.zeros(MIB // 4, device="cuda", requires_grad=True)
     y = (x * 2).sum()

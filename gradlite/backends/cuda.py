@@ -178,9 +178,12 @@ def _full_gpu(cupy: Any, size: int) -> str:
     free, total = cupy.cuda.runtime.memGetInfo()
     pool = cupy.get_default_memory_pool()
     used, reserved = pool.used_bytes(), pool.total_bytes()
+    limit = pool.get_limit()
+    allowed = f"{_bytes(limit)} allowed (set_per_process_memory_fraction); " if limit else ""
     return (
         f"CUDA out of memory. Tried to allocate {_bytes(size)}. GPU {index} has a total capacity "
-        f"of {_bytes(total)} of which {_bytes(free)} is free. {_bytes(used)} is held by tensors, "
+        f"of {_bytes(total)} of which {_bytes(free)} is free. {allowed}"
+        f"{_bytes(used)} is held by tensors, "
         f"and {_bytes(reserved - used)} is reserved by the memory pool but unused. A smaller "
         "batch, no_grad() for evaluation, utils.checkpoint, autocast, or cuda.empty_cache() may "
         "help."

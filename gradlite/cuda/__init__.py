@@ -26,11 +26,13 @@ from gradlite.cuda.devices import (
 from gradlite.cuda.kernel import Kernel, kernel
 from gradlite.cuda.memory import (
     empty_cache,
+    get_per_process_memory_fraction,
     max_memory_allocated,
     mem_get_info,
     memory_allocated,
     memory_reserved,
     reset_peak_memory_stats,
+    set_per_process_memory_fraction,
 )
 from gradlite.cuda.streams import (
     Event,
@@ -76,6 +78,7 @@ __all__ = [
     "get_device_capability",
     "get_device_name",
     "get_device_properties",
+    "get_per_process_memory_fraction",
     "initial_seed",
     "is_available",
     "is_bf16_supported",
@@ -91,6 +94,7 @@ __all__ = [
     "seed",
     "seed_all",
     "set_device",
+    "set_per_process_memory_fraction",
     "stream",
     "synchronize",
 ]

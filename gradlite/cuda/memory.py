@@ -30,6 +30,33 @@ def empty_cache() -> None:
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 
 
+def set_per_process_memory_fraction(fraction: float, device: DeviceLike = None) -> None:
+    """Let this process take no more than a fraction of a GPU's memory for tensors.
+
+    Args:
+        fraction: from 0 to 1, of the GPU's whole memory.
+
+    Raises:
+        TypeError: ``fraction`` is not a float.
+        ValueError: ``fraction`` is not between 0 and 1.
+    """
+    if not isinstance(fraction, float):
+        raise TypeError("Invalid type for fraction argument, must be `float`")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
+    cupy = cupy_module()
+    with cupy.cuda.Device(index_of(device, cupy)):
+        total = cupy.cuda.runtime.memGetInfo()[1]
+        # A limit of 0 bytes is none in CuPy.
+        cupy.get_default_memory_pool().set_limit(size=max(1, int(fraction * total)))
+
+
+def get_per_process_memory_fraction(device: DeviceLike = None) -> float:
+    """The fraction of a GPU's memory that this process may take: 1.0 when nobody has set it."""
+    limit = _pool_bytes(device, "get_limit")
+    return limit / mem_get_info(device)[1] if limit else 1.0
+
+
 def memory_allocated(device: DeviceLike = None) -> int:
     """Bytes of a GPU's memory held by tensors (and everything else made with CuPy)."""
     return _pool_bytes(device, "used_bytes")

@@ -104,6 +104,7 @@ class MemoryPool:
         self.used, self.reserved = [0] * MOST, [0] * MOST
         self.allocator = allocator  # asked for what the pool does not hold yet
         self.chunks: list[Any] = []  # what it gave
+        self.limits = [0] * MOST
 
     @property
     def is_default(self) -> bool:
@@ -115,7 +116,7 @@ class MemoryPool:
         if self.is_default and capturing() is not None:
             raise MemoryError("memory of the default pool is taken during a capture")
         used = self.used[device] + size
-        if used > CAPACITY:
+        if used > (self.limits[device] or CAPACITY):
             raise OutOfMemoryError(size, self.used[device])
         if self.allocator is not None and used > self.reserved[device]:
             try:
@@ -133,6 +134,12 @@ class MemoryPool:
 
     def total_bytes(self) -> int:
         return self.reserved[current[0]]
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        self.limits[current[0]] = int(fraction * CAPACITY) if size is None else size
+
+    def get_limit(self) -> int:
+        return self.limits[current[0]]
 
     def free_all_blocks(self) -> None:
         self.reserved[current[0]] = self.used[current[0]]
@@ -401,3 +408,4 @@ def reset(monkeypatch: Any) -> None:
         gc.collect()  # workspaces of products, which earlier tests' libraries hold in cycles
     for held in (pool, pinned_pool):
         held.reserved[:] = held.used
+        held.limits[:] = [0] * MOST
