@@ -243,20 +243,6 @@ def slow(results: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def card(T: Any, torch: Any | None) -> dict[str, Any]:
-    """The GPU, its driver and the versions of what ran on it."""
-    import cupy
-
-    facts = timing.machine(1, [T] + ([torch] if torch else []))
-    runtime = cupy.cuda.runtime
-    return facts | {
-        "card": T.cuda.get_device_name(),
-        "driver": runtime.driverGetVersion(),
-        "cuda": runtime.runtimeGetVersion(),
-        "cupy": str(getattr(cupy, "__version__", "?")),
-    }
-
-
 def torch_with_cuda() -> Any | None:
     """PyTorch where it is installed and sees the GPU."""
     try:
@@ -281,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     library, torch = importlib.import_module("gradlite"), torch_with_cuda()
     if not library.cuda.is_available():
         library.zeros(1, device="cuda")  # whose error says what is missing
-    facts = card(library, torch)
+    facts = timing.machine(1, [library] + ([torch] if torch else [])) | timing.card(library)
     print(f"{facts['card']}, {timing.describe(facts)}\n", flush=True)
     sizes = [int(size) for size in options.sizes.split(",")]
     results: list[dict[str, Any]] = []

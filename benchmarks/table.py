@@ -1,7 +1,7 @@
-"""The README's table of speeds, from the newest results of `benchmarks.training`.
+"""The README's tables of speeds, from the newest results of `benchmarks.training`.
 
-python -m benchmarks.table            # prints it
-python -m benchmarks.table --write    # puts it in the README
+python -m benchmarks.table            # prints them
+python -m benchmarks.table --write    # puts them in the README
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 from benchmarks.timing import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- speed table: python -m benchmarks.table --write -->", "<!-- end of table -->"
+MARKS = {
+    "cpu": ("<!-- speed table: python -m benchmarks.table --write -->", "<!-- end of table -->"),
+    "cuda": ("<!-- table of a GPU: as above -->", "<!-- end of the GPU's table -->"),
+}
 NAMES = {
     "W1": "MLP 2-16-16-1, batch 32, SGD",
     "W2": "MLP 64-128-128-10, batch 64, Adam",
@@ -30,10 +33,13 @@ MODES = {"eager": "as it is", "array-calls": "captured, array calls", "captured"
 OTHERS = {"torch.compile": "torch.compile", "jax": "JAX jit"}
 
 
-def newest() -> dict[str, Any]:
-    """The newest results of training steps."""
-    found: dict[str, Any] = json.loads(sorted(RESULTS.glob("training-*.json"))[-1].read_text())
-    return found
+def newest(device: str = "cpu") -> dict[str, Any]:
+    """The newest results of training steps on a device, by the date in them."""
+    every = [
+        json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("training-*.json"))
+    ]
+    own: list[dict[str, Any]] = [r for r in every if r.get("device", "cpu") == device]
+    return max(own, key=lambda r: r["machine"]["date"])  # type: ignore[no-any-return]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -48,9 +54,10 @@ def table(results: dict[str, Any]) -> str:
             found[f"{row['mode']} / {name}"] = other["ratio"]
     names = {**MODES, **OTHERS, "captured / jax": "captured / JAX jit"}
     columns = [c for c in names if any(c in found for found in ratios.values())]
-    versions = [("PyTorch", "torch"), ("JAX", "jax"), ("NumPy", "numpy")]
+    versions = [("PyTorch", "torch"), ("JAX", "jax"), ("NumPy", "numpy"), ("CuPy", "cupy")]
+    card = f"{machine['card']} beside " if "card" in machine else ""
     lines = [
-        f"Measured on {machine['date']} ({machine['processor']}, {machine['cores']} cores, "
+        f"Measured on {machine['date']} ({card}{machine['processor']}, {machine['cores']} cores, "
         + ", ".join(f"{name} {machine[key]}" for name, key in versions if key in machine)
         + f"), {machine['threads']} thread each, "
         f"{'time on the processor' if results['clock'] == 'cpu' else 'wall time'}"
@@ -73,12 +80,14 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table")
     parser.add_argument("--write", action="store_true", help="put it in the README")
-    made = table(newest())
-    if not parser.parse_args(argv).write:
-        print(made)
-        return
-    before, rest = README.read_text("utf-8").split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.split(END)[1]}", "utf-8")
+    write = parser.parse_args(argv).write
+    for device, (begin, end) in MARKS.items():
+        made = table(newest(device))
+        if not write:
+            print(made + "\n")
+            continue
+        before, rest = README.read_text("utf-8").split(begin)
+        README.write_text(f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}", "utf-8")
 
 
 if __name__ == "__main__":

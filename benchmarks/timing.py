@@ -147,6 +147,19 @@ def machine(threads: int, libraries: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def card(T: Any) -> dict[str, Any]:
+    """The GPU, its driver, and the versions of what gradlite runs on there."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    return {
+        "card": T.cuda.get_device_name(),
+        "driver": runtime.driverGetVersion(),
+        "cuda": runtime.runtimeGetVersion(),
+        "cupy": str(getattr(cupy, "__version__", "?")),
+    }
+
+
 def describe(facts: dict[str, Any]) -> str:
     """The machine in two lines."""
     versions = {

@@ -198,6 +198,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     library = timing.load_library(options.library, options.threads)
     loaded = {T.__name__: T for T in (library, *references.values())}
     facts = timing.machine(options.threads, list(loaded.values()))
+    if options.device == "cuda":
+        facts |= timing.card(library)
     print(timing.describe(facts) + "\n", flush=True)
     results = []
     for name in names:
