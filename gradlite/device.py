@@ -117,8 +117,8 @@ def as_device(d: str | int | device | None) -> device:
 
 
 def array_module(d: device) -> Any:
-    """numpy or cupy for a device; RuntimeError saying what is missing for CUDA."""
-    return np if d.type == "cpu" else cuda.module()
+    """numpy or cupy for a device; RuntimeError saying what is missing for CUDA, or which GPU."""
+    return np if d.type == "cpu" else cuda.module(d.index)
 
 
 def device_of(array: Any) -> device:

@@ -215,6 +215,14 @@ def test_whole_numbers_are_counted_on_the_device(cupy: Any) -> None:
 def test_wrong_devices_are_refused(cupy: Any) -> None:
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
         gradlite.cuda.set_device(2)
+    for make in (
+        lambda: gradlite.ones(2, device="cuda:7"),
+        lambda: gradlite.ones(2).to("cuda:7"),
+        lambda: gradlite.randn(2, device="cuda:7"),
+        lambda: gradlite.arange(3, device="cuda:7"),
+    ):
+        with pytest.raises(RuntimeError, match="there is no cuda:7 but GPUs from cuda:0 to cuda:1"):
+            make()
     with pytest.raises(ValueError, match="Expected a cuda device, but got: cpu"):
         gradlite.cuda.synchronize("cpu")
     with pytest.raises(TypeError, match="expected a CUDA device, but got float"):

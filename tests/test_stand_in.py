@@ -139,6 +139,8 @@ def test_matrices_without_a_result_are_errors() -> None:
     assert info.is_cuda and info.tolist() == [0, 1] and factor[1].isnan().all()
     assert gradlite.linalg.cond(batch, 1).tolist() == [1.0, float("inf")]
     bad = batch * float("nan")
+    with pytest.raises(gradlite.linalg.LinAlgError, match="is not positive-definite"):
+        gradlite.linalg.cholesky(bad[1])
     for name in ("svd", "svdvals", "pinv"):
         with pytest.raises(gradlite.linalg.LinAlgError, match="algorithm failed to converge"):
             getattr(gradlite.linalg, name)(bad)

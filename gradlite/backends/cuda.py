@@ -108,8 +108,12 @@ def _detect() -> tuple[bool, str]:
         return False, f"CuPy cannot use the GPU: {error}. To install it anew: {INSTALL}"
 
 
-def module() -> Any:
-    """The cupy module; RuntimeError saying what is missing when CUDA cannot be used."""
+def module(index: int | None = None) -> Any:
+    """The cupy module, for a GPU when its number is given.
+
+    Raises:
+        RuntimeError: CUDA cannot be used, and what is missing; or there is no such GPU.
+    """
     ok, reason = status()
     if not ok:
         raise RuntimeError(f"CUDA is not available: {reason}")
@@ -117,6 +121,13 @@ def module() -> Any:
 
     if _busy or not _handed_out:
         _hand_out(cupy)
+    if index:  # where CUDA can be used, there is a first one
+        count = cupy.cuda.runtime.getDeviceCount()
+        if index >= count:
+            there = "one GPU, cuda:0" if count == 1 else f"GPUs from cuda:0 to cuda:{count - 1}"
+            raise RuntimeError(
+                f"CUDA error: invalid device ordinal: there is no cuda:{index} but {there}"
+            )
     return cupy
 
 

@@ -20,7 +20,7 @@ _lock = threading.Lock()  # of the above: a thread must not take away what anoth
 
 def to_gpu(source: Any, index: int | None, dtype: Any, copy: bool, non_blocking: bool) -> Any:
     """An array of the host or of a GPU as an array of a GPU, in a dtype."""
-    cupy = cuda.module()
+    cupy = cuda.module(index)
     with cupy.cuda.Device(index) as target:
         if isinstance(source, np.ndarray):
             locked = is_pinned(source)

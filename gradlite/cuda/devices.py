@@ -25,8 +25,9 @@ def index_of(d: DeviceLike, cupy: Any) -> int:
     if wanted.type != "cuda":
         raise ValueError(f"Expected a cuda device, but got: {wanted}")
     index = int(cupy.cuda.runtime.getDevice()) if wanted.index is None else wanted.index
-    if not 0 <= index < cupy.cuda.runtime.getDeviceCount():
+    if index < 0:
         raise RuntimeError("CUDA error: invalid device ordinal")
+    cupy_module(index)  # which says which GPUs there are when that is none of them
     return index
 
 

@@ -514,5 +514,5 @@ def on_device(array: np.ndarray[Any, Any], where: Device) -> Any:
     if where.type == "cpu":
         return array
     module = array_module(where)
-    with module.cuda.Device(where.index or 0):
+    with module.cuda.Device(where.index):
         return module.asarray(array)

@@ -14,6 +14,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.matmul import matmul
 from gradlite.ops.matrices import (
     LinAlgError,
+    check_finite,
     check_square,
     positive_definite,
     raising,
@@ -130,7 +131,9 @@ class Cholesky(Op):
 
     def forward(xp: Any, a: Any) -> Any:
         with raising(xp):
-            return xp.linalg.cholesky(a)
+            factor = xp.linalg.cholesky(a)
+        check_finite(xp, factor)
+        return factor
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved

@@ -34,7 +34,7 @@ def svd_of_arrays(xp: Any, a: Any, full_matrices: bool = True, compute_uv: bool 
     """As `numpy.linalg.svd`, whose LinAlgError CuPy gives here too."""
     with raising(xp):
         found = xp.linalg.svd(a, full_matrices, compute_uv)
-    _check_finite(xp, found[1] if compute_uv else found)
+    check_finite(xp, found[1] if compute_uv else found)
     return found
 
 
@@ -42,12 +42,12 @@ def eigh_of_arrays(xp: Any, a: Any, uplo: str = "L") -> Any:
     """As `numpy.linalg.eigh`, whose LinAlgError CuPy gives here too."""
     with raising(xp):
         values, vectors = xp.linalg.eigh(a, uplo)
-    _check_finite(xp, values)
+    check_finite(xp, values)
     return values, vectors
 
 
-def _check_finite(xp: Any, values: Any) -> None:
-    # cuSOLVER finds nothing wrong with matrices of NaNs, and gives back NaNs.
+def check_finite(xp: Any, values: Any) -> None:
+    """LinAlgError for NaNs: cuSOLVER finds nothing wrong with a matrix of them, and gives them."""
     if xp is not np and not bool(xp.isfinite(values).all()):
         raise np.linalg.LinAlgError("the matrix has values that are not finite")
 
