@@ -23,7 +23,7 @@ def chunk_table(K: Any, sizes: Sequence[int]) -> tuple[Any, int, int]:
         The table, (tensor, first element) of each chunk, the number of chunks, and their size.
     """
     total = sum(sizes)
-    blocks = K.elementwise_grid(total)[0]
+    blocks = K.table_blocks(total)
     size = CHUNK * max(1, -(-total // (blocks * CHUNK)))
     pairs = [(i, start) for i, n in enumerate(sizes) for start in range(0, n, size)]
     return K.xp.asarray(np.array(pairs, np.int64).reshape(-1)), len(pairs), size

@@ -125,7 +125,8 @@ def test_what_kernels_can_serve(K: Any) -> None:
 
 def test_launch_sizes(K: Any) -> None:
     assert K.elementwise_grid(1) == (1,) and K.elementwise_grid(1025) == (2,)
-    assert K.elementwise_grid(1 << 40) == (64,)  # 4 multiprocessors
+    assert K.elementwise_grid(1 << 40) == (1024,)  # 4 multiprocessors
+    assert K.table_blocks(1025) == 2 and K.table_blocks(1 << 40) == 64
     assert K.row_geometry(1, 1) == ((1,), (32, 8))
     assert K.row_geometry(100, 256) == ((13,), (32, 8))
     assert K.row_geometry(3, 257) == ((3,), (96, 1))
