@@ -37,6 +37,7 @@ class Case:
         backward: whether the kernel runs in the backward pass of the call.
         step: whether the call is an optimizer's step, whose arrays stand in a table.
         own: ``call`` for gradlite, where PyTorch takes several functions for it.
+        both: whether the kernel makes the gradient of the first of ``more`` too.
     """
 
     passes: int
@@ -46,6 +47,7 @@ class Case:
     backward: bool = False
     step: bool = False
     own: Callable[..., Any] | None = None
+    both: bool = False
 
 
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
@@ -80,6 +82,7 @@ def _with_bias(name: str, passes: int, backward: bool) -> Case:
         rows,
         backward,
         own=own,
+        both=backward,
     )
 
 

@@ -71,9 +71,12 @@ def program(case: Case, T: Any, n: int, own: bool) -> Callable[[], object]:
         step()  # which makes the states
         return step  # type: ignore[no-any-return]
     if case.backward:
-        y = call(T, x.requires_grad_(), *more)
+        inputs = [x, more[0]] if case.both else [x]
+        for operand in inputs:
+            operand.requires_grad_()
+        y = call(T, x, *more)
         grad = T.ones_like(y)
-        return lambda: T.autograd.grad(y, x, grad, retain_graph=True)
+        return lambda: T.autograd.grad(y, inputs, grad, retain_graph=True)
 
     def forward() -> Any:
         with T.no_grad():
