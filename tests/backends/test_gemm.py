@@ -368,19 +368,54 @@ def test_tf32_is_used_where_it_is_allowed(products: Any) -> None:
     assert error(a, b) < 1e-5 and not precision.matmul.allow_tf32
 
 
-def test_partial_sums_are_added_in_float32(products: Any, library: Any) -> None:
-    seen = []
-    put = library.matmul_preference_set_attribute
+@pytest.fixture
+def wishes(library: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the heuristics are asked for, by name."""
+    seen: list[dict[str, Any]] = []
+    ask = library.matmul_algo_get_heuristic
 
-    def record(preference: int, attribute: int, *value: Any) -> None:
-        put(preference, attribute, *value)
-        seen.append(dict(library.live[preference]))
+    def record(*arguments: Any) -> None:
+        wish = library.live[arguments[6]]
+        seen.append({attribute.name: value for attribute, value in dict(wish).items()})
+        ask(*arguments)
 
-    library.matmul_preference_set_attribute = record
+    monkeypatch.setattr(library, "matmul_algo_get_heuristic", record)
+    return seen
+
+
+def test_partial_sums_are_added_in_float32(products: Any, wishes: Any) -> None:
     r = Random(products, "f2")
     products.matmul(r(4, 3), r(3, 5))
-    wish = {attribute.name: value for attribute, value in seen[-1].items()}
-    assert wish["REDUCTION_SCHEME_MASK"] == 2 and wish["MAX_WORKSPACE_BYTES"] == 32 << 20
+    assert wishes[-1]["REDUCTION_SCHEME_MASK"] == 2
+    assert wishes[-1]["MAX_WORKSPACE_BYTES"] == 32 << 20
+
+
+@pytest.mark.parametrize(
+    ("shapes", "short"),
+    [
+        (((16, 256), (256, 512)), True),
+        (((16, 1024), (1024, 64)), True),
+        (((17, 300), (300, 64)), False),
+        (((16, 1025), (1025, 64)), False),
+        (((1024, 8), (8, 512)), False),
+        (((3, 4, 8), (3, 8, 5)), True),
+    ],
+    ids=str,
+)
+def test_short_sums_are_not_cut_up(products: Any, wishes: Any, shapes: Any, short: bool) -> None:
+    a, b = (Random(products, "f4")(*shape) for shape in shapes)
+    products.matmul(a, b)
+    assert [wish["MAX_WORKSPACE_BYTES"] for wish in wishes] == [0 if short else 32 << 20]
+    products.matmul(a.astype("f8"), b.astype("f8"))
+    assert wishes[-1]["MAX_WORKSPACE_BYTES"] == 32 << 20
+
+
+def test_what_needs_a_workspace_gets_one(products: Any, library: Any, wishes: Any) -> None:
+    library.least = 1
+    r = Random(products, "f4")
+    a, b = r(4, 3), r(3, 5)
+    np.testing.assert_allclose(products.matmul(a, b).get(), a.get() @ b.get(), 1e-5)
+    assert [wish["MAX_WORKSPACE_BYTES"] for wish in wishes] == [0, 32 << 20]
 
 
 # ------------------------------------------------------------------------- without nvmath

@@ -17,7 +17,7 @@ from tests.cublaslt_stand_in import compute, enums, memory
 from tests.cublaslt_stand_in.enums import INVALID_VALUE, NOT_SUPPORTED, Epilogue, N, T
 from tests.cupy_stand_in import runtime
 
-A_LEAST = 1 << 10  # the workspace that every algorithm is said to need
+USED = 1 << 10  # the workspace that an algorithm takes which is allowed one
 
 
 class cuBLASLtError(Exception):  # noqa: N801, N818
@@ -73,6 +73,7 @@ class Library:
         self.cupy = cupy
         self.calls: list[str] = []
         self.refused: set[int] = set()
+        self.least = 0  # bytes of workspace without which there is no algorithm
         self.live: dict[int, Any] = {}
         self.algorithms: dict[int, Any] = {}
         self._number = itertools.count(0x1000, 16).__next__
@@ -144,14 +145,15 @@ class Library:
         self._get(handle, str)
         problem = self._problem(desc, a, b, c, d)
         wishes = self._get(preference, enums.PREFERENCE)
-        if wishes.MAX_WORKSPACE_BYTES < A_LEAST:
+        if wishes.MAX_WORKSPACE_BYTES < self.least:
             raise cuBLASLtError(NOT_SUPPORTED, "no algorithm needs so little memory")
+        needed = min(USED, wishes.MAX_WORKSPACE_BYTES)
         number = self._number()
         alignments = [wishes[which] for which in enums.ALIGNMENTS]
-        self.algorithms[number] = (problem, alignments, A_LEAST)
+        self.algorithms[number] = (problem, alignments, needed)
         result = np.zeros(1, self.matmul_heuristic_result_dtype)
         result["algo"]["data_"][0, 0] = number
-        result["workspace_size"] = A_LEAST
+        result["workspace_size"] = needed
         ctypes.memmove(results, result.ctypes.data, result.nbytes)
         ctypes.memmove(count, np.int32(1).tobytes(), 4)
 
