@@ -34,35 +34,55 @@ struct Gelu {
   }
   __device__ acc_t value(acc_t x) const { return x * cdf(x); }
   __device__ acc_t gradient(acc_t grad, acc_t x) const { return grad * slope(x); }
-  template <class T>
-  static __device__ T slope(T x) {
+  static __device__ double slope(double x) {
     // With erf, for fewer registers: off by no more than the last place of 1.
-    const T cdf = T(0.5) + T(0.5) * math::erf(x * T(0.70710678118654752));
-    const T density = T(0.39894228040143268) * math::exp(T(-0.5) * x * x);
-    return cdf + x * density;
+    const double cdf = 0.5 + 0.5 * math::erf(x * 0.70710678118654752);
+    return cdf + x * (0.39894228040143268 * math::exp(-0.5 * x * x));
   }
-  // And the value.
-  template <class T>
-  static __device__ T slope(T x, T& value) {
-    value = x * cdf(x);
-    return slope(x);
-  }
-#if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
-  static float slope(float x, float& value) {  // all have one exponential in them
-    float bell;
-    const float outside = 0.5f * float_math::erfc_of_magnitude(x * 0.70710678f, bell);
-    const float cdf = x > 0 ? 1 - outside : outside;
-    value = x * cdf;
-    return cdf + x * (0.39894228f * bell);
-  }
-  static float slope(float x) {
+  static __device__ float slope(float x) {
     float value;
     return slope(x, value);
   }
-#endif
-};
+  // And the value.
+  static __device__ double slope(double x, double& value) {
+    value = x * cdf(x);
+    return slope(x);
+  }
+  static __device__ float slope(float x, float& value) {
+    float bell;
+    const float cdf = Gelu::cdf(x, bell);
+    value = x * cdf;
+    return cdf + x * (0.39894228f * bell);
+  }
 
-// x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+ private:
+  // The normal distribution's share below x, and exp(-x^2 / 2), from one exponential.
+  static __device__ float cdf(float x, float& bell) {
+#if defined(GRADLITE_NATIVE)
+#if FLOAT_MATH_FUSES
+    const float outside = 0.5f * float_math::erfc_of_magnitude(x * 0.70710678f, bell);
+#else
+    bell = math::exp(-0.5f * x * x);
+    const float outside = 0.5f * math::erfc(math::abs(x) * 0.70710678f);
+#endif
+#else
+    // As there: erf and exp of the C library would take more registers.
+    const float magnitude = math::smaller(math::abs(x), 15.5f), a = magnitude * 0.70710678f;
+    const float w = math::reciprocal(1.0f + 0.5f * a), s = 0.5f * a * w;
+    const float half = 0.5f * magnitude, square = half * magnitude;
+    bell = math::exp(-square);
+    bell -= bell * math::remainder(half, magnitude, square);
+    constexpr float P[] = {3.49452645e-2f,  -1.62949264e-1f, 2.64527887e-1f, -1.68922588e-1f,
+                           8.98153633e-2f,  -1.22659937e-1f, -9.35262591e-2f, 2.11101174e-1f,
+                           4.86515403e-1f,  -1.25675893f,    1.0f};
+    float p = P[0];
+#pragma unroll
+    for (int i = 1; i < 11; i++) p = p * s + P[i];
+    const float outside = 0.5f * p * w * bell;
+#endif
+    return x > 0 ? 1 - outside : outside;
+  }
+};
 struct GeluTanh {
   __device__ acc_t value(acc_t x) const { return x * math::sigmoid(twice(x)); }
   __device__ acc_t gradient(acc_t grad, acc_t x) const {

@@ -86,7 +86,7 @@ KERNEL(bias_gelu_forward)
   forward(Gelu{}, x, bias, y, rows, columns, parts);
 }
 
-KERNEL_BLOCKS(bias_gelu_backward, 3)
+KERNEL_BLOCKS(bias_gelu_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ dx, acc_t* __restrict__ partials,
  i64 rows, i64 columns, i64 parts) {

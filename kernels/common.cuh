@@ -256,6 +256,14 @@ using float_math::fused;
 #else
 DEVICE acc_t fused(acc_t a, acc_t b, acc_t c) { return a * b + c; }
 #endif
+// a b - c where c is a b, rounded: what the rounding lost, or 0 where nothing is fused.
+DEVICE float remainder(float a, float b, float c) {
+#if GRADLITE_ON_CPU
+  return a * b - c;
+#else
+  return __fmaf_rn(a, b, -c);
+#endif
+}
 // a b, not regrouped with what it is multiplied by where a CPU compiler may do that.
 DEVICE float product(float a, float b) {
 #if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
