@@ -43,7 +43,7 @@ _ZERO = {np.float32: ctypes.c_float(0.0), np.float64: ctypes.c_double(0.0)}
 
 
 def _short(m: int, n: int, k: int, count: int) -> bool:
-    """Whether a product's sums are too short to be cut up among blocks and added by a second kernel.
+    """Whether a product's sums are too short to be cut up, and added by a second kernel.
 
     With a workspace at hand cuBLASLt cuts up short sums of small results too: of products with 16
     to 128 rows a third to a tenth of the time was left without one (H200, cuBLASLt 13.1, float32).
