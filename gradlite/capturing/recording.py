@@ -396,7 +396,12 @@ def _step_with_closure(self: Any, closure: Callable[[], Any]) -> tuple[Any]:
 
 def _seen_by_ops(original: Any, library: GpuLibrary, recorder: Recorder) -> Any:
     """What hands out CuPy: to the thread that records, CuPy as the recorder has it."""
-    return lambda: library if active() is recorder else original()
+
+    def found(*index: Any) -> Any:
+        source = original(*index)  # which refuses a GPU that is not there
+        return library if active() is recorder else source
+
+    return found
 
 
 def _special(library: GpuLibrary, recorder: Recorder) -> Any:
