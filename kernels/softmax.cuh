@@ -1,8 +1,7 @@
 // The passes over a row that every softmax is made of, forward and backward: what they read is kept
-// in registers where it fits, and read again elsewhere. Elements are read one by one, which serves
-// short rows and rows of odd lengths as well as long ones.
+// in registers where it fits, and read again elsewhere.
 #pragma once
-#include "team.cuh"
+#include "packs.cuh"
 
 // The largest value of a row, and the sum of exp(value - largest).
 struct Largest {
@@ -15,6 +14,9 @@ template <bool FINITE>
 DEVICE acc_t settled_top(acc_t top) {
   return FINITE && !(math::abs(top) < infinity()) ? acc_t(0) : top;
 }
+
+// Packs of values that fill 32 registers.
+constexpr int KEPT_VALUES = 128 / (LANES * sizeof(acc_t));
 
 #if defined(GRADLITE_NATIVE)
 
@@ -40,10 +42,13 @@ DEVICE acc_t largest_of(i64 columns, Value value) {
   return number_of(top);
 }
 
-// Calls finish(largest) and then write(c, exp(value(c) - top)), or with LOGS write(c, value(c)), for
-// every column of a row. `out` has room for the row where it is written in any case.
-template <bool FINITE, bool LOGS, class Team, class Value, class Finish, class Write>
-DEVICE void softmax_row(Team, i64 columns, scalar_t* out, Value value, Finish finish, Write write) {
+// A softmax of score(in[c], c) over the columns c of a row: calls finish(largest), and then writes
+// result(exp(score - top)), or with LOGS result(score), for every column to `out` unless it is null.
+// A thread of a GPU keeps N packs of values.
+template <bool FINITE, bool LOGS, int N, class Team, class Score, class Finish, class Result>
+DEVICE void softmax_row(Team, i64 columns, const scalar_t* in, scalar_t* out, Score score,
+                        Finish finish, Result result) {
+  const auto value = [&](i64 c) { return score(widen(in[c]), c); };
   acc_t total = 0;
   const acc_t top = settled_top<FINITE>(largest_of(columns, value));
   // Exponentials are computed once where memory holds them as they are.
@@ -57,103 +62,170 @@ DEVICE void softmax_row(Team, i64 columns, scalar_t* out, Value value, Finish fi
     }
     finish(Largest{top, total});
     INDEPENDENT
-    for (i64 c = 0; c < columns; c++) write(c, widen(out[c]));
-  } else {
-    for (i64 c = 0; c < columns; c++) total += math::exp(value(c) - top);
-    finish(Largest{top, total});
-    INDEPENDENT
-    for (i64 c = 0; c < columns; c++) write(c, LOGS ? value(c) : math::exp(value(c) - top));
+    for (i64 c = 0; c < columns; c++) out[c] = narrow(result(widen(out[c])));
+    return;
+  }
+  for (i64 c = 0; c < columns; c++) total += math::exp(value(c) - top);
+  finish(Largest{top, total});
+  if (!out) return;
+  INDEPENDENT
+  for (i64 c = 0; c < columns; c++) {
+    out[c] = narrow(result(LOGS ? value(c) : math::exp(value(c) - top)));
   }
 }
 
-// write(c, left(c), right(c), total) for every column, total being the sum of
-// term(left(c), right(c)).
-template <class Team, class Left, class Right, class Term, class Write>
-DEVICE void softmax_gradient(Team, i64 columns, Left left, Right right, Term term, Write write) {
+// out[c] = result(left[c], right[c], total) for every column, total being the sum of
+// term(left[c], right[c]).
+template <class Team, class Term, class Result>
+DEVICE void softmax_gradient(Team, i64 columns, const scalar_t* left, const scalar_t* right,
+                             scalar_t* out, Term term, Result result) {
   acc_t total = 0;
-  for (i64 c = 0; c < columns; c++) total += term(left(c), right(c));
+  for (i64 c = 0; c < columns; c++) total += term(widen(left[c]), widen(right[c]));
   INDEPENDENT
-  for (i64 c = 0; c < columns; c++) write(c, left(c), right(c), total);
+  for (i64 c = 0; c < columns; c++) {
+    out[c] = narrow(result(widen(left[c]), widen(right[c]), total));
+  }
 }
 
 #else
 
-constexpr int KEPT = 64 / sizeof(acc_t);  // values of a thread
-
-// body(k, c) for the thread's columns of a row of at most N * team.size(): column c is its k-th.
-template <int N, class Team, class Body>
-DEVICE void for_kept(const Team& team, int columns, Body body) {
-  const int size = int(team.size());
-  int c = int(team.rank());
-#pragma unroll
-  for (int k = 0; k < N; k++, c += size) {
-    if (k % 4 == 0 && k * size >= columns) break;
-    if (c < columns) body(k, c);
-  }
-}
-
-template <bool FINITE, bool LOGS, class Team, class Value, class Finish, class Write>
-DEVICE void softmax_row(const Team& team, i64 columns, scalar_t*, Value value, Finish finish,
-                        Write write) {
+// What a thread has seen of a row: the largest value, and the sum of exp(value - largest).
+struct Seen {
   acc_t top = -infinity(), total = 0;
-  if (columns <= KEPT * team.size()) {
-    const int kept_columns = int(columns);
-    acc_t kept[KEPT];
-    for_kept<KEPT>(team, kept_columns, [&](int k, int c) { kept[k] = value(c); });
-    for_kept<KEPT>(team, kept_columns, [&](int k, int) { top = math::larger(kept[k], top); });
+
+  // N values more. The sum so far is scaled down to the largest value of all. An infinite one counts
+  // here as one, and for what it is in the end.
+  template <int N, class Value>
+  __device__ void add(Value value) {
+    acc_t most = top;
+#pragma unroll
+    for (int i = 0; i < N; i++) most = math::larger(value(i), most);
+    const acc_t base = most == -infinity() ? acc_t(0) : most;
+    if (top != base) total *= math::exp(top - base);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      const acc_t v = value(i);
+      total += v == base ? acc_t(1) : math::exp(v - base);
+    }
+    top = most;
+  }
+};
+
+constexpr int AT_ONCE = LANES > 4 ? 2 : 4;   // packs that a thread reads at once
+constexpr int KEPT_PACKS = KEPT_VALUES / 2;  // and keeps of each array
+
+template <bool FINITE, bool LOGS, int N, class Team, class Score, class Finish, class Result>
+DEVICE void softmax_row(const Team& team, i64 columns, const scalar_t* in, scalar_t* out,
+                        Score score, Finish finish, Result result) {
+  const Packs row = out ? packs_of(columns, in, out) : packs_of(columns, in);
+  const acc_t least = -infinity();
+  if (row.fits<N>(team)) {
+    // Halves are kept as they are, and their exponentials computed again: they take half of the
+    // registers so, and more threads have room.
+    constexpr bool AGAIN = sizeof(scalar_t) < sizeof(acc_t);
+    Pack packs[N];
+    acc_t values[N][LANES], top = least, total = 0;
+    const auto value = [&](int k, int c, int l) {
+      return AGAIN ? score(widen(packs[k].lane[l]), c + l) : values[k][l];
+    };
+    for_kept<N>(team, row, [&](int k, int c) { packs[k] = row.load(in, c, least); });
+    for_kept<N>(team, row, [&](int k, int c) {
+#pragma unroll
+      for (int l = 0; l < LANES; l++) {
+        const acc_t v = score(widen(packs[k].lane[l]), c + l);
+        if (!AGAIN) values[k][l] = v;
+        top = math::larger(v, top);
+      }
+    });
     top = settled_top<FINITE>(team.max(top));
-    for_kept<KEPT>(team, kept_columns, [&](int k, int) {
-      const acc_t e = math::exp(kept[k] - top);
-      if (!LOGS) kept[k] = e;
-      total += e;
+    for_kept<N>(team, row, [&](int k, int c) {
+#pragma unroll
+      for (int l = 0; l < LANES; l++) {
+        const acc_t e = math::exp(value(k, c, l) - top);
+        if (!LOGS && !AGAIN) values[k][l] = e;
+        total += e;
+      }
     });
     finish(Largest{top, team.sum(total)});
-    for_kept<KEPT>(team, kept_columns, [&](int k, int c) { write(c, kept[k]); });
+    if (!out) return;
+    for_kept<N>(team, row, [&](int k, int c) {
+      Pack pack;
+#pragma unroll
+      for (int l = 0; l < LANES; l++) {
+        const acc_t v = value(k, c, l);
+        pack.lane[l] = narrow(result(AGAIN && !LOGS ? math::exp(v - top) : v));
+      }
+      row.store(out, c, pack);
+    });
     return;
   }
-  // Read twice: in the first pass the sum so far is scaled down whenever a larger value comes.
-#pragma unroll 2
-  for (i64 c = team.rank(); c < columns; c += team.size()) {
-    const acc_t v = value(c);
-    if (v > top) {
-      total *= math::exp(top - v);
-      top = v;
-    }
-    // An infinite value counts here as one, and for what it is below.
-    total += v == -infinity() ? acc_t(0) : v == top ? acc_t(1) : math::exp(v - top);
+  // Read twice: the largest value and the sum come from one pass.
+  const i64 step = row.step(team);
+  Seen seen;
+  ROLLED
+  for (i64 c = row.first(team); c < columns; c += AT_ONCE * step) {
+    Pack packs[AT_ONCE];
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; k++) packs[k] = row.load(in, c + k * step, least);
+    seen.add<AT_ONCE * LANES>([&](int i) {
+      const int k = i / LANES, l = i % LANES;
+      return score(widen(packs[k].lane[l]), c + k * step + l);
+    });
   }
-  const acc_t own = top;
-  top = settled_top<FINITE>(team.max(own));
+  const acc_t own = seen.top, top = settled_top<FINITE>(team.max(own));
+  const acc_t total = seen.total;
   finish(Largest{top, team.sum(total == 0 ? acc_t(0) : total * math::exp(own - top))});
-#pragma unroll 2
-  for (i64 c = team.rank(); c < columns; c += team.size()) {
-    const acc_t v = value(c);
-    write(c, LOGS ? v : math::exp(v - top));
+  if (!out) return;
+  ROLLED
+  for (i64 c = row.first(team); c < columns; c += AT_ONCE * step) {
+    Pack packs[AT_ONCE];
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; k++) packs[k] = row.load(in, c + k * step, least);
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; k++) {
+#pragma unroll
+      for (int l = 0; l < LANES; l++) {
+        const acc_t value = score(widen(packs[k].lane[l]), c + k * step + l);
+        packs[k].lane[l] = narrow(result(LOGS ? value : math::exp(value - top)));
+      }
+      row.store(out, c + k * step, packs[k]);
+    }
   }
 }
 
-template <class Team, class Left, class Right, class Term, class Write>
-DEVICE void softmax_gradient(const Team& team, i64 columns, Left left, Right right, Term term,
-                             Write write) {
-  constexpr int HALF = KEPT / 2;
+template <class Team, class Term, class Result>
+DEVICE void softmax_gradient(const Team& team, i64 columns, const scalar_t* left,
+                             const scalar_t* right, scalar_t* out, Term term, Result result) {
+  const Packs row = packs_of(columns, left, right, out);
   acc_t total = 0;
-  if (columns <= HALF * team.size()) {
-    const int kept_columns = int(columns);
-    acc_t a[HALF], b[HALF];
-    for_kept<HALF>(team, kept_columns, [&](int k, int c) {
-      a[k] = left(c);
-      b[k] = right(c);
+  const auto add = [&](const Pack& a, const Pack& b) {
+#pragma unroll
+    for (int l = 0; l < LANES; l++) total += term(widen(a.lane[l]), widen(b.lane[l]));
+  };
+  const auto of = [&](const Pack& a, const Pack& b) {
+    return map_lanes([&](acc_t u, acc_t v) { return result(u, v, total); }, a, b);
+  };
+  if (row.fits<KEPT_PACKS>(team)) {
+    constexpr int N = KEPT_PACKS;
+    Pack a[N], b[N];
+    for_kept<N>(team, row, [&](int k, int c) {
+      a[k] = row.load(left, c, 0);
+      b[k] = row.load(right, c, 0);
     });
-    for_kept<HALF>(team, kept_columns, [&](int k, int) { total += term(a[k], b[k]); });
+    for_kept<N>(team, row, [&](int k, int) { add(a[k], b[k]); });
     total = team.sum(total);
-    for_kept<HALF>(team, kept_columns, [&](int k, int c) { write(c, a[k], b[k], total); });
+    for_kept<N>(team, row, [&](int k, int c) { row.store(out, c, of(a[k], b[k])); });
     return;
   }
-#pragma unroll 4
-  for (i64 c = team.rank(); c < columns; c += team.size()) total += term(left(c), right(c));
+#pragma unroll 2
+  for (i64 c = row.first(team); c < columns; c += row.step(team)) {
+    add(row.load(left, c, 0), row.load(right, c, 0));
+  }
   total = team.sum(total);
 #pragma unroll 2
-  for (i64 c = team.rank(); c < columns; c += team.size()) write(c, left(c), right(c), total);
+  for (i64 c = row.first(team); c < columns; c += row.step(team)) {
+    row.store(out, c, of(row.load(left, c, 0), row.load(right, c, 0)));
+  }
 }
 
 #endif

@@ -10,8 +10,9 @@
 //     });
 //
 // On a GPU the launch decides: blocks of (32, w) threads give w warps, each a team of its own for
-// short rows; blocks of (n, 1) threads are one team each. On the CPU a team is one thread, and the
-// loop a serial one that the compiler vectorises.
+// short rows; blocks of (n, 1) threads are one team each. With for_each_row<FewLanes> a team may
+// also be 1, 2, 4, 8 or 16 lanes of a warp, in blocks of (lanes, w). On the CPU a team is one
+// thread, and the loop a serial one that the compiler vectorises.
 #pragma once
 #include "common.cuh"
 
@@ -39,9 +40,11 @@ struct SerialTeam {
   }
 };
 
-template <class Body>
+typedef SerialTeam RowTeam, FewLanes;
+
+template <class Team = RowTeam, class Body>
 DEVICE void for_each_row(i64 rows, Body body) {
-  for (i64 row = 0; row < rows; row++) body(SerialTeam(), row);
+  for (i64 row = 0; row < rows; row++) body(Team(), row);
 }
 
 template <class Body>
@@ -126,11 +129,49 @@ struct RowTeam : BlockTeam {
   }
 };
 
-template <class Body>
+// The same, or a few lanes that lie together in a warp. Other lanes of it may be at other rows.
+struct FewLanes : RowTeam {
+  u32 size_, mask;  // the team's lanes
+  __device__ FewLanes() : size_(blockDim.x) {
+    mask = size_ < 32 ? ((1u << size_) - 1) << (threadIdx.y * size_ & 31u) : 0xffffffffu;
+  }
+  __device__ void sync() const {
+    if (is_warp()) {
+      __syncwarp(mask);
+    } else {
+      __syncthreads();
+    }
+  }
+  template <class T>
+  __device__ T sum(T value) const {
+    value = reduce_lanes<Sum>(value);
+    return is_warp() ? value : across_warps<Sum>(value, T(0));
+  }
+  template <class T>
+  __device__ T max(T value) const {
+    const T neutral = value;
+    value = reduce_lanes<Max>(value);
+    return is_warp() ? value : across_warps<Max>(value, neutral);
+  }
+
+ private:
+  template <class Operation, class T>
+  __device__ T reduce_lanes(T value) const {
+#pragma unroll
+    for (u32 offset = 16; offset > 0; offset >>= 1) {
+      if (offset < size_) {
+        value = Operation::of(value, __shfl_xor_sync(mask, value, int(offset)));
+      }
+    }
+    return value;
+  }
+};
+
+template <class Team = RowTeam, class Body>
 DEVICE void for_each_row(i64 rows, Body body) {
   const i64 stride = i64(gridDim.x) * blockDim.y;
   for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += stride) {
-    body(RowTeam(), row);
+    body(Team(), row);
   }
 }
 

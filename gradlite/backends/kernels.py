@@ -103,8 +103,20 @@ class Launcher:
             threads = min(BLOCK, max(64, 32 * -(-packs // 128)))
             return (min(rows, 4 * most),), (threads, 1)
 
+        @lru_cache(maxsize=4096)
+        def packed_geometry(rows: int, size: int) -> tuple[tuple[int], tuple[int, int]]:
+            # As above, but few packs get few lanes of a warp, though four where there are as many,
+            # which read 64 bytes together; and a thread takes eight of many rows.
+            packs = -(-size // 16)
+            lanes = max(-(-packs // (8 if rows >= most else 4)), min(packs, 4))
+            if lanes > 32:
+                return (min(rows, 4 * most),), (min(BLOCK, 32 * -(-lanes // 32)), 1)
+            lanes = 1 << (lanes - 1).bit_length()
+            return (min(-(-rows // (BLOCK // lanes)), most),), (lanes, BLOCK // lanes)
+
         self.elementwise_grid, self.row_geometry = elementwise_grid, row_geometry
-        self.kept_geometry, self.table_blocks = kept_geometry, table_blocks
+        self.kept_geometry, self.packed_geometry = kept_geometry, packed_geometry
+        self.table_blocks = table_blocks
 
     # ----------------------------------------------------------------------------- arrays
     acc = staticmethod(acc_dtype)
@@ -213,6 +225,13 @@ class Launcher:
     ) -> None:
         """Launch a kernel whose teams keep ``kept`` rows at a time in registers (`rows.cuh`)."""
         grid, block = self.kept_geometry(rows, columns * kept * dtype.itemsize)
+        self._launch(name, dtype, grid, block, arguments, 0)
+
+    def packed_rows(
+        self, name: str, dtype: Any, rows: int, columns: int, kept: int, *arguments: Any
+    ) -> None:
+        """The same for a kernel whose teams may be a few lanes of a warp (`FewLanes`)."""
+        grid, block = self.packed_geometry(rows, columns * kept * dtype.itemsize)
         self._launch(name, dtype, grid, block, arguments, 0)
 
     def launch(

@@ -18,7 +18,7 @@ WRITING = ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask
 # Of a launcher: its geometry, what it is able to do, and what it keeps.
 ARRAYLESS = (
     "acc", "compile", "constants", "elementwise_grid", "errors", "kept_geometry", "multiplies",
-    "ready", "row_geometry", "serial", "table_blocks",
+    "packed_geometry", "ready", "row_geometry", "serial", "table_blocks",
 )  # fmt: skip
 LIKE = ("empty_like", "zeros_like", "ones_like", "full_like")
 
@@ -142,7 +142,8 @@ class RecordingLauncher:
 
     takes, dense, empty_like = Launcher.takes, Launcher.dense, Launcher.empty_like
     reach = Launcher.reach
-    elementwise, rows, kept_rows = Launcher.elementwise, Launcher.rows, Launcher.kept_rows
+    elementwise, rows = Launcher.elementwise, Launcher.rows
+    kept_rows, packed_rows = Launcher.kept_rows, Launcher.packed_rows
     launch = Launcher.launch
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.op import Op
+from gradlite.ops.softmax import values_rows
 
 
 @lru_cache(maxsize=16)
@@ -70,7 +71,7 @@ class AttentionWeights(Op):
         added, allowed, *strides = found
         arguments = scores, added, allowed, out, rows, keys, queries, *strides, int(causal)
         kernel = "attention_weights_forward"
-        K.rows(kernel, scores.dtype, rows, keys, *arguments, float(scale))
+        values_rows(K, kernel, scores.dtype, rows, keys, *arguments, float(scale), kept=2)
         return out
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -87,7 +88,7 @@ def weights_gradient(K: Any, grad: Any, weights: Any, scale: float) -> Any:
     keys = weights.shape[-1]
     rows = weights.size // keys
     arguments = grad, weights, dx, rows, keys, float(scale)
-    K.rows("softmax_backward", weights.dtype, rows, keys, *arguments)
+    values_rows(K, "softmax_backward", weights.dtype, rows, keys, *arguments, kept=2)
     return dx
 
 

@@ -71,6 +71,14 @@ def extent(shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
     return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
 
 
+def values_rows(
+    K: Any, name: str, dtype: Any, rows: int, columns: int, *arguments: Any, kept: int = 1
+) -> None:
+    """Launch a kernel whose teams keep values of ``kept`` rows in registers, in ``acc_t``."""
+    kept *= K.acc(dtype).itemsize // dtype.itemsize
+    K.packed_rows(name, dtype, rows, columns, kept, *arguments)
+
+
 def softmax_forward(K: Any, name: str, x: Any, dim: int) -> Any:
     """``{name}_forward`` over the last dimension, ``{name}_strided_forward`` over another one."""
     if x.ndim == 0 or not K.takes(x):
@@ -79,7 +87,7 @@ def softmax_forward(K: Any, name: str, x: Any, dim: int) -> Any:
     out = K.empty_like(x)
     outer, n, inner = extent(x.shape, dim)
     if inner == 1:
-        K.rows(f"{name}_forward", x.dtype, outer, n, x, out, outer, n)
+        values_rows(K, f"{name}_forward", x.dtype, outer, n, x, out, outer, n)
     else:
         grid = strips(outer, inner), (32, 8)
         K.launch(f"{name}_strided_forward", x.dtype, *grid, x, out, outer, n, inner)
@@ -97,7 +105,8 @@ def softmax_backward(K: Any, name: str, ctx: Any, grad: Any, *scale: float) -> A
     outer, n, inner = extent(out.shape, ctx.attrs[0])
     if inner == 1:
         arrays = grad, out, dx
-        K.rows(f"{name}_backward", out.dtype, outer, n, *arrays, outer, n, *scale)
+        name = f"{name}_backward"
+        values_rows(K, name, out.dtype, outer, n, *arrays, outer, n, *scale, kept=2)
     else:
         grid = strips(outer, inner), (32, 8)
         K.launch(f"{name}_strided_backward", out.dtype, *grid, grad, out, dx, outer, n, inner)
@@ -291,7 +300,7 @@ class Logsumexp(Op):
         out = K.empty(reduced_shape(x.shape, dims, keepdim), x.dtype)
         rows, columns = out.size, x.size // out.size
         x = as_last(K, x, dims)
-        K.rows("logsumexp_forward", x.dtype, rows, columns, x, out, rows, columns)
+        values_rows(K, "logsumexp_forward", x.dtype, rows, columns, x, out, rows, columns)
         return out
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:

@@ -131,6 +131,13 @@ def test_launch_sizes(K: Any) -> None:
     assert K.row_geometry(100, 256) == ((13,), (32, 8))
     assert K.row_geometry(3, 257) == ((3,), (96, 1))
     assert K.row_geometry(1 << 40, 100_000) == ((256,), (256, 1))
+    assert K.packed_geometry(1, 4) == ((1,), (1, 256))
+    assert K.packed_geometry(100, 144) == ((2,), (4, 64))
+    assert K.packed_geometry(3, 2052) == ((3,), (64, 1))
+    assert K.packed_geometry(64, 4096) == ((8,), (32, 8))  # twice as much to a thread
+    assert K.packed_geometry(1 << 40, 128) == ((64,), (4, 64))
+    assert K.packed_geometry(1 << 40, 16384) == ((256,), (128, 1))
+    assert K.packed_geometry(1 << 40, 1 << 20) == ((256,), (256, 1))
 
 
 # ------------------------------------------------------------------------ ops with kernels

@@ -13,9 +13,9 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.softmax import LogSoftmax, Logsumexp, Softmax
 from tests.kernels.support import Context, ThreadsLauncher, by_kernel, host, wide
 
-# Rows of one warp, of a block, and longer than what a team keeps in registers.
+# Rows of one warp, of a block, as long as what a team keeps in registers, and longer.
 SHAPES = [(1, 1), (3, 31), (5, 32), (2, 33), (9, 257), (3, 1023), (2, 1025), (2, 3, 7), (70, 5),
-          (2, 9001)]  # fmt: skip
+          (2, 4095), (2, 8191), (2, 9001)]  # fmt: skip
 STRIDED = [((3, 1), 0), ((5, 7), 0), ((33, 40), 0), ((2, 9, 33), 1), ((2, 300, 65), 1),
            ((3, 2, 4, 5), 1), ((4, 1, 6), 1), ((1025, 3), 0)]  # fmt: skip
 TOLERANCES = {"bfloat16": 1.6e-2, "float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
