@@ -7,13 +7,15 @@
 #define BLOCKS 4
 #include "channels.cuh"
 
+#include "packs.cuh"
+
 // The sums of each of the `pieces` of every row: partials (rows, pieces), or out (rows) of one.
 KERNEL(reduce_rows)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, acc_t* __restrict__ partials,
  scalar_t* __restrict__ out, i64 rows, i64 columns, i64 pieces, double divisor) {
   // A multiple of 8, so that every piece of an aligned row is aligned.
   const i64 size = ((columns + pieces - 1) / pieces + 7) / 8 * 8;
-  for_each_row(rows * pieces, [&](auto team, i64 r) {
+  for_each_row<FewLanes>(rows * pieces, [&](auto team, i64 r) {
     const i64 row = pieces == 1 ? r : r / pieces, first = (r - row * pieces) * size;
     acc_t total = 0;
     if (first < columns) {
@@ -123,15 +125,28 @@ KERNEL(reduce_channels_total)
 }
 
 // --------------------------------------------------------------------------------- extremes
-// The largest of values times `sign`, and where it first occurs; the first NaN, if there is one.
+constexpr i64 NOWHERE = i64(1) << 62;
+
+// The largest of values times `sign`, and the number of the first one; of the first NaN, if there
+// is one. A thread counts in 32 bits what it reads.
+template <class Index>
 struct Extreme {
+  static constexpr Index NONE = sizeof(Index) < 8 ? Index(0x7fffffff) : Index(NOWHERE);
   acc_t sign, best;
-  i64 index;
-  __device__ explicit Extreme(acc_t sign_) : sign(sign_), best(-infinity()), index(-1) {}
-  __device__ void add(acc_t value, i64 at) {
+  Index index;  // NONE where all are -infinity
+  __device__ explicit Extreme(acc_t sign_) : sign(sign_), best(-infinity()), index(NONE) {}
+  __device__ void add(acc_t value, Index at) {
     const acc_t signed_value = value * sign;
-    if (index < 0 || signed_value > best || (value != value && best == best)) {
+    if (!(signed_value <= best) && best == best) {
       best = signed_value;
+      index = at;
+    }
+  }
+  // Of what another thread has.
+  __device__ void merge(acc_t value, Index at) {
+    const bool same = value == best || (value != value && best != best);
+    if (same ? at < index : !(value <= best) && best == best) {
+      best = value;
       index = at;
     }
   }
@@ -143,17 +158,41 @@ KERNEL(extreme_rows)
 (const scalar_t* __restrict__ x, const i64* __restrict__ given, scalar_t* __restrict__ out,
  i64* __restrict__ index, i64 rows, i64 columns, i64 pieces, i64 sign) {
   const i64 size = (columns + pieces - 1) / pieces;
-  for_each_row(rows * pieces, [&](auto team, i64 r) {
+  for_each_row<FewLanes>(rows * pieces, [&](auto team, i64 r) {
     const i64 row = pieces == 1 ? r : r / pieces, first = (r - row * pieces) * size;
     const i64 last = math::smaller(first + size, columns);
     const scalar_t* in = x + row * columns;
-    Extreme own{acc_t(sign)};
-    for (i64 c = first + team.rank(); c < last; c += team.size()) own.add(widen(in[c]), c);
+#if defined(GRADLITE_NATIVE)
+    Extreme<i64> own{acc_t(sign)};
+    for (i64 c = first; c < last; c++) own.add(widen(in[c]), c);
+    const i64 found = own.index;
+#else
+    Extreme<int> own{acc_t(sign)};
+    constexpr int AT_ONCE = LANES > 4 ? 2 : 4;
+    const Packs piece = packs_of(last - first, in + first);
+    const i64 step = piece.step(team);
+    const acc_t least = -infinity() * own.sign;
+    int number = 0;
+    ROLLED
+    for (i64 c = piece.first(team); c < last - first; c += AT_ONCE * step) {
+      Pack packs[AT_ONCE];
+#pragma unroll
+      for (int k = 0; k < AT_ONCE; k++) packs[k] = piece.load(in + first, c + k * step, least);
+#pragma unroll
+      for (int i = 0; i < AT_ONCE * LANES; i++) {
+        own.add(widen(packs[i / LANES].lane[i % LANES]), number++);
+      }
+    }
+    const i64 pack = own.index / LANES;
+    const i64 column = first + piece.first(team) + pack * step + own.index % LANES;
+    const i64 found = own.index == own.NONE ? NOWHERE : column;
+#endif
     // Of the members that have the extreme, the one with the smallest index.
-    const acc_t missing = team.max(acc_t(own.index >= 0 && own.best != own.best ? 1 : 0));
-    const acc_t best = team.max(own.index >= 0 ? own.best : -infinity());
-    const bool has = own.index >= 0 && (missing > 0 ? own.best != own.best : own.best == best);
-    const i64 none = i64(1) << 62, at = -team.max(has ? -own.index : -none);
+    const bool lacks = own.best != own.best;
+    const bool missing = team.max(acc_t(lacks ? 1 : 0)) > 0;
+    const acc_t best = team.max(lacks ? -infinity() : own.best);
+    i64 at = -team.max((missing ? lacks : own.best == best) ? -found : -NOWHERE);
+    if (at == NOWHERE) at = first;
     if (team.rank() == 0) {
       out[r] = in[at];
       if (index) index[r] = given ? given[row * columns + at] : at;
@@ -161,45 +200,98 @@ KERNEL(extreme_rows)
   });
 }
 
-// The same over the rows of (outer, rows, columns): out and index (outer, parts, columns).
+// The same over the rows of (outer, rows, columns): out and index (outer, parts, columns). A block
+// takes `width` of the outer * columns results of a part, 256 at most, and shares the rows.
 KERNEL(extreme_columns)
 (const scalar_t* __restrict__ x, const i64* __restrict__ given, scalar_t* __restrict__ out,
- i64* __restrict__ index, i64 outer, i64 rows, i64 columns, i64 parts, i64 sign) {
-  const i64 size = (rows + parts - 1) / parts;
-  for (i64 i = thread_index(); i < outer * parts * columns; i += thread_count()) {
-    const i64 block = i / columns, column = i - block * columns;
-    const i64 n = block / parts, first = (block - n * parts) * size;
+ i64* __restrict__ index, i64 outer, i64 rows, i64 columns, i64 parts, i64 sign, i64 width) {
+  const i64 size = (rows + parts - 1) / parts, results = outer * columns;
+  const auto write = [&](i64 n, i64 part, i64 column, i64 at) {
+    if (at == NOWHERE) at = part * size;
+    const i64 from = (n * rows + at) * columns + column;
+    const i64 to = (n * parts + part) * columns + column;
+    out[to] = x[from];
+    if (index) index[to] = given ? given[from] : at;
+  };
+#if defined(GRADLITE_NATIVE)
+  for (i64 i = 0; i < results * parts; i++) {
+    const i64 block = i / columns, column = i - block * columns, n = block / parts;
+    const i64 part = block - n * parts, first = part * size;
     const i64 last = math::smaller(first + size, rows), start = n * rows * columns + column;
-    Extreme own{acc_t(sign)};
+    Extreme<i64> own{acc_t(sign)};
     for (i64 row = first; row < last; row++) own.add(widen(x[start + row * columns]), row);
-    out[i] = x[start + own.index * columns];
-    if (index) index[i] = given ? given[start + own.index * columns] : own.index;
+    write(n, part, column, own.index);
   }
+#else
+  constexpr int AT_ONCE = 8;
+  __shared__ acc_t best[256];
+  __shared__ i64 where[256];
+  const int y = int(threadIdx.x) / int(width), depth = 256 / int(width);
+  const i64 tiles = (results + width - 1) / width, step = depth * columns;
+  for (i64 block = blockIdx.x; block < tiles * parts; block += gridDim.x) {
+    const i64 part = block / tiles;
+    const i64 result = (block - part * tiles) * width + (int(threadIdx.x) - y * int(width));
+    const i64 n = result / columns, column = result - n * columns;
+    const i64 first = part * size, last = math::smaller(first + size, rows);
+    const bool mine = result < results;
+    Extreme<int> own{acc_t(sign)};
+    if (mine) {
+      const scalar_t least = narrow(-infinity() * own.sign);
+      const scalar_t* in = x + (n * rows + first + y) * columns + column;
+      int number = 0;
+      ROLLED
+      for (i64 row = first + y; row < last; row += AT_ONCE * depth) {
+        scalar_t values[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++, in += step) {
+          values[k] = row + k * depth < last ? *in : least;
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) own.add(widen(values[k]), number++);
+      }
+    }
+    const i64 found = first + y + i64(own.index) * depth;
+    Extreme<i64> all{1};
+    all.merge(own.best, own.index == own.NONE ? NOWHERE : found);
+    for (int left = depth; left > 1;) {
+      const int half = (left + 1) / 2;
+      best[threadIdx.x] = all.best;
+      where[threadIdx.x] = all.index;
+      __syncthreads();
+      if (y < left - half) {
+        const int other = int(threadIdx.x) + half * int(width);
+        all.merge(best[other], where[other]);
+      }
+      __syncthreads();
+      left = half;
+    }
+    if (mine && y == 0) write(n, part, column, all.index);
+  }
+#endif
 }
 
 // The gradient of the extremes of rows, out (rows), shared by all elements that reach them; with
 // `missing` NaNs reach one that is NaN. Where no element does, the gradient is NaN.
-KERNEL(extreme_backward)
+KERNEL_BLOCKS(extreme_backward, 2)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ out, scalar_t* __restrict__ dx, i64 rows, i64 columns,
  i64 missing) {
-  for_each_row(rows, [&](auto team, i64 r) {
-    const scalar_t* in = x + r * columns;
-    const acc_t top = widen(out[r]);
-    const bool counts = missing && top != top;
-    acc_t ties = 0;
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      const acc_t value = widen(in[c]);
-      ties += value == top || (counts && value != value) ? acc_t(1) : acc_t(0);
-    }
-    ties = team.sum(ties);
-    const acc_t none = ties > 0 ? acc_t(0) : infinity() - infinity();
-    const acc_t share = ties > 0 ? widen(grad[r]) / ties : none;
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      const acc_t value = widen(in[c]);
-      const bool reached = value == top || (counts && value != value);
-      dx[r * columns + c] = narrow(reached ? share : none);
-    }
+  for_each_row<FewLanes>(rows, [&](auto team, i64 r) {
+    with_row<1>(team, columns, aligned(x, dx), [&](auto row) {
+      const auto in = row.keep(x + r * columns);
+      const acc_t top = widen(out[r]);
+      const bool counts = missing && top != top;
+      const auto reaches = [=](acc_t value) {
+        return value == top || (counts && value != value);
+      };
+      acc_t ties = 0;
+      row.each([&](acc_t value) { ties += reaches(value) ? acc_t(1) : acc_t(0); }, in);
+      ties = team.sum(ties);
+      const acc_t none = ties > 0 ? acc_t(0) : infinity() - infinity();
+      const acc_t share = ties > 0 ? widen(grad[r]) / ties : none;
+      row.map(
+          dx + r * columns, [=](acc_t value) { return reaches(value) ? share : none; }, in);
+    });
   });
 }
 

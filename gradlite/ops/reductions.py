@@ -94,7 +94,7 @@ def _sum_rows(
     pieces = pieces_for(rows, columns)
     whole = pieces == 1
     partials = None if whole else K.empty((rows, pieces), K.acc(x.dtype))
-    K.kept_rows(
+    K.packed_rows(
         "reduce_rows", x.dtype, rows * pieces, columns // pieces, 1,
         x, factor, partials, out if whole else None, rows, columns, pieces, divisor,
     )  # fmt: skip
@@ -166,11 +166,17 @@ def _sum_channels(
         planes = samples * channels
         parts, inner = samples, pieces_for(planes, length)
         partials = K.empty((planes, inner), acc)
-        K.kept_rows(
+        K.packed_rows(
             "reduce_rows", dtype, planes * inner, length // inner, 1,
             x, factor, partials, None, planes, length, inner, 1.0,
         )  # fmt: skip
     _total(K, out, partials, channels, parts, inner, divisor)
+
+
+def _width(results: int, rows: int, itemsize: int) -> int:
+    """How many neighbouring results a block of `extreme_columns` has: one to a thread where rows
+    are few, and else a cache line of them, whose rows its threads share."""
+    return 256 if rows < 64 else min(128 // itemsize, results)
 
 
 def extremes(
@@ -192,7 +198,8 @@ def extremes(
     if columns == 1:
         pieces = pieces_for(outer, rows)
     else:
-        pieces = max(1, min(-(-16384 // (outer * columns)), rows // 64))
+        width = _width(outer * columns, rows, x.itemsize)
+        pieces = max(1, min(2048 // -(-outer * columns // width), rows // 64))
     pieces = -(-rows // -(-rows // pieces))  # none of them empty
     values: Any = x
     index: Any = None
@@ -200,14 +207,16 @@ def extremes(
         out = K.empty((outer, count, columns), x.dtype)
         found = K.empty(out.shape, np.dtype(np.int64)) if with_index else None
         if columns == 1:
-            K.rows(
-                "extreme_rows", x.dtype, outer * count, left // count,
+            K.packed_rows(
+                "extreme_rows", x.dtype, outer * count, left // count, 1,
                 values, index, out, found, outer, left, count, sign,
             )  # fmt: skip
         else:
-            K.elementwise(
-                "extreme_columns", x.dtype, 4 * out.size,
-                values, index, out, found, outer, left, columns, count, sign,
+            width = _width(outer * columns, left, x.itemsize)
+            tiles = -(-outer * columns // width)
+            K.launch(
+                "extreme_columns", x.dtype, (min(tiles * count, 1 << 16),), (256,),
+                values, index, out, found, outer, left, columns, count, sign, width,
             )  # fmt: skip
         values, index = out, found
     shape = reduced_shape(x.shape, dims, keepdim)
@@ -226,7 +235,9 @@ def extreme_gradient(K: Any, ctx: Any, grad: Any, missing: bool) -> Any:
     x = as_last(K, x, dims)
     dx = K.empty(x.shape, x.dtype)
     arrays = K.dense(grad), x, K.dense(out), dx
-    K.rows("extreme_backward", x.dtype, rows, columns, *arrays, rows, columns, int(missing))
+    K.packed_rows(
+        "extreme_backward", x.dtype, rows, columns, 1, *arrays, rows, columns, int(missing)
+    )
     return (from_last(K, dx, dims),)
 
 

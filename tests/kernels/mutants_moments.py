@@ -108,12 +108,9 @@ EXTREME_GRADIENT = [
     Mutant("the gradient of the first row", "reduce.cu",
            "const acc_t top = widen(out[r]);", "const acc_t top = widen(out[0]);",
            ("test_extreme_gradient::test_gradients",)),
-    Mutant("a column beyond the row", "reduce.cu",
-           "for (i64 c = team.rank(); c < columns; c += team.size()) {\n"
-           "      const acc_t value = widen(in[c]);\n      const bool reached",
-           "for (i64 c = team.rank(); c <= columns; c += team.size()) {\n"
-           "      const acc_t value = widen(in[c]);\n      const bool reached",
-           ("test_extreme_gradient::test_no_race",)),
+    Mutant("rows that start anywhere are read in packs", "reduce.cu",
+           "with_row<1>(team, columns, aligned(x, dx),", "with_row<1>(team, columns, true,",
+           ("test_extreme_gradient::test_rows_that_start_anywhere",)),
 ]  # fmt: skip
 
 RUNNING = [

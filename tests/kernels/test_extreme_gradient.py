@@ -73,10 +73,11 @@ def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, shape: Any,
 
 
 def test_rows_that_start_anywhere(wanted: Any) -> None:
-    x = tied((5, 77), "float32")
-    for start in range(1, 4):
-        (given,) = starting_anywhere(wanted, [x], start)
-        compare(wanted, Amax, host(given), (1,))
+    for columns in (77, 80):
+        x = tied((5, columns), "float32")
+        for start in range(1, 4):
+            (given,) = starting_anywhere(wanted, [x], start)
+            compare(wanted, Amax, host(given), (1,))
 
 
 INF, NAN = float("inf"), float("nan")

@@ -106,9 +106,10 @@ def test_sums_of_columns(launcher: Any) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
     ("shape", "dim"),
-    [((9000,), 0), ((3, 9001), 1), ((40, 33), 1), ((1000, 3), 0), ((2, 300, 5), 1), ((3, 2, 4), 1)],
+    [((9000,), 0), ((3, 9001), 1), ((40, 33), 1), ((1000, 3), 0), ((2, 300, 5), 1), ((3, 2, 4), 1),
+     ((700, 70), 0), ((2, 65, 300), 1)],
     ids=str,
-)
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_indices_of_the_first_extreme(
     launcher: Any, shape: Any, dim: int, sign: int, dtype: str
@@ -162,7 +163,7 @@ def test_arrays_that_start_anywhere(launcher: Any) -> None:
 @pytest.mark.parametrize(
     ("shape", "dims"),
     [((9000,), (0,)), ((9, 33), (1,)), ((3, 300), (1,)), ((65, 5), (0,)), ((130, 40), (0,)),
-     ((2, 128, 3), (1,)), ((2, 7, 40), (1,))],
+     ((2, 128, 3), (1,)), ((2, 7, 40), (1,)), ((200, 33), (0,))],
     ids=str,
 )  # fmt: skip
 def test_no_race_and_nothing_out_of_bounds(
