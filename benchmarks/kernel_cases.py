@@ -323,7 +323,8 @@ UNTIMED: dict[str, str] = {
     "one step of many, of a size that the model gives": """lstm_forward lstm_backward gru_forward
         gru_backward rnn_forward rnn_backward""",
     "it waits for one step of a sequence after another": """ctc_loss_forward ctc_loss_backward
-        running_extreme""",
+        running_extreme lstm_sequence_forward lstm_sequence_backward gru_sequence_forward
+        gru_sequence_backward rnn_sequence_forward rnn_sequence_backward""",
     "a variant of one that is timed: other layouts of the same loop": """attention_weights_forward
         cross_entropy_positions cross_entropy_positions_backward cross_entropy_targets_backward
         bias_dropout_add_forward bias_dropout_add_backward layer_norm_parameters batch_norm_planes

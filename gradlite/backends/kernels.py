@@ -73,6 +73,7 @@ class Launcher:
 
     def set_processors(self, processors: int) -> None:
         """Choose launch sizes for a device with that many multiprocessors."""
+        self.processors = processors
         # 2048 threads fit on one: twice as many blocks let the last ones even out the load.
         most = 16 * processors
         # Blocks of 32 waves that come and go keep memory busier than some that stay: 4 to 7 % on

@@ -18,7 +18,7 @@ WRITING = ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask
 # Of a launcher: its geometry, what it is able to do, and what it keeps.
 ARRAYLESS = (
     "acc", "compile", "constants", "elementwise_grid", "errors", "kept_geometry", "multiplies",
-    "packed_geometry", "ready", "row_geometry", "serial", "table_blocks",
+    "packed_geometry", "processors", "ready", "row_geometry", "serial", "table_blocks",
 )  # fmt: skip
 LIKE = ("empty_like", "zeros_like", "ones_like", "full_like")
 

@@ -1,4 +1,4 @@
-"""Recurrent layers on a GPU: a product of matrices and one kernel for each step.
+"""Recurrent layers on a GPU: one kernel for a sequence, or one and a product for each step.
 
 Nothing is turned round for a layer that runs from the last step to the first: its states lie in
 the order of time like those of the other direction, one place further on.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gradlite.ops import rnn_sequence
 from gradlite.ops.column_sums import column_sums
 from gradlite.ops.products import product_of
 
@@ -93,6 +94,9 @@ def lstm(
     """The hidden states of all steps, the last hidden and cell state, and what is left over."""
     walk, x = _Walk(len(x), reverse), K.dense(x)
     gates = _input_product(K, x, w_ih)
+    if rnn_sequence.serves(K, x.dtype, (len(x), *h0.shape), 4):
+        hs, cs, h, c = rnn_sequence.lstm_forward(K, gates, h0, c0, w_hh, b_ih, b_hh, reverse)
+        return (walk.after(hs), h, c), Steps(gates, hs, cs)
     hs, cs = _states(K, x, h0, walk), _states(K, x, c0, walk)
     r = K.empty(gates.shape[1:], x.dtype)
     biases, matmul, w = _biases(K, b_ih, b_hh), product_of(K.xp), w_hh.T
@@ -110,6 +114,9 @@ def gru(K: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, rev
     """The hidden states of all steps, the last one, and what is left over."""
     walk, x = _Walk(len(x), reverse), K.dense(x)
     gates = _input_product(K, x, w_ih)
+    if rnn_sequence.serves(K, x.dtype, (len(x), *h0.shape), 3):
+        hs, inner, h = rnn_sequence.gru_forward(K, gates, h0, w_hh, b_ih, b_hh, reverse)
+        return (walk.after(hs), h), Steps(gates, hs, inner)
     hs, inner = _states(K, x, h0, walk), K.empty((len(x), *h0.shape), x.dtype)
     r = K.empty(gates.shape[1:], x.dtype)
     biases, matmul, w = _biases(K, b_ih, b_hh), product_of(K.xp), w_hh.T
@@ -128,7 +135,11 @@ def rnn(
 ) -> Any:  # fmt: skip
     """The hidden states of all steps, the last one, and what is left over."""
     walk, x = _Walk(len(x), reverse), K.dense(x)
-    sums, hs = _input_product(K, x, w_ih), _states(K, x, h0, walk)
+    sums = _input_product(K, x, w_ih)
+    if rnn_sequence.serves(K, x.dtype, (len(x), *h0.shape), 1):
+        hs, h = rnn_sequence.rnn_forward(K, sums, h0, w_hh, b_ih, b_hh, nonlinearity, reverse)
+        return (walk.after(hs), h), Steps(None, hs, None)
+    hs = _states(K, x, h0, walk)
     r = K.empty(h0.shape, x.dtype)
     biases, matmul, w = _biases(K, b_ih, b_hh), product_of(K.xp), w_hh.T
     relu = int(nonlinearity == "relu")
@@ -194,11 +205,9 @@ def _weight_grads(
     )
 
 
-def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
-    """The gradients of the seven inputs of `lstm`."""
-    x, _, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
-    gates, hs, cs = ctx.aux
-    walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
+def _lstm_back(K: Any, ctx: Any, grads: Any, walk: _Walk, x: Any) -> tuple[Any, Any, Any]:
+    """The gradients of the gates' sums and of the first states, step by step."""
+    w_hh, (gates, _, cs) = ctx.saved[4], ctx.aux
     grad_out, later, grad_c = _given(K, grads, ctx.shapes[-1], x.dtype)
     dc = grad_c if grads[-1] is None else grad_c.copy()  # which the steps write into
     d, rec = K.empty_like(gates), K.empty_like(later)
@@ -210,6 +219,18 @@ def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
         )  # fmt: skip
         matmul(d[t], w_hh, out=rec)
         later = rec
+    return d, rec, dc
+
+
+def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
+    """The gradients of the seven inputs of `lstm`."""
+    x, _, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
+    gates, hs, cs = ctx.aux
+    walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
+    if rnn_sequence.serves(K, x.dtype, (len(x), *cs.shape[1:]), 4):
+        d, rec, dc = rnn_sequence.lstm_backward(K, grads, gates, cs, w_hh, walk.reverse)
+    else:
+        d, rec, dc = _lstm_back(K, ctx, grads, walk, x)
     edges = [ctx.edges[i] for i in (0, 3, 4)]
     grad_x, *weights = _weight_grads(K, edges, d, d, x, walk.before(hs), w_ih, b_ih is not None)
     return (grad_x, rec, dc, *weights)
@@ -258,11 +279,9 @@ def lstm_backward_in_one_thread(K: Any, ctx: Any, grads: Any) -> Any:
     )  # fmt: skip
 
 
-def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:
-    """The gradients of the six inputs of `gru`."""
-    x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
-    gates, hs, inner = ctx.aux
-    walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
+def _gru_back(K: Any, ctx: Any, grads: Any, walk: _Walk, x: Any) -> tuple[Any, Any, Any]:
+    """The gradients of the sums of both sides and of the first state, step by step."""
+    w_hh, (gates, hs, inner) = ctx.saved[3], ctx.aux
     grad_out, grad_h = _given(K, grads, ctx.shapes[-1], x.dtype)
     own, back = K.empty_like(gates), K.empty_like(gates)
     carry = grad_h if grads[-1] is None else grad_h.copy()  # which the steps write into
@@ -275,12 +294,39 @@ def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:
         )  # fmt: skip
         matmul(back[t], w_hh, out=rec)
         later = rec
+    rec += carry
+    return own, back, rec
+
+
+def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:
+    """The gradients of the six inputs of `gru`."""
+    x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
+    gates, hs, inner = ctx.aux
+    walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
+    if rnn_sequence.serves(K, x.dtype, (len(x), *hs.shape[1:]), 3):
+        own, back, rec = rnn_sequence.gru_backward(K, grads, gates, hs, inner, w_hh, walk.reverse)
+    else:
+        own, back, rec = _gru_back(K, ctx, grads, walk, x)
     edges = [ctx.edges[i] for i in (0, 2, 3)]
     grad_x, *weights = _weight_grads(
         K, edges, own, back, x, walk.before(hs), w_ih, b_ih is not None
     )
-    rec += carry
     return (grad_x, rec, *weights)
+
+
+def _rnn_back(K: Any, ctx: Any, grads: Any, walk: _Walk, x: Any) -> tuple[Any, Any]:
+    """The gradients of the sums and of the first state, step by step."""
+    w_hh, hs = ctx.saved[3], ctx.aux.states
+    grad_out, later = _given(K, grads, ctx.shapes[-1], x.dtype)
+    d, rec = K.empty_like(grad_out), K.empty_like(later)
+    matmul, relu = product_of(K.xp), int(ctx.attrs[0] == "relu")
+    for t in walk.order[::-1]:
+        _launch(
+            K, "rnn_backward", rec.shape, x.dtype, grad_out[t], later, hs[t + walk.new], d[t], relu
+        )
+        matmul(d[t], w_hh, out=rec)
+        later = rec
+    return d, rec
 
 
 def rnn_backward(K: Any, ctx: Any, grads: Any) -> Any:
@@ -289,15 +335,10 @@ def rnn_backward(K: Any, ctx: Any, grads: Any) -> Any:
     nonlinearity, reverse = ctx.attrs
     hs = ctx.aux.states
     walk, x = _Walk(len(x), reverse), K.dense(x)
-    grad_out, later = _given(K, grads, ctx.shapes[-1], x.dtype)
-    d, rec = K.empty_like(grad_out), K.empty_like(later)
-    matmul, relu = product_of(K.xp), int(nonlinearity == "relu")
-    for t in walk.order[::-1]:
-        _launch(
-            K, "rnn_backward", rec.shape, x.dtype, grad_out[t], later, hs[t + walk.new], d[t], relu
-        )
-        matmul(d[t], w_hh, out=rec)
-        later = rec
+    if rnn_sequence.serves(K, x.dtype, (len(x), *hs.shape[1:]), 1):
+        d, rec = rnn_sequence.rnn_backward(K, grads, hs, w_hh, nonlinearity, reverse)
+    else:
+        d, rec = _rnn_back(K, ctx, grads, walk, x)
     edges = [ctx.edges[i] for i in (0, 2, 3)]
     grad_x, *weights = _weight_grads(K, edges, d, d, x, walk.before(hs), w_ih, b_ih is not None)
     return (grad_x, rec, *weights)

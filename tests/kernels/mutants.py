@@ -16,6 +16,7 @@ from tests.kernels.mutants_moments import (
     VARIANCE,
     VECTOR_NORM,
 )
+from tests.kernels.mutants_rnn_sequence import SEQUENCES
 from tests.kernels.mutants_rows import ROW_LOSSES
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
 from tests.kernels.mutation import Mutant, swapped
@@ -525,5 +526,5 @@ MUTANTS = [
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
     *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
     *UNIT_VECTORS, *AFFINE, *BLEND, *VARIANCE, *VECTOR_NORM,
-    *RESPONSE_NORM, *EXTREME_GRADIENT, *RUNNING,
+    *RESPONSE_NORM, *EXTREME_GRADIENT, *RUNNING, *SEQUENCES,
 ]  # fmt: skip

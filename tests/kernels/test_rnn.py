@@ -1,4 +1,7 @@
-"""Recurrent layers with kernels: the rules on NumPy's arrays in float64 are the reference."""
+"""Recurrent layers with kernels: the rules on NumPy's arrays in float64 are the reference.
+
+Here a sequence is run step by step: tests/kernels/test_rnn_sequence.py has it in one launch.
+"""
 
 from __future__ import annotations
 
@@ -8,95 +11,27 @@ import numpy as np
 import pytest
 
 import gradlite
-from gradlite import dtypes
 from gradlite.backends import kernels
 from gradlite.nn import functional as F
-from gradlite.ops import rnn_launch
+from gradlite.ops import rnn_sequence
 from tests import cupy_stand_in as stand_in
+from tests.kernels.recurrent import (
+    LAYERS,
+    TOLERANCES,
+    compare,
+    inputs,
+    rounded_products,  # noqa: F401
+)
 from tests.kernels.support import ThreadsLauncher, epsilon, host
 
-TOLERANCES = {"bfloat16": 2e-2, "float16": 1e-2, "float32": 1e-5, "float64": 1e-11}
 SHAPES = [(1, 1, 1, 1), (3, 2, 5, 4), (4, 3, 7, 33), (2, 5, 3, 65)]  # steps, batch, input, hidden
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-LAYERS = [
-    ("lstm", ()),
-    ("gru", ()),
-    ("rnn", ("tanh",)),
-    ("rnn", ("relu",)),
-]
-FUNCTIONS = {
-    "lstm": (rnn_launch.lstm, rnn_launch.lstm_backward, F.lstm_sequence),
-    "gru": (rnn_launch.gru, rnn_launch.gru_backward, F.gru_sequence),
-    "rnn": (rnn_launch.rnn, rnn_launch.rnn_backward, F.rnn_sequence),
-}
-
-
-class Context:
-    """What backward reads of a node."""
-
-    def __init__(self, inputs: Any, out: Any, attrs: Any, aux: Any) -> None:
-        self.saved, self.attrs, self.aux = (*inputs, out[0]), attrs, aux
-        self.edges = [None if a is None else object() for a in inputs]
-        self.shapes = [(o.shape, o.dtype) for o in out], [(o.shape, o.dtype) for o in out]
-
-
-def inputs(layer: str, shape: Any, bias: bool) -> list[Any]:
-    steps, batch, size, hidden = shape
-    generator = np.random.default_rng(0)
-    gates = GATES[layer] * hidden
-    shapes: list[Any] = [(steps, batch, size), *[(batch, hidden)] * (1 + (layer == "lstm"))]
-    shapes += [(gates, size), (gates, hidden), (gates,), (gates,)]
-    arrays: list[Any] = [generator.uniform(-0.7, 0.7, s) for s in shapes]
-    if not bias:
-        arrays[-2:] = [None, None]
-    return arrays
-
-
-def compare(
-    K: Any, layer: str, options: Any, shape: Any, dtype: str, reverse: bool, bias: bool = True
-) -> None:
-    run, back, function = FUNCTIONS[layer]
-    given = [None if a is None else a.astype(dtype) for a in inputs(layer, shape, bias)]
-    wide = [
-        None if a is None else gradlite.tensor(a.astype("f8"), requires_grad=True) for a in given
-    ]
-    expected = function(*wide, *options, reverse)
-    generator = np.random.default_rng(1)
-    grads = [generator.uniform(-1, 1, o.shape).astype(dtype) for o in expected]
-    weighted = [(o * gradlite.tensor(g.astype("f8"))).sum() for o, g in zip(expected, grads)]
-    sum(weighted[1:], weighted[0]).backward()
-    arrays = [None if a is None else K.xp.asarray(a) for a in given]
-    out, aux = run(K, *arrays, *options, reverse)
-    result = [*out]
-    context = Context(arrays, out, (*options, reverse), aux)
-    result += back(K, context, [K.xp.asarray(g) for g in grads])
-    reference = [o.detach() for o in expected] + [None if t is None else t.grad for t in wide]
-    assert len(result) == len(reference)
-    for found, value in zip(result, reference):
-        if value is None:
-            assert found is None
-            continue
-        assert found.dtype == dtype and found.shape == value.shape
-        scale = TOLERANCES[dtype] * max(1.0, float(value.abs().max().item()))
-        np.testing.assert_allclose(
-            host(found).astype("f8"), value.numpy(), TOLERANCES[dtype], scale
-        )
+pytestmark = pytest.mark.usefixtures("rounded_products")
 
 
 @pytest.fixture(autouse=True)
-def products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of halves as a GPU makes them: summed up in float32, and rounded once."""
-    product_of = rnn_launch.product_of
-
-    def rounded(a: Any, b: Any, out: Any = None) -> Any:
-        if a.dtype not in dtypes.HALVES:
-            return np.matmul(a, b, out=out)
-        out = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
-        out[...] = np.matmul(a.astype("f4"), b.astype("f4"))
-        return out
-
-    chosen = lambda xp: rounded if xp is np else product_of(xp)  # noqa: E731
-    monkeypatch.setattr(rnn_launch, "product_of", chosen)
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sequence is run in one launch."""
+    monkeypatch.setattr(rnn_sequence, "serves", lambda *_: False)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
