@@ -76,7 +76,8 @@ class MutantLauncher(ThreadsLauncher):
 
     def _function(self, declared: Kernel, suffix: str) -> Any:
         name = f"{declared.name}_{suffix}"
-        return load(declared.file, suffix, check=self.check, only=name).get_function(name)
+        module = load(declared.file, suffix, check=self.check, only=name, places=False)
+        return module.get_function(name)
 
     def _load(self, declared: Kernel, dtype: Any) -> Any:
         run, change = super()._load(declared, dtype), self.mutant.launch
@@ -103,6 +104,9 @@ class Tests:
         made = MutantLauncher(**{"check": self.check, "seed": 1, **how})
         made.mutant = self.mutant
         return made
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.option.tbstyle = "no"  # nobody reads the source of what fails
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
