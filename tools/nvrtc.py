@@ -1,9 +1,9 @@
 """CUDA C++ compiled for any GPU, without one: NVIDIA's run-time compiler through ctypes.
 
-    pip install nvidia-cuda-nvrtc-cu12
+    pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-nvcc-cu12
 
 needs neither a driver nor CuPy nor the CUDA toolkit. ``python -m tools.nvrtc`` compiles what
-it reads, a list of texts with names and options, and prints what the kernels take, both in JSON:
+it reads, a text with its name, options and GPUs, and prints what the kernels take, both in JSON:
 the compiler takes one text at a time in each process.
 """
 
@@ -12,8 +12,11 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -37,15 +40,35 @@ class Resources(NamedTuple):
     shared: int
 
 
+# Of the GPUs that the compiler has the same text in PTX for, the first.
+FRONTS = (75, 100)
+# But what becomes of these depends on each GPU.
+ATOMIC = re.compile(r"\batomic[A-Z]\w*\(")
+
+
+def _installed(pattern: str) -> list[Path]:
+    """Files of NVIDIA's packages."""
+    spec = importlib.util.find_spec("nvidia")
+    places = spec.submodule_search_locations if spec else None
+    return [path for folder in places or () for path in sorted(Path(folder).glob(pattern))]
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiler's library, or None where its package is not installed."""
-    spec = importlib.util.find_spec("nvidia")
-    places = spec.submodule_search_locations if spec else None
-    for folder in places or ():
-        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*")):
-            if "alt" not in path.name:
-                return ctypes.CDLL(str(path))
+    for path in _installed("*/lib/libnvrtc.so.*"):
+        if "alt" not in path.name:
+            return ctypes.CDLL(str(path))
+    return None
+
+
+@cache
+def assembler() -> str | None:
+    """The path of the compiler's own assembler, or None where its package is not installed."""
+    for path in _installed("*/bin/ptxas"):
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+        if "release {}.{},".format(*version()) in said.stdout:
+            return str(path)
     return None
 
 
@@ -67,6 +90,30 @@ def compile(text: str, name: str, options: Sequence[str]) -> dict[str, Resources
     Raises:
         RuntimeError: the text does not compile; the message is the compiler's.
     """
+    log, _ = _compiled(text, name, (*options, "--ptxas-options=-v"))
+    return dict(_resources(log))
+
+
+def compile_for(
+    text: str, name: str, options: Sequence[str], gpus: Sequence[int]
+) -> list[dict[str, Resources]]:
+    """What `compile` gives for each of some GPUs, in half of the time.
+
+    The text is translated to PTX once for all GPUs that share it, and assembled for each: the two
+    take the same time. Without an assembler, everything is done for each.
+    """
+    if assembler() is None or ATOMIC.search(text):
+        return [compile(text, name, (*options, f"-arch=sm_{gpu}")) for gpu in gpus]
+    fronts = [max(front for front in FRONTS if front <= gpu) for gpu in gpus]
+    shared = {
+        front: _compiled(text, name, (*options, f"-arch=compute_{front}"))[1]
+        for front in dict.fromkeys(fronts)
+    }
+    return [_assembled(shared[front], name, gpu) for front, gpu in zip(fronts, gpus)]
+
+
+def _compiled(text: str, name: str, options: Sequence[str]) -> tuple[str, bytes]:
+    """The compiler's log, and the PTX that it made."""
     nvrtc, program = _library(), ctypes.c_void_p()
     status = nvrtc.nvrtcCreateProgram(
         ctypes.byref(program), text.encode(), name.encode(), 0, None, None
@@ -74,20 +121,35 @@ def compile(text: str, name: str, options: Sequence[str]) -> dict[str, Resources
     if status:
         raise RuntimeError(f"{name}: NVRTC has no room for a program (status {status})")
     try:
-        given = [o.encode() for o in (*options, "--ptxas-options=-v")]
+        given = [o.encode() for o in options]
         status = nvrtc.nvrtcCompileProgram(
             program, len(given), (ctypes.c_char_p * len(given))(*given)
         )
-        size = ctypes.c_size_t()
-        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-        log = ctypes.create_string_buffer(size.value)
-        nvrtc.nvrtcGetProgramLog(program, log)
+        log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode()
+        if status:
+            raise RuntimeError(f"{name} does not compile with {' '.join(options)}:\n{log}")
+        return log, _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    message = log.value.decode()
-    if status:
-        raise RuntimeError(f"{name} does not compile with {' '.join(options)}:\n{message}")
-    return dict(_resources(message))
+
+
+def _read(size_of: Any, read: Any, program: ctypes.c_void_p) -> bytes:
+    size = ctypes.c_size_t()
+    size_of(program, ctypes.byref(size))
+    found = ctypes.create_string_buffer(size.value)
+    read(program, found)
+    return found.value
+
+
+def _assembled(ptx: bytes, name: str, gpu: int) -> dict[str, Resources]:
+    with tempfile.NamedTemporaryFile(suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [assembler() or "ptxas", "-v", f"-arch=sm_{gpu}", file.name, "-o", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name} cannot be assembled for sm_{gpu}:\n{done.stderr}")
+    return dict(_resources(done.stderr))
 
 
 def _library() -> Any:
@@ -122,4 +184,4 @@ def _resources(log: str) -> Any:
 
 
 if __name__ == "__main__":
-    json.dump([compile(*job) for job in json.load(sys.stdin)], sys.stdout)
+    json.dump(compile_for(*json.load(sys.stdin)), sys.stdout)

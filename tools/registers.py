@@ -70,20 +70,14 @@ def measure(wanted: Iterable[Target]) -> dict[Target, dict[str, nvrtc.Resources]
 
 
 def _measure(group: list[Target]) -> list[tuple[Target, dict[str, nvrtc.Resources]]]:
-    jobs = {
-        target: (
-            source(target.file),
-            target.file,
-            (*OPTIONS, f"-DGRADLITE_DTYPE={target.dtype}", f"-arch=sm_{target.gpu}"),
-        )
-        for target in group
-    }
-    kept = {target: _cache_file(job) for target, job in jobs.items()}
+    file, dtype, _ = group[0]
+    job = (source(file), file, (*OPTIONS, f"-DGRADLITE_DTYPE={dtype}"))
+    kept = {target: _cache_file((*job, target.gpu)) for target in group}
     missing = [target for target in group if not kept[target].exists()]
     if missing:
         done = subprocess.run(
             [sys.executable, "-m", "tools.nvrtc"],
-            input=json.dumps([jobs[target] for target in missing]),
+            input=json.dumps([*job, [target.gpu for target in missing]]),
             capture_output=True,
             text=True,
             cwd=ROOT,

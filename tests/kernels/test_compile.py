@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gradlite.backends.kernel_source import index, kernel
+from gradlite.backends.kernel_source import index, kernel, source
 from gradlite.ops import ctc_launch
 from tools import nvrtc, registers
 
@@ -113,6 +113,18 @@ def test_what_a_kernel_takes_is_read_from_the_compiler() -> None:
     assert 4 <= found["small_f32"].registers <= 32
     assert found["crowded_f32"].registers == 32 and found["crowded_f32"].spilled > 0
     assert found["calling_f32"].spilled > 0  # in what it calls alone
+
+
+# Half precision and warps that exchange values, and float64, in a file that compiles quickly.
+@pytest.mark.parametrize(("file", "dtype"), [("columns.cu", "bf16"), ("columns.cu", "f64")])
+def test_what_gpus_share_is_what_each_gets(file: str, dtype: str) -> None:
+    """Translated once and assembled for each, kernels take what they take compiled as they run."""
+    if nvrtc.assembler() is None:
+        pytest.skip("needs the assembler: pip install nvidia-cuda-nvcc-cu12")
+    options = (*registers.OPTIONS, f"-DGRADLITE_DTYPE={dtype}")
+    found = nvrtc.compile_for(source(file), file, options, registers.GPUS)
+    for gpu, shared in zip(registers.GPUS, found, strict=True):
+        assert shared == nvrtc.compile(source(file), file, (*options, f"-arch=sm_{gpu}"))
 
 
 def test_an_error_names_the_place() -> None:
