@@ -2,13 +2,61 @@
 // The n values of a draw begin at block `offset`; see Draw::at for `state`.
 #include "philox.cuh"
 
-// Calls body(block, first, count) for every block of a draw of n values, `count` of them from
-// value `first` on.
-template <int PER_BLOCK, class Body>
-DEVICE void for_each_block(const Draw& draw, i64 n, Body body) {
-  for (i64 b = thread_index(); b * PER_BLOCK < n; b += thread_count()) {
-    const i64 first = b * PER_BLOCK, left = n - first;
-    body(draw.block(b), first, int(left < PER_BLOCK ? left : PER_BLOCK));
+template <class T, int N>
+struct __attribute__((aligned(N * sizeof(T)))) Values {
+  T value[N];
+};
+
+#if !defined(GRADLITE_NATIVE)
+// Stores the 32 bytes of block b of every thread of a warp, 16 at a time. Of two threads' blocks both
+// store halves of the first, then of the second: memory takes 32 bytes as fast as half of them.
+template <class T, int HALF>
+DEVICE void store_both(T* out, i64 b, const Values<T, HALF>& low, const Values<T, HALF>& high) {
+  typedef Values<u32, 4> Words;
+  const bool odd = threadIdx.x & 1;
+  const Words mine = bit_cast<Words>(odd ? high : low), other = bit_cast<Words>(odd ? low : high);
+  Words theirs;
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    theirs.value[k] = __shfl_xor_sync(0xffffffffu, other.value[k], 1);
+  }
+  Words* to = reinterpret_cast<Words*>(out + (odd ? b - 1 : b) * 2 * HALF) + odd;
+  to[0] = odd ? theirs : mine;
+  to[2] = odd ? mine : theirs;
+}
+#endif
+
+// out[i] for the n values of a draw, N of them to a block: fill(block, values) makes those of one.
+template <int N, class T, class Fill>
+DEVICE void draw_blocks(const Draw& draw, i64 n, T* out, Fill fill) {
+  i64 done = 0;
+#if !defined(GRADLITE_NATIVE)
+  if (aligned(out)) {
+    done = n / N / 32 * 32;  // by whole warps
+    ROLLED
+    for (i64 b = thread_index(); b < done; b += thread_count()) {
+      T values[N];
+      fill(draw.block(b), values);
+      constexpr int AT_ONCE = N * sizeof(T) < 16 ? N : 16 / sizeof(T);
+      Values<T, AT_ONCE> packs[N / AT_ONCE];
+#pragma unroll
+      for (int l = 0; l < N; l++) packs[l / AT_ONCE].value[l % AT_ONCE] = values[l];
+      if constexpr (N > AT_ONCE) {
+        store_both(out, b, packs[0], packs[1]);
+      } else {
+        reinterpret_cast<Values<T, N>*>(out)[b] = packs[0];
+      }
+    }
+  }
+#endif
+  ROLLED
+  for (i64 b = done + thread_index(); b * N < n; b += thread_count()) {
+    T values[N];
+    fill(draw.block(b), values);
+#pragma unroll
+    for (int l = 0; l < N; l++) {
+      if (b * N + l < n) out[b * N + l] = values[l];
+    }
   }
 }
 
@@ -38,26 +86,28 @@ struct Uniform<double> {
 
 KERNEL(random_uniform)
 (scalar_t* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n) {
-  for_each_block<Uniform<scalar_t>::PER_BLOCK>(
-      Draw::at(state, seed, offset), n, [=](const Block& block, i64 first, int count) {
+  constexpr int PER_BLOCK = Uniform<scalar_t>::PER_BLOCK;
+  draw_blocks<PER_BLOCK>(
+      Draw::at(state, seed, offset), n, out, [](const Block& block, scalar_t* values) {
 #pragma unroll
-        for (int l = 0; l < Uniform<scalar_t>::PER_BLOCK; l++) {
-          if (l < count) out[first + l] = narrow(Uniform<scalar_t>::of(block, l));
-        }
+        for (int l = 0; l < PER_BLOCK; l++) values[l] = narrow(Uniform<scalar_t>::of(block, l));
       });
 }
 
+struct Normals {
+  double cosine, sine;
+};
+
 // Box and Muller's two normals of two integers below 1 / unit, in float64.
-DEVICE void box_muller(double a, double b, double unit, double& cosine, double& sine) {
+CALLED Normals box_muller(double a, double b, double unit) {
   const double radius = math::sqrt(-2.0 * math::log((a + 1.0) * unit));
 #if GRADLITE_ON_CPU
   const double angle = b * (6.283185307179586476925 * unit);
-  cosine = radius * math::cos(angle);
-  sine = radius * math::sin(angle);
+  return {radius * math::cos(angle), radius * math::sin(angle)};
 #else
+  double cosine, sine;
   ::sincospi(b * (2.0 * unit), &sine, &cosine);
-  cosine *= radius;
-  sine *= radius;
+  return {radius * cosine, radius * sine};
 #endif
 }
 
@@ -65,18 +115,16 @@ KERNEL(random_normal)
 (scalar_t* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n) {
   constexpr bool DOUBLE = sizeof(scalar_t) == 8;
   constexpr int PER_BLOCK = DOUBLE ? 4 : 8;
-  for_each_block<PER_BLOCK>(
-      Draw::at(state, seed, offset), n, [=](const Block& block, i64 first, int count) {
-        for (int l = 0; l < count; l += 2) {
-          double cosine, sine;
-          if (DOUBLE) {
-            const u64 a = l ? block.word[2] : block.word[0], b = l ? block.word[3] : block.word[1];
-            box_muller(double(a >> 11), double(b >> 11), 0x1p-53, cosine, sine);
-          } else {
-            box_muller(block.lane32(l), block.lane32(l + 1), 0x1p-32, cosine, sine);
-          }
-          out[first + l] = narrow(acc_t(cosine));
-          if (l + 1 < count) out[first + l + 1] = narrow(acc_t(sine));
+  draw_blocks<PER_BLOCK>(
+      Draw::at(state, seed, offset), n, out, [](const Block& block, scalar_t* values) {
+#pragma unroll
+        for (int l = 0; l < PER_BLOCK; l += 2) {
+          const Normals two =
+              DOUBLE ? box_muller(double(block.word[l] >> 11), double(block.word[l + 1] >> 11),
+                                  0x1p-53)
+                     : box_muller(block.lane32(l), block.lane32(l + 1), 0x1p-32);
+          values[l] = narrow(acc_t(two.cosine));
+          values[l + 1] = narrow(acc_t(two.sine));
         }
       });
 }
@@ -85,38 +133,30 @@ KERNEL(random_normal)
 KERNEL(random_integers)
 (i64* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n, i64 low,
  i64 width) {
-  for_each_block<4>(Draw::at(state, seed, offset), n,
-                    [=](const Block& block, i64 first, int count) {
+  draw_blocks<4>(Draw::at(state, seed, offset), n, out, [=](const Block& block, i64* values) {
 #pragma unroll
-                      for (int l = 0; l < 4; l++) {
-                        const u64 word = block.word[l];
-                        const u64 value = width ? multiply_high(word, u64(width)) : word;
-                        if (l < count) out[first + l] = i64(u64(low) + value);
-                      }
-                    });
+    for (int l = 0; l < 4; l++) {
+      const u64 word = block.word[l];
+      values[l] = i64(u64(low) + (width ? multiply_high(word, u64(width)) : word));
+    }
+  });
 }
 
 // The words themselves: the keys of a permutation.
 KERNEL(random_words)
 (u64* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n) {
-  for_each_block<4>(Draw::at(state, seed, offset), n,
-                    [=](const Block& block, i64 first, int count) {
+  draw_blocks<4>(Draw::at(state, seed, offset), n, out, [](const Block& block, u64* values) {
 #pragma unroll
-                      for (int l = 0; l < 4; l++) {
-                        if (l < count) out[first + l] = block.word[l];
-                      }
-                    });
+    for (int l = 0; l < 4; l++) values[l] = block.word[l];
+  });
 }
 
 // True where the lane is below the threshold, which is 2^32 times the probability.
 KERNEL(random_mask)
 (bool* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n,
  i64 threshold) {
-  for_each_block<8>(Draw::at(state, seed, offset), n,
-                    [=](const Block& block, i64 first, int count) {
+  draw_blocks<8>(Draw::at(state, seed, offset), n, out, [=](const Block& block, bool* values) {
 #pragma unroll
-                      for (int l = 0; l < 8; l++) {
-                        if (l < count) out[first + l] = u64(block.lane32(l)) < u64(threshold);
-                      }
-                    });
+    for (int l = 0; l < 8; l++) values[l] = u64(block.lane32(l)) < u64(threshold);
+  });
 }

@@ -98,6 +98,17 @@ def test_nothing_is_launched_for_nothing(launcher: Any) -> None:
         assert made.shape == (0,)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_that_start_anywhere_are_the_same_bits(launcher: Any, dtype: str) -> None:
+    xp, n = launcher.xp, 1100
+    for kernel in ("random_uniform", "random_normal"):
+        outs = [xp.zeros(n + start, np.dtype(dtype))[start:] for start in range(3)]
+        for out in outs:
+            launcher.elementwise(kernel, np.dtype(dtype), n, out, None, 7, 3, n)
+        for out in outs[1:]:
+            np.testing.assert_array_equal(host(out), host(outs[0]))
+
+
 @pytest.mark.parametrize("kernel", ["random_uniform", "random_mask"])
 def test_a_state_in_memory_takes_the_place_of_the_numbers(launcher: Any, kernel: str) -> None:
     xp, n = launcher.xp, 100
@@ -120,7 +131,7 @@ def test_a_state_in_memory_takes_the_place_of_the_numbers(launcher: Any, kernel:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) -> None:
     threads.check, threads.seed = True, seed
-    for n in (5, 37):
+    for n in (5, 37, 700):
         for dtype in DTYPES:
             draw(threads, "random", n, dtype, (7, 3))
             draw(threads, "normal", n, dtype, (7, 3))
