@@ -297,7 +297,7 @@ UNTIMED: dict[str, str] = {
         nadam_advance radam_advance adamax_advance rmsprop_advance adagrad_advance adadelta_advance
         rprop_advance asgd_advance scale_update""",
     "the second of two launches, over the parts that the first leaves": """columns_total
-        losses_parts losses_total norm_total norm_slopes_total reduce_columns_total
+        losses_parts losses_total norm_total norm_slopes_total prelu_total reduce_columns_total
         reduce_channels_total batch_norm_statistics variance_total vector_norm_total""",
     "how often it reads a row depends on the labels": """multilabel_margin_forward
         multilabel_margin_backward""",

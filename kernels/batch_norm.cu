@@ -181,7 +181,7 @@ struct Slope {
 };
 
 // dx = rstd * weight * (grad - mean(grad) - u * mean(grad * u)), means over the channel.
-KERNEL(batch_norm_backward)
+KERNEL_BLOCKS(batch_norm_backward, 3)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const void* __restrict__ weight, const acc_t* __restrict__ mean,
  const acc_t* __restrict__ rstd, const acc_t* __restrict__ totals, scalar_t* __restrict__ dx,

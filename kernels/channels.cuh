@@ -29,21 +29,28 @@ DEVICE void set_channel_value(void* data, i64 wide, i64 channel, acc_t value) {
   }
 }
 
+// body(team, plane, piece, first, columns) for every piece of planes of `length` elements: `columns`
+// elements of the array from `first` on, of which the last pieces may have none.
+template <class Body>
+DEVICE void for_each_piece(i64 planes, i64 length, i64 pieces, Body body) {
+  // A multiple of 8, so that every piece of an aligned plane is aligned.
+  const i64 size = ((length + pieces - 1) / pieces + 7) / 8 * 8;
+  for_each_row(planes * pieces, [&](auto team, i64 r) {
+    const i64 plane = pieces == 1 ? r : r / pieces, piece = r - plane * pieces;
+    const i64 left = math::larger(length - piece * size, i64(0));
+    body(team, plane, piece, plane * length + piece * size, math::smaller(size, left));
+  });
+}
+
 // function(plane) gives what is called as f(sums, values of `in`...) for each element.
 template <class Function, class... In>
 DEVICE void plane_sums(i64 samples, i64 channels, i64 length, i64 pieces, acc_t* partials,
                        Function function, const In*... in) {
-  // A multiple of 8, so that every piece of an aligned plane is aligned.
-  const i64 size = (quotient(length + pieces - 1, pieces) + 7) / 8 * 8;
-  for_each_row(samples * channels * pieces, [&](auto team, i64 r) {
-    const i64 plane = quotient(r, pieces), piece = r - plane * pieces, first = piece * size;
-    const i64 columns = math::smaller(size, length - first);
+  for_each_piece(samples * channels, length, pieces,
+                 [&](auto team, i64 plane, i64 piece, i64 first, i64 columns) {
     acc_t sums[2] = {};
     auto add = function(plane);
-    if (columns > 0) {
-      row_of(team, columns).each([&](auto... values) { add(sums, values...); },
-                                 (in + plane * length + first)...);
-    }
+    row_of(team, columns).each([&](auto... values) { add(sums, values...); }, (in + first)...);
     const acc_t first_sum = team.sum(sums[0]), second_sum = team.sum(sums[1]);
     if (team.rank() == 0) {
       const i64 sample = quotient(plane, channels), channel = plane - sample * channels;
@@ -99,22 +106,42 @@ DEVICE void map_channels(i64 samples, i64 channels, i64 length, scalar_t* out, A
     SerialRow{length}.map(out + plane * length, function, (in + plane * length)...);
   }
 #else
-  const i64 n = samples * channels * length;
+  const i64 n = samples * channels * length, packs = n / LANES, period = channels * length;
   i64 done = 0;
   if (aligned(out, in...)) {
-    done = n / LANES * LANES;
-    for (i64 p = thread_index(); p < n / LANES; p += thread_count()) {
-      i64 plane = quotient(p * LANES, length), left = (plane + 1) * length - p * LANES;
-      auto function = at(remainder(plane, channels));
-      reinterpret_cast<Pack*>(out)[p] = map_lanes(
-          [&](auto... values) {
-            if (left-- == 0) {
-              left = length - 1;
-              function = at(remainder(++plane, channels));
-            }
-            return function(values...);
-          },
-          reinterpret_cast<const Pack*>(in)[p]...);
+    done = packs * LANES;
+    if (period % LANES == 0 && period / LANES * 8 <= thread_count()) {
+      // Threads that go on by whole samples stay in their channels.
+      const i64 step = quotient(thread_count(), period / LANES) * (period / LANES);
+      const i64 first = thread_index();
+      if (first < step && first < packs) {
+        decltype(at(i64(0))) function[LANES];
+#pragma unroll
+        for (int l = 0; l < LANES; l++) {
+          function[l] = at(remainder(quotient(first * LANES + l, length), channels));
+        }
+        ROLLED
+        for (i64 p = first; p < packs; p += step) {
+          int l = 0;
+          reinterpret_cast<Pack*>(out)[p] =
+              map_lanes([&](auto... values) { return function[l++](values...); },
+                        reinterpret_cast<const Pack*>(in)[p]...);
+        }
+      }
+    } else {
+      for (i64 p = thread_index(); p < packs; p += thread_count()) {
+        i64 plane = quotient(p * LANES, length), left = (plane + 1) * length - p * LANES;
+        auto function = at(remainder(plane, channels));
+        reinterpret_cast<Pack*>(out)[p] = map_lanes(
+            [&](auto... values) {
+              if (left-- == 0) {
+                left = length - 1;
+                function = at(remainder(++plane, channels));
+              }
+              return function(values...);
+            },
+            reinterpret_cast<const Pack*>(in)[p]...);
+      }
     }
   }
   for (i64 i = done + thread_index(); i < n; i += thread_count()) {

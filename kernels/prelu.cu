@@ -1,18 +1,18 @@
-// prelu: x where positive, else w x, with a weight for each channel. Seen as (rows, columns), the
-// channels are either the columns, or row r is of channel r % channels.
+// prelu: x where positive, else w x, with a weight for each channel. The channels are the columns of
+// (rows, columns), or plane p of (planes, length) is of channel p % channels.
 #include "activations.cuh"
 
-#include "columns.cuh"
-#include "rows.cuh"
+#include "channels.cuh"
 
 KERNEL_BLOCKS(prelu_forward, 4)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ weight, scalar_t* __restrict__ y,
- i64 rows, i64 columns, i64 channels) {
-  for_each_row(rows, [&](auto team, i64 r) {
-    const LeakyRelu activation{widen(weight[r % channels])};
-    const auto row = row_of(team, columns);
-    row.map(y + r * columns, [=](acc_t v) { return activation.value(v); }, x + r * columns);
-  });
+ i64 planes, i64 length, i64 channels, i64 pieces) {
+  for_each_piece(planes, length, pieces,
+                 [&](auto team, i64 plane, i64, i64 first, i64 columns) {
+                   const LeakyRelu activation{widen(weight[plane % channels])};
+                   const auto row = row_of(team, columns);
+                   row.map(y + first, [=](acc_t v) { return activation.value(v); }, x + first);
+                 });
 }
 
 KERNEL(prelu_columns_forward)
@@ -22,24 +22,40 @@ KERNEL(prelu_columns_forward)
       rows, columns, parts, y, weight, [](acc_t w, acc_t v) { return LeakyRelu{w}.value(v); }, x);
 }
 
-// dx and, for each row, the gradient of its weight.
+// dx and, for each piece of a plane, the gradient of its weight.
 KERNEL_BLOCKS(prelu_backward, 4)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ weight, scalar_t* __restrict__ dx, acc_t* __restrict__ partials,
- i64 rows, i64 columns, i64 channels) {
-  for_each_row(rows, [&](auto team, i64 r) {
-    const LeakyRelu activation{widen(weight[r % channels])};
-    const auto row = row_of(team, columns);
+ i64 planes, i64 length, i64 channels, i64 pieces) {
+  for_each_piece(
+      planes, length, pieces, [&](auto team, i64 plane, i64 piece, i64 first, i64 columns) {
+        const LeakyRelu activation{widen(weight[plane % channels])};
+        const auto row = row_of(team, columns);
+        acc_t total = 0;
+        row.map(
+            dx + first,
+            [&](acc_t g, acc_t v) {
+              total += v > 0 ? acc_t(0) : g * v;
+              return activation.gradient(g, v);
+            },
+            grad + first, x + first);
+        total = team.sum(total);
+        if (team.rank() == 0) partials[plane * pieces + piece] = total;
+      });
+}
+
+// The gradients of the weights: planes * pieces sums, those of a channel added up.
+KERNEL_BLOCKS(prelu_total, 4)
+(const acc_t* __restrict__ partials, scalar_t* __restrict__ dweight, i64 channels, i64 parts,
+ i64 pieces) {
+  for_each_row(channels, [&](auto team, i64 c) {
     acc_t total = 0;
-    row.map(
-        dx + r * columns,
-        [&](acc_t g, acc_t v) {
-          total += v > 0 ? acc_t(0) : g * v;
-          return activation.gradient(g, v);
-        },
-        grad + r * columns, x + r * columns);
+    for (i64 i = team.rank(); i < parts * pieces; i += team.size()) {
+      const i64 part = i / pieces;
+      total += partials[(part * channels + c) * pieces + i - part * pieces];
+    }
     total = team.sum(total);
-    if (team.rank() == 0) partials[r] = total;
+    if (team.rank() == 0) dweight[c] = narrow(total);
   });
 }
 

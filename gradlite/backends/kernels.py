@@ -216,6 +216,10 @@ class Launcher:
         """Launch a kernel whose threads share ``n`` elements."""
         self._launch(name, dtype, self.elementwise_grid(n), (BLOCK,), arguments, 0)
 
+    def prepared(self, name: str, dtype: Any, n: int, *arguments: Any) -> None:
+        """The same with fewer blocks, which stay, for a kernel whose threads prepare something."""
+        self._launch(name, dtype, (self.table_blocks(n),), (BLOCK,), arguments, 0)
+
     def rows(self, name: str, dtype: Any, rows: int, columns: int, *arguments: Any) -> None:
         """Launch a kernel whose teams take a row each."""
         grid, block = self.row_geometry(rows, columns)

@@ -142,7 +142,7 @@ class RecordingLauncher:
 
     takes, dense, empty_like = Launcher.takes, Launcher.dense, Launcher.empty_like
     reach = Launcher.reach
-    elementwise, rows = Launcher.elementwise, Launcher.rows
+    elementwise, prepared, rows = Launcher.elementwise, Launcher.prepared, Launcher.rows
     kept_rows, packed_rows = Launcher.kept_rows, Launcher.packed_rows
     launch = Launcher.launch
 

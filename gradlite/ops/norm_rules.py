@@ -308,7 +308,7 @@ class NativeBatchNorm(Op):
         y = K.empty_like(x)
         mean, rstd = (K.empty((channels,), K.acc(dtype)) for _ in range(2))
         if not training:
-            K.elementwise(
+            K.prepared(
                 "batch_norm_inference", dtype, x.size,
                 x, w, b, *kept, mean, rstd, y, wide, wide_kept, *shape, float(eps),
             )  # fmt: skip
@@ -320,7 +320,7 @@ class NativeBatchNorm(Op):
             x, partials, mean, rstd, *kept, wide_kept, *shape, parts, inner,
             float(momentum), float(eps),
         )  # fmt: skip
-        K.elementwise("batch_norm_forward", dtype, x.size, x, w, b, mean, rstd, y, wide, *shape)
+        K.prepared("batch_norm_forward", dtype, x.size, x, w, b, mean, rstd, y, wide, *shape)
         return y, (mean, rstd)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -340,12 +340,12 @@ class NativeBatchNorm(Op):
         if wants_input:
             dx = K.empty_like(grad)
             if training:
-                K.elementwise(
+                K.prepared(
                     "batch_norm_backward", dtype, dx.size,
                     grad, x, w, mean, rstd, totals, dx, wide, *shape,
                 )  # fmt: skip
             else:
-                K.elementwise(
+                K.prepared(
                     "batch_norm_forward", dtype, dx.size,
                     grad, w, None, None, rstd, dx, wide, *shape,
                 )  # fmt: skip

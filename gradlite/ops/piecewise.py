@@ -361,12 +361,15 @@ class Prelu(Op):
             return NotImplemented
         x, weight = K.dense(x), K.dense(weight)
         out = K.empty_like(x)
-        rows, columns, channels_last = _channel_rows(x.shape, weight.size)
-        if channels_last:
-            map_columns(K, "prelu_columns_forward", x.dtype, rows, columns, x, weight, out)
+        planes, length, channels = _planes(x.shape, weight.size)
+        if length == 1 < channels:
+            map_columns(K, "prelu_columns_forward", x.dtype, planes // channels, channels, x,
+                        weight, out)  # fmt: skip
         else:
-            sizes = rows, columns, weight.size
-            K.rows("prelu_forward", x.dtype, rows, columns, x, weight, out, *sizes)
+            pieces = _pieces(planes, length)
+            sizes = planes, length, channels, pieces
+            K.rows("prelu_forward", x.dtype, planes * pieces, length // pieces, x, weight, out,
+                   *sizes)  # fmt: skip
         return out
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -374,35 +377,39 @@ class Prelu(Op):
         if weight is None or not K.takes(grad, x, weight):
             return NotImplemented
         arrays = K.dense(grad), K.dense(x), K.dense(weight), K.empty_like(x)
-        dtype, channels = x.dtype, weight.size
-        rows, columns, channels_last = _channel_rows(x.shape, channels)
-        if channels_last:
+        dtype = x.dtype
+        right = None if ctx.edges[1] is None else K.empty(weight.shape, dtype)
+        planes, length, channels = _planes(x.shape, weight.size)
+        if length == 1 < channels:
             kernel = "prelu_columns_backward"
-            partials, _ = sum_parts(K, kernel, dtype, 1, rows, columns, *arrays)
+            partials, _ = sum_parts(K, kernel, dtype, 1, planes // channels, channels, *arrays)
+            if right is not None:
+                total(K, dtype, partials, right)
         else:
-            partials = K.empty((1, rows // channels, channels), K.acc(dtype))
-            sizes = rows, columns, channels
-            K.rows("prelu_backward", dtype, rows, columns, *arrays, partials, *sizes)
-        if ctx.edges[1] is None:
-            return arrays[3], None
-        right = K.empty(weight.shape, dtype)
-        total(K, dtype, partials, right)
+            pieces = _pieces(planes, length)
+            partials = K.empty((planes, pieces), K.acc(dtype))
+            sizes = planes, length, channels, pieces
+            K.rows("prelu_backward", dtype, planes * pieces, length // pieces, *arrays, partials,
+                   *sizes)  # fmt: skip
+            if right is not None:
+                parts = planes // channels
+                K.rows("prelu_total", dtype, channels, parts * pieces, partials, right, channels,
+                       parts, pieces)  # fmt: skip
         return arrays[3], right
 
 
-def _channel_rows(shape: tuple[int, ...], channels: int) -> tuple[int, int, bool]:
-    """An array with its channels in dimension 1 as rows and columns: the channels are the columns
-    where nothing follows them (True), and in turn one to each row elsewhere."""
-    if channels > 1:
-        rows = shape[0] * channels if len(shape) > 2 else shape[0]
-    else:
-        # Any number of rows would do: many to share, but not too many sums to add up.
-        rows = 1
-        for n in shape[:-1]:
-            if rows * n > 1024:
-                break
-            rows *= n
-    return rows, math.prod(shape) // rows, channels > 1 and len(shape) == 2
+def _planes(shape: tuple[int, ...], channels: int) -> tuple[int, int, int]:
+    """Of an array with its channels in dimension 1: the planes, of one channel each in turn, how
+    long they are, and the channels. With one weight the array is one plane."""
+    if channels == 1:
+        return 1, math.prod(shape), 1
+    planes = shape[0] * channels
+    return planes, math.prod(shape) // planes, channels
+
+
+def _pieces(planes: int, length: int) -> int:
+    """Into how many pieces to cut every plane: enough to fill a GPU, of 1024 elements at least."""
+    return max(1, min(-(-4096 // planes), length // 1024))
 
 
 @public(

@@ -100,12 +100,10 @@ BIAS = [
            "constant[l] = of_column(column + l * step);", "constant[l] = of_column(column);",
            ("test_bias_activation::test_values",)),
     Mutant("the weight of another channel", "prelu.cu",
-           "rows, i64 columns, i64 channels) {\n  for_each_row(rows, [&](auto team, i64 r) {\n"
-           "    const LeakyRelu activation{widen(weight[r % channels])};\n"
-           "    const auto row = row_of(team, columns);\n    row.map(y",
-           "rows, i64 columns, i64 channels) {\n  for_each_row(rows, [&](auto team, i64 r) {\n"
-           "    const LeakyRelu activation{widen(weight[r / channels])};\n"
-           "    const auto row = row_of(team, columns);\n    row.map(y",
+           "const LeakyRelu activation{widen(weight[plane % channels])}; const auto row = "
+           "row_of(team, columns); row.map(y",
+           "const LeakyRelu activation{widen(weight[plane / channels])}; const auto row = "
+           "row_of(team, columns); row.map(y",
            ("test_activation::test_prelu",)),
     Mutant("the halves of a row overlap", "activation.cu",
            "*db = da + columns;", "*db = da + columns - 1;", ("test_activation::test_no_race_in",)),

@@ -153,6 +153,19 @@ def test_prelu(launcher: Any, shape: tuple[int, ...], dtype: str) -> None:
         both_ways(launcher, OPS["prelu"], [x, weight], (), grad)
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((5000,), 1), ((4, 1300), 1), ((2, 3, 3100), 3), ((153601,), 1)],
+    ids=str,
+)
+def test_planes_in_pieces(launcher: Any, shape: tuple[int, ...], channels: int) -> None:
+    # So many pieces that there is nothing left for the last, in the last shape.
+    x, grad = (np.random.default_rng(i).standard_normal(shape).astype("f4") for i in range(2))
+    form = tuple(channels if d == 1 else 1 for d in range(len(shape)))
+    weight = np.linspace(-1, 2, channels, dtype="f4").reshape(form)
+    both_ways(launcher, OPS["prelu"], [x, weight], (), grad)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_race_in_rows(threads: ThreadsLauncher, seed: int) -> None:
     threads.check, threads.seed = True, seed

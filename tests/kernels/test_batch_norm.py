@@ -162,6 +162,19 @@ def test_infinity_and_nan_stay_in_their_channels(launcher: Any, length: int) -> 
     assert bad[:, 1:3].all() and not bad[:, [0, 3]].any()
 
 
+@pytest.mark.parametrize("length", [1, 3])
+def test_any_grid_is_right(launcher: Any, length: int) -> None:
+    # Samples of 5 or 15 packs, which the threads of a block cannot all go on by.
+    x = np.random.default_rng(0).standard_normal((300, 20, length)).astype("f4")
+    w = np.linspace(1, 2, 20, dtype="f4")
+    device, scale = launcher.xp.asarray(x), launcher.xp.asarray(w)
+    for blocks in (1, 3):
+        y = launcher.empty_like(device)
+        arguments = device, None, None, None, scale, y, 0, *x.shape
+        launcher.launch("batch_norm_forward", x.dtype, (blocks,), (256,), *arguments)
+        np.testing.assert_array_equal(host(y), x * w[:, None])
+
+
 def test_arrays_that_start_anywhere(launcher: Any) -> None:
     flat = np.random.default_rng(0).standard_normal(4 * 3 * 64 + 3).astype("f4")
     device = launcher.xp.asarray(flat)
