@@ -56,7 +56,7 @@ KERNEL_BLOCKS(normalize_backward, 2)
   });
 }
 
-KERNEL(normalize_strided_forward)
+KERNEL_BLOCKS(normalize_strided_forward, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 outer, i64 n, i64 inner,
  double epsilon) {
   for_each_strip(outer, n, inner, [&](auto strip) {

@@ -36,17 +36,18 @@ def test_every_kernel_is_timed_or_has_a_reason() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_case_launches_its_kernel_on_as_many_arrays_as_it_says(cupy: Any, name: str) -> None:
     case = CASES[name]
-    call = kernels.program(case, gradlite, N, own=True)
+    n = max(N, case.least)
+    call = kernels.program(case, gradlite, n, own=True)
     launcher = NAMESPACES[stand_in.Array].launcher
     with kernels.Watch(launcher, name) as watch:
         call()
     assert len(watch.caught) == 1 and "_launch" not in vars(launcher)
     if not case.step:
         _, _, _, _, arguments, _ = watch.caught[0]
-        whole = [a for a in arguments if isinstance(a, stand_in.Array) and a.size == N]
+        whole = [a for a in arguments if isinstance(a, stand_in.Array) and a.size == n]
         assert len(whole) == case.passes
     watch.again()
-    assert kernels.program(case, gradlite, N, own=False)() is not watch
+    assert kernels.program(case, gradlite, n, own=False)() is not watch
 
 
 @needs_compiler

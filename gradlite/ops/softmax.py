@@ -89,8 +89,8 @@ def softmax_forward(K: Any, name: str, x: Any, dim: int) -> Any:
     if inner == 1:
         values_rows(K, f"{name}_forward", x.dtype, outer, n, x, out, outer, n)
     else:
-        grid = strips(outer, inner), (32, 8)
-        K.launch(f"{name}_strided_forward", x.dtype, *grid, x, out, outer, n, inner)
+        strided(K, f"{name}_strided_forward", "softmax_strided_parts", 2, (x,), (x,), out,
+                (outer, n, inner))  # fmt: skip
     return out
 
 
@@ -108,14 +108,48 @@ def softmax_backward(K: Any, name: str, ctx: Any, grad: Any, *scale: float) -> A
         name = f"{name}_backward"
         values_rows(K, name, out.dtype, outer, n, *arrays, outer, n, *scale, kept=2)
     else:
-        grid = strips(outer, inner), (32, 8)
-        K.launch(f"{name}_strided_backward", out.dtype, *grid, grad, out, dx, outer, n, inner)
+        summed = (grad, out if name == "softmax" else None)
+        strided(K, f"{name}_strided_backward", "softmax_strided_sums", 1, summed, (grad, out), dx,
+                (outer, n, inner))  # fmt: skip
     return (dx,)
 
 
-def strips(outer: int, inner: int) -> tuple[int]:
-    """The grid of a kernel of ``strips.cuh``."""
-    return (min(outer * -(-inner // 32), 1 << 16),)
+def strided(
+    K: Any,
+    kernel: str,
+    first: str,
+    sums: int,
+    read: tuple[Any, ...],
+    arrays: tuple[Any, ...],
+    out: Any,
+    sizes: tuple[int, int, int],
+) -> None:
+    """Launch a kernel over (outer, n, inner); before it, where strips are few and long, ``first``,
+    which reads some arrays and leaves ``sums`` values of each part of every strip."""
+    outer, n, inner = sizes
+    width, parts, partials = strip_width(n, inner), 1, None
+    blocks = outer * -(-inner // width)
+    if not K.serial:
+        # Blocks enough to fill a GPU, parts of 128 steps at least.
+        parts = max(1, min(1024 // blocks, n // 128))
+    grid = (min(blocks * parts, 1 << 16),), (width, 256 // width)
+    if parts > 1:
+        partials = K.empty((sums, parts, outer * inner), K.acc(out.dtype))
+        K.launch(first, out.dtype, *grid, *read, partials, *sizes, parts)
+    K.launch(kernel, out.dtype, *grid, *arrays, partials, out, *sizes, parts)
+
+
+def strip_width(n: int, inner: int) -> int:
+    """The width of a block of a kernel of ``strips.cuh``: few steps are few threads' for each
+    neighbour."""
+    return min(32 if n > 64 else 64 if n > 32 else 128 if n > 16 else 256,
+               max(32, 1 << (inner - 1).bit_length()))  # fmt: skip
+
+
+def strips(outer: int, n: int, inner: int) -> tuple[tuple[int], tuple[int, int]]:
+    """The grid and the block of a kernel of ``strips.cuh``."""
+    width = strip_width(n, inner)
+    return (min(outer * -(-inner // width), 1 << 16),), (width, 256 // width)
 
 
 class Softmax(Op):

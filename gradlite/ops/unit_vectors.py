@@ -47,7 +47,7 @@ class Normalize(Op):
         if inner == 1:
             K.kept_rows("normalize_forward", x.dtype, outer, n, 1, x, out, outer, n, eps)
         else:
-            grid = strips(outer, inner), (32, 8)
+            grid = strips(outer, n, inner)
             K.launch("normalize_strided_forward", x.dtype, *grid, x, out, outer, n, inner, eps)
         return out
 
@@ -63,7 +63,7 @@ class Normalize(Op):
         if inner == 1:
             K.kept_rows("normalize_backward", x.dtype, outer, n, 2, *arrays, outer, n, eps)
         else:
-            grid = strips(outer, inner), (32, 8)
+            grid = strips(outer, n, inner)
             K.launch("normalize_strided_backward", x.dtype, *grid, *arrays, outer, n, inner, eps)
         return (dx,)
 

@@ -94,6 +94,19 @@ def test_large_infinite_and_missing_values(launcher: Any, op: Any, columns: int)
         expected = op.forward(np, x.astype("f8"), *attrs).astype("f4")
     out = host(op.fused_forward(launcher, launcher.xp.asarray(x), *attrs))
     np.testing.assert_allclose(out, expected, 1e-5, 1e-6)
+    if op is not Logsumexp and columns < 9001:
+        across = op.fused_forward(launcher, launcher.xp.asarray(np.ascontiguousarray(x.T)), 0)
+        np.testing.assert_allclose(host(across).T, expected, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("op", [Softmax, LogSoftmax], ids=lambda op: op.__name__)
+def test_long_strips_are_cut_into_parts(threads: ThreadsLauncher, op: Any) -> None:
+    threads.check = True
+    with kernels.record() as launches:
+        compare(threads, op, draw((2, 515, 33), "float32"), (1,))
+    name = "softmax_strided" if op is Softmax else "log_softmax_strided"
+    assert launches == ["softmax_strided_parts", f"{name}_forward",
+                        "softmax_strided_sums", f"{name}_backward"]  # fmt: skip
 
 
 def test_a_large_shift_costs_no_precision(launcher: Any) -> None:
