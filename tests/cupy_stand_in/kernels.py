@@ -21,7 +21,9 @@ class RawModule:
     def load(self) -> CpuModule:
         if self.module is None:
             try:
-                self.module = CpuModule(self.code, self.options, check=self.check)
+                self.module = CpuModule(
+                    self.code, self.options, check=self.check, places=self.check
+                )
             except RuntimeError as error:
                 raise runtime.CompileException(str(error)) from None
         return self.module

@@ -54,7 +54,7 @@ class ThreadsLauncher(Launcher):
         return run
 
     def _function(self, declared: Kernel, suffix: str) -> Any:
-        module = load(declared.file, suffix, check=self.check)
+        module = load(declared.file, suffix, check=self.check, places=self.check)
         return module.get_function(f"{declared.name}_{suffix}")
 
 
