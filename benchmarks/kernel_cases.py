@@ -37,23 +37,23 @@ class Case:
         backward: whether the kernel runs in the backward pass of the call.
         step: whether the call is an optimizer's step, whose arrays stand in a table.
         own: ``call`` for gradlite, where PyTorch takes several functions for it.
+        least: elements below which the op does without the kernel.
         both: whether the kernel makes the gradient of the first of ``more`` too.
     """
 
     passes: int
     call: Callable[..., Any]
-        least: elements below which the op does without the kernel.
     more: Callable[[Any, Any], tuple[Any, ...]] = lambda T, x: ()
     shape: Callable[[int], tuple[int, ...]] = flat
     backward: bool = False
     step: bool = False
     own: Callable[..., Any] | None = None
+    least: int = 0
     both: bool = False
 
 
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "gelu_tanh": lambda T, x: T.nn.functional.gelu(x, approximate="tanh"),
-    least: int = 0
     "sigmoid": lambda T, x: T.sigmoid(x),
     "tanh": lambda T, x: T.tanh(x),
     "threshold": lambda T, x: T.nn.functional.threshold(x, 0.1, 0.0),
@@ -224,6 +224,9 @@ CASES: dict[str, Case] = {
         for name in ("softmax", "log_softmax")
         for way, passes in (("forward", 2), ("backward", 3))
     },
+    "softmax_strided_parts": Case(1, lambda T, x: T.softmax(x, 0), shape=rows, least=1 << 18),
+    "softmax_strided_sums": Case(
+        2, lambda T, x: T.softmax(x, 0), shape=rows, backward=True, least=1 << 18),
     "logsumexp_forward": Case(1, lambda T, x: T.logsumexp(x, -1), shape=rows),
     "logsumexp_backward": Case(2, lambda T, x: T.logsumexp(x, -1), shape=rows, backward=True),
     "layer_norm_forward": Case(2, _norm, _parameters, rows),
@@ -233,9 +236,6 @@ CASES: dict[str, Case] = {
     "batch_norm_forward": Case(2, _batch_norm, _parameters, features),
     "batch_norm_backward": Case(3, _batch_norm, _parameters, features, backward=True),
     "batch_norm_inference": Case(2, _inference, _parameters, features),
-    "softmax_strided_parts": Case(1, lambda T, x: T.softmax(x, 0), shape=rows, least=1 << 18),
-    "softmax_strided_sums": Case(
-        2, lambda T, x: T.softmax(x, 0), shape=rows, backward=True, least=1 << 18),
     "prelu_forward": Case(2, _prelu, _slope),
     "prelu_backward": Case(3, _prelu, _slope, backward=True),
     "reduce_rows": Case(1, lambda T, x: x.sum(-1), shape=rows),
