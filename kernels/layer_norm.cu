@@ -122,7 +122,7 @@ KERNEL(group_norm_forward)
  const scalar_t* __restrict__ bias, scalar_t* __restrict__ y, acc_t* __restrict__ mean,
  acc_t* __restrict__ rstd, i64 rows, i64 groups, i64 inner, i64 length, double eps) {
   standardise(
-      x, y, mean, rstd, rows, inner * length, acc_t(eps), length % LANES == 0,
+      x, y, mean, rstd, rows, inner * length, acc_t(eps), length > 1 || aligned(weight, bias),
       [=](i64 r) { return channels_of(weight, r, groups, inner, length, 1); },
       [=](i64 r) { return channels_of(bias, r, groups, inner, length, 0); });
 }
@@ -133,6 +133,6 @@ KERNEL(group_norm_backward)
  const acc_t* __restrict__ rstd, scalar_t* __restrict__ dx, i64 rows, i64 groups, i64 inner,
  i64 length) {
   standardise_backward(
-      grad, x, dx, mean, rstd, rows, inner * length, length % LANES == 0,
+      grad, x, dx, mean, rstd, rows, inner * length, length > 1 || aligned(weight),
       [=](i64 r) { return channels_of(weight, r, groups, inner, length, 1); });
 }

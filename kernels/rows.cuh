@@ -127,13 +127,21 @@ DEVICE Pack pack_of(Optional row, int k, i64 p) {
   return result;
 }
 
-// Of planes of whole packs.
-DEVICE Pack pack_of(Channels row, int, i64 p) {
-  const scalar_t otherwise = narrow(row.otherwise);
-  const scalar_t value = row.data ? row.data[u32(p) / (row.length / LANES)] : otherwise;
+// Planes of one element are a row as any other, whose memory has to lie so that it has packs.
+DEVICE Pack pack_of(Channels row, int k, i64 p) {
+  if (!row.data || row.length == 1) return pack_of(Optional{row.data, row.otherwise}, k, p);
+  const u32 first = u32(p) * LANES;
+  u32 channel = first / row.length, left = (channel + 1) * row.length - first;
+  scalar_t value = row.data[channel];
   Pack result;
 #pragma unroll
-  for (int l = 0; l < LANES; l++) result.lane[l] = value;
+  for (int l = 0; l < LANES; l++) {
+    if (left-- == 0) {
+      left = row.length - 1;
+      value = row.data[++channel];
+    }
+    result.lane[l] = value;
+  }
   return result;
 }
 
@@ -183,12 +191,16 @@ struct KeptRow {
 // Whether packs can be read from element `head` on, and the row that begins there.
 DEVICE bool packs_from(i64 head, const scalar_t* data) { return aligned(data + head); }
 DEVICE bool packs_from(i64 head, Optional row) { return !row.data || aligned(row.data + head); }
-DEVICE bool packs_from(i64 head, Channels row) { return head == 0 && row.length % LANES == 0; }
+DEVICE bool packs_from(i64 head, Channels row) {
+  return row.length == 1 ? packs_from(head, Optional{row.data, row.otherwise}) : head == 0;
+}
 DEVICE const scalar_t* from(i64 head, const scalar_t* data) { return data + head; }
 DEVICE Optional from(i64 head, Optional row) {
   return {row.data ? row.data + head : nullptr, row.otherwise};
 }
-DEVICE Channels from(i64, Channels row) { return row; }
+DEVICE Channels from(i64 head, Channels row) {  // head is 0 where a plane has several elements
+  return {row.data ? row.data + head : nullptr, row.otherwise, row.length};
+}
 
 // Any row, read from memory every time. Rows of odd lengths start anywhere: what lies before the
 // first 16-byte boundary goes element by element, and everything does where rows differ in it.

@@ -15,6 +15,7 @@ from tests.kernels.support import ThreadsLauncher, by_kernel, by_rule, wide
 CASES = [
     ((2, 4), 2), ((3, 6, 1), 3), ((2, 6, 5), 3), ((40, 4, 7, 7), 2), ((2, 6, 8, 8), 2),
     ((3, 4, 33), 4), ((2, 2, 3, 5, 67), 1), ((1, 4, 64, 96), 2), ((2, 3, 9001), 3), ((1, 2, 64), 1),
+    ((5, 32), 2), ((3, 24), 3), ((2, 256, 1), 1), ((2, 16, 3, 3), 2), ((2, 8, 2), 2),
 ]  # fmt: skip
 TOLERANCES = {"bfloat16": 1.6e-2, "float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 ALL = (True, True, True)
@@ -83,9 +84,23 @@ def test_arrays_that_start_anywhere(launcher: Any) -> None:
         np.testing.assert_allclose(np.asarray(y.tolist()), expected, atol=1e-5)
 
 
+def test_parameters_that_start_anywhere(launcher: Any) -> None:
+    flat = np.random.default_rng(0).standard_normal((3, 40)).astype("f4")
+    x = flat[0, :32].reshape(2, 16)
+    for start in range(4):
+        w, b = (flat[i, start : start + 16] for i in (1, 2))
+        device = [launcher.xp.asarray(row)[start : start + 16] for row in flat[1:]]
+        attrs = (2, 1e-5, np.dtype("f4"))
+        y, _ = NativeGroupNorm.fused_forward(launcher, launcher.xp.asarray(x), *device, *attrs)
+        expected = NativeGroupNorm.forward(np, wide(x), wide(w), wide(b), *attrs)[0]
+        np.testing.assert_allclose(np.asarray(y.tolist()), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("shape", "groups"), [((2, 4, 6), 2), ((3, 4, 64), 2), ((1, 2, 300), 1)], ids=str
+    ("shape", "groups"),
+    [((2, 4, 6), 2), ((3, 16), 2), ((2, 8, 3), 2), ((3, 4, 64), 2), ((1, 2, 300), 1)],
+    ids=str,
 )
 def test_no_race_and_nothing_out_of_bounds(
     threads: ThreadsLauncher, shape: tuple[int, ...], groups: int, seed: int
