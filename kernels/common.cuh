@@ -237,6 +237,16 @@ template <class T>
 DEVICE T larger(T a, T b) {
   return a > b ? a : b;  // b when either is NaN
 }
+// The number where one of two is NaN, which a GPU has an instruction for.
+#if defined(GRADLITE_NATIVE)
+template <class T>
+DEVICE T larger_number(T a, T b) {
+  return a > b || b != b ? a : b;
+}
+#else
+DEVICE float larger_number(float a, float b) { return ::fmaxf(a, b); }
+DEVICE double larger_number(double a, double b) { return ::fmax(a, b); }
+#endif
 template <class T>
 DEVICE T smaller(T a, T b) {
   return a < b ? a : b;

@@ -14,8 +14,8 @@
 
 struct Packs {
   i64 columns;
+  i64 inner;   // the columns below which a pack that begins there is whole; 0 where none is
   int before;  // of the first pack's lanes, how many lie ahead of the row
-  bool whole;  // whether packs can be read and written at once
 
   template <class Team>
   __device__ i64 first(const Team& team) const {
@@ -31,17 +31,22 @@ struct Packs {
     return columns + before <= N * LANES * team.size();
   }
 
+  __device__ bool is_whole(int c) const { return u32(c) < u32(inner); }
+  __device__ bool is_whole(i64 c) const { return u64(c) < u64(inner); }
+
   template <class Index>
   __device__ Pack load(const scalar_t* data, Index c, acc_t otherwise) const {
     Pack pack;
+    if (is_whole(c)) {
+      pack = *reinterpret_cast<const Pack*>(data + unsigned_of(c));
+    } else {
 #pragma unroll
-    for (int l = 0; l < LANES; l++) pack.lane[l] = narrow(otherwise);
-    if (whole && c >= 0 && c + LANES <= Index(columns)) {
-      pack = *reinterpret_cast<const Pack*>(data + c);
-    } else if (c < Index(columns)) {
+      for (int l = 0; l < LANES; l++) pack.lane[l] = narrow(otherwise);
+      if (c < Index(columns)) {
 #pragma unroll
-      for (int l = 0; l < LANES; l++) {
-        if (c + l >= 0 && c + l < Index(columns)) pack.lane[l] = data[c + l];
+        for (int l = 0; l < LANES; l++) {
+          if (c + l >= 0 && c + l < Index(columns)) pack.lane[l] = data[c + l];
+        }
       }
     }
     return pack;
@@ -49,8 +54,8 @@ struct Packs {
 
   template <class Index>
   __device__ void store(scalar_t* data, Index c, const Pack& pack) const {
-    if (whole && c >= 0 && c + LANES <= Index(columns)) {
-      *reinterpret_cast<Pack*>(data + c) = pack;
+    if (is_whole(c)) {
+      *reinterpret_cast<Pack*>(data + unsigned_of(c)) = pack;
     } else if (c < Index(columns)) {
 #pragma unroll
       for (int l = 0; l < LANES; l++) {
@@ -58,13 +63,19 @@ struct Packs {
       }
     }
   }
+
+ private:
+  // Of a column in the row, for addresses that take one instruction.
+  static __device__ u32 unsigned_of(int c) { return u32(c); }
+  static __device__ i64 unsigned_of(i64 c) { return c; }
 };
 
 // Of a row that lies in several arrays. Where they do not start alike, no pack is whole.
 template <class... More>
 DEVICE Packs packs_of(i64 columns, const scalar_t* data, const More*... more) {
   const bool alike = (... && (((u64(data) ^ u64(more)) & 15u) == 0));
-  return {columns, alike ? int((u64(data) & 15u) / sizeof(scalar_t)) : 0, alike};
+  const i64 inner = alike && columns >= LANES ? columns - LANES + 1 : 0;
+  return {columns, inner, alike ? int((u64(data) & 15u) / sizeof(scalar_t)) : 0};
 }
 
 // body(k, c) for the thread's packs of a row that fits: its k-th starts at column c.

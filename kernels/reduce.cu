@@ -187,15 +187,18 @@ KERNEL(extreme_rows)
     const i64 column = first + piece.first(team) + pack * step + own.index % LANES;
     const i64 found = own.index == own.NONE ? NOWHERE : column;
 #endif
+    const acc_t best = team.max_or_nan(own.best);
+    if (!index) {
+      if (team.rank() == 0) out[r] = narrow(best * own.sign);
+      return;
+    }
     // Of the members that have the extreme, the one with the smallest index.
-    const bool lacks = own.best != own.best;
-    const bool missing = team.max(acc_t(lacks ? 1 : 0)) > 0;
-    const acc_t best = team.max(lacks ? -infinity() : own.best);
-    i64 at = -team.max((missing ? lacks : own.best == best) ? -found : -NOWHERE);
+    const bool has = own.best == best || (own.best != own.best && best != best);
+    i64 at = -team.max(has ? -found : -NOWHERE);
     if (at == NOWHERE) at = first;
     if (team.rank() == 0) {
       out[r] = in[at];
-      if (index) index[r] = given ? given[row * columns + at] : at;
+      index[r] = given ? given[row * columns + at] : at;
     }
   });
 }

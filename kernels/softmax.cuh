@@ -99,7 +99,7 @@ struct Seen {
   __device__ void add(Value value) {
     acc_t most = top;
 #pragma unroll
-    for (int i = 0; i < N; i++) most = math::larger(value(i), most);
+    for (int i = 0; i < N; i++) most = math::larger_number(value(i), most);
     const acc_t base = most == -infinity() ? acc_t(0) : most;
     if (top != base) total *= math::exp(top - base);
 #pragma unroll
@@ -111,8 +111,7 @@ struct Seen {
   }
 };
 
-constexpr int AT_ONCE = LANES > 4 ? 2 : 4;   // packs that a thread reads at once
-constexpr int KEPT_PACKS = KEPT_VALUES / 2;  // and keeps of each array
+constexpr int KEPT_PACKS = KEPT_VALUES / 2;  // of each of two arrays
 
 template <bool FINITE, bool LOGS, int N, class Team, class Score, class Finish, class Result>
 DEVICE void softmax_row(const Team& team, i64 columns, const scalar_t* in, scalar_t* out,
@@ -134,7 +133,7 @@ DEVICE void softmax_row(const Team& team, i64 columns, const scalar_t* in, scala
       for (int l = 0; l < LANES; l++) {
         const acc_t v = score(widen(packs[k].lane[l]), c + l);
         if (!AGAIN) values[k][l] = v;
-        top = math::larger(v, top);
+        top = math::larger_number(v, top);
       }
     });
     top = settled_top<FINITE>(team.max(top));
@@ -160,6 +159,7 @@ DEVICE void softmax_row(const Team& team, i64 columns, const scalar_t* in, scala
     return;
   }
   // Read twice: the largest value and the sum come from one pass.
+  constexpr int AT_ONCE = N / 2;
   const i64 step = row.step(team);
   Seen seen;
   ROLLED

@@ -38,6 +38,10 @@ struct SerialTeam {
   static T max(T value) {
     return value;
   }
+  template <class T>
+  static T max_or_nan(T value) {
+    return value;
+  }
 };
 
 typedef SerialTeam RowTeam, FewLanes;
@@ -64,6 +68,13 @@ struct Max {
   template <class T>
   static __device__ T of(T a, T b) {
     return math::larger(a, b);
+  }
+};
+
+struct MaxOrNan {
+  template <class T>
+  static __device__ T of(T a, T b) {
+    return a > b || a != a ? a : b;
   }
 };
 
@@ -152,6 +163,12 @@ struct FewLanes : RowTeam {
     const T neutral = value;
     value = reduce_lanes<Max>(value);
     return is_warp() ? value : across_warps<Max>(value, neutral);
+  }
+  template <class T>
+  __device__ T max_or_nan(T value) const {
+    const T neutral = value;
+    value = reduce_lanes<MaxOrNan>(value);
+    return is_warp() ? value : across_warps<MaxOrNan>(value, neutral);
   }
 
  private:
