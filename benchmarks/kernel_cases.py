@@ -24,6 +24,11 @@ def features(n: int) -> tuple[int, ...]:
     return (n // 64, 64)
 
 
+def planes(n: int) -> tuple[int, ...]:
+    size = min(n, 1 << 16)
+    return (n // size, 64, size // 64)
+
+
 @dataclass(frozen=True)
 class Case:
     """How a kernel comes to run on n elements.
@@ -94,6 +99,10 @@ def _norm(T: Any, x: Any, weight: Any, bias: Any) -> Any:
 
 def _parameters(T: Any, x: Any) -> tuple[Any, ...]:
     return T.ones(x.shape[-1], device="cuda"), T.zeros(x.shape[-1], device="cuda")
+
+
+def _of_channels(T: Any, x: Any) -> tuple[Any, ...]:
+    return T.ones(x.shape[1], device="cuda"), T.zeros(x.shape[1], device="cuda")
 
 
 def _numbers(T: Any, x: Any) -> tuple[Any, ...]:
@@ -231,8 +240,10 @@ CASES: dict[str, Case] = {
     "logsumexp_backward": Case(2, lambda T, x: T.logsumexp(x, -1), shape=rows, backward=True),
     "layer_norm_forward": Case(2, _norm, _parameters, rows),
     "layer_norm_backward": Case(3, _norm, _parameters, rows, backward=True),
-    "group_norm_forward": Case(2, _group_norm, _parameters, rows),
-    "group_norm_backward": Case(3, _group_norm, _parameters, rows, backward=True),
+    "norm_short_forward": Case(2, _group_norm, _parameters, rows, least=1 << 19),
+    "norm_short_backward": Case(3, _group_norm, _parameters, rows, backward=True, least=1 << 19),
+    "group_norm_forward": Case(2, _group_norm, _of_channels, planes),
+    "group_norm_backward": Case(3, _group_norm, _of_channels, planes, backward=True),
     "batch_norm_forward": Case(2, _batch_norm, _parameters, features),
     "batch_norm_backward": Case(3, _batch_norm, _parameters, features, backward=True),
     "batch_norm_inference": Case(2, _inference, _parameters, features),

@@ -125,41 +125,6 @@ DEVICE Slope slope_of(const Team& team, const Row& row, Norm norm, acc_t grad, a
   return {ties > 0 ? grad / ties : grad, length};
 }
 
-#if defined(GRADLITE_NATIVE)
-template <class Team>
-DEVICE SerialRow plain_row(Team, i64 columns) {
-  return {columns};
-}
-#else
-// A row that is read element by element, every time.
-template <class Team>
-struct PlainRow {
-  Team team;
-  i64 columns;
-
-  __device__ const scalar_t* keep(const scalar_t* data) const { return data; }
-
-  template <class Function, class... In>
-  __device__ void each(Function function, In... in) const {
-    ROLLED
-    for (i64 c = team.rank(); c < columns; c += team.size()) function(element(in, c)...);
-  }
-
-  template <class Function, class... In>
-  __device__ void map(scalar_t* out, Function function, In... in) const {
-    ROLLED
-    for (i64 c = team.rank(); c < columns; c += team.size()) {
-      out[c] = narrow(function(element(in, c)...));
-    }
-  }
-};
-
-template <class Team>
-DEVICE PlainRow<Team> plain_row(Team team, i64 columns) {
-  return {team, columns};
-}
-#endif
-
 // body(norm)
 template <class Body>
 DEVICE void with_norm(double p, Body body) {

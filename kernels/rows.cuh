@@ -98,8 +98,18 @@ DEVICE void with_row(Team, i64 columns, bool, Body body) {
   body(SerialRow{columns});
 }
 
+template <int PACKS, class Team, class Body>
+DEVICE void with_short_row(Team, i64 columns, bool, Body body) {
+  body(SerialRow{columns});
+}
+
 template <class Team>
 DEVICE SerialRow row_of(Team, i64 columns) {
+  return {columns};
+}
+
+template <class Team>
+DEVICE SerialRow plain_row(Team, i64 columns) {
   return {columns};
 }
 
@@ -265,6 +275,44 @@ DEVICE void with_row(Team team, i64 columns, bool vectors, Body body) {
     body(KeptRow<PACKS, Team>{team, columns});
   } else {
     body(LongRow<Team>{team, columns});
+  }
+}
+
+// A row that is read element by element, every time.
+template <class Team>
+struct PlainRow {
+  Team team;
+  i64 columns;
+
+  __device__ const scalar_t* keep(const scalar_t* data) const { return data; }
+
+  template <class Function, class... In>
+  __device__ void each(Function function, In... in) const {
+    ROLLED
+    for (i64 c = team.rank(); c < columns; c += team.size()) function(element(in, c)...);
+  }
+
+  template <class Function, class... In>
+  __device__ void map(scalar_t* out, Function function, In... in) const {
+    ROLLED
+    for (i64 c = team.rank(); c < columns; c += team.size()) {
+      out[c] = narrow(function(element(in, c)...));
+    }
+  }
+};
+
+template <class Team>
+DEVICE PlainRow<Team> plain_row(Team team, i64 columns) {
+  return {team, columns};
+}
+
+// The same for rows so short that their packs, at most PACKS to a thread, are kept in any case.
+template <int PACKS, class Team, class Body>
+DEVICE void with_short_row(Team team, i64 columns, bool vectors, Body body) {
+  if (vectors && columns % LANES == 0) {
+    body(KeptRow<PACKS, Team>{team, columns});
+  } else {
+    body(plain_row(team, columns));
   }
 }
 

@@ -52,6 +52,11 @@ DEVICE void for_each_row(i64 rows, Body body) {
 }
 
 template <class Body>
+DEVICE void for_each_short_row(i64 rows, Body body) {
+  for_each_row(rows, body);
+}
+
+template <class Body>
 DEVICE void for_each_block(i64 count, Body body) {
   for (i64 i = 0; i < count; i++) body(SerialTeam(), i);
 }
@@ -189,6 +194,31 @@ DEVICE void for_each_row(i64 rows, Body body) {
   const i64 stride = i64(gridDim.x) * blockDim.y;
   for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += stride) {
     body(Team(), row);
+  }
+}
+
+// Eight lanes of a warp, the others of which are at other rows.
+struct EightLanes {
+  u32 mask = 0xffu << (threadIdx.y * 8 & 31u);
+
+  __device__ i64 rank() const { return threadIdx.x; }
+  __device__ i64 size() const { return 8; }
+  template <class T>
+  __device__ T sum(T value) const {
+#pragma unroll
+    for (int offset = 4; offset > 0; offset >>= 1) {
+      value += __shfl_xor_sync(mask, value, offset);
+    }
+    return value;
+  }
+};
+
+// For many rows of a few packs: a warp has four at a time, in blocks of (8, 32) threads.
+template <class Body>
+DEVICE void for_each_short_row(i64 rows, Body body) {
+  const EightLanes team;
+  for (i64 row = i64(blockIdx.x) * 32 + threadIdx.y; row < rows; row += i64(gridDim.x) * 32) {
+    body(team, row);
   }
 }
 

@@ -131,6 +131,19 @@ def _wide(K: Any, x: Any, *arrays: Any) -> int | None:
     return 1 if found == {K.acc(x.dtype)} else None
 
 
+def _short(K: Any, rows: int, columns: int, dtype: Any) -> bool:
+    """Whether rows are so short, and so many, that the kernels for short ones are faster."""
+    return not K.serial and 4096 <= rows < 1 << 31 and columns * dtype.itemsize <= 512
+
+
+def _norm_short(
+    K: Any, way: str, dtype: Any, rows: int, groups: int, columns: int, arrays: Any, *eps: float
+) -> None:
+    """Launch a kernel for short rows: eight threads each."""
+    grid = min(-(-rows // 32), 1 << 16)
+    K.launch(f"norm_short_{way}", dtype, (grid,), (8, 32), *arrays, rows, groups, columns, *eps)
+
+
 # ---------------------------------------------------------------------------------- ops
 class NativeLayerNorm(Op):
     """Rows of the last dimensions standardised; aux: see `standardize.rows_forward`."""
@@ -193,10 +206,12 @@ class NativeLayerNorm(Op):
         y, mean, rstd = K.empty_like(x), None, K.empty((rows,), K.acc(x.dtype))
         if center:
             mean = K.empty_like(rstd)
-        K.kept_rows(
-            "layer_norm_forward", x.dtype, rows, columns, 1,
-            x, _dense(K, w), _dense(K, b), y, mean, rstd, rows, columns, float(eps),
-        )  # fmt: skip
+        arrays = x, _dense(K, w), _dense(K, b), y, mean, rstd
+        if _short(K, rows, columns, x.dtype):
+            _norm_short(K, "forward", x.dtype, rows, 1, columns, arrays, float(eps))
+        else:
+            sizes = rows, columns, float(eps)
+            K.kept_rows("layer_norm_forward", x.dtype, rows, columns, 1, *arrays, *sizes)
         return y, (mean, rstd, None)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -219,10 +234,11 @@ class NativeLayerNorm(Op):
             total(K, dtype, partials, dw, db)
         if ctx.edges[0] is not None:
             dx = K.empty_like(x)
-            K.kept_rows(
-                "layer_norm_backward", dtype, rows, columns, 2,
-                grad, x, _dense(K, w), mean, rstd, dx, rows, columns,
-            )  # fmt: skip
+            arrays = grad, x, _dense(K, w), mean, rstd, dx
+            if _short(K, rows, columns, dtype):
+                _norm_short(K, "backward", dtype, rows, 1, columns, arrays)
+            else:
+                K.kept_rows("layer_norm_backward", dtype, rows, columns, 2, *arrays, rows, columns)
         return dx, (dw if ctx.edges[1] is not None else None), db
 
 
@@ -436,10 +452,12 @@ class NativeGroupNorm(Op):
         rows, inner = n * groups, c // groups
         x, y = K.dense(x), K.empty_like(x)
         mean, rstd = (K.empty((n, groups), K.acc(x.dtype)) for _ in range(2))
-        K.kept_rows(
-            "group_norm_forward", x.dtype, rows, inner * length, 1, x, _dense(K, w), _dense(K, b),
-            y, mean, rstd, rows, groups, inner, length, float(eps),
-        )  # fmt: skip
+        arrays = x, _dense(K, w), _dense(K, b), y, mean, rstd
+        if length == 1 and _short(K, rows, inner, x.dtype):
+            _norm_short(K, "forward", x.dtype, rows, groups, inner, arrays, float(eps))
+        else:
+            sizes = rows, groups, inner, length, float(eps)
+            K.kept_rows("group_norm_forward", x.dtype, rows, inner * length, 1, *arrays, *sizes)
         return y, [mean, rstd]
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -455,10 +473,14 @@ class NativeGroupNorm(Op):
         dw, db = _parameter_gradients(K, ctx, grad, x, mean, rstd, shape, inner)
         if ctx.edges[0] is not None:
             dx = K.empty_like(x)
-            K.kept_rows(
-                "group_norm_backward", x.dtype, rows, inner * length, 2, grad, x, _dense(K, w),
-                mean, rstd, dx, rows, groups, inner, length,
-            )  # fmt: skip
+            arrays = grad, x, _dense(K, w), mean, rstd, dx
+            if length == 1 and _short(K, rows, inner, x.dtype):
+                _norm_short(K, "backward", x.dtype, rows, groups, inner, arrays)
+            else:
+                sizes = rows, groups, inner, length
+                K.kept_rows(
+                    "group_norm_backward", x.dtype, rows, inner * length, 2, *arrays, *sizes
+                )
         return dx, dw, db
 
 

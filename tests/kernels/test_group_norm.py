@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradlite.backends import kernels
 from gradlite.ops.norm_rules import InstanceNorm, NativeGroupNorm
 from tests.kernels.support import ThreadsLauncher, by_kernel, by_rule, wide
 
@@ -82,6 +83,20 @@ def test_arrays_that_start_anywhere(launcher: Any) -> None:
             np, wide(flat[start : start + 256].reshape(1, 4, 64)), None, None, *attrs
         )[0]
         np.testing.assert_allclose(np.asarray(y.tolist()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("inner", [4, 13, 32])
+def test_many_short_rows(launcher: Any, inner: int, dtype: str) -> None:
+    compare(launcher, (2049, 2 * inner), 2, dtype)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_between_short_rows(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    with kernels.record() as launches:
+        compare(threads, (2049, 6), 2, "float32")
+    assert {"norm_short_forward", "norm_short_backward"} <= set(launches)
 
 
 def test_parameters_that_start_anywhere(launcher: Any) -> None:
