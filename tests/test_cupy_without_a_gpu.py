@@ -81,7 +81,8 @@ def test_a_full_gpu(driver: Driver) -> None:
     driver.answers("getDevice", 0)
     driver.answers("memGetInfo", (1 << 20, 4 << 20))
     driver.patch.setitem(NAMESPACES, cupy.ndarray, None)  # to ask nothing of the GPU
-    pool = type("Pool", (), {"used_bytes": lambda _: 2 << 20, "total_bytes": lambda _: 3 << 20})
+    sizes = {"used_bytes": 2 << 20, "total_bytes": 3 << 20, "get_limit": 0}
+    pool = type("Pool", (), {name: lambda _, n=n: n for name, n in sizes.items()})
     driver.patch.setattr(cupy, "get_default_memory_pool", pool)
     before = cupy.cuda.get_allocator()
     cupy.cuda.set_allocator(full)
