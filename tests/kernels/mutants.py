@@ -81,7 +81,9 @@ TEAMS = [
            "i64(blockIdx.x) * blockDim.y + threadIdx.y; row", "i64(blockIdx.x) * blockDim.y; row",
            ("test_softmax",)),
     Mutant("one row too many", "team.cuh",
-           "threadIdx.y; row < rows;", "threadIdx.y; row <= rows;", ("test_softmax",)),
+           "threadIdx.y; row < rows; row += stride) {\n    body(Team(), row);",
+           "threadIdx.y; row <= rows; row += stride) {\n    body(Team(), row);",
+           ("test_softmax",)),
 ]  # fmt: skip
 
 ELEMENTWISE = [
@@ -106,7 +108,7 @@ ELEMENTWISE = [
            "half_t{bit_cast<u16>(_Float16(value))}",
            "half_t{u16(bit_cast<u16>(_Float16(value)) & 0xfffeu)}", ("test_storage",)),
     Mutant("the wrong sign of the density", "activations.cuh",
-           "return cdf + x * density;", "return cdf - x * density;",
+           "return cdf + x * (0.39894228f * bell);", "return cdf - x * (0.39894228f * bell);",
            ("test_activation",)),
     Mutant("elu's slope without the input's scale", "activations.cuh",
            "(alpha * scale * input_scale);", "(alpha * scale);",
