@@ -14,7 +14,7 @@ from gradlite import nn, optim
 from gradlite.capturing import plan as plans
 from gradlite.capturing.calls import MADE, Buffer, Call, Guard, HostCall, Ref, refs_of
 from gradlite.capturing.native.build import available
-from gradlite.capturing.order import ordered
+from gradlite.capturing.order import _Order, ordered
 from gradlite.capturing.packing import packed
 
 compiled = pytest.mark.skipif(not available(), reason="no C++ compiler, or GRADLITE_NATIVE=0")
@@ -98,6 +98,30 @@ def linear_backward(between: Callable[[Program], None] = lambda p: None) -> Prog
 
 def test_what_frees_more_than_it_makes_goes_first() -> None:
     assert linear_backward().order("w10") == ["x100", "g90", "w10", "i100", "e100"]
+
+
+def test_after_every_move_the_bytes_in_use_are_those_of_the_new_order() -> None:
+    numbers, moves = random.Random(1), 0
+    for _ in range(200):
+        program = Program()
+        names = [f"{letter}{numbers.choice((1, 10, 90, 100))}" for letter in "abcdefghijkl"]
+        for i, name in enumerate(names):
+            program.call(name, *numbers.sample(names[:i], min(i, numbers.randrange(3))))
+        for _ in range(12):
+            program.call(*numbers.sample(names, 3))
+        loops = {id(call): numbers.choice((None, None, "p", "q")) for call in program.calls}
+        if numbers.random() < 0.5:
+            loops = {id(call): "pq"[i // 9 % 2] for i, call in enumerate(program.calls)}
+        pinned = {program.buffers[name] for name in numbers.sample(names, 2)}
+
+        def count(calls: list[Any], pinned: Any = pinned, loops: Any = loops) -> _Order:
+            return _Order(calls, pinned, refs_of, lambda c: loops[id(c)])
+
+        order = count(program.calls)
+        while order.improve():
+            moves += 1
+            assert order.used.tolist() == count(order.calls).used.tolist()
+    assert moves > 100
 
 
 def test_a_chain_of_calls_moves_as_one() -> None:

@@ -8,9 +8,7 @@ takes the place of the values that it comes from when it is made with them in fo
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ PRODUCTS = (np.dot, np.ndarray.dot, products.multiplied)
 MOVES = 200  # at most
 TOGETHER = 12  # calls, the most that move at once
 CANDIDATES = 24  # the largest of the buffers that are in use at the highest point
+ALONE = 0  # the number of the loop of calls that are part of none
 
 
 def ordered(
@@ -57,28 +56,38 @@ class _Order:
         loop_of: Callable[[AnyCall], Any],
     ) -> None:
         self.calls, self._pinned = list(calls), pinned
-        self._loops = [loop_of(call) for call in calls]
         self._mentions = [{ref.buffer.origin for ref in refs_of(call)} for call in calls]
         self._writes = [{b.origin for b in written_by(call)} for call in calls]
-        self._measure()
-
-    def _measure(self) -> None:
+        numbers: dict[Any, int] = {None: ALONE}
+        loops = [numbers.setdefault(loop_of(call), len(numbers)) for call in calls]
+        self._loops = np.array(loops, np.int64)
         self._uses: dict[Buffer, list[int]] = {}
         for position, buffers in enumerate(self._mentions):
             for buffer in buffers:
                 if buffer.kind == MADE:
                     self._uses.setdefault(buffer, []).append(position)
-        self._sizes = {b: b.stop - b.start for b in self._uses}
-        ends = [i for i, (a, b) in enumerate(pairwise(self._loops)) if a is None or a != b]
-        for buffer, uses in self._uses.items():
-            alone = bisect_left(ends, uses[0]) == bisect_left(ends, uses[-1])
-            if alone and self._loops[uses[0]] is not None and buffer not in self._pinned:
-                self._sizes[buffer] = 0
-        change = np.zeros(len(self.calls) + 1, np.int64)
-        for buffer, uses in self._uses.items():
-            change[uses[0]] += self._sizes[buffer]
-            change[self._end(buffer, uses[-1]) + 1] -= self._sizes[buffer]
-        self.used = np.cumsum(change)[:-1]
+        self._sizes = dict.fromkeys(self._uses, 0)
+        self._change = np.zeros(len(calls) + 1, np.int64)
+        self._count(self._uses)
+
+    def _count(self, buffers: Iterable[Buffer]) -> None:
+        """Count in some buffers, which were not."""
+        ends = (self._loops[:-1] != self._loops[1:]) | (self._loops[:-1] == ALONE)
+        before = np.concatenate(([0], np.cumsum(ends)))  # ends of loops before each call
+        for buffer in buffers:
+            first, last = self._uses[buffer][0], self._uses[buffer][-1]
+            alone = before[first] == before[last] and self._loops[first] != ALONE
+            size = 0 if alone and buffer not in self._pinned else buffer.stop - buffer.start
+            self._sizes[buffer] = size
+            self._change[first] += size
+            self._change[self._end(buffer, last) + 1] -= size
+        self.used = np.cumsum(self._change)[:-1]
+
+    def _discount(self, buffers: Iterable[Buffer]) -> None:
+        for buffer in buffers:
+            uses, size = self._uses[buffer], self._sizes[buffer]
+            self._change[uses[0]] -= size
+            self._change[self._end(buffer, uses[-1]) + 1] += size
 
     def _end(self, buffer: Buffer, last: int) -> int:
         return len(self.calls) - 1 if buffer in self._pinned else last
@@ -170,11 +179,17 @@ class _Order:
         return bool(lower and (after[raised] < most).all())
 
     def _move(self, moved: list[int], place: int) -> None:
-        own = set(moved)
-        behind = [i for i in range(place, moved[-1] + 1) if i not in own]
-        order = [*range(place), *moved, *behind, *range(moved[-1] + 1, len(self.calls))]
-        self.calls = [self.calls[i] for i in order]
-        self._mentions = [self._mentions[i] for i in order]
-        self._writes = [self._writes[i] for i in order]
-        self._loops = [self._loops[i] for i in order]
-        self._measure()
+        # Only what the calls from the place on to the last of them mention is used elsewhere now: a
+        # loop that others reach over these calls is parted by them in any order, or in none.
+        own, stop = set(moved), moved[-1] + 1
+        order = [*moved, *(i for i in range(place, stop) if i not in own)]
+        touched = set().union(*self._mentions[place:stop]) & self._uses.keys()
+        self._discount(touched)
+        self.calls[place:stop] = [self.calls[i] for i in order]
+        self._mentions[place:stop] = [self._mentions[i] for i in order]
+        self._writes[place:stop] = [self._writes[i] for i in order]
+        self._loops[place:stop] = self._loops[order]
+        now = {was: place + at for at, was in enumerate(order)}
+        for buffer in touched:
+            self._uses[buffer] = sorted(now.get(use, use) for use in self._uses[buffer])
+        self._count(touched)
