@@ -71,7 +71,7 @@ struct Gelu {
     const float w = math::reciprocal(1.0f + 0.5f * a), s = 0.5f * a * w;
     const float half = 0.5f * magnitude, square = half * magnitude;
     bell = math::exp(-square);
-    bell -= bell * math::remainder(half, magnitude, square);
+    bell -= bell * math::lost(half, magnitude, square);
     constexpr float P[] = {3.49452645e-2f,  -1.62949264e-1f, 2.64527887e-1f, -1.68922588e-1f,
                            8.98153633e-2f,  -1.22659937e-1f, -9.35262591e-2f, 2.11101174e-1f,
                            4.86515403e-1f,  -1.25675893f,    1.0f};
@@ -83,6 +83,8 @@ struct Gelu {
     return x > 0 ? 1 - outside : outside;
   }
 };
+
+// x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 struct GeluTanh {
   __device__ acc_t value(acc_t x) const { return x * math::sigmoid(twice(x)); }
   __device__ acc_t gradient(acc_t grad, acc_t x) const {

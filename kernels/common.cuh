@@ -237,6 +237,11 @@ template <class T>
 DEVICE T larger(T a, T b) {
   return a > b ? a : b;  // b when either is NaN
 }
+// NaN when either is, as the maximum of arrays has it.
+template <class T>
+DEVICE T larger_or_nan(T a, T b) {
+  return a > b || a != a ? a : b;
+}
 // The number where one of two is NaN, which a GPU has an instruction for.
 #if defined(GRADLITE_NATIVE)
 template <class T>
@@ -266,12 +271,12 @@ using float_math::fused;
 #else
 DEVICE acc_t fused(acc_t a, acc_t b, acc_t c) { return a * b + c; }
 #endif
-// a b - c where c is a b, rounded: what the rounding lost, or 0 where nothing is fused.
-DEVICE float remainder(float a, float b, float c) {
+// What a product, a b rounded, has lost to the rounding; 0 where nothing is fused.
+DEVICE float lost(float a, float b, float product) {
 #if GRADLITE_ON_CPU
-  return a * b - c;
+  return a * b - product;
 #else
-  return __fmaf_rn(a, b, -c);
+  return __fmaf_rn(a, b, -product);
 #endif
 }
 // a b, not regrouped with what it is multiplied by where a CPU compiler may do that.

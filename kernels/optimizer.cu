@@ -90,9 +90,6 @@ struct States<3> {
   }
 };
 
-// Not a number when either is, as the maximum of arrays has it.
-DEVICE acc_t maximum(acc_t a, acc_t b) { return a > b || a != a ? a : b; }
-
 // sqrt(square) + eps.
 DEVICE acc_t root_plus(acc_t square, acc_t eps) {
 #if defined(GRADLITE_NATIVE)
@@ -153,7 +150,7 @@ struct AdamAmsgrad : States<3> {
   __device__ void operator()(acc_t& p, acc_t g, acc_t& exp_avg, acc_t& exp_avg_sq,
                              acc_t& largest) const {
     adam.average(g, exp_avg, exp_avg_sq);
-    largest = maximum(largest, exp_avg_sq);
+    largest = math::larger_or_nan(largest, exp_avg_sq);
     descend(p, adam.step_size, exp_avg, root_plus(largest, adam.eps));
   }
 };
@@ -186,7 +183,7 @@ struct Adamax : States<2> {
   __device__ Adamax(const double* c) : weight1(c[0]), beta2(c[1]), eps(c[2]), step_size(c[3]) {}
   __device__ void operator()(acc_t& p, acc_t g, acc_t& exp_avg, acc_t& exp_inf) const {
     exp_avg += weight1 * (g - exp_avg);
-    exp_inf = maximum(beta2 * exp_inf, math::abs(g) + eps);
+    exp_inf = math::larger_or_nan(beta2 * exp_inf, math::abs(g) + eps);
     descend(p, step_size, exp_avg, exp_inf);
   }
 };

@@ -79,18 +79,25 @@ struct Max {
 struct MaxOrNan {
   template <class T>
   static __device__ T of(T a, T b) {
-    return a > b || a != a ? a : b;
+    return math::larger_or_nan(a, b);
   }
 };
 
-// The same result in every lane; all 32 lanes of the warp must come here.
+// The same result in each of some lanes of a warp, a power of two that lie together in `mask`; all
+// of them must come here.
 template <class Operation, class T>
-DEVICE T reduce_warp(T value) {
+DEVICE T reduce_lanes(T value, u32 mask, u32 lanes) {
 #pragma unroll
-  for (int offset = 16; offset > 0; offset >>= 1) {
-    value = Operation::of(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  for (u32 offset = 16; offset > 0; offset >>= 1) {
+    if (offset < lanes) value = Operation::of(value, __shfl_xor_sync(mask, value, int(offset)));
   }
   return value;
+}
+
+// The same in every lane of a warp.
+template <class Operation, class T>
+DEVICE T reduce_warp(T value) {
+  return reduce_lanes<Operation>(value, 0xffffffffu, 32);
 }
 
 // One block of (n, 1) threads, n a multiple of 32.
@@ -160,32 +167,20 @@ struct FewLanes : RowTeam {
   }
   template <class T>
   __device__ T sum(T value) const {
-    value = reduce_lanes<Sum>(value);
+    value = reduce_lanes<Sum>(value, mask, size_);
     return is_warp() ? value : across_warps<Sum>(value, T(0));
   }
   template <class T>
   __device__ T max(T value) const {
     const T neutral = value;
-    value = reduce_lanes<Max>(value);
+    value = reduce_lanes<Max>(value, mask, size_);
     return is_warp() ? value : across_warps<Max>(value, neutral);
   }
   template <class T>
   __device__ T max_or_nan(T value) const {
     const T neutral = value;
-    value = reduce_lanes<MaxOrNan>(value);
+    value = reduce_lanes<MaxOrNan>(value, mask, size_);
     return is_warp() ? value : across_warps<MaxOrNan>(value, neutral);
-  }
-
- private:
-  template <class Operation, class T>
-  __device__ T reduce_lanes(T value) const {
-#pragma unroll
-    for (u32 offset = 16; offset > 0; offset >>= 1) {
-      if (offset < size_) {
-        value = Operation::of(value, __shfl_xor_sync(mask, value, int(offset)));
-      }
-    }
-    return value;
   }
 };
 
@@ -205,11 +200,7 @@ struct EightLanes {
   __device__ i64 size() const { return 8; }
   template <class T>
   __device__ T sum(T value) const {
-#pragma unroll
-    for (int offset = 4; offset > 0; offset >>= 1) {
-      value += __shfl_xor_sync(mask, value, offset);
-    }
-    return value;
+    return reduce_lanes<Sum>(value, mask, 8);
   }
 };
 
