@@ -24,7 +24,7 @@ ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 NAMES = sorted(set(TABLE) - {"empty_like"})
 USUAL = 6  # roundings, of each number or of a tenth of the largest
 MORE = {
-    "multi_head_attention_forward": 70,  # 61 by cuBLASLt on an H100
+    "multi_head_attention_forward": 60,
     "gru_sequence": 40,
     "lstm_sequence": 40,
     "rnn_sequence": 60,
@@ -47,6 +47,7 @@ MORE = {
     "trapezoid": 20,
     "triplet_margin_loss": 7,
 }
+MORE_ON_A_GPU = {**MORE, "multi_head_attention_forward": 70}  # 61 by cuBLASLt on an H100
 IN_FLOAT16 = """cdist conv_transpose1d corrcoef cosine_similarity cov cumprod cumsum linalg_norm
     logaddexp logcumsumexp lp_pool1d lp_pool2d median nanmean norm pdist renorm std
     triplet_margin_loss var""".split()
@@ -117,6 +118,8 @@ def roundings(actual: Any, exact: Any) -> float:
 def test_values_gradients_and_kernels(name: str, dtype: str) -> None:
     samples.fresh()
     half, found = getattr(gradlite, dtype), set()
+    array = type(gradlite.zeros(1, device="cuda").array)
+    limit = MORE.get(name, USUAL) if array is stand_in.Array else MORE_ON_A_GPU.get(name, USUAL)
     for number, sample in enumerate(TABLE[name].samples()):
         what = f"{name} sample {number}"
         try:
@@ -130,8 +133,8 @@ def test_values_gradients_and_kernels(name: str, dtype: str) -> None:
             assert (a is None) == (e is None), what
             if a is not None and name not in RANDOM:
                 error = roundings(a, e)
-                assert error <= MORE.get(name, USUAL), f"{what}: off by {error:.2f} roundings"
-    entries = NAMESPACES[type(gradlite.zeros(1, device="cuda").array)].launcher._entries
+                assert error <= limit, f"{what}: off by {error:.2f} roundings"
+    entries = NAMESPACES[array].launcher._entries
     chosen = {kernel for kernel in found if (kernel, half.numpy) in entries}
     others = {"matmul", "gemm", "gemm_bias", "check_indices"}  # products, and of integers
     assert found - chosen - others <= WIDENED.get(name, set())
