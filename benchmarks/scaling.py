@@ -1,6 +1,7 @@
 """How a training step's time and memory grow: with depth, width, batch and number of tensors.
 
-    python -m benchmarks.scaling [--axes depth,width] [--mode eager,captured] [--json NAME]
+    python -m benchmarks.scaling [--axes depth,width] [--mode eager,captured] [--vs torch]
+                                 [--json NAME]
 
 Each axis varies one size of a perceptron (Linear and ReLU, cross-entropy, SGD with momentum) and
 leaves the others. ``tensors`` splits the same number of parameters into more and more of them, all
@@ -11,13 +12,15 @@ A straight line through the points (least squares of relative errors, so that sm
 as much as large ones) gives the fixed cost and that of each unit of work: layers, weights of a
 layer, rows, tensors. Whether growth is linear says the exponent, the slope of the upper half of the
 points on logarithmic scales: 1 is linear, 2 quadratic; a little above 1 is what memory does that no
-longer fits into a cache.
+longer fits into a cache. ``--vs torch`` times the same steps of PyTorch between ours: what the
+memory of a layer costs, it pays as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +30,8 @@ import numpy as np
 
 from benchmarks import timing
 
-MODES: dict[str, dict[str, Any] | None] = {"eager": None, "captured": {}}
+MODES = ("eager", "captured")
+PEER = "torch"
 SIZES = {
     "depth": (2, 8, 32, 64, 128, 256, 512),
     "width": (16, 32, 64, 128, 256, 512),
@@ -44,9 +48,8 @@ def work(axis: str, size: int) -> int:
 
 
 def make(axis: str, size: int, mode: str) -> Callable[[], Any]:
-    """A training step of that size."""
-    import gradlite as T
-
+    """A training step of that size; `PEER` is a mode like ours."""
+    T: Any = importlib.import_module(PEER if mode == PEER else "gradlite")
     T.manual_seed(0)
     depth = size if axis == "depth" else DEPTH
     width = size if axis == "width" else WIDTH
@@ -85,12 +88,16 @@ def make(axis: str, size: int, mode: str) -> Callable[[], Any]:
         optimizer.step()
         return loss
 
-    options = MODES[mode]
-    return step if options is None else T.capture(step, **options)
+    return T.capture(step) if mode == "captured" else step
 
 
-def allocated(axis: str, size: int, mode: str) -> float:
-    """MiB that Python has allocated at the highest point of a warm step, without what was there."""
+def allocated(axis: str, size: int, mode: str) -> float | None:
+    """MiB that Python has allocated at the highest point of a warm step, without what was there.
+
+    None where Python knows nothing of it.
+    """
+    if mode == PEER:
+        return None
     gc.collect()
     tracemalloc.start()
     try:
@@ -171,6 +178,8 @@ def fits(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         points = [r for r in results if (r["axis"], r["mode"]) == (axis, mode)]
         x = [float(r["work"]) for r in points]
         for what in ("us", "mib"):
+            if points[0][what] is None:
+                continue
             made = fit(x, [r[what] for r in points])
             found.append({"axis": axis, "mode": mode, "of": what, **made})
     return found
@@ -190,9 +199,9 @@ def picture(results: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]], 
     for column, axis in enumerate(axes):
         for row, what in enumerate(("us", "mib")):
             panel = grid[row][column]
-            for color, mode in zip(("C0", "C1"), MODES, strict=True):
+            for color, mode in zip(("C0", "C1", "C7"), (*MODES, PEER), strict=True):
                 points = [r for r in results if (r["axis"], r["mode"]) == (axis, mode)]
-                if not points:
+                if not points or points[0][what] is None:
                     continue
                 x = np.array([r["work"] for r in points], float)
                 panel.loglog(x, [r[what] for r in points], "o", color=color, label=mode)
@@ -212,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--axes", default=",".join(SIZES), help="comma-separated")
     parser.add_argument("--mode", default="eager,captured", help="comma-separated")
+    parser.add_argument("--vs", choices=(PEER, "none"), default="none", help="whose steps as well")
     parser.add_argument("--blocks", type=int, default=7, help="timed blocks of each step")
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="what to read")
     parser.add_argument("--json", metavar="NAME", help="also write the results, and a picture")
@@ -221,14 +231,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     strange = [name for name in axes if name not in SIZES] + [m for m in modes if m not in MODES]
     if strange:
         raise SystemExit(f"unknown {strange}; there are {', '.join((*SIZES, *MODES))}")
-    facts = timing.machine(1, [timing.load_library("gradlite", 1)])
+    names = ["gradlite"] + ([PEER] if options.vs == PEER else [])
+    modes += names[1:]
+    facts = timing.machine(1, [timing.load_library(name, 1) for name in names])
     print(timing.describe(facts) + "\n", flush=True)
     results = [r for axis in axes for r in measure(axis, modes, options.blocks, options.clock)]
     header = ["axis", "size", "mode", "us a step", "us per unit", "MiB"]
     rows = [
         [
             r["axis"], str(r["size"]), r["mode"], f"{r['us']:.0f}",
-            f"{r['us'] / r['work']:.3g}", f"{r['mib']:.2f}",
+            f"{r['us'] / r['work']:.3g}", "" if r["mib"] is None else f"{r['mib']:.2f}",
         ]
         for r in results
     ]  # fmt: skip

@@ -40,8 +40,10 @@ def test_no_line_goes_below_zero() -> None:
 
 
 @pytest.mark.parametrize("axis", list(scaling.SIZES))
-@pytest.mark.parametrize("mode", list(scaling.MODES))
+@pytest.mark.parametrize("mode", (*scaling.MODES, scaling.PEER))
 def test_steps_of_every_axis_run(axis: str, mode: str) -> None:
+    if mode == scaling.PEER:
+        pytest.importorskip(scaling.PEER)
     step = scaling.make(axis, scaling.SIZES[axis][1], mode)
     losses = [step().item() for _ in range(6)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
