@@ -151,9 +151,15 @@ def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, name: str, 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("name", ["maximum", "power", "addcmul", "lerp_tensor", "where", "clamp"])
 def test_arrays_that_start_anywhere(launcher: Any, name: str, dtype: str) -> None:
-    arrays = operands(name, ((77,),) * OPS[name][1], dtype)
+    op, count, attrs = OPS[name]
+    arrays = operands(name, ((77,),) * count, dtype)
     for start in range(1, 5):
         given = starting_anywhere(launcher, arrays, start)
+        if "fused_forward" in vars(op):
+            found = op.fused_forward(launcher, *given, *attrs)
+            reference = op.forward(np, *map(wide, arrays), *attrs)
+            limit = ROW_TOLERANCES[dtype]
+            np.testing.assert_allclose(host(found), reference, limit, limit)
         check(launcher, name, None, dtype, arrays=arrays, given=given)
 
 
