@@ -207,6 +207,7 @@ STEPS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "nadam": (7, "NAdam", {}),
     "radam": (7, "RAdam", {}),
     "adamax": (7, "Adamax", {}),
+    "lion": (5, "Lion", {}),
     "rmsprop": (5, "RMSprop", {}),
     "rmsprop_momentum": (7, "RMSprop", {"momentum": 0.9}),
     "rmsprop_centered": (7, "RMSprop", {"centered": True}),
@@ -310,8 +311,8 @@ CASES: dict[str, Case] = {
 # What is not timed here, by the reason.
 UNTIMED: dict[str, str] = {
     "few threads: counters and scalars of a step": """sgd_advance sgd_momentum_advance adam_advance
-        nadam_advance radam_advance adamax_advance rmsprop_advance adagrad_advance adadelta_advance
-        rprop_advance asgd_advance scale_update""",
+        nadam_advance radam_advance adamax_advance lion_advance rmsprop_advance adagrad_advance
+        adadelta_advance rprop_advance asgd_advance scale_update""",
     "the second of two launches, over the parts that the first leaves": """columns_total
         losses_parts losses_total norm_total norm_slopes_total prelu_total reduce_columns_total
         reduce_channels_total batch_norm_statistics variance_total vector_norm_total""",

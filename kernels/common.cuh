@@ -256,6 +256,11 @@ template <class T>
 DEVICE T smaller(T a, T b) {
   return a < b ? a : b;
 }
+// 0 for NaN.
+template <class T>
+DEVICE T sign(T x) {
+  return x > T(0) ? T(1) : x < T(0) ? T(-1) : T(0);
+}
 // 1 / x to two units in the last place, and 0 for |x| > 2^126; a division takes ten instructions.
 DEVICE float reciprocal(float x) {
 #if GRADLITE_ON_CPU

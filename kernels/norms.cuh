@@ -15,9 +15,6 @@ DEVICE int kind_of(double p) {
   return p == 1 ? ONE : p == 2 ? TWO : p == double(infinity()) ? MOST : POWER;
 }
 
-// 0 for NaN.
-DEVICE acc_t sign(acc_t v) { return v > 0 ? acc_t(1) : v < 0 ? acc_t(-1) : acc_t(0); }
-
 // Which norm it is. Those of p = 1 and 2 are short enough for loops that are unrolled over registers;
 // the others are not. On the CPU each has loops of its own.
 #if defined(GRADLITE_NATIVE)
@@ -68,7 +65,7 @@ DEVICE acc_t by_element(Norm norm, acc_t v) {
   if (is_power(norm)) {
     return v == 0 ? acc_t(0) : math::copysign(math::pow(math::abs(v), norm.p - 1), v);
   }
-  return norm.kind == TWO ? v : sign(v);
+  return norm.kind == TWO ? v : math::sign(v);
 }
 
 // That factor times a gradient: 0 where the length is.

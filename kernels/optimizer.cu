@@ -188,6 +188,17 @@ struct Adamax : States<2> {
   }
 };
 
+struct Lion : States<1> {
+  acc_t beta1, weight1, beta2, weight2, lr;
+  __device__ Lion(const double* c)
+      : beta1(c[0]), weight1(c[1]), beta2(c[2]), weight2(c[3]), lr(c[4]) {}
+  __device__ void operator()(acc_t& p, acc_t g, acc_t& exp_avg) const {
+    const acc_t ahead = beta1 * exp_avg + weight1 * g;
+    exp_avg = beta2 * exp_avg + weight2 * g;
+    p -= lr * math::sign(ahead);
+  }
+};
+
 struct Rmsprop : States<1> {
   acc_t alpha, weight, eps, lr, momentum;
   __device__ Rmsprop(const double* c)
@@ -321,6 +332,12 @@ KERNEL(adamax)
 (const i64* tensors, const i64* grads, const i64* chunks, const double* constants,
  const float* found_inf, i64 unscale, i64 chunk_count, i64 chunk_size) {
   update<Adamax>(tensors, grads, chunks, constants, found_inf, unscale, chunk_count, chunk_size);
+}
+
+KERNEL(lion)
+(const i64* tensors, const i64* grads, const i64* chunks, const double* constants,
+ const float* found_inf, i64 unscale, i64 chunk_count, i64 chunk_size) {
+  update<Lion>(tensors, grads, chunks, constants, found_inf, unscale, chunk_count, chunk_size);
 }
 
 KERNEL(rmsprop)

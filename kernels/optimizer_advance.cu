@@ -126,6 +126,18 @@ struct Adamax {  // o: beta1, beta2, eps
   }
 };
 
+struct Lion {  // o: beta1, beta2
+  static __device__ void advance(const Counters& counters, double lr, const double* o, double*,
+                                 double* r) {
+    count_step(counters);
+    for (int i = 0; i < 2; i++) {
+      r[2 * i] = o[i];
+      r[2 * i + 1] = 1.0 - o[i];
+    }
+    r[4] = lr;
+  }
+};
+
 struct Rmsprop {  // o: alpha, eps, momentum
   static __device__ void advance(const Counters& counters, double lr, const double* o, double*,
                                  double* r) {
@@ -212,6 +224,12 @@ KERNEL_BLOCKS(adamax_advance, 4)
 (const i64* tensors, const double* options, const float* found_inf, const float* grad_scale,
  double* constants, i64 count) {
   advance<Adamax>(tensors, options, found_inf, grad_scale, constants, count);
+}
+
+KERNEL(lion_advance)
+(const i64* tensors, const double* options, const float* found_inf, const float* grad_scale,
+ double* constants, i64 count) {
+  advance<Lion>(tensors, options, found_inf, grad_scale, constants, count);
 }
 
 KERNEL(rmsprop_advance)

@@ -7,6 +7,7 @@ from gradlite.optim.adam import Adam, AdamW
 from gradlite.optim.adamax import Adamax
 from gradlite.optim.asgd import ASGD
 from gradlite.optim.lbfgs import LBFGS
+from gradlite.optim.lion import Lion
 from gradlite.optim.nadam import NAdam
 from gradlite.optim.optimizer import Optimizer
 from gradlite.optim.radam import RAdam
@@ -17,6 +18,7 @@ from gradlite.optim.sgd import SGD
 __all__ = [
     "ASGD",
     "LBFGS",
+    "Lion",
     "Adadelta",
     "Adagrad",
     "Adam",

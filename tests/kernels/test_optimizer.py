@@ -34,6 +34,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("RAdam", DECAY),
     ("Adamax", {}),
     ("Adamax", DECAY),
+    ("Lion", {}),
+    ("Lion", DECAY),
     ("RMSprop", {"alpha": 0.9}),
     ("RMSprop", {"momentum": 0.5, **DECAY}),
     ("RMSprop", {"centered": True, "alpha": 0.9}),

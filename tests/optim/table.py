@@ -22,6 +22,43 @@ def product(**options: Any) -> list[dict[str, Any]]:
     return [dict(zip(options, values)) for values in itertools.product(*options.values())]
 
 
+class Lion(torch.optim.Optimizer):
+    """The paper's algorithm 2 on PyTorch's tensors, as PyTorch has no such optimizer."""
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-4,
+        betas: Any = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        options = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize}
+        accepted = {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
+        super().__init__(params, {**options, **accepted, "decoupled_weight_decay": True})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            (beta1, beta2), lr = group["betas"], group["lr"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                grad = -p.grad if group["maximize"] else p.grad
+                state = self.state[p]
+                if not state:
+                    state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p))
+                state["step"] += 1
+                m = state["exp_avg"]
+                update = (beta1 * m + (1 - beta1) * grad).sign()
+                p.mul_(1 - lr * group["weight_decay"]).sub_(update, alpha=lr)
+                m.copy_(beta2 * m + (1 - beta2) * grad)
+
+
 TABLE: dict[str, list[dict[str, Any]]] = {
     "SGD": [
         options
@@ -51,6 +88,7 @@ TABLE: dict[str, list[dict[str, Any]]] = {
     ),
     "Adadelta": product(weight_decay=DECAY, rho=(0.9, 0.5), maximize=BOTH, lr=(1.0, 0.1)),
     "Adamax": product(weight_decay=DECAY, maximize=BOTH, betas=((0.9, 0.999), (0.5, 0.7))),
+    "Lion": product(weight_decay=DECAY, maximize=BOTH, betas=((0.9, 0.99), (0.5, 0.7))),
     "NAdam": product(
         weight_decay=DECAY,
         maximize=BOTH,
@@ -77,12 +115,18 @@ FULL: dict[str, dict[str, Any]] = {
     "Adagrad": {"lr_decay": 0.1},
     "Adadelta": {},
     "Adamax": {},
+    "Lion": {"weight_decay": 0.1},
     "NAdam": {},
     "RAdam": {"betas": (0.9, 0.8)},
     "Rprop": {},
     "ASGD": {"t0": 3},
 }
 NAMES = list(TABLE)
+
+
+def made(library: Any, name: str) -> Any:
+    """The class of an optimizer; for PyTorch, which has no Lion, the one from above."""
+    return Lion if (library, name) == (torch, "Lion") else getattr(library.optim, name)
 
 
 class Pair:
@@ -102,8 +146,8 @@ class Pair:
         values = [np.asarray(self.random.standard_normal(s), dtype) for s in shapes]
         self.expected = [self.of(torch, v).requires_grad_() for v in values]
         self.actual = [self.of(gradlite, v.copy()).requires_grad_() for v in values]
-        self.reference = getattr(torch.optim, name)(self.expected, **options)
-        self.optimizer = getattr(gradlite.optim, name)(self.actual, **options)
+        self.reference = made(torch, name)(self.expected, **options)
+        self.optimizer = made(gradlite, name)(self.actual, **options)
 
     def of(self, library: Any, array: np.ndarray) -> Any:
         """A tensor of the pair's dtype."""

@@ -13,7 +13,7 @@ import pytest
 
 import gradlite
 import gradlite.optim
-from tests.optim.table import FULL, NAMES, Pair, torch
+from tests.optim.table import FULL, NAMES, Pair, made, torch
 from tests.oracle import outcome_of, same
 
 # ------------------------------------------------------------------- options and groups
@@ -70,8 +70,8 @@ def test_defaults_and_argument_order(name: str) -> None:
         parameters = inspect.signature(cls.__init__).parameters.values()
         return [(p.name, str(p.kind), p.default) for p in parameters]
 
-    assert describe(getattr(gradlite.optim, name)) == describe(getattr(torch.optim, name))
-    same(lambda T: repr(getattr(T.optim, name)([T.ones(2, requires_grad=True)])))
+    assert describe(made(gradlite, name)) == describe(made(torch, name))
+    same(lambda T: repr(made(T, name)([T.ones(2, requires_grad=True)])))
 
 
 BAD_PARAMS: dict[str, Any] = {
