@@ -91,6 +91,7 @@ class device:
 
 
 CPU = device("cpu")
+_gpus: dict[int, device] = {}  # those that arrays were on
 _default = CPU
 
 
@@ -125,4 +126,8 @@ def device_of(array: Any) -> device:
     """The device of a raw array."""
     if isinstance(array, np.ndarray):
         return CPU
-    return device("cuda", int(array.device.id))
+    index = array.device.id
+    found = _gpus.get(index)
+    if found is None:
+        found = _gpus[index] = device("cuda", int(index))
+    return found

@@ -25,13 +25,22 @@ def _table(arrays: Arrays, *more: Arrays) -> TensorTable | None:
     if K is None or not K.takes(first) or not all(array.size for array in arrays):
         return None
     columns = [list(arrays), *map(list, more)]
-    if K.xp is not np:
-        every = [array for column in columns for array in column]
-        if len({(array.__class__, device_of(array).index) for array in every}) > 1:
-            return None
+    if K.xp is not np and not all(_are_with(first, column) for column in columns):
+        return None
     with guard.on(first):
         found = table(K, arrays, len(columns))
     return found if found.point(*columns) else None
+
+
+def _are_with(first: Any, arrays: Arrays) -> bool:
+    """Whether arrays are of the class of another one, and on its device."""
+    cls = first.__class__
+    if any(array.__class__ is not cls for array in arrays):
+        return False
+    if guard.several is None:
+        return True
+    place = first.device.id
+    return all(array.device.id == place for array in arrays)
 
 
 def by_place(arrays: Arrays) -> list[list[Any]]:

@@ -100,6 +100,9 @@ class Array:
         if memptr is None:
             self.host = self.root = placed(np.empty(shape, dtype, order))
             self.memory = get_allocator()(self.host.nbytes)
+            capture = capturing()
+            if capture is not None:
+                capture.add_result(self)
         elif isinstance(memptr, Pointer):
             self.root = root = memptr.root
             memory = root if root.base is None else root.base
