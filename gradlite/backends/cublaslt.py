@@ -109,6 +109,7 @@ class CublasLt:
         self.xp, self.lt = xp, lt
         self.handle = lt.create()
         self.plans: dict[Any, Plan] = {}
+        self._array = xp.ndarray  # `empty` without a call of Python code
         self._stream = xp.cuda.get_current_stream
         self._workspaces: dict[int, Any] = {}
         runtime = xp.cuda.runtime
@@ -153,7 +154,7 @@ class CublasLt:
         are the gradients of its weight and of its bias. The product is added to ``total`` when
         that is given.
         """
-        sums = self.xp.empty(a.shape[:1], a.dtype)
+        sums = self._array(a.shape[:1], a.dtype)
         beta = 0.0 if total is None else 1.0
         out = self.run(a, b, total, 1.0, beta, total, ROW_SUMS, sums)
         if out is NotImplemented:
@@ -162,7 +163,7 @@ class CublasLt:
 
     def with_column_sums(self, a: Any, b: Any) -> tuple[Any, Any]:
         """``a @ b`` and the sums of the columns of ``b``, as `with_row_sums`."""
-        sums = self.xp.empty(b.shape[1:], b.dtype)
+        sums = self._array(b.shape[1:], b.dtype)
         out = self.run(a, b, None, 1.0, 0.0, None, COLUMN_SUMS, sums)
         return (self.run(a, b), None) if out is NotImplemented else (out, sums)
 
@@ -205,7 +206,7 @@ class CublasLt:
         if plan.instead is not None:
             return plan.instead(plan, a, b, out, alpha, beta, c, epilogue, vector)
         if out is None:
-            out = self.xp.empty(plan.shape, a.dtype)
+            out = self._array(plan.shape, a.dtype)
             pd = out.data.ptr
             pc = pc or pd
         stream = self._stream().ptr
