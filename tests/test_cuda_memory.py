@@ -49,6 +49,35 @@ def test_memory_is_that_of_the_pool(cupy: Any) -> None:
     assert gradlite.cuda.mem_get_info() == (runtime.CAPACITY - before, runtime.CAPACITY)
 
 
+def test_what_the_allocator_held_at_most_outlives_an_emptied_cache(cupy: Any) -> None:
+    x = quarter()
+    most = gradlite.cuda.memory_reserved()
+    del x
+    gradlite.cuda.empty_cache()
+    assert gradlite.cuda.memory_reserved() < most == gradlite.cuda.max_memory_reserved()
+    gradlite.cuda.reset_peak_memory_stats()
+    assert gradlite.cuda.max_memory_reserved() == gradlite.cuda.memory_reserved()
+
+
+def test_all_that_is_known_of_memory_at_once(cupy: Any, capsys: Any) -> None:
+    gradlite.cuda.reset_peak_memory_stats(1)
+    x, y = quarter("cuda:1"), quarter("cuda:1")
+    del x
+    stats = gradlite.cuda.memory_stats(1)
+    assert stats == {
+        "allocated_bytes.all.current": gradlite.cuda.memory_allocated(1),
+        "allocated_bytes.all.peak": gradlite.cuda.max_memory_allocated(1),
+        "reserved_bytes.all.current": gradlite.cuda.memory_reserved(1),
+        "reserved_bytes.all.peak": gradlite.cuda.max_memory_reserved(1),
+    }
+    assert stats["allocated_bytes.all.peak"] == stats["allocated_bytes.all.current"] + MIB // 4
+    lines = gradlite.cuda.memory_summary(1).splitlines()
+    assert lines[0].split() == ["memory", "of", "cuda:1", "now", "most"]
+    assert len(lines) == 4 and len({len(line) for line in lines[:3]}) == 1
+    assert lines[1].startswith("held by tensors ") and lines[3].endswith("1.00 GiB")
+    del y
+
+
 def test_the_peak_is_measured_from_the_reset_on(cupy: Any) -> None:
     x = quarter()
     assert gradlite.cuda.max_memory_allocated() == gradlite.cuda.memory_reserved()
@@ -123,9 +152,9 @@ def test_ops_and_backward_say_it_too(cupy: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_small_sizes_are_in_fitting_units() -> None:
-    from gradlite.backends.cuda import _bytes
+    from gradlite.backends.cuda import in_units
 
-    assert [_bytes(n) for n in (7, 2048, 3 * MIB, 5 << 30)] == [
+    assert [in_units(n) for n in (7, 2048, 3 * MIB, 5 << 30)] == [
         "7 bytes", "2.00 KiB", "3.00 MiB", "5.00 GiB",
     ]  # fmt: skip
 

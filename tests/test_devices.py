@@ -179,6 +179,29 @@ def test_seeding_cuda_seeds_the_one_generator() -> None:
     assert gradlite.cuda.initial_seed() == 9
 
 
+def test_states_of_random_numbers_are_of_gpus() -> None:
+    if gradlite.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert gradlite.cuda.get_rng_state_all() == []
+    gradlite.cuda.set_rng_state_all([])
+    for call in (
+        gradlite.cuda.get_rng_state,
+        lambda: gradlite.cuda.set_rng_state(gradlite.get_rng_state()),
+        gradlite.cuda.init,
+    ):
+        with pytest.raises(RuntimeError, match="CUDA is not available"):
+            call()
+    assert not gradlite.cuda.is_current_stream_capturing()
+
+
+@pytest.mark.parametrize("name", ["CUDAGraph", "graph", "make_graphed_callables"])
+def test_what_there_is_instead_of_graphs_is_told(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}': gradlite\.capture\(step\)"):
+        getattr(gradlite.cuda, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+        _ = gradlite.cuda.nothing
+
+
 # -------------------------------------------------------------------- on the stand-in
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -298,3 +321,32 @@ def test_cuda_takes_no_other_device() -> None:
     same(lambda T: T.ones(2).cuda("cpu"), raises=RuntimeError, message="exact")
     same(lambda T: T.ones(2).cuda(T.device("cpu")), raises=RuntimeError, message="exact")
     same(lambda T: T.ones(2).cuda(-1), raises=RuntimeError, message="exact")
+
+
+def test_states_of_random_numbers_are_the_same_on_every_device(cupy: Any) -> None:
+    gradlite.manual_seed(4)
+    states = gradlite.cuda.get_rng_state_all()
+    assert len(states) == 2 and states[0].equal(gradlite.get_rng_state())
+    first = gradlite.rand(3, device="cuda:1").tolist()
+    gradlite.cuda.set_rng_state_all(states)
+    assert gradlite.rand(3).tolist() == first
+    gradlite.cuda.set_rng_state(states[0], "cuda:1")
+    assert gradlite.rand(3, device="cuda").tolist() == first
+    with pytest.raises(RuntimeError, match="there is no cuda:2"):
+        gradlite.cuda.get_rng_state(2)
+    with pytest.raises(ValueError, match="Expected a cuda device, but got: cpu"):
+        gradlite.cuda.get_rng_state("cpu")
+
+
+def test_streams_are_chosen_for_good_and_devices_reach_each_other(cupy: Any) -> None:
+    stream = gradlite.cuda.Stream(1)
+    gradlite.cuda.set_stream(stream)
+    assert gradlite.cuda.current_device() == 1 and gradlite.cuda.current_stream() == stream
+    assert not gradlite.cuda.is_current_stream_capturing()
+    stream.cupy_stream.begin_capture()
+    assert gradlite.cuda.is_current_stream_capturing()
+    stream.cupy_stream.end_capture()
+    gradlite.cuda.set_stream(gradlite.cuda.default_stream(0))
+    assert gradlite.cuda.current_device() == 0 and gradlite.cuda.current_stream() != stream
+    assert gradlite.cuda.can_device_access_peer(0, 1)
+    assert not gradlite.cuda.can_device_access_peer(1, "cuda:1")

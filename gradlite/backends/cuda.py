@@ -190,18 +190,19 @@ def _full_gpu(cupy: Any, size: int) -> str:
     pool = cupy.get_default_memory_pool()
     used, reserved = pool.used_bytes(), pool.total_bytes()
     limit = pool.get_limit()
-    allowed = f"{_bytes(limit)} allowed (set_per_process_memory_fraction); " if limit else ""
+    allowed = f"{in_units(limit)} allowed (set_per_process_memory_fraction); " if limit else ""
     return (
-        f"CUDA out of memory. Tried to allocate {_bytes(size)}. GPU {index} has a total capacity "
-        f"of {_bytes(total)} of which {_bytes(free)} is free. {allowed}"
-        f"{_bytes(used)} is held by tensors, "
-        f"and {_bytes(reserved - used)} is reserved by the memory pool but unused. A smaller "
+        f"CUDA out of memory. Tried to allocate {in_units(size)}. GPU {index} has a total capacity "
+        f"of {in_units(total)} of which {in_units(free)} is free. {allowed}"
+        f"{in_units(used)} is held by tensors, "
+        f"and {in_units(reserved - used)} is reserved by the memory pool but unused. A smaller "
         "batch, no_grad() for evaluation, utils.checkpoint, autocast, or cuda.empty_cache() may "
         "help."
     )
 
 
-def _bytes(number: int) -> str:
+def in_units(number: int) -> str:
+    """A number of bytes as people read it."""
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if number >= scale:
             return f"{number / scale:.2f} {unit}"

@@ -1,4 +1,4 @@
-"""GPUs: how many there are, which one is current, what they are called; and their seeds."""
+"""GPUs: how many there are, which one is current, and what they are called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from gradlite.backends import asserts
 from gradlite.backends import cuda as backend
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.device import device as Device
-from gradlite.random import default_generator
 
 DeviceLike = str | int | Device | None
 
@@ -39,6 +38,15 @@ def is_available() -> bool:
     True
     """
     return backend.status()[0]
+
+
+def init() -> None:
+    """Use CUDA now; it is otherwise first used when something asks for it.
+
+    Raises:
+        RuntimeError: CUDA cannot be used; the message says what is missing.
+    """
+    cupy_module()
 
 
 def is_initialized() -> bool:
@@ -148,40 +156,15 @@ def get_device_capability(device: DeviceLike = None) -> tuple[int, int]:
     return int(found["major"]), int(found["minor"])
 
 
+def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
+    """Whether a GPU can read and write another one's memory; not its own, as in PyTorch."""
+    cupy = cupy_module()
+    one, other = index_of(device, cupy), index_of(peer_device, cupy)
+    return one != other and bool(cupy.cuda.runtime.deviceCanAccessPeer(one, other))
+
+
 def synchronize(device: DeviceLike = None) -> None:
     """Wait until a GPU has done everything it was asked to do."""
     cupy = cupy_module()
     cupy.cuda.Device(index_of(device, cupy)).synchronize()
     asserts.check()
-
-
-# ---------------------------------------------------------------------- random numbers
-def manual_seed(seed: int) -> None:
-    """Seed the random numbers. One generator serves all devices, so the CPU's too.
-
-    >>> import gradlite
-    >>> gradlite.cuda.manual_seed(3)
-    >>> gradlite.initial_seed()
-    3
-    """
-    default_generator.manual_seed(seed)
-
-
-def manual_seed_all(seed: int) -> None:
-    """Seed the random numbers of all devices, as `manual_seed`."""
-    default_generator.manual_seed(seed)
-
-
-def seed() -> None:
-    """Seed the random numbers from the system's entropy."""
-    default_generator.seed()
-
-
-def seed_all() -> None:
-    """Seed the random numbers of all devices from the system's entropy."""
-    default_generator.seed()
-
-
-def initial_seed() -> int:
-    """The seed of the random numbers."""
-    return default_generator.initial_seed()

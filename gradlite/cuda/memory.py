@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite.backends import stream_uses
+from gradlite.backends.cuda import in_units
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.cuda.devices import DeviceLike, index_of, is_initialized
 
 _peaks: dict[int, Any] = {}  # of each watched GPU: [bytes now, most bytes]
 _hooks: list[Any] = []
+_reserved: dict[int, int] = {}  # the most bytes of each GPU that the allocator was seen to hold
 
 
 def _pool_bytes(device: DeviceLike, method: str) -> int:
@@ -26,6 +28,7 @@ def empty_cache() -> None:
     if is_initialized():
         cupy = cupy_module()
         stream_uses.release(cupy, wait=True)
+        max_memory_reserved()  # as it is for the last time
         cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 
@@ -80,6 +83,7 @@ def reset_peak_memory_stats(device: DeviceLike = None) -> None:
     cupy = cupy_module()
     index = index_of(device, cupy)
     now = memory_allocated(index)
+    _reserved.pop(index, None)
     if not _hooks:
         _hooks.append(_peak_hook(cupy))
         _hooks[0].__enter__()
@@ -103,6 +107,51 @@ def max_memory_allocated(device: DeviceLike = None) -> int:
     now = memory_allocated(index)
     peak[0], peak[1] = now, max(peak[1], now)
     return int(peak[1])
+
+
+def max_memory_reserved(device: DeviceLike = None) -> int:
+    """The most bytes that the allocator has held at once since `reset_peak_memory_stats`.
+
+    It gives nothing back but in `empty_cache`, or when the GPU is full.
+    """
+    if not is_initialized():
+        return 0
+    index = index_of(device, cupy_module())
+    most = _reserved[index] = max(_reserved.get(index, 0), memory_reserved(index))
+    return most
+
+
+def memory_stats(device: DeviceLike = None) -> dict[str, int]:
+    """What is known of a GPU's memory, in bytes, by PyTorch's names.
+
+    The names are ``allocated_bytes.all.current`` and ``.peak``, and the same of
+    ``reserved_bytes``; CuPy's pool counts nothing else. Empty before CUDA is first used.
+    """
+    if not is_initialized():
+        return {}
+    return {
+        "allocated_bytes.all.current": memory_allocated(device),
+        "allocated_bytes.all.peak": max_memory_allocated(device),
+        "reserved_bytes.all.current": memory_reserved(device),
+        "reserved_bytes.all.peak": max_memory_reserved(device),
+    }
+
+
+def memory_summary(device: DeviceLike = None, abbreviated: bool = False) -> str:
+    """`memory_stats` as a table to print, with what is free on the GPU.
+
+    Args:
+        abbreviated: accepted for PyTorch's sake.
+    """
+    cupy = cupy_module()
+    index = index_of(device, cupy)
+    stats = memory_stats(index)
+    free, total = mem_get_info(index)
+    lines = [f"{f'memory of cuda:{index}':24}{'now':>12}{'most':>12}"]
+    for title, name in (("held by tensors", "allocated"), ("held by the allocator", "reserved")):
+        values = [stats[f"{name}_bytes.all.{which}"] for which in ("current", "peak")]
+        lines.append(f"{title:24}" + "".join(f"{in_units(value):>12}" for value in values))
+    return "\n".join([*lines, f"{'free':24}{in_units(free):>12} of {in_units(total)}"])
 
 
 def _peak_hook(cupy: Any) -> Any:

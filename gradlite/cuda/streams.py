@@ -8,7 +8,7 @@ from typing import Any
 
 from gradlite.backends import asserts
 from gradlite.backends.cuda import module as cupy_module
-from gradlite.cuda.devices import DeviceLike, index_of
+from gradlite.cuda.devices import DeviceLike, index_of, is_initialized
 from gradlite.device import device as Device
 
 
@@ -125,6 +125,18 @@ def default_stream(device: DeviceLike = None) -> Stream:
     """The stream that takes up a GPU's work unless another is chosen."""
     cupy = cupy_module()
     return _around(cupy.cuda.Stream.null, index_of(device, cupy))
+
+
+def set_stream(stream: Stream) -> None:
+    """Let a stream take up this thread's work from here on, on its GPU; `stream` is preferred."""
+    cupy = cupy_module()
+    cupy.cuda.Device(stream.device_index).use()
+    stream.cupy_stream.use()
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether what is asked of the GPU now becomes part of a graph, and is not done."""
+    return is_initialized() and bool(cupy_module().cuda.get_current_stream().is_capturing())
 
 
 @contextmanager

@@ -253,6 +253,10 @@ class Stream:
     def __exit__(self, *exc: object) -> None:
         of_thread.streams.pop()
 
+    def use(self) -> Stream:
+        of_thread.streams[-1:] = [self]
+        return self
+
     def synchronize(self) -> None:
         if self.capture is not None:
             raise self.capture.refuse(
@@ -386,6 +390,7 @@ CUDA = types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
         getDevice=lambda: current[0],
         getDeviceCount=lambda: COUNT,
+        deviceCanAccessPeer=lambda device, peer: int(device != peer),
         getDeviceProperties=_properties,
         driverGetVersion=lambda: 12090,
         runtimeGetVersion=lambda: 12090,
