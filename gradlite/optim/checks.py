@@ -13,10 +13,15 @@ def at_least_zero(what: str, value: Any) -> None:
         raise ValueError(f"Invalid {what}: {value}")
 
 
-def learning_rate(lr: Any) -> None:
-    """ValueError unless a learning rate is one number, zero or more."""
+def one_number(lr: Any) -> None:
+    """ValueError if a learning rate is a tensor of several numbers."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+
+
+def learning_rate(lr: Any) -> None:
+    """ValueError unless a learning rate is one number, zero or more."""
+    one_number(lr)
     at_least_zero("learning rate", lr)
 
 

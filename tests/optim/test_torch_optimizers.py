@@ -15,7 +15,7 @@ import pytest
 import gradlite
 from gradlite import optim
 from tests.oracle import normalised, prefix, torch
-from tests.torch_databases import Translation, optim_db
+from tests.torch_databases import AbsentError, Translation, optim_db
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-11}
 STEPS = 6
@@ -24,7 +24,10 @@ SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (4,), (2, 3, 2), ())
 KNOWN = {
     ("LBFGS", "Tensor lr"): "the last step's length is kept as a number, also where lr is a tensor",
 }
-MISSING = {"Adafactor", "Muon", "SparseAdam"}
+MISSING = {"SparseAdam"}
+MATRICES = ((3, 4), (4, 4), (5, 2))
+# Products in bfloat16 differ in the last place from one machine to the next.
+ROUNDED = {"Muon": 1e-4}
 
 
 def optimizers() -> Iterator[tuple[Any, Any]]:
@@ -47,7 +50,9 @@ def closure(optimizer: Any, parameters: list[Any]) -> Any:
 def compare(info: Any, cls: Any, options: dict[str, Any], dtype: str) -> None:
     """Fails where some steps with the same gradients end differently."""
     generator = np.random.default_rng(3)
-    start = [np.asarray(generator.standard_normal(shape), dtype) for shape in SHAPES]
+    tolerance = ROUNDED.get(cls.__name__, TOLERANCES[dtype])
+    shapes = MATRICES if cls is optim.Muon else SHAPES
+    start = [np.asarray(generator.standard_normal(shape), dtype) for shape in shapes]
     theirs = [torch.nn.Parameter(torch.tensor(a)) for a in start]
     ours = [gradlite.nn.Parameter(gradlite.tensor(a)) for a in start]
     reference = info.optim_cls(theirs, **options)
@@ -65,11 +70,9 @@ def compare(info: Any, cls: Any, options: dict[str, Any], dtype: str) -> None:
             optimizer.step()
             reference.step()
         for place, (p, q) in enumerate(zip(ours, theirs)):
-            same_value(p, q, TOLERANCES[dtype], f"parameter {place} after step {step}")
+            same_value(p, q, tolerance, f"parameter {place} after step {step}")
     assert repr(optimizer) == normalised(repr(reference))
-    same_value(
-        optimizer.state_dict(), reference.state_dict(), 10 * TOLERANCES[dtype], "the state_dict"
-    )
+    same_value(optimizer.state_dict(), reference.state_dict(), 10 * tolerance, "the state_dict")
 
 
 def same_value(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
@@ -158,7 +161,10 @@ def test_optimizers_refuse_what_pytorch_refuses() -> None:
             given = case.optimizer_error_input
             theirs = error_of(info.optim_cls, given.params, given.kwargs, torch)
             translated = Translation()
-            args = translated(given.params), translated(dict(given.kwargs))
+            try:
+                args = translated(given.params), translated(dict(given.kwargs))
+            except AbsentError:  # complex numbers
+                continue
             ours = error_of(cls, *args, gradlite)
             count += 1
             if ours != theirs:
