@@ -289,6 +289,11 @@ CASES: dict[str, Case] = {
     "clamp_forward": Case(2, lambda T, x: x.clamp(0.25, 0.75)),
     "clamp_backward": Case(3, lambda T, x: x.clamp(0.25, 0.75), backward=True),
     "power_backward": Case(4, _power, _like, backward=True),
+    "unary_forward": Case(2, lambda T, x: T.rsqrt(x)),
+    "unary_backward": Case(3, lambda T, x: T.sin(x), backward=True),
+    "binary_forward": Case(3, lambda T, x, y: T.remainder(x, y), _like),
+    "binary_backward": Case(4, lambda T, x, y: T.atan2(x, y), _like, backward=True),
+    "product_backward": Case(5, lambda T, x, y: x * y, _like, backward=True, both=True),
     "addcmul_forward": Case(4, _product, _two_like),
     "addcmul_backward": Case(
         3, lambda T, a, x, b: T.addcmul(x, a, b), _two_like, backward=True),

@@ -15,6 +15,7 @@ from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.op import Op
 from gradlite.ops.operands import check_floating
 from gradlite.ops.piecewise import maybe_inplace
+from gradlite.ops.pointwise import slope
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -108,6 +109,7 @@ _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 
 class Erf(Op):
     reads = ((0,),)
+    fused_backward = slope("erf", 2 / math.sqrt(math.pi), -1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return special.erf(xp, x)
@@ -119,6 +121,7 @@ class Erf(Op):
 
 class Erfc(Op):
     reads = ((0,),)
+    fused_backward = slope("erf", -2 / math.sqrt(math.pi), -1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return special.erfc(xp, x)

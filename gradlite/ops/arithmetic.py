@@ -13,8 +13,17 @@ from gradlite.ops.dispatch import OUT
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import fitting, plain
+from gradlite.ops.pointwise import (
+    product_slopes,
+    read_in_place,
+    remainder_slopes,
+    slope_of,
+    slopes_of,
+    value_of_two,
+)
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import public
+from gradlite.ops.together import wanted_shapes
 from gradlite.tensor import Tensor
 
 __all__ = [
@@ -117,6 +126,12 @@ class Mul(Binary):
         return unbroadcast(ctx, F, None if b is None else grad * b, None if a is None else grad * a)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        shapes = wanted_shapes(ctx, grad)
+        first, second = (own == grad.shape for own in shapes)
+        # Where one operand alone is broadcast, its sum takes the product with it.
+        if None not in shapes and first == second:
+            if all(read_in_place(a, grad.shape) for a in ctx.saved):
+                return product_slopes(K, grad, ctx.saved, shapes)
         if ctx.shapes is None:
             return NotImplemented
         gradients: list[Any] = []
@@ -146,6 +161,11 @@ class Div(Binary):
         left = grad / b
         right = -left * (a / b) if ctx.edges[1] is not None else None
         return unbroadcast(ctx, F, left if ctx.edges[0] is not None else None, right)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        if ctx.edges[1] is None:
+            return NotImplemented  # which is one division
+        return slopes_of(K, "quotient", grad, ctx.saved, wanted_shapes(ctx, grad))
 
 
 class Pow(Binary):
@@ -186,10 +206,23 @@ class Pow(Binary):
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         a, b, out = ctx.saved
-        if not hasattr(a, "shape") or not hasattr(b, "shape"):
-            return NotImplemented  # of numbers, where there is less to do
-        shapes = together.wanted_shapes(ctx, grad)
+        if not hasattr(b, "shape"):
+            return _slope_of_power(K, grad, a, b)
+        if not hasattr(a, "shape"):
+            return NotImplemented  # of a number, where there is less to do
+        shapes = wanted_shapes(ctx, grad)
         return together.gradients(K, "power_backward", grad, (a, b, out), shapes)
+
+
+def _slope_of_power(K: Any, grad: Any, base: Any, exponent: Any) -> Any:
+    """The gradients of a power with a number as exponent."""
+    if exponent is None or exponent == 0:
+        return NotImplemented
+    if exponent == 2:
+        found = slope_of(K, "scaled", grad, base, 2.0)
+    else:
+        found = slope_of(K, "power", grad, base, float(exponent))
+    return found if found is NotImplemented else (*found, None)
 
 
 def _power_of_bools(xp: Any, a: Any, b: Any) -> Any:
@@ -273,6 +306,7 @@ class Remainder(Binary):
 
     grad_name = "RemainderBackward1"
     reads = ((), (0, 1))
+    fused_forward = value_of_two("remainder")
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         if a.dtype.kind in "iu":
@@ -287,6 +321,9 @@ class Remainder(Binary):
         if ctx.edges[1] is not None:
             right = -grad * F.floor(F.detach(a) / F.detach(b))
         return unbroadcast(ctx, F, grad if ctx.edges[0] is not None else None, right)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return remainder_slopes(K, ctx, grad, 0.0)
 
 
 class RemainderScalar(Remainder):
@@ -309,7 +346,7 @@ class Maximum(Binary):
         return _extremum(ctx, grad, F, a < b, a > b)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        shapes = together.wanted_shapes(ctx, grad)
+        shapes = wanted_shapes(ctx, grad)
         return together.gradients(K, "larger_backward", grad, ctx.saved, shapes, 1)
 
 
@@ -326,7 +363,7 @@ class Minimum(Binary):
         return _extremum(ctx, grad, F, a > b, a < b)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        shapes = together.wanted_shapes(ctx, grad)
+        shapes = wanted_shapes(ctx, grad)
         return together.gradients(K, "larger_backward", grad, ctx.saved, shapes, -1)
 
 

@@ -13,8 +13,10 @@ from gradlite.ops.binary import Binary, binary_op, sum_to
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import cast, operand, promoted
+from gradlite.ops.pointwise import remainder_slopes, slopes, slopes_of
 from gradlite.ops.samples import S, binary, constant, distinct, normal
 from gradlite.ops.table import public
+from gradlite.ops.together import wanted_shapes
 from gradlite.tensor import Tensor
 
 __all__ = [
@@ -41,6 +43,7 @@ def _to_operands(ctx: Any, F: Any, left: Any, right: Any) -> tuple[Any, Any]:
 
 class Atan2(Binary):
     reads = ((0, 1), (0, 1))
+    fused_backward = slopes("atan2")
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.arctan2(a, b)
@@ -57,6 +60,7 @@ class Atan2(Binary):
 
 class Hypot(Binary):
     reads = ((0, -1), (1, -1))
+    fused_backward = slopes("hypot")
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.hypot(a, b)
@@ -84,6 +88,9 @@ class Fmod(Binary):
             right = -grad * F.trunc(F.detach(a) / F.detach(b))
         return _to_operands(ctx, F, grad if ctx.edges[0] is not None else None, right)
 
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return remainder_slopes(K, ctx, grad, 1.0)
+
 
 class FmodScalar(Fmod):
     grad_name = "FmodBackward0"
@@ -94,6 +101,7 @@ class Logaddexp(Binary):
     """log(exp(a) + exp(b))."""
 
     reads = ((0, 1), (0, 1))
+    fused_backward = slopes("logaddexp", 1.0)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.logaddexp(a, b)
@@ -107,6 +115,8 @@ class Logaddexp(Binary):
 
 class Logaddexp2(Logaddexp):
     """log2(2**a + 2**b)."""
+
+    fused_backward = slopes("logaddexp", math.log(2))
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.logaddexp2(a, b)
@@ -138,6 +148,16 @@ class Copysign(Binary):
             right = F.zeros(grad.shape, grad)
         return _to_operands(ctx, F, left, right)
 
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        own, other = wanted_shapes(ctx, grad)
+        if own is None:
+            return NotImplemented  # there is nothing to compute
+        a, out = ctx.saved
+        found = slopes_of(K, "copysign", grad, (a, None, out), (own, None))
+        if found is NotImplemented:
+            return found
+        return found[0], None if other is None else K.zeros(tuple(other), grad.dtype)
+
 
 class CopysignScalar(Copysign):
     grad_name = "CopysignBackward1"
@@ -148,6 +168,7 @@ class Fmax(Binary):
     """The larger one, or the one that is not NaN; a tie goes to the first."""
 
     reads = ((0, 1), (0, 1))
+    fused_backward = slopes("chosen", 1.0)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.fmax(a, b)
@@ -159,6 +180,8 @@ class Fmax(Binary):
 
 class Fmin(Fmax):
     """The smaller one, or the one that is not NaN; a tie goes to the first."""
+
+    fused_backward = slopes("chosen", -1.0)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.fmin(a, b)

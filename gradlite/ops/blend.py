@@ -19,6 +19,7 @@ from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, promote
+from gradlite.ops.pointwise import slopes_of
 from gradlite.ops.samples import S, normal, positive, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -154,6 +155,12 @@ class Lerp(Op):
 
     def fused_write(K: Any, out: Any, end: Any, weight: Any) -> Any:
         return together.write(K, "lerp_forward", out, (end, None), float(weight))
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        shapes = together.wanted_shapes(ctx, grad)
+        if None in shapes:
+            return NotImplemented  # which is one product
+        return slopes_of(K, "lerp", grad, (), shapes, float(ctx.attrs[0]))
 
 
 class LerpTensor(Op):

@@ -24,6 +24,7 @@ from gradlite.ops.operands import (
     promoted,
     same_device_or_scalar,
 )
+from gradlite.ops.pointwise import slope
 from gradlite.ops.samples import S, bools, constant, distinct, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -260,6 +261,8 @@ class NanToNum(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x = F.array(ctx.saved[0])
         return (F.where(x - x == 0, grad, F.zero_beside(grad)),)
+
+    fused_backward = slope("finite")
 
 
 @public(

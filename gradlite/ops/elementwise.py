@@ -14,6 +14,7 @@ from gradlite.ops.fused import activation_kernels
 from gradlite.ops.layout import copy_order, laid_out
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
+from gradlite.ops.pointwise import slope, value
 from gradlite.ops.samples import S, bools, normal, unary
 from gradlite.ops.samples import positive as positive_values
 from gradlite.ops.table import public
@@ -82,6 +83,7 @@ def exp(input: Tensor) -> Tensor:
 
 class Expm1(Op):
     reads = ((OUT,),)
+    fused_backward = slope("one_more")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.expm1(x)
@@ -109,6 +111,7 @@ def expm1(input: Tensor) -> Tensor:
 
 class Exp2(Op):
     reads = ((OUT,),)
+    fused_backward = slope("scaled", math.log(2))
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.exp2(x)
@@ -158,6 +161,7 @@ def log(input: Tensor) -> Tensor:
 
 class Log2(Op):
     reads = ((0,),)
+    fused_backward = slope("quotient", math.log(2))
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.log2(x)
@@ -185,6 +189,7 @@ def log2(input: Tensor) -> Tensor:
 
 class Log10(Op):
     reads = ((0,),)
+    fused_backward = slope("quotient", math.log(10))
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.log10(x)
@@ -213,6 +218,7 @@ def log10(input: Tensor) -> Tensor:
 class Log1p(Op):
     grad_name = "Log1PBackward0"
     reads = ((0,),)
+    fused_backward = slope("log1p")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.log1p(x)
@@ -240,6 +246,7 @@ def log1p(input: Tensor) -> Tensor:
 
 class Sqrt(Op):
     reads = ((OUT,),)
+    fused_backward = slope("quotient", 2.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.sqrt(x)
@@ -262,6 +269,7 @@ def sqrt(input: Tensor) -> Tensor:
 
 class Rsqrt(Op):
     reads = ((OUT,),)
+    fused_forward, fused_backward = value("rsqrt"), slope("rsqrt")
 
     def forward(xp: Any, x: Any) -> Any:
         return 1 / xp.sqrt(x)
@@ -289,6 +297,7 @@ def rsqrt(input: Tensor) -> Tensor:
 
 class Reciprocal(Op):
     reads = ((OUT,),)
+    fused_backward = slope("reciprocal")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.reciprocal(x)
@@ -393,6 +402,7 @@ def positive(input: Tensor) -> Tensor:
 
 class Abs(Op):
     reads = ((0,),)
+    fused_backward = slope("abs")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.abs(x)

@@ -16,6 +16,7 @@ from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast, in_single
+from gradlite.ops.pointwise import slope, slope_of, slopes, value, value_of, value_of_two
 from gradlite.ops.samples import S, integers, positive, unary, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -67,6 +68,7 @@ class Polygamma(Op):
 
 class Erfinv(Op):
     reads = ((OUT,),)
+    fused_backward = slope("erf", math.sqrt(math.pi) / 2, 1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return erfinv_of(xp, x)
@@ -94,11 +96,22 @@ class Logit(Op):
         beyond = F.zero_beside(grad) + (math.nan if eps is None else 0.0)
         return (F.where(outside, beyond, grad / (x * (-x + 1))),)
 
+    def fused_forward(K: Any, x: Any, eps: float | None) -> Any:
+        bounds = (-math.inf, math.inf) if eps is None else (float(eps), 1 - eps)
+        return value_of(K, "logit", x, *bounds)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (eps,) = ctx.attrs
+        if eps is None:
+            return slope_of(K, "unbounded_logit", grad, ctx.saved[0])
+        return slope_of(K, "logit", grad, ctx.saved[0], float(eps), 1 - eps)
+
 
 class Sinc(Op):
     """sin(pi x) / (pi x), 1 at 0."""
 
     reads = ((0,),)
+    fused_backward = slope("sinc")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.sinc(x)
@@ -117,6 +130,7 @@ class Xlogy(Binary):
     """x log(y), 0 where x is 0 and y no NaN."""
 
     reads = ((0, 1), (0, 1))
+    fused_forward, fused_backward = value_of_two("xlogy"), slopes("xlogy")
 
     def forward(xp: Any, x: Any, y: Any) -> Any:
         y = xp.asarray(y, x.dtype)  # also a number
@@ -138,6 +152,7 @@ class SpecialXlog1py(Binary):
     """x log(1 + y), 0 where x is 0 and y no NaN."""
 
     reads = ((0, 1), (0, 1))
+    fused_forward, fused_backward = value_of_two("xlog1py"), slopes("xlog1py")
 
     def forward(xp: Any, x: Any, y: Any) -> Any:
         y = xp.asarray(y, x.dtype)  # also a number
@@ -159,6 +174,7 @@ class SpecialEntr(Op):
     """-x log(x), 0 at 0 and -inf below."""
 
     reads = ((0,),)
+    fused_forward, fused_backward = value("entropy"), slope("entropy")
 
     def forward(xp: Any, x: Any) -> Any:
         kind = x.dtype.type

@@ -11,6 +11,7 @@ from gradlite.ops.dispatch import OUT
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.fused import activation_kernels
 from gradlite.ops.op import Op
+from gradlite.ops.pointwise import slope
 from gradlite.ops.samples import S, unary, uniform
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -41,6 +42,7 @@ __all__ = [
 
 class Sin(Op):
     reads = ((0,),)
+    fused_backward = slope("sin")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.sin(x)
@@ -63,6 +65,7 @@ def sin(input: Tensor) -> Tensor:
 
 class Cos(Op):
     reads = ((0,),)
+    fused_backward = slope("cos")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.cos(x)
@@ -85,6 +88,7 @@ def cos(input: Tensor) -> Tensor:
 
 class Tan(Op):
     reads = ((OUT,),)
+    fused_backward = slope("tan")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.tan(x)
@@ -112,6 +116,7 @@ def tan(input: Tensor) -> Tensor:
 
 class Asin(Op):
     reads = ((0,),)
+    fused_backward = slope("asin", 1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.arcsin(x)
@@ -139,6 +144,7 @@ def asin(input: Tensor) -> Tensor:
 
 class Acos(Op):
     reads = ((0,),)
+    fused_backward = slope("asin", -1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.arccos(x)
@@ -166,6 +172,7 @@ def acos(input: Tensor) -> Tensor:
 
 class Atan(Op):
     reads = ((0,),)
+    fused_backward = slope("atan", 1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.arctan(x)
@@ -188,6 +195,7 @@ def atan(input: Tensor) -> Tensor:
 
 class Sinh(Op):
     reads = ((0,),)
+    fused_backward = slope("sinh")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.sinh(x)
@@ -215,6 +223,7 @@ def sinh(input: Tensor) -> Tensor:
 
 class Cosh(Op):
     reads = ((0,),)
+    fused_backward = slope("cosh")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.cosh(x)
@@ -266,6 +275,7 @@ def tanh(input: Tensor) -> Tensor:
 
 class Asinh(Op):
     reads = ((0,),)
+    fused_backward = slope("asinh", 1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.arcsinh(x)
@@ -288,6 +298,7 @@ def asinh(input: Tensor) -> Tensor:
 
 class Acosh(Op):
     reads = ((0,),)
+    fused_backward = slope("asinh", -1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.arccosh(x)
@@ -310,6 +321,7 @@ def acosh(input: Tensor) -> Tensor:
 
 class Atanh(Op):
     reads = ((0,),)
+    fused_backward = slope("atan", -1.0)
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.arctanh(x)

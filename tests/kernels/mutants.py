@@ -16,6 +16,7 @@ from tests.kernels.mutants_moments import (
     VARIANCE,
     VECTOR_NORM,
 )
+from tests.kernels.mutants_pointwise import POINTWISE
 from tests.kernels.mutants_rnn_sequence import SEQUENCES
 from tests.kernels.mutants_rows import ROW_LOSSES
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
@@ -565,6 +566,6 @@ MUTANTS = [
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
     *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
-    *UNIT_VECTORS, *AFFINE, *BLEND, *VARIANCE, *VECTOR_NORM,
+    *UNIT_VECTORS, *AFFINE, *BLEND, *POINTWISE, *VARIANCE, *VECTOR_NORM,
     *RESPONSE_NORM, *EXTREME_GRADIENT, *RUNNING, *SEQUENCES,
 ]  # fmt: skip

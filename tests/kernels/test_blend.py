@@ -274,7 +274,8 @@ def test_launches_and_derivatives(native_kernels: None, name: str) -> None:
     operands = leaves((3, 4), (3, 4), (3, 4))
     with kernels.record() as launched:
         call(*operands).square().sum().backward()
-    assert [n for n in launched if not n.startswith("reduce")] == expected
+    others = ("reduce", "unary_backward")  # of the square and the sum
+    assert [n for n in launched if not n.startswith(others)] == expected
     assert gradlite.autograd.gradcheck(call, operands)
     assert gradlite.autograd.gradgradcheck(call, operands)
 
@@ -311,5 +312,5 @@ def test_what_kernels_do_not_take(native_kernels: None) -> None:
         gradlite.rand(3).clamp(1.0, 0.0)
         gradlite.rand(0, 3).clamp(0.0, 1.0)
         gradlite.rand(3).clamp(float("nan"), 1.0)
-        (gradlite.rand(3).requires_grad_() ** 3).sum().backward()
+        (gradlite.rand(3).requires_grad_() ** 0).sum().backward()
     assert not [name for name in launched if not name.startswith("reduce")]
