@@ -193,7 +193,7 @@ def test_a_schedule_of_the_step_cannot_make_another_rule() -> None:
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("make", [optim.Adam, optim.NAdam, optim.ASGD, optim.RMSprop])
+@pytest.mark.parametrize("make", [optim.Adam, optim.NAdam, optim.ASGD, optim.RMSprop, optim.Lion])
 def test_steps_outside_of_the_graph_count(where: str, make: Any) -> None:
     a, b, captured = pair(make=make)
     for i in range(16):
