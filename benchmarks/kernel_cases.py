@@ -255,6 +255,8 @@ CASES: dict[str, Case] = {
     "extreme_rows": Case(1, lambda T, x: x.amax(-1), shape=rows),
     "extreme_columns": Case(1, lambda T, x: x.amax(0), shape=rows),
     "extreme_backward": Case(2, lambda T, x: x.amax(-1), shape=rows, backward=True),
+    "extreme_ties": Case(1, lambda T, x: x.max(), backward=True, least=8192),
+    "extreme_share": Case(2, lambda T, x: x.max(), backward=True, least=8192),
     "rrelu_forward": Case(4, lambda T, x: T.nn.functional.rrelu(x, training=True)),
     "random_uniform": Case(1, lambda T, x: T.rand(x.shape, device="cuda")),
     "random_normal": Case(1, lambda T, x: T.randn(x.shape, device="cuda")),

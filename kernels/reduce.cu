@@ -9,12 +9,16 @@
 
 #include "packs.cuh"
 
+// Of pieces of a row: a multiple of 8, so that every piece of an aligned row is aligned.
+DEVICE i64 piece_size(i64 columns, i64 pieces) {
+  return ((columns + pieces - 1) / pieces + 7) / 8 * 8;
+}
+
 // The sums of each of the `pieces` of every row: partials (rows, pieces), or out (rows) of one.
 KERNEL(reduce_rows)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, acc_t* __restrict__ partials,
  scalar_t* __restrict__ out, i64 rows, i64 columns, i64 pieces, double divisor) {
-  // A multiple of 8, so that every piece of an aligned row is aligned.
-  const i64 size = ((columns + pieces - 1) / pieces + 7) / 8 * 8;
+  const i64 size = piece_size(columns, pieces);
   for_each_row<FewLanes>(rows * pieces, [&](auto team, i64 r) {
     const i64 row = pieces == 1 ? r : r / pieces, first = (r - row * pieces) * size;
     acc_t total = 0;
@@ -273,28 +277,82 @@ KERNEL(extreme_columns)
 #endif
 }
 
-// The gradient of the extremes of rows, out (rows), shared by all elements that reach them; with
-// `missing` NaNs reach one that is NaN. Where no element does, the gradient is NaN.
+// Elements that are as extreme as the extreme, `top`: with kind 1 NaNs are where that is NaN, and
+// with kind 2 it is their magnitude that counts.
+struct Reaching {
+  acc_t top;
+  i64 kind;
+  __device__ bool has(acc_t value) const {
+    const acc_t own = kind == 2 ? math::abs(value) : value;
+    return own == top || (kind == 1 && value != value && top != top);
+  }
+  // The gradient of an element, with the share of those that reach it.
+  __device__ acc_t slope(acc_t value, acc_t share, acc_t rest) const {
+    if (!has(value)) return rest;
+    return kind == 2 && value <= 0 ? (value < 0 ? -share : acc_t(0)) : share;
+  }
+  // That of the others: where none reaches it, it is NaN; of a magnitude 0.
+  __device__ acc_t rest(acc_t ties) const {
+    return ties > 0 || kind == 2 ? acc_t(0) : infinity() - infinity();
+  }
+};
+
+// The gradient of the extremes of rows, out (rows), shared by all elements that reach them.
 KERNEL_BLOCKS(extreme_backward, 2)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ out, scalar_t* __restrict__ dx, i64 rows, i64 columns,
- i64 missing) {
+ i64 kind) {
   for_each_row<FewLanes>(rows, [&](auto team, i64 r) {
     with_row<1>(team, columns, aligned(x, dx), [&](auto row) {
       const auto in = row.keep(x + r * columns);
-      const acc_t top = widen(out[r]);
-      const bool counts = missing && top != top;
-      const auto reaches = [=](acc_t value) {
-        return value == top || (counts && value != value);
-      };
+      const Reaching reaching{widen(out[r]), kind};
       acc_t ties = 0;
-      row.each([&](acc_t value) { ties += reaches(value) ? acc_t(1) : acc_t(0); }, in);
+      row.each([&](acc_t value) { ties += reaching.has(value) ? acc_t(1) : acc_t(0); }, in);
       ties = team.sum(ties);
-      const acc_t none = ties > 0 ? acc_t(0) : infinity() - infinity();
-      const acc_t share = ties > 0 ? widen(grad[r]) / ties : none;
+      const acc_t share = widen(grad[r]) / ties, rest = reaching.rest(ties);
       row.map(
-          dx + r * columns, [=](acc_t value) { return reaches(value) ? share : none; }, in);
+          dx + r * columns, [=](acc_t value) { return reaching.slope(value, share, rest); }, in);
     });
+  });
+}
+
+// The same of rows in pieces: how many elements of each reach the extreme, ties (rows, pieces).
+KERNEL(extreme_ties)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ out, acc_t* __restrict__ ties,
+ i64 rows, i64 columns, i64 pieces, i64 kind) {
+  const i64 size = piece_size(columns, pieces);
+  for_each_row<FewLanes>(rows * pieces, [&](auto team, i64 r) {
+    const i64 row = r / pieces, first = (r - row * pieces) * size;
+    const Reaching reaching{widen(out[row]), kind};
+    acc_t count = 0;
+    if (first < columns) {
+      const auto piece = row_of(team, math::smaller(size, columns - first));
+      piece.each([&](acc_t value) { count += reaching.has(value) ? acc_t(1) : acc_t(0); },
+                 x + row * columns + first);
+    }
+    count = team.sum(count);
+    if (team.rank() == 0) ties[r] = count;
+  });
+}
+
+// And what of the gradient they then share.
+KERNEL(extreme_share)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ out, const acc_t* __restrict__ ties, scalar_t* __restrict__ dx,
+ i64 rows, i64 columns, i64 pieces, i64 kind) {
+  const i64 size = piece_size(columns, pieces);
+  for_each_row<FewLanes>(rows * pieces, [&](auto team, i64 r) {
+    const i64 row = r / pieces, first = (r - row * pieces) * size;
+    const Reaching reaching{widen(out[row]), kind};
+    acc_t count = 0;
+    for (i64 p = team.rank(); p < pieces; p += team.size()) count += ties[row * pieces + p];
+    count = team.sum(count);
+    if (first >= columns) return;
+    const acc_t share = widen(grad[row]) / count, rest = reaching.rest(count);
+    const i64 start = row * columns + first;
+    const auto piece = row_of(team, math::smaller(size, columns - first));
+    piece.map(
+        dx + start, [=](acc_t value) { return reaching.slope(value, share, rest); }, x + start);
   });
 }
 

@@ -91,7 +91,8 @@ class Amax(Op):
         return (_evenly(F, x == spread(F, out, shape, dims), grad, shape, dims),)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        return reductions.extreme_gradient(K, ctx, grad, False)
+        x, out = ctx.saved
+        return reductions.extreme_gradient(K, grad, x, out, ctx.attrs[0], 0)
 
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         return reductions.extremes(K, x, dims, keepdim, 1)
@@ -119,7 +120,8 @@ class Max(Amax):
         return (_evenly(F, reached, grad, shape, dims),)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        return reductions.extreme_gradient(K, ctx, grad, True)
+        x, out = ctx.saved
+        return reductions.extreme_gradient(K, grad, x, out, ctx.attrs[0], 1)
 
 
 class Min(Max):

@@ -1,17 +1,20 @@
 """Variances and norms over dimensions with the kernels of ``variance.cu`` and ``vector_norm.cu``.
 
 Forward they read rows: an array whose reduced dimensions are not the last ones is copied so that
-they are. Backward they read it as it is.
+they are. Backward they read it as it is, where these dimensions are neighbours.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gradlite.ops.reduce import count
 from gradlite.ops.reductions import (
     as_last,
     copies_for_nothing,
+    extreme_gradient,
+    from_last,
     merged,
     pieces_for,
     reduced_shape,
@@ -62,16 +65,26 @@ def variance_gradient(
     K: Any, grad: Any, x: Any, mean: Any, out: Any, dims: tuple[int, ...], scale: float
 ) -> Any:
     """The gradient by x; ``out`` is a standard deviation, or None."""
-    form = single(x.shape, dims)
     arrays = (grad, x) if out is None else (grad, x, out)
-    if form is None or not K.takes(*arrays) or mean.dtype != K.acc(x.dtype) or x.size >= 1 << 31:
+    if not K.takes(*arrays) or mean.dtype != K.acc(x.dtype):
         return NotImplemented
-    x, dx = K.dense(x), K.empty(x.shape, x.dtype)
     out = None if out is None else K.dense(out)
-    K.elementwise(
-        "variance_backward", x.dtype, x.size, K.dense(grad), x, mean, out, dx, *form, scale
-    )
-    return (dx,)
+    return _by_elements(K, "variance_backward", grad, x, (mean, out), dims, scale)
+
+
+def _by_elements(
+    K: Any, kernel: str, grad: Any, x: Any, given: tuple[Any, ...], dims: tuple[int, ...], last: Any
+) -> Any:
+    """The gradient by x, each element of which reads one of ``grad`` and of what is given."""
+    form = single(x.shape, dims)
+    apart = form is None
+    if x.size >= 1 << 31 or (apart and K.serial):
+        return NotImplemented
+    x = as_last(K, x, dims) if apart else K.dense(x)
+    dx = K.empty(x.shape, x.dtype)
+    sizes = form or (grad.size, x.size // grad.size, 1)
+    K.elementwise(kernel, x.dtype, x.size, K.dense(grad), x, *given, dx, *sizes, last)
+    return (from_last(K, dx, dims) if apart else dx,)
 
 
 def norm(K: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
@@ -95,14 +108,9 @@ def norm(K: Any, x: Any, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
 
 
 def norm_gradient(K: Any, grad: Any, x: Any, out: Any, p: float, dims: tuple[int, ...]) -> Any:
-    """The gradient by x, for finite p > 0."""
-    form = single(x.shape, dims)
-    if form is None or not 0 < p < float("inf") or not K.takes(grad, x, out):
+    """The gradient by x, for p > 0 and -inf."""
+    if not p > 0 and p != -math.inf or not K.takes(grad, x, out):
         return NotImplemented
-    if x.size >= 1 << 31:
-        return NotImplemented
-    x, dx = K.dense(x), K.empty(x.shape, x.dtype)
-    K.elementwise(
-        "vector_norm_backward", x.dtype, x.size, K.dense(grad), x, K.dense(out), dx, *form, p
-    )
-    return (dx,)
+    if math.isinf(p):
+        return NotImplemented if K.serial else extreme_gradient(K, grad, x, out, dims, 2)
+    return _by_elements(K, "vector_norm_backward", grad, x, (K.dense(out),), dims, p)

@@ -223,21 +223,27 @@ def extremes(
     return (values.reshape(shape), index.reshape(shape)) if with_index else values.reshape(shape)
 
 
-def extreme_gradient(K: Any, ctx: Any, grad: Any, missing: bool) -> Any:
-    """The gradient of the extremes over dimensions, where rows are enough for a GPU."""
-    x, out = ctx.saved
-    dims = ctx.attrs[0]
-    if not dims or not K.takes(grad, x, out) or copies_for_nothing(K, x.ndim, dims):
+def extreme_gradient(K: Any, grad: Any, x: Any, out: Any, dims: tuple[int, ...], kind: int) -> Any:
+    """The gradient of the extremes over dimensions.
+
+    Args:
+        kind: 0 of extremes, 1 of those that NaNs share too, 2 of extremes of magnitudes.
+    """
+    if not K.takes(grad, x, out) or copies_for_nothing(K, x.ndim, dims):
         return NotImplemented
     rows, columns = out.size, x.size // out.size
-    if pieces_for(rows, columns) > 1:
-        return NotImplemented
-    x = as_last(K, x, dims)
+    pieces = pieces_for(rows, columns)
+    x, grad, out = as_last(K, x, dims), K.dense(grad), K.dense(out)
     dx = K.empty(x.shape, x.dtype)
-    arrays = K.dense(grad), x, K.dense(out), dx
-    K.packed_rows(
-        "extreme_backward", x.dtype, rows, columns, 1, *arrays, rows, columns, int(missing)
-    )
+    if pieces == 1:
+        K.packed_rows(
+            "extreme_backward", x.dtype, rows, columns, 1, grad, x, out, dx, rows, columns, kind
+        )
+        return (from_last(K, dx, dims),)
+    ties = K.empty((rows, pieces), K.acc(x.dtype))
+    size, rest = (rows * pieces, columns // pieces, 1), (rows, columns, pieces, kind)
+    K.packed_rows("extreme_ties", x.dtype, *size, x, out, ties, *rest)
+    K.packed_rows("extreme_share", x.dtype, *size, grad, x, out, ties, dx, *rest)
     return (from_last(K, dx, dims),)
 
 

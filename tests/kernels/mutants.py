@@ -479,7 +479,8 @@ BATCH_NORM = [
 
 REDUCTIONS = [
     Mutant("the last piece of a row is taken to be whole", "reduce.cu",
-           "row_of(team, math::smaller(size, columns - first))", "row_of(team, size)"),
+           "row_of(team, math::smaller(size, columns - first)); const i64",
+           "row_of(team, size); const i64"),
     Mutant("pieces overlap", "reduce.cu",
            "first = (r - row * pieces) * size; acc_t total",
            "first = (r - row * pieces) * (size - 8); acc_t total"),
