@@ -1,7 +1,8 @@
 """Random steps, captured and as they are: the lines of random programs inside of a function.
 
 A program of `tests/fuzz_writers.py` becomes a step: some of its leaves are parameters with
-optimizers, some are inputs that are others at every call, and the rest are made in the step.
+optimizers, some are inputs that are others at every call, some are what the call before has left,
+and the rest are made in the step.
 """
 
 from __future__ import annotations
@@ -34,12 +35,22 @@ KINDS = [
 ]
 LEAF = re.compile(r"(t\d+) = (values\(.*\))$")
 ASSIGNED = re.compile(r"(?:^|: )(t\d+) = ")
+# What the step leaves for the next call, where it has found {x}; {y} is something else.
+LEFT = [
+    "{x}.detach() * 0.5 + 0.25",
+    "{x}.detach().clone()",
+    "{x}.detach()",
+    "({x}.detach() * 0.5 + {y}.detach().mean(dtype=T.float64).tanh()).to({x}.dtype)",
+    "{x}.detach().flip(0).flip(0)[...]",
+    "T.stack([{x}.detach() * 0.5, {x}.detach()], -1)[..., 0]",
+    "{x}.detach().movedim(0, -1).contiguous().movedim(-1, 0)",
+]
 NARROW = ("float32", "float16", "half()", "float()", "long()", "int32", "int64")
 
 
 @dataclass
 class Program:
-    """Lines, and for each what becomes of it if it makes a leaf: param, input or made."""
+    """Lines, and for each what becomes of it if it makes a leaf: param, input, carried or made."""
 
     lines: list[str]
     roles: list[str]
@@ -95,7 +106,8 @@ def written(seed: int) -> Program | None:
         add("backward", f"{pool.pick_root(0)}.sin().sum().backward(retain_graph=True)")
     except (AmbiguousError, DifferenceError, RuntimeError):
         return None
-    roles = [numbers.choice(["param", "input", "made"]) for _ in pool.lines]
+    kinds = ["param", "input", "made", *["carried"] * (seed % 2)]
+    roles = [numbers.choice(kinds) for _ in pool.lines]
     return Program(pool.lines, roles, list(pool.names))
 
 
@@ -106,7 +118,8 @@ class Twin:
         self.space: dict[str, Any] = {"T": gradlite, "values": values, "add_hook": add_hook}
         self.params: dict[str, Any] = {}
         self.inputs: list[tuple[str, str]] = []
-        body = []
+        self.state: dict[str, Any] = {}
+        body, left = [], []
         for number, (line, role) in enumerate(zip(program.lines, program.roles)):
             made = LEAF.match(line)
             if made and role == "param":
@@ -116,6 +129,13 @@ class Twin:
                 self.inputs.append((made[1], made[2]))
                 own = "" if number % 2 else ".clone()"  # or the given tensor itself
                 line = f"{made[1]} = {made[1]}{own}.requires_grad_()" if "True" in made[2] else ""
+            elif made and role == "carried":
+                name, shaped = made[1], "()" not in made[2]
+                self.state[name] = eval(made[2], self.space).detach()
+                own = ".clone().requires_grad_()" if "True" in made[2] else ""
+                line = f"{name} = state[{name!r}]{own}"
+                form = LEFT[number % (len(LEFT) if shaped else 4)]
+                left.append((name, form))
             body.append(line)
         learned = [p for p in self.params.values() if p.requires_grad]
         if learned:
@@ -125,12 +145,16 @@ class Twin:
             self.space["optimizers"] = [first, second]
         else:
             body = [line for line in body if not line.startswith("optimizers")]
-        self.space["params"] = self.params
+        self.space.update(params=self.params, state=self.state)
         text = "\n".join(f"    {line}" for line in body if line)
         made_here = dict.fromkeys(n for line in body for n in ASSIGNED.findall(line))
         self.names = [n for n in made_here if n in program.names and n not in self.params]
         results = ", ".join(f"{n}.detach()" for n in self.names)
         arguments = ", ".join(n for n, _ in self.inputs)
+        others = dict.fromkeys([*self.names, *self.params, *self.state])
+        for n, (name, form) in enumerate(left):
+            other = list(others)[-1 - n % len(others)]
+            text += f"\n    state[{name!r}] = {form.format(x=name, y=other)}"
         self.text = f"def step({arguments}):\n{text}\n    return [{results}]\n"
         exec(compile(self.text, "<step>", "exec"), self.space)
         self.step: Callable[..., Any] = self.space["step"]
@@ -139,6 +163,12 @@ class Twin:
         """All that can be seen after a call; or its error."""
         gradlite.manual_seed(number)
         given = [self._input(spec, number) for _, spec in self.inputs]
+        if number % 4 == 3:
+            self.state.update((name, t * 0.5) for name, t in list(self.state.items())[::2])
+        if number % 5 == 4:
+            for t in self.state.values():
+                t.add_(0.25) if t.is_floating_point() else t.add_(1)
+        before = {f"{name} before": t for name, t in self.state.items()}
         try:
             results = step(*given)
         except gradlite.CaptureError:
@@ -148,6 +178,8 @@ class Twin:
         seen = dict(zip(self.names, results, strict=True))
         seen.update(zip([n for n, _ in self.inputs], given, strict=True))
         seen.update(self.params)
+        seen.update(before)
+        seen.update((f"{name} left", t) for name, t in self.state.items())
         for name, tensor in list(seen.items()):
             if tensor.is_leaf:
                 seen[f"{name}.requires_grad"] = tensor.requires_grad

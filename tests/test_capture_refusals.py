@@ -222,28 +222,15 @@ def test_a_step_that_does_something_else_each_time_is_refused() -> None:
     refused(step, "array calls, and then")
 
 
-def test_replacing_a_variable_of_the_closure_is_refused() -> None:
-    hidden = gradlite.zeros(3)
+def test_replacing_a_number_in_the_closure_is_refused() -> None:
+    count = 0
 
     def step(x: Any) -> Any:
-        nonlocal hidden
-        hidden = hidden * 0.5 + x
-        return hidden
+        nonlocal count
+        count += 1
+        return x * 2
 
-    refused(step, "replaces hidden")
-
-
-def test_replacing_a_buffer_of_a_module_is_refused() -> None:
-    class Running(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("mean", gradlite.zeros(3))
-
-        def forward(self, x: Any) -> Any:
-            self.mean = self.mean * 0.9 + x * 0.1
-            return self.mean
-
-    refused(Running(), "replaces Running.mean")
+    refused(step, "replaces count")
 
 
 def test_giving_a_tensor_other_memory_is_refused() -> None:

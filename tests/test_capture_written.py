@@ -367,30 +367,6 @@ def counted_beside(state: dict[str, Any]) -> Any:
     return step
 
 
-def carried(state: dict[str, Any]) -> Any:
-    def step(x: Any) -> Any:
-        state["last"] = state["last"] * 0.5 + x
-        return x
-
-    return step
-
-
-def handed_back(state: dict[str, Any]) -> Any:
-    def step(x: Any) -> Any:
-        before, state["last"] = state["last"], x * 2
-        return before
-
-    return step
-
-
-def swapped(state: dict[str, Any]) -> Any:
-    def step(x: Any) -> Any:
-        state["a"], state["b"] = state["b"], state["a"]
-        return x
-
-    return step
-
-
 @pytest.mark.parametrize(
     ("make", "state"),
     [
@@ -398,12 +374,9 @@ def swapped(state: dict[str, Any]) -> Any:
         (appended, lambda: deque(maxlen=3)),
         (counted, lambda: {"calls": 0}),
         (counted_beside, lambda: {"last": {"sum": gradlite.zeros(()), "calls": 0}}),
-        (carried, lambda: {"last": gradlite.zeros(2, 3)}),
-        (handed_back, lambda: {"last": gradlite.zeros(2, 3)}),
-        (swapped, lambda: {"a": gradlite.zeros(1), "b": gradlite.ones(1)}),
     ],
 )
-def test_what_goes_on_from_what_was_there_is_refused(make: Any, state: Any) -> None:
+def test_what_grows_or_counts_is_refused(make: Any, state: Any) -> None:
     captured = gradlite.capture(make(state()))
     captured(batch(0))
     with pytest.raises(gradlite.CaptureError, match="the step itself replaces .*outside of the"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gradlite.capturing import plan, step, surroundings
+from gradlite.capturing import carried, plan, step, surroundings
 from gradlite.capturing.native.build import available
 from tests import fuzz_surroundings
 from tests.fuzz_steps import difference, reduced, written
@@ -53,6 +53,30 @@ def test_edits_of_inputs_that_are_forgotten_are_found(monkeypatch: pytest.Monkey
         """As if nothing had been done to the inputs."""
 
     monkeypatch.setattr(step.InputEffects, "hand_on", forget)
+    assert search(False, 60)[0] is not None
+
+
+def test_states_that_stay_in_the_memory_of_a_replay_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bind = carried.Carried.bind
+
+    def without_copies(self: Any, place_of: Any) -> None:
+        bind(self, place_of)
+        self._placed = [(array, True, parts) for array, _, parts in self._placed]
+
+    monkeypatch.setattr(carried.Carried, "bind", without_copies)
+    found, _ = search(False, 60)
+    assert found is not None and "state[" in found
+
+
+def test_states_that_are_not_fetched_anew_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    find, first = carried.Carried.find, dict[int, Any]()
+
+    def once(self: Any) -> Any:
+        return first.setdefault(id(self), find(self))
+
+    monkeypatch.setattr(carried.Carried, "find", once)
     assert search(False, 60)[0] is not None
 
 

@@ -176,13 +176,21 @@ def _attribute(tensor: Tensor, name: str) -> Any:
 
 
 # ------------------------------------------------------------- in place while it records
-def _questions(tensor: Any) -> Questions | None:
-    """The questions of the recording, if the program asks something of an input."""
+def _questions(tensor: Any, what: str) -> Questions | None:
+    """The questions of the recording, if the program asks something of an input.
+
+    What it asks of other tensors is noted.
+    """
     recorder = active()
-    if recorder is None or not recorder.questions.takes(tensor):
+    if recorder is None:
         return None
     name = sys._getframe(2).f_globals.get("__name__") or ""
-    return None if name.startswith("gradlite.") else recorder.questions
+    if name.startswith("gradlite."):
+        return None
+    if not recorder.questions.takes(tensor):
+        recorder.asked_of.setdefault(id(tensor), set()).add(what)
+        return None
+    return recorder.questions  # type: ignore[no-any-return]
 
 
 def asking(original: Any) -> Any:
@@ -192,14 +200,14 @@ def asking(original: Any) -> Any:
         name = read.__name__
 
         def value(self: Tensor) -> Any:
-            questions = _questions(self)
+            questions = _questions(self, name)
             return read(self) if questions is None else questions.ask(self, name, read)
 
         return property(value)
     name = original.__name__
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        questions = _questions(self)
+        questions = _questions(self, name)
         if questions is None or kwargs:
             return original(self, *args, **kwargs)
         return questions.ask(self, name, original, *args)
@@ -211,7 +219,7 @@ def looked_up(original: Any) -> Any:
     """``Tensor.__hash__``: the program looks which tensor it is."""
 
     def __hash__(self: Tensor) -> int:  # noqa: N807
-        questions = _questions(self)
+        questions = _questions(self, "hash")
         if questions is not None:
             questions.identity = True
         return original(self)  # type: ignore[no-any-return]

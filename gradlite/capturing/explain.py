@@ -16,7 +16,7 @@ from gradlite.capturing.plan import is_launch
 if TYPE_CHECKING:
     from gradlite.capturing.graphs import GraphPlan
     from gradlite.capturing.plan import Plan
-    from gradlite.capturing.step import Recording
+    from gradlite.capturing.replaying import Recording
 
 
 def explain(recordings: Sequence[Recording]) -> str:
@@ -29,7 +29,9 @@ def explain(recordings: Sequence[Recording]) -> str:
 def _recording(number: int, recording: Recording) -> str:
     kept = recording.listing
     text = listing(recording.plan) if kept is None else zlib.decompress(kept).decode()
-    return f"recording {number}: {recording.replays} replays of {text}"
+    head, *calls = text.split("\n")
+    lines = [head, *(f"  carried from call to call: {line}" for line in recording.carries), *calls]
+    return f"recording {number}: {recording.replays} replays of " + "\n".join(lines)
 
 
 def listing(plan: Plan | GraphPlan) -> str:

@@ -51,6 +51,10 @@ class Memory:
         self._shown.add(buffer)
         return self.face(array)
 
+    def is_shown(self, buffer: Buffer) -> bool:
+        """Whether an array of NumPy's lies there that the step has been shown."""
+        return buffer in self._shown
+
     def is_array(self, value: Any) -> bool:
         """Whether a value is an array or the face of one."""
         return isinstance(value, self.kinds) or isinstance(value, Face)

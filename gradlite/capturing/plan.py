@@ -204,7 +204,7 @@ class Plan:
             and root.__array_interface__["data"][0] == buffer.start + ref.offset
         ):
             return whole
-        return _at_address(root, buffer.start + ref.offset, ref)
+        return at_address(root, buffer.start + ref.offset, ref)
 
     def bind(self, value: Any) -> Any:
         """Arguments with arrays in place of their `Ref`."""
@@ -332,7 +332,7 @@ def is_launch(call: Call) -> bool:
     return isinstance(getattr(call.function, "__self__", None), Launcher)
 
 
-def _at_address(root: Any, address: int, ref: Ref) -> np.ndarray[Any, Any]:
+def at_address(root: Any, address: int, ref: Ref) -> np.ndarray[Any, Any]:
     """An array anywhere in the memory of another one, which it keeps alive."""
 
     class Interface:

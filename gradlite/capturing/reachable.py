@@ -13,7 +13,7 @@ import sys
 import types
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from gradlite.capturing.watched import (
     Numbers,
     Slots,
     distributions,
+    place_of,
     read,
 )
 from gradlite.capturing.watching import Asked, Findings, Watch
@@ -57,6 +58,12 @@ DEPTH = 12  # of containers that are looked into
 class Reachable:
     """The variables that a step's code can read, and what they lead to.
 
+    Args:
+        function: the step.
+        declared: other objects that it uses.
+        findings: what its recordings have met.
+        without: places that are not looked into; see `place_of`.
+
     Attributes:
         modules: every module, with its children.
         options: every optimizer, and what the code reads of it.
@@ -64,8 +71,13 @@ class Reachable:
     """
 
     def __init__(
-        self, function: Callable[..., Any], declared: Iterable[Any], findings: Findings
+        self,
+        function: Callable[..., Any],
+        declared: Iterable[Any],
+        findings: Findings,
+        without: Container[tuple[int, Any]] = (),
     ) -> None:
+        self._without = without
         self.modules: dict[int, Module] = {}
         self.options = Options()
         self.tensors: dict[int, Tensor] = {}
@@ -259,7 +271,7 @@ class Reachable:
             self._module_of_python(value)
             if is_library(value.__name__):
                 return
-        if (id(container), key) in self._placed:
+        if (id(container), key) in self._placed or place_of(container, key) in self._without:
             return
         self._placed.add((id(container), key))
         self._places.append((container, key, name))
@@ -336,6 +348,8 @@ class Reachable:
             self._object(value)
 
     def _sequence(self, values: Any, depth: int) -> None:
+        if (id(values), Items) in self._without:
+            return
         if not isinstance(values, (tuple, frozenset)):
             kind = type(values).__name__
             numbers = all(v.__class__ in SIMPLE for v in values)
@@ -435,6 +449,8 @@ class Reachable:
             for owner, key in list(self._held):
                 if key not in owner.__dict__ or self._unread(owner, key):
                     continue
+                if (id(owner.__dict__), key) in self._without:
+                    continue
                 if owner.__dict__[key].__class__ in SIMPLE and self._is_named(owner, key):
                     self._place(owner.__dict__, key, f"{type(owner).__name__}.{key}")
                 self._look(owner.__dict__[key], DEPTH)
@@ -528,7 +544,10 @@ class Reachable:
         """Every tensor that can have a gradient: of modules, optimizers, and by itself."""
         seen: set[int] = set()
         groups: list[Iterable[Tensor]] = [self.tensors.values()]
-        groups += [module.__dict__.values() for module in self.modules.values()]
+        groups += [
+            [v for k, v in space.items() if (id(space), k) not in self._without]
+            for space in [module.__dict__ for module in self.modules.values()]
+        ]
         groups += [g["params"] for o in self.options.optimizers.values() for g in o.param_groups]
         for group in groups:
             for value in group:

@@ -114,6 +114,7 @@ class Recorder(Memory):
         self._elements: dict[int, tuple[Any, Any]] = {}  # of arrays shown: the arrays and indices
         self.is_of_step: Callable[[Any], bool] = lambda code: False
         self.questions = Questions((), ())  # what it asks of its inputs
+        self.asked_of: dict[int, set[str]] = {}  # and what of other tensors, by their ids
         self.numbers: list[Any] = []  # parts of them that Python has read
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
         self.missing: set[int] = set()  # leaves in used_grads that had none before the step
@@ -235,6 +236,10 @@ class Recorder(Memory):
         if value.__class__ is tuple or value.__class__ is list:
             return any(map(self.depends, value))
         return False
+
+    def lasts(self, buffer: Buffer) -> bool:
+        """Whether memory is that of a tensor that every replay finds anew in its place."""
+        return buffer.kind == STATE and buffer not in self.own
 
     def _constant_result(self, result: Any) -> Any:
         if isinstance(result, (tuple, list)):

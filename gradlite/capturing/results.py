@@ -44,6 +44,7 @@ def note(
     results: Sequence[Any],
     grads: Sequence[tuple[Tensor, Tensor | None]],
     spec: Any,
+    carried: Sequence[Tensor] = (),
 ) -> list[Any]:
     """`kinds`; the recorder keeps them, and the gradients left, for another recording to compare.
 
@@ -52,8 +53,9 @@ def note(
         inputs, results: the step's.
         grads: parameters with the gradients that they had before.
         spec: how the results are nested.
+        carried: tensors that replays find in their places; see `Carried`.
     """
-    found = kinds(recorder, inputs, results)
+    found = kinds(recorder, [*inputs, *carried], results)
     same = {"value": spelled, "state": id}
     recorder.left = [repr(spec)]
     recorder.left += [(kind, same[kind](v) if kind in same else v) for kind, v in found]

@@ -6,36 +6,34 @@ import functools
 import sys
 import threading
 import warnings
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gradlite import autocast_mode, dtypes, graph
+from gradlite import dtypes, graph
 from gradlite.autocast_mode import current_autocast
 from gradlite.backends import sdp
 from gradlite.capturing.asked import Answers, Questions, pattern, replicas
 from gradlite.capturing.calls import (
     CaptureError,
-    HostCall,
     LateGuardError,
 )
+from gradlite.capturing.carried import Carried, UnsettledError
 from gradlite.capturing.compare import difference
-from gradlite.capturing.effects import InputEffects, written_state
-from gradlite.capturing.explain import explain, listing
-from gradlite.capturing.gradients import Gradients
-from gradlite.capturing.graphs import GraphPlan
-from gradlite.capturing.native.build import NativePlan, available
-from gradlite.capturing.plan import GuardError, Plan
+from gradlite.capturing.effects import InputEffects
+from gradlite.capturing.explain import explain
+from gradlite.capturing.native.build import available
+from gradlite.capturing.plan import GuardError
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
+from gradlite.capturing.replaying import AnsweredRecording, CarryingRecording, Recording
 from gradlite.capturing.results import note
 from gradlite.capturing.surroundings import Surroundings
 from gradlite.capturing.watched import TAKEN, spelled
 from gradlite.capturing.watching import Findings, watching
 from gradlite.capturing.written import Written
 from gradlite.grad_mode import current_mode
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ["CaptureError", "CapturedStep", "capture"]
@@ -79,16 +77,22 @@ def capture(
     the tensor that is given; an input is read as it was when the call began, also where it shares
     memory with what the step changes. The next replay uses the memory of the gradients that one
     leaves: clone those that you keep. Tensors that the step has computed and puts into variables,
-    attributes, dictionaries or lists, without a look at those that were there, are put there anew,
-    copies of your own; a list is to be cleared and filled. What makes another recording: inputs of
-    another shape, dtype or number, train and eval mode, grad mode, a layer frozen or unfrozen,
-    another module, tensor or number behind a variable of the step or in what it leads to
-    (containers, attributes, classes, modules, hooks), another answer to what the step asks of its
-    inputs (layout, address, identity, attributes), a branch on a tensor's value that goes another
-    way. What is refused: reading a value as a Python number, branching on a value after the step
-    has changed something, replacing what it has been given or found, asking for the time, and
-    whatever differs between the two recordings, such as Python's or NumPy's random numbers. Python
-    code of the step, its prints and what it reads of files included, does not run in a replay.
+    attributes, dictionaries or lists are put there anew, copies of your own; a list is to be
+    cleared and filled. Where the step reads what the last call has put there, as hidden states,
+    running averages and sums, every replay goes on from what it finds in the place then, yours or
+    its own, and is another recording for another shape, dtype, layout or ``requires_grad``; when a
+    replay raises an error it is still there. `explain` lists such places. Put ``detach()`` of it
+    there, or read it with ``detach()``: a graph that goes on from call to call is refused, and so
+    is a tensor that the step reads by another way as well, or that shares memory with one that
+    lasts. What makes another recording: inputs of another shape, dtype or number, train and eval
+    mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
+    of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
+    answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
+    a tensor's value that goes another way. What is refused: reading a value as a Python number,
+    branching on a value after the step has changed something, counting in Python, a list that
+    grows, asking for the time, and whatever differs between the two recordings, such as Python's or
+    NumPy's random numbers. Python code of the step, its prints and what it reads of files included,
+    does not run in a replay.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
@@ -131,193 +135,6 @@ def capture(
     return CapturedStep(step, tuple(state), warmup, max_recordings, native)
 
 
-class Recording:
-    """One recording of a step, for one signature of its inputs and one state of its surroundings.
-
-    Attributes:
-        plan: what a replay does.
-        replays: how often it has been done.
-        avoidable: whether it holds only while ops may take the shortcuts that they took.
-        listing: the text of `explain` once the plan has let go of its calls, compressed.
-    """
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        surroundings: Surroundings,
-        inputs: Sequence[Any],
-        results: list[tuple[str, Any]],
-        spec: TreeSpec,
-        flat: bool,
-        native: bool,
-        effects: InputEffects,
-        attributes: Sequence[tuple[dict[str, Any], str]],
-        places: Sequence[Written],
-        switches: Sequence[tuple[Any, str, bool]],
-        answers: Answers,
-    ) -> None:
-        self._answers = answers
-        self.surroundings, self.spec, self.replays = surroundings, spec, 0
-        self._mode, self._default = current_mode(), dtypes.get_default_dtype()
-        self._autocast, self._attention = current_autocast().dtypes, sdp.enabled
-        self._kinds = None
-        numbers = pattern(inputs)
-        if flat and all(isinstance(t, Tensor) for t in inputs) and len({*numbers}) == len(numbers):
-            self._kinds = [
-                (t.__class__, t.array.__class__, t.array.shape, t.array.dtype) for t in inputs
-            ]
-        self._results = results
-        self._gradients = Gradients(surroundings.old_grads, recorder)
-        surroundings.old_grads = []  # to hold them on would double the gradients' memory
-        kept = [ref for kind, ref in self._results if kind == "tensor"]
-        kept += [*self._gradients.kept, *effects.kept]
-        made = [(space, key, recorder.ref(space[key].array)) for space, key in attributes]
-        kept += [ref for _, _, ref in made]
-        kept += [ref for place in places for ref in place.kept]
-        self.plan: Plan | GraphPlan
-        tensors = [n for n, t in enumerate(inputs) if isinstance(t, Tensor)]
-        self._places = [n for n in tensors if numbers[n] == n]
-        arrays = [inputs[place].array for place in self._places]
-        if recorder.gpu is not None:
-            self.plan = GraphPlan(recorder.calls, kept, arrays, recorder.gpu)
-        else:
-            self.plan = (NativePlan if native else Plan)(recorder.calls, kept, arrays)
-        self.avoidable = recorder.avoids()
-        self.listing: bytes | None = None
-        self._outputs: list[tuple[str, Any]] = []
-        self._counters = self._written_counters(recorder)
-        self._effects = effects if effects else None
-        self._made: list[tuple[dict[str, Any], str, Any]] = made
-        self._written, self._switches = places, switches
-        drawn = [c.generator for c in recorder.calls if isinstance(c, HostCall)]
-        generators = {id(g): g for g in drawn if g is not None}
-        # Those that a replay which does not hold has to set back.
-        self._generators = list(generators.values()) if self.plan.guarded else []
-        self._updates = self.plan.updates if isinstance(self.plan, GraphPlan) else ()
-        self._scaling = recorder.scaling
-        self._expected = self._gradients.expected
-        # Whether there is more to ask than most recordings mind.
-        self._more = bool(
-            self._updates or self._gradients.present or self._scaling or switches or places
-        )
-
-    @staticmethod
-    def _written_counters(recorder: Recorder) -> list[list[int]]:
-        written, counters = written_state(recorder), {}
-        for tensor, array in recorder.touched.values():
-            if array.size and recorder.find(array) in written and tensor._counter is not None:
-                counters[id(tensor._counter)] = tensor._counter
-        return list(counters.values())
-
-    def accepts(self, args: Sequence[Any]) -> bool:
-        """Whether arguments that are all tensors are like those of the recording."""
-        kinds = self._kinds
-        if kinds is None or len(args) != len(kinds) or current_mode() != self._mode:
-            return False
-        for a, (cls, kind, shape, dtype) in zip(args, kinds):
-            if a.__class__ is not cls or a._requires_grad:
-                return False
-            array = a.array
-            if array.__class__ is not kind or array.shape != shape or array.dtype is not dtype:
-                return False  # perhaps of an equal dtype: `_signature` will say
-        if autocast_mode.used and current_autocast().dtypes != self._autocast:
-            return False
-        if sdp.enabled is not self._attention and sdp.enabled != self._attention:
-            return False
-        return dtypes.get_default_dtype() is self._default
-
-    def answered(self, leaves: Sequence[Any]) -> bool:
-        """Whether inputs answer as those of the recording did; there was no question."""
-        return True
-
-    @property
-    def outdated(self) -> bool:
-        """Whether it will never fit again: an optimizer has been given another state."""
-        return any(update.outdated for update in self._updates)
-
-    def fits(self) -> bool:
-        """Whether everything around the step is as it was recorded."""
-        for p, grad in self._expected:
-            if p._grad is not grad:
-                return False
-        if self._more:
-            for p in self._gradients.present:
-                if p._grad is None:
-                    return False
-            for update in self._updates:
-                if not update.holds():
-                    return False
-            if not self._scaling.holds():
-                return False
-        return self.surroundings.unchanged() or self.surroundings.changed() is None
-
-    def _bind(self) -> None:
-        """Find the arrays of results and gradients, which the first replay has given a place."""
-        bind = self.plan.array
-        self._outputs = [(kind, bind(v) if kind == "tensor" else v) for kind, v in self._results]
-        self._gradients.bind(bind)
-        self._made = [(space, key, wrap(bind(ref))) for space, key, ref in self._made]
-        if self._effects is not None:
-            self._effects.bind(bind)
-        for place in self._written:
-            place.bind(bind)
-        if isinstance(self.plan, Plan):
-            self.listing = zlib.compress(listing(self.plan).encode())
-            self.plan.release()
-            self._results = []
-
-    def replay(self, leaves: Sequence[Any]) -> Any:
-        """Run the plan on new inputs; `GuardError` when it does not hold for them."""
-        values = [leaves[place].array for place in self._places]
-        if self._effects is not None:
-            self._effects.check(leaves)
-        if self._more:
-            self._gradients.carry()
-        before: Any = self._generators
-        if before:
-            before = [g.state_array() for g in self._generators]
-        try:
-            self.plan.replay(values)
-        except GuardError:
-            for generator, state in zip(self._generators, before):
-                generator.set_state_array(state)
-            raise
-        if not self.replays:
-            self._bind()
-        for p, grad in self._gradients.left:
-            p._grad = grad
-        for counter in self._counters:
-            counter[0] += 1
-        for space, key, tensor in self._made:
-            space[key] = wrap(tensor.array.copy())
-        if self._effects is not None:
-            self._effects.hand_on(leaves)
-        if self._more:
-            for holder, name, flag in self._switches:
-                if getattr(holder, name) is not flag:
-                    setattr(holder, name, flag)
-            for place in self._written:
-                place.put(leaves)
-        self.replays += 1
-        results: list[Any] = [
-            wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value
-            for kind, value in self._outputs
-        ]
-        return results[0] if self.spec.kind is None else tree_unflatten(results, self.spec)
-
-
-class AnsweredRecording(Recording):
-    """A recording of a step that asks something of its inputs beside their values."""
-
-    def accepts(self, args: Sequence[Any]) -> bool:
-        """Whether arguments are like those of the recording, and answer as they did."""
-        return super().accepts(args) and self.answered(args)
-
-    def answered(self, leaves: Sequence[Any]) -> bool:
-        """Whether inputs answer as those of the recording did."""
-        return self._answers.hold(leaves)
-
-
 class CapturedStep:
     """A function that is recorded and replayed; made by `capture`.
 
@@ -345,6 +162,7 @@ class CapturedStep:
         self._shortcuts = True  # whether ops of a recording may choose by values
         self._no_scaling = ""  # why scalers' arithmetic cannot be part of a CUDA graph
         self._branches: dict[Any, int] = {}  # recordings because of a branch
+        self._unsettled = 0  # recordings in a row that find one tensor in two places
         self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
         self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
         self._latest: Recording | None = None
@@ -491,7 +309,7 @@ class CapturedStep:
                 "NumPy's, which a replay would not draw: use gradlite's, or give them to the step"
             )
         looked = {*recorder.touched, *recorder.used_grads, *map(id, result_leaves)}
-        attributes = before.made_anew(looked)
+        attributes = before.made_anew(recorder, looked)
         for space, name in attributes:
             space[name] = space[name].detach()  # without the graph of the recording
         places = before.rewritten(recorder, inputs, looked)
@@ -502,13 +320,21 @@ class CapturedStep:
                 "in place (copy_, add_), give and return the value, or count outside of the step. "
                 "What may be put there anew at every call are tensors, in a list all of them"
             )
-        effects = InputEffects(inputs, recorder)
+        carried = self._carry(before, recorder, places, questions.identity)
+        effects, found = InputEffects(inputs, recorder), carried.tensors if carried else []
         if recorder.replaced:
             raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
         if effects:
-            effects.check(leaves)
+            effects.check([*leaves, *found])
             effects.hand_on(leaves)
             effects.bind(None)
+        if carried is not None:
+            carried.check(leaves, found, effects.edits)
+        for place in places:
+            place.leave([*inputs, *found], [*leaves, *found])
+        if len(found) < sum(len(place.found) for place in places):
+            recorder.release()
+            return _detached(result_leaves, result_spec)
         self._no_scaling = recorder.scaling.unfinished() or self._no_scaling
         if findings.size() != met:
             self._meetings += 1
@@ -517,9 +343,12 @@ class CapturedStep:
         if recorder.scaling.unfinished() or findings.size() != met:
             recorder.release()
             return _detached(result_leaves, result_spec)
-        results = note(recorder, inputs, result_leaves, before.old_grads, result_spec)
+        results = note(recorder, inputs, result_leaves, before.old_grads, result_spec, found)
+        if carried is not None:
+            carried.note(recorder, inputs)
+            places = [place for place in places if not place.carries]
         for place in places:
-            place.note(recorder, inputs, leaves)
+            place.note(recorder, [*inputs, *found])
         recorder.note_missing()
         alike = [p for p in alike if questions.same(p[0].questions)]
         earlier = next((p for p in alike if recorder.went_as(p[0])), None)
@@ -543,9 +372,11 @@ class CapturedStep:
             if reason is None:
                 made = (recorder, before, inputs, results, result_spec, flat, self._native)
                 answers = Answers(questions, leaves, around, effects.edits)
-                kind = AnsweredRecording if answers else Recording
+                kind: type[Recording] = AnsweredRecording if answers else Recording
+                kind = kind if carried is None else CarryingRecording
+                more = effects, attributes, places, switches, answers, carried
                 try:
-                    self._keep(key, kind(*made, effects, attributes, places, switches, answers))
+                    self._keep(key, kind(*made, *more))
                 except LateGuardError:
                     self._without_shortcuts(key)  # which were taken too late to go back
                 recorder.release()
@@ -560,6 +391,20 @@ class CapturedStep:
         while len(self._pending) > WAITING * self._limit:  # of signatures that never came again
             del self._pending[next(iter(self._pending))]
         return _detached(result_leaves, result_spec)
+
+    def _carry(
+        self, before: Surroundings, recorder: Recorder, places: Sequence[Written], identity: bool
+    ) -> Carried | None:
+        """What the step carries on from call to call; None too where that is still to be seen."""
+        try:
+            carried = before.carry(recorder, places, identity)
+        except UnsettledError:
+            self._unsettled += 1
+            if self._unsettled > ATTEMPTS:
+                raise
+            return None
+        self._unsettled = 0
+        return carried
 
     def _keep(self, key: Any, recording: Recording) -> None:
         kept = self._kept.setdefault(key, [])

@@ -10,6 +10,7 @@ import operator
 import pickle
 import random
 import types
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,16 +18,20 @@ from typing import Any
 import numpy as np
 
 from gradlite import changes, determinism, graph
-from gradlite.capturing.reachable import Reachable
+from gradlite.capturing.calls import STATE
+from gradlite.capturing.carried import Carried, UnsettledError, kind_of
+from gradlite.capturing.reachable import DEPTH, Reachable
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.watched import (
     ABSENT,
+    SIMPLE,
     Items,
     Numbers,
     Untaken,
     alike,
     described,
     distributions,
+    place_of,
     progress,
     read,
     write,
@@ -35,9 +40,10 @@ from gradlite.capturing.watching import Findings
 from gradlite.capturing.written import Written, written
 from gradlite.device import get_default_device
 from gradlite.graph_hooks import saved_hooks
-from gradlite.nn import Module, global_hooks
+from gradlite.nn import Module, Parameter, global_hooks
 from gradlite.optim.optimizer import global_step_hooks, step_hooks
 from gradlite.tensor import Tensor
+from gradlite.utils._pytree import tree_flatten
 
 
 class Surroundings(Reachable):
@@ -46,7 +52,9 @@ class Surroundings(Reachable):
     def __init__(
         self, function: Callable[..., Any], declared: Iterable[Any], findings: Findings
     ) -> None:
+        declared = tuple(declared)
         super().__init__(function, declared, findings)
+        self._source = function, declared, findings
         self._values = [read(container, key) for container, key, _ in self._places]
         found = [(place, value) for (*place, _), value in zip(self._places, self._values)]
         # The same, as they are read the fastest.
@@ -69,6 +77,16 @@ class Surroundings(Reachable):
             for key, value in module.__dict__.items()
             if isinstance(value, Tensor)
         }
+        # And all attributes with tensors in them.
+        self._holding = [
+            (number, key, value)
+            for number, module in self.modules.items()
+            for key, value in module.__dict__.items()
+            if _tensors(value)
+        ]
+        held = [t for _, _, value in self._holding for t in _tensors(value)]
+        self._kinds_before = {id(t): kind_of(t) for t in (*self.parameters(), *held)}
+        self.carried: Carried | None = None
         self._made: set[tuple[int, str]] = set()
         self._rewritten: list[Written] = []
         self._grown: set[int] = set()  # dictionaries, by their `Items`, with keys of the step's
@@ -141,21 +159,21 @@ class Surroundings(Reachable):
 
         From now on these may hold what the last call has put there.
         """
+        changed = self._replaced()
+        there = {id(t) for place, old, _ in changed for t in _tensors(old)}
+        new = {id(t) for *_, now in changed for t in _tensors(now)}
+        looked = {i for i in there if i in looked or i in new}
         found: list[Written] = []
-        for place, old in zip(self._places, self._values):
-            try:
-                now = read(*place[:2])
-            except ValueError:
-                continue
-            if now is old or alike(now, old):
-                continue
+        for place, old, now in changed:
             if isinstance(place[0], Items) and isinstance(place[0].container, dict):
                 added = self._added(recorder, place[0], old, now, inputs)
             else:
-                added = [written(recorder, place, old, now, inputs, looked)]
+                added = [written(recorder, place, old, now, inputs, looked, there)]
             found += [w for w in added if w is not None]
         taken = {(id(w.container), w.key) for w in found}
-        self._rewritten = [w for w in found if (id(w.container), w.key) not in self._fresh]
+        self._rewritten = [
+            w for w in found if (id(w.container), w.key) not in self._fresh and not w.carries
+        ]
         kept = [n for n, (c, key, _) in enumerate(self._places) if (id(c), key) not in taken]
         self._places = [self._places[n] for n in kept]
         self._values = [self._values[n] for n in kept]
@@ -164,8 +182,87 @@ class Surroundings(Reachable):
             entry for entry in self._others if (id(entry[0].__self__), entry[1]) not in taken
         ]
         self._rare = self._rare or bool(found)
+        containers = {id(getattr(w.container, "container", w.container)) for w in found}
+        for number, key, value in self._holding:
+            space = self.modules[number].__dict__
+            if (id(space), key) in taken or _leads_to(space.get(key, value), containers):
+                self._made.add((number, key))
+        self._forget_made()
+        self._holding.clear()
         self._note_groups()
         return found
+
+    def _replaced(self) -> list[tuple[tuple[Any, Any, str], Any, Any]]:
+        """The places with another value than before, and those that other recordings carry on.
+
+        Each with the value that was there, and the one that is there now.
+        """
+        known, found = self._source[2].carried, []
+        for place, old in zip(self._places, self._values):
+            try:
+                now = read(*place[:2])
+            except ValueError:
+                continue
+            if now is old or alike(now, old):
+                if place_of(*place[:2]) not in known or not _tensors(old):
+                    continue
+            found.append((place, old, now))
+        for number, key, old in self._holding:
+            module = self.modules[number]
+            now = module.__dict__.get(key, ABSENT)
+            if (number, key) in self._made or isinstance(old, Parameter):
+                continue
+            if now is not old or place_of(module.__dict__, key) in known:
+                found.append(((module.__dict__, key, f"{type(module).__name__}.{key}"), old, now))
+        return found
+
+    def _forget_made(self) -> None:
+        """What a step puts into modules anew does not count."""
+        attributes = [part for part in self._state[0] if part[:2] not in self._made]
+        self._state = (tuple(attributes), *self._state[1:])
+
+    def carry(
+        self, recorder: Recorder, places: Sequence[Written], identity: bool
+    ) -> Carried | None:
+        """What the step reads where it puts something else; from now on it may be another one.
+
+        Args:
+            recorder: what has recorded the step.
+            places: the places that it has filled.
+            identity: whether it may look which tensor one is.
+
+        Raises:
+            CaptureError: a replay could not do the same.
+        """
+        carrying = [w for w in places if w.carries]
+        if not carrying:
+            return None
+        spots = {place_of(w.container, w.key): w.container for w in places}
+        others = Reachable(*self._source, without=spots)
+        elsewhere = {id(t) for t in others.parameters()}
+        for w in carrying:
+            if any(id(t) in elsewhere for t in w.found):
+                raise UnsettledError(
+                    f"the step itself replaces {w.name}, which is also to be found elsewhere: put "
+                    "a clone() of it there, or change it in place (copy_, add_)"
+                )
+        own = {id(t) for w in carrying for t in w.found}
+        known = self.tensor_ids() - own if identity else frozenset[int]()
+        grads = [old for _, old in self.old_grads if old is not None]
+        carried = Carried(carrying, recorder, self._kinds_before, grads, known)
+        flags = [part for i, part in zip(self.tensors, self._state[1]) if i not in own]
+        self._state = (self._state[0], tuple(flags), *self._state[2:])
+        self.tensors = {i: t for i, t in self.tensors.items() if i not in own}
+        self.old_grads = [(p, grad) for p, grad in self.old_grads if id(p) not in own]
+        own.update(id(v) for v in self._keep if _tensors(v) and not own.isdisjoint(_ids(v)))
+        self._keep = [v for v in self._keep if id(v) not in own]
+        self._kinds_before.clear()
+        present = {place_of(c, key) for c, key, _ in self._places} | spots.keys()
+        findings = self._source[2]
+        findings.carried = {k: c for k, c in findings.carried.items() if k in present}
+        findings.carried.update((place_of(w.container, w.key), w.container) for w in carrying)
+        self.carried = carried
+        return carried
 
     def _added(
         self, recorder: Recorder, keys: Items, old: Any, now: Any, inputs: Sequence[Any]
@@ -182,7 +279,9 @@ class Surroundings(Reachable):
         self._fresh.update((id(space), key) for key in now[len(old) :])
         return list(added)
 
-    def made_anew(self, touched: Container[int]) -> list[tuple[dict[str, Any], str]]:
+    def made_anew(
+        self, recorder: Recorder, touched: Container[int]
+    ) -> list[tuple[dict[str, Any], str]]:
         """The attributes of modules that the step has replaced without a look at the old values.
 
         As the hooks of weight normalisation do. From now on they are none of the surroundings.
@@ -192,13 +291,12 @@ class Surroundings(Reachable):
             attributes = self.modules[number].__dict__
             new = attributes.get(key)
             if new is not old and isinstance(new, Tensor) and id(old) not in touched:
-                self._made.add((number, key))
-                found.append((attributes, key))
+                buffer = recorder.find(new.array) if id(new) in recorder.born else None
+                if buffer is not None and buffer.kind != STATE:
+                    self._made.add((number, key))
+                    found.append((attributes, key))
         if found:
-            self._state = (
-                tuple([part for part in self._state[0] if part[:2] not in self._made]),
-                *self._state[1:],
-            )
+            self._forget_made()
         self._attached.clear()
         return found
 
@@ -341,6 +439,8 @@ class Surroundings(Reachable):
         if places is None:
             places = zip(self._places, self._values)
             changed = next((place.name for place in self._rewritten if not place.holds()), None)
+            if changed is None and self.carried is not None:
+                changed = self.carried.changed()
             if changed is not None:
                 return changed
         for (container, key, name), value in places:
@@ -398,6 +498,29 @@ class Surroundings(Reachable):
         if state[3:] != self._state[3:]:
             return "a mode of the library, or hooks of all modules or optimizers"
         return "a tensor's flags, hooks or memory"
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors of a value that is one, or nests some in tuples, lists and dictionaries."""
+    if value.__class__ in SIMPLE:
+        return []
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
+
+
+def _ids(value: Any) -> list[int]:
+    return [id(t) for t in _tensors(value)]
+
+
+def _leads_to(value: Any, containers: Container[int], depth: int = DEPTH) -> bool:
+    """Whether a list or dictionary is one of some, or holds one of them."""
+    if id(value) in containers:
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return (
+        depth > 0
+        and isinstance(value, (dict, list, tuple, deque))
+        and any(_leads_to(part, containers, depth - 1) for part in parts)
+    )
 
 
 def _of_another_flag(value: Any, before: Any, now: Any) -> bool:

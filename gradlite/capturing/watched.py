@@ -43,6 +43,13 @@ def write(container: Any, key: Any, value: Any) -> None:
         container[key] = value
 
 
+def place_of(container: Any, key: Any) -> tuple[int, Any]:
+    """What tells a place from others, for as long as the container lives."""
+    if isinstance(container, Items):
+        return id(container.container), Items
+    return id(container.owner if isinstance(container, Slots) else container), key
+
+
 def spelled(value: Any) -> Any:
     """Something that is equal for values that are the same to a step; None where identity counts.
 
@@ -128,19 +135,19 @@ class Numbers:
 class Slots:
     """The attributes of an object that has no dictionary of them."""
 
-    __slots__ = ("_owner",)
+    __slots__ = ("owner",)
 
     def __init__(self, owner: Any) -> None:
-        self._owner = owner
+        self.owner = owner
 
     def get(self, key: str, default: Any = None) -> Any:
-        return getattr(self._owner, key, default)
+        return getattr(self.owner, key, default)
 
     def __getitem__(self, key: str) -> Any:
-        return getattr(self._owner, key)
+        return getattr(self.owner, key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self._owner, key, value)
+        setattr(self.owner, key, value)
 
 
 class Current:

@@ -67,6 +67,7 @@ class Findings:
         variables: names of variables of the environment.
         asked: functions that give what may change, with a name for people, by the object.
         options: whether every option of optimizers was read.
+        carried: the places of tensors that it reads and replaces, with their containers.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class Findings:
         self.asked: dict[tuple[int, str], tuple[Callable[[], Any], str]] = {}
         self.options = False
         self.codes: set[types.CodeType] = set()
+        self.carried: dict[tuple[int, Any], Any] = {}
 
     def size(self) -> int:
         """How much there is of it."""

@@ -1,9 +1,12 @@
-"""What a step writes into its surroundings: items, attributes, variables that replays set anew."""
+"""What a step writes into its surroundings: items, attributes, variables that replays set anew.
+
+Of places whose tensors the step has looked at before see `Carried`.
+"""
 
 from __future__ import annotations
 
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
@@ -16,61 +19,91 @@ from gradlite.utils._pytree import tree_flatten, tree_unflatten
 
 
 class Written:
-    """A place that a step has filled without a look at the tensors that were there.
+    """A place that a step has filled.
 
     Args:
         container, key: the place; an `Items` stands for all items of a list.
         name: its name for people.
         old, new: what was there, and what is there now.
+        carries: whether the step has looked at the tensors that were there.
 
     Attributes:
         before: what must be there before a replay; see `form`.
+        before_leaves, leaves: the leaves of what was there, and of what is there now.
+        spec: how these are nested.
     """
 
-    def __init__(self, container: Any, key: Any, name: str, old: Any, new: Any) -> None:
-        self.container, self.key, self.name = container, key, name
+    def __init__(
+        self, container: Any, key: Any, name: str, old: Any, new: Any, carries: bool
+    ) -> None:
+        self.container, self.key, self.name, self.carries = container, key, name, carries
         self.before = form(old)
-        self._leaves, self._spec = tree_flatten(new)
+        self.before_leaves = tree_flatten(old)[0] if carries else []
+        self.leaves, self.spec = tree_flatten(new)
         self._kinds: list[tuple[str, Any]] = []
 
-    def note(self, recorder: Recorder, inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
-        """Take note of the values, and put those there that belong to no recording.
+    @property
+    def found(self) -> list[Tensor]:
+        """The tensors that were there."""
+        return [leaf for leaf in self.before_leaves if isinstance(leaf, Tensor)]
+
+    def leave(self, inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
+        """Put values there that belong to no recording.
+
+        What the next call may look at is there with its graph, as without capture.
+
+        Args:
+            inputs: the recorded inputs.
+            leaves: those that were given.
+        """
+        given = {id(t): leaf for t, leaf in zip(inputs, leaves) if isinstance(t, Tensor)}
+        found = []
+        for leaf in self.leaves:
+            own = isinstance(leaf, Tensor) and id(leaf) not in given
+            found.append(leaf.detach() if own and not self.carries else given.get(id(leaf), leaf))
+        if any(a is not b for a, b in zip(found, self.leaves)):
+            self.write(found)
+
+    def note(self, recorder: Recorder, inputs: Sequence[Any]) -> None:
+        """Take note of the values.
 
         Args:
             recorder: what has recorded the step.
             inputs: the recorded inputs.
-            leaves: those that were given.
         """
-        self._kinds = kinds(recorder, inputs, self._leaves)
-        recorder.left.append((self.name, repr(self._spec)))
+        self._kinds = [
+            # What lasts from call to call is to be seen in it.
+            ("lasting", v) if k == "tensor" and recorder.lasts(v.buffer) else (k, v)
+            for k, v in kinds(recorder, inputs, self.leaves)
+        ]
+        recorder.left.append((self.name, repr(self.spec)))
         recorder.left += [(k, spelled(v) if k == "value" else v) for k, v in self._kinds]
-        found = [v.detach() if isinstance(v, Tensor) else v for v in self._leaves]
-        for number, (kind, value) in enumerate(self._kinds):
-            if kind == "input":
-                found[number] = leaves[value]
-        self._leaves = []
-        self._write(found)
+        self.leaves = []
 
     @property
     def kept(self) -> list[Ref]:
         """The arrays of the plan that are read when it has run."""
-        return [value for kind, value in self._kinds if kind == "tensor"]
+        return [value for _, value in self._kinds if isinstance(value, Ref)]
 
     def bind(self, place_of: Callable[[Ref], Any]) -> None:
         """Find the arrays where a plan has them."""
-        self._kinds = [(k, place_of(v) if k == "tensor" else v) for k, v in self._kinds]
+        self._kinds = [(k, place_of(v) if isinstance(v, Ref) else v) for k, v in self._kinds]
 
     def put(self, leaves: Sequence[Any]) -> None:
         """Do in a replay what the step does; the tensors are whoever's finds them."""
         made: list[Any] = []
         for kind, value in self._kinds:
-            made.append(leaves[value] if kind == "input" else value)
-            if kind == "tensor":
-                made[-1] = wrap(value.copy())
-        self._write(made)
+            if kind == "input":
+                made.append(leaves[value])
+            elif kind == "tensor" or kind == "lasting":
+                made.append(wrap(value.copy() if kind == "tensor" else value))
+            else:
+                made.append(value)
+        self.write(made)
 
-    def _write(self, values: list[Any]) -> None:
-        value = values[0] if self._spec.kind is None else tree_unflatten(values, self._spec)
+    def write(self, values: list[Any]) -> None:
+        """Put leaves there, nested as those of the recording."""
+        value = values[0] if self.spec.kind is None else tree_unflatten(values, self.spec)
         if isinstance(self.container, Items):
             items = self.container.container
             items.clear()
@@ -78,22 +111,32 @@ class Written:
         else:
             write(self.container, self.key, value)
 
+    def current(self) -> list[Tensor] | None:
+        """The tensors that are there now; None where there is something else."""
+        try:
+            value = read(self.container, self.key)
+        except ValueError:  # an empty cell
+            return None
+        if value.__class__ is Tensor:
+            return [value] if self.before is Tensor else None
+        if form(value) != self.before:
+            return None
+        return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
+
     def holds(self) -> bool:
         """Whether there is what a replay may replace."""
-        try:
-            return form(read(self.container, self.key)) == self.before
-        except ValueError:  # an empty cell
-            return False
+        return self.current() is not None
 
 
 def form(value: Any) -> Any:
     """Something that is equal for values that a step which does not look at tensors may meet."""
     if isinstance(value, Tensor):
         return Tensor
-    if value.__class__ is tuple or value.__class__ is list:
-        return value.__class__, tuple(map(form, value))
-    if value.__class__ is dict:
-        return dict, tuple([(key, form(item)) for key, item in value.items()])
+    kind = value.__class__
+    if kind is tuple or kind is list or (isinstance(value, tuple) and hasattr(kind, "_fields")):
+        return kind, tuple(map(form, value))
+    if kind is dict or kind is OrderedDict:
+        return kind, tuple([(key, form(item)) for key, item in value.items()])
     return spelled(value) or id(value)
 
 
@@ -104,6 +147,7 @@ def written(
     new: Any,
     inputs: Sequence[Any],
     looked: Container[int],
+    there: Container[int] = (),
 ) -> Written | None:
     """The `Written` of a place with another value than before, or None where it is none.
 
@@ -113,23 +157,28 @@ def written(
         old, new: what was there before the step, and after it.
         inputs: the recorded inputs.
         looked: the ids of the tensors that the step has looked at.
+        there: the ids of those that were in places with other values than before.
     """
     if isinstance(place[0], Items):
         items = place[0].container
         if items.__class__ not in (list, deque) or getattr(items, "maxlen", None) is not None:
             return None
-        if not {id(v) for v in old if isinstance(v, Tensor)}.isdisjoint(map(id, new)):
-            return None  # appended to
+        appended = not {id(v) for v in old if isinstance(v, Tensor)}.isdisjoint(map(id, new))
+        if appended and len(old) != len(new):
+            return None
         new = list(new)
     elif not isinstance(place[0], (dict, types.CellType, Slots)):
         return None
     leaves, _ = tree_flatten(new)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     own = {id(t) for t in inputs if isinstance(t, Tensor)}
-    if not tensors or not all(id(t) in recorder.born or id(t) in own for t in tensors):
+    if not tensors or not all(
+        id(t) in recorder.born or id(t) in own or id(t) in there for t in tensors
+    ):
         return None
-    before, _ = tree_flatten(list(old) if isinstance(place[0], Items) else old)
-    if any(isinstance(v, Tensor) and id(v) in looked for v in before):
+    before, _ = tree_flatten(old)
+    carries = any(isinstance(v, Tensor) and id(v) in looked for v in before)
+    if carries and form(old) != form(tuple(new) if isinstance(place[0], Items) else new):
         return None
     numbers = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
     if any(spelled(v) is None for v in numbers):
@@ -138,4 +187,4 @@ def written(
         others = [leaf for leaf in before if not isinstance(leaf, Tensor)]
         if len(others) != len(numbers) or not all(map(alike, numbers, others)):
             return None  # it counts
-    return Written(*place, old, new)
+    return Written(*place, old, new, carries)
