@@ -9,6 +9,7 @@ import pytest
 
 import gradlite
 from gradlite import nn, optim
+from gradlite.capturing.library import Library
 from tests.capture_support import CALLS, close, replays
 
 __all__ = ["replays"]  # which is used by every test
@@ -150,3 +151,27 @@ def test_a_scaler_goes_on_whose_methods_were_looked_up_before() -> None:
     assert run.replays >= CALLS
     close(scales[1][0], scales[0][0])
     close(scales[1][1], scales[0][1])
+
+
+def test_a_first_update_during_a_recording_is_like_those_without() -> None:
+    """What an optimizer keeps of it knows the library itself, and rounds halves as ever."""
+
+    def trained(capture: bool) -> tuple[list[Any], Any]:
+        w = nn.Parameter(gradlite.tensor([1.3, -0.9, -1.0], dtype=gradlite.float16))
+        optimizer = optim.SGD([w], lr=0.05, momentum=0.5)
+
+        def step() -> None:
+            optimizer.step()  # of which the first finds no gradient
+            w.sin().sum().backward()
+
+        run = gradlite.capture(step, native=False) if capture else step
+        seen = []
+        for _ in range(2 * CALLS):
+            run()
+            seen.append(w.tolist())
+        return seen, optimizer
+
+    (there, optimizer), (here, _) = trained(True), trained(False)
+    assert there == here
+    (plan,) = optimizer._plans.values()
+    assert not any(isinstance(cohort.xp, Library) for cohort in plan.cohorts)

@@ -20,6 +20,11 @@ ALONE = 1 << 15
 ALIGNMENT = 64
 
 
+def library_of(array: Any) -> Any:
+    """NumPy or CuPy: the library itself, also while a step is recorded, since plans outlive that."""
+    return np if isinstance(array, np.ndarray) else array_module(device_of(array))
+
+
 def allocate(xp: Any, n: int, dtype: np.dtype[Any], fill: float) -> Any:
     """A flat array of ``n`` elements, aligned for vector instructions."""
     if xp is not np:
@@ -105,7 +110,7 @@ def build_segment(
     With ``on_device``, the counters are where the parameters are; ``copies``: see `block_sizes`.
     """
     array = params[0].array
-    xp, dtype = array_module(device_of(array)), array.dtype
+    xp, dtype = library_of(array), array.dtype
     limit, alone = block_sizes(xp, dtype, copies)
     per_line = ALIGNMENT // dtype.itemsize
     starts, total, run = [], 0, 0
@@ -229,7 +234,7 @@ class Cohort:
         on_device: bool = False,
     ) -> None:
         self.place, dtype = place(array), array.dtype
-        self.xp, self.launcher, self.on_device = array_module(device_of(array)), launcher, on_device
+        self.xp, self.launcher, self.on_device = library_of(array), launcher, on_device
         self.rows: list[list[np.ndarray[Any, Any]]] = []
         self.round: Any = float
         self.blocks: list[Block] = []
