@@ -6,11 +6,93 @@
 // size are, and pooling and activations see pixels that lie side by side in registers. Images may
 // have any strides; the order (C, H, W, N) is copied fastest.
 
+#include <utility>
+
 #if defined(__AVX512F__)
 static constexpr int MANY_OUTS = 4, MANY_GRADS = 4, MANY_TAPS = 6;
 #else
 static constexpr int MANY_OUTS = 2, MANY_GRADS = 3, MANY_TAPS = 3;
 #endif
+
+// As many vectors as they have lanes, exchanged with their lanes.
+template <class T>
+struct Square {
+  static constexpr int L = Batch<T>::L;
+  typedef typename Batch<T>::V V;
+  typedef typename Batch<T>::Loose Loose;
+  typedef typename Batch<T>::Places Places;
+
+  // Of two vectors: the parts of STEP lanes with an even number, or with an odd one, by turns.
+  static constexpr int even(int lane, int step) { return lane & step ? L + lane - step : lane; }
+  static constexpr int odd(int lane, int step) { return lane & step ? L + lane : lane + step; }
+  template <int STEP, size_t... LANES>
+  static inline void exchange(V& a, V& b, std::index_sequence<LANES...>) {
+#if defined(__clang__)
+    const V first = __builtin_shufflevector(a, b, even(LANES, STEP)...);
+    b = __builtin_shufflevector(a, b, odd(LANES, STEP)...);
+#else
+    const V first = __builtin_shuffle(a, b, Places{even(LANES, STEP)...});
+    b = __builtin_shuffle(a, b, Places{odd(LANES, STEP)...});
+#endif
+    a = first;
+  }
+  template <int STEP>
+  static inline void transpose(V* v) {
+    for (int i = 0; i < L; i++) {
+      if (!(i & STEP)) exchange<STEP>(v[i], v[i + STEP], std::make_index_sequence<L>());
+    }
+    if constexpr (STEP > 1) transpose<STEP / 2>(v);
+  }
+
+  // A pixel of each image, from `count` rows that lie n apart.
+  static inline void load(const T* at, i64 n, i64 count, V* v) {
+    if (count == L) {
+      for (int l = 0; l < L; l++) v[l] = *(const Loose*)(at + l * n);
+    } else {
+      for (int l = 0; l < L; l++) v[l] = l < count ? *(const Loose*)(at + l * n) : V{};
+    }
+    transpose<L / 2>(v);
+  }
+  static inline void store(V* v, T* at, i64 n, i64 count) {
+    transpose<L / 2>(v);
+    if (count == L) {
+      for (int l = 0; l < L; l++) *(Loose*)(at + l * n) = v[l];
+    } else {
+      for (int l = 0; l < count; l++) *(Loose*)(at + l * n) = v[l];
+    }
+  }
+};
+
+// So many pixels of each plane, to where they belong in planes n apart.
+template <class T>
+static inline void put_down(const typename Batch<T>::V* from, i64 pixels, T* to, i64 n, i64 count) {
+  typedef Square<T> S;
+  typename S::V v[S::L];
+  for (i64 p = 0; p < pixels;) {
+    if (pixels < S::L) {
+      for (i64 l = 0; l < count; l++) to[p + l * n] = ((const T*)(from + p))[l];
+      p++;
+      continue;
+    }
+    p = p + S::L > pixels ? pixels - S::L : p;
+    for (int l = 0; l < S::L; l++) v[l] = from[p + l];
+    S::store(v, to + p, n, count);
+    p += S::L;
+  }
+}
+
+template <class T, int R, int C>
+void Plain<T, R, C>::finish(i64 first, i64 stop) const {
+  if (!own) return;
+  const bool whole = h == OW;
+  for (i64 o = 0; o < O; o++) {
+    for (i64 y = y0; y < stop; y += whole ? stop - y0 : 1) {
+      const i64 pixels = whole ? (stop - y0) * OW : OW;
+      put_down<T>(own + (o * rows + y - y0) * OW, pixels, at + first * n + o * c + y * h, n,
+                  Batch<T>::L);
+    }
+  }
+}
 
 // Rows of the padded images, the first of them row y0 of the result's windows.
 template <class T, class Source>
@@ -144,7 +226,7 @@ static void convolve_batch(const Slide& s, const Source& x, const T* w, i64 so, 
     T* const copy = (T*)scratch(s.C * plane * sizeof(T));
     gather<T>(x, first, s.C, s.H, s.W, s.top, s.left, y0 * s.SH, rows_read(s, stop - y0), width,
               copy, plane);
-    const Sink block = sink.from(y0);
+    const Sink block = sink.from(s, rows, y0);
     for (i64 y = y0; y + Sink::ROWS <= stop; y += Sink::ROWS) {
       const T* line = copy + (y - y0) * down;
       i64 c = 0;

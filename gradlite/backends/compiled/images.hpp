@@ -130,22 +130,41 @@ static inline void scattered(const typename Batch<T>::V& value, T* at, i64 n) {
 template <class T, int R = 2, int C = 2>
 struct Plain {
   static constexpr int ROWS = R, COLUMNS = C, KIND = R == 1;
+  typedef typename Batch<T>::V V;
   T* at;
   i64 n, c, h, w;
   const T* bias;
+  // Where images do not lie side by side: results of some rows, which are transposed together.
+  V* own = nullptr;
+  i64 O = 0, OW = 0, rows = 0, y0 = 0;
   template <int OUTS, int POSITIONS>
   void put(i64 first, i64 o, i64 y, i64 x, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) const {
     UNROLLED for (int k = 0; k < OUTS; k++) {
       const T add = bias ? bias[o + k] : T(0);
+      if (own) {
+        V* const to = own + ((o + k) * rows + y - y0) * OW + x;
+        UNROLLED for (int p = 0; p < POSITIONS; p++) to[p / C * OW + p % C] = sum[k][p] + add;
+        continue;
+      }
       UNROLLED for (int p = 0; p < POSITIONS; p++) {
         T* to = at + first * n + (o + k) * c + (y + p / C) * h + (x + p % C) * w;
         scattered<T>(sum[k][p] + add, to, n);
       }
     }
   }
-  // What the rows of some images from y0 on are handed to, and told when those to `stop` are made.
-  const Plain& from(i64) const { return *this; }
-  void finish(i64, i64) const {}
+  // What `many` rows of some images from one on are handed to, and told when those to `stop` are
+  // made (batches.hpp).
+  Plain from(const Slide& s, i64 many, i64 row) const {
+    Plain block = *this;
+    if (n == 1 || w != 1) return block;
+    block.own = (V*)scratch<2>(s.O * many * s.OW * sizeof(V));
+    block.O = s.O;
+    block.OW = s.OW;
+    block.rows = many;
+    block.y0 = row;
+    return block;
+  }
+  void finish(i64 first, i64 stop) const;
 };
 
 // The maxima of windows of 2 x 2, perhaps after relu, and which pixel of a window it is: the first
@@ -180,6 +199,6 @@ struct Pooled {
       }
     }
   }
-  const Pooled& from(i64) const { return *this; }
+  const Pooled& from(const Slide&, i64, i64) const { return *this; }
   void finish(i64, i64) const {}
 };

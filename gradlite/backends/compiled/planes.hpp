@@ -4,56 +4,6 @@
 // A vector holds a pixel of as many images as it has lanes: images are transposed, in registers,
 // on their way into the copies of batches.hpp and out of their results. Lanes beyond the last
 // image are zero.
-#include <utility>
-
-template <class T>
-struct Square {
-  static constexpr int L = Batch<T>::L;
-  typedef typename Batch<T>::V V;
-  typedef typename Batch<T>::Loose Loose;
-  typedef typename Batch<T>::Places Places;
-
-  // Of two vectors: the parts of STEP lanes with an even number, or with an odd one, by turns.
-  static constexpr int even(int lane, int step) { return lane & step ? L + lane - step : lane; }
-  static constexpr int odd(int lane, int step) { return lane & step ? L + lane : lane + step; }
-  template <int STEP, size_t... LANES>
-  static inline void exchange(V& a, V& b, std::index_sequence<LANES...>) {
-#if defined(__clang__)
-    const V first = __builtin_shufflevector(a, b, even(LANES, STEP)...);
-    b = __builtin_shufflevector(a, b, odd(LANES, STEP)...);
-#else
-    const V first = __builtin_shuffle(a, b, Places{even(LANES, STEP)...});
-    b = __builtin_shuffle(a, b, Places{odd(LANES, STEP)...});
-#endif
-    a = first;
-  }
-  template <int STEP>
-  static inline void transpose(V* v) {
-    for (int i = 0; i < L; i++) {
-      if (!(i & STEP)) exchange<STEP>(v[i], v[i + STEP], std::make_index_sequence<L>());
-    }
-    if constexpr (STEP > 1) transpose<STEP / 2>(v);
-  }
-
-  // A pixel of each image, from `count` rows that lie n apart.
-  static inline void load(const T* at, i64 n, i64 count, V* v) {
-    if (count == L) {
-      for (int l = 0; l < L; l++) v[l] = *(const Loose*)(at + l * n);
-    } else {
-      for (int l = 0; l < L; l++) v[l] = l < count ? *(const Loose*)(at + l * n) : V{};
-    }
-    transpose<L / 2>(v);
-  }
-  static inline void store(V* v, T* at, i64 n, i64 count) {
-    transpose<L / 2>(v);
-    if (count == L) {
-      for (int l = 0; l < L; l++) *(Loose*)(at + l * n) = v[l];
-    } else {
-      for (int l = 0; l < count; l++) *(Loose*)(at + l * n) = v[l];
-    }
-  }
-};
-
 template <class T>
 struct Planes {
   static constexpr int KIND = 0;
@@ -124,24 +74,6 @@ static void gather(const Planes<T>& x, i64 first, i64 C, i64 H, i64 W, i64 top, 
 }
 
 // Results of some rows in memory of the thread's own, vector by vector, until they are complete.
-// So many pixels of each plane, to where they belong in planes n apart.
-template <class T>
-static inline void put_down(const typename Batch<T>::V* from, i64 pixels, T* to, i64 n, i64 count) {
-  typedef Square<T> S;
-  typename S::V v[S::L];
-  for (i64 p = 0; p < pixels;) {
-    if (pixels < S::L) {
-      for (i64 l = 0; l < count; l++) to[p + l * n] = ((const T*)(from + p))[l];
-      p++;
-      continue;
-    }
-    p = p + S::L > pixels ? pixels - S::L : p;
-    for (int l = 0; l < S::L; l++) v[l] = from[p + l];
-    S::store(v, to + p, n, count);
-    p += S::L;
-  }
-}
-
 template <class T, int R, int C>
 struct Turned {
   static constexpr int ROWS = R, COLUMNS = C;
@@ -151,7 +83,7 @@ struct Turned {
   const T* bias;
   V* own = nullptr;
   i64 y0 = 0;
-  Turned from(i64 row) const {
+  Turned from(const Slide&, i64, i64 row) const {
     Turned block = *this;
     block.own = (V*)scratch<2>(O * rows * OW * sizeof(V));
     block.y0 = row;
@@ -188,7 +120,7 @@ struct TurnedMaxima {
   const T* bias;
   V* own = nullptr;
   i64 y0 = 0;
-  TurnedMaxima from(i64 row) const {
+  TurnedMaxima from(const Slide&, i64, i64 row) const {
     TurnedMaxima block = *this;
     block.own = (V*)scratch<2>(2 * O * (rows / 2) * W * sizeof(V));
     block.y0 = row;

@@ -68,7 +68,7 @@ def convolve(
     height, width = geometry.counts((x.shape[2], x.shape[3]), (w.shape[2], w.shape[3]))
     size = (x.shape[0], w.shape[0], height, width)
     text = f"{_images(x)}, {pointer(w)}, {_steps(w)}, {sink}"
-    return _products(kind, x.shape, w.shape, size, geometry, text)
+    return _products(kind, x.shape, w.shape, y, size, geometry, text)
 
 
 def input_gradient(
@@ -92,7 +92,7 @@ def input_gradient(
         own = phase.out
         sink = f"{_plain(own)}{{{pointer(own)}, {_steps(own)}, nullptr}}"
         text = f"{_source(g, winners)}, {phase.turned}, {sink}"
-        more = _products(kind, grads, phase.kernels, own.shape, phase.geometry, text)
+        more = _products(kind, grads, phase.kernels, own, own.shape, phase.geometry, text)
         lines += more[0]
         room = max(room, more[1])
     return lines, room
@@ -102,11 +102,14 @@ def _products(
     kind: str,
     x: tuple[int, ...],
     w: tuple[int, ...],
+    out: Place,
     y: tuple[int, ...],
     geometry: Geometry,
     text: str,
 ) -> Text:
-    rows = rows_of_copies(x[1], (y[2], y[3]), (w[2], w[3]), geometry, 0, COPIES)
+    # Results that are transposed take memory beside the copies of images until they are complete.
+    own = 0 if out.strides[0] == out.dtype.itemsize else w[0] * y[3] * VECTOR
+    rows = rows_of_copies(x[1], (y[2], y[3]), (w[2], w[3]), geometry, own, COPIES)
     taps = x[1] * w[2] * w[3]
     return [
         f"{{ // convolution of batches {x} with {w}",
