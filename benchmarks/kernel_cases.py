@@ -177,14 +177,6 @@ def _poisson(reduction: str) -> Callable[..., Any]:
     return lambda T, x, y: T.nn.functional.poisson_nll_loss(x, y, reduction=reduction)
 
 
-def _larger(T: Any, x: Any, y: Any) -> Any:
-    return T.maximum(x, y)
-
-
-def _power(T: Any, x: Any, y: Any) -> Any:
-    return x**y
-
-
 def _product(T: Any, x: Any, a: Any, b: Any) -> Any:
     return T.addcmul(x, a, b)
 
@@ -284,13 +276,11 @@ CASES: dict[str, Case] = {
     "variance_backward": Case(2, lambda T, x: x.var(1), shape=rows, backward=True),
     "vector_norm_rows": Case(1, lambda T, x: x.norm(dim=1), shape=rows),
     "vector_norm_backward": Case(2, lambda T, x: x.norm(dim=1), shape=rows, backward=True),
-    "larger_backward": Case(4, _larger, _like, backward=True),
     "where_backward": Case(
         3, lambda T, x, chosen: T.where(chosen, x, 0.5),
         lambda T, x: (T.rand(x.shape, device="cuda") > 0.5,), backward=True),
     "clamp_forward": Case(2, lambda T, x: x.clamp(0.25, 0.75)),
     "clamp_backward": Case(3, lambda T, x: x.clamp(0.25, 0.75), backward=True),
-    "power_backward": Case(4, _power, _like, backward=True),
     "unary_forward": Case(2, lambda T, x: T.rsqrt(x)),
     "unary_backward": Case(3, lambda T, x: T.sin(x), backward=True),
     "binary_forward": Case(3, lambda T, x, y: T.remainder(x, y), _like),

@@ -1,5 +1,5 @@
-// Elementwise ops of two and three operands: those that choose between them, powers, and sums with
-// a product in them; what their gradients are, all operands' in one pass.
+// Elementwise ops of two and three operands: those that choose between them, and sums with a
+// product in them; what their gradients are, all operands' in one pass.
 //
 // Operands have the shape of the result. A gradient that is not wanted has a null pointer, and so
 // has an operand that is then not read.
@@ -58,23 +58,6 @@ DEVICE void elementwise_to(i64 n, scalar_t* const (&out)[COUNT], Function functi
 }
 
 // -------------------------------------------------------------------------------- choices
-// The gradient goes to the larger one (`sign` 1) or the smaller one (-1), by halves to equal ones,
-// and in full to both where one is NaN.
-KERNEL(larger_backward)
-(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
- const scalar_t* __restrict__ y, scalar_t* __restrict__ dx, scalar_t* __restrict__ dy, i64 n,
- i64 sign) {
-  scalar_t* const out[2] = {dx, dy};
-  elementwise_to<2>(
-      n, out,
-      [=](acc_t* results, acc_t slope, acc_t a, acc_t b) {
-        const acc_t share = a == b ? slope * acc_t(0.5) : slope;
-        results[0] = (sign > 0 ? a < b : a > b) ? acc_t(0) : share;
-        results[1] = (sign > 0 ? a > b : a < b) ? acc_t(0) : share;
-      },
-      grad, x, y);
-}
-
 KERNEL(where_backward)
 (const scalar_t* __restrict__ grad, const bool* __restrict__ condition,
  scalar_t* __restrict__ dx, scalar_t* __restrict__ dy, i64 n) {
@@ -113,23 +96,6 @@ KERNEL(clamp_backward)
         return (v >= acc_t(low)) & (v <= acc_t(high)) ? slope : acc_t(0);
       },
       grad, x);
-}
-
-// ---------------------------------------------------------------------------------- powers
-// out = x^y. The slope by x is 0 where y is, and the one by y where x = 0 and y >= 0.
-KERNEL(power_backward)
-(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
- const scalar_t* __restrict__ y, const scalar_t* __restrict__ out, scalar_t* __restrict__ dx,
- scalar_t* __restrict__ dy, i64 n) {
-  ROLLED
-  for (i64 i = thread_index(); i < n; i += thread_count()) {
-    const acc_t slope = widen(grad[i]), a = widen(x[i]), b = widen(y[i]);
-    if (dx) dx[i] = narrow(slope * (b == 0 ? acc_t(0) : b * math::pow(a, b - 1)));
-    if (dy) {
-      const bool flat = a == 0 && b >= 0;
-      dy[i] = narrow(slope * (flat ? acc_t(0) : widen(out[i]) * math::log(a)));
-    }
-  }
 }
 
 // ------------------------------------------------------------------- sums with a product in them

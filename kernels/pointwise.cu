@@ -130,8 +130,11 @@ CALLED acc_t value_of(int function, acc_t a, acc_t b, acc_t x) {
       x = x < a ? a : x;
       x = x > b ? b : x;
       return math::log(x / (1 - x));
-    default:  // entropy
+    case 2:  // entropy
       return x < 0 ? -infinity() : x == 0 ? acc_t(0) : -x * math::log(x);
+    case 3: return sign_of(x);
+    default:  // the angle in the complex plane
+      return x < 0 ? acc_t(3.14159265358979324) : x == x ? acc_t(0) : x;
   }
 }
 
@@ -212,6 +215,9 @@ KERNEL(binary_forward)
 struct Slopes {
   acc_t by_x, by_y;
 };
+struct Given {
+  acc_t g, x, y, z;
+};
 
 // z is the result, or what stands in the rule beside x and y.
 DEVICE Slopes slopes_of(int function, acc_t a, acc_t g, acc_t x, acc_t y, acc_t z) {
@@ -235,7 +241,17 @@ DEVICE Slopes slopes_of(int function, acc_t a, acc_t g, acc_t x, acc_t y, acc_t 
       return {x == 0 && y <= 0 ? acc_t(0) : g * math::log(y), g * x / y};
     case 8:  // x log(1 + y)
       return {x == 0 && y <= -1 ? acc_t(0) : g * math::log1p(y), g * x / (y + 1)};
-    default: return {g * (1 - a), g * a};  // x + a (y - x)
+    case 9: return {g * (1 - a), g * a};  // x + a (y - x)
+    case 10: {  // the larger one (a 1) or the smaller one (-1): half to equal ones, all to a NaN
+      const acc_t share = x == y ? g * acc_t(0.5) : g;
+      const bool not_x = a > 0 ? x < y : x > y, not_y = a > 0 ? x > y : x < y;
+      return {not_x ? acc_t(0) : share, not_y ? acc_t(0) : share};
+    }
+    default: {  // a power, which z is: flat by x where y is 0, and by y where x = 0 and y >= 0
+      const bool flat = x == 0 && y >= 0;
+      return {g * (y == 0 ? acc_t(0) : y * math::pow(x, y - 1)),
+              g * (flat ? acc_t(0) : z * math::log(x))};
+    }
   }
 }
 
@@ -246,13 +262,23 @@ KERNEL(binary_backward)
  i64 grad_inner, i64 grad_size, i64 x_inner, i64 x_size, i64 y_inner, i64 y_size) {
   const Operand slope{grad, grad_inner, grad_size};
   const Operand left{x, x_inner, x_size}, right{y, y_inner, y_size};
+  const auto read = [=](i64 i) {
+    return Given{slope.at(i), x ? left.at(i) : acc_t(0), y ? right.at(i) : acc_t(0),
+                 z ? widen(z[i]) : acc_t(0)};
+  };
+  i64 i = thread_index();
+  if (i >= n) return;
+  Given next = read(i);
   ROLLED
-  for (i64 i = thread_index(); i < n; i += thread_count()) {
-    const acc_t v = x ? left.at(i) : acc_t(0), w = y ? right.at(i) : acc_t(0);
-    const acc_t last = z ? widen(z[i]) : acc_t(0);
-    const Slopes slopes = slopes_of(int(function), acc_t(number), slope.at(i), v, w, last);
-    if (dx) dx[i] = narrow(slopes.by_x);
-    if (dy) dy[i] = narrow(slopes.by_y);
+  while (i < n) {
+    // The next ones are on their way while these are computed.
+    const Given now = next;
+    const i64 at = i;
+    i += thread_count();
+    if (i < n) next = read(i);
+    const Slopes slopes = slopes_of(int(function), acc_t(number), now.g, now.x, now.y, now.z);
+    if (dx) dx[at] = narrow(slopes.by_x);
+    if (dy) dy[at] = narrow(slopes.by_y);
   }
 }
 

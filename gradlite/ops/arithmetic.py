@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops import reductions, together
+from gradlite.ops import reductions
 from gradlite.ops.binary import Binary, binary_op, broadcast_dims, sum_to, unbroadcast
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.guard import on_its_device
@@ -18,6 +18,7 @@ from gradlite.ops.pointwise import (
     read_in_place,
     remainder_slopes,
     slope_of,
+    slopes,
     slopes_of,
     value_of_two,
 )
@@ -211,7 +212,7 @@ class Pow(Binary):
         if not hasattr(a, "shape"):
             return NotImplemented  # of a number, where there is less to do
         shapes = wanted_shapes(ctx, grad)
-        return together.gradients(K, "power_backward", grad, (a, b, out), shapes)
+        return slopes_of(K, "power", grad, (a, b, out), shapes)
 
 
 def _slope_of_power(K: Any, grad: Any, base: Any, exponent: Any) -> Any:
@@ -337,6 +338,7 @@ class Maximum(Binary):
     """The larger one; a tie gives half of the gradient to each, a NaN all of it, as in PyTorch."""
 
     reads = ((0, 1), (0, 1))
+    fused_backward = slopes("larger", 1.0)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.maximum(a, b)
@@ -345,15 +347,12 @@ class Maximum(Binary):
         a, b = ctx.saved
         return _extremum(ctx, grad, F, a < b, a > b)
 
-    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        shapes = wanted_shapes(ctx, grad)
-        return together.gradients(K, "larger_backward", grad, ctx.saved, shapes, 1)
-
 
 class Minimum(Binary):
     """The smaller one; a tie gives half of the gradient to each, a NaN all of it, as in PyTorch."""
 
     reads = ((0, 1), (0, 1))
+    fused_backward = slopes("larger", -1.0)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         return xp.minimum(a, b)
@@ -361,10 +360,6 @@ class Minimum(Binary):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
         return _extremum(ctx, grad, F, a > b, a < b)
-
-    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        shapes = wanted_shapes(ctx, grad)
-        return together.gradients(K, "larger_backward", grad, ctx.saved, shapes, -1)
 
 
 def _extremum(ctx: Any, grad: Any, F: Any, not_first: Any, not_second: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast, fitting, operand, placed
+from gradlite.ops.pointwise import value
 from gradlite.ops.rounding import Flat, sign
 from gradlite.ops.samples import S, bools, constant, distinct, integers, normal, unary
 from gradlite.ops.table import public
@@ -252,6 +253,8 @@ def sgn(input: Tensor) -> Tensor:
 
 class Angle(Flat):
     """0, or pi for negative numbers."""
+
+    fused_forward = value("angle")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.where(x < 0, x.dtype.type(math.pi), xp.where(x != x, x, x.dtype.type(0)))

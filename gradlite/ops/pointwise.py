@@ -17,7 +17,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.reductions import merged
 from gradlite.ops.together import in_full, wanted_shapes
 
-VALUES = {name: k for k, name in enumerate("rsqrt logit entropy".split())}
+VALUES = {name: k for k, name in enumerate("rsqrt logit entropy sign angle".split())}
 SLOPES = {
     name: k
     for k, name in enumerate(
@@ -29,7 +29,8 @@ VALUES_OF_TWO = {name: k for k, name in enumerate("remainder xlogy xlog1py".spli
 SLOPES_OF_TWO = {
     name: k
     for k, name in enumerate(
-        "quotient atan2 hypot remainder logaddexp copysign chosen xlogy xlog1py lerp".split()
+        "quotient atan2 hypot remainder logaddexp copysign chosen xlogy xlog1py lerp larger "
+        "power".split()
     )
 }
 

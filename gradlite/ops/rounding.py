@@ -7,6 +7,7 @@ from typing import Any
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op
 from gradlite.ops.operands import check_floating
+from gradlite.ops.pointwise import value
 from gradlite.ops.samples import S, distinct, unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -30,6 +31,8 @@ class Flat(Op):
 
 
 class Sign(Flat):
+    fused_forward = value("sign")
+
     def forward(xp: Any, x: Any) -> Any:
         if x.dtype.kind == "b":
             return x.copy()
