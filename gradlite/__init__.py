@@ -48,6 +48,7 @@ from gradlite.backends.threads import set_flush_denormal as set_flush_denormal
 from gradlite.backends.threads import set_num_threads as set_num_threads
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
+from gradlite.changes import Noticing as _Noticing
 from gradlite.cuda import amp as _cuda_amp
 from gradlite.description import Size as Size
 from gradlite.determinism import (
@@ -178,6 +179,10 @@ globals().update(
         "rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ xlogy_ zero_"
     ).split()
 )
+
+# Where programs put functions of their own in place of the library's: captured steps notice.
+for _name in ("", ".autograd", ".func", ".linalg", ".nn", ".nn.functional", ".nn.init", ".special"):
+    _import_module(f"gradlite{_name}").__class__ = _Noticing
 
 
 # What programs ask for that is not here, and what there is instead.

@@ -4,4 +4,21 @@ Whatever changes how a module or a tensor takes part in a step adds one; a captu
 the count alone to know that nothing has changed.
 """
 
+from __future__ import annotations
+
+import types
+from typing import Any
+
 count = [0]
+replaced = [0]  # functions of the library, by a program's own
+
+
+class Noticing(types.ModuleType):
+    """A module of the library that counts when one of its functions is replaced by another."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = self.__dict__.get(name, value)
+        if known is not value and callable(known):
+            replaced[0] += 1
+            count[0] += 1
+        super().__setattr__(name, value)

@@ -112,6 +112,7 @@ class Reachable:
         self._instances: list[Any] = []  # objects of libraries
         self._variables: set[str] = set()  # of the environment
         self._libraries: list[types.ModuleType] = []
+        self._asks_python = False  # whether it reads sys.argv or the like
         self._function(function)
         for value in declared:
             self._look(value, DEPTH)
@@ -229,6 +230,7 @@ class Reachable:
         self._place(os.environ, name, f"the variable {name} of the environment")
 
     def _module_of_python(self, module: types.ModuleType) -> None:
+        self._asks_python = self._asks_python or module is sys
         if not is_library(module.__name__) and id(module) not in self._seen:
             self._seen.add(id(module))
             self._libraries.append(module)
@@ -436,16 +438,21 @@ class Reachable:
             for tensor in list(self.parameters()):
                 self._hooks(tensor)
             for kind, attributes in list(self._classes.items()):
+                meta: type = type(kind)
                 names = set(self._names if kind in self._exposed else ())
                 for other, own in self._own.items():
-                    if issubclass(other, kind) or issubclass(kind, other):
+                    # Without `issubclass`, which some classes answer as they like, or refuse.
+                    if kind in other.__mro__ or other in kind.__mro__:
                         names |= own
-                    elif isinstance(kind, other):  # of a class of classes
+                    elif other in meta.__mro__:  # of a class of classes
                         names |= own
                 self._members(kind, attributes, names)
             for library in list(self._libraries):
                 for name in sorted({"__getattr__", *self._names} & library.__dict__.keys()):
                     self._place(library.__dict__, name, f"{library.__name__}.{name}")
+            for name in sorted(self._names & sys.__dict__.keys() if self._asks_python else ()):
+                if sys.__dict__[name].__class__ in (*SIMPLE, list):
+                    self._place(sys.__dict__, name, f"sys.{name}")
             for owner, key in list(self._held):
                 if key not in owner.__dict__ or self._unread(owner, key):
                     continue

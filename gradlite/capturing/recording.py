@@ -6,7 +6,9 @@ its arithmetic on the host, random numbers and the steps of optimizers, notes th
 
 from __future__ import annotations
 
+import builtins
 import functools
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +57,8 @@ HOST_MODULES = (
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
 # Of NumPy's functions those that would hand an ordinary array to the program.
 MAKERS = ("array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray")
+# Modules of Python that read the code which is to run, or to be shown.
+LOADING = ("importlib", "linecache", "tokenize", "traceback", "warnings", "zipimport")
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
 
 
@@ -394,6 +398,38 @@ def _step_with_closure(self: Any, closure: Callable[[], Any]) -> tuple[Any]:
     return (loss,)
 
 
+def _opened(original: Any) -> Any:
+    """``open``: what a step reads of a file, a replay would not read again."""
+
+    @functools.wraps(original)
+    def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is not None and ("r" in mode or "+" in mode) and _for_step(recorder):
+            raise CaptureError(
+                f"the step reads a file ({file!r}), which a replay would not do: read it outside "
+                "of the step, and give it what depends on it"
+            )
+        return original(file, mode, *args, **kwargs)
+
+    return opened
+
+
+def _for_step(recorder: Recorder) -> bool:
+    """Whether the step's code asks for what its caller's caller does, itself or by a library."""
+    frame: Any = sys._getframe(2)
+    found = False
+    while frame is not None:
+        name = frame.f_globals.get("__name__") or ""
+        if name.partition(".")[0] in LOADING:
+            return False
+        found = found or recorder.is_of_step(frame.f_code)
+        if name.startswith("gradlite.") and not name.startswith("gradlite.io"):
+            if not found or name == "gradlite.capturing.step":
+                return found
+        frame = frame.f_back
+    return found
+
+
 def _seen_by_ops(original: Any, library: GpuLibrary, recorder: Recorder) -> Any:
     """What hands out CuPy: to the thread that records, CuPy as the recorder has it."""
 
@@ -483,6 +519,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     for name in MAKERS:
         getattr(library, name)  # which is to have NumPy's own
         methods.append((np, name, getattr(np, name), _of_recorded))
+    methods += [(module, "open", module.open, _opened) for module in (builtins, io)]
     methods.append((replayed, "intercept", replayed.intercept, lambda _: _of_the_host))
     for name, around in (
         ("state_array", _state_saved),

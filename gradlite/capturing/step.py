@@ -90,9 +90,11 @@ def capture(
     answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
     a tensor's value that goes another way. What is refused: reading a value as a Python number,
     branching on a value after the step has changed something, counting in Python, a list that
-    grows, asking for the time, and whatever differs between the two recordings, such as Python's or
-    NumPy's random numbers. Python code of the step, its prints and what it reads of files included,
-    does not run in a replay.
+    grows, asking for the time, opening a file to read it, and whatever differs between the two
+    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints
+    included, does not run in a replay. ``tensor.array = ...`` between two calls is not noticed
+    (``tensor.data = ...`` is), and neither is what is put into the ``__dict__`` or the class of a
+    layer of the library's.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and

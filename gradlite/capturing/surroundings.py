@@ -322,6 +322,7 @@ class Surroundings(Reachable):
                 getattr(distributions(), "_validate_args", __debug__),
                 get_default_device(),
                 determinism.are_deterministic_algorithms_enabled(),
+                changes.replaced[0],
             ),
             tuple([tuple(table) for table in global_step_hooks()]),
             tuple(
@@ -496,7 +497,7 @@ class Surroundings(Reachable):
         if state[-1] != self._state[-1]:
             return "the parameters or hooks of an optimizer"
         if state[3:] != self._state[3:]:
-            return "a mode of the library, or hooks of all modules or optimizers"
+            return "a mode or function of the library, or hooks of all modules or optimizers"
         return "a tensor's flags, hooks or memory"
 
 

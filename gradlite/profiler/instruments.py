@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -122,7 +123,7 @@ class Instruments:
         planned = [*_ops(), *_functions(), *_ranges(), *_kernels()]
         for owner, name, made in planned:
             self._replaced.append((owner, name, vars(owner).get(name, MISSING)))
-            setattr(owner, name, made)
+            _put(owner, name, made)
         for cell, made in _guarded():
             self._cells.append((cell, cell.cell_contents))
             cell.cell_contents = made
@@ -133,7 +134,7 @@ class Instruments:
             if original is MISSING:
                 delattr(owner, name)
             else:
-                setattr(owner, name, original)
+                _put(owner, name, original)
         while self._cells:
             cell, original = self._cells.pop()
             cell.cell_contents = original
@@ -430,6 +431,14 @@ def _kernel_of_the_user(launch: Callable[..., Any], values_at: int) -> Callable[
         event.bytes = sum(int(a.nbytes) for a in arrays)
 
     return _launch
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    """Put something in the library's place that captured steps need not notice."""
+    if isinstance(owner, types.ModuleType):
+        vars(owner)[name] = value
+    else:
+        setattr(owner, name, value)
 
 
 def _mark(event: Any, xp: Any, place: int) -> None:

@@ -1,0 +1,163 @@
+"""What a captured step takes from Python itself and from the library's modules."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import nn
+from gradlite.nn import functional as F
+from tests.capture_support import assert_change_counts
+
+
+def test_an_argument_of_the_program_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "2"])
+    assert_change_counts(lambda x: x * float(sys.argv[1]), lambda: sys.argv.__setitem__(1, "3"))
+
+
+def test_other_arguments_of_the_program_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "2"])
+
+    def step(x: Any) -> Any:
+        import sys as python
+
+        return x * float(python.argv[-1])
+
+    assert_change_counts(step, lambda: setattr(sys, "argv", ["train", "3"]))
+
+
+class Scales(Protocol):
+    """A class that only says what others are like."""
+
+    def scale(self, x: Any) -> Any: ...
+
+
+class Doubling(Scales):
+    rate = 2.0
+
+    def scale(self, x: Any) -> Any:
+        return x * self.rate
+
+
+def test_a_protocol_is_a_class_as_others() -> None:
+    doubling = Doubling()
+
+    def step(x: Any) -> Any:
+        return doubling.scale(x) if Scales is not None else x
+
+    assert_change_counts(step, lambda: setattr(doubling, "rate", 3.0))
+
+
+def mine(x: Any) -> Any:
+    return x * 10
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "step"),
+    [
+        (F, "relu", lambda x: F.relu(x)),
+        (F, "relu", nn.ReLU()),
+        (nn.functional, "relu", nn.Sequential(nn.ReLU())),
+        (gradlite, "tanh", lambda x: gradlite.tanh(x)),
+        (gradlite.special, "expm1", lambda x: gradlite.special.expm1(x)),
+    ],
+)
+def test_a_function_in_place_of_the_librarys_counts(
+    module: Any, name: str, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace() -> None:
+        monkeypatch.setattr(module, name, lambda x, *args, **kwargs: mine(x))
+
+    assert_change_counts(step, replace)
+
+
+def test_the_librarys_function_again_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "relu", lambda x, *args, **kwargs: mine(x))
+    assert_change_counts(lambda x: F.relu(x), monkeypatch.undo, calls=8)
+
+
+def test_a_profile_makes_no_other_recording() -> None:
+    captured = gradlite.capture(lambda x: F.relu(x) + gradlite.tanh(x), native=False)
+    x = gradlite.ones(3)
+    for _ in range(5):
+        captured(x)
+    replays = captured.replays
+    with gradlite.profiler.profile():
+        captured(x)
+    captured(x)
+    assert captured.replays == replays + 2
+
+
+# ---------------------------------------------------------------------------------- files
+def by_open(path: Path) -> float:
+    with open(path) as file:
+        return float(file.read())
+
+
+def by_json(path: Path) -> float:
+    with path.open() as file:
+        return float(json.load(file))
+
+
+READERS: list[Any] = [
+    by_open,
+    by_json,
+    lambda path: float(path.read_text()),
+    lambda path: float(io.open(path, "rb").read()),  # noqa: SIM115, UP020
+    lambda path: float(np.load(path.with_suffix(".npy"))),
+    lambda path: float(np.fromfile(path, sep=" ")[0]),
+]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("read", READERS)
+def test_a_step_that_reads_a_file_is_refused(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rate"
+    path.write_text("2")
+    np.save(path.with_suffix(".npy"), 2.0)
+    captured = gradlite.capture(lambda x: x * read(path))
+    with pytest.raises(gradlite.CaptureError, match="reads a file .*rate"):
+        for _ in range(3):
+            captured(gradlite.ones(2))
+    assert read(path) == 2.0  # and outside of it all is as it was
+
+
+def test_tensors_of_a_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    gradlite.save({"w": gradlite.ones(2)}, path)
+    captured = gradlite.capture(lambda x: x * gradlite.load(path)["w"])
+    with pytest.raises(gradlite.CaptureError, match="reads a file"):
+        for _ in range(3):
+            captured(gradlite.ones(2))
+
+
+def test_what_is_written_to_a_file_and_what_is_imported_is_not_refused(tmp_path: Path) -> None:
+    (tmp_path / "rates_of_a_program.py").write_text("RATE = 3.0\n")
+
+    def step(x: Any) -> Any:
+        with open(tmp_path / "log", "a") as file:
+            file.write("called\n")
+        import rates_of_a_program
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.warn("shown with its line", stacklevel=1)
+        return x * rates_of_a_program.RATE
+
+    captured = gradlite.capture(step, warmup=0, native=False)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        for _ in range(5):
+            assert captured(gradlite.ones(2)).tolist() == [3.0, 3.0]
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("rates_of_a_program", None)
+    assert captured.replays >= 2
