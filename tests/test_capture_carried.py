@@ -476,6 +476,51 @@ def test_a_step_that_only_sometimes_puts_something_there() -> None:
     assert captured.replays >= 16
 
 
+class Running(nn.Module):
+    """A running average, of which training goes on and evaluation reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", gradlite.zeros(3))
+        self.states = {"sum": gradlite.zeros(3)}
+        self.last: Any = None
+
+    def train_step(self, x: Any) -> Any:
+        self.mean = self.mean * 0.9 + x.mean(0) * 0.1
+        self.states["sum"] = self.states["sum"] + x[0]
+        self.last = x * 2
+        return x - self.mean
+
+    def read_mean(self, x: Any) -> Any:
+        return x * self.mean
+
+    def read_sum(self, x: Any) -> Any:
+        return x * self.states["sum"]
+
+    def read_last(self, x: Any) -> Any:
+        return x if self.last is None else x * self.last
+
+
+@pytest.mark.filterwarnings("ignore:this captured step has been recorded")
+@pytest.mark.parametrize("name", ["read_mean", "read_sum", "read_last"])
+@pytest.mark.parametrize("every", [1, 5])
+def test_another_captured_step_reads_what_one_carries_on(name: str, every: int) -> None:
+    results: list[list[Any]] = []
+    for captured in (False, True):
+        running, found = Running(), []
+        learn, evaluate = running.train_step, getattr(running, name)
+        if captured:
+            learn, evaluate = gradlite.capture(learn), gradlite.capture(evaluate)
+        for i in range(30):
+            found.append(learn(batch(i)).tolist())
+            if i % every == every - 1:
+                found += [evaluate(batch(k)).tolist() for k in range(6)]
+        results.append(found)
+    for expected, values in zip(*results, strict=True):
+        close(values, expected)
+    assert learn.replays == 27 and evaluate.replays > 0
+
+
 def test_a_replay_that_fails_leaves_what_was_there() -> None:
     holder = types.SimpleNamespace(h=gradlite.zeros(3), device="")
     table = nn.Embedding(4, 3)

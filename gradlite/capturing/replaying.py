@@ -100,8 +100,14 @@ class Recording:
         self._scaling = recorder.scaling
         self._expected = self._gradients.expected
         # Whether there is more to ask than most recordings mind.
+        self._puts = surroundings.puts
         self._more = bool(
-            self._updates or self._gradients.present or self._scaling or switches or places
+            self._updates
+            or self._gradients.present
+            or self._scaling
+            or switches
+            or places
+            or self._puts
         )
 
     @staticmethod
@@ -205,6 +211,8 @@ class Recording:
                     setattr(holder, name, flag)
             for place in self._written:
                 place.put(leaves)
+            if self._puts:
+                self.surroundings.tell_others()
         self.replays += 1
         results: list[Any] = [
             wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value

@@ -236,6 +236,7 @@ class Surroundings(Reachable):
         """
         carrying = [w for w in places if w.carries]
         if not carrying:
+            self._kinds_before.clear()
             return None
         spots = {place_of(w.container, w.key): w.container for w in places}
         others = Reachable(*self._source, without=spots)
@@ -383,6 +384,18 @@ class Surroundings(Reachable):
         except ValueError:  # it is empty by now
             return False
         return True
+
+    @property
+    def puts(self) -> bool:
+        """Whether a replay puts something into modules."""
+        return bool(self._made)
+
+    def tell_others(self) -> None:
+        """Have other recordings look whether they read what a replay has put into modules."""
+        known = self._count == changes.count[0]
+        changes.count[0] += 1
+        if known:
+            self._count += 1
 
     def changed(self) -> str | None:
         """The name of what has changed since, or None."""
