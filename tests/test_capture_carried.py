@@ -738,12 +738,11 @@ def test_copies_that_are_left_out_are_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_values_of_the_recording_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = carried.Carried.find
-    first: dict[int, Any] = {}
+    found, first = carried.Carried.found, dict[int, Any]()
 
-    def find(self: Any) -> Any:
-        return first.setdefault(id(self), original(self))
+    def once(self: Any) -> Any:
+        return first.setdefault(id(self), found(self))
 
-    monkeypatch.setattr(carried.Carried, "find", find)
+    monkeypatch.setattr(carried.Carried, "found", once)
     with pytest.raises(AssertionError):
         follow("a variable around it")

@@ -71,13 +71,14 @@ def test_states_that_stay_in_the_memory_of_a_replay_are_found(
 
 
 def test_states_that_are_not_fetched_anew_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    find, first = carried.Carried.find, dict[int, Any]()
+    there, first = carried.Carried.found, dict[int, Any]()
 
     def once(self: Any) -> Any:
-        return first.setdefault(id(self), find(self))
+        return first.setdefault(id(self), there(self))
 
-    monkeypatch.setattr(carried.Carried, "find", once)
-    assert search(False, 60)[0] is not None
+    monkeypatch.setattr(carried.Carried, "found", once)
+    found, _ = search(False, 60)
+    assert found is not None and "state[" in found
 
 
 def other_results(examples: int) -> list[str]:

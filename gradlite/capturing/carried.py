@@ -19,7 +19,7 @@ from gradlite.capturing.calls import Buffer, CaptureError, HostCall, Ref, refs_o
 from gradlite.capturing.effects import written_state
 from gradlite.capturing.plan import at_address
 from gradlite.capturing.recorder import Recorder
-from gradlite.capturing.watched import spelled
+from gradlite.capturing.watched import read, spelled
 from gradlite.graph_passes import node_of
 from gradlite.tensor import Tensor, wrap
 
@@ -125,6 +125,8 @@ class Carried:
         self._values: list[list[tuple[str, Any]]] = []
         self._regions: list[tuple[Ref, list[int], bool]] = []
         self._copies: list[tuple[int, Any]] = []
+        self._mine: dict[int, Any] = {}  # arrays of the last replay's, by their ids
+        self._last: tuple[list[Any], list[Tensor]] = [], []
 
     def described(self) -> list[str]:
         """A line for each, for people."""
@@ -330,11 +332,17 @@ class Carried:
     def find(self) -> list[Tensor] | None:
         """The tensors that are there now; None when they are not like those of the recording."""
         found: list[Tensor] = []
+        values: list[Any] = []
         for place in self._places:
-            tensors = place.current()
+            try:
+                value = read(place.container, place.key)
+            except ValueError:  # an empty cell
+                return None
+            tensors = place.tensors(value)
             if tensors is None:
                 return None
             found += tensors
+            values.append(value)
         if len(found) != self._count or not all(map(_fits, found, self._kinds)):
             return None
         if self._count > 1 and pattern(found) != self._pattern:
@@ -342,9 +350,24 @@ class Carried:
         for number, first, delta in self._deltas:
             if address(found[number].array) - address(found[first].array) != delta:
                 return None
-        if self._written and any(_meets(t.array, self._written) for t in found):
-            return None
+        if self._written:
+            for t in found:
+                if id(t.array) not in self._mine and _meets(t.array, self._written):
+                    return None
+        self._last = values, found
         return found
+
+    def found(self) -> list[Tensor] | None:
+        """What `find` has just found, if it is still there; else what it finds now."""
+        values, found = self._last
+        self._last = [], []
+        try:
+            for place, value in zip(self._places, values):
+                if read(place.container, place.key) is not value:
+                    return self.find()
+        except ValueError:
+            return None
+        return found if values else self.find()
 
     def changed(self) -> str | None:
         """The name of what is not like it was, or None."""
@@ -402,6 +425,7 @@ class Carried:
             tensor.array[...] = array
             tensor._bump()
         made: list[Any] = [None] * len(self._made)
+        self._mine = {}
         for array, lasting, parts in self._placed:
             memory = array if lasting else array.copy()
             for number, offset, ref in parts:
@@ -410,6 +434,8 @@ class Carried:
                 tensor._requires_grad = leaf
                 tensor._counter = None if inference else [0]
                 made[number] = tensor
+                if not lasting:
+                    self._mine[id(tensor.array)] = tensor.array
         views = [_view(leaves[n], delta, ref) for n, delta, ref, _ in self._views]
         sources = {"input": leaves, "tensor": made, "view": views}
         for place, values in zip(self._places, self._values):
@@ -431,14 +457,15 @@ class Made(NamedTuple):
 
 
 def _grade(tensor: Tensor) -> int:
-    if not tensor.requires_grad:
+    if not tensor._requires_grad and tensor._view is None or not tensor.requires_grad:
         return PLAIN
     return LEAF if tensor.is_leaf else COMPUTED
 
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is nothing but its values and flags."""
-    if tensor.__class__ is not Tensor or tensor.__dict__.keys() - OWN:
+    attributes = tensor.__dict__
+    if tensor.__class__ is not Tensor or (attributes and attributes.keys() - OWN):
         return False
     extra = tensor._extra
     return extra is None or not (extra.prehooks or extra.post_accumulate)

@@ -254,7 +254,7 @@ class CarryingRecording(AnsweredRecording):
 
     def replay(self, leaves: Sequence[Any]) -> Any:
         """Run the plan on new inputs and on what is carried; put the next there."""
-        found = self._carried.find()
+        found = self._carried.found()
         if found is None:  # another thread has been faster
             raise GuardError
         edits = self._effects is not None and self._effects.edits

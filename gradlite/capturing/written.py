@@ -117,9 +117,20 @@ class Written:
             value = read(self.container, self.key)
         except ValueError:  # an empty cell
             return None
-        if value.__class__ is Tensor:
-            return [value] if self.before is Tensor else None
-        if form(value) != self.before:
+        return self.tensors(value)
+
+    def tensors(self, value: Any) -> list[Tensor] | None:
+        """The tensors of what is there; None where it is something else."""
+        kind, before = value.__class__, self.before
+        if kind is Tensor:
+            return [value] if before is Tensor else None
+        if kind is tuple and before.__class__ is tuple and before[0] is tuple:
+            # The usual nesting is told quickly.
+            if len(value) == len(before[1]) and all(
+                v.__class__ is Tensor is part for v, part in zip(value, before[1])
+            ):
+                return list(value)
+        if form(value) != before:
             return None
         return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
 
