@@ -21,7 +21,7 @@ ALIGNMENT = 64
 
 
 def library_of(array: Any) -> Any:
-    """NumPy or CuPy: the library itself, also while a step is recorded, since plans outlive that."""
+    """NumPy or CuPy itself, also while a step is recorded: plans outlive that."""
     return np if isinstance(array, np.ndarray) else array_module(device_of(array))
 
 
