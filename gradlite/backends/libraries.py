@@ -41,6 +41,11 @@ NEEDED = {
 REAL = {"float32": "float", "float64": "double"}
 
 
+def options() -> tuple[str, ...]:
+    """The compiler's options on this machine."""
+    return (*OPTIONS, *native.vector_functions())
+
+
 def load(name: str, real: str = "") -> ctypes.CDLL:
     """A library by the name of its file, compiled unless the cache has it.
 
@@ -56,8 +61,8 @@ def load(name: str, real: str = "") -> ctypes.CDLL:
     if real:
         header = f"#define GRADLITE_OBJECT_HEADER {object.__basicsize__}\n"
         whole = f"{header}#define REAL {real}\n{whole}"
-    options = (*OPTIONS, *QUICKLY.get((name, real), ()))
-    library = ctypes.CDLL(str(native.build(name, whole, options)))
+    own = (*options(), *QUICKLY.get((name, real), ()))
+    library = ctypes.CDLL(str(native.build(name, whole, own)))
     use_threads(library)
     return library
 

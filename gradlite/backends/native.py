@@ -59,6 +59,22 @@ def _version(path: str) -> str:
     return result.stdout
 
 
+@cache
+def vector_functions() -> tuple[str, ...]:
+    """The option that lets loops call the C library's functions of whole vectors, if it has them.
+
+    Those of glibc on x86-64, which are loaded here, are within 4 units in the last place.
+    """
+    library, version = platform.libc_ver()
+    if library != "glibc" or platform.machine() != "x86_64":
+        return ()
+    try:
+        ctypes.CDLL("libmvec.so.1", mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return ()
+    return (f"-DGRADLITE_MVEC={version.partition('.')[2]}",)
+
+
 def cache_folder() -> Path:
     """Where compiled kernels are kept: the variable GRADLITE_CACHE, or the user's cache folder."""
     chosen = os.environ.get("GRADLITE_CACHE")

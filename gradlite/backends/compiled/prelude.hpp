@@ -1,7 +1,8 @@
 // What the generated code of a captured step is written with.
 //
-// Everything is a plain loop that the compiler vectorises; nothing allocates. Functions of floats
-// are those of the kernels, because calls of the C library would keep the loops scalar.
+// Everything is a plain loop that the compiler vectorises; nothing allocates. The usual functions of
+// floats are those of the kernels. Calls of the C library keep loops scalar, but for those that
+// glibc has for whole vectors too (GRADLITE_MVEC is its minor version: `vector_functions`).
 #include <cstdlib>
 #include <cstring>
 
@@ -40,6 +41,30 @@ struct bfloat16_t {
 };
 
 // ----------------------------------------------------------------------------- functions
+#if defined(GRADLITE_MVEC) && !defined(__clang__)
+#define OF_DOUBLES(name, ...)                                                                \
+  __attribute__((simd("notinbranch"), const, nothrow)) double name(__VA_ARGS__);
+#define OF_FLOATS(name, ...)                                                                 \
+  __attribute__((simd("notinbranch"), const, nothrow)) float name(__VA_ARGS__);
+extern "C" {
+OF_FLOATS(sinf, float) OF_FLOATS(cosf, float) OF_FLOATS(powf, float, float)
+OF_DOUBLES(sin, double) OF_DOUBLES(cos, double) OF_DOUBLES(pow, double, double)
+OF_DOUBLES(exp, double) OF_DOUBLES(log, double)
+#if GRADLITE_MVEC >= 35
+OF_FLOATS(tanf, float) OF_FLOATS(asinf, float) OF_FLOATS(acosf, float) OF_FLOATS(atanf, float)
+OF_FLOATS(sinhf, float) OF_FLOATS(coshf, float) OF_FLOATS(asinhf, float) OF_FLOATS(acoshf, float)
+OF_FLOATS(atanhf, float) OF_FLOATS(exp2f, float) OF_FLOATS(log2f, float) OF_FLOATS(log10f, float)
+OF_FLOATS(atan2f, float, float) OF_FLOATS(hypotf, float, float)
+OF_DOUBLES(tan, double) OF_DOUBLES(asin, double) OF_DOUBLES(acos, double) OF_DOUBLES(atan, double)
+OF_DOUBLES(sinh, double) OF_DOUBLES(cosh, double) OF_DOUBLES(asinh, double)
+OF_DOUBLES(acosh, double) OF_DOUBLES(atanh, double) OF_DOUBLES(exp2, double)
+OF_DOUBLES(log2, double) OF_DOUBLES(log10, double) OF_DOUBLES(tanh, double)
+OF_DOUBLES(log1p, double) OF_DOUBLES(expm1, double) OF_DOUBLES(atan2, double, double)
+OF_DOUBLES(hypot, double, double)
+#endif
+}
+#endif
+
 template <class T>
 static inline T f_max(T a, T b) {
   return a > b || a != a ? a : b;

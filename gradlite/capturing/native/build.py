@@ -136,7 +136,7 @@ class NativePlan(Plan):
         self._source = zlib.compress(source.encode())
         lines = [line for blocks in functions for block, _ in blocks for line in block]
         try:
-            code = ctypes.CDLL(str(native.build("captured", source, libraries.OPTIONS)))
+            code = ctypes.CDLL(str(native.build("captured", source, libraries.options())))
             use_threads(code)
             optimizers = libraries.load("optimizers")
             for name, words in LIBRARIES.items():
