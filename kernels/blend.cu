@@ -1,77 +1,22 @@
 // Elementwise ops of two and three operands: those that choose between them, and sums with a
 // product in them; what their gradients are, all operands' in one pass.
 //
-// Operands have the shape of the result. A gradient that is not wanted has a null pointer, and so
+// Operands are broadcast (operands.cuh). A gradient that is not wanted has a null pointer, and so
 // has an operand that is then not read.
-#include "common.cuh"
-
-// function(results, in[i]...) leaves in results[k] what out[k][i] becomes, for i < n.
-template <int COUNT, class Function, class... In>
-DEVICE void elementwise_to(i64 n, scalar_t* const (&out)[COUNT], Function function,
-                           const In*... in) {
-#if defined(GRADLITE_NATIVE)
-  for (int k = 0; k < COUNT; k++) {
-    scalar_t* to = out[k];
-    if (!to) continue;
-    INDEPENDENT
-    for (i64 i = 0; i < n; i++) {
-      acc_t results[COUNT];
-      function(results, widen(in[i])...);
-      to[i] = narrow(results[k]);
-    }
-  }
-#else
-  i64 done = 0;
-  bool packed = aligned(in...);
-  for (int k = 0; k < COUNT; k++) packed = packed && aligned(out[k]);
-  if (packed) {
-    done = n / LANES * LANES;
-    ROLLED
-    for (i64 p = thread_index(); p < n / LANES; p += thread_count()) {
-      Pack packs[COUNT];
-      const auto map = [&](auto... given) {
-#pragma unroll
-        for (int l = 0; l < LANES; l++) {
-          acc_t results[COUNT];
-          function(results, widen(given.lane[l])...);
-#pragma unroll
-          for (int k = 0; k < COUNT; k++) packs[k].lane[l] = narrow(results[k]);
-        }
-      };
-      map(reinterpret_cast<const Pack*>(in)[p]...);
-#pragma unroll
-      for (int k = 0; k < COUNT; k++) {
-        if (out[k]) reinterpret_cast<Pack*>(out[k])[p] = packs[k];
-      }
-    }
-  }
-  ROLLED
-  for (i64 i = done + thread_index(); i < n; i += thread_count()) {
-    acc_t results[COUNT];
-    function(results, widen(in[i])...);
-#pragma unroll
-    for (int k = 0; k < COUNT; k++) {
-      if (out[k]) out[k][i] = narrow(results[k]);
-    }
-  }
-#endif
-}
+#include "operands.cuh"
 
 // -------------------------------------------------------------------------------- choices
 KERNEL(where_backward)
 (const scalar_t* __restrict__ grad, const bool* __restrict__ condition,
- scalar_t* __restrict__ dx, scalar_t* __restrict__ dy, i64 n) {
-  if (dx) {
-    INDEPENDENT
-    for (i64 i = thread_index(); i < n; i += thread_count()) {
-      dx[i] = condition[i] ? grad[i] : narrow(0);
-    }
-  }
-  if (dy) {
-    INDEPENDENT
-    for (i64 i = thread_index(); i < n; i += thread_count()) {
-      dy[i] = condition[i] ? narrow(0) : grad[i];
-    }
+ scalar_t* __restrict__ dx, scalar_t* __restrict__ dy, i64 n, i64 grad_inner, i64 grad_size,
+ i64 inner, i64 size) {
+  const Places slopes{grad_inner, grad_size}, conditions{inner, size};
+  ROLLED
+  for (i64 i = thread_index(); i < n; i += thread_count()) {
+    const bool holds = condition[conditions.of(i)];
+    const scalar_t slope = grad[slopes.of(i)];
+    if (dx) dx[i] = holds ? slope : narrow(0);
+    if (dy) dy[i] = holds ? narrow(0) : slope;
   }
 }
 
@@ -101,45 +46,57 @@ KERNEL(clamp_backward)
 // ------------------------------------------------------------------- sums with a product in them
 // out may be x.
 KERNEL(addcmul_forward)
-(const scalar_t* x, const scalar_t* a, const scalar_t* b, scalar_t* out, i64 n, double value) {
-  elementwise(
-      n, out,
-      [=](acc_t v, acc_t first, acc_t second) { return v + first * second * acc_t(value); }, x,
-      a, b);
+(const scalar_t* x, const scalar_t* a, const scalar_t* b, scalar_t* out, i64 n, double value,
+ i64 x_inner, i64 x_size, i64 a_inner, i64 a_size, i64 b_inner, i64 b_size) {
+  scalar_t* const to[1] = {out};
+  map(
+      n, to,
+      [=](acc_t* result, acc_t v, acc_t first, acc_t second) {
+        result[0] = v + first * second * acc_t(value);
+      },
+      Operand{x, x_inner, x_size}, Operand{a, a_inner, a_size}, Operand{b, b_inner, b_size});
 }
 
 KERNEL(addcmul_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* a, const scalar_t* b,
- scalar_t* __restrict__ da, scalar_t* __restrict__ db, i64 n, double value) {
+ scalar_t* __restrict__ da, scalar_t* __restrict__ db, i64 n, double value, i64 grad_inner,
+ i64 grad_size, i64 a_inner, i64 a_size, i64 b_inner, i64 b_size) {
   scalar_t* const out[2] = {da, db};
-  elementwise_to<2>(
+  const Operand left{a, a_inner, a_size}, right{b, b_inner, b_size};
+  map(
       n, out,
       [=](acc_t* results, acc_t slope, acc_t first, acc_t second) {
         results[0] = slope * (second * acc_t(value));
         results[1] = slope * (first * acc_t(value));
       },
-      grad, a ? a : b, b ? b : a);
+      Operand{grad, grad_inner, grad_size}, or_else(left, right), or_else(right, left));
 }
 
-KERNEL(addcdiv_forward)
-(const scalar_t* x, const scalar_t* a, const scalar_t* b, scalar_t* out, i64 n, double value) {
-  elementwise(
-      n, out,
-      [=](acc_t v, acc_t first, acc_t second) { return v + first / second * acc_t(value); }, x,
-      a, b);
+KERNEL_BLOCKS(addcdiv_forward, 4)
+(const scalar_t* x, const scalar_t* a, const scalar_t* b, scalar_t* out, i64 n, double value,
+ i64 x_inner, i64 x_size, i64 a_inner, i64 a_size, i64 b_inner, i64 b_size) {
+  scalar_t* const to[1] = {out};
+  map(
+      n, to,
+      [=](acc_t* result, acc_t v, acc_t first, acc_t second) {
+        result[0] = v + first / second * acc_t(value);
+      },
+      Operand{x, x_inner, x_size}, Operand{a, a_inner, a_size}, Operand{b, b_inner, b_size});
 }
 
 KERNEL(addcdiv_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* a, const scalar_t* b,
- scalar_t* __restrict__ da, scalar_t* __restrict__ db, i64 n, double value) {
+ scalar_t* __restrict__ da, scalar_t* __restrict__ db, i64 n, double value, i64 grad_inner,
+ i64 grad_size, i64 a_inner, i64 a_size, i64 b_inner, i64 b_size) {
   scalar_t* const out[2] = {da, db};
-  elementwise_to<2>(
+  const Operand left{a, a_inner, a_size}, right{b, b_inner, b_size};
+  map(
       n, out,
       [=](acc_t* results, acc_t slope, acc_t first, acc_t second) {
         results[0] = slope * (acc_t(value) / second);
         results[1] = -slope * (first * acc_t(value) / (second * second));
       },
-      grad, a ? a : b, b ? b : a);
+      Operand{grad, grad_inner, grad_size}, or_else(left, right), or_else(right, left));
 }
 
 // From the nearer end.
@@ -153,28 +110,39 @@ struct Between {
 // The weight is `number` where there are none. out may be x.
 KERNEL(lerp_forward)
 (const scalar_t* x, const scalar_t* end, const scalar_t* weight, scalar_t* out, i64 n,
- double number) {
+ double number, i64 x_inner, i64 x_size, i64 end_inner, i64 end_size, i64 weight_inner,
+ i64 weight_size) {
+  scalar_t* const to[1] = {out};
+  const Operand first{x, x_inner, x_size}, last{end, end_inner, end_size};
   if (weight) {
-    elementwise(n, out, Between{}, x, end, weight);
+    map(
+        n, to,
+        [](acc_t* result, acc_t a, acc_t b, acc_t w) { result[0] = Between{}(a, b, w); }, first,
+        last, Operand{weight, weight_inner, weight_size});
   } else {
-    elementwise(
-        n, out, [=](acc_t a, acc_t b) { return Between{}(a, b, acc_t(number)); }, x, end);
+    map(
+        n, to,
+        [=](acc_t* result, acc_t a, acc_t b) { result[0] = Between{}(a, b, acc_t(number)); },
+        first, last);
   }
 }
 
 KERNEL(lerp_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* x, const scalar_t* end,
  const scalar_t* weight, scalar_t* __restrict__ dx, scalar_t* __restrict__ dend,
- scalar_t* __restrict__ dweight, i64 n) {
+ scalar_t* __restrict__ dweight, i64 n, i64 grad_inner, i64 grad_size, i64 x_inner, i64 x_size,
+ i64 end_inner, i64 end_size, i64 weight_inner, i64 weight_size) {
   scalar_t* const out[3] = {dx, dend, dweight};
-  elementwise_to<3>(
+  const Operand given{grad, grad_inner, grad_size};
+  map(
       n, out,
       [=](acc_t* results, acc_t slope, acc_t a, acc_t b, acc_t w) {
         results[0] = slope * (1 - w);
         results[1] = slope * w;
         results[2] = slope * (b - a);
       },
-      grad, x ? x : grad, end ? end : grad, weight ? weight : grad);
+      given, or_else({x, x_inner, x_size}, given), or_else({end, end_inner, end_size}, given),
+      or_else({weight, weight_inner, weight_size}, given));
 }
 
 // y = slope x, the slope being 1 above 0, and elsewhere as far from `lower` to `upper` as is drawn.
@@ -182,14 +150,14 @@ KERNEL(rrelu_forward)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ draws, scalar_t* __restrict__ y,
  scalar_t* __restrict__ slope, i64 n, double lower, double upper) {
   scalar_t* const out[2] = {y, slope};
-  elementwise_to<2>(
+  map(
       n, out,
       [=](acc_t* results, acc_t value, acc_t draw) {
         const acc_t drawn = widen(narrow(draw * acc_t(upper - lower) + acc_t(lower)));
         results[1] = value <= 0 ? drawn : acc_t(1);
         results[0] = value * results[1];
       },
-      x, draws);
+      Operand{x, 1, n}, Operand{draws, 1, n});
 }
 
 // ------------------------------------------------------------------------------- triangles

@@ -1,10 +1,9 @@
 // Elementwise functions of one and of two arrays that take an array library several steps: what
 // they are, and their gradients. Which function it is says a number, the same for all elements.
 //
-// Operands of fewer elements than the result are broadcast: element (i / inner) % size stands
-// beside element i of the result. One that is not read has a null pointer, and so has a gradient
-// that is not wanted.
-#include "common.cuh"
+// Operands are broadcast (operands.cuh). One that is not read has a null pointer, and so has a
+// gradient that is not wanted.
+#include "operands.cuh"
 
 // ------------------------------------------------------------------------------ mathematics
 namespace math {
@@ -46,78 +45,6 @@ DEVICE acc_t slope_of_sinc(acc_t x) {
   sum = acc_t(-1.0 / 840) + square * sum;
   sum = acc_t(1.0 / 30) + square * sum;
   return PI * a * (acc_t(-1.0 / 3) + square * sum);
-}
-
-// ----------------------------------------------------------------------------------- operands
-// There are fewer than 2^31 elements: a GPU divides numbers of 32 bits several times as fast.
-CALLED u32 place_of(u32 i, u32 inner, u32 size) { return i / inner % size; }
-
-struct Operand {
-  const scalar_t* data;
-  i64 inner, size;
-  __device__ bool whole(i64 n) const { return inner == 1 && size == n; }
-  __device__ acc_t at(i64 i) const {
-    if (inner == 1 && i < size) return widen(data[i]);
-    return widen(data[place_of(u32(i), u32(inner), u32(size))]);
-  }
-};
-
-// function(results, in(i)...) leaves in results[k] what out[k][i] becomes, for i < n.
-template <int COUNT, class Function, class... In>
-DEVICE void map(i64 n, scalar_t* const (&out)[COUNT], Function function, const In&... in) {
-#if defined(GRADLITE_NATIVE)
-  for (int k = 0; k < COUNT; k++) {
-    scalar_t* to = out[k];
-    if (!to) continue;
-    const auto loop = [&](auto... read) {
-      INDEPENDENT
-      for (i64 i = 0; i < n; i++) {
-        acc_t results[COUNT];
-        function(results, read(i)...);
-        to[i] = narrow(results[k]);
-      }
-    };
-    if ((in.whole(n) && ...)) {
-      loop([data = in.data](i64 i) { return widen(data[i]); }...);
-    } else {
-      loop([in](i64 i) { return in.at(i); }...);
-    }
-  }
-#else
-  i64 done = 0;
-  bool packed = (in.whole(n) && ...) && aligned(in.data...);
-  for (int k = 0; k < COUNT; k++) packed = packed && aligned(out[k]);
-  if (packed) {
-    done = n / LANES * LANES;
-    ROLLED
-    for (i64 p = thread_index(); p < n / LANES; p += thread_count()) {
-      Pack packs[COUNT];
-      const auto each = [&](auto... given) {
-#pragma unroll
-        for (int l = 0; l < LANES; l++) {
-          acc_t results[COUNT];
-          function(results, widen(given.lane[l])...);
-#pragma unroll
-          for (int k = 0; k < COUNT; k++) packs[k].lane[l] = narrow(results[k]);
-        }
-      };
-      each(reinterpret_cast<const Pack*>(in.data)[p]...);
-#pragma unroll
-      for (int k = 0; k < COUNT; k++) {
-        if (out[k]) reinterpret_cast<Pack*>(out[k])[p] = packs[k];
-      }
-    }
-  }
-  ROLLED
-  for (i64 i = done + thread_index(); i < n; i += thread_count()) {
-    acc_t results[COUNT];
-    function(results, in.at(i)...);
-#pragma unroll
-    for (int k = 0; k < COUNT; k++) {
-      if (out[k]) out[k][i] = narrow(results[k]);
-    }
-  }
-#endif
 }
 
 // -------------------------------------------------------------------------------- of one array

@@ -15,7 +15,6 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import fitting, plain
 from gradlite.ops.pointwise import (
     product_slopes,
-    read_in_place,
     remainder_slopes,
     slope_of,
     slopes,
@@ -24,7 +23,7 @@ from gradlite.ops.pointwise import (
 )
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import public
-from gradlite.ops.together import wanted_shapes
+from gradlite.ops.together import read_in_place, wanted_shapes
 from gradlite.tensor import Tensor
 
 __all__ = [

@@ -7,15 +7,13 @@ They read operands that broadcast where these lie, and gradients that a sum has 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from gradlite.ops.binary import broadcast_dims, sum_to
+from gradlite.ops.binary import sum_to
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.reductions import merged
-from gradlite.ops.together import in_full, wanted_shapes
+from gradlite.ops.together import operand, wanted_shapes
 
 VALUES = {name: k for k, name in enumerate("rsqrt logit entropy sign angle".split())}
 SLOPES = {
@@ -33,48 +31,6 @@ SLOPES_OF_TWO = {
         "power".split()
     )
 }
-
-
-@lru_cache(maxsize=4096)
-def _cells(shape: tuple[int, ...], own: tuple[int, ...]) -> tuple[int, int] | None:
-    """(inner, size), where element ``i // inner % size`` stands beside element i of a shape."""
-    form = merged(shape, broadcast_dims(shape, own))
-    if len(form) > 3 or [spread for _, spread in form] == [False, True, False]:
-        return None
-    size = inner = 1
-    for n, spread in reversed(form):
-        if not spread:
-            size = n
-        elif size == 1:
-            inner = n
-    return (inner, size) if size > 1 else (1, 1)
-
-
-def read_in_place(array: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a kernel finds the elements of a shape in an array without a copy of it."""
-    return bool(array.flags.c_contiguous) and _cells(shape, array.shape) is not None
-
-
-def _operand(K: Any, array: Any, shape: tuple[int, ...]) -> tuple[Any, int, int]:
-    """A row-major array, and how a kernel finds the elements of a shape in it."""
-    if array is None:
-        return None, 1, 1
-    if array.flags.c_contiguous and array.shape == shape:
-        return array, 1, array.size
-    if array.size and 0 in array.strides:  # spread already
-        array = array[
-            tuple(
-                slice(0, 1) if step == 0 and n > 1 else slice(None)
-                for step, n in zip(array.strides, array.shape)
-            )
-        ]
-    cells = _cells(shape, array.shape)
-    total = 1
-    for n in shape:
-        total *= n
-    if cells is None or (cells != (1, total) and total >= 1 << 31):
-        return in_full(K, array, shape), 1, total
-    return K.dense(array), *cells
 
 
 def value(name: str, *numbers: float) -> Callable[..., Any]:
@@ -110,7 +66,7 @@ def slope_of(
     """The gradient of a function, alone in its tuple."""
     if not K.takes(grad, saved) or grad.shape != saved.shape:
         return NotImplemented
-    grad, inner, size = _operand(K, grad, saved.shape)
+    grad, inner, size = operand(K, grad, saved.shape)
     saved, dx = K.dense(saved), K.empty_like(saved)
     K.elementwise(
         "unary_backward", dx.dtype, dx.size,
@@ -127,7 +83,7 @@ def value_of_two(name: str) -> Callable[..., Any]:
         if not (K.takes(x) if number else K.takes(x, y)):
             return NotImplemented
         shape = x.shape if number else np.broadcast_shapes(x.shape, y.shape)
-        left, right = _operand(K, x, shape), _operand(K, None if number else y, shape)
+        left, right = operand(K, x, shape), operand(K, None if number else y, shape)
         out = K.empty(shape, x.dtype)
         K.elementwise(
             "binary_forward", out.dtype, out.size,
@@ -180,7 +136,7 @@ def slopes_of(
         return NotImplemented
     shape, dtype = grad.shape, grad.dtype
     x, y, *last = operands if operands else (None, None)
-    by, left, right = (_operand(K, a, shape) for a in (grad, x, y))
+    by, left, right = (operand(K, a, shape) for a in (grad, x, y))
     z = K.dense(last[0]) if last and last[0] is not None else None
     outs = [None if own is None else K.empty(shape, dtype) for own in wanted]
     K.elementwise(
@@ -195,7 +151,7 @@ def product_slopes(K: Any, grad: Any, factors: tuple[Any, ...], wanted: tuple[An
     """Both gradients of a product."""
     if not K.takes(grad, *factors):
         return NotImplemented
-    by, left, right = (_operand(K, a, grad.shape) for a in (grad, *factors))
+    by, left, right = (operand(K, a, grad.shape) for a in (grad, *factors))
     outs = [K.empty(grad.shape, grad.dtype) for _ in wanted]
     K.elementwise(
         "product_backward", grad.dtype, grad.size,

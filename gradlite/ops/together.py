@@ -1,18 +1,64 @@
-"""Elementwise kernels of several operands that broadcast: given in full, their gradients summed."""
+"""Elementwise kernels of several operands that broadcast: read where they lie, gradients summed."""
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from gradlite.ops.binary import sum_to
+from gradlite.ops.binary import broadcast_dims, sum_to
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.reductions import merged
 
 
-def in_full(K: Any, array: Any, shape: tuple[int, ...]) -> Any:
-    """A row-major array, broadcast to a shape."""
-    return K.dense(array if array.shape == shape else K.xp.broadcast_to(array, shape))
+@lru_cache(maxsize=4096)
+def _cells(shape: tuple[int, ...], own: tuple[int, ...]) -> tuple[int, int] | None:
+    """(inner, size), where element ``i // inner % size`` stands beside element i of a shape."""
+    form = merged(shape, broadcast_dims(shape, own))
+    if len(form) > 3 or [spread for _, spread in form] == [False, True, False]:
+        return None
+    size = inner = 1
+    for n, spread in reversed(form):
+        if not spread:
+            size = n
+        elif size == 1:
+            inner = n
+    return (inner, size) if size > 1 else (1, 1)
+
+
+def read_in_place(array: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a kernel finds the elements of a shape in an array without a copy of it."""
+    return bool(array.flags.c_contiguous) and _cells(shape, array.shape) is not None
+
+
+def operand(K: Any, array: Any, shape: tuple[int, ...]) -> tuple[Any, int, int]:
+    """A row-major array, and how a kernel finds the elements of a shape in it."""
+    if array is None:
+        return None, 1, 1
+    if array.flags.c_contiguous and array.shape == shape:
+        return array, 1, array.size
+    if K.serial:  # whose loops are faster on what needs no division
+        return K.dense(K.xp.broadcast_to(array, shape)), 1, math.prod(shape)
+    if array.size and 0 in array.strides:  # spread already
+        array = array[
+            tuple(
+                slice(0, 1) if step == 0 and n > 1 else slice(None)
+                for step, n in zip(array.strides, array.shape)
+            )
+        ]
+    cells = _cells(shape, array.shape)
+    total = math.prod(shape)
+    if cells is None or (cells != (1, total) and total >= 1 << 31):
+        return K.dense(K.xp.broadcast_to(array, shape)), 1, total
+    return K.dense(array), *cells
+
+
+def _read(K: Any, operands: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[list[Any], list[int]]:
+    """The arrays that a kernel reads, and behind each other how it finds elements in them."""
+    found = [operand(K, a, shape) for a in operands]
+    return [array for array, *_ in found], [n for _, *cells in found for n in cells]
 
 
 def forward(K: Any, kernel: str, operands: tuple[Any, ...], *numbers: float) -> Any:
@@ -21,9 +67,9 @@ def forward(K: Any, kernel: str, operands: tuple[Any, ...], *numbers: float) -> 
     if not K.takes(*given):
         return NotImplemented
     shape = np.broadcast_shapes(*(a.shape for a in given))
-    full = [None if a is None else in_full(K, a, shape) for a in operands]
+    arrays, places = _read(K, operands, shape)
     out = K.empty(shape, given[0].dtype)
-    K.elementwise(kernel, out.dtype, out.size, *full, out, out.size, *numbers)
+    K.elementwise(kernel, out.dtype, out.size, *arrays, out, out.size, *numbers, *places)
     return out
 
 
@@ -37,8 +83,8 @@ def write(K: Any, kernel: str, out: Any, operands: tuple[Any, ...], *numbers: fl
         return NotImplemented
     if any(a is not out and _owner(a) is _owner(out) for a in given):
         return NotImplemented
-    full = [None if a is None else in_full(K, a, out.shape) for a in operands]
-    K.elementwise(kernel, out.dtype, out.size, out, *full, out, out.size, *numbers)
+    arrays, places = _read(K, (out, *operands), out.shape)
+    K.elementwise(kernel, out.dtype, out.size, *arrays, out, out.size, *numbers, *places)
     return out
 
 
@@ -59,9 +105,9 @@ def gradients(
     if not K.takes(grad, *floating):
         return NotImplemented
     shape, dtype = grad.shape, grad.dtype
-    full = [None if a is None else in_full(K, a, shape) for a in operands]
+    arrays, places = _read(K, (grad, *operands), shape)
     outs = [None if own is None else K.empty(shape, dtype) for own in wanted]
-    K.elementwise(kernel, dtype, grad.size, K.dense(grad), *full, *outs, grad.size, *numbers)
+    K.elementwise(kernel, dtype, grad.size, *arrays, *outs, grad.size, *numbers, *places)
     F = NAMESPACES[grad.__class__]
     return tuple(
         None if out is None else sum_to(F, out, tuple(own)) for out, own in zip(outs, wanted)

@@ -183,7 +183,8 @@ def test_outputs_that_start_anywhere(threads: ThreadsLauncher) -> None:
     grad, x, y = (normals((64,), "float32", k) for k in range(3))
     for start in (1, 2):
         dx, dy = (np.zeros(68, np.float32)[start : start + 64] for _ in range(2))
-        threads.elementwise("addcmul_backward", grad.dtype, 64, grad, x, y, dx, dy, 64, 1.0)
+        arguments = grad, x, y, dx, dy, 64, 1.0, 1, 64, 1, 64, 1, 64
+        threads.elementwise("addcmul_backward", grad.dtype, 64, *arguments)
         np.testing.assert_array_equal(dx, grad * y)
         np.testing.assert_array_equal(dy, grad * x)
 
