@@ -543,3 +543,15 @@ def test_hooks_of_all_modules_and_of_saved_values() -> None:
     with gradlite.autograd.graph.saved_tensors_hooks(lambda t: t * 2, lambda t: t):
         same()
     assert captured.replays >= 3 * (CALLS - 3)
+
+
+def test_a_global_that_has_the_name_of_an_attribute_may_change() -> None:
+    space: dict[str, Any] = {"gradlite": gradlite, "number": 0, "factor": 2.0, "holder": Holder()}
+    exec("def step(x):\n    return holder.number * x + [factor for _ in 'a'][0]", space)
+    captured = gradlite.capture(space["step"])
+    for i in range(8):
+        space["number"] = i  # a counter of somebody's loop
+        space["factor"] = 2.0 if i < 5 else 3.0
+        found = captured(gradlite.ones(2)).tolist()
+        assert found == [2.0 + space["factor"]] * 2
+    assert captured.recordings == 2 and captured.replays >= 2

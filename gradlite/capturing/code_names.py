@@ -75,6 +75,20 @@ def names(code: types.CodeType) -> Iterator[str]:
     yield from names_evaluated(code)
 
 
+def names_of_globals(code: types.CodeType) -> Iterator[str]:
+    """Those among `names` that may be globals, and not the attributes of something alone."""
+    if not EVALUATED.isdisjoint(code.co_names):
+        yield from names(code)
+        return
+    for instruction in dis.get_instructions(code):
+        if "GLOBAL" in instruction.opname or instruction.opname.endswith("_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names_of_globals(constant)
+    yield from names_by_value(code)
+
+
 def names_evaluated(code: types.CodeType) -> Iterator[str]:
     """The words in the strings of a function that looks up variables by values."""
     if not EVALUATED.isdisjoint(code.co_names):

@@ -204,11 +204,10 @@ class Reachable:
             self._look(value, DEPTH)
         if function.__kwdefaults__:
             self._look(function.__kwdefaults__, DEPTH)
-        found = set(code_names.names(code))
-        for name in sorted(found):
+        for name in sorted(set(code_names.names_of_globals(code))):
             if name in function.__globals__:
                 self._place(function.__globals__, name, name)
-        self._elsewhere(code, found, function.__globals__)
+        self._elsewhere(code, set(code_names.names(code)), function.__globals__)
         if function.__dict__:
             self._look(function.__dict__, DEPTH)  # functools.wraps() leaves the function there
 
