@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+import gradlite
 from gradlite.capturing import carried, plan, step, surroundings
 from gradlite.capturing.native.build import available
-from tests import fuzz_surroundings
+from tests import cublaslt_stand_in, cupy_stand_in, fuzz_surroundings
+from tests.cuda_on_cpu import compiler
 from tests.fuzz_steps import difference, reduced, written
 
 EXAMPLES = int(os.environ.get("GRADLITE_FUZZ_EXAMPLES", "0")) or 60
@@ -38,6 +40,24 @@ def test_any_step(native: bool) -> None:
     assert found is None, found
     assert counts["steps"] > examples // 2, counts
     assert counts["replays"] > 4 * counts["steps"], counts
+
+
+def test_any_step_that_goes_on_from_the_last_call_as_a_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compiler() is None:
+        pytest.skip("kernels run thread by thread on Linux with g++ alone")
+    programs = [p for seed in range(1, EXAMPLES // 2, 2) if (p := written(seed)) is not None]
+    cupy_stand_in.install(monkeypatch)
+    cublaslt_stand_in.install(monkeypatch)
+    counts: Counter[str] = Counter()
+    gradlite.set_default_device("cuda")
+    try:
+        found = [difference(p, False, counts) for p in programs if "carried" in p.roles]
+    finally:
+        gradlite.set_default_device(None)
+    assert [text for text in found if text is not None] == []
+    assert counts["replays"] > 4 * counts["steps"] > 0, counts
 
 
 def test_gradients_that_are_not_put_in_their_places_are_found(
