@@ -374,7 +374,7 @@ class Reachable:
         kind = type(value)
         if is_library_class(kind) and not kind.__module__.startswith(("types", "argparse")):
             if kind.__module__ == "collections":  # containers around others
-                self._look(vars(value), DEPTH)
+                self._look(getattr(value, "__dict__", None), DEPTH)
             # functools.cache() and the like lead to a function.
             self._look(getattr(value, "__dict__", {}).get("__wrapped__"), DEPTH)
             if isinstance(value, distributions()):

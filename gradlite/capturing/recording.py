@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import functools
 import io
+import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -520,6 +521,9 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         getattr(library, name)  # which is to have NumPy's own
         methods.append((np, name, getattr(np, name), _of_recorded))
     methods += [(module, "open", module.open, _opened) for module in (builtins, io)]
+    accessor: Any = getattr(pathlib, "_NormalAccessor", None)  # of Python 3.10: `open` of paths
+    if accessor is not None:
+        methods.append((accessor, "open", accessor.open, lambda f: staticmethod(_opened(f))))
     methods.append((replayed, "intercept", replayed.intercept, lambda _: _of_the_host))
     for name, around in (
         ("state_array", _state_saved),
