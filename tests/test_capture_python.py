@@ -112,6 +112,7 @@ READERS: list[Any] = [
     by_json,
     lambda path: float(path.read_text()),
     lambda path: float(io.open(path, "rb").read()),  # noqa: SIM115, UP020
+    lambda path: float(np.loadtxt(path)),
     lambda path: float(np.load(path.with_suffix(".npy"))),
     lambda path: float(np.fromfile(path, sep=" ")[0]),
 ]

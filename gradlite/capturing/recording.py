@@ -520,7 +520,8 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     for name in MAKERS:
         getattr(library, name)  # which is to have NumPy's own
         methods.append((np, name, getattr(np, name), _of_recorded))
-    methods += [(module, "open", module.open, _opened) for module in (builtins, io)]
+    openers = (builtins, io, getattr(np.lib, "_datasource", io))  # the last one has its own
+    methods += [(module, "open", module.open, _opened) for module in dict.fromkeys(openers)]
     accessor: Any = getattr(pathlib, "_NormalAccessor", None)  # of Python 3.10: `open` of paths
     if accessor is not None:
         methods.append((accessor, "open", accessor.open, lambda f: staticmethod(_opened(f))))
