@@ -81,15 +81,34 @@ static inline void put_down(const typename Batch<T>::V* from, i64 pixels, T* to,
   }
 }
 
+// The same to pixels that lie w apart, as those of one phase of a stride do.
+template <class T>
+static inline void apart(const typename Batch<T>::V* from, i64 pixels, T* to, i64 n, i64 w) {
+  typedef Square<T> S;
+  typename S::V v[S::L];
+  for (i64 p = 0; p < pixels; p += S::L) {
+    const int many = pixels - p < S::L ? int(pixels - p) : S::L;
+    for (int l = 0; l < S::L; l++) v[l] = from[p + (l < many ? l : 0)];
+    S::template transpose<S::L / 2>(v);
+    for (int l = 0; l < S::L; l++) {
+      for (int i = 0; i < many; i++) to[l * n + (p + i) * w] = v[l][i];
+    }
+  }
+}
 template <class T, int R, int C>
 void Plain<T, R, C>::finish(i64 first, i64 stop) const {
   if (!own) return;
-  const bool whole = h == OW;
+  const bool whole = h == OW * w;
   for (i64 o = 0; o < O; o++) {
     for (i64 y = y0; y < stop; y += whole ? stop - y0 : 1) {
       const i64 pixels = whole ? (stop - y0) * OW : OW;
-      put_down<T>(own + (o * rows + y - y0) * OW, pixels, at + first * n + o * c + y * h, n,
-                  Batch<T>::L);
+      const V* from = own + (o * rows + y - y0) * OW;
+      T* const to = at + first * n + o * c + y * h;
+      if (w == 1) {
+        put_down<T>(from, pixels, to, n, Batch<T>::L);
+      } else {
+        apart<T>(from, pixels, to, n, w);
+      }
     }
   }
 }

@@ -156,7 +156,7 @@ struct Plain {
   // made (batches.hpp).
   Plain from(const Slide& s, i64 many, i64 row) const {
     Plain block = *this;
-    if (n == 1 || w != 1) return block;
+    if (n == 1) return block;
     block.own = (V*)scratch<2>(s.O * many * s.OW * sizeof(V));
     block.O = s.O;
     block.OW = s.OW;
