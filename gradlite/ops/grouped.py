@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.ops import columns
+from gradlite.ops import columns, depthwise_compiled
 from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, turned_back
 
 
@@ -26,7 +26,8 @@ def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int
     if groups == 1:
         return columns.convolve(xp, x, w, geometry, bias)
     if inner == 1:
-        return _depthwise(xp, x, w, bias, geometry)
+        made = depthwise_compiled.convolve(x, w, bias, geometry) if xp is np else None
+        return _depthwise(xp, x, w, bias, geometry) if made is None else made
     parts = [
         columns.convolve(xp, x[:, i], w[j], geometry, None if bias is None else bias[j])
         for i, j in _channels(groups, c, o)
@@ -43,7 +44,9 @@ def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, grou
     if groups == 1:
         return columns.input_gradient(xp, g, w, size, geometry)
     if inner == 1:
-        return _depthwise_input_gradient(xp, g, w, size, geometry, groups)
+        compiled = depthwise_compiled.input_gradient
+        made = compiled(g, w, size, geometry, groups) if xp is np else None
+        return _depthwise_input_gradient(xp, g, w, size, geometry, groups) if made is None else made
     parts = [
         columns.input_gradient(xp, g[:, j], w[j], size, geometry)
         for _, j in _channels(groups, groups, o)
@@ -60,7 +63,8 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, g
     if groups == 1:
         return columns.weight_gradient(xp, x, g, kernel, geometry)
     if c == groups:
-        return _depthwise_weight_gradient(xp, x, g, kernel, geometry)
+        made = depthwise_compiled.weight_gradient(x, g, kernel, geometry) if xp is np else None
+        return _depthwise_weight_gradient(xp, x, g, kernel, geometry) if made is None else made
     parts = [
         columns.weight_gradient(xp, x[:, i], g[:, j], kernel, geometry)
         for i, j in _channels(groups, c, o)

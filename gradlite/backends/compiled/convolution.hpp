@@ -25,14 +25,14 @@ static void lay_out(const Slide& s, const T* image, i64 sc, i64 sh, i64 sw, T* o
   const i64 rows = s.rows(), width = s.width();
   for (i64 c = 0; c < s.C; c++) {
     for (i64 phase = 0; phase < s.SH * s.SW; phase++) {
+      const i64 shift = phase % s.SW - s.left, above = phase / s.SW - s.top;
+      i64 first = shift < 0 ? (-shift + s.SW - 1) / s.SW : 0;
+      i64 last = s.W - shift <= 0 ? 0 : (s.W - shift - 1) / s.SW + 1;
+      last = last < width ? last : width;
       for (i64 r = 0; r < rows; r++) {
-        const i64 y = r * s.SH + phase / s.SW - s.top;
+        const i64 y = r * s.SH + above;
         if (y < 0 || y >= s.H) continue;
         T* line = out + (c * s.SH * s.SW + phase) * plane + r * width;
-        const i64 shift = phase % s.SW - s.left;
-        i64 first = shift < 0 ? (-shift + s.SW - 1) / s.SW : 0;
-        i64 last = s.W - shift <= 0 ? 0 : (s.W - shift - 1) / s.SW + 1;
-        last = last < width ? last : width;
         const T* source = image + c * sc + y * sh + shift * sw;
         if (s.SW * sw == 1) {
           LOOP for (i64 x = first; x < last; x++) line[x] = source[x];
@@ -224,7 +224,9 @@ static void arranged(const T* w, i64 sa, i64 sb, i64 sh, i64 sw, T* out, i64 A, 
   }
 }
 
+#ifndef REAL  // depthwise.hpp has functions of its own
 extern "C" void* const convolution[] = {
     (void*)convolve<float>,        (void*)convolve<double>, (void*)weight_gradient<float>,
     (void*)weight_gradient<double>, (void*)arranged<float>,      (void*)arranged<double>,
 };
+#endif
