@@ -49,22 +49,17 @@ class Along(Op):
     def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
         if not K.takes(x) or not 0 < index.size < indexing.MOST:
             return NotImplemented
-        if not alike(x.shape, index.shape, dim):
+        if not indexing.inside(x.shape, index.shape, dim):
             return NotImplemented
         return indexing.take_along(K, x, index, dim)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         index, shape, (dim,) = ctx.saved[-1], tuple(ctx.shapes[0]), ctx.attrs
-        if not K.takes(grad) or not alike(shape, index.shape, dim):
+        if not K.takes(grad) or not indexing.inside(shape, index.shape, dim):
             return NotImplemented
         out = K.zeros(shape, grad.dtype)
         indexing.add_along(K, out, index, grad, dim)
         return out, None
-
-
-def alike(shape: tuple[int, ...], index: tuple[int, ...], dim: int) -> bool:
-    """Whether an index has the shape of an array but along one dimension."""
-    return bool(shape) and (*shape[:dim], *shape[dim + 1 :]) == (*index[:dim], *index[dim + 1 :])
 
 
 class Gather(Along):
@@ -222,7 +217,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
                 f"Size does not match at dimension {k} expected index {list(i.shape)} to be no "
                 f"larger than self {list(x.shape)} apart from dimension {d}"
             )
-    read_by_kernel = x if alike(x.shape, i.shape, d) else None
+    read_by_kernel = x if indexing.inside(x.shape, i.shape, d) else None
     check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=read_by_kernel)
     return apply(Gather, (input, index), d)  # type: ignore[no-any-return]
 

@@ -8,6 +8,7 @@ terms in few rows, and for these too after `use_deterministic_algorithms`.
 from __future__ import annotations
 
 import math
+from operator import le
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,24 @@ def take_slices(
     return out
 
 
+def inside(shape: tuple[int, ...], index: tuple[int, ...], dim: int) -> bool:
+    """Whether an index's shape is nowhere larger than an array's but along one dimension."""
+    return bool(shape) and len(shape) == len(index) and all(map(le, _cut(index, shape, dim), shape))
+
+
+def _cut(shape: tuple[int, ...], whole: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return (*shape[:dim], whole[dim], *shape[dim + 1 :])
+
+
+def _part(array: Any, index: Any, dim: int) -> Any:
+    """What an index can name: a view of the index's sizes in all dimensions but one."""
+    shape = _cut(index.shape, array.shape, dim)
+    return array if shape == array.shape else array[tuple(map(slice, shape))]
+
+
 def take_along(K: Any, x: Any, index: Any, dim: int) -> Any:
-    """Elements along a dimension: the index has the shape of x in all others."""
+    """Elements along a dimension: the index is `inside` the shape of x."""
+    x = _part(x, index, dim)
     outer, size, inner = split(x.shape, dim)
     count = index.shape[dim]
     out = K.empty(index.shape, x.dtype)
@@ -107,10 +124,14 @@ def add_slices(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
 
 
 def add_along(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
-    """Add elements at indices along a dimension, of the shape of ``out`` in all others."""
-    outer, size, inner = split(out.shape, dim)
+    """Add elements at indices along a dimension, which are `inside` the shape of ``out``."""
+    part = _part(out, index, dim)
+    sums = K.dense(part)
+    outer, size, inner = split(sums.shape, dim)
     count = index.shape[dim]
-    _add(K, out, index, values, outer, size, count, inner, (count * inner, inner, 1))
+    _add(K, sums, index, values, outer, size, count, inner, (count * inner, inner, 1))
+    if sums is not part:
+        part[...] = sums
 
 
 def _add(

@@ -11,7 +11,7 @@ from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import indexing, positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
-from gradlite.ops.gather import alike, check_bounds, check_tensor
+from gradlite.ops.gather import check_bounds, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
@@ -92,7 +92,7 @@ class ScatterAdd(Writer):
         return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
 
     def fused_forward(K: Any, x: Any, index: Any, src: Any, dim: int) -> Any:
-        if not K.takes(x, src) or not alike(x.shape, index.shape, dim):
+        if not K.takes(x, src) or not indexing.inside(x.shape, index.shape, dim):
             return NotImplemented
         out = K.xp.array(x, order="C")
         indexing.add_along(K, out, index, src, dim)
@@ -199,7 +199,7 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, added: bool 
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     elif too_large:
         raise RuntimeError(message)
-    by_kernel = x if added and alike(x.shape, i.shape, d) else None
+    by_kernel = x if added and indexing.inside(x.shape, i.shape, d) else None
     check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=by_kernel)
     return d
 

@@ -71,6 +71,8 @@ def compare_along(K: Any, shape: Any, count: int, dtype: str) -> None:
     o, _, c = np.ogrid[:outer, :count, :inner]
     np.add.at(expected, (o, host(index), c), wide(grad))
     close(out, expected, dtype)
+    for cut in (np.s_[: outer // 2 + 1], np.s_[:, :, : inner // 2 + 1]):
+        compare_part(K, x, K.xp.array(index[cut], order="C"), grad[cut], dtype)
     vector = host(index)[0, :, 0]
     taken = indexing.take_slices(K, x, K.xp.asarray(vector), 1, (outer, count, inner))
     np.testing.assert_array_equal(host(taken), host(x)[:, vector])
@@ -78,6 +80,18 @@ def compare_along(K: Any, shape: Any, count: int, dtype: str) -> None:
     indexing.add_slices(K, out, K.xp.asarray(vector), grad, 1)
     expected = wide(x)
     np.add.at(expected, (slice(None), vector), wide(grad))
+    close(out, expected, dtype)
+
+
+def compare_part(K: Any, x: Any, index: Any, grad: Any, dtype: str) -> None:
+    """Indices that are fewer than the array's elements in the other dimensions too."""
+    o, _, c = np.ogrid[tuple(map(slice, index.shape))]
+    places = (o, host(index), c)
+    np.testing.assert_array_equal(host(indexing.take_along(K, x, index, 1)), host(x)[places])
+    out = K.xp.array(x)
+    indexing.add_along(K, out, index, grad, 1)
+    expected = wide(x)
+    np.add.at(expected, places, wide(grad))
     close(out, expected, dtype)
 
 
@@ -187,12 +201,18 @@ PAIR = ["check_indices", "check_indices", "take_along", "add_rows_searched"]
         (lambda w, t: F.embedding(t([1, 4, 1]), w, padding_idx=1), [(5, 3)], ["take_along"]),
         (lambda x, t: x.index_select(1, t([2, 0, 2])), [(2, 3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.gather(1, t([[0, 2], [1, 1]])), [(2, 3)], ["take_along", "add_along"]),
+        (lambda x, t: x.gather(1, t([[0, 2, 2]])), [(2, 3)], ["take_along", "add_along"]),
+        (lambda x, t: x.gather(0, t([[2], [2]])), [(3, 4)], ["take_along", "add_along"]),
+        (lambda x, t: x.T.gather(0, t([[2], [0]])), [(4, 3)], ["take_along", "add_along"]),
+        (lambda x, t: x.take_along_dim(t([[2, -1]]), 1), [(2, 3)], ["take_along", "add_along"]),
         (lambda x, t: x.max(1).values, [(2, 3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.min(-1, True).values, [(3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.kthvalue(2, 0).values, [(3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x[t([0, -1, 0])], [(3, 10)], ["take_rows"]),
         (lambda x, t: x[t([0, -1]), t([[2], [1]])], [(3, 4, 2)], PAIR),
         (lambda x, y, t: x.scatter_add(1, t([[0, 0]] * 3), y), [(3, 4), (3, 2)], ["add_along"]),
+        (lambda x, y, t: x.scatter_add(1, t([[0, 0]]), y), [(3, 4), (3, 2)], ["add_along"]),
+        (lambda x, y, t: x.scatter_add(0, t([[1], [1]]), y), [(3, 4), (2, 2)], ["add_along"]),
         (lambda x, y, t: x.index_add(0, t([0, 0]), y), [(3, 9), (2, 9)], None),
         (lambda x, y, t: x.index_add(1, t([0, 1]), y, alpha=2), [(2, 3, 9), (2, 2, 9)], None),
     ],
@@ -206,6 +226,12 @@ def test_ops_use_them(cupy: Any, function: Any, shapes: Any, expected: Any) -> N
     elif expected == ["add_along"]:
         expected = [*expected, "take_along"]
     assert launched == expected
+
+
+def test_one_index_without_a_dimension(cupy: Any) -> None:
+    assert on_both(lambda x, t: x.gather(0, t(2)), (3,)) == ["check_indices"]
+    added = on_both(lambda x, y, t: x.scatter_add(0, t(2), y), (3,), ())
+    assert added == ["check_indices"]
 
 
 def test_one_hot_asks_the_device_nothing(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +251,7 @@ def test_one_hot_asks_the_device_nothing(cupy: Any, monkeypatch: pytest.MonkeyPa
         lambda x, i: F.embedding(i, x),
         lambda x, i: x.index_select(0, i),
         lambda x, i: x.gather(0, i[:, None].expand(3, 9)),
+        lambda x, i: x.repeat(1, 2).gather(0, i[:, None].expand(3, 9)),
         lambda x, i: F.one_hot(i, 5),
         lambda x, i: x.index_add(0, i, gradlite.ones(3, 9, device="cuda")),
     ],
