@@ -47,11 +47,13 @@ class Along(Op):
         return F.scatter_add(zeros, index, grad, ctx.attrs[0]), None
 
     def fused_forward(K: Any, x: Any, index: Any, dim: int) -> Any:
-        if not K.takes(x) or not 0 < index.size < indexing.MOST:
+        moved = indexing.movable(x)
+        if not K.takes(moved) or not 0 < index.size < indexing.MOST:
             return NotImplemented
         if not indexing.inside(x.shape, index.shape, dim):
             return NotImplemented
-        return indexing.take_along(K, x, index, dim)
+        out = indexing.take_along(K, moved, index, dim)
+        return out if moved is x else out.view(x.dtype)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         index, shape, (dim,) = ctx.saved[-1], tuple(ctx.shapes[0]), ctx.attrs
@@ -217,7 +219,9 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
                 f"Size does not match at dimension {k} expected index {list(i.shape)} to be no "
                 f"larger than self {list(x.shape)} apart from dimension {d}"
             )
-    read_by_kernel = x if indexing.inside(x.shape, i.shape, d) else None
+    read_by_kernel = None
+    if not isinstance(i, np.ndarray) and indexing.inside(x.shape, i.shape, d):
+        read_by_kernel = indexing.movable(x)
     check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=read_by_kernel)
     return apply(Gather, (input, index), d)  # type: ignore[no-any-return]
 

@@ -68,6 +68,11 @@ def _part(array: Any, index: Any, dim: int) -> Any:
     return array if shape == array.shape else array[tuple(map(slice, shape))]
 
 
+def movable(x: Any) -> Any:
+    """An array as `take_along` moves it: int64 as float64 of the same bits."""
+    return x.view(np.float64) if x.dtype == np.int64 else x
+
+
 def take_along(K: Any, x: Any, index: Any, dim: int) -> Any:
     """Elements along a dimension: the index is `inside` the shape of x."""
     x = _part(x, index, dim)

@@ -234,6 +234,20 @@ def test_one_index_without_a_dimension(cupy: Any) -> None:
     assert added == ["check_indices"]
 
 
+def test_whole_numbers_are_moved_as_they_are(cupy: Any) -> None:
+    """Also those whose bits are a NaN's, a subnormal's or a -0.0's as floats."""
+    rows = np.array([[0, 1, -1], [2**63 - 1, -(2**63), 0x7FF0_0000_0000_0001]])
+    for places in ([[2, 0, 1, 2], [1, 2, 0, 0]], [[2, 1]]):
+        with kernels.record() as launched:
+            x = gradlite.tensor(rows, device="cuda")
+            taken = x.gather(1, gradlite.tensor(places, device="cuda"))
+        assert launched == ["take_along"]
+        assert taken.dtype == gradlite.int64
+        assert (
+            taken.tolist() == np.take_along_axis(rows[: len(places)], np.array(places), 1).tolist()
+        )
+
+
 def test_one_hot_asks_the_device_nothing(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     x = gradlite.tensor([[0, 3], [1, 1]], device="cuda")
     with monkeypatch.context() as patch:
