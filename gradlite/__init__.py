@@ -135,6 +135,7 @@ from gradlite.ops.norms import *
 from gradlite.ops.older_linalg import *
 from gradlite.ops.out import take_out as _take_out
 from gradlite.ops.piecewise import *
+from gradlite.ops.powers import *
 from gradlite.ops.quantile import *
 from gradlite.ops.random import *
 from gradlite.ops.reduce import *

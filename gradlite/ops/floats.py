@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, return_types
-from gradlite.ops.arithmetic import floor_divide, mul, pow, sub
+from gradlite.ops.arithmetic import floor_divide, mul, sub
 from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
@@ -18,6 +18,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast, fitting, operand, placed
 from gradlite.ops.pointwise import value
+from gradlite.ops.powers import pow
 from gradlite.ops.rounding import Flat, sign
 from gradlite.ops.samples import S, bools, constant, distinct, integers, normal, unary
 from gradlite.ops.table import public

@@ -10,11 +10,12 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
 from gradlite.ops import guard
-from gradlite.ops.arithmetic import add, div, floor_divide, mul, pow, remainder, rsub, sub
+from gradlite.ops.arithmetic import add, div, floor_divide, mul, remainder, rsub, sub
 from gradlite.ops.blend import LEGACY
 from gradlite.ops.comparison import eq, ge, gt, le, lt, ne
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.powers import pow
 from gradlite.tensor import Tensor
 
 

@@ -21,6 +21,7 @@ from gradlite.ops import (
     elementwise,
     floats,
     pointwise,
+    powers,
     rounding,
     special,
     trigonometry,
@@ -108,7 +109,7 @@ BINARY: dict[str, tuple[Any, tuple[Any, ...], Any, str]] = {
     "fmin": (bivariate.Fmin, (), np.round, "fmin"),
     "maximum": (arithmetic.Maximum, (), np.round, "maximum"),
     "minimum": (arithmetic.Minimum, (), np.round, "minimum"),
-    "power": (arithmetic.PowTensor, (), same, "pow"),
+    "power": (powers.PowTensor, (), same, "pow"),
     "xlogy": (special.Xlogy, (), positive, "xlogy"),
     "xlog1py": (special.SpecialXlog1py, (), positive, "special.xlog1py"),
     "lerp": (blend.Lerp, (0.25,), same, "lerp"),
@@ -188,7 +189,7 @@ def test_powers(launcher: Any, exponent: float) -> None:
     x, grad = positive(normals((77,), "float64")).astype("f4"), normals((77,), "float32", 1)
     saved = launcher.xp.asarray(x), exponent, None
     context = SimpleNamespace(saved=saved, edges=(True, None), shapes=None)
-    slope, none = arithmetic.Pow.fused_backward(launcher, context, launcher.xp.asarray(grad))
+    slope, none = powers.Pow.fused_backward(launcher, context, launcher.xp.asarray(grad))
     assert none is None
     expected = grad * (exponent * wide(x) ** (exponent - 1))
     np.testing.assert_allclose(host(slope), expected, 1e-5)
