@@ -195,8 +195,10 @@ def _lstm_steps(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The same layer step by step, from ops that can be differentiated any number of times."""
     outs = []
-    for step in _ordered(x, reverse):
-        i, f, g, o = chunk(linear(step, w_ih, b_ih) + linear(h, w_hh, b_hh), 4, -1)
+    at_once = not x.is_cpu  # fewer launches; products of single steps stay in the processor's cache
+    for step in _ordered(linear(x, w_ih, b_ih) if at_once else x, reverse):
+        given = step if at_once else linear(step, w_ih, b_ih)
+        i, f, g, o = chunk(given + linear(h, w_hh, b_hh), 4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()  # type: ignore[attr-defined]
         h = o.sigmoid() * c.tanh()  # type: ignore[attr-defined]
         h = h if w_hr is None else linear(h, w_hr)
