@@ -40,6 +40,13 @@ class Embedding(Op):
         return indexing.take_slices(K, weight, index, 0, (*index.shape, weight.shape[1]))
 
 
+def _by_frequency(xp: Any, out: Any, index: Any) -> Any:
+    """Divide each row of sums by how often it was read."""
+    count = positions.counts(xp, index, len(out))
+    out /= xp.maximum(count, 1)[:, None].astype(out.dtype)
+    return out
+
+
 class EmbeddingDenseBackward(Op):
     """The gradient of a table: each row's gradients added up.
 
@@ -57,8 +64,7 @@ class EmbeddingDenseBackward(Op):
         if grad.size:
             positions.add_rows(xp, out, index, grad.reshape(-1, size))
         if by_freq:
-            count = positions.counts(xp, index, rows)
-            out /= xp.maximum(count, 1)[:, None].astype(out.dtype)
+            _by_frequency(xp, out, index)
         if padding_idx >= 0:
             out[padding_idx] = 0
         return out
@@ -66,11 +72,11 @@ class EmbeddingDenseBackward(Op):
     def fused_forward(
         K: Any, grad: Any, index: Any, rows: int, padding_idx: int, by_freq: bool
     ) -> Any:
-        if by_freq or not K.takes(grad):
+        if not K.takes(grad):
             return NotImplemented
         out = K.zeros((rows, grad.shape[-1]), grad.dtype)
         indexing.add_rows(K, out, index, grad, skipped=padding_idx)
-        return out
+        return _by_frequency(K.xp, out, index) if by_freq else out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved

@@ -199,6 +199,11 @@ PAIR = ["check_indices", "check_indices", "take_along", "add_rows_searched"]
     [
         (lambda w, t: F.embedding(t([[1, 4], [4, 0]]), w), [(5, 9)], ["take_rows"]),
         (lambda w, t: F.embedding(t([1, 4, 1]), w, padding_idx=1), [(5, 3)], ["take_along"]),
+        (
+            lambda w, t: F.embedding(t([1, 4, 1]), w, padding_idx=4, scale_grad_by_freq=True),
+            [(5, 3)],
+            ["take_along"],
+        ),
         (lambda x, t: x.index_select(1, t([2, 0, 2])), [(2, 3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.gather(1, t([[0, 2], [1, 1]])), [(2, 3)], ["take_along", "add_along"]),
         (lambda x, t: x.gather(1, t([[0, 2, 2]])), [(2, 3)], ["take_along", "add_along"]),
