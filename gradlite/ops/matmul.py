@@ -32,6 +32,7 @@ __all__ = [
     "matmul",
     "mm",
     "mv",
+    "spmm",
 ]
 
 _new = object.__new__
@@ -195,6 +196,9 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
             f"({a.shape[0]}x{a.shape[1]} and {b.shape[0]}x{b.shape[1]})"
         )
     return apply(Mm, (input, mat2))  # type: ignore[no-any-return]
+
+
+spmm = mm  # for sparse matrices in PyTorch, which takes dense ones there too
 
 
 @public(
