@@ -38,30 +38,40 @@ class Missing:
         return self.devices
 
 
-def refuse(name: str) -> None:
-    raise OSError(f"{name}: cannot open shared object file")
+def driver(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """Let the driver's library be there or not; all others are loaded as ever."""
+    load = ctypes.CDLL
+
+    def loaded(name: Any, *args: Any, **kwargs: Any) -> Any:
+        if "cuda.so" not in str(name):
+            return load(name, *args, **kwargs)
+        if not there:
+            raise OSError(f"{name}: cannot open shared object file")
+        return object()
+
+    monkeypatch.setattr(ctypes, "CDLL", loaded)
 
 
 def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     no_cupy(monkeypatch)
-    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    driver(monkeypatch, there=False)
 
 
 def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    driver(monkeypatch, there=True)
 
 
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", Missing(0, 0))
-    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    driver(monkeypatch, there=False)
 
 
 def with_driver(version: int, devices: int | str) -> Callable[[pytest.MonkeyPatch], None]:
     def simulate(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cupy", Missing(version, devices))
-        monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+        driver(monkeypatch, there=True)
 
     return simulate
 
