@@ -32,6 +32,7 @@ NEEDED = {
     "batches": ("shuffles", "images"),
     "maxima": ("images",),
     "planes": ("shuffles", "images", "batches"),
+    "few": ("shuffles", "images", "convolution"),
     "depthwise": ("shuffles", "images", "convolution"),
     "multiply": ("shuffles", "products", "arrays"),
     "small": ("arrays",),

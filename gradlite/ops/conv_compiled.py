@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
+from gradlite.ops import conv_few
 from gradlite.ops.windows import VECTOR, Geometry, Pair, phases, rows_of_copies, turned_back
 
 # Work of so many multiplications is worth a library, and a small program never makes one.
@@ -36,8 +37,14 @@ def convolve(x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (O, C, KH, KW), plus a bias (O,)."""
     counts = geometry.counts(x.shape[2:], w.shape[2:])
     library = _library(x, w, w.shape, counts)
-    if library is None or (bias is not None and bias.dtype != x.dtype):
+    if bias is not None and bias.dtype != x.dtype:
         return None
+    if library is None:
+        if not conv_few.fits(x, w, w.shape, counts):
+            return None
+        y = np.empty((x.shape[0], w.shape[0], *counts), x.dtype)
+        conv_few.convolve(x, w, geometry, bias, y)
+        return y
     w = np.ascontiguousarray(w)
     y = np.empty((x.shape[0], w.shape[0], *counts), x.dtype)
     _convolve(library, x, w, w.shape, _steps(w), geometry, bias, y)
@@ -49,7 +56,7 @@ def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
     o, c, *kernel = w.shape
     counts, taps = g.shape[2:], (w.shape[2], w.shape[3])
     library = _library(g, w, (c, o, *kernel), counts)
-    if library is None:
+    if library is None and not conv_few.fits(g, w, (c, o, *kernel), counts):
         return None
     w = np.ascontiguousarray(w)
     parts = phases(geometry, taps, size, counts)
@@ -61,7 +68,10 @@ def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
         turned = w[:, :, high, wide][:, :, ::-1, ::-1].swapaxes(0, 1)
         part = out[:, :, phase.rows, phase.columns]
         made = part if part.flags.c_contiguous else np.empty(part.shape, g.dtype)
-        _convolve(library, g, turned, turned.shape, _steps(turned), phase.geometry, None, made)
+        if library is not None:
+            _convolve(library, g, turned, turned.shape, _steps(turned), phase.geometry, None, made)
+        elif not conv_few.convolve(g, turned, phase.geometry, None, made):
+            return None  # kernels of some phases are small
         if made is not part:
             part[...] = made
     return out
@@ -70,8 +80,8 @@ def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
 def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The gradient of the kernels."""
     shape = (g.shape[1], x.shape[1], *kernel)
-    if not fits(x, g, shape, g.shape[2:]):
-        return None
+    if not _fits(x, g, shape, g.shape[2:]):
+        return conv_few.weight_gradient(x, g, kernel, geometry)
     library = _loaded(x.dtype)
     x, g = _planes(x), _planes(g)
     out = np.empty(shape, x.dtype)
@@ -190,6 +200,10 @@ def _convolve(
 
 def fits(x: Any, g: Any, shape: tuple[int, ...], counts: Pair) -> bool:
     """Whether the gradient of kernels of a shape is made by compiled code."""
+    return _fits(x, g, shape, counts) or conv_few.fits(x, g, shape, counts)
+
+
+def _fits(x: Any, g: Any, shape: tuple[int, ...], counts: Pair) -> bool:
     small = shape[0] * shape[1] * shape[2] * shape[3] * VECTOR <= MOST_SUMS
     return small and _library(x, g, shape, counts) is not None
 
