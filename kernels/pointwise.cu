@@ -30,8 +30,6 @@ DEVICE acc_t remainder_of(acc_t x, acc_t y) {
   return rest != 0 && (rest < 0) != (y < 0) ? rest + y : rest;
 }
 
-DEVICE acc_t sign_of(acc_t x) { return acc_t(x > 0) - acc_t(x < 0); }  // 0 of a NaN
-
 DEVICE acc_t truncated(acc_t x) { return x < 0 ? -math::floor(-x) : math::floor(x); }
 
 // d/dx sin(a) / a with a = pi x. Near 0 its terms would be as large as their difference is small.
@@ -59,7 +57,7 @@ CALLED acc_t value_of(int function, acc_t a, acc_t b, acc_t x) {
       return math::log(x / (1 - x));
     case 2:  // entropy
       return x < 0 ? -infinity() : x == 0 ? acc_t(0) : -x * math::log(x);
-    case 3: return sign_of(x);
+    case 3: return math::sign(x);
     default:  // the angle in the complex plane
       return x < 0 ? acc_t(3.14159265358979324) : x == x ? acc_t(0) : x;
   }
@@ -86,7 +84,7 @@ CALLED acc_t slope_of(int function, acc_t a, acc_t b, acc_t g, acc_t x) {
     case 3: return g / (x + 1);  // log1p
     case 4: return g * acc_t(-0.5) * (x * x * x);  // rsqrt's result
     case 5: return -g * (x * x);                    // reciprocal's result
-    case 6: return g * sign_of(x);
+    case 6: return g * math::sign(x);
     case 7: return g * math::cos(x);
     case 8: return -g * math::sin(x);
     case 9: return g * (x * x + 1);       // tan's result
@@ -159,7 +157,7 @@ DEVICE Slopes slopes_of(int function, acc_t a, acc_t g, acc_t x, acc_t y, acc_t 
       return {g, -g * (a == 0 ? math::floor(x / y) : truncated(x / y))};
     case 4:  // log(exp(a x) + exp(a y)) / a
       return {g * math::sigmoid((x - y) * a), g * math::sigmoid((y - x) * a)};
-    case 5: return {g * (sign_of(x) * sign_of(z)), acc_t(0)};  // |x| with the sign of z
+    case 5: return {g * (math::sign(x) * math::sign(z)), acc_t(0)};  // |x| with the sign of z
     case 6: {  // the larger one (a 1) or the smaller one (-1), the first of equal ones, no NaN
       const bool is_first = (a > 0 ? x >= y : x <= y) || y != y;
       return {is_first ? g : acc_t(0), is_first ? acc_t(0) : g};

@@ -72,7 +72,7 @@ def vector_functions() -> tuple[str, ...]:
         ctypes.CDLL("libmvec.so.1", mode=ctypes.RTLD_GLOBAL)
     except OSError:
         return ()
-    return (f"-DGRADLITE_MVEC={version.partition('.')[2]}",)
+    return (f"-DGRADLITE_MVEC={version.split('.')[1]}",)
 
 
 def cache_folder() -> Path:
