@@ -53,15 +53,17 @@ IN_FLOAT16 = """cdist conv_transpose1d corrcoef cosine_similarity cov cumprod cu
     triplet_margin_loss var""".split()
 # Draws are of another size for every dtype.
 RANDOM = {"rand_like", "randn_like", "bernoulli", "multinomial"}
-# Kernels that a rule in float32 calls.
+# Kernels that a rule in float32 calls, or that move whole numbers.
 AVERAGES = {"avg_pool_forward", "adaptive_avg_pool_forward", "reduce_rows", "take_along"}
 WIDENED = {
     "renorm": {"vector_norm_rows"},
     "adaptive_avg_pool3d": AVERAGES,
+    "adaptive_max_pool3d": {"take_along"},
     "avg_pool3d": AVERAGES,
     "gumbel_softmax": {"random_uniform"},
     "interpolate": AVERAGES | {"take_rows"},
     "lp_pool3d": AVERAGES,
+    "max_pool3d": {"take_along"},
     "one_hot": {"one_hot"},
 }
 
