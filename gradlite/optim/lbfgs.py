@@ -86,6 +86,9 @@ class LBFGS(Optimizer):
             ]
         )
 
+    def _flat(self, xp: Any) -> Any:
+        return xp.concatenate([p.array.ravel() for p in self._params])
+
     def _write(self, flat: Any) -> None:
         start = 0
         for p in self._params:
@@ -108,7 +111,7 @@ class LBFGS(Optimizer):
         loss = closure()
         xp = array_module(device_of(self._params[0].array))
         with guard.on(self._params):
-            flat = xp.concatenate([p.array.ravel() for p in self._params])
+            flat = self._flat(xp)
             token = quiet()
             try:
                 self._iterate(closure, xp, flat, number(loss))
@@ -194,7 +197,7 @@ class LBFGS(Optimizer):
                 x = x + t * direction
                 self._write(x)
             else:
-                x = x + t * direction
+                x = self._flat(xp) + t * direction  # a closure may itself have changed them
                 self._write(x)
                 if n_iter != max_iter:
                     loss = number(closure())

@@ -157,3 +157,23 @@ def test_unknown_line_search() -> None:
         run(T, optimizer, rosenbrock, x, y, 1)
 
     same(program, raises=RuntimeError, match="only 'strong_wolfe'", message="exact")
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_what_a_closure_does_to_the_parameters_itself_stays(search: str | None) -> None:
+    """As a projection of them does: the next step starts from there, but for line searches."""
+
+    def projected(T: Any, x: Any, y: Any) -> Any:
+        with T.no_grad():
+            x.clamp_(-1.25, 1.25)
+            y.mul_(0.99)
+        return rosenbrock(T, x, y)
+
+    found = []
+    for T in (torch, gradlite):
+        x, y = begin(T)
+        optimizer = T.optim.LBFGS([x, y], lr=0.5, max_iter=6, line_search_fn=search)
+        calls, seen = run(T, optimizer, projected, x, y, 3)
+        values = [*calls, *(v for _, *tensors in seen for t in tensors for v in t.tolist())]
+        found.append(values)
+    np.testing.assert_allclose(found[1], found[0], 1e-9)
