@@ -249,8 +249,8 @@ def filled(
     xp = array_module(d)
     if math.prod(shape) >= 1 << 60:
         raise RuntimeError(f"Storage size calculation overflowed with sizes={list(shape)}")
-    if xp is np:
-        return finish(getattr(np, maker)(shape, *fill, dtype=dtype), requires_grad)
+    if d.type == "cpu":  # and not by the library: another thread may begin to record meanwhile
+        return finish(getattr(xp, maker)(shape, *fill, dtype=dtype), requires_grad)
     with xp.cuda.Device(d.index):
         return finish(getattr(xp, maker)(shape, *fill, dtype=dtype), requires_grad)
 
