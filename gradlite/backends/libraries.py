@@ -10,6 +10,7 @@ import os
 import subprocess
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,27 @@ def found(name: str, dtype: str) -> ctypes.CDLL | None:
         return load(name, REAL[dtype])
     except (RuntimeError, OSError, subprocess.SubprocessError):
         return None
+
+
+def functions(name: str, dtype: str, counts: dict[str, int]) -> ctypes.CDLL | None:
+    """`found`, of the libraries whose functions take pointers: so many, by their names."""
+    library = found(name, dtype)
+    for function, count in counts.items() if library is not None else ():
+        pointers = getattr(library, function)
+        pointers.argtypes, pointers.restype = (ctypes.c_void_p,) * count, None
+    return library
+
+
+def address(array: Any) -> int:
+    """Where the first element of an array of NumPy's lies."""
+    place: int = array.__array_interface__["data"][0]
+    return place
+
+
+def steps(array: Any) -> tuple[int, ...]:
+    """The strides of an array, counted in elements."""
+    item = array.itemsize
+    return tuple([s // item for s in array.strides])
 
 
 def called(name: str, dtype: str) -> ctypes.PyDLL | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
+from gradlite.backends.libraries import address, steps
 from gradlite.ops import conv_few
 from gradlite.ops.windows import VECTOR, Geometry, Pair, phases, rows_of_copies, turned_back
 
@@ -40,14 +41,10 @@ def convolve(x: Any, w: Any, geometry: Geometry, bias: Any = None) -> Any:
     if bias is not None and bias.dtype != x.dtype:
         return None
     if library is None:
-        if not conv_few.fits(x, w, w.shape, counts):
-            return None
-        y = np.empty((x.shape[0], w.shape[0], *counts), x.dtype)
-        conv_few.convolve(x, w, geometry, bias, y)
-        return y
+        return conv_few.convolve(x, w, geometry, bias)
     w = np.ascontiguousarray(w)
     y = np.empty((x.shape[0], w.shape[0], *counts), x.dtype)
-    _convolve(library, x, w, w.shape, _steps(w), geometry, bias, y)
+    _convolve(library, x, w, w.shape, steps(w), geometry, bias, y)
     return y
 
 
@@ -69,8 +66,8 @@ def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry) -> Any:
         part = out[:, :, phase.rows, phase.columns]
         made = part if part.flags.c_contiguous else np.empty(part.shape, g.dtype)
         if library is not None:
-            _convolve(library, g, turned, turned.shape, _steps(turned), phase.geometry, None, made)
-        elif not conv_few.convolve(g, turned, phase.geometry, None, made):
+            _convolve(library, g, turned, turned.shape, steps(turned), phase.geometry, None, made)
+        elif conv_few.convolve(g, turned, phase.geometry, None, made) is None:
             return None  # kernels of some phases are small
         if made is not part:
             part[...] = made
@@ -85,9 +82,9 @@ def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     library = _loaded(x.dtype)
     x, g = _planes(x), _planes(g)
     out = np.empty(shape, x.dtype)
-    grads = (*_steps(g)[:2], 0, 0)
-    job = _job(x.shape, _steps(x)[:2], shape, NO_STEPS, g.shape[2:], geometry, grads)
-    library.kernels_gradient(job, _address(x), _address(g), _address(out))
+    grads = (*steps(g)[:2], 0, 0)
+    job = _job(x.shape, steps(x)[:2], shape, NO_STEPS, g.shape[2:], geometry, grads)
+    library.kernels_gradient(job, address(x), address(g), address(out))
     launches.note("kernels_gradient")
     return out
 
@@ -122,9 +119,9 @@ def maxima(x: Any, w: Any, geometry: Geometry, bias: Any, out: Any = None) -> An
     y, winners = (np.empty(shape, x.dtype), np.empty(shape, np.uint8)) if out is None else out
     x = _planes(x)
     bias = None if bias is None else np.ascontiguousarray(bias)
-    job = _job(x.shape, _steps(x)[:2], w.shape, _steps(w), counts, geometry)
-    added = None if bias is None else _address(bias)
-    arrays = (_address(x), _address(w), added, _address(y), _address(winners))
+    job = _job(x.shape, steps(x)[:2], w.shape, steps(w), counts, geometry)
+    added = None if bias is None else address(bias)
+    arrays = (address(x), address(w), added, address(y), address(winners))
     _loaded(x.dtype).maxima_of_convolved(job, *arrays)
     launches.note("maxima_of_convolved")
     return y, winners
@@ -157,13 +154,13 @@ def spread_gradients(
         grad_x = np.empty(x.shape, x.dtype) if grad_x is None else grad_x
         back = turned_back(geometry, (w.shape[2], w.shape[3]))
         full = (x.shape[0], o, *counts)
-        job = _job(full, (0, 0), turned.shape, _steps(turned), x.shape[2:], back, grads)
-        arrays = (_address(g), _address(winners), _address(turned), _address(grad_x))
+        job = _job(full, (0, 0), turned.shape, steps(turned), x.shape[2:], back, grads)
+        arrays = (address(g), address(winners), address(turned), address(grad_x))
         library.spread_convolved(job, *arrays)
         launches.note("spread_convolved")
     x = _planes(x)
-    job = _job(x.shape, _steps(x)[:2], shape, NO_STEPS, counts, geometry, grads)
-    arrays = (_address(x), _address(g), _address(winners), _address(grad_w))
+    job = _job(x.shape, steps(x)[:2], shape, NO_STEPS, counts, geometry, grads)
+    arrays = (address(x), address(g), address(winners), address(grad_w))
     library.spread_kernels_gradient(job, *arrays)
     launches.note("spread_kernels_gradient")
     return grad_x, grad_w
@@ -185,16 +182,16 @@ def _convolve(
     x: Any,
     w: Any,
     shape: tuple[int, ...],
-    steps: tuple[int, ...],
+    kernels: tuple[int, ...],
     geometry: Geometry,
     bias: Any,
     y: Any,
 ) -> None:
     x = _planes(x)
     bias = None if bias is None else np.ascontiguousarray(bias)
-    job = _job(x.shape, _steps(x)[:2], shape, steps, y.shape[2:], geometry)
-    added = None if bias is None else _address(bias)
-    library.images_convolved(job, _address(x), _address(w), added, _address(y))
+    job = _job(x.shape, steps(x)[:2], shape, kernels, y.shape[2:], geometry)
+    added = None if bias is None else address(bias)
+    library.images_convolved(job, address(x), address(w), added, address(y))
     launches.note("images_convolved")
 
 
@@ -235,14 +232,9 @@ def _worth(n: int, w: tuple[int, ...], counts: Pair) -> bool:
 
 @lru_cache(8)
 def _loaded(dtype: Any) -> Any:
-    library = libraries.found("planes", dtype.name)
+    library = libraries.functions("planes", dtype.name, FUNCTIONS)
     if library is not None and ctypes.c_int.in_dll(library, "vector_bytes").value < LEAST_VECTOR:
         return None
-    if library is not None:
-        pointer = ctypes.c_void_p
-        for name, count in FUNCTIONS.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = (pointer,) * count, None
     return library
 
 
@@ -255,33 +247,18 @@ def _planes(x: Any) -> Any:
     return np.ascontiguousarray(x)
 
 
-def _address(x: Any) -> int:
-    address: int = x.__array_interface__["data"][0]
-    return address
-
-
-def _steps(x: Any) -> tuple[int, ...]:
-    """The strides, counted in elements."""
-    item = x.itemsize
-    return tuple([s // item for s in x.strides])
-
-
 @lru_cache(1024)
 def _job(
     x: tuple[int, ...],
     images: tuple[int, ...],
     w: tuple[int, ...],
-    steps: tuple[int, ...],
+    kernels: tuple[int, ...],
     counts: Pair,
     geometry: Geometry,
     grads: tuple[int, ...] = NO_STEPS,
 ) -> Any:
     """The numbers that describe a convolution: a Job of planes.hpp."""
-    (top, _), (left, _) = geometry.pads
     o, c, kh, kw = w
     rows = rows_of_copies(c, counts, (kh, kw), geometry, o * counts[1] * VECTOR, COPIES)
-    numbers = (
-        *(*x, o, kh, kw, *counts, top, left, *geometry.stride, *geometry.dilation),
-        *(*images, *steps, *grads, rows),
-    )
+    numbers = (*geometry.numbers(x, w, counts), *images, *kernels, *grads, rows)
     return (ctypes.c_longlong * len(numbers))(*numbers)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
+from gradlite.backends.libraries import address, steps
 from gradlite.ops.windows import VECTOR, Geometry, Pair
 
 # Work of so many multiplications is worth a library, and a small program never makes one.
@@ -25,16 +26,22 @@ MOST_SUMS = 4_000_000
 FUNCTIONS = {"few_convolved": 5, "few_kernels": 4}
 
 
-def convolve(x: Any, w: Any, geometry: Geometry, bias: Any, y: Any) -> bool:
-    """Fill y with the cross-correlation of x (N, C, H, W) with w (O, C, KH, KW), plus a bias."""
-    library = _library(x, w, w.shape, y.shape[2:])
+def convolve(x: Any, w: Any, geometry: Geometry, bias: Any, y: Any = None) -> Any:
+    """The cross-correlation of x (N, C, H, W) with w (O, C, KH, KW), plus a bias (O,).
+
+    ``y`` has places for it.
+    """
+    counts = geometry.counts(x.shape[2:], w.shape[2:]) if y is None else y.shape[2:]
+    library = _library(x, w, w.shape, counts)
     if library is None:
-        return False
-    job = _job(x.shape, _steps(x), w.shape, _steps(w), y.shape[2:], _steps(y), geometry)
-    added = None if bias is None else _address(np.ascontiguousarray(bias))
-    library.few_convolved(job, _address(x), _address(w), added, _address(y))
+        return None
+    y = np.empty((x.shape[0], w.shape[0], *counts), x.dtype) if y is None else y
+    job = _job(x.shape, steps(x), w.shape, steps(w), counts, steps(y), geometry)
+    bias = None if bias is None else np.ascontiguousarray(bias)  # kept, while it is read
+    added = None if bias is None else address(bias)
+    library.few_convolved(job, address(x), address(w), added, address(y))
     launches.note("few_convolved")
-    return True
+    return y
 
 
 def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
@@ -44,8 +51,8 @@ def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     if library is None or shape[0] * shape[1] * kernel[0] * kernel[1] * VECTOR > MOST_SUMS:
         return None
     out = np.empty(shape, x.dtype)
-    job = _job(x.shape, _steps(x), shape, (0, 0, 0, 0), g.shape[2:], _steps(g), geometry)
-    library.few_kernels(job, _address(x), _address(g), _address(out))
+    job = _job(x.shape, steps(x), shape, (0, 0, 0, 0), g.shape[2:], steps(g), geometry)
+    library.few_kernels(job, address(x), address(g), address(out))
     launches.note("few_kernels")
     return out
 
@@ -76,21 +83,7 @@ def _whole(array: Any) -> bool:
 
 @lru_cache(8)
 def _loaded(dtype: Any) -> Any:
-    library = libraries.found("few", dtype.name)
-    for name, count in FUNCTIONS.items() if library is not None else ():
-        function = getattr(library, name)
-        function.argtypes, function.restype = (ctypes.c_void_p,) * count, None
-    return library
-
-
-def _address(array: Any) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _steps(array: Any) -> tuple[int, ...]:
-    item = array.itemsize
-    return tuple([s // item for s in array.strides])
+    return libraries.functions("few", dtype.name, FUNCTIONS)
 
 
 @lru_cache(1024)
@@ -104,7 +97,5 @@ def _job(
     geometry: Geometry,
 ) -> Any:
     """The numbers of a convolution: a Few of few.hpp."""
-    (top, _), (left, _) = geometry.pads
-    numbers = (*x, w[0], *w[2:], *counts, top, left, *geometry.stride, *geometry.dilation)
-    numbers += (*images, *kernels, *results)
+    numbers = (*geometry.numbers(x, w, counts), *images, *kernels, *results)
     return (ctypes.c_longlong * len(numbers))(*numbers)

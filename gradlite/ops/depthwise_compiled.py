@@ -56,7 +56,7 @@ def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
 
 def _run(library: Any, name: str, slide: Any, *arrays: Any) -> None:
     kept = [None if a is None else np.ascontiguousarray(a) for a in arrays]
-    addresses = [None if a is None else a.__array_interface__["data"][0] for a in kept]
+    addresses = [None if a is None else libraries.address(a) for a in kept]
     getattr(library, name)(slide, *addresses)
     launches.note(name)
 
@@ -72,16 +72,11 @@ def _library(x: Any, other: Any, w: tuple[int, ...], counts: Pair) -> Any:
 
 @lru_cache(8)
 def _loaded(dtype: Any) -> Any:
-    library = libraries.found("depthwise", dtype.name)
-    for name, count in FUNCTIONS.items() if library is not None else ():
-        function = getattr(library, name)
-        function.argtypes, function.restype = (ctypes.c_void_p,) * count, None
-    return library
+    return libraries.functions("depthwise", dtype.name, FUNCTIONS)
 
 
 @lru_cache(1024)
 def _slide(x: tuple[int, ...], w: tuple[int, ...], counts: Pair, geometry: Geometry) -> Any:
     """The numbers of a convolution: a Slide of images.hpp."""
-    (top, _), (left, _) = geometry.pads
-    numbers = (*x, w[0], *w[2:], *counts, top, left, *geometry.stride, *geometry.dilation)
+    numbers = geometry.numbers(x, w, counts)
     return (ctypes.c_longlong * len(numbers))(*numbers)

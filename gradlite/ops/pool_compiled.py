@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
+from gradlite.backends.libraries import address
 from gradlite.ops.windows import Geometry, Pair
 
 # So many pixels are worth a library, and a small program never makes one.
 LEAST_PIXELS = 1 << 17
+FUNCTIONS = {"max_pool": 4, "max_pool_scatter": 4}
 WINDOW, WINDOWS = (2, 2), Geometry((2, 2))
 
 
@@ -29,7 +31,7 @@ def maxima(x: Any, kernel: Pair, geometry: Geometry) -> Any:
     *many, h, w = x.shape
     out = np.empty((*many, h // 2, w // 2), x.dtype)
     winners = np.empty(out.shape, np.uint8)
-    library.max_pool(_sizes(x.shape), _address(x), _address(out), _address(winners))
+    library.max_pool(_sizes(x.shape), address(x), address(out), address(winners))
     launches.note("max_pool")
     return out, winners
 
@@ -43,7 +45,7 @@ def scatter(
         return None
     g = np.ascontiguousarray(g)
     out = np.empty(shape, g.dtype)
-    library.max_pool_scatter(_sizes(tuple(shape)), _address(g), _address(winners), _address(out))
+    library.max_pool_scatter(_sizes(tuple(shape)), address(g), address(winners), address(out))
     launches.note("max_pool_scatter")
     return out
 
@@ -59,11 +61,7 @@ def _library(x: Any, shape: tuple[int, ...], kernel: Any, geometry: Any) -> Any:
 
 @lru_cache(8)
 def _loaded(dtype: Any) -> Any:
-    library = libraries.found("maxima", dtype.name)
-    if library is not None:
-        library.max_pool.argtypes = library.max_pool_scatter.argtypes = (ctypes.c_void_p,) * 4
-        library.max_pool.restype = library.max_pool_scatter.restype = None
-    return library
+    return libraries.functions("maxima", dtype.name, FUNCTIONS)
 
 
 def _row_major(x: Any) -> bool:
@@ -73,8 +71,3 @@ def _row_major(x: Any) -> bool:
 @lru_cache(256)
 def _sizes(shape: tuple[int, ...]) -> Any:
     return (ctypes.c_longlong * 3)(math.prod(shape[:-2]), *shape[-2:])
-
-
-def _address(x: Any) -> int:
-    address: int = x.__array_interface__["data"][0]
-    return address

@@ -36,6 +36,11 @@ class Geometry(NamedTuple):
         )
         return height, width
 
+    def numbers(self, x: tuple[int, ...], w: tuple[int, ...], counts: Pair) -> tuple[int, ...]:
+        """What a Slide of images.hpp holds: images x, kernels w, and what slides over what."""
+        (top, _), (left, _) = self.pads
+        return (*x, w[0], *w[2:], *counts, top, left, *self.stride, *self.dilation)
+
     def tap(self, i: int, j: int, counts: Pair) -> tuple[slice, slice]:
         """Where element (i, j) of every window lies in the padded image."""
         top, left = i * self.dilation[0], j * self.dilation[1]

@@ -16,7 +16,7 @@ import gradlite
 from gradlite import nn
 from gradlite.backends import launches, libraries, native, small
 from gradlite.nn import functional as F
-from gradlite.ops import columns, conv_compiled
+from gradlite.ops import columns, conv_compiled, conv_few
 from gradlite.ops.windows import Geometry
 from tests.compiled_convolutions import all_sizes, library, needs_compiler
 from tests.switched import launched
@@ -43,7 +43,8 @@ def fresh() -> Iterator[None]:
 def by_columns(function: Callable[..., Any], *args: Any) -> Any:
     """What NumPy's columns give in float64."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_compiled, "_loaded", lambda dtype: None)
+        for module in (conv_compiled, conv_few):
+            patch.setattr(module, "_loaded", lambda dtype: None)
         wide = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args]
         return function(np, *wide)
 
@@ -91,6 +92,25 @@ def laid_out(x: Any, way: int) -> Any:
     return x
 
 
+def compared(x: Any, k: Any, bias: Any, geometry: Geometry, way: int) -> tuple[Any, list[str]]:
+    """Compare a convolution and its gradients with `by_columns`.
+
+    Returns:
+        A gradient of the result, laid out in that way, and what has been launched.
+    """
+    kernel, size, dtype = k.shape[2:], x.shape[2:], x.dtype.name
+    expected = by_columns(columns.convolve, x, k, geometry, bias)
+    rng = np.random.default_rng(expected.size)
+    g = laid_out(rng.standard_normal(expected.shape).astype(dtype), way)
+    with launches.record() as names:
+        close(columns.convolve(np, x, k, geometry, bias), expected, dtype)
+        made = columns.weight_gradient(np, x, g, kernel, geometry)
+        close(made, by_columns(columns.weight_gradient, x, g, kernel, geometry), dtype)
+        made = columns.input_gradient(np, g, k, size, geometry)
+        close(made, by_columns(columns.input_gradient, g, k, size, geometry), dtype)
+    return g, names
+
+
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_all_geometries(dtype: str, all_sizes: None) -> None:
@@ -103,14 +123,7 @@ def test_all_geometries(dtype: str, all_sizes: None) -> None:
         k = rng.standard_normal((o, c, *kernel)).astype(dtype)
         k = k if number % 2 else k[:, :, ::-1].copy()[:, :, ::-1]
         bias = rng.standard_normal(o).astype(dtype)[::-1]
-        expected = by_columns(columns.convolve, x, k, geometry, bias)
-        g = laid_out(rng.standard_normal(expected.shape).astype(dtype), (number + 2) % 5)
-        with launches.record() as names:
-            close(columns.convolve(np, x, k, geometry, bias), expected, dtype)
-            made = columns.weight_gradient(np, x, g, kernel, geometry)
-            close(made, by_columns(columns.weight_gradient, x, g, kernel, geometry), dtype)
-            made = columns.input_gradient(np, g, k, (h, w), geometry)
-            close(made, by_columns(columns.input_gradient, g, k, (h, w), geometry), dtype)
+        g, names = compared(x, k, bias, geometry, (number + 2) % 5)
         if kernel == (1, 1):
             assert names == []  # a matrix product
         else:

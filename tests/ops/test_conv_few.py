@@ -11,22 +11,14 @@ import pytest
 import gradlite
 from gradlite.backends import launches
 from gradlite.nn import functional as F
-from gradlite.ops import columns, conv_compiled, conv_few
+from gradlite.ops import columns, conv_few
+from gradlite.ops.windows import Geometry
 from tests.compiled_convolutions import library, needs_compiler
-from tests.ops.test_conv_compiled import DTYPES, close, geometries, laid_out
+from tests.ops.test_conv_compiled import DTYPES, by_columns, close, compared, geometries, laid_out
 
 __all__ = ["library"]  # which tests use by its name
 pytestmark = needs_compiler
 LEAST = ("LEAST_WORK", "LEAST_TAPS", "LEAST_OUTPUTS", "LEAST_PIXELS")
-
-
-def by_columns(function: Any, *args: Any) -> Any:
-    """What NumPy's columns give in float64."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_compiled, "_loaded", lambda dtype: None)
-        patch.setattr(conv_few, "_loaded", lambda dtype: None)
-        wide = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args]
-        return function(np, *wide)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -41,14 +33,7 @@ def test_all_geometries(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
         k = rng.standard_normal((o, c, *kernel)).astype(dtype)
         k = k if number % 2 else k[:, :, ::-1].copy()[:, :, ::-1]
         bias = rng.standard_normal(o).astype(dtype)[::-1]
-        expected = by_columns(columns.convolve, x, k, geometry, bias)
-        g = laid_out(rng.standard_normal(expected.shape).astype(dtype), (number + 2) % 5)
-        with launches.record() as names:
-            close(columns.convolve(np, x, k, geometry, bias), expected, dtype)
-            made = columns.weight_gradient(np, x, g, kernel, geometry)
-            close(made, by_columns(columns.weight_gradient, x, g, kernel, geometry), dtype)
-            made = columns.input_gradient(np, g, k, (h, w), geometry)
-            close(made, by_columns(columns.input_gradient, g, k, (h, w), geometry), dtype)
+        g, names = compared(x, k, bias, geometry, (number + 2) % 5)
         compiled += {"few_convolved", "few_kernels"} <= set(names)
         both = columns.gradients(np, x, g, k, geometry)
         for made, one in zip(both, by_columns(columns.gradients, x, g, k, geometry)):
@@ -68,6 +53,28 @@ def test_what_small_and_odd_arrays_do() -> None:
         F.conv2d(x, w[:, :, :1, :1])
         F.conv2d(x[:, :4], w[:, :4], padding=1)
     assert names == ["few_convolved"]
+
+
+def test_a_bias_is_kept_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy that is made of one which is not in order lasts as long as the call."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((1, 16, 24, 24)).astype(np.float32)
+    w = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
+    bias = rng.standard_normal(16).astype(np.float32)[::-1]
+    geometry, library = Geometry((1, 1), ((1, 1), (1, 1))), conv_few._loaded(x.dtype)
+
+    class Busy:
+        def few_convolved(self, *args: Any) -> None:
+            # What has just been let go of is what NumPy gives out next.
+            taken = [np.full(bias.shape, np.nan, bias.dtype) for _ in range(16)]
+            library.few_convolved(*args)
+            del taken
+
+    monkeypatch.setattr(conv_few, "_loaded", lambda dtype: Busy())
+    with launches.record() as names:
+        y = columns.convolve(np, x, w, geometry, bias)
+    assert names == ["few_convolved"]
+    close(y, by_columns(columns.convolve, x, w, geometry, bias), "float32")
 
 
 def test_threads_change_nothing() -> None:
