@@ -321,7 +321,7 @@ UNTIMED: dict[str, str] = {
         depthwise_forward depthwise_input_gradient depthwise_weight_gradient""",
     "what it reads more than once comes from the caches": """response_norm_forward
         response_norm_backward border_pad border_pad_backward
-        image_to_columns columns_to_image
+        image_to_columns columns_to_image volume_to_columns columns_to_volume
         max_pool_forward max_pool_backward avg_pool_forward avg_pool_backward
         adaptive_avg_pool_forward adaptive_avg_pool_backward adaptive_max_pool_forward
         adaptive_max_pool_backward resample""",

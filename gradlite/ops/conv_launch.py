@@ -1,52 +1,62 @@
-"""Convolutions of images on a GPU: the kernels of kernels/conv.cu and products of matrices.
+"""Convolutions on a GPU: the kernels of kernels/conv.cu and volumes.cu, and products of matrices.
 
-The arguments are those of `gradlite.ops.grouped`. Each function gives NotImplemented where it
-cannot serve. On the CPU the loops of `grouped` and `columns` are better, whose columns stay in
-the cache.
+The arguments are those of `gradlite.ops.grouped` and `gradlite.ops.volumes`. Each function gives
+NotImplemented where it cannot serve. On the CPU the loops of `grouped` and `columns` are better,
+whose columns stay in the cache.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradlite.ops.column_sums import total
 from gradlite.ops.conv_arguments import lift, shaped, size_of
 from gradlite.ops.products import product_of
+from gradlite.ops.volumes import Volume
 from gradlite.ops.windows import Geometry, Pair
 
 # As much memory as the columns of a batch, or of a part of it, may take.
 WORKSPACE = 1 << 27
 MOST = 1 << 31  # what the kernels count in 32-bit numbers
+UNFOLD = {2: "image_to_columns", 3: "volume_to_columns"}
 
 
-def _slides(size: Any, counts: Any, kernel: Any, geometry: Geometry) -> tuple[int, ...]:
+def _directions(geometry: Any) -> Any:
+    """Strides, padding and dilations, a number for each direction of images or volumes."""
+    if isinstance(geometry, Geometry):
+        return geometry
+    return tuple((own, *others) for own, others in zip(geometry[:3], geometry.plane))
+
+
+def _counts(size: Any, kernel: Any, geometry: Any) -> tuple[int, ...]:
+    """How many windows fit in each direction."""
+    if isinstance(geometry, Geometry):
+        return geometry.counts(size, kernel)
+    plane = geometry.plane.counts(size[1:], kernel[1:])
+    return (geometry.windows(size[0], kernel[0]), *plane)
+
+
+def _slides(size: Any, counts: Any, kernel: Any, geometry: Any) -> tuple[int, ...]:
+    stride, pads, dilation = _directions(geometry)
     return tuple(
         n
-        for i in (0, 1)
-        for n in (
-            size[i], counts[i], kernel[i], geometry.stride[i], geometry.pads[i][0],
-            geometry.dilation[i],
-        )
-    )  # fmt: skip
-
-
-def _serves(K: Any, geometry: Any, *arrays: Any) -> bool:
-    """Whether this module is for it: images on a GPU, none of them with 2**31 elements."""
-    arrays = tuple(array for array in arrays if array is not None)
-    return (
-        not K.serial
-        and isinstance(geometry, Geometry)
-        and K.takes(*arrays)
-        and max(array.size for array in arrays) < MOST
+        for i in range(len(size))
+        for n in (size[i], counts[i], kernel[i], stride[i], pads[i][0], dilation[i])
     )
+
+
+def _serves(K: Any, *arrays: Any) -> bool:
+    """Whether this module is for it: on a GPU, and no array has 2**31 elements."""
+    arrays = tuple(array for array in arrays if array is not None)
+    return not K.serial and K.takes(*arrays) and max(array.size for array in arrays) < MOST
 
 
 # ---------------------------------------------------------------------- as the ops call them
 def forward(K: Any, x: Any, w: Any, b: Any, geometry: Any, groups: int) -> Any:
-    """A convolution of images or sequences."""
-    if not _serves(K, geometry, x, w, b):
+    """A convolution of sequences, images or volumes."""
+    if not _serves(K, x, w, b):
         return NotImplemented
     y = convolve(K, lift(x), lift(w), b, geometry, groups)
     return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
@@ -54,14 +64,14 @@ def forward(K: Any, x: Any, w: Any, b: Any, geometry: Any, groups: int) -> Any:
 
 def for_input(K: Any, g: Any, w: Any, shape: Any, geometry: Any, groups: int) -> Any:
     """The gradient of the input."""
-    if not _serves(K, geometry, g, w):
+    if not _serves(K, g, w):
         return NotImplemented
     return shaped(input_gradient(K, lift(g), lift(w), size_of(shape), geometry, groups), shape)
 
 
 def for_weight(K: Any, x: Any, g: Any, shape: Any, geometry: Any, groups: int) -> Any:
     """The gradient of the weight."""
-    if not _serves(K, geometry, x, g):
+    if not _serves(K, x, g):
         return NotImplemented
     return shaped(weight_gradient(K, lift(x), lift(g), size_of(shape), geometry, groups), shape)
 
@@ -69,7 +79,7 @@ def for_weight(K: Any, x: Any, g: Any, shape: Any, geometry: Any, groups: int) -
 def backward(K: Any, ctx: Any, grad: Any) -> Any:
     """The gradients of input, weight and bias of a convolution."""
     (x, w), attrs = ctx.saved, ctx.attrs
-    if not _serves(K, attrs[0], grad, x, w):
+    if not _serves(K, grad, x, w):
         return NotImplemented
     return (
         None if w is None else for_input(K, grad, w, tuple(ctx.shapes[0]), *attrs),
@@ -83,7 +93,7 @@ def unfolded(K: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
     *images, c, h, w = x.shape
     counts, n = geometry.counts((h, w), kernel), math.prod(images)
     rows, pixels = c * kernel[0] * kernel[1], counts[0] * counts[1]
-    if not _serves(K, geometry, x) or n * rows * pixels >= MOST:
+    if not _serves(K, x) or n * rows * pixels >= MOST:
         return NotImplemented
     out = K.empty((*images, rows, pixels), x.dtype)
     K.rows(
@@ -97,7 +107,7 @@ def folded(K: Any, x: Any, size: Pair, kernel: Pair, geometry: Geometry) -> Any:
     """Columns added up to images, where `unfolded` has taken them from."""
     *images, rows, _ = x.shape
     shape = (*images, rows // (kernel[0] * kernel[1]), *size)
-    if not _serves(K, geometry, x) or math.prod(shape) >= MOST:
+    if not _serves(K, x) or math.prod(shape) >= MOST:
         return NotImplemented
     out = K.empty(shape, x.dtype)
     K.elementwise(
@@ -107,39 +117,70 @@ def folded(K: Any, x: Any, size: Pair, kernel: Pair, geometry: Geometry) -> Any:
     return out
 
 
-def _is_product(kernel: Pair, geometry: Geometry) -> bool:
+def _is_product(kernel: Any, geometry: Any) -> bool:
     """Whether the columns are the image."""
-    return kernel == (1, 1) and geometry.stride == (1, 1) and not geometry.padded
+    stride, pads, _ = _directions(geometry)
+    return math.prod(kernel) == 1 and set(stride) == {1} and set(pads) == {(0, 0)}
 
 
-def _blocks(images: int, image_bytes: int) -> Iterator[slice]:
-    step = max(1, min(images, WORKSPACE // max(1, image_bytes)))
-    for first in range(0, images, step):
-        yield slice(first, min(first + step, images))
+class Part(NamedTuple):
+    """What is multiplied at a time.
+
+    Attributes:
+        images: of the batch.
+        windows: of each image, as a part of all; many images are taken whole.
+        pixels: how many windows these are.
+        slides: where they are, as kernels want it.
+    """
+
+    images: slice
+    windows: slice
+    pixels: int
+    slides: tuple[int, ...]
+
+
+def _parts(
+    n: int, size: Any, counts: Any, kernel: Any, geometry: Any, image_bytes: int
+) -> Iterator[Part]:
+    """A batch in parts for which there is room: images, and of a large volume some frames."""
+    step = max(1, min(n, WORKSPACE // max(1, image_bytes)))
+    slides = _slides(size, counts, kernel, geometry)
+    frames, frame = counts[0], math.prod(counts[1:])
+    if isinstance(geometry, Volume):
+        frames = min(frames, max(1, WORKSPACE * frames // max(1, image_bytes)))
+    for first in range(0, n, step):
+        images = slice(first, min(first + step, n))
+        for start in range(0, counts[0], frames):
+            stop = min(start + frames, counts[0])
+            size_along, _, taps, stride, before, *others = slides
+            there = (size_along, stop - start, taps, stride, before - start * stride, *others)
+            windows = slice(start * frame, stop * frame)
+            yield Part(images, windows, (stop - start) * frame, there)
 
 
 def _columns(
-    K: Any, x: Any, kernel: Pair, geometry: Geometry, counts: Pair, extra: int = 0
-) -> Iterator[tuple[slice, Any]]:
-    """Slices of a row-major batch, and their columns (images, C * KH * KW, pixels).
+    K: Any, x: Any, kernel: Any, geometry: Any, counts: Any, extra: int = 0
+) -> Iterator[tuple[slice, slice, Any]]:
+    """Images of a row-major batch, windows of theirs, and the columns of these.
 
-    ``extra`` is how many bytes more each image takes meanwhile.
+    Columns are (images, C * the kernel's elements, windows). ``extra`` is how many bytes more each
+    image takes meanwhile.
     """
     n, c, *size = x.shape
-    pixels = counts[0] * counts[1]
+    pixels = math.prod(counts)
     if _is_product(kernel, geometry):
-        yield slice(0, n), x.reshape(n, c, pixels)
+        yield slice(0, n), slice(0, pixels), x.reshape(n, c, pixels)
         return
-    rows = c * kernel[0] * kernel[1]
-    for block in _blocks(n, rows * pixels * x.itemsize + extra):
-        part = x[block]
-        columns = K.empty((len(part), rows, pixels), x.dtype)
-        slides = _slides(size, counts, kernel, geometry)
+    rows = c * math.prod(kernel)
+    room = rows * pixels * x.itemsize + extra
+    for part in _parts(n, size, counts, kernel, geometry, room):
+        images = x[part.images]
+        columns = K.empty((len(images), rows, part.pixels), x.dtype)
         K.rows(
-            "image_to_columns", x.dtype, len(part) * rows, pixels, part, columns, len(part) * c,
-            *slides,
+            UNFOLD[len(size)], x.dtype, len(images) * rows, part.pixels, images, columns,
+            len(images) * c, *part.slides,
         )  # fmt: skip
-        yield block, columns
+        yield part.images, part.windows, columns
 
 
 def _grouped(matrices: Any, groups: int) -> Any:
@@ -155,72 +196,91 @@ def _weight(w: Any, groups: int) -> Any:
     return w.reshape((len(w), -1) if groups == 1 else (groups, len(w) // groups, -1))
 
 
-def convolve(K: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int) -> Any:
-    """The cross-correlation of x (N, C, H, W) with w (O, C / groups, KH, KW)."""
+def _is_depthwise(inner: int, size: Any, groups: int) -> bool:
+    """Whether kernels of their own serve: each group of channels is one channel of images."""
+    return inner == 1 and groups > 1 and len(size) == 2
+
+
+def convolve(K: Any, x: Any, w: Any, bias: Any, geometry: Any, groups: int) -> Any:
+    """The cross-correlation of x (N, C, ...) with w (O, C / groups, ...)."""
     n, c, *size = x.shape
-    o, inner, kh, kw = w.shape
-    counts = geometry.counts((size[0], size[1]), (kh, kw))
+    o, inner, *kernel = w.shape
+    counts = _counts(size, kernel, geometry)
     x, w = K.dense(x), K.dense(w)
     y = K.empty((n, o, *counts), x.dtype)
-    if inner == 1 and groups > 1:
+    if _is_depthwise(inner, size, groups):
         K.elementwise(
             "depthwise_forward", x.dtype, y.size, x, w, None if bias is None else K.dense(bias), y,
-            n, o, o // c, *_slides(size, counts, (kh, kw), geometry),
+            n, o, o // c, *_slides(size, counts, kernel, geometry),
         )  # fmt: skip
         return y
     flat, weight = y.reshape(n, o, -1), _weight(w, groups)
-    for block, columns in _columns(K, x, (kh, kw), geometry, counts):
-        product_of(K.xp)(weight, _grouped(columns, groups), out=_grouped(flat[block], groups))
+    for images, windows, columns in _columns(K, x, kernel, geometry, counts):
+        out = _grouped(flat[images, :, windows], groups)
+        product_of(K.xp)(weight, _grouped(columns, groups), out=out)
     if bias is not None:
-        y += bias.reshape(o, 1, 1)
+        y += bias.reshape(o, *(1,) * len(size))
     return y
 
 
-def input_gradient(K: Any, g: Any, w: Any, size: Pair, geometry: Geometry, groups: int) -> Any:
-    """The gradient of the input, of height and width ``size``."""
+def input_gradient(K: Any, g: Any, w: Any, size: Any, geometry: Any, groups: int) -> Any:
+    """The gradient of the input, of height and width, or depth, height and width ``size``."""
     n, o, *counts = g.shape
-    _, inner, kh, kw = w.shape
+    _, inner, *kernel = w.shape
     c = inner * groups
     g, w = K.dense(g), K.dense(w)
     dx = K.empty((n, c, *size), g.dtype)
-    slides = _slides(size, counts, (kh, kw), geometry)
-    if inner == 1 and groups > 1:
-        K.elementwise("depthwise_input_gradient", g.dtype, dx.size, g, w, dx, n, o, o // c, *slides)
+    if _is_depthwise(inner, size, groups):
+        K.elementwise(
+            "depthwise_input_gradient", g.dtype, dx.size, g, w, dx, n, o, o // c,
+            *_slides(size, counts, kernel, geometry),
+        )  # fmt: skip
         return dx
     flat, weight = g.reshape(n, o, -1), _weight(w, groups).swapaxes(-1, -2)
-    if _is_product((kh, kw), geometry):
+    if _is_product(kernel, geometry):
         out = dx.reshape(n, c, -1)
         product_of(K.xp)(weight, _grouped(flat, groups), out=_grouped(out, groups))
         return dx
-    rows, pixels = c * kh * kw, counts[0] * counts[1]
-    for block in _blocks(n, rows * pixels * g.itemsize):
-        part = flat[block]
-        columns = K.empty((len(part), rows, pixels), g.dtype)
-        product_of(K.xp)(weight, _grouped(part, groups), out=_grouped(columns, groups))
-        images = dx[block]
-        K.elementwise(
-            "columns_to_image", g.dtype, images.size, columns, images, len(part) * c, *slides
-        )
+    rows = c * math.prod(kernel)
+    room = rows * math.prod(counts) * g.itemsize
+    for part in _parts(n, size, counts, kernel, geometry, room):
+        grads, images = flat[part.images, :, part.windows], dx[part.images]
+        columns = K.empty((len(images), rows, part.pixels), g.dtype)
+        product_of(K.xp)(weight, _grouped(grads, groups), out=_grouped(columns, groups))
+        _fold(K, columns, images, len(images) * c, part.slides, part.windows.start > 0)
     return dx
 
 
-def weight_gradient(K: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, groups: int) -> Any:
+def _fold(
+    K: Any, columns: Any, out: Any, planes: int, slides: tuple[int, ...], add: bool = False
+) -> None:
+    """Columns added up to images or volumes; to what is there of volumes, if ``add``."""
+    if len(slides) == 12:
+        K.elementwise("columns_to_image", out.dtype, out.size, columns, out, planes, *slides)
+    else:
+        K.elementwise(
+            "columns_to_volume", out.dtype, out.size, columns, out, int(add), planes, *slides
+        )
+
+
+def weight_gradient(K: Any, x: Any, g: Any, kernel: Any, geometry: Any, groups: int) -> Any:
     """The gradient of the weight."""
     n, c, *size = x.shape
     o, *counts = g.shape[1:]
     x, g = K.dense(x), K.dense(g)
     dw = K.empty((o, c // groups, *kernel), x.dtype)
-    if c == groups and groups > 1:
+    if _is_depthwise(c // groups, size, groups):
         K.launch(
             "depthwise_weight_gradient", x.dtype, (min(dw.size, 1 << 16),), (256,), x, g, dw, n, o,
             o // c, *_slides(size, counts, kernel, geometry),
         )  # fmt: skip
         return dw
-    flat = _grouped(g.reshape(n, o, -1), groups)
+    flat = g.reshape(n, o, -1)
     dw_sum: Any = None
     extra = dw.size * x.itemsize
-    for block, columns in _columns(K, x, kernel, geometry, (counts[0], counts[1]), extra):
-        products = product_of(K.xp)(flat[block], _grouped(columns, groups).swapaxes(-1, -2))
+    for images, windows, columns in _columns(K, x, kernel, geometry, counts, extra):
+        grads = _grouped(flat[images, :, windows], groups)
+        products = product_of(K.xp)(grads, _grouped(columns, groups).swapaxes(-1, -2))
         part = products.sum(0, dtype=K.acc(x.dtype))
         dw_sum = part if dw_sum is None else dw_sum + part
     dw[...] = dw_sum.reshape(dw.shape)

@@ -422,6 +422,14 @@ CONVOLUTIONS = [
            "const int y = oy * int(dh) - int(top) + i * int(sh);"),
     Mutant("height and width of the images change places", "image_to_columns",
            launch=lambda launch: swapped(launch, 3, 9)),
+    Mutant("frames do not go on after their last row", "volumes.cu",
+           "if (oy >= high) { oy -= high; oz++; }", ""),
+    Mutant("a part of a volume in the place of the ones before", "volumes.cu",
+           "add ? widen(x[at]) : acc_t(0);", "acc_t(0);",
+           ("test_volumes::test_a_volume_in_parts",)),
+    Mutant("columns of a kernel without depth", "volumes.cu",
+           "const int tap = (k * down.kernel + i) * along.kernel + j;",
+           "const int tap = i * along.kernel + j;"),
 ]  # fmt: skip
 
 RECURRENT = [
