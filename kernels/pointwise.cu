@@ -58,8 +58,9 @@ CALLED acc_t value_of(int function, acc_t a, acc_t b, acc_t x) {
     case 2:  // entropy
       return x < 0 ? -infinity() : x == 0 ? acc_t(0) : -x * math::log(x);
     case 3: return math::sign(x);
-    default:  // the angle in the complex plane
+    case 4:  // the angle in the complex plane
       return x < 0 ? acc_t(3.14159265358979324) : x == x ? acc_t(0) : x;
+    default: return math::pow(x * a, b);
   }
 }
 
@@ -100,7 +101,8 @@ CALLED acc_t slope_of(int function, acc_t a, acc_t b, acc_t g, acc_t x) {
     case 18: return x == 0 ? x : g * slope_of_sinc(x);
     case 19: return g * (-math::log(x) - 1);  // entropy
     case 20: return g * (a * math::pow(x, a - 1));
-    default: return math::abs(x) < infinity() ? g : acc_t(0);  // what was no finite number is one
+    case 21: return math::abs(x) < infinity() ? g : acc_t(0);  // what was no finite number is one
+    default: return x == 0 ? acc_t(0) : g * (a * b * math::pow(x * a, b - 1));  // (a x)^b, flat at 0
   }
 }
 

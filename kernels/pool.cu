@@ -10,6 +10,7 @@ DEVICE bool beats(acc_t value, acc_t best) { return value > best || value != val
 
 // The maximum of each window, and the number i * kw + j of the element that it is: the first of
 // equal ones, the last one that is not a number. `places`, if not null, becomes its place y * w + x.
+// A window that a dilation has miss the image has the element behind the padding, wherever it is.
 KERNEL(max_pool_forward)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ out, u8* __restrict__ winners,
  i64* __restrict__ places, i64 images, i64 h, i64 oh, i64 kh, i64 sh, i64 top, i64 dh, i64 w,
@@ -20,8 +21,9 @@ KERNEL(max_pool_forward)
     const scalar_t* in = x + image * h * w;
     acc_t best = -infinity();
     int winner = -1, place = 0;
+    const int i_first = down.first(int(oy));
     const int j_first = along.first(int(ox)), j_last = along.last(int(ox));
-    for (int i = down.first(int(oy)); i < down.last(int(oy)); i++) {
+    for (int i = i_first; i < down.last(int(oy)); i++) {
       const int row = down.place(int(oy), i) * along.size;
       for (int j = j_first; j < j_last; j++) {
         const int at = row + along.place(int(ox), j);
@@ -33,8 +35,13 @@ KERNEL(max_pool_forward)
         }
       }
     }
+    if (winner < 0) {
+      winner = i_first * along.kernel + j_first;
+      place = down.place(int(oy), i_first) * along.size + along.place(int(ox), j_first);
+      place = math::smaller(place, int(h * w) - 1);
+    }
     out[o] = narrow(best);
-    if (winners) winners[o] = u8(winner < 0 ? 0 : winner);
+    if (winners) winners[o] = u8(winner);
     if (places) places[o] = place;
   });
 }

@@ -83,8 +83,6 @@ class MaxPool2dWithIndices(Op):
         return (out, pooling.positions(xp, winners, x.shape[-2:], kernel, geometry)), winners
 
     def fused_forward(K: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
-        if geometry.dilation != (1, 1):  # a window may miss the image
-            return NotImplemented
         result = pool_launch.max_pool(K, x, kernel, geometry, True, True)
         return result if result is NotImplemented else ((result[0], result[2]), result[1])
 

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from gradlite.ops import shortcuts
+from gradlite.ops.dispatch import apply1
 from gradlite.ops.guard import on_its_device
-from gradlite.ops.op import number
+from gradlite.ops.op import Op, number
+from gradlite.ops.pointwise import slope_of, value_of
 from gradlite.ops.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from gradlite.ops.pool3d import avg_pool3d, max_pool3d
 from gradlite.ops.pool_arguments import is_given
+from gradlite.ops.powers import Pow
 from gradlite.ops.samples import S, distinct, normal, positive
 from gradlite.ops.scatter import scatter
 from gradlite.ops.table import public
@@ -37,6 +40,28 @@ def _numbers(value: Any, dims: int) -> tuple[int, ...]:
 
 
 # ------------------------------------------------------------------------ power averages
+class Root(Op):
+    """``(factor * x) ** exponent`` with no slope where x is 0: sums of powers, from their means."""
+
+    reads = ((0,),)
+    grad_name = "PowBackward0"
+
+    def forward(xp: Any, x: Any, factor: float, exponent: float) -> Any:
+        return Pow.forward(xp, x * x.dtype.type(factor), exponent)
+
+    def fused_forward(K: Any, x: Any, factor: float, exponent: float) -> Any:
+        return value_of(K, "root", x, factor, exponent)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (x,), (factor, exponent) = ctx.saved, ctx.attrs
+        flat, one = x == 0, F.zeros((), grad) + 1
+        slope = (factor * F.where(flat, one, x)) ** (exponent - 1) * (factor * exponent)
+        return (grad * F.where(flat, F.zeros((), grad), slope),)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return slope_of(K, "root", grad, ctx.saved[0], *ctx.attrs)
+
+
 def _lp_pool(x: Any, p: float, kernel: Any, stride: Any, ceil_mode: bool, dims: int) -> Tensor:
     stride = stride if is_given(stride) else kernel
     if p == math.inf:
@@ -45,6 +70,8 @@ def _lp_pool(x: Any, p: float, kernel: Any, stride: Any, ceil_mode: bool, dims: 
         return -_MAXIMA[dims](-x.abs(), kernel, stride, 0, 1, ceil_mode)  # type: ignore[operator, no-any-return]
     mean: Any = _AVERAGES[dims](x.pow(p), kernel, stride, 0, ceil_mode)
     size = math.prod(_numbers(kernel, dims))
+    if mean.is_floating_point():
+        return apply1(Root, mean, float(size), 1.0 / p)
     return (mean.sign() * mean.abs().relu() * size).pow(1.0 / p)  # type: ignore[no-any-return]
 
 

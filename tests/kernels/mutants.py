@@ -389,6 +389,8 @@ POOLING = [
            "winner = i * along.kernel + j;", "winner = j * along.kernel + i;"),
     Mutant("one column past the window", "pool.cu",
            "for (int j = j_first; j < j_last; j++) {", "for (int j = j_first; j <= j_last; j++) {"),
+    Mutant("a window beside the image has no place in it", "pool.cu",
+           "place = math::smaller(place, int(h * w) - 1);", ""),
     Mutant("winners of the first image for all", "pool.cu",
            "const u8* won = winners + image * oh * ow;", "const u8* won = winners;"),
     Mutant("neighbours of parts are left out", "pool.cu",

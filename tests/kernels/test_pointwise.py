@@ -21,6 +21,7 @@ from gradlite.ops import (
     elementwise,
     floats,
     pointwise,
+    pool_more,
     powers,
     rounding,
     special,
@@ -31,6 +32,7 @@ from tests.kernels.support import (
     ROW_TOLERANCES,
     Context,
     ThreadsLauncher,
+    by_kernel,
     by_rule,
     host,
     normals,
@@ -193,6 +195,20 @@ def test_powers(launcher: Any, exponent: float) -> None:
     assert none is None
     expected = grad * (exponent * wide(x) ** (exponent - 1))
     np.testing.assert_allclose(host(slope), expected, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ROW_TOLERANCES)
+def test_roots(launcher: Any, dtype: str) -> None:
+    x, grad = positive(normals((4099,), "float64")).astype(dtype), normals((4099,), dtype, 1)
+    x[::7] = 0
+    attrs = (4.0, 1 / 3)
+    found = by_kernel(launcher, pool_more.Root, [x], attrs, grad, [True])
+    expected = by_rule(pool_more.Root, [wide(x)], attrs, wide(grad), [True])
+    limit = ROW_TOLERANCES[dtype]
+    for ours, reference in zip(found, expected):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(ours.astype("f8"), reference, limit, limit)
+    assert (found[1][::7] == 0).all() and found[1][1::7].any()
 
 
 @pytest.mark.parametrize("name", BINARY)
