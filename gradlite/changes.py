@@ -11,6 +11,7 @@ from typing import Any
 
 count = [0]
 replaced = [0]  # functions of the library, by a program's own
+places: dict[tuple[str, str], types.ModuleType] = {}  # where some of those are, or were
 
 
 class Noticing(types.ModuleType):
@@ -20,5 +21,6 @@ class Noticing(types.ModuleType):
         known = self.__dict__.get(name, value)
         if known is not value and callable(known):
             replaced[0] += 1
+            places[self.__name__, name] = self
             count[0] += 1
         super().__setattr__(name, value)

@@ -22,6 +22,7 @@ from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge, next_sequence_number
 from gradlite.graph_errors import MOVED_LEAF
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
+from gradlite.memory_format import is_dense
 from gradlite.nested import array_of
 
 
@@ -296,9 +297,16 @@ class Tensor(Description, TensorMethods):
             graph.add_in_place(known.array, grad)
             known._bump()
         else:
-            # A fresh array becomes .grad as it is; one that others may hold is copied.
-            if not private or grad.__class__ is not self.array.__class__ or grad.base is not None:
-                grad = _copy(grad, self.array)
+            # A fresh array becomes .grad as it is; one that others may hold is copied, and so is
+            # one with its elements in another order, which `view` would refuse.
+            own = self.array
+            if (
+                not private
+                or grad.__class__ is not own.__class__
+                or grad.base is not None
+                or grad.strides != own.strides
+            ):
+                grad = _copy_for(own, grad)
             self._grad = tensor = _new(Tensor)
             tensor.array = grad
             tensor._counter = [0] if current_mode() < INFERENCE else None
@@ -534,13 +542,22 @@ def gradient_edge(tensor: Tensor) -> Any:
 
 
 def _copy(grad: Any, like: Any) -> Any:
-    """A contiguous array of its own with a gradient's values."""
+    """A row-major array of its own with a gradient's values."""
     if isinstance(like, np.ndarray):
         return np.array(grad, dtype=like.dtype, order="C")
     with like.device:
         result = cuda.module().empty(like.shape, like.dtype)
         result[...] = grad
     return result
+
+
+def _copy_for(leaf: Any, grad: Any) -> Any:
+    """The same in the order of the leaf's elements, unless there are gaps between those."""
+    if leaf.flags.c_contiguous or not is_dense(leaf):
+        return _copy(grad, leaf)
+    order = sorted(range(leaf.ndim), key=leaf.strides.__getitem__, reverse=True)
+    copied = _copy(grad.transpose(order), leaf.transpose(order))
+    return copied.transpose(sorted(range(leaf.ndim), key=order.__getitem__))
 
 
 def is_tensor(obj: Any) -> bool:

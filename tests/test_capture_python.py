@@ -84,6 +84,91 @@ def test_the_librarys_function_again_counts(monkeypatch: pytest.MonkeyPatch) -> 
     assert_change_counts(lambda x: F.relu(x), monkeypatch.undo, calls=8)
 
 
+class Doubled(nn.Linear):
+    """A class of the program's own, with the method of the library's."""
+
+
+def layer(kind: type[nn.Linear]) -> nn.Linear:
+    made = kind(2, 2)
+    nn.init.ones_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made.requires_grad_(False)
+
+
+rate = [10.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "step"),
+    [
+        (nn.Linear, "forward", layer(nn.Linear)),
+        (nn.Linear, "forward", nn.Sequential(layer(nn.Linear))),
+        (nn.Linear, "forward", layer(Doubled)),
+        (gradlite.Tensor, "relu", lambda x: x.relu()),
+        (gradlite.Tensor, "clone", lambda x: x.clone()),
+        (gradlite.Tensor, "new_ones", lambda x: x + x.new_ones(2)),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_method_in_place_of_the_librarys_counts(
+    kind: type, name: str, step: Any, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what such a method reads, when it was there before the first recording."""
+
+    def method(self: Any, x: Any) -> Any:
+        return (x if isinstance(x, gradlite.Tensor) else self) * rate[0]
+
+    monkeypatch.setattr(sys.modules[__name__], "rate", [10.0])
+    if before:
+        monkeypatch.setattr(kind, name, lambda self, x=None: method(self, x))
+        assert_change_counts(step, lambda: rate.__setitem__(0, 20.0))
+    else:
+        assert_change_counts(
+            step, lambda: monkeypatch.setattr(kind, name, lambda self, x=None: method(self, x))
+        )
+
+
+def test_a_method_that_was_put_there_and_is_taken_away_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nn.Linear, "__call__", lambda self, x: x * 3, raising=False)
+    linear = layer(nn.Linear)
+    assert_change_counts(linear, monkeypatch.undo)
+
+
+def test_a_method_of_an_optimizer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = nn.Parameter(gradlite.ones(2))
+    optimizer = gradlite.optim.SGD([weight], lr=0.0)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        (x * weight).sum().backward()
+        optimizer.step()
+        return weight * 2
+
+    def nothing(self: Any) -> None:
+        weight.data.fill_(3.0)
+
+    assert_change_counts(step, lambda: monkeypatch.setattr(gradlite.optim.SGD, "step", nothing))
+
+
+def test_a_function_of_the_librarys_replaced_before_is_looked_into(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "rate", [10.0])
+    monkeypatch.setattr(F, "relu", lambda x, inplace=False: x * rate[0])
+    assert_change_counts(nn.ReLU(), lambda: rate.__setitem__(0, 20.0))
+
+
+def test_another_module_behind_a_variable_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = sys.modules[__name__]
+
+    class Mine:
+        relu = staticmethod(mine)
+
+    assert_change_counts(lambda x: F.relu(x), lambda: monkeypatch.setattr(here, "F", Mine))
+
+
 def test_a_profile_makes_no_other_recording() -> None:
     captured = gradlite.capture(lambda x: F.relu(x) + gradlite.tanh(x), native=False)
     x = gradlite.ones(3)

@@ -315,6 +315,33 @@ def test_a_number_of_the_closure_that_has_changed() -> None:
     assert captured(gradlite.ones(2)).tolist() == [3.0, 3.0]
 
 
+def test_a_tensor_that_was_given_another_array() -> None:
+    weight, layer = gradlite.ones(2), nn.Linear(2, 2)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    optimizer = gradlite.optim.SGD(layer.parameters(), lr=0.1)
+
+    def step(x: gradlite.Tensor) -> gradlite.Tensor:
+        optimizer.zero_grad()
+        loss = frozen(layer(x) * weight).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    captured = gradlite.capture(step, native=False)
+    x = gradlite.tensor([1.5, -2.0])
+    for tensor in (weight, layer.weight, frozen.bias):
+        for _ in range(6):
+            captured(x)
+        replays = captured.replays
+        tensor.array = gradlite.full_like(tensor, 3.0).array
+        with gradlite.no_grad():
+            expected = frozen(layer(x) * weight).sum()
+        assert captured(x) == expected
+        for _ in range(5):
+            captured(x)
+        assert captured.replays > replays
+
+
 def test_a_new_parameter_and_a_replaced_layer() -> None:
     a, b, captured = pair()
     run(a, b, captured)

@@ -142,6 +142,23 @@ def test_which_views_are_possible(name, shape):
     same(program, message="exact")
 
 
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_gradients_of_leaves_lie_as_the_leaves_do(op, name):
+    """As PyTorch promises: `view`, `flatten` and fused updates of a gradient count on it."""
+
+    def program(T):
+        x = INPUTS[name](T).detach().requires_grad_()
+        y = OPS[op](T, x)
+        if not y.requires_grad:
+            return None
+        for _ in range(2):
+            (y * y).sum().backward(retain_graph=True)
+        return layout(x.grad)
+
+    same(program)
+
+
 @pytest.mark.parametrize("op", ["exp", "mul_itself", "relu", "add_number", "clamp", "pow", "neg"])
 @pytest.mark.parametrize("name", ["rows", "transposed", "permuted", "moved"])
 def test_elementwise_ops_keep_the_layout(op, name):

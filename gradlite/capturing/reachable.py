@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import changes
 from gradlite.amp import GradScaler
-from gradlite.capturing import code_names
+from gradlite.capturing import asked, code_names
 from gradlite.capturing.code_names import is_library, is_library_class, is_library_code
 from gradlite.capturing.options import Options
 from gradlite.capturing.watched import (
@@ -112,6 +113,8 @@ class Reachable:
         self._instances: list[Any] = []  # objects of libraries
         self._variables: set[str] = set()  # of the environment
         self._libraries: list[types.ModuleType] = []
+        # Classes of the library with objects that the step has, and what is looked up in them.
+        self._lent: dict[type, set[str]] = {Tensor: set()}
         self._asks_python = False  # whether it reads sys.argv or the like
         self._function(function)
         for value in declared:
@@ -121,6 +124,8 @@ class Reachable:
             for hook in table.values():
                 for part in hook if isinstance(hook, tuple) else (hook,):
                     self._look(part, DEPTH)
+        for (_, name), module in changes.places.items():
+            self._look(module.__dict__.get(name), DEPTH)
         self._attributes()
 
     def looks_which(self) -> bool:
@@ -270,8 +275,6 @@ class Reachable:
             return
         if isinstance(value, types.ModuleType):
             self._module_of_python(value)
-            if is_library(value.__name__):
-                return
         if (id(container), key) in self._placed or place_of(container, key) in self._without:
             return
         self._placed.add((id(container), key))
@@ -312,6 +315,7 @@ class Reachable:
                 self._instances.append(value)
         elif isinstance(value, (Optimizer, LRScheduler, GradScaler)):
             self._instances.append(value)
+            self._lent.setdefault(type(value), set())
             if isinstance(value, Optimizer):
                 self.options.optimizers[id(value)] = value
             elif isinstance(value, LRScheduler):
@@ -396,6 +400,7 @@ class Reachable:
         self._seen.add(id(module))
         kind = type(module)
         self._class(kind)
+        self._lent.setdefault(kind, set()).add("forward")
         for key, item in list(module.__dict__.items()):
             if key.endswith("_hooks"):
                 for hook in item.values():
@@ -446,6 +451,8 @@ class Reachable:
                     elif other in meta.__mro__:  # of a class of classes
                         names |= own
                 self._members(kind, attributes, names)
+            for kind, found in list(self._lent.items()):
+                self._methods_lent(kind, found)
             for library in list(self._libraries):
                 for name in sorted({"__getattr__", *self._names} & library.__dict__.keys()):
                     self._place(library.__dict__, name, f"{library.__name__}.{name}")
@@ -478,6 +485,26 @@ class Reachable:
                     for name in (own,) if isinstance(own, str) else own:
                         if name in names or self._any:
                             self._place(slots, name, f"{title}.{name}")
+
+    def _methods_lent(self, kind: type, found: set[str]) -> None:
+        """The methods of a library's class that code has the names of, perhaps a program's own.
+
+        Each is looked for where it is defined, but ``forward`` in every class.
+        """
+        bases = [k for k in kind.__mro__ if is_library_class(k) and k is not object]
+        sought = self._names | {"__call__"} if issubclass(kind, Module) else self._names
+        names = found.union(*(sought & k.__dict__.keys() for k in bases))
+        for name in sorted(names.difference(asked.METHODS)):  # which recordings replace themselves
+            base = next((k for k in bases if name in k.__dict__), None)
+            value = None if base is None else base.__dict__[name]
+            if base is None or isinstance(value, property):
+                continue
+            methods = _methods(value)
+            if methods and name not in found:
+                self._lent.setdefault(base, set()).add(name)
+            for method in methods:
+                if isinstance(method, types.FunctionType) and not is_library_code(method.__code__):
+                    self._code(method, None if isinstance(value, staticmethod) else kind)
 
     def _instance(self, value: Any) -> None:
         """The attributes of a library's object, or of a tensor, that code has the names of."""

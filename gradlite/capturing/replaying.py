@@ -56,6 +56,7 @@ class Recording:
         carried: Carried | None,
     ) -> None:
         self._answers = answers
+        surroundings.note_memory(recorder)
         self.surroundings, self.spec, self.replays = surroundings, spec, 0
         self._mode, self._default = current_mode(), dtypes.get_default_dtype()
         self._autocast, self._attention = current_autocast().dtypes, sdp.enabled

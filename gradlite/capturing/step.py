@@ -92,9 +92,8 @@ def capture(
     branching on a value after the step has changed something, counting in Python, a list that
     grows, asking for the time, opening a file to read it, and whatever differs between the two
     recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints
-    included, does not run in a replay. ``tensor.array = ...`` between two calls is not noticed
-    (``tensor.data = ...`` is), and neither is what is put into the ``__dict__`` or the class of a
-    layer of the library's.
+    included, does not run in a replay. What is put into the ``__dict__`` of a layer of the
+    library's, past `setattr`, is not noticed.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and

@@ -20,6 +20,7 @@ import numpy as np
 from gradlite import changes, determinism, graph
 from gradlite.capturing.calls import STATE
 from gradlite.capturing.carried import Carried, UnsettledError, kind_of
+from gradlite.capturing.conditions import Conditions
 from gradlite.capturing.reachable import DEPTH, Reachable
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.watched import (
@@ -62,13 +63,18 @@ class Surroundings(Reachable):
         self._others = [
             (c.get, key, value) for (c, key), value in found if c.__class__ is not types.CellType
         ]
-        self._codes = [(function, code) for function, code, _, _ in self._functions]
         # Where there are none all arguments are given, and those to come would not be taken.
         self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
         self._sizes = [(attributes, len(attributes)) for attributes, _, _ in self._shadows.values()]
-        self._rare = bool(self._defaults or self._kinds or self._sizes)
+        self._methods = [
+            (kind, name, getattr(kind, name))
+            for kind, names in self._lent.items()
+            for name in sorted(names)
+            if hasattr(kind, name)
+        ]
         self._options = self.options.read()
-        self._count = changes.count[0]
+        self._count = [changes.count[0]]  # a list, which the function below reads
+        self._unchanged: Callable[[], bool] | None = None  # of `unchanged`, once it is asked
         self._progress = [progress(iterator) for iterator in self._loose]
         # Tensors that are plain attributes of modules; those that a step makes anew do not count.
         self._attached = {
@@ -94,6 +100,7 @@ class Surroundings(Reachable):
         self._state = self._describe()
         self._note_groups()
         self.old_grads = [(p, p._grad) for p in self.parameters()]
+        self._memory: list[tuple[Tensor, Any]] = []
 
     def add_numbers(self, arrays: Iterable[Any]) -> None:
         """Take the values of arrays of NumPy's into what must stay the same."""
@@ -181,7 +188,6 @@ class Surroundings(Reachable):
         self._others = [
             entry for entry in self._others if (id(entry[0].__self__), entry[1]) not in taken
         ]
-        self._rare = self._rare or bool(found)
         containers = {id(getattr(w.container, "container", w.container)) for w in found}
         for number, key, value in self._holding:
             space = self.modules[number].__dict__
@@ -347,43 +353,57 @@ class Surroundings(Reachable):
         self._entries = [*self._others, *lists, *options]
         counted: list[list[Any]] = [*every, *(params for _, _, params in lists)]
         self._lengths = [(values, len(values)) for values in counted]
+        self._unchanged = None
 
     def unchanged(self) -> bool:
         """Whether everything is the very same: a quicker answer than that of `changed`."""
-        if changes.count[0] != self._count:
-            return False
+        if self._unchanged is None:
+            self._unchanged = self._conditions()
+        return self._unchanged()
+
+    def _conditions(self) -> Callable[[], bool]:
+        conditions = Conditions()
+        add = conditions.add
+        add("{}[0] == {}[0]", changes.count, self._count)
         for values, count in self._lengths:
-            if len(values) != count:
-                return False
+            add("len({}) == {}", values, count)
         for get, key, value in self._entries:
-            if get(key, ABSENT) is not value:
-                return False
-        for function, code in self._codes:
-            if function.__code__ is not code:
-                return False
-        if self._rare:
-            for function, defaults, named in self._defaults:
-                if function.__defaults__ is not defaults or function.__kwdefaults__ is not named:
-                    return False
-            for value, kind in self._kinds:
-                if value.__class__ is not kind:
-                    return False
-            for value, attributes in self._spaces:
-                if value.__dict__ is not attributes:
-                    return False
-            for attributes, size in self._sizes:
-                if len(attributes) != size:
-                    return False
-            for place in self._rewritten:
-                if not place.holds():
-                    return False
-        try:
-            for cell, value in self._cells:
-                if cell.cell_contents is not value:
-                    return False
-        except ValueError:  # it is empty by now
-            return False
-        return True
+            if get.__self__.__class__ is dict and value is not ABSENT:
+                add("{}[{}] is {}", get.__self__, key, value)
+            else:
+                add("{}({}, {}) is {}", get, key, ABSENT, value)
+        for function, code, *_ in self._functions:
+            add("{}.__code__ is {}", function, code)
+        for tensor, array in self._memory:
+            add("{}.array is {}", tensor, array)
+        for kind, name, method in self._methods:
+            same = "is" if getattr(kind, name) is method else "=="  # of a class's own methods
+            add(f"{{}}.{name} {same} {{}}", kind, method)
+        for function, defaults, named in self._defaults:
+            add("{}.__defaults__ is {}", function, defaults)
+            add("{}.__kwdefaults__ is {}", function, named)
+        for value, kind in self._kinds:
+            add("{}.__class__ is {}", value, kind)
+        for value, attributes in self._spaces:
+            add("{}.__dict__ is {}", value, attributes)
+        for attributes, size in self._sizes:
+            add("len({}) == {}", attributes, size)
+        for place in self._rewritten:
+            add("{}()", place.holds)
+        for cell, value in self._cells:
+            add("{}.cell_contents is {}", cell, value)
+        return conditions.function()
+
+    def note_memory(self, recorder: Recorder) -> None:
+        """Remember the arrays of the tensors that the step reads or changes, and that last."""
+        touched = recorder.touched
+        found = [touched[id(p)] for p in self.parameters() if id(p) in touched]
+        self._unchanged = None
+        self._memory = [(p, array) for p, array in found if _lasts(recorder.find(array))]
+
+    def _has_memory(self) -> bool:
+        """Whether ``tensor.array = ...`` has given no tensor another array."""
+        return all(tensor.array is array for tensor, array in self._memory)
 
     @property
     def puts(self) -> bool:
@@ -392,19 +412,21 @@ class Surroundings(Reachable):
 
     def tell_others(self) -> None:
         """Have other recordings look whether they read what a replay has put into modules."""
-        known = self._count == changes.count[0]
+        known = self._count[0] == changes.count[0]
         changes.count[0] += 1
         if known:
-            self._count += 1
+            self._count[0] += 1
 
     def changed(self) -> str | None:
         """The name of what has changed since, or None."""
         found = self._of_places() or self._of_functions() or self._of_options()
-        if found is None and (changes.count[0] != self._count or self._regrouped()):
+        if found is None and (
+            changes.count[0] != self._count[0] or self._regrouped() or not self._has_memory()
+        ):
             state = self._describe()
             if state != self._state:
                 return self._difference(state)
-            self._count = changes.count[0]
+            self._count[0] = changes.count[0]
             self._note_groups()
         return found
 
@@ -414,7 +436,7 @@ class Surroundings(Reachable):
         if grown:
             places = [(place, value) for place, value in places if id(place[0]) not in grown]
         found = self._of_places(places) or self._of_functions() or self._of_options()
-        if found is None and changes.count[0] != self._count:
+        if found is None and changes.count[0] != self._count[0]:
             state = self._describe()
             if state != self._state:
                 switched = self._switched(state)
@@ -472,6 +494,9 @@ class Surroundings(Reachable):
             now = (function.__code__, function.__defaults__, function.__kwdefaults__)
             if any(a is not b for a, b in zip(now, known)):
                 return f"the code or the defaults of {function.__name__}()"
+        for kind, name, known in self._methods:
+            if getattr(kind, name, None) != known:
+                return f"{kind.__name__}.{name}"
         for value, kind in self._kinds:
             if value.__class__ is not kind:
                 return f"the class of a {kind.__name__}"
@@ -484,6 +509,7 @@ class Surroundings(Reachable):
                 if found is not None:
                     return f"{title}.{found}"
                 self._sizes[number] = attributes, len(attributes)
+                self._unchanged = None
         return None
 
     def _of_options(self) -> str | None:
@@ -512,6 +538,10 @@ class Surroundings(Reachable):
         if state[3:] != self._state[3:]:
             return "a mode or function of the library, or hooks of all modules or optimizers"
         return "a tensor's flags, hooks or memory"
+
+
+def _lasts(buffer: Any) -> bool:
+    return buffer is not None and buffer.kind == STATE
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -13,9 +13,10 @@ from gradlite.grad_mode import INFERENCE, NO_GRAD, current_mode
 from gradlite.graph import Node, record
 from gradlite.graph_errors import plain_name
 from gradlite.graph_hooks import Packed, PackedArray, pack_saved
+from gradlite.memory_format import is_dense
 from gradlite.ops import guard
 from gradlite.ops.dispatch import OUT, Variant, apply
-from gradlite.ops.layout import is_dense, laid_out
+from gradlite.ops.layout import laid_out
 from gradlite.ops.namespaces import NAMESPACES, OPS
 from gradlite.ops.op import TENSORS, Op, type_name
 from gradlite.ops.views import (

@@ -37,14 +37,3 @@ def row_major_result(forward: Callable[..., Any]) -> Callable[..., Any]:
         return out if out.ndim < 2 or out.flags.c_contiguous else out.copy()
 
     return laid_out
-
-
-def is_dense(array: Any) -> bool:
-    """Whether the elements fill a piece of memory without gaps, in some order of dimensions."""
-    expected = array.itemsize
-    for stride, n in sorted(zip(array.strides, array.shape)):
-        if n != 1:
-            if stride != expected:
-                return False
-            expected *= n
-    return True
