@@ -28,14 +28,14 @@ OPTIONS = (
 QUICKLY = {("multiply", "float"): ("-O2",)}
 # What a library needs besides prelude.hpp and its own file.
 NEEDED = {
-    "products": ("shuffles",),
+    "products": ("shuffles", "tiles", "zeros"),
     "convolution": ("shuffles", "images"),
     "batches": ("shuffles", "images"),
     "maxima": ("images",),
     "planes": ("shuffles", "images", "batches"),
     "few": ("shuffles", "images", "convolution"),
     "depthwise": ("shuffles", "images", "convolution"),
-    "multiply": ("shuffles", "products", "arrays"),
+    "multiply": ("shuffles", "tiles", "zeros", "products", "arrays"),
     "small": ("arrays",),
     "attention": ("shuffles", "heads"),
     "attend": ("shuffles", "heads", "attention", "arrays"),

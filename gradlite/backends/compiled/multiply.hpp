@@ -1,6 +1,6 @@
 // Products of NumPy's arrays outside of captured steps, called from Python with the arrays
-// themselves; comes after prelude.hpp, shuffles.hpp, products.hpp and arrays.hpp, compiled for one
-// type of numbers, REAL.
+// themselves; comes after products.hpp and what that needs, and arrays.hpp. Compiled for one type
+// of numbers, REAL.
 
 // out = a @ b for stacks of matrices of one shape, the rows of `out` contiguous; to single matrices
 // a bias (N,) is added unless it is None. Returns 0, having done nothing, where the arrays are others.
