@@ -106,8 +106,8 @@ def _recurrent(jax: Any, w: Arrays, tokens: Any) -> Any:
 
 
 MODELS: dict[str, Callable[..., Any]] = {
-    "W1": _mlp, "W2": _mlp, "W3": _mlp, "W4": _cnn, "W5": _gpt, "5m": _gpt, "W6": _recurrent,
-    "6g": _recurrent,
+    "W1": _mlp, "W2": _mlp, "W3": _mlp, "3m": _mlp, "W4": _cnn, "W5": _gpt, "5m": _gpt,
+    "W6": _recurrent, "6g": _recurrent,
 }  # fmt: skip
 
 

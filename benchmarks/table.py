@@ -23,6 +23,7 @@ NAMES = {
     "W1": "MLP 2-16-16-1, batch 32, SGD",
     "W2": "MLP 64-128-128-10, batch 64, Adam",
     "W3": "MLP 784-256-128-10, batch 128, Adam",
+    "3m": "the same, images with black backgrounds",
     "W4": "CNN 16-32 on 28x28, batch 64, Adam",
     "W5": "character GPT 2x64, batch 8, AdamW",
     "5m": "the same, attention written out",

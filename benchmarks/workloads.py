@@ -4,6 +4,7 @@
 W1        MLP 2-16-16-1, batch 32, hinge loss, SGD
 W2        MLP 64-128-128-10, batch 64, cross-entropy, Adam
 W3        MLP 784-256-128-10, batch 128, cross-entropy, Adam
+3m        W3 with images like MNIST's: strokes on a black background
 W4        CNN on 1x28x28: conv 3x3x16, ReLU, max-pool 2, conv 3x3x32, ReLU, max-pool 2,
           linear 10; batch 64, Adam
 W5        character GPT: 2 layers, width 64, 4 heads, block 64, vocabulary 65, batch 8, AdamW,
@@ -155,6 +156,25 @@ def images(batch: int, shape: tuple[int, ...], count: int = 8) -> Batches:
     return batches
 
 
+def strokes(batch: int, count: int = 8) -> Batches:
+    """Ten drawings on a black background, moved about; as in MNIST a fifth of 784 pixels is lit."""
+    rng = np.random.default_rng(5)
+    corners = rng.uniform(5, 23, (10, 4, 2))
+    along = np.linspace(0, 1, 20)[:, None]
+    pixels = np.stack(np.mgrid[:28, :28], -1)[:, :, None]
+    drawings = []
+    for moved in np.stack(np.mgrid[-2:3, -2:3], -1).reshape(-1, 1, 1, 2):
+        lines = (corners + moved)[:, :-1, None] + along * np.diff(corners, axis=1)[:, :, None]
+        apart = [np.linalg.norm(pixels - line.reshape(-1, 2), axis=-1).min(-1) for line in lines]
+        drawings.append(np.clip(2.9 - np.stack(apart), 0, 1))
+    batches = []
+    for _ in range(count):
+        label = rng.integers(0, 10, batch)
+        drawn = np.stack(drawings)[rng.integers(0, len(drawings), batch), label]
+        batches.append((drawn.reshape(batch, -1).astype(np.float32), label))
+    return batches
+
+
 def text(batch: int, length: int, count: int = 8) -> Batches:
     """Token sequences with a natural text's uneven frequencies, and the next token as target."""
     rng = np.random.default_rng(3)
@@ -193,6 +213,13 @@ WORKLOADS: dict[str, Workload] = {
         "MLP 784-256-128-10, b128, Adam",
         lambda T: models.mlp(T, [784, 256, 128, 10]),
         lambda: images(128, (784,)),
+        cross_entropy,
+        adam,
+    ),
+    "3m": Workload(
+        "the same, strokes on black",
+        lambda T: models.mlp(T, [784, 256, 128, 10]),
+        lambda: strokes(128),
         cross_entropy,
         adam,
     ),
