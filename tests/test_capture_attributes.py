@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 import gradlite
 from gradlite import nn, optim
+from gradlite.capturing.reachable import Reachable
 from tests.capture_support import CALLS, close, replays
 
 __all__ = ["replays"]  # which is used by every test
@@ -100,3 +103,45 @@ def test_an_attribute_that_comes_to_be_another_thing_is_refused() -> None:
     captured = gradlite.capture(step, warmup=0)
     with pytest.raises(gradlite.CaptureError, match=r"replaces Keeper\.looks"):
         captured(gradlite.ones(2))
+
+
+class Holding(nn.Module):
+    """A module with an attribute that its forward pass reads."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.linear, self.held = nn.Linear(2, 2), held
+
+    def forward(self, x: Any) -> Any:
+        x = self.linear(x)
+        return self.held(x) if callable(self.held) else self.held.neg(x)
+
+
+HELD: dict[str, Callable[[], Any]] = {
+    "a function of the library's": lambda: nn.functional.gelu,
+    "a method of the library's": lambda: gradlite.Tensor.tanh,
+    "a bound method of the library's": lambda: nn.GELU().forward,
+    "a bound method of the program's": lambda: Keeper(looks=False).forward,
+    "a partial": lambda: functools.partial(nn.functional.gelu, approximate="tanh"),
+    "a partial of a partial": lambda: functools.partial(functools.partial(gradlite.clamp, min=0)),
+    "a module of Python's": lambda: operator,
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_a_module_holds_is_looked_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, parameters = 0, Reachable.parameters
+
+    def counted(self: Reachable) -> Any:
+        nonlocal looks
+        looks += 1
+        assert looks < 200, "the search for what the step reaches does not end"
+        return parameters(self)
+
+    monkeypatch.setattr(Reachable, "parameters", counted)
+    layer = Holding(HELD[name]())
+    captured = gradlite.capture(layer)
+    for i in range(CALLS):
+        x = gradlite.full((3, 2), 0.1 * i)
+        close(captured(x).tolist(), layer(x).tolist())
+    assert looks and captured.replays >= 3

@@ -96,6 +96,7 @@ class Reachable:
         # Dictionaries, with the names in which others' attributes could come to be hidden.
         self._shadows: dict[int, tuple[Any, set[str], str]] = {}
         self._seen: set[int] = set()
+        self._passed: set[int] = set()  # functions and modules of Python's that were looked at
         self._hooked: set[int] = set()  # tensors of which the hooks were looked into
         self._keep: list[Any] = []
         self._placed: set[tuple[int, Any]] = set()
@@ -287,17 +288,19 @@ class Reachable:
             self._look(value, DEPTH)
 
     def _look(self, value: Any, depth: int) -> None:
-        if value.__class__ in SIMPLE or id(value) in self._seen:
+        if value.__class__ in SIMPLE or id(value) in self._seen or id(value) in self._passed:
             return
         self._keep.append(value)  # so that its id stays its own
         if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
             self._function(value)
+            self._passed.add(id(value))
+            return
+        if isinstance(value, types.ModuleType):
+            self._module_of_python(value)
+            self._passed.add(id(value))
             return
         self._seen.add(id(value))
-        if isinstance(value, types.ModuleType):
-            self._seen.discard(id(value))
-            self._module_of_python(value)
-        elif isinstance(value, type):
+        if isinstance(value, type):
             self._class(value)
             self._made_of.update(kind for kind in value.__mro__ if kind in self._classes)
         elif isinstance(value, types.BuiltinFunctionType):
