@@ -11,8 +11,9 @@ _warn_only = False
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
     """Have every op give the same bits at every run, or let faster ones vary in the last bits.
 
-    It concerns sums at repeated indices on a GPU: the order of their terms is fixed then. All
-    other ops are deterministic always, and so is the CPU.
+    It concerns repeated indices on a GPU: the order of the terms of sums is fixed then, and of what
+    is written to one place the last stays. All other ops are deterministic always, and so is the
+    CPU.
 
     Args:
         mode: whether from now on, in all threads.

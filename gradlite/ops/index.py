@@ -96,15 +96,17 @@ class Index(Op):
         return (F.index_accumulate(grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
 
     def fused_forward(K: Any, x: Any, index: tuple[Any, ...]) -> Any:
-        if K.serial or not K.takes(x):
+        moved = indexing.movable(x)
+        if K.serial or not K.takes(moved) or not indexing.names_rows(index):
             return NotImplemented
-        rows = positions.row_numbers(K.xp, x.shape, index)
-        if rows is None or not rows.size:
-            return NotImplemented
-        n = len(index)
-        table = K.dense(x).reshape(math.prod(x.shape[:n]), -1)
-        shape = (*rows.shape, *x.shape[n:])
-        return indexing.take_slices(K, table, rows, 0, shape, -len(table))
+        out = _taken(K, moved, len(index), *indexing.row_numbers(K, x.shape, index))
+        return out if moved is x else out.view(x.dtype)
+
+
+def _taken(K: Any, x: Any, n: int, rows: Any, lowest: int) -> Any:
+    """The rows of an array that numbers name, of the first n dimensions together."""
+    table = K.dense(x).reshape(math.prod(x.shape[:n]), -1)
+    return indexing.take_slices(K, table, rows, 0, (*rows.shape, *x.shape[n:]), lowest)
 
 
 class IndexAccumulate(Op):
@@ -120,12 +122,10 @@ class IndexAccumulate(Op):
         return positions.add_indexed(xp, out, index, x)
 
     def fused_forward(K: Any, x: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
-        rows = positions.row_numbers(K.xp, shape, index)
-        if rows is None or not K.takes(x):
+        if not K.takes(x) or not indexing.names_rows(index):
             return NotImplemented
         out = K.zeros(shape, x.dtype)
-        table = out.reshape(math.prod(shape[: len(index)]), -1)
-        indexing.add_rows(K, table, rows, x, -len(table))
+        indexing.put_rows(K, out, index, x, True)
         return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -139,11 +139,36 @@ class IndexPut(Op):
     reads = ((), ())
 
     def forward(xp: Any, x: Any, values: Any, index: tuple[Any, ...], accumulate: bool) -> Any:
+        if xp is not np:
+            indexing.check_all(x, index)
         out = x.copy()
         if accumulate:
             return positions.add_indexed(xp, out, index, values)
         out[index] = values
         return out
+
+    def fused_forward(K: Any, x: Any, values: Any, index: Any, accumulate: bool) -> Any:
+        if not indexing.puts_rows(K, x, index, values, accumulate):
+            return NotImplemented
+        out = K.xp.array(x, order="C")
+        indexing.put_rows(K, out, index, values, accumulate)
+        return out
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        index, accumulate = ctx.attrs
+        if K.serial or not indexing.puts_rows(K, grad, index, grad, False):
+            return NotImplemented
+        n, left = len(index), grad
+        rows, lowest = indexing.row_numbers(K, grad.shape, index)
+        if ctx.edges[0] is not None and not accumulate:
+            left = K.xp.array(grad, order="C")
+            table = left.reshape(math.prod(grad.shape[:n]), -1)
+            indexing.put_slices(K, table, rows, 0, lowest=lowest)
+        right = None
+        if ctx.edges[1] is not None:
+            right = _taken(K, grad, n, rows, lowest)
+            right = _of_values(NAMESPACES[grad.__class__], right, tuple(ctx.shapes[1]))
+        return None if ctx.edges[0] is None else left, right
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         index, accumulate = ctx.attrs
@@ -151,8 +176,16 @@ class IndexPut(Op):
         if ctx.edges[0] is not None:
             left = grad if accumulate else F.index_put(grad, F.zeros((), grad), index, False)
         if ctx.edges[1] is not None:
-            right = sum_to(F, F.index(grad, index), tuple(ctx.shapes[1]))
+            right = _of_values(F, F.index(grad, index), tuple(ctx.shapes[1]))
         return left, right
+
+
+def _of_values(F: Any, taken: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient of the values, which may have more dimensions of size 1 in front."""
+    extra = len(shape) - len(taken.shape)
+    if extra <= 0:
+        return sum_to(F, taken, shape)
+    return sum_to(F, taken, shape[extra:]).reshape(shape)
 
 
 # ------------------------------------------------------------------------------ x[index]
@@ -184,7 +217,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     """
     array = self.array
     alone = isinstance(index, slice)
-    new, basic, advanced, last = split(array, items_of(index), index, alone, True)
+    new, basic, advanced, last = split(
+        array, items_of(index), index, alone, indexing.movable(array)
+    )
     result = self if new is None else apply_view(NewDims, self, new)
     if basic is not None:
         result = apply_view(_BY_NAME[last], result, basic)
@@ -222,7 +257,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         raise TypeError(f"can't assign a {value.__class__.__name__} to a {tensor_type(array)}")
     if index is False:
         return
-    new, basic, advanced, last = split(array, items_of(None if index is True else index), index)
+    items = items_of(None if index is True else index)
+    new, basic, advanced, last = split(array, items, index, beside=indexing.movable(array))
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)
@@ -292,14 +328,28 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
         refuse_overlap(target, values, same_too=True)
     recorded = current_mode() & NO_GRAD == 0 and (target.requires_grad or values.requires_grad)
     try:
-        if not recorded and not accumulate:
-            with guard.on(array):
-                array[index] = values.array
+        if not recorded and _written(array, index, values.array, accumulate):
             target._bump()
             return target
         return assign(target, apply(IndexPut, (target, values), index, accumulate))
     except (IndexError, ValueError, TypeError):  # TypeError: NumPy's, of masks of all dimensions
         raise _put_error(array, index, values) from None
+
+
+def _written(array: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> bool:
+    """Write values, or add them, into an array that no graph knows of; False: nothing was done."""
+    K = NAMESPACES[array.__class__].launcher
+    with guard.on(array):
+        if K is not None and array.flags.c_contiguous:
+            if indexing.puts_rows(K, array, index, values, accumulate):
+                indexing.put_rows(K, array, index, values, accumulate)
+                return True
+        if accumulate:
+            return False
+        if K is not None:
+            indexing.check_all(array, index)
+        array[index] = values
+        return True
 
 
 def _put_error(array: Any, index: tuple[Any, ...], values: Tensor) -> Exception:
@@ -329,7 +379,7 @@ def _dtypes_differ(array: Any, values: Tensor) -> str:
     )
 
 
-def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
+def _put_index(self: Tensor, indices: Any, values: Tensor, accumulate: bool) -> tuple[Any, ...]:
     """The index arrays of `index_put`, checked."""
     if not isinstance(indices, (tuple, list)):
         raise TypeError(
@@ -341,7 +391,8 @@ def _put_index(self: Tensor, indices: Any, values: Tensor) -> tuple[Any, ...]:
     if not indices:
         raise RuntimeError("index_put(): there is no index")
     items = [slice(None) if i is None else _item_array(i) for i in indices]
-    *_, advanced, _ = split(self.array, items)
+    beside = self.array if accumulate else indexing.movable(self.array)
+    *_, advanced, _ = split(self.array, items, beside=beside)
     return _to_device(self.array, advanced or (slice(None),))
 
 
@@ -377,7 +428,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     >>> gradlite.index_put(gradlite.zeros(2), (rows,), gradlite.ones(2), accumulate=True)
     tensor([2., 0.])
     """
-    index = _put_index(input, indices, values)
+    index = _put_index(input, indices, values, accumulate)
     try:
         return apply(IndexPut, (input, values), index, accumulate)  # type: ignore[no-any-return]
     except (IndexError, ValueError):
@@ -387,7 +438,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
 @on_its_device
 def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """In-place version of `index_put`."""
-    return _put(self, _put_index(self, indices, values), values, accumulate)
+    return _put(self, _put_index(self, indices, values, accumulate), values, accumulate)
 
 
 def _plain_value(value: Any, numpy_dtype: Any) -> Any:

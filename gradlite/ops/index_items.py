@@ -103,14 +103,14 @@ def _number(value: Any) -> Any:
 
 
 def split(
-    x: Any, items: list[Any], index: Any = (), alone: bool = False, read: bool = False
+    x: Any, items: list[Any], index: Any = (), alone: bool = False, beside: Any = None
 ) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
     """Divide an index into steps: a shape with new dimensions, a basic and an advanced index.
 
     PyTorch applies integers and slices first, as views, and index arrays to the result. The
     last item is the name of the last view. ``index`` is what the parts were taken from, ``alone``
-    whether that is one slice, which is a view of its own where it is read. ``read``: nothing is
-    written at the index.
+    whether that is one slice, which is a view of its own where it is read. ``beside``: an array of
+    which kernels, where they take it, look at index arrays by themselves.
     """
     used = 0
     for item in items:
@@ -186,8 +186,10 @@ def split(
             has_advanced = True
     if late is not None:
         raise late
+    if len(arrays) < len(items) or any(item.dtype == np.bool_ for _, item in arrays):
+        beside = None
     for dim, item in arrays:
-        _check_bounds(x, dim, item, read and len(items) == 1)
+        _check_bounds(x, dim, item, beside)
     while advanced and isinstance(advanced[-1], slice):
         advanced.pop()
     shape = list(x.shape) if places else []
@@ -224,8 +226,8 @@ def _whole_numbers(part: slice) -> slice:
         ) from None
 
 
-def _check_bounds(x: Any, dim: int, item: Any, read: bool) -> None:
-    """Errors for an index array; ``read``: it is all of an index that is read at, by a kernel."""
+def _check_bounds(x: Any, dim: int, item: Any, beside: Any) -> None:
+    """Errors for an index array, which kernels check that take ``beside``."""
     if item.dtype == np.bool_:
         for k, n in enumerate(item.shape):
             if n != x.shape[dim + k]:
@@ -242,7 +244,9 @@ def _check_bounds(x: Any, dim: int, item: Any, read: bool) -> None:
         if K is None or K.serial:
             inside = (item.min() >= -n) & (item.max() < n)
             shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
-        elif not (read and K.takes(x)):  # a GPU is not asked, since that would wait for it
+        elif beside is None or not K.takes(
+            beside
+        ):  # a GPU is not asked, since that would wait for it
             indexing.check(K, item, -n, n)
 
 

@@ -1,8 +1,9 @@
-"""Launches of the kernels that read rows and elements at indices, or add to them.
+"""Launches of the kernels that read rows and elements at indices, add to them or write there.
 
 An array is seen as (outer, size, inner) with the indices going along the middle, as in
-kernels/index.cu. The functions that add give the same bits at every run, but for sums of many
-terms in few rows, and for these too after `use_deterministic_algorithms`.
+kernels/index.cu and put.cu. The functions that add give the same bits at every run, but for sums
+of many terms in few rows, and for these too after `use_deterministic_algorithms`; of what is
+written to one place any may stay, and after that the last.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from gradlite import determinism
 from gradlite.ops import guard
+from gradlite.ops.namespaces import NAMESPACES
 
 # Up to so many comparisons of an index with a row, a warp looks for the indices of its row.
 SEARCHED = 1 << 24
@@ -68,9 +70,16 @@ def _part(array: Any, index: Any, dim: int) -> Any:
     return array if shape == array.shape else array[tuple(map(slice, shape))]
 
 
+_OF_THE_SAME_BITS = {
+    np.dtype(whole): np.dtype(floats)
+    for whole, floats in (("int64", "float64"), ("int32", "float32"))
+}
+
+
 def movable(x: Any) -> Any:
-    """An array as `take_along` moves it: int64 as float64 of the same bits."""
-    return x.view(np.float64) if x.dtype == np.int64 else x
+    """An array as it is moved: whole numbers as floats of the same bits, where there are such."""
+    floats = _OF_THE_SAME_BITS.get(x.dtype)
+    return x if floats is None else x.view(floats)
 
 
 def take_along(K: Any, x: Any, index: Any, dim: int) -> Any:
@@ -79,9 +88,20 @@ def take_along(K: Any, x: Any, index: Any, dim: int) -> Any:
     outer, size, inner = split(x.shape, dim)
     count = index.shape[dim]
     out = K.empty(index.shape, x.dtype)
-    steps = (count * inner, inner, 1)
-    _take(K, K.dense(x), as_index(K, index), out, 0, outer, size, count, inner, steps)
+    index, steps = _walked(K, index, dim)
+    _take(K, K.dense(x), index, out, 0, outer, size, count, inner, steps)
     return out
+
+
+def _walked(K: Any, index: Any, dim: int) -> tuple[Any, tuple[int, int, int]]:
+    """An index as kernels read it, and its steps: a vector, where it is one that was expanded."""
+    alike = [n == 1 or step == 0 for n, step in zip(index.shape, index.strides)]
+    alike[dim] = True
+    if all(alike):
+        index = index[tuple(slice(None) if d == dim else 0 for d in range(index.ndim))]
+        return as_index(K, index), (0, 1, 0)
+    inner = math.prod(index.shape[dim + 1 :])
+    return as_index(K, index), (index.shape[dim] * inner, inner, 1)
 
 
 def _take(
@@ -134,7 +154,8 @@ def add_along(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
     sums = K.dense(part)
     outer, size, inner = split(sums.shape, dim)
     count = index.shape[dim]
-    _add(K, sums, index, values, outer, size, count, inner, (count * inner, inner, 1))
+    index, steps = _walked(K, index, dim)
+    _add(K, sums, index, values, outer, size, count, inner, steps)
     if sums is not part:
         part[...] = sums
 
@@ -164,6 +185,131 @@ def _add_atomic(
         "add_along_atomic", out.dtype, values.size, values, index, out, K.errors, lowest, skipped,
         outer, size, count, inner, *steps,
     )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------- writing
+def puts(K: Any, x: Any, count: int) -> bool:
+    """Whether kernels write so many elements into an array."""
+    return bool(K.takes(movable(x))) and 0 < count < MOST
+
+
+def puts_along(K: Any, x: Any, index: Any, dim: int) -> bool:
+    """Whether `put_along` writes at an index into an array."""
+    return inside(x.shape, index.shape, dim) and puts(K, x, index.size)
+
+
+def put_along(K: Any, out: Any, index: Any, dim: int, values: Any = None, number: Any = 0) -> None:
+    """Write values, or a number, at indices along a dimension.
+
+    The index is `inside` the shape of ``out`` and has the shape of the values. Which of those at
+    repeated indices stays is not said, unless determinism is asked for: the last.
+    """
+    out = movable(out)
+    part = _part(out, index, dim)
+    written = K.dense(part)
+    sizes, count = split(written.shape, dim), index.shape[dim]
+    index, steps = _walked(K, index, dim)
+    _put(K, written, index, values, number, 0, sizes, count, steps)
+    if written is not part:
+        part[...] = written
+
+
+def put_slices(
+    K: Any, out: Any, index: Any, dim: int, values: Any = None, number: Any = 0, lowest: int = 0
+) -> None:
+    """Write slices, or a number, where a vector of indices names those of a row-major array."""
+    out = movable(out)
+    sizes = split(out.shape, dim)
+    _put(K, out, as_index(K, index), values, number, lowest, sizes, index.size, (0, 1, 0))
+
+
+def _put(
+    K: Any, out: Any, index: Any, values: Any, number: Any, lowest: int,
+    sizes: tuple[int, int, int], count: int, steps: tuple[int, int, int],
+) -> None:  # fmt: skip
+    outer, size, inner = sizes
+    dtype, bits, value_steps = out.dtype, 0, (count * inner, inner, 1)
+    if values is None:
+        bits = number
+    else:
+        values = movable(values)
+        if values.size == 1 or not any(values.strides):  # a number that was expanded
+            value_steps = (0, 0, 0)
+            values = values[(slice(0, 1),) * values.ndim] if values.ndim else values
+        values = K.dense(values)
+    in_turn = count if determinism.are_deterministic_algorithms_enabled() else 1
+    K.elementwise(
+        "put_along", dtype, outer * (count // in_turn) * inner, values, bits, index, out, K.errors,
+        lowest, in_turn, outer, size, count, inner, *steps, *value_steps,
+    )  # fmt: skip
+
+
+def bits_of(number: Any, dtype: Any) -> int:
+    """What a number is in memory, as `put_along` takes it."""
+    with np.errstate(all="ignore"):
+        array = np.array([number]).astype(dtype)
+    return int(array.view(f"i{array.itemsize}")[0])
+
+
+# ----------------------------------------------------------------- arrays for several dimensions
+def names_rows(index: tuple[Any, ...]) -> bool:
+    """Whether an index is arrays of numbers alone, no masks and slices, and none is empty."""
+    return all(
+        not isinstance(item, slice) and item.dtype != np.bool_ and bool(item.size) for item in index
+    )
+
+
+def row_numbers(K: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[Any, int]:
+    """Index arrays for the first dimensions as numbers of rows, and the lowest that is valid.
+
+    Numbers below 0 count from the end. Who reads the numbers checks them; those of several arrays
+    are checked here.
+    """
+    if len(index) == 1:
+        return index[0], -shape[0]
+    common = np.broadcast_shapes(*(item.shape for item in index))
+    numbers = K.empty(common, np.int64)
+    for place, (n, item) in enumerate(zip(shape, index)):
+        if item.shape != common:
+            item = K.xp.broadcast_to(item, common)
+        K.elementwise(
+            "row_numbers", np.float32, numbers.size, numbers if place else None, as_index(K, item),
+            numbers, K.errors, -n, n, numbers.size,
+        )  # fmt: skip
+    return numbers, 0
+
+
+def puts_rows(K: Any, x: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> bool:
+    """Whether `put_rows` writes, or adds, values at index arrays into an array."""
+    if not names_rows(index) or not values.size:
+        return False
+    taken = K.takes(x, values) if accumulate else K.takes(movable(x))
+    rows = math.prod(np.broadcast_shapes(*(item.shape for item in index)))
+    return bool(taken) and rows * math.prod(x.shape[len(index) :]) < MOST
+
+
+def put_rows(K: Any, out: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> None:
+    """Write values to a row-major array at index arrays for its first dimensions, or add them."""
+    n = len(index)
+    rows, lowest = row_numbers(K, out.shape, index)
+    shape = (*rows.shape, *out.shape[n:])
+    if values.shape != shape:
+        if values.ndim > len(shape):
+            values = values.reshape(values.shape[values.ndim - len(shape) :])
+        values = K.xp.broadcast_to(values, shape)
+    table = out.reshape(math.prod(out.shape[:n]), -1)
+    if accumulate:
+        add_rows(K, table, rows, values, lowest)
+    else:
+        put_slices(K, table, rows, 0, values, lowest=lowest)
+
+
+def check_all(x: Any, index: tuple[Any, ...]) -> None:
+    """`check` index arrays that were left to kernels, which do not serve."""
+    K = NAMESPACES[x.__class__].launcher
+    if K is not None and not K.serial and names_rows(index):
+        for n, item in zip(x.shape, index):
+            check(K, item, -n, n)
 
 
 def check(K: Any, index: Any, lowest: int, size: int) -> None:

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.grad_mode import NO_GRAD, current_mode
+from gradlite.grad_mode import NO_GRAD, current_mode, no_grad
 from gradlite.ops import indexing, positions
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
-from gradlite.ops.gather import check_bounds, check_tensor
+from gradlite.ops.gather import check_bounds, check_tensor, counted_from_front
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast, filling, fitting
 from gradlite.ops.samples import S, constant, integers, normal
+from gradlite.ops.scatter_combine import ScatterProd
 from gradlite.ops.table import public
 from gradlite.ops.twins import is_twin
 from gradlite.tensor import Tensor, wrap
@@ -33,20 +34,36 @@ __all__ = [
 
 # --------------------------------------------------------------------------- primitives
 class Writer(Op):
-    """Base of the ops that write into a copy; ``write`` edits a contiguous array instead."""
+    """Base of the ops that write into a copy; ``write`` edits a contiguous array instead.
+
+    ``launch(K, out, *rest)`` does so with kernels, where ``serves(K, x, *rest)`` says that it can.
+    """
 
     write: Callable[..., Any]
+    serves: Callable[..., bool]
+    launch: Callable[..., None] | None = None
 
     def __init_subclass__(cls) -> None:
         if is_twin(cls):
             return  # which has its op's
-        write = staticmethod(cls.__dict__["write"])
-        cls.write = write  # type: ignore[assignment]
+        for name in ("write", "serves", "launch"):
+            if name in cls.__dict__:
+                setattr(cls, name, staticmethod(cls.__dict__[name]))
+        write, serves, launch = cls.write, getattr(cls, "serves", None), cls.launch
 
         def forward(xp: Any, x: Any, *rest: Any) -> Any:
             return write(xp, xp.array(x, order="C"), *rest)
 
+        def fused_forward(K: Any, x: Any, *rest: Any) -> Any:
+            if serves is None or launch is None or not serves(K, x, *rest):
+                return NotImplemented
+            out = K.xp.array(x, order="C")
+            launch(K, out, *rest)
+            return out
+
         cls.forward = forward
+        if launch is not None:
+            cls.fused_forward = fused_forward  # type: ignore[attr-defined]
         super().__init_subclass__()
 
 
@@ -58,6 +75,12 @@ class Scatter(Writer):
         flat = positions.along(xp, out.shape, index, dim)
         out.reshape(-1)[flat.reshape(-1)] = src.reshape(-1)
         return out
+
+    def serves(K: Any, x: Any, index: Any, src: Any, dim: int) -> bool:
+        return indexing.puts_along(K, x, index, dim)
+
+    def launch(K: Any, out: Any, index: Any, src: Any, dim: int) -> None:
+        indexing.put_along(K, out, index, dim, src)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -79,6 +102,12 @@ class ScatterValue(Writer):
         out.reshape(-1)[positions.along(xp, out.shape, index, dim).reshape(-1)] = value
         return out
 
+    def serves(K: Any, x: Any, index: Any, dim: int, value: Any) -> bool:
+        return indexing.puts_along(K, x, index, dim)
+
+    def launch(K: Any, out: Any, index: Any, dim: int, value: Any) -> None:
+        indexing.put_along(K, out, index, dim, number=indexing.bits_of(value, out.dtype))
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
         return F.scatter_value(grad, index, ctx.attrs[0], 0), None
@@ -91,12 +120,11 @@ class ScatterAdd(Writer):
     def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
         return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
 
-    def fused_forward(K: Any, x: Any, index: Any, src: Any, dim: int) -> Any:
-        if not K.takes(x, src) or not indexing.inside(x.shape, index.shape, dim):
-            return NotImplemented
-        out = K.xp.array(x, order="C")
+    def serves(K: Any, x: Any, index: Any, src: Any, dim: int) -> bool:
+        return bool(K.takes(x, src)) and indexing.inside(x.shape, index.shape, dim)
+
+    def launch(K: Any, out: Any, index: Any, src: Any, dim: int) -> None:
         indexing.add_along(K, out, index, src, dim)
-        return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -117,14 +145,13 @@ class IndexAdd(Writer):
         flat = positions.slices(xp, out.shape, index, dim)
         return positions.add_at(xp, out, flat, values.reshape(flat.shape))
 
-    def fused_forward(K: Any, x: Any, index: Any, source: Any, dim: int, alpha: Any) -> Any:
-        if not x.ndim or not K.takes(x, source):
-            return NotImplemented
-        out = K.xp.array(x, order="C")
+    def serves(K: Any, x: Any, index: Any, source: Any, dim: int, alpha: Any) -> bool:
+        return bool(x.ndim) and bool(K.takes(x, source))
+
+    def launch(K: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> None:
         # Not times a Python float, which CuPy takes bfloat16 to float32 with.
         values = source if alpha == 1 else source * source.dtype.type(alpha)
         indexing.add_slices(K, out, index, values, dim)
-        return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -145,6 +172,12 @@ class IndexCopy(Writer):
         out.reshape(-1)[flat.reshape(-1)] = source.reshape(-1)
         return out
 
+    def serves(K: Any, x: Any, index: Any, source: Any, dim: int) -> bool:
+        return indexing.puts(K, x, source.size)
+
+    def launch(K: Any, out: Any, index: Any, source: Any, dim: int) -> None:
+        indexing.put_slices(K, out if out.ndim else out.reshape(1), index, dim, source)
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
         (dim,) = ctx.attrs
@@ -161,8 +194,18 @@ class IndexFill(Writer):
     constants = (1,)
 
     def write(xp: Any, out: Any, index: Any, dim: int, value: Any) -> Any:
+        if xp is not np:
+            index = counted_from_front(xp, index, out.shape[dim] if out.ndim else 1)
         out.reshape(-1)[positions.slices(xp, out.shape, index, dim).reshape(-1)] = value
         return out
+
+    def serves(K: Any, x: Any, index: Any, dim: int, value: Any) -> bool:
+        return indexing.puts(K, x, index.size)
+
+    def launch(K: Any, out: Any, index: Any, dim: int, value: Any) -> None:
+        out = out if out.ndim else out.reshape(1)
+        bits = indexing.bits_of(value, out.dtype)
+        indexing.put_slices(K, out, index, dim, number=bits, lowest=-out.shape[dim])
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -170,10 +213,10 @@ class IndexFill(Writer):
 
 
 # ------------------------------------------------------------------------- preparation
-def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, added: bool = False) -> int:
+def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any = None) -> int:
     """The dimension counted from the front, with sizes, dtypes and bounds checked.
 
-    ``added``: by a kernel, where it takes the arrays, that looks at the index itself.
+    ``beside``: an array that a kernel, where it takes that, writes to and looks at the index.
     """
     check_tensor("scatter", "index", 3, index)
     x, i = input.array, index.array
@@ -199,8 +242,9 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, added: bool 
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     elif too_large:
         raise RuntimeError(message)
-    by_kernel = x if added and indexing.inside(x.shape, i.shape, d) else None
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=by_kernel)
+    if not indexing.inside(x.shape, i.shape, d) or i.size >= indexing.MOST:
+        beside = None
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=beside)
     return d
 
 
@@ -224,7 +268,10 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
         raise RuntimeError("reduce argument must be either add or multiply.")
     if src is None:
         raise TypeError('scatter() missing 1 required positional arguments: "src"')
-    d = check_scatter(input, dim, index, src)
+    beside = None
+    if not isinstance(input.array, np.ndarray) and reduce is None:
+        beside = indexing.movable(input.array)
+    d = check_scatter(input, dim, index, src, beside)
     if isinstance(src, Tensor):
         src = cut(src, index.array.shape)
     elif reduce is not None:
@@ -233,16 +280,8 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
         return ScatterAdd, (input, index, src), (d,)
     if reduce == "multiply":
         # What is already there times the products of the sources, read back where it is written.
-        product = input.new_ones(input.array.shape)
-        xp = NAMESPACES[product.array.__class__].xp
-        flat = positions.along(xp, product.array.shape, index.array, d).reshape(-1)
-        factors = src.array.reshape(-1)
-        if xp is np:
-            np.multiply.at(product.array.reshape(-1), flat, factors)
-        else:  # CuPy cannot multiply at repeated places: on the host
-            host = product.array.get()
-            np.multiply.at(host.reshape(-1), flat.get(), factors.get())
-            product.array.set(host)
+        with no_grad():
+            product = apply(ScatterProd, (input.new_ones(input.array.shape), index, src), d, True)
         return Scatter, (input, index, (input * product).gather(d, index)), (d,)
     if isinstance(src, Tensor):
         return Scatter, (input, index, src), (d,)
@@ -251,7 +290,7 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
 
 def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Call:
     check_tensor("scatter_add", "src", 3, src)
-    d = check_scatter(input, dim, index, src, True)
+    d = check_scatter(input, dim, index, src, input.array)
     return ScatterAdd, (input, index, cut(src, index.array.shape)), (d,)
 
 
@@ -328,7 +367,8 @@ def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:
             f"slice shape: {[n for k, n in enumerate(x.shape) if k != d]} at dimension {d} and "
             f"source slice shape: {[n for k, n in enumerate(s.shape) if k != d]} at dimension {d}."
         )
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError, "index_copy_(): ")
+    beside = None if isinstance(x, np.ndarray) or s.size >= indexing.MOST else indexing.movable(x)
+    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError, "index_copy_(): ", beside)
     return IndexCopy, (input, index, source), (d,)
 
 
@@ -341,17 +381,21 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
     if i.dtype != np.int64:
         raise IndexError("index_fill_(): Expected dtype int64 for index.")
     n = x.shape[d] if x.ndim else 1
-    xp = NAMESPACES[i.__class__].xp
-    if xp is not np or (i < 0).any():  # a GPU is not asked, since that would wait for it
-        index = wrap(xp.where(i < 0, i + n, i))
-    check_bounds(index.array, d, n, IndexError)
+    F = NAMESPACES[i.__class__]
+    by_tensor = isinstance(value, Tensor) and (value.requires_grad or not value.is_cpu)
+    by_kernel = F.launcher is not None and indexing.puts(F.launcher, x, i.size) and not by_tensor
+    if not by_kernel:
+        # A GPU is not asked, since that would wait for it.
+        if F.xp is not np or (i < 0).any():
+            index = wrap(F.xp.where(i < 0, i + n, i))
+        check_bounds(index.array, d, n, IndexError)
     if isinstance(value, Tensor):
         if value.array.ndim:
             raise RuntimeError(
                 "index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
                 f"{value.array.ndim} dimension(s)."
             )
-        if value.requires_grad:
+        if by_tensor:
             shape = (*x.shape[:d], i.size, *x.shape[d + 1 :]) if x.ndim else (1,)
             return IndexCopy, (input, index, cast(value, x.dtype).expand(shape)), (d,)
         value = value.item()
@@ -370,8 +414,12 @@ def _in_place(call: Callable[..., Call], name: str) -> Any:
         others = [t.array for t in inputs[1:]]
         apart = not any(o is array or o.base is not None for o in others)
         if unrecorded and apart and array.flags.c_contiguous:
-            xp = NAMESPACES[array.__class__].xp
-            op.write(xp, array, *others, *attrs)
+            F = NAMESPACES[array.__class__]
+            K, rest = F.launcher, (*others, *attrs)
+            if K is not None and op.launch is not None and op.serves(K, array, *rest):
+                op.launch(K, array, *rest)
+            else:
+                op.write(F.xp, array, *rest)
             self._bump()
             return self
         return assign(self, apply(op, inputs, *attrs))

@@ -374,6 +374,18 @@ INDEX = [
            "    const i64 at = checked(from, lowest, size, errors); out[i]"),
 ]  # fmt: skip
 
+PUT = [
+    Mutant("the values of the first batch for all", "put.cu",
+           "values + o * value_outer + c * value_inner;", "values + c * value_inner;"),
+    Mutant("the last of those in turn is left out", "put.cu",
+           "for (i64 j = first; j < first + in_turn; j++)",
+           "for (i64 j = first; j < first + in_turn - (in_turn > 1); j++)"),
+    Mutant("a wrong index is counted all the same", "put.cu", "(at < 0 ? 0 : at);", "at;",
+           ("test_put::test_nothing_is_written",)),
+    Mutant("numbers of rows as if all dimensions were alike", "row_numbers",
+           launch=lambda launch: swapped(launch, 5, 6)),
+]  # fmt: skip
+
 POOLING = [
     Mutant("the last of equal elements wins", "pool.cu",
            "return value > best || value != value;", "return value >= best || value != value;"),
@@ -575,8 +587,8 @@ LOSSES = [
 MUTANTS = [
     *ROW_LOSSES,
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
-    *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *POOLING, *CONVOLUTIONS, *RECURRENT, *REDUCTIONS,
-    *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
+    *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *PUT, *POOLING, *CONVOLUTIONS, *RECURRENT,
+    *REDUCTIONS, *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
     *UNIT_VECTORS, *AFFINE, *BLEND, *POINTWISE, *VARIANCE, *VECTOR_NORM,
     *RESPONSE_NORM, *EXTREME_GRADIENT, *RUNNING, *SEQUENCES,
 ]  # fmt: skip

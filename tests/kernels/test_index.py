@@ -186,12 +186,13 @@ def on_both(function: Any, *shapes: Any) -> list[str]:
         results.append([t.detach().cpu().numpy() for t in (out, *[g.grad for g in given])])
     for a, b in zip(*results):
         np.testing.assert_allclose(b, a, 1e-10, 1e-10)
-    own = {k.name for k in index().values() if k.file == "index.cu"}
+    own = {k.name for k in index().values() if k.file in ("index.cu", "put.cu")}
     return [name for name in launched if name in own]
 
 
 # Of a pair of indices the kernel sees what they come to together.
-PAIR = ["check_indices", "check_indices", "take_along", "add_rows_searched"]
+TOGETHER = ["row_numbers", "row_numbers"]
+PAIR = [*TOGETHER, "take_along", *TOGETHER, "add_rows_searched"]
 
 
 @pytest.mark.parametrize(
@@ -304,11 +305,21 @@ def written(x: Any, index: Any, value: float) -> Any:
         lambda x, i: x.mT[:, i],
         lambda x, i: x.long()[i],
         lambda x, i: written(x, i, 2.0),
+        lambda x, i: written(x.long(), i, 2),
+        lambda x, i: written(x, (i, i.new_zeros(3)), 2.0),
+        lambda x, i: written(x.mT, (slice(None), i), 2.0),
+        lambda x, i: written(gradlite.ones(9, 5, device="cuda").mT, i, 2.0),
+        lambda x, i: written(x[:, :3], (i, i.new_ones(3).bool()), 2.0),
+        lambda x, i: x.index_put((i, i.new_zeros(3)), x[:3, 0].clone(), accumulate=True),
+        lambda x, i: x.long().index_put((i,), x[:3].long(), accumulate=True),
         lambda x, i: x.index_put((i,), x[:3].clone()),
         lambda x, i: x.index_fill(0, i, 2.0),
         lambda x, i: x.index_copy(0, i, x[:3].clone()),
         lambda x, i: x.long().gather(0, i[:, None].expand(3, 9)),
         lambda x, i: x.scatter(0, i[:, None].expand(3, 9), 2.0),
+        lambda x, i: x.scatter_(0, i[:, None].expand(3, 9), x[:3].clone()),
+        lambda x, i: x.bool().scatter(0, i[:, None].expand(3, 9), True),
+        lambda x, i: x.bool().index_fill(0, i, True),
         lambda x, i: x[:, 0].take(i),
         lambda x, i: x.take_along_dim(i[:, None], 0),
     ],

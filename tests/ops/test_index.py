@@ -88,6 +88,19 @@ def test_an_index_behind_a_whole_slice_is_one_node() -> None:
     same(program)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 2), (1, 2, 2), (1, 1, 1, 1)], ids=str)
+def test_values_with_more_dimensions_have_gradients(shape: tuple[int, ...]) -> None:
+    def program(T: Any) -> Any:
+        x = T.arange(12.0).reshape(4, 3).requires_grad_()
+        values = T.ones(shape).requires_grad_()
+        out = x * 1
+        out[T.tensor([0, 3]), T.tensor([[1], [0]])] = values
+        (out * T.arange(12.0).reshape(4, 3)).sum().backward()
+        return out, x.grad, values.grad
+
+    same(program)
+
+
 def test_index_put_takes_none_for_whole_dimensions() -> None:
     def program(T: Any) -> Any:
         x = T.zeros(2, 3)

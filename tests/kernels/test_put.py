@@ -1,0 +1,183 @@
+"""Writing at indices: NumPy, which writes one after the other, is the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite.ops import indexing
+from tests import cupy_stand_in as stand_in
+from tests.kernels.support import DTYPES, ThreadsLauncher, host
+from tests.kernels.test_index import ALONG, on_both, values
+
+WHOLE = ["int64", "int32"]
+
+
+@pytest.fixture
+def in_order() -> Iterator[None]:
+    """The last of what is written to a place stays."""
+    gradlite.use_deterministic_algorithms(True)
+    yield
+    gradlite.use_deterministic_algorithms(False)
+
+
+def numbers(K: Any, shape: Any, dtype: str, seed: int = 0) -> Any:
+    """Numbers of a dtype; whole ones whose bits are those of any float."""
+    if dtype not in WHOLE:
+        return values(K, shape, dtype, seed)
+    info = np.iinfo(dtype)
+    made = np.random.default_rng(seed).integers(info.min, info.max, shape, dtype, endpoint=True)
+    return K.xp.asarray(made)
+
+
+def places(size: int, shape: tuple[int, int, int], repeated: bool) -> np.ndarray:
+    """Indices along the middle, each of them once or any number of times."""
+    generator = np.random.default_rng(3)
+    if repeated:
+        return generator.integers(0, size, shape)
+    every = generator.permuted(np.broadcast_to(np.arange(size)[:, None], (size, shape[2])), axis=0)
+    return np.ascontiguousarray(np.broadcast_to(every[: shape[1]], shape))
+
+
+def compare(K: Any, shape: Any, count: int, dtype: str, repeated: bool) -> None:
+    outer, size, inner = shape
+    count = count if repeated else min(count, size)
+    index = places(size, (outer, count, inner), repeated)
+    x, source = numbers(K, shape, dtype), numbers(K, index.shape, dtype, 1)
+    one = numbers(K, (1, 1, 1), dtype, 2)
+    bits = indexing.bits_of(host(one).item(), host(one).dtype)
+    for cut in (np.s_[:], np.s_[: outer // 2 + 1], np.s_[:, :, : inner // 2 + 1]):
+        own, part = np.ascontiguousarray(index[cut]), source[cut]
+        o, _, c = np.ogrid[tuple(map(slice, own.shape))]
+        for given, number in (
+            (part, 0),
+            (K.xp.broadcast_to(one, own.shape), 0),
+            (None, bits),
+        ):
+            out, expected = K.xp.array(x), host(x).copy()
+            indexing.put_along(K, out, K.xp.asarray(own), 1, given, number)
+            expected[o, own, c] = host(one if given is None else given)
+            np.testing.assert_array_equal(host(out), expected)
+    vector = np.ascontiguousarray(index[0, :, 0])
+    expanded = K.xp.broadcast_to(K.xp.asarray(vector)[:, None], index.shape)
+    out, expected = K.xp.array(x), host(x).copy()
+    indexing.put_along(K, out, expanded, 1, source)
+    expected[:, vector] = host(source)
+    np.testing.assert_array_equal(host(out), expected)
+    for lowest, named in ((0, vector), (-size, vector - size)):
+        out = K.xp.array(x)
+        indexing.put_slices(K, out, K.xp.asarray(named), 1, source, lowest=lowest)
+        np.testing.assert_array_equal(host(out), expected)
+
+
+def compare_rows(K: Any, sizes: tuple[int, int, int], shape: tuple[int, ...]) -> None:
+    """Three indices, which broadcast."""
+    generator = np.random.default_rng(5)
+    index = [
+        generator.integers(-n, n, tuple(m if k == d else 1 for k, m in enumerate(shape)))
+        for d, n in enumerate(sizes)
+    ]
+    rows, lowest = indexing.row_numbers(K, (*sizes, 2), tuple(map(K.xp.asarray, index)))
+    whole = np.broadcast_arrays(*(i % n for i, n in zip(index, sizes)))
+    np.testing.assert_array_equal(host(rows), np.ravel_multi_index(tuple(whole), sizes))
+    assert lowest == 0
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *WHOLE])
+@pytest.mark.parametrize(("shape", "count"), ALONG, ids=str)
+def test_each_place_once(launcher: Any, shape: Any, count: int, dtype: str) -> None:
+    compare(launcher, shape, count, dtype, False)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *WHOLE])
+@pytest.mark.parametrize(("shape", "count"), ALONG, ids=str)
+def test_the_last_one_stays(
+    launcher: Any, in_order: None, shape: Any, count: int, dtype: str
+) -> None:
+    compare(launcher, shape, count, dtype, True)
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 7), (2, 3, 40)], ids=str)
+def test_numbers_of_rows(launcher: Any, sizes: tuple[int, int, int]) -> None:
+    compare_rows(launcher, sizes, (3, 1, 2))
+    compare_rows(launcher, sizes, (11, 5, 33))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    for shape, count in ALONG:
+        compare(threads, shape, count, "float32", False)
+    compare_rows(threads, (5, 1, 7), (11, 5, 33))
+
+
+def test_no_race_in_order(threads: ThreadsLauncher, in_order: None) -> None:
+    threads.check = True
+    compare(threads, (3, 4, 8), 20, "float32", True)
+
+
+def test_nothing_is_written_at_a_wrong_index(threads: ThreadsLauncher) -> None:
+    x, source = np.zeros((5, 3), np.float32), np.ones((4, 3), np.float32)
+    indexing.put_slices(threads, x, np.array([1, -1, 5, 4]), 0, source)
+    np.testing.assert_array_equal(x.sum(1), [0, 3, 0, 0, 3])
+    assert threads.errors[0] == 1 and threads.errors[2] == 5
+    threads.errors[...] = 0
+    index = np.array([1, 5, 2]), np.array([0, 1, -2])
+    rows, _ = indexing.row_numbers(threads, x.shape, index)
+    np.testing.assert_array_equal(rows, [3, 1, 7])
+    np.testing.assert_array_equal(threads.errors, [1, 5, 5])
+
+
+# ---------------------------------------------------------------------- as the ops use them
+@pytest.mark.parametrize(
+    ("function", "shapes", "expected"),
+    [
+        (lambda x, y, t: x.scatter(1, t([[2, 0]] * 3), y), [(3, 4), (3, 2)], "pt"),
+        (lambda x, y, t: x.scatter(1, t([[2, 0]]), y), [(3, 4), (3, 2)], "pt"),
+        (lambda x, t: x.scatter(0, t([[2], [0]]), -1.5), [(3, 4)], "p"),
+        (lambda x, y, t: x.index_copy(1, t([2, 0]), y), [(2, 3, 4), (2, 2, 4)], "pt"),
+        (lambda x, y, t: x.index_copy(0, t(0), y), [(), (1,)], ""),
+        (lambda x, t: x.index_fill(1, t([2, -3]), 0.3), [(2, 3, 4)], "p"),
+        (lambda x, y, t: x.index_put((t([2, -1]),), y), [(4, 9), (9,)], "pr"),
+        (lambda x, y, t: x.index_put((t([2, -1]),), y), [(4, 9), ()], "pr"),
+        (lambda x, y, t: x.index_put((t([0, -1]), t([[1], [0]])), y), [(4, 3), (1, 2)], "nnpt"),
+    ],
+)
+def test_ops_use_them(
+    monkeypatch: pytest.MonkeyPatch, function: Any, shapes: Any, expected: str
+) -> None:
+    stand_in.install(monkeypatch)
+    names = {"p": "put_along", "n": "row_numbers", "t": "take_along", "r": "take_rows"}
+    forward = [names[letter] for letter in expected if letter in "np"]
+    backward = [names[letter] for letter in expected]
+    launched = on_both(function, *shapes)
+    assert launched == [*forward, *backward] or not expected
+
+
+def test_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.install(monkeypatch)
+    results = []
+    for device in ("cpu", "cuda"):
+        rows = gradlite.tensor([3, 1], device=device)
+        columns = gradlite.tensor([0, -1], device=device)
+        found = []
+        for dtype in (gradlite.float32, gradlite.float16, gradlite.int64, gradlite.bool):
+            x = gradlite.arange(20, device=device).reshape(5, 4).to(dtype)
+            y = x.flip(0).contiguous()
+            x[rows] = y[:2]
+            x[rows, columns] = y[2, :2].clone()
+            x.scatter_(1, rows[:, None], 1)
+            x.index_copy_(1, columns[:1], y[:, 2:3].clone())
+            x.index_fill_(0, rows[:1], 0)
+            if dtype is not gradlite.bool:
+                x.index_put_((rows, rows), y[0, :2].clone(), accumulate=True)
+                x.index_add_(0, rows, y[:2].clone())
+                x.scatter_add_(0, rows[None], y[:1, :2].clone())
+            x.mT[columns] = y[:4].mT[:2].repeat(1, 2)[:, :5]
+            found.append(x.cpu().tolist())
+        results.append(found)
+    assert results[0] == results[1]
