@@ -19,9 +19,10 @@ from gradlite.capturing.calls import Buffer, CaptureError, HostCall, Ref, refs_o
 from gradlite.capturing.effects import written_state
 from gradlite.capturing.plan import at_address
 from gradlite.capturing.recorder import Recorder
-from gradlite.capturing.watched import read, spelled
+from gradlite.capturing.watched import alike, read, spelled
 from gradlite.graph_passes import node_of
 from gradlite.tensor import Tensor, wrap
+from gradlite.utils._pytree import tree_flatten
 
 if TYPE_CHECKING:
     from gradlite.capturing.written import Written
@@ -87,6 +88,7 @@ class Carried:
         self._places = list(places)
         self.tensors = [t for place in places for t in place.found]
         self.names = [place.name for place in places for _ in place.found]
+        self._read = [place.only_read for place in places for _ in place.found]
         self._count = len(self.tensors)
         self._pattern = pattern(self.tensors)
         self._kinds = [kinds.get(id(t)) or kind_of(t) for t in self.tensors]
@@ -130,9 +132,10 @@ class Carried:
 
     def described(self) -> list[str]:
         """A line for each, for people."""
+        ways = ("carried from call to call", "taken anew for every call")
         return [
-            f"{name} [{'x'.join(map(str, kind.shape)) or '0-d'} {kind.dtype.name}]"
-            for name, kind in zip(self.names, self._kinds)
+            f"{ways[read]}: {name} [{'x'.join(map(str, kind.shape)) or '0-d'} {kind.dtype.name}]"
+            for name, kind, read in zip(self.names, self._kinds, self._read)
         ]
 
     # -------------------------------------------------------------------- what is refused
@@ -439,7 +442,8 @@ class Carried:
         views = [_view(leaves[n], delta, ref) for n, delta, ref, _ in self._views]
         sources = {"input": leaves, "tensor": made, "view": views}
         for place, values in zip(self._places, self._values):
-            place.write([v if kind == "value" else sources[kind][v] for kind, v in values])
+            if not place.only_read:
+                place.write([v if kind == "value" else sources[kind][v] for kind, v in values])
 
 
 class Made(NamedTuple):
@@ -454,6 +458,23 @@ class Made(NamedTuple):
     ref: Ref
     leaf: bool
     inference: bool
+
+
+def are_data(old: Any, new: Any) -> bool:
+    """Whether values are tensors alike, or nest some, that have nothing to do with gradients."""
+    before, spec = tree_flatten(old)
+    after, other = tree_flatten(new)
+    if spec != other or not any(isinstance(v, Tensor) for v in before):
+        return False
+    for a, b in zip(before, after):
+        if not isinstance(a, Tensor):
+            if a is not b and not alike(a, b):
+                return False
+        elif not isinstance(b, Tensor) or not (_is_plain(a) and _is_plain(b)):
+            return False
+        elif kind_of(a) != kind_of(b) or _grade(a) != PLAIN:
+            return False
+    return True
 
 
 def _grade(tensor: Tensor) -> int:

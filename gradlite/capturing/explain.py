@@ -30,7 +30,7 @@ def _recording(number: int, recording: Recording) -> str:
     kept = recording.listing
     text = listing(recording.plan) if kept is None else zlib.decompress(kept).decode()
     head, *calls = text.split("\n")
-    lines = [head, *(f"  carried from call to call: {line}" for line in recording.carries), *calls]
+    lines = [head, *(f"  {line}" for line in recording.carries), *calls]
     return f"recording {number}: {recording.replays} replays of " + "\n".join(lines)
 
 

@@ -38,6 +38,7 @@ from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ["CaptureError", "CapturedStep", "capture"]
 
+GIVEN_ANEW = 3  # recordings in a row for which somebody has put other tensors somewhere
 IN_VAIN = 8  # recordings without a replay between them, then a warning
 MEETINGS = 16  # recordings that meet code which was not found before
 ATTEMPTS = 3  # recordings in a row that may differ from each other
@@ -81,10 +82,12 @@ def capture(
     cleared and filled. Where the step reads what the last call has put there, as hidden states,
     running averages and sums, every replay goes on from what it finds in the place then, yours or
     its own, and is another recording for another shape, dtype, layout or ``requires_grad``; when a
-    replay raises an error it is still there. `explain` lists such places. Put ``detach()`` of it
-    there, or read it with ``detach()``: a graph that goes on from call to call is refused, and so
-    is a tensor that the step reads by another way as well, or that shares memory with one that
-    lasts. What makes another recording: inputs of another shape, dtype or number, train and eval
+    replay raises an error it is still there. Put ``detach()`` of it there, or read it with
+    ``detach()``: a graph that goes on from call to call is refused, and so is a tensor that the
+    step reads by another way as well, or that shares memory with one that lasts. Data that somebody
+    else puts into a variable, an attribute or a container for every call, as the next batch, are
+    taken for inputs once that has been seen. `explain` lists the places of both.
+    What makes another recording: inputs of another shape, dtype or number, train and eval
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
     answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
@@ -242,8 +245,15 @@ class CapturedStep:
         return result
 
     def _complain(self, surroundings: Surroundings, questions: Questions | None = None) -> None:
-        """Warn when something changes so often that nothing is ever replayed."""
+        """Have data that changes taken for inputs; warn when nothing is ever replayed.
+
+        Args:
+            surroundings: those of a recording that does not fit.
+            questions: of another one that was made at the call behind it, if it was.
+        """
         self._in_vain += 1
+        if questions is not None or self._in_vain == GIVEN_ANEW:
+            surroundings.given_anew()
         if self._in_vain == IN_VAIN:
             name = surroundings.changed() or "a gradient that was there before"
             if questions is not None and questions.answers:
@@ -399,9 +409,11 @@ class CapturedStep:
         """What the step carries on from call to call; None too where that is still to be seen."""
         try:
             carried = before.carry(recorder, places, identity)
-        except UnsettledError:
+        except CaptureError as error:
+            if before.keep_given(places):
+                return None
             self._unsettled += 1
-            if self._unsettled > ATTEMPTS:
+            if not isinstance(error, UnsettledError) or self._unsettled > ATTEMPTS:
                 raise
             return None
         self._unsettled = 0

@@ -19,7 +19,7 @@ import numpy as np
 
 from gradlite import changes, determinism, graph
 from gradlite.capturing.calls import STATE
-from gradlite.capturing.carried import Carried, UnsettledError, kind_of
+from gradlite.capturing.carried import Carried, UnsettledError, are_data, kind_of
 from gradlite.capturing.conditions import Conditions
 from gradlite.capturing.reachable import DEPTH, Reachable
 from gradlite.capturing.recorder import Recorder
@@ -176,7 +176,8 @@ class Surroundings(Reachable):
                 added = self._added(recorder, place[0], old, now, inputs)
             else:
                 added = [written(recorder, place, old, now, inputs, looked, there)]
-            found += [w for w in added if w is not None]
+            given = now is old and place_of(*place[:2]) in self._source[2].given
+            found += [w for w in added if w is not None and (w.carries or not given)]
         taken = {(id(w.container), w.key) for w in found}
         self._rewritten = [
             w for w in found if (id(w.container), w.key) not in self._fresh and not w.carries
@@ -197,6 +198,28 @@ class Surroundings(Reachable):
         self._holding.clear()
         self._note_groups()
         return found
+
+    def given_anew(self) -> None:
+        """Have the next recordings take tensors for inputs that others put there for every call."""
+        findings = self._source[2]
+        for (container, key, _), old in zip(self._places, self._values):
+            place = place_of(container, key)
+            try:
+                now = read(container, key)
+            except ValueError:
+                continue
+            if now is not old and place not in findings.kept and are_data(old, now):
+                findings.carried[place] = container
+                findings.given.add(place)
+
+    def keep_given(self, places: Sequence[Written]) -> bool:
+        """Take none of these for inputs any more; whether one was."""
+        findings = self._source[2]
+        own = {place_of(w.container, w.key) for w in places if w.only_read} & findings.given
+        findings.given -= own
+        findings.kept |= own
+        findings.carried = {k: c for k, c in findings.carried.items() if k not in own}
+        return bool(own)
 
     def _replaced(self) -> list[tuple[tuple[Any, Any, str], Any, Any]]:
         """The places with another value than before, and those that other recordings carry on.

@@ -68,6 +68,8 @@ class Findings:
         asked: functions that give what may change, with a name for people, by the object.
         options: whether every option of optimizers was read.
         carried: the places of tensors that it reads and replaces, with their containers.
+        given: those among them where others put a new one before a call, as a batch of data.
+        kept: places of which that is not to be.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,8 @@ class Findings:
         self.options = False
         self.codes: set[types.CodeType] = set()
         self.carried: dict[tuple[int, Any], Any] = {}
+        self.given: set[tuple[int, Any]] = set()
+        self.kept: set[tuple[int, Any]] = set()
 
     def size(self) -> int:
         """How much there is of it."""

@@ -5,6 +5,7 @@ Of places whose tensors the step has looked at before see `Carried`.
 
 from __future__ import annotations
 
+import operator
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Sequence
@@ -31,6 +32,7 @@ class Written:
         before: what must be there before a replay; see `form`.
         before_leaves, leaves: the leaves of what was there, and of what is there now.
         spec: how these are nested.
+        only_read: whether there is what was there: others replace it.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Written:
         self.before = form(old)
         self.before_leaves = tree_flatten(old)[0] if carries else []
         self.leaves, self.spec = tree_flatten(new)
+        self.only_read = carries and same_objects(self.before_leaves, self.leaves)
         self._kinds: list[tuple[str, Any]] = []
 
     @property
@@ -137,6 +140,11 @@ class Written:
     def holds(self) -> bool:
         """Whether there is what a replay may replace."""
         return self.current() is not None
+
+
+def same_objects(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether two sequences hold the very same objects."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def form(value: Any) -> Any:

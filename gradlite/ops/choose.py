@@ -10,6 +10,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops import together
 from gradlite.ops.binary import sum_to
+from gradlite.ops.chosen import chosen
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, nonzero
 from gradlite.ops.guard import on_its_device
@@ -40,11 +41,12 @@ __all__ = [
 
 
 class Where(Op):
+    native_backward_from = 1 << 13
     reads = ((), (0,), (0,))
     constants = (0,)
 
     def forward(xp: Any, condition: Any, a: Any, b: Any) -> Any:
-        return xp.where(condition, a, b)
+        return chosen(xp, condition, a, b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (condition,) = ctx.saved

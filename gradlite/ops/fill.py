@@ -9,6 +9,7 @@ import numpy as np
 from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import guard
 from gradlite.ops.binary import mismatch, sum_to
+from gradlite.ops.chosen import chosen
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
@@ -155,7 +156,7 @@ class MaskedFill(Op):
             filling = xp.asarray(value).astype(x.dtype)
         else:  # no copy from the host
             filling = float(value) if x.dtype.kind == "f" else xp.full((), value, x.dtype)
-        out = xp.where(mask, filling, x)
+        out = chosen(xp, mask, filling, x)
         return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -171,7 +172,7 @@ class MaskedFillTensor(Op):
     constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any, value: Any) -> Any:
-        out = xp.where(mask, value, x)
+        out = chosen(xp, mask, value, x)
         return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
