@@ -2,7 +2,7 @@
 
 A program of `tests/fuzz_writers.py` becomes a step: some of its leaves are parameters with
 optimizers, some are inputs that are others at every call, some are what the call before has left,
-and the rest are made in the step.
+some lie where the caller puts others for every call, and the rest are made in the step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NARROW = ("float32", "float16", "half()", "float()", "long()", "int32", "int64")
 
 @dataclass
 class Program:
-    """Lines, and for each what becomes of it if it makes a leaf: param, input, carried or made."""
+    """Lines, and for each what becomes of a leaf: param, input, carried, given or made."""
 
     lines: list[str]
     roles: list[str]
@@ -106,7 +106,7 @@ def written(seed: int) -> Program | None:
         add("backward", f"{pool.pick_root(0)}.sin().sum().backward(retain_graph=True)")
     except (AmbiguousError, DifferenceError, RuntimeError):
         return None
-    kinds = ["param", "input", "made", *["carried"] * (seed % 2)]
+    kinds = ["param", "input", "made", *["carried"] * (seed % 2), *["given"] * (seed % 3 == 1)]
     roles = [numbers.choice(kinds) for _ in pool.lines]
     return Program(pool.lines, roles, list(pool.names))
 
@@ -119,6 +119,8 @@ class Twin:
         self.params: dict[str, Any] = {}
         self.inputs: list[tuple[str, str]] = []
         self.state: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.specs: dict[str, str] = {}  # of the data
         body, left = [], []
         for number, (line, role) in enumerate(zip(program.lines, program.roles)):
             made = LEAF.match(line)
@@ -136,6 +138,11 @@ class Twin:
                 line = f"{name} = state[{name!r}]{own}"
                 form = LEFT[number % (len(LEFT) if shaped else 4)]
                 left.append((name, form))
+            elif made and role == "given":
+                self.specs[made[1]] = made[2]
+                own = "" if number % 2 else ".clone()"
+                own += ".clone().requires_grad_()" if "True" in made[2] else ""
+                line = f"{made[1]} = data[{made[1]!r}]{own}"
             body.append(line)
         learned = [p for p in self.params.values() if p.requires_grad]
         if learned:
@@ -145,7 +152,7 @@ class Twin:
             self.space["optimizers"] = [first, second]
         else:
             body = [line for line in body if not line.startswith("optimizers")]
-        self.space.update(params=self.params, state=self.state)
+        self.space.update(params=self.params, state=self.state, data=self.data)
         text = "\n".join(f"    {line}" for line in body if line)
         made_here = dict.fromkeys(n for line in body for n in ASSIGNED.findall(line))
         self.names = [n for n in made_here if n in program.names and n not in self.params]
@@ -168,6 +175,7 @@ class Twin:
         if number % 5 == 4:
             for t in self.state.values():
                 t.add_(0.25) if t.is_floating_point() else t.add_(1)
+        self.data.update((name, self._input(spec, number)) for name, spec in self.specs.items())
         before = {f"{name} before": t for name, t in self.state.items()}
         try:
             results = step(*given)
@@ -180,6 +188,7 @@ class Twin:
         seen.update(self.params)
         seen.update(before)
         seen.update((f"{name} left", t) for name, t in self.state.items())
+        seen.update((f"{name} given", t) for name, t in self.data.items())
         for name, tensor in list(seen.items()):
             if tensor.is_leaf:
                 seen[f"{name}.requires_grad"] = tensor.requires_grad
