@@ -76,8 +76,21 @@ def attributes() -> tuple[Put, Get]:
     return put, lambda: (kept.x, kept.y)
 
 
+def a_dictionary_for_each() -> tuple[Put, Get]:
+    return (
+        lambda x, y: globals().update(batch={"x": x, "y": y}),
+        lambda: (batch["x"], batch["y"]),
+    )
+
+
+def a_list_in_an_attribute_for_each() -> tuple[Put, Get]:
+    kept = types.SimpleNamespace(batch=None)
+    return lambda x, y: setattr(kept, "batch", [x, [y]]), lambda: (kept.batch[0], kept.batch[1][0])
+
+
 PLACES = [
     two_variables, a_pair_in_a_variable, cells, items_of_a_dictionary, a_list, attributes,
+    a_dictionary_for_each, a_list_in_an_attribute_for_each,
 ]  # fmt: skip
 
 

@@ -95,6 +95,7 @@ class Surroundings(Reachable):
         self.carried: Carried | None = None
         self._made: set[tuple[int, str]] = set()
         self._rewritten: list[Written] = []
+        self._filled: set[int] = set()  # containers that the step puts something into
         self._grown: set[int] = set()  # dictionaries, by their `Items`, with keys of the step's
         self._fresh: set[tuple[int, Any]] = set()  # these
         self._state = self._describe()
@@ -189,10 +190,10 @@ class Surroundings(Reachable):
         self._others = [
             entry for entry in self._others if (id(entry[0].__self__), entry[1]) not in taken
         ]
-        containers = {id(getattr(w.container, "container", w.container)) for w in found}
+        self._filled = {id(getattr(w.container, "container", w.container)) for w in found}
         for number, key, value in self._holding:
             space = self.modules[number].__dict__
-            if (id(space), key) in taken or _leads_to(space.get(key, value), containers):
+            if (id(space), key) in taken or _leads_to(space.get(key, value), self._filled):
                 self._made.add((number, key))
         self._forget_made()
         self._holding.clear()
@@ -208,7 +209,9 @@ class Surroundings(Reachable):
                 now = read(container, key)
             except ValueError:
                 continue
-            if now is not old and place not in findings.kept and are_data(old, now):
+            if now is old or place in findings.kept or _leads_to(old, self._filled):
+                continue
+            if are_data(old, now):
                 findings.carried[place] = container
                 findings.given.add(place)
 
