@@ -92,7 +92,9 @@ def blocky(rng: Any, rows: int, columns: int, dtype: str) -> Any:
 
 
 def one_hot(rng: Any, rows: int, columns: int, dtype: str) -> Any:
-    return np.eye(columns, dtype=dtype)[rng.integers(0, columns, rows)]
+    x = np.zeros((rows, columns), dtype)
+    x[np.arange(rows), rng.integers(0, columns, rows)] = 1
+    return x
 
 
 # More rows, columns and sums than tiles and panels hold, and some left over: more than the few
@@ -122,6 +124,22 @@ def test_the_bits_of_the_whole_product(
         tolerance = 2e-6 if dtype == "float32" else 1e-13
         expected = expected if added is None else expected + added
         np.testing.assert_allclose(result, expected, tolerance, 20 * tolerance)
+
+
+def test_more_than_the_lists_hold_at_once(library: ctypes.CDLL, threads: None) -> None:
+    """Rows by rows: some of them with no zeros, or beside an infinity, as the others."""
+    rng = np.random.default_rng(4)
+    few = one_hot(rng, 200, 60_000, "float32")
+    few[110:150] = rng.standard_normal((40, 60_000))
+    others = rng.standard_normal((60_000, 70)).astype("f4")
+    for a, b in ((few, others), (others.T, few.T)):
+        made, result = call(library, "without_zeros", a, b)
+        assert made == 1
+        np.testing.assert_array_equal(result, call(library, "whole", a, b)[1])
+    others[30_000, 5] = np.inf
+    made, result = call(library, "without_zeros", few, others)
+    assert made == 1
+    np.testing.assert_array_equal(result, call(library, "whole", few, others)[1])
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])

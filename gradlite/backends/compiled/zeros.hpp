@@ -221,19 +221,41 @@ static void turned_product_of_kept(const Kept<T>& kept, const T* a, i64 sm, i64 
   }
 }
 
+// So many rows that the lists of their tiles take no more than some megabytes.
+static inline i64 rows_at_once(i64 K) {
+  const i64 tiles = (i64(1) << 20) / K;
+  return (tiles < 2 ? 2 : tiles) * TILE_PANEL;
+}
+
 // Whether the product has been made without its zeros.
 template <class T>
 static bool product_without_zeros(const T* a, i64 sm, i64 sk, const T* b, i64 bk, i64 bn, T* c,
                                   i64 sc, i64 M, i64 N, i64 K, const T* bias) {
-  constexpr i64 W = PANEL * Vector<T>::lanes;
+  constexpr i64 L = Vector<T>::lanes, W = PANEL * L;
   if (M * N * K < WORTH_A_LOOK || K >= i64(1) << 31) return false;
+  const i64 most = rows_at_once(K);
+  const auto part = [=](i64 m, i64 n, i64 rows, i64 columns) {
+    const T *x = a + m * sm, *y = b + n * bn;
+    T* z = c + m * sc + n;
+    if (product_without_zeros(x, sm, sk, y, bk, bn, z, sc, rows, columns, K, bias)) return;
+    T* room = (T*)scratch<3>((PANEL * K + M) * L * sizeof(T));
+    part_of_product(x, sm, sk, y, bk, bn, z, sc, rows, columns, K, room, bias);
+  };
   Kept<T> kept;
   if (M >= 2 * TILE_PANEL && N >= W && mostly_zeros(a, sm, sk, M, K)) {
+    if (M > most) {
+      for (i64 m = 0; m < M; m += most) part(m, 0, M - m < most ? M - m : most, N);
+      return true;
+    }
     if (!keep(a, sm, sk, M, K, kept) || !all_finite(b, K, N, bk, bn)) return false;
     product_of_kept(kept, a, sm, sk, b, bk, bn, c, sc, M, N, K, bias);
     return true;
   }
   if (!bias && N >= 2 * TILE_PANEL && M >= W && mostly_zeros(b, bn, bk, N, K)) {
+    if (N > most) {
+      for (i64 n = 0; n < N; n += most) part(0, n, M, N - n < most ? N - n : most);
+      return true;
+    }
     if (!keep(b, bn, bk, N, K, kept) || !all_finite(a, M, K, sm, sk)) return false;
     turned_product_of_kept(kept, a, sm, sk, b, bk, bn, c, sc, M, N, K);
     return true;
