@@ -88,12 +88,12 @@ def take_along(K: Any, x: Any, index: Any, dim: int) -> Any:
     outer, size, inner = split(x.shape, dim)
     count = index.shape[dim]
     out = K.empty(index.shape, x.dtype)
-    index, steps = _walked(K, index, dim)
+    index, steps = walked(K, index, dim)
     _take(K, K.dense(x), index, out, 0, outer, size, count, inner, steps)
     return out
 
 
-def _walked(K: Any, index: Any, dim: int) -> tuple[Any, tuple[int, int, int]]:
+def walked(K: Any, index: Any, dim: int) -> tuple[Any, tuple[int, int, int]]:
     """An index as kernels read it, and its steps: a vector, where it is one that was expanded."""
     alike = [n == 1 or step == 0 for n, step in zip(index.shape, index.strides)]
     alike[dim] = True
@@ -154,10 +154,15 @@ def add_along(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
     sums = K.dense(part)
     outer, size, inner = split(sums.shape, dim)
     count = index.shape[dim]
-    index, steps = _walked(K, index, dim)
+    index, steps = walked(K, index, dim)
     _add(K, sums, index, values, outer, size, count, inner, steps)
     if sums is not part:
         part[...] = sums
+
+
+def few_to_a_place(count: int, places: int) -> bool:
+    """Whether one thread may do all that goes to a place, in order."""
+    return count <= TERMS or places >= SUMS
 
 
 def _add(
@@ -166,8 +171,8 @@ def _add(
 ) -> None:  # fmt: skip
     index, values = as_index(K, index), K.dense(values)
     dtype = out.dtype
-    few_to_a_sum = count <= TERMS or outer * inner >= SUMS
-    ordered = few_to_a_sum or determinism.are_deterministic_algorithms_enabled()
+    few = few_to_a_place(count, outer * inner)
+    ordered = few or determinism.are_deterministic_algorithms_enabled()
     if K.acc(dtype) != dtype or values.size >= MOST or (ordered and not K.serial):
         K.elementwise(
             "add_along", dtype, outer * inner, values, index, out, K.errors, 0, outer, size, count,
@@ -208,7 +213,7 @@ def put_along(K: Any, out: Any, index: Any, dim: int, values: Any = None, number
     part = _part(out, index, dim)
     written = K.dense(part)
     sizes, count = split(written.shape, dim), index.shape[dim]
-    index, steps = _walked(K, index, dim)
+    index, steps = walked(K, index, dim)
     _put(K, written, index, values, number, 0, sizes, count, steps)
     if written is not part:
         part[...] = written

@@ -257,6 +257,13 @@ def cut(src: Tensor, shape: tuple[int, ...]) -> Tensor:
     return src[tuple(slice(0, n) for n in shape)]
 
 
+def _seen_by_kernels(reduce: Any, x: Any) -> Any:
+    """The array as the kernels see it that write to it, combined or not."""
+    if isinstance(x, np.ndarray) or reduce == "multiply":  # which reads at the indices too
+        return None
+    return indexing.movable(x) if reduce is None else x
+
+
 Call = tuple[Any, tuple[Any, ...], tuple[Any, ...]]
 
 
@@ -268,10 +275,7 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
         raise RuntimeError("reduce argument must be either add or multiply.")
     if src is None:
         raise TypeError('scatter() missing 1 required positional arguments: "src"')
-    beside = None
-    if not isinstance(input.array, np.ndarray) and reduce is None:
-        beside = indexing.movable(input.array)
-    d = check_scatter(input, dim, index, src, beside)
+    d = check_scatter(input, dim, index, src, _seen_by_kernels(reduce, input.array))
     if isinstance(src, Tensor):
         src = cut(src, index.array.shape)
     elif reduce is not None:

@@ -2,16 +2,93 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes
-from gradlite.ops import positions
+from gradlite import determinism, dtypes
+from gradlite.ops import indexing, positions
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.op import Op
 
+# ------------------------------------------------------------------------------- launches
+PRODUCT, LARGEST, SMALLEST = range(3)
+NOTHING = (1.0, -math.inf, math.inf)  # what changes nothing
 
+
+def serves(K: Any, x: Any, index: Any, dim: int) -> bool:
+    """Whether the kernels combine at an index: it is smaller than the array along ``dim`` alone."""
+    shape, own = x.shape, index.shape
+    whole = bool(shape) and (*own[:dim], shape[dim], *own[dim + 1 :]) == shape
+    return whole and bool(K.takes(x)) and 0 < index.size < indexing.MOST and x.size < indexing.MOST
+
+
+def _walk(K: Any, how: int, index: Any, shape: tuple[int, ...], dim: int) -> tuple[Any, ...]:
+    """The index, how many of it a thread does in turn, and sizes and steps as kernels want them."""
+    outer, size, inner = indexing.split(shape, dim)
+    count = index.shape[dim]
+    index, steps = indexing.walked(K, index, dim)
+    few = how == PRODUCT and indexing.few_to_a_place(count, outer * inner)
+    ordered = few or determinism.are_deterministic_algorithms_enabled()
+    in_turn = count if ordered else 1
+    return index, in_turn, outer * (count // in_turn) * inner, (outer, size, count, inner, *steps)
+
+
+def _combine(how: int) -> Any:
+    """``fused_forward`` of an op here."""
+
+    def fused_forward(K: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
+        if not serves(K, x, index, dim) or not K.takes(x, src):
+            return NotImplemented
+        dtype = K.acc(x.dtype)
+        out = K.xp.array(x, dtype, order="C")
+        if not include_self:
+            number = indexing.bits_of(NOTHING[how], dtype)
+            indexing.put_along(K, out, index, dim, number=number)
+        index, in_turn, threads, sizes = _walk(K, how, index, x.shape, dim)
+        K.elementwise(
+            "scatter_reduce", x.dtype, threads, K.dense(src), index, out, K.errors, how, in_turn,
+            *sizes,
+        )  # fmt: skip
+        return out.astype(x.dtype, copy=False)
+
+    return fused_forward
+
+
+def _gradients(K: Any, how: int, ctx: Any, grad: Any) -> Any:
+    """``fused_backward``: the gradients of what was there before and of what was sent there."""
+    x, index, src, *others = ctx.saved
+    dim, include_self = ctx.attrs
+    if not serves(K, x, index, dim) or not K.takes(grad, x, src):
+        return NotImplemented
+    dtype, shape = x.dtype, x.shape
+    grad, x, src = K.dense(grad), K.dense(x), K.dense(src)
+    out = K.dense(others[0]) if others else None
+    counts = K.zeros(shape, np.uint64)
+    products = K.xp.ones(shape, K.acc(dtype)) if how == PRODUCT else None
+    index, in_turn, threads, sizes = _walk(K, how, index, shape, dim)
+    K.elementwise(
+        "scatter_reduce_parts", dtype, threads, src, index, out, counts, products, K.errors, how,
+        in_turn, *sizes,
+    )  # fmt: skip
+    left = right = None
+    if ctx.edges[0] is not None:
+        left = K.empty(shape, dtype)
+        K.elementwise(
+            "scatter_reduce_backward", dtype, left.size, grad, x, out, counts, products, left, how,
+            int(include_self), left.size,
+        )  # fmt: skip
+    if ctx.edges[2] is not None:
+        right = K.empty(src.shape, dtype)
+        K.elementwise(
+            "scatter_reduce_values_backward", dtype, right.size, grad, x, src, index, out, counts,
+            products, right, K.errors, how, int(include_self), *sizes,
+        )  # fmt: skip
+    return left, None, right
+
+
+# ------------------------------------------------------------------------------------ ops
 class ScatterAmax(Op):
     """The largest of what is written to each place; ties share the gradient evenly."""
 
@@ -21,6 +98,11 @@ class ScatterAmax(Op):
 
     def forward(xp: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
         return _extremum(xp, xp.maximum, -np.inf, x, index, src, dim, include_self)
+
+    fused_forward = _combine(LARGEST)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return _gradients(K, LARGEST, ctx, grad)  # as it is of the smallest
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, index, src, out = ctx.saved
@@ -43,6 +125,8 @@ class ScatterAmin(ScatterAmax):
 
     def forward(xp: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
         return _extremum(xp, xp.minimum, np.inf, x, index, src, dim, include_self)
+
+    fused_forward = _combine(SMALLEST)
 
 
 class ScatterProd(Op):
@@ -74,6 +158,11 @@ class ScatterProd(Op):
         last = xp.searchsorted(flat, flat, side="right") - 1
         cells[flat] = cells[flat] * products[last]  # the same number at every repetition
         return out
+
+    fused_forward = _combine(PRODUCT)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return _gradients(K, PRODUCT, ctx, grad)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, index, src = ctx.saved

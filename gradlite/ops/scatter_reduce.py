@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import guard
+from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, constant, distinct, integers
 from gradlite.ops.scatter import check_scatter, check_slices, cut
-from gradlite.ops.scatter_combine import ScatterAmax, ScatterAmin, ScatterProd
+from gradlite.ops.scatter_combine import ScatterAmax, ScatterAmin, ScatterProd, serves
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = ["index_reduce", "scatter_reduce"]
 
@@ -71,7 +74,7 @@ def scatter_reduce(
         raise RuntimeError(
             f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
         )
-    d = check_scatter(input, dim, index, src)
+    d = check_scatter(input, dim, index, src, _seen_by_kernels(input, dim, index, reduce))
     values: Any = cut(src, index.array.shape)
     if reduce in OPS:
         op = OPS[reduce]
@@ -88,7 +91,17 @@ def scatter_reduce(
     count: Any = ones.scatter_add(d, index, values.new_ones(index.array.shape)).clamp(min=1)
     if input.array.dtype in dtypes.FLOATING:
         return total / count  # type: ignore[no-any-return]
-    return total.div(count, rounding_mode="floor")  # type: ignore[no-any-return]
+    with guard.on(total.array):  # not by `div`, which would wait for whether a count is 0
+        return wrap(total.array // count.array)
+
+
+def _seen_by_kernels(input: Tensor, dim: int, index: Tensor, reduce: str) -> Any:
+    """The array, where a kernel that combines looks at the index."""
+    x = input.array
+    K = NAMESPACES[x.__class__].launcher
+    if reduce not in OPS or K is None:
+        return x
+    return x if x.ndim and serves(K, x, index.array, wrap_dim(dim, x.ndim)) else None
 
 
 def _slices() -> list[Any]:

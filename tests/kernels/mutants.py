@@ -8,6 +8,7 @@ from tests.kernels.mutants_ctc import CTC
 from tests.kernels.mutants_elements import BLEND
 from tests.kernels.mutants_embedding_bag import EMBEDDING_BAGS
 from tests.kernels.mutants_images import AFFINE, BORDERS, GRID, RESAMPLE
+from tests.kernels.mutants_indices import INDICES
 from tests.kernels.mutants_losses import ELEMENTS, UNIT_VECTORS
 from tests.kernels.mutants_moments import (
     EXTREME_GRADIENT,
@@ -341,51 +342,6 @@ OPTIMIZERS = [
            launch=lambda launch: swapped(launch, 0, 1)),
 ]  # fmt: skip
 
-INDEX = [
-    Mutant("a number below 0 is not counted from the end", "checks.cuh",
-           "return index < 0 ? index + size : index;", "return index;", ("test_index",)),
-    Mutant("the size itself is taken for an index", "checks.cuh",
-           "index >= lowest && index < size", "index >= lowest && index <= size",
-           ("test_index::test_an_index",)),
-    Mutant("the error is noted without an atomic", "checks.cuh",
-           "atomicExch(reinterpret_cast<u64*>(place), u64(value));", "*place = value;",
-           ("test_index",)),
-    Mutant("values are added without an atomic", "index.cu",
-           "atomicAdd(place, value);", "*place += value;"),
-    Mutant("every one of equal indices adds all of them", "index.cu",
-           "if (first > 0 && sorted[first - 1] == sorted[first]) return;", ""),
-    Mutant("the last index is not looked at", "index.cu",
-           "while (last < count && sorted[last] == row) last++;",
-           "while (last < count - 1 && sorted[last] == row) last++;"),
-    Mutant("lanes beyond the last index read one", "index.cu",
-           "if (start + lane < count) {", "if (start < count) {"),
-    Mutant("the row after the one that was found", "index.cu",
-           "(start + __ffs(found) - 1)", "(start + __ffs(found))"),
-    Mutant("31 indices at a time, 32 looked at", "index.cu",
-           "start < count; start += 32", "start < count; start += 31"),
-    Mutant("the padding's row is added to", "index.cu",
-           "mine == row && mine != skipped", "mine == row"),
-    Mutant("warps of a block take the same row", "index.cu",
-           "i64(blockIdx.x) * 8 + threadIdx.y; row < size", "i64(blockIdx.x) * 8; row < size"),
-    Mutant("the first batch's indices for all", "index.cu",
-           "const i64 from = index[o * index_outer + j * index_count + c * index_inner];\n"
-           "    const i64 at = checked(from, lowest, size, errors); out[i]",
-           "const i64 from = index[j * index_count + c * index_inner];\n"
-           "    const i64 at = checked(from, lowest, size, errors); out[i]"),
-]  # fmt: skip
-
-PUT = [
-    Mutant("the values of the first batch for all", "put.cu",
-           "values + o * value_outer + c * value_inner;", "values + c * value_inner;"),
-    Mutant("the last of those in turn is left out", "put.cu",
-           "for (i64 j = first; j < first + in_turn; j++)",
-           "for (i64 j = first; j < first + in_turn - (in_turn > 1); j++)"),
-    Mutant("a wrong index is counted all the same", "put.cu", "(at < 0 ? 0 : at);", "at;",
-           ("test_put::test_nothing_is_written",)),
-    Mutant("numbers of rows as if all dimensions were alike", "row_numbers",
-           launch=lambda launch: swapped(launch, 5, 6)),
-]  # fmt: skip
-
 POOLING = [
     Mutant("the last of equal elements wins", "pool.cu",
            "return value > best || value != value;", "return value >= best || value != value;"),
@@ -587,7 +543,7 @@ LOSSES = [
 MUTANTS = [
     *ROW_LOSSES,
     *TEAMS, *ELEMENTWISE, *WITH_PARAMETERS, *BIAS, *SOFTMAX, *ATTENTION, *COLUMNS, *RANDOM,
-    *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDEX, *PUT, *POOLING, *CONVOLUTIONS, *RECURRENT,
+    *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDICES, *POOLING, *CONVOLUTIONS, *RECURRENT,
     *REDUCTIONS, *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
     *UNIT_VECTORS, *AFFINE, *BLEND, *POINTWISE, *VARIANCE, *VECTOR_NORM,
     *RESPONSE_NORM, *EXTREME_GRADIENT, *RUNNING, *SEQUENCES,

@@ -1,0 +1,140 @@
+// What an index sends to one place, combined: the product, the largest, the smallest; and the
+// gradients.
+//
+// An array is seen as (outer, size, inner), and indices go along the middle, as in index.cu. Which
+// way to combine says a number: 0 for products, 1 for the largest, 2 for the smallest. One thread
+// does `in_turn` of the indices along the middle one after the other: all, and nobody else comes to
+// its places, or 1, and there are atomics.
+#include "checks.cuh"
+#include "places.cuh"
+
+constexpr int PRODUCT = 0, LARGEST = 1;
+
+// NaN when either is, but in a product, which is what it is.
+DEVICE acc_t combined(int how, acc_t a, acc_t b) {
+  if (how == PRODUCT) return a * b;
+  if (how == LARGEST) return math::larger_or_nan(a, b);
+  return a < b || a != a ? a : b;
+}
+
+DEVICE u32 word_of(float value) { return bit_cast<u32>(value); }
+DEVICE u64 word_of(double value) { return bit_cast<u64>(value); }
+
+DEVICE void combine(int how, acc_t* place, acc_t value, bool alone) {
+#if !defined(GRADLITE_NATIVE)
+  if (!alone) {
+    typedef decltype(word_of(value)) Word;
+    Word* words = reinterpret_cast<Word*>(place);
+    Word seen = atomicCAS(words, Word(0), Word(0));
+    for (;;) {
+      const Word wanted = word_of(combined(how, bit_cast<acc_t>(seen), value));
+      if (wanted == seen) return;
+      const Word found = atomicCAS(words, seen, wanted);
+      if (found == seen) return;
+      seen = found;
+    }
+  }
+#endif
+  *place = combined(how, *place, value);
+}
+
+DEVICE void count(u64* place, u64 more) {
+#if defined(GRADLITE_NATIVE)
+  *place += more;
+#else
+  atomicAdd(place, more);
+#endif
+}
+
+// out[o, i, c] becomes what it is and values[o, j, c] combined.
+KERNEL(scatter_reduce)
+(const scalar_t* __restrict__ values, const i64* __restrict__ index, acc_t* __restrict__ out,
+ i64* errors, i64 how, i64 in_turn, i64 outer, i64 size, i64 count, i64 inner, i64 index_outer,
+ i64 index_count, i64 index_inner) {
+  for_each_place(outer, count / in_turn, inner, [&](i64 o, i64 first, i64 c, i64) {
+    const i64* places = index + o * index_outer + c * index_inner;
+#pragma unroll 1
+    for (i64 j = first; j < first + in_turn; j++) {
+      const i64 at = checked(places[j * index_count], 0, size, errors);
+      if (at < 0) continue;
+      const acc_t value = widen(values[(o * count + j) * inner + c]);
+      combine(int(how), out + (o * size + at) * inner + c, value, in_turn == count);
+    }
+  });
+}
+
+// ----------------------------------------------------------------------------------- gradients
+// What a place has got: in the upper half of a word how many values, in the lower half how many of
+// them were 0, where it is a product, or else how many were the result.
+constexpr u64 WRITTEN = u64(1) << 32;
+DEVICE i64 marked(u64 counts) { return i64(counts & (WRITTEN - 1)); }
+
+// The words, from 0, and of a product that of the values but for those that are 0, from 1.
+KERNEL(scatter_reduce_parts)
+(const scalar_t* __restrict__ values, const i64* __restrict__ index,
+ const scalar_t* __restrict__ result, u64* __restrict__ counts, acc_t* __restrict__ products,
+ i64* errors, i64 how, i64 in_turn, i64 outer, i64 size, i64 count_, i64 inner, i64 index_outer,
+ i64 index_count, i64 index_inner) {
+  for_each_place(outer, count_ / in_turn, inner, [&](i64 o, i64 first, i64 c, i64) {
+    const i64* places = index + o * index_outer + c * index_inner;
+#pragma unroll 1
+    for (i64 j = first; j < first + in_turn; j++) {
+      i64 at = checked(places[j * index_count], 0, size, errors);
+      if (at < 0) continue;
+      at = (o * size + at) * inner + c;
+      const acc_t value = widen(values[(o * count_ + j) * inner + c]);
+      const bool marks = how == PRODUCT ? value == 0 : value == widen(result[at]);
+      count(counts + at, WRITTEN + (marks ? 1 : 0));
+      if (how == PRODUCT && !marks) combine(PRODUCT, products + at, value, in_turn == count_);
+    }
+  });
+}
+
+// The gradient of the values. Of a product it is that of the others; equal extremes share.
+KERNEL(scatter_reduce_values_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ values, const i64* __restrict__ index,
+ const scalar_t* __restrict__ result, const u64* __restrict__ counts,
+ const acc_t* __restrict__ products, scalar_t* __restrict__ dvalues, i64* errors, i64 how,
+ i64 with_x, i64 outer, i64 size, i64 count_, i64 inner, i64 index_outer, i64 index_count,
+ i64 index_inner) {
+  for_each_place(outer, count_, inner, [&](i64 o, i64 j, i64 c, i64 i) {
+    const i64 from = index[o * index_outer + j * index_count + c * index_inner];
+    i64 at = checked(from, 0, size, errors);
+    acc_t slope = 0;
+    if (at >= 0) {
+      at = (o * size + at) * inner + c;
+      const acc_t value = widen(values[i]), g = widen(grad[at]);
+      const i64 marks = marked(counts[at]);
+      if (how == PRODUCT) {
+        const acc_t whole = g * products[at] * (with_x ? widen(x[at]) : acc_t(1));
+        if (value != 0) slope = marks == 0 ? whole / value : acc_t(0);
+        if (value == 0) slope = marks == 1 ? whole : acc_t(0);
+      } else {
+        const acc_t best = widen(result[at]);
+        const bool kept = with_x && widen(x[at]) == best;
+        slope = g / acc_t(marks + kept) * acc_t(value == best);
+      }
+    }
+    dvalues[i] = narrow(slope);
+  });
+}
+
+// The gradient of what was there before.
+KERNEL(scatter_reduce_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ result, const u64* __restrict__ counts,
+ const acc_t* __restrict__ products, scalar_t* __restrict__ dx, i64 how, i64 with_x, i64 n) {
+  for (i64 i = thread_index(); i < n; i += thread_count()) {
+    const i64 marks = marked(counts[i]);
+    const bool own = with_x || counts[i] < WRITTEN;
+    acc_t slope = widen(grad[i]);
+    if (how == PRODUCT) {
+      slope *= own && marks == 0 ? products[i] : acc_t(0);
+    } else {
+      const bool kept = own && (!with_x || widen(x[i]) == widen(result[i]));
+      slope = slope / acc_t(marks + kept) * acc_t(kept);
+    }
+    dx[i] = narrow(slope);
+  }
+}
