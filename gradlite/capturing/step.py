@@ -373,7 +373,9 @@ class CapturedStep:
             return _detached(result_leaves, result_spec)
         if earlier is None and len(alike) > BRANCHES and key not in self._kept:
             raise CaptureError(
-                "the step is another one at every call: it always takes another branch"
+                "the step is another one at every call: it always takes another branch, by values "
+                "of tensors (`if x > 0`, `all(mask)`): choose with gradlite.where(), or capture "
+                "the parts without it"
             )
         if earlier is not None:
             pending.remove(earlier)
