@@ -134,15 +134,15 @@ static void gather(const Source& x, i64 first, i64 C, i64 H, i64 W, i64 top, i64
   }
 }
 
+// One run of the sums of a tile: of products with some elements of the kernels.
 template <class T, int OUTS, int POSITIONS, class Sink>
-static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets, i64 down,
-                              i64 along, const Sink& sink, i64 first, i64 o, i64 y, i64 x) {
+static inline void batch_run(const T* w, i64 count, const T* at, const i64* offsets, i64 down,
+                             i64 along, typename Batch<T>::V (&sum)[OUTS][POSITIONS]) {
   typedef typename Batch<T>::V V;
-  V sum[OUTS][POSITIONS];
   UNROLLED for (int o = 0; o < OUTS; o++) {
     UNROLLED for (int p = 0; p < POSITIONS; p++) sum[o][p] = V{};
   }
-  for (i64 k = 0; k < K; k++) {
+  for (i64 k = 0; k < count; k++) {
     const T* tap = at + offsets[k];
     V pixels[POSITIONS];
     UNROLLED for (int p = 0; p < POSITIONS; p++) {
@@ -151,6 +151,36 @@ static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets
     UNROLLED for (int o = 0; o < OUTS; o++) {
       const T value = w[k * OUTS + o];
       UNROLLED for (int p = 0; p < POSITIONS; p++) sum[o][p] += value * pixels[p];
+    }
+  }
+}
+
+// The runs after the first.
+template <class T, int OUTS, int POSITIONS, class Sink>
+NEVER_INLINE void batch_runs(const T* w, i64 K, const T* at, const i64* offsets, i64 down, i64 along,
+                             typename Batch<T>::V (&total)[OUTS][POSITIONS]) {
+  typedef typename Batch<T>::V V;
+  for (i64 k = RUN; k < K; k += RUN) {
+    V sum[OUTS][POSITIONS];
+    batch_run<T, OUTS, POSITIONS, Sink>(w + k * OUTS, K - k < RUN ? K - k : RUN, at, offsets + k,
+                                        down, along, sum);
+    for (int o = 0; o < OUTS; o++) {
+      for (int p = 0; p < POSITIONS; p++) total[o][p] = k > RUN ? total[o][p] + sum[o][p] : sum[o][p];
+    }
+  }
+}
+
+template <class T, int OUTS, int POSITIONS, class Sink>
+static inline void batch_tile(const T* w, i64 K, const T* at, const i64* offsets, i64 down,
+                              i64 along, const Sink& sink, i64 first, i64 o, i64 y, i64 x) {
+  typedef typename Batch<T>::V V;
+  V sum[OUTS][POSITIONS];
+  batch_run<T, OUTS, POSITIONS, Sink>(w, K < RUN ? K : RUN, at, offsets, down, along, sum);
+  if (K > RUN) {
+    V others[OUTS][POSITIONS];
+    batch_runs<T, OUTS, POSITIONS, Sink>(w, K, at, offsets, down, along, others);
+    UNROLLED for (int o = 0; o < OUTS; o++) {
+      UNROLLED for (int p = 0; p < POSITIONS; p++) sum[o][p] += others[o][p];
     }
   }
   sink.template put<OUTS, POSITIONS>(first, o, y, x, sum);

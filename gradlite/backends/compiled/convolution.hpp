@@ -44,15 +44,18 @@ static void lay_out(const Slide& s, const T* image, i64 sc, i64 sh, i64 sw, T* o
   }
 }
 
+// The products with `count` elements of each kernel, RUN at most, whose rows lie K apart; they are
+// added to those with earlier ones.
 template <class T, int ROWS, int VECTORS>
-static inline void slide_tile(const T* w, i64 K, const T* image, const i64* offsets, T* y, i64 sy) {
+NEVER_INLINE void run_of_slide(const T* w, i64 K, i64 count, const T* image, const i64* offsets, T* y,
+                               i64 sy, bool earlier) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[ROWS][VECTORS];
   UNROLLED for (int o = 0; o < ROWS; o++) {
     UNROLLED for (int v = 0; v < VECTORS; v++) sum[o][v] = V{};
   }
-  for (i64 k = 0; k < K; k++) {
+  for (i64 k = 0; k < count; k++) {
     const T* at = image + offsets[k];
     V pixels[VECTORS];
     UNROLLED for (int v = 0; v < VECTORS; v++) pixels[v] = *(const V*)(at + L * v);
@@ -61,8 +64,21 @@ static inline void slide_tile(const T* w, i64 K, const T* image, const i64* offs
       UNROLLED for (int v = 0; v < VECTORS; v++) sum[o][v] += value * pixels[v];
     }
   }
+  if (earlier) {
+    UNROLLED for (int o = 0; o < ROWS; o++) {
+      UNROLLED for (int v = 0; v < VECTORS; v++) sum[o][v] += *(const V*)(y + o * sy + L * v);
+    }
+  }
   UNROLLED for (int o = 0; o < ROWS; o++) {
     UNROLLED for (int v = 0; v < VECTORS; v++) *(V*)(y + o * sy + L * v) = sum[o][v];
+  }
+}
+
+template <class T, int ROWS, int VECTORS>
+static inline void slide_tile(const T* w, i64 K, const T* image, const i64* offsets, T* y, i64 sy) {
+  for (i64 k = 0; k < K; k += RUN) {
+    const i64 count = K - k < RUN ? K - k : RUN;
+    run_of_slide<T, ROWS, VECTORS>(w + k, K, count, image, offsets + k, y, sy, k > 0);
   }
 }
 

@@ -268,3 +268,7 @@ struct Vector {
   static constexpr int lanes = WIDE / sizeof(T);
   typedef T type __attribute__((vector_size(WIDE), aligned(sizeof(T))));
 };
+
+// A long sum is made of the sums of so many numbers each. One after another, each number would be
+// rounded to what the sum has grown to, and the error would grow with their count.
+static constexpr i64 RUN = 256;

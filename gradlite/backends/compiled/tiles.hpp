@@ -1,7 +1,7 @@
 // What matrix products are made of; comes after prelude.hpp and shuffles.hpp.
 //
 // C[m, n] = sum over k of A[m, k] B[k, n]: A with any strides, rows of B and C contiguous.
-// A tile of C stays in registers while k runs. PANEL vectors of columns are made at a time, the
+// A tile of C stays in registers for RUN numbers of every sum. PANEL vectors of columns are made at a time, the
 // tiles of one, two and PANEL vectors with as many rows as keep the multipliers busy.
 #if defined(__AVX512F__)
 static constexpr int PANEL = 4, TILE_1 = 8, TILE_2 = 12, TILE_PANEL = 6;
@@ -9,10 +9,11 @@ static constexpr int PANEL = 4, TILE_1 = 8, TILE_2 = 12, TILE_PANEL = 6;
 static constexpr int PANEL = 2, TILE_1 = 8, TILE_2 = 6, TILE_PANEL = TILE_2;
 #endif
 
-// Every row may start from a bias instead of zeros, which nullptr stands for.
+// One run of the sums of a tile. They start from a bias, the same for every row, or from zeros,
+// which nullptr stands for, and are added to those of earlier runs.
 template <class T, int ROWS, int VECTORS>
-static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 K,
-                        const T* bias) {
+NEVER_INLINE void run_of_tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 K,
+                        const T* bias, bool earlier) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[ROWS][VECTORS];
@@ -28,9 +29,26 @@ static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, 
       UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] += value * row[v];
     }
   }
+  if (earlier) {
+    UNROLLED for (int m = 0; m < ROWS; m++) {
+      UNROLLED for (int v = 0; v < VECTORS; v++) sum[m][v] += *(const V*)(c + m * sc + L * v);
+    }
+  }
   UNROLLED for (int m = 0; m < ROWS; m++) {
     UNROLLED for (int v = 0; v < VECTORS; v++) *(V*)(c + m * sc + L * v) = sum[m][v];
   }
+}
+
+template <class T, int ROWS, int VECTORS>
+static inline void tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 K,
+                        const T* bias) {
+  i64 k = 0;
+  do {
+    const i64 count = K - k < RUN ? K - k : RUN;
+    run_of_tile<T, ROWS, VECTORS>(a + k * sk, sm, sk, b + k * sb, sb, sv, c, sc, count,
+                                  k ? nullptr : bias, k > 0);
+    k += RUN;
+  } while (k < K);
 }
 
 template <class T, int VECTORS>

@@ -108,10 +108,10 @@ static bool keep(const T* a, i64 sm, i64 sk, i64 M, i64 K, Kept<T>& kept) {
   return 4 * total < 3 * tiles * K;
 }
 
-// As `tile`, over some k alone.
+// As `run_of_tile`, over the k before `stop` alone; returns how many they were.
 template <class T>
-static inline void tile_of_kept(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c,
-                                i64 sc, const int* ks, int count, const T* bias) {
+NEVER_INLINE int run_of_kept(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc,
+                             const int* ks, int count, i64 stop, const T* bias, bool earlier) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes, ROWS = TILE_PANEL;
   V sum[ROWS][PANEL];
@@ -119,7 +119,8 @@ static inline void tile_of_kept(const T* a, i64 sm, i64 sk, const T* b, i64 sb, 
     const V start = bias ? *(const V*)(bias + L * v) : V{};
     UNROLLED for (int m = 0; m < ROWS; m++) sum[m][v] = start;
   }
-  for (int i = 0; i < count; i++) {
+  int i = 0;
+  for (; i < count && ks[i] < stop; i++) {
     const i64 k = ks[i];
     V row[PANEL];
     UNROLLED for (int v = 0; v < PANEL; v++) row[v] = *(const V*)(b + k * sb + v * sv);
@@ -128,8 +129,26 @@ static inline void tile_of_kept(const T* a, i64 sm, i64 sk, const T* b, i64 sb, 
       UNROLLED for (int v = 0; v < PANEL; v++) sum[m][v] += value * row[v];
     }
   }
+  if (earlier) {
+    UNROLLED for (int m = 0; m < ROWS; m++) {
+      UNROLLED for (int v = 0; v < PANEL; v++) sum[m][v] += *(const V*)(c + m * sc + L * v);
+    }
+  }
   UNROLLED for (int m = 0; m < ROWS; m++) {
     UNROLLED for (int v = 0; v < PANEL; v++) *(V*)(c + m * sc + L * v) = sum[m][v];
+  }
+  return i;
+}
+
+// As `tile`, over some k alone, with the same runs.
+template <class T>
+static inline void tile_of_kept(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c,
+                                i64 sc, const int* ks, int count, const T* bias) {
+  int done = run_of_kept(a, sm, sk, b, sb, sv, c, sc, ks, count, RUN, bias, false);
+  while (done < count) {
+    const i64 stop = (ks[done] / RUN + 1) * RUN;
+    done += run_of_kept(a, sm, sk, b, sb, sv, c, sc, ks + done, count - done, stop,
+                        (const T*)nullptr, true);
   }
 }
 
