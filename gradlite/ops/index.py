@@ -217,9 +217,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     """
     array = self.array
     alone = isinstance(index, slice)
-    new, basic, advanced, last = split(
-        array, items_of(index), index, alone, indexing.movable(array)
-    )
+    new, basic, advanced, last = split(array, items_of(index), index, alone)
     result = self if new is None else apply_view(NewDims, self, new)
     if basic is not None:
         result = apply_view(_BY_NAME[last], result, basic)
@@ -258,7 +256,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     if index is False:
         return
     items = items_of(None if index is True else index)
-    new, basic, advanced, last = split(array, items, index, beside=indexing.movable(array))
+    new, basic, advanced, last = split(array, items, index)
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)
@@ -391,8 +389,7 @@ def _put_index(self: Tensor, indices: Any, values: Tensor, accumulate: bool) -> 
     if not indices:
         raise RuntimeError("index_put(): there is no index")
     items = [slice(None) if i is None else _item_array(i) for i in indices]
-    beside = self.array if accumulate else indexing.movable(self.array)
-    *_, advanced, _ = split(self.array, items, beside=beside)
+    *_, advanced, _ = split(self.array, items, adds=accumulate)
     return _to_device(self.array, advanced or (slice(None),))
 
 

@@ -103,14 +103,14 @@ def _number(value: Any) -> Any:
 
 
 def split(
-    x: Any, items: list[Any], index: Any = (), alone: bool = False, beside: Any = None
+    x: Any, items: list[Any], index: Any = (), alone: bool = False, adds: bool = False
 ) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, tuple[Any, ...] | None, str]:
     """Divide an index into steps: a shape with new dimensions, a basic and an advanced index.
 
     PyTorch applies integers and slices first, as views, and index arrays to the result. The
     last item is the name of the last view. ``index`` is what the parts were taken from, ``alone``
-    whether that is one slice, which is a view of its own where it is read. ``beside``: an array of
-    which kernels, where they take it, look at index arrays by themselves.
+    whether that is one slice, which is a view of its own where it is read. ``adds``: values are
+    added at the index, not moved.
     """
     used = 0
     for item in items:
@@ -186,10 +186,8 @@ def split(
             has_advanced = True
     if late is not None:
         raise late
-    if len(arrays) < len(items) or any(item.dtype == np.bool_ for _, item in arrays):
-        beside = None
     for dim, item in arrays:
-        _check_bounds(x, dim, item, beside)
+        _check_bounds(x, dim, item, adds, items)
     while advanced and isinstance(advanced[-1], slice):
         advanced.pop()
     shape = list(x.shape) if places else []
@@ -226,8 +224,8 @@ def _whole_numbers(part: slice) -> slice:
         ) from None
 
 
-def _check_bounds(x: Any, dim: int, item: Any, beside: Any) -> None:
-    """Errors for an index array, which kernels check that take ``beside``."""
+def _check_bounds(x: Any, dim: int, item: Any, adds: bool, items: list[Any]) -> None:
+    """Errors for an index array, unless it is one of those that kernels look at themselves."""
     if item.dtype == np.bool_:
         for k, n in enumerate(item.shape):
             if n != x.shape[dim + k]:
@@ -244,10 +242,13 @@ def _check_bounds(x: Any, dim: int, item: Any, beside: Any) -> None:
         if K is None or K.serial:
             inside = (item.min() >= -n) & (item.max() < n)
             shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
-        elif beside is None or not K.takes(
-            beside
-        ):  # a GPU is not asked, since that would wait for it
+        elif not (all(map(_are_numbers, items)) and K.takes(x if adds else indexing.movable(x))):
+            # A GPU is not asked, since that would wait for it.
             indexing.check(K, item, -n, n)
+
+
+def _are_numbers(item: Any) -> bool:
+    return hasattr(item, "dtype") and item.dtype != np.bool_
 
 
 def _out_of_bounds(item: Any, dim: int, n: int) -> str:
