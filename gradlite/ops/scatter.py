@@ -242,7 +242,7 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any 
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     elif too_large:
         raise RuntimeError(message)
-    if not indexing.inside(x.shape, i.shape, d) or i.size >= indexing.MOST:
+    if beside is not None and not (indexing.inside(x.shape, i.shape, d) and i.size < indexing.MOST):
         beside = None
     check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=beside)
     return d
