@@ -276,6 +276,14 @@ CASES: dict[str, Case] = {
     "variance_backward": Case(2, lambda T, x: x.var(1), shape=rows, backward=True),
     "vector_norm_rows": Case(1, lambda T, x: x.norm(dim=1), shape=rows),
     "vector_norm_backward": Case(2, lambda T, x: x.norm(dim=1), shape=rows, backward=True),
+    "running_sum": Case(2, lambda T, x: x.cumsum(1), shape=rows),
+    "running_product": Case(2, lambda T, x: x.cumprod(1), shape=rows),
+    "running_product_backward": Case(
+        4, lambda T, x: x.cumprod(1), shape=rows, backward=True),
+    "running_log_sum": Case(2, lambda T, x: x.logcumsumexp(1), shape=rows),
+    "running_log_sum_backward": Case(
+        4, lambda T, x: x.logcumsumexp(1), shape=rows, backward=True),
+    "prod_backward": Case(2, lambda T, x: x.prod(1), shape=rows, backward=True),
     "where_backward": Case(
         3, lambda T, x, chosen: T.where(chosen, x, 0.5),
         lambda T, x: (T.rand(x.shape, device="cuda") > 0.5,), backward=True),
@@ -339,7 +347,7 @@ UNTIMED: dict[str, str] = {
     "one step of many, of a size that the model gives": """lstm_forward lstm_backward gru_forward
         gru_backward rnn_forward rnn_backward""",
     "it waits for one step of a sequence after another": """ctc_loss_forward ctc_loss_backward
-        running_extreme lstm_sequence_forward lstm_sequence_backward gru_sequence_forward
+        lstm_sequence_forward lstm_sequence_backward gru_sequence_forward
         gru_sequence_backward rnn_sequence_forward rnn_sequence_backward""",
     "a variant of one that is timed: other layouts of the same loop": """attention_weights_forward
         cross_entropy_positions cross_entropy_positions_backward cross_entropy_targets_backward
@@ -351,4 +359,6 @@ UNTIMED: dict[str, str] = {
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",
+    "it writes whole numbers, of another size": "running_extreme running_extreme_integers",
+    "it reads nothing but of products that are 0 or NaN": "prod_parts",
 }  # fmt: skip

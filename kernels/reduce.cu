@@ -355,22 +355,3 @@ KERNEL(extreme_share)
         dx + start, [=](acc_t value) { return reaching.slope(value, share, rest); }, x + start);
   });
 }
-
-// index (outer, n, inner): where along n the largest (`sign` 1) or smallest (-1) element so far is.
-// One that ties takes over, and so does a NaN, behind which nothing but a NaN counts.
-KERNEL(running_extreme)
-(const scalar_t* __restrict__ x, i64* __restrict__ index, i64 outer, i64 n, i64 inner, i64 sign) {
-  for (i64 r = thread_index(); r < outer * inner; r += thread_count()) {
-    const i64 o = r / inner, start = o * n * inner + (r - o * inner);
-    acc_t best = 0;
-    i64 at = -1;
-    for (i64 j = 0; j < n; j++) {
-      const acc_t value = widen(x[start + j * inner]) * acc_t(sign);
-      if (at < 0 || value != value || value >= best) {
-        best = value;
-        at = j;
-      }
-      index[start + j * inner] = at;
-    }
-  }
-}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import scans
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.extrema import numpy_keywords
@@ -76,6 +77,10 @@ class Prod(Op):
             others = _products_of_others(F, x.swapaxes(dim, -1)).swapaxes(dim, -1)
         return (spread(F, grad, shape, dims) * others,)
 
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, out = ctx.saved
+        return scans.product_gradient(K, grad, x, out, ctx.attrs[0])
+
 
 class ProdDim(Prod):
     grad_name = "ProdBackward1"
@@ -113,6 +118,9 @@ class Cumsum(Op):
         dim, reverse = ctx.attrs
         return (F.cumsum(grad, dim, not reverse),)
 
+    def fused_forward(K: Any, x: Any, dim: int, reverse: bool) -> Any:
+        return scans.running(K, "running_sum", (x,), dim, reverse)
+
 
 class Cumprod(Op):
     """Running products along a dimension."""
@@ -138,6 +146,14 @@ class Cumprod(Op):
         partial = F.where(later, partial, F.zero_beside(partial))
         product = F.matmul(partial, F.unsqueeze(row_grads, rows.ndim))
         return (product.reshape(rows.shape).swapaxes(dim, -1),)
+
+    def fused_forward(K: Any, x: Any, dim: int) -> Any:
+        return scans.running(K, "running_product", (x,), dim)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, out = ctx.saved
+        dx = scans.running(K, "running_product_backward", (grad, x, out), ctx.attrs[0], True)
+        return dx if dx is NotImplemented else (dx,)
 
 
 class Logcumsumexp(Op):
@@ -175,6 +191,16 @@ class Logcumsumexp(Op):
             term = F.exp(F.logcumsumexp(logs, dim, not reverse) + x)
             total = term if total is None else total - term
         return (total,)
+
+    def fused_forward(K: Any, x: Any, dim: int, reverse: bool) -> Any:
+        return scans.running(K, "running_log_sum", (x,), dim, reverse)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        x, out = ctx.saved
+        dim, reverse = ctx.attrs
+        arrays = grad, x, out
+        dx = scans.running(K, "running_log_sum_backward", arrays, dim, not reverse)
+        return dx if dx is NotImplemented else (dx,)
 
 
 # -------------------------------------------------------------------------- functions

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import return_types
-from gradlite.ops import guard, indexing, positions, reductions
+from gradlite.ops import guard, indexing, positions, reductions, scans
 from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -488,10 +488,10 @@ def _accumulate(xp: Any, ufunc: Any, array: Any, dim: int) -> Any:
 @on_its_device
 def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
     K = NAMESPACES[input.array.__class__].launcher
-    if K is not None and input.array.ndim and K.takes(input.array):
+    if K is not None and input.array.ndim and input.array.size:
         d = wrap_dim(dim, input.array.ndim)
         sign = 1 if name == "cummax" else -1
-        index = wrap(reductions.running_extreme(K, input.array, d, sign))
+        index = wrap(scans.running_extreme(K, input.array, d, sign))
         return getattr(return_types, name)((apply(op, (input, index), d), index))
     array = single(input.array)
     d = wrap_dim(dim, array.ndim)

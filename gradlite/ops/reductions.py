@@ -6,7 +6,6 @@ not reduce at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -245,13 +244,3 @@ def extreme_gradient(K: Any, grad: Any, x: Any, out: Any, dims: tuple[int, ...],
     K.packed_rows("extreme_ties", x.dtype, *size, x, out, ties, *rest)
     K.packed_rows("extreme_share", x.dtype, *size, grad, x, out, ties, dx, *rest)
     return (from_last(K, dx, dims),)
-
-
-def running_extreme(K: Any, x: Any, dim: int, sign: int) -> Any:
-    """Where along a dimension the largest (sign 1) or smallest (-1) element so far is."""
-    outer, n, inner = math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :])
-    index = K.empty(x.shape, np.dtype(np.int64))
-    K.elementwise(
-        "running_extreme", x.dtype, 4 * outer * inner, K.dense(x), index, outer, n, inner, sign
-    )
-    return index

@@ -13,13 +13,13 @@ from tests.kernels.mutants_losses import ELEMENTS, UNIT_VECTORS
 from tests.kernels.mutants_moments import (
     EXTREME_GRADIENT,
     RESPONSE_NORM,
-    RUNNING,
     VARIANCE,
     VECTOR_NORM,
 )
 from tests.kernels.mutants_pointwise import POINTWISE
 from tests.kernels.mutants_rnn_sequence import SEQUENCES
 from tests.kernels.mutants_rows import ROW_LOSSES
+from tests.kernels.mutants_scan import SCANS
 from tests.kernels.mutants_softmax import ATTENTION, BIAS, SOFTMAX
 from tests.kernels.mutation import Mutant, swapped
 
@@ -546,5 +546,5 @@ MUTANTS = [
     *NORMS, *BATCH_NORM, *OPTIMIZERS, *INDICES, *POOLING, *CONVOLUTIONS, *RECURRENT,
     *REDUCTIONS, *LOSSES, *GRID, *CTC, *ELEMENTS, *EMBEDDING_BAGS, *BORDERS, *RESAMPLE,
     *UNIT_VECTORS, *AFFINE, *BLEND, *POINTWISE, *VARIANCE, *VECTOR_NORM,
-    *RESPONSE_NORM, *EXTREME_GRADIENT, *RUNNING, *SEQUENCES,
+    *RESPONSE_NORM, *EXTREME_GRADIENT, *SCANS, *SEQUENCES,
 ]  # fmt: skip

@@ -122,25 +122,3 @@ EXTREME_GRADIENT = [
            "with_row<1>(team, columns, aligned(x, dx),", "with_row<1>(team, columns, true,",
            ("test_extreme_gradient::test_rows_that_start_anywhere",)),
 ]  # fmt: skip
-
-RUNNING = [
-    Mutant("the first of ties stays", "reduce.cu",
-           "|| value >= best) {", "|| value > best) {", ("test_running_extreme::test_indices",)),
-    Mutant("a NaN does not take over", "reduce.cu",
-           "if (at < 0 || value != value ||", "if (at < 0 ||",
-           ("test_running_extreme::test_extreme",)),
-    Mutant("what is behind a NaN counts", "reduce.cu",
-           "|| value >= best) {", "|| !(value < best)) {",
-           ("test_running_extreme::test_extreme",)),
-    Mutant("the largest for the smallest", "reduce.cu",
-           "const acc_t value = widen(x[start + j * inner]) * acc_t(sign);",
-           "const acc_t value = widen(x[start + j * inner]);",
-           ("test_running_extreme::test_indices",)),
-    Mutant("a row too many", "reduce.cu",
-           "r < outer * inner; r += thread_count()) { const i64 o = r / inner, start",
-           "r <= outer * inner; r += thread_count()) { const i64 o = r / inner, start",
-           ("test_running_extreme::test_no_race",)),
-    Mutant("blocks of rows begin one column late", "reduce.cu",
-           "start = o * n * inner + (r - o * inner);", "start = o * inner + (r - o * inner);",
-           ("test_running_extreme::test_indices",)),
-]  # fmt: skip
