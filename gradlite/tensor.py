@@ -292,7 +292,7 @@ class Tensor(Description, TensorMethods):
             return  # switched off since the forward pass
         known = self._grad
         if create_graph:
-            self._grad = grad if known is None else known + grad
+            self._grad = _copy_with_graph(self, grad) if known is None else known + grad
         elif known is not None:
             graph.add_in_place(known.array, grad)
             known._bump()
@@ -558,6 +558,12 @@ def _copy_for(leaf: Any, grad: Any) -> Any:
     order = sorted(range(leaf.ndim), key=leaf.strides.__getitem__, reverse=True)
     copied = _copy(grad.transpose(order), leaf.transpose(order))
     return copied.transpose(sorted(range(leaf.ndim), key=order.__getitem__))
+
+
+def _copy_with_graph(leaf: Tensor, grad: Tensor) -> Tensor:
+    """The same for a gradient that has gradients: edits of one must not show in others."""
+    copied = wrap(_copy_for(leaf.array, grad.array))
+    return copied.copy_(grad) if grad.requires_grad else copied
 
 
 def is_tensor(obj: Any) -> bool:

@@ -252,6 +252,16 @@ class Pool:
                 self.compare_values(f"{name}.grad", array_of(actual), array_of(expected))
                 if actual.requires_grad != expected.requires_grad:
                     raise self.difference(f"{name}.grad.requires_grad is {actual.requires_grad}")
+                if name in self.leaves and strides(actual) != strides(expected):
+                    raise self.difference(
+                        f"{name}.grad has the strides {actual.stride()}, PyTorch's "
+                        f"{expected.stride()}"
+                    )
+
+
+def strides(t: Any) -> list[int]:
+    """Those that say where elements are: not of dimensions with one, nor of nothing."""
+    return [step for n, step in zip(t.shape, t.stride()) if n > 1] if t.numel() else []
 
 
 def is_ambiguous(line: str, expected: Exception | None, actual: Exception | None) -> bool:

@@ -208,3 +208,27 @@ def test_a_tensor_of_a_memory_format_starts_anew_in_every_replay() -> None:
         x = gradlite.full((1, 2, 2, 2), float(i))
         assert (step(x) == x).all()
     assert step.replays > 0
+
+
+def test_gradients_with_a_graph_are_copies_that_lie_as_the_leaves_do() -> None:
+    """Not the tensor that was given, nor that of another leaf, which would change with it."""
+
+    def program(library: Any) -> Any:
+        seen = []
+        for permuted in (False, True):
+            x = library.arange(12.0).reshape(3, 4)
+            x = (x.T if permuted else x).detach().requires_grad_()
+            y = library.ones_like(x).requires_grad_()
+            given = library.full_like(x, 2.0)
+            ((x + y).T * 1.0).backward(given.T, create_graph=True)
+            seen += [x.grad is given, x.grad.grad_fn, layout(x.grad)]
+            x.grad.zero_()
+            seen += [given, y.grad, x.grad]
+            x.grad = None
+            (x * x.T.sum() * y).sum().backward(create_graph=True)
+            seen += [x.grad.grad_fn.name(), layout(x.grad), x.grad]
+            (again,) = library.autograd.grad(x.grad.square().sum(), x)
+            seen.append(again)
+        return seen
+
+    same(program, warns="create_graph=True")
