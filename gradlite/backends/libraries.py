@@ -112,8 +112,8 @@ def called(name: str, dtype: str) -> ctypes.PyDLL | None:
         return None
     # The same library once more: those that take Python's objects are called with its lock held.
     library = ctypes.PyDLL(library._name)
-    library.arrays_bind.argtypes, library.arrays_bind.restype = (ctypes.py_object,) * 3, None
-    library.arrays_bind(None, np.ndarray, np.dtype(dtype))
+    library.arrays_bind.argtypes, library.arrays_bind.restype = (ctypes.py_object,) * 4, None
+    library.arrays_bind(None, np.ndarray, np.dtype(dtype), np.dtype(np.bool_))
     return library
 
 

@@ -41,8 +41,8 @@ class Attention(Op):
     has_aux = True
 
     def forward(xp: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
-        if xp is np and mask is None and attention_compiled.worth(q, k, v):
-            found = _by_heads(q, k, v, scale, causal)
+        if xp is np and attention_compiled.worth(q, k, v):
+            found = _by_heads(q, k, v, mask, scale, causal)
             if found is not None:
                 return found
         if xp is np and mask is None:
@@ -143,13 +143,15 @@ class Attention(Op):
         return *(_heads_outside(g, lead) for g in gradients), None
 
 
-def _by_heads(q: Any, k: Any, v: Any, scale: float, causal: bool) -> Any:
+def _by_heads(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
     """The forward, compiled; None where it does not take the arrays."""
     lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
+    if mask is not None:
+        mask = np.broadcast_to(mask, (*lead, queries, keys))
     size = attention_compiled.room(queries, keys, causal)
     strips = np.empty((math.prod(lead) * size,), q.dtype)
     out = _heads_outside(_heads_inside(np, (*q.shape[:-1], v.shape[-1]), q.dtype), lead)
-    if not attention_compiled.attend(np, q, k, v, strips, out, causal, scale):
+    if not attention_compiled.attend(np, q, k, v, strips, out, causal, scale, mask):
         return None
     return out, (None, out, None, strips)
 
@@ -354,7 +356,14 @@ def scaled_dot_product_attention(
         one_node = sdp.chosen(q.__class__ is not np.ndarray, one_node) is not sdp.SDPBackend.MATH
     elif q.__class__ is np.ndarray:
         if mask is not None and q.dtype not in dtypes.HALVES:
-            one_node = False  # nothing is gained
+            # Without compiled code nothing is gained.
+            scores = (*q.shape[:-1], k.shape[-2])
+            one_node = (
+                one_node
+                and attention_compiled.worth(q, k, v)
+                and mask.ndim <= q.ndim
+                and all(m in (1, n) for m, n in zip(mask.array.shape[::-1], scores[::-1]))
+            )
     if one_node:
         return apply(Attention, (query, key, value, mask), factor, is_causal)  # type: ignore[no-any-return]
     return _composed(query, key, value, mask, factor, is_causal, dropout_p)

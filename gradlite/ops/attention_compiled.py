@@ -32,11 +32,15 @@ def room(queries: int, keys: int, causal: bool) -> int:
 
 
 def attend(
-    xp: Any, q: Any, k: Any, v: Any, strips: Any, out: Any, causal: bool, scale: float
-) -> bool:
-    """Write softmax(scale q kᵀ) v, and what the gradients need; whether that has been done."""
+    xp: Any, q: Any, k: Any, v: Any, strips: Any, out: Any, causal: bool, scale: float,
+    mask: Any = None,
+) -> bool:  # fmt: skip
+    """Write softmax(scale q kᵀ + mask) v, and what the gradients need; whether that has been done.
+
+    A mask has the shape of the scores: bools, or numbers of the others' dtype.
+    """
     library = _library(q.dtype.char)
-    if library is None or not library.attend_arrays(q, k, v, strips, out, causal, scale):
+    if library is None or not library.attend_arrays(q, k, v, strips, out, causal, scale, mask):
         return False
     if launches.recordings:
         launches.note("attention")
@@ -62,6 +66,7 @@ def _library(char: str) -> Any:
     library = libraries.called("attend", DTYPES[char]) if char in DTYPES else None
     if library is not None:
         numbers = ctypes.c_int, ctypes.c_double
-        library.attend_arrays.argtypes = (*(ctypes.py_object,) * 5, *numbers)
+        objects = (ctypes.py_object,) * 5
+        library.attend_arrays.argtypes = (*objects, *numbers, ctypes.py_object)
         library.gradients_of_arrays.argtypes = (*(ctypes.py_object,) * 8, *numbers)
     return library

@@ -13,6 +13,7 @@ import gradlite
 from gradlite.backends import launches, libraries
 from gradlite.nn import functional as F
 from gradlite.ops import attention_compiled
+from tests.oracle import same
 from tests.switched import launched
 
 needs_code = pytest.mark.skipif(
@@ -20,27 +21,32 @@ needs_code = pytest.mark.skipif(
 )
 
 
-def by_formulas(arrays: Any, grad: Any, causal: bool, scale: float) -> list[Any]:
-    """The result and the gradients, in double precision."""
+def by_formulas(arrays: Any, grad: Any, causal: bool, scale: float, mask: Any = None) -> list[Any]:
+    """The result and the gradients, in double precision; 0 where a query sees no key."""
     q, k, v, grad = (a.astype(np.float64) for a in (*arrays, grad))
     s = q @ k.swapaxes(-1, -2) * scale
     if causal:
         s = np.where(np.tril(np.ones(s.shape[-2:], bool)), s, -np.inf)
-    p = np.exp(s - s.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
+    if mask is not None:
+        s = np.where(mask, s, -np.inf) if mask.dtype == bool else s + mask
+    top = s.max(-1, keepdims=True)
+    p = np.exp(s - np.where(np.isfinite(top), top, 0))
+    p /= np.maximum(p.sum(-1, keepdims=True), 1e-300)
     out = p @ v
     slopes = p * (grad @ v.swapaxes(-1, -2) - (grad * out).sum(-1, keepdims=True)) * scale
     return [out, slopes @ k, slopes.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ grad]
 
 
-def compiled(arrays: Any, grad: Any, causal: bool, scale: float, wanted: Any = (1, 1, 1)) -> Any:
+def compiled(
+    arrays: Any, grad: Any, causal: bool, scale: float, wanted: Any = (1, 1, 1), mask: Any = None
+) -> Any:
     """The result and the wanted gradients; NaN where nothing is written."""
     q, k, v = arrays
     lead, queries, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     room = attention_compiled.room(queries, keys, causal)
     strips = np.full(int(np.prod(lead)) * room, np.nan, "f4")
     out = np.full((*lead, queries, v.shape[-1]), np.nan, "f4")
-    assert attention_compiled.attend(np, q, k, v, strips, out, causal, scale)
+    assert attention_compiled.attend(np, q, k, v, strips, out, causal, scale, mask)
     made = [np.full(a.shape, np.nan, "f4") if w else None for a, w in zip(arrays, wanted)]
     assert attention_compiled.gradients(np, grad, q, k, v, strips, *made, causal, scale)
     return [out, *made]
@@ -71,6 +77,70 @@ def test_sizes_and_layouts(sizes: tuple[int, int], causal: bool) -> None:
         expected = by_formulas(arrays, grad, causal, 0.7)
         for q, k, v, g in zip(*map(layouts, (*arrays, grad))):
             close(compiled((q, k, v), g, causal, 0.7), expected)
+
+
+def masks(rng: Any, queries: int, keys: int) -> list[Any]:
+    """For scores (2, 3, queries, keys): of their own, and with rows or columns that are one."""
+    shape = (2, 3, queries, keys)
+    bools = rng.random(shape) < 0.7
+    bools[0, 1, -1] = False  # a query that sees no key
+    numbers = np.where(bools, rng.standard_normal(shape), -np.inf).astype("f4")
+    padding = np.arange(keys) < rng.integers(1, keys + 1, (2, 1, 1, 1))
+    found = [*layouts(bools)[:4], *layouts(numbers)]
+    parts = (padding, padding.astype("f4"), bools[:1, :1], bools[..., :1], numbers[0, 0])
+    return found + [np.broadcast_to(part, shape) for part in parts]
+
+
+@needs_code
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks(causal: bool) -> None:
+    rng = np.random.default_rng(11)
+    for queries, keys in itertools.product((1, 2, 16, 17, 50), (1, 15, 16, 50, 65)):
+        shapes = ((2, 3, queries, 8), (2, 3, keys, 8), (2, 3, keys, 8))
+        arrays = [rng.standard_normal(s).astype("f4") for s in shapes]
+        grad = rng.standard_normal((2, 3, queries, 8)).astype("f4")
+        for mask in masks(rng, queries, keys):
+            expected = by_formulas(arrays, grad, causal, 0.7, mask)
+            close(compiled(arrays, grad, causal, 0.7, mask=mask), expected)
+
+
+@needs_code
+@pytest.mark.parametrize("kind", ["bool", "float"])
+@pytest.mark.parametrize(
+    "shape", [(40, 48), (1, 48), (40, 1), (3, 1, 1, 48), (3, 4, 40, 48), (4, 1, 48)], ids=str
+)
+def test_masks_are_pytorchs(kind: str, shape: tuple[int, ...]) -> None:
+    """With their gradients; what a query sees nothing of has none."""
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(12)
+    arrays = [rng.standard_normal((3, 4, n, 16)).astype("f4") for n in (40, 48, 48)]
+    allowed = rng.random(shape) < 0.8
+    mask = np.asarray(allowed if kind == "bool" else np.where(allowed, 0.5, -3.0).astype("f4"))
+
+    def program(T: Any) -> Any:
+        tensors = [T.tensor(a, requires_grad=True) for a in arrays]
+        y = T.nn.functional.scaled_dot_product_attention(*tensors, attn_mask=T.tensor(mask))
+        (y * y).sum().backward()
+        return y.detach(), *(t.grad for t in tensors)
+
+    with launches.record() as names:
+        program(gradlite)
+    assert names == ["attention", "attention_gradients"]
+    same(program, rtol=1e-4, atol=1e-4)
+
+
+@needs_code
+def test_masks_that_are_not_finite() -> None:
+    """A number that is none makes its query's result none, as in PyTorch; infinite ones too."""
+    q, k, v = (gradlite.ones(1, 4, 64, 16) for _ in range(3))
+    mask = gradlite.zeros(64, 64)
+    mask[3, 5], mask[7, 1], mask[9] = np.nan, np.inf, -np.inf
+    with launches.record() as names:
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    assert names == ["attention"]
+    expected = gradlite.ones(1, 4, 64, 16)
+    expected[:, :, 3], expected[:, :, 7], expected[:, :, 9] = np.nan, np.nan, 0.0
+    np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-6)
 
 
 @needs_code
@@ -135,9 +205,16 @@ def test_arrays_that_it_does_not_take() -> None:
             arguments = [*good[:place], other, *good[place + 1 :]]
             assert not attention_compiled.gradients(np, *arguments, True, 1.0)
     assert attention_compiled.gradients(np, *good, True, 1.0)
+    mask = np.ones((2, 20, 20), bool)
+    good = (x, x, x, strips, out)
+    for wrong in (mask[:1], mask[:, :, 1:], mask[0], mask.astype("f8"), mask.astype("i1"), x):
+        assert not attention_compiled.attend(np, *good, True, 1.0, wrong)
+    assert attention_compiled.attend(np, *good, True, 1.0, mask)
 
 
 class Attention(gradlite.nn.Module):
+    mask: Any = None
+
     def __init__(self) -> None:
         super().__init__()
         self.qkv, self.out = gradlite.nn.Linear(64, 192), gradlite.nn.Linear(64, 64)
@@ -145,7 +222,7 @@ class Attention(gradlite.nn.Module):
     def forward(self, x: Any) -> Any:
         b, t, c = x.shape
         q, k, v = (part.view(b, t, 4, 16).transpose(1, 2) for part in self.qkv(x).split(64, dim=2))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, self.mask, is_causal=self.mask is None)
         return self.out(y.transpose(1, 2).reshape(b, t, c))
 
 
@@ -155,10 +232,21 @@ def gradients(model: Any, x: Any) -> list[Any]:
     return [p.grad.numpy().copy() for p in model.parameters()]
 
 
+MASKS: dict[str, Any] = {
+    "causal": lambda: None,
+    "bools": lambda: gradlite.rand(40, 40) < 0.8,
+    "padding": lambda: gradlite.arange(40) < gradlite.randint(9, 40, (8, 1, 1, 1)),
+    "numbers": lambda: gradlite.randn(8, 1, 40, 40),
+}
+every_mask = pytest.mark.parametrize("mask", MASKS)
+
+
 @needs_code
-def test_a_replay_of_array_calls_is_eager_to_the_bit() -> None:
+@every_mask
+def test_a_replay_of_array_calls_is_eager_to_the_bit(mask: str) -> None:
     gradlite.manual_seed(0)
     model, x = Attention(), gradlite.randn(8, 40, 64)
+    model.mask = MASKS[mask]()
     with launches.record() as names:
         expected = gradients(model, x)
     assert names.count("attention") == names.count("attention_gradients") == 1
@@ -179,9 +267,11 @@ def test_a_replay_of_array_calls_is_eager_to_the_bit() -> None:
 
 
 @needs_code
-def test_compiled_plans_call_it() -> None:
+@every_mask
+def test_compiled_plans_call_it(mask: str) -> None:
     gradlite.manual_seed(0)
     model, x = Attention(), gradlite.randn(8, 40, 64)
+    model.mask = MASKS[mask]()
     expected = gradients(model, x)
 
     def recorded(x: Any) -> Any:

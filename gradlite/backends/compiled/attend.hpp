@@ -8,9 +8,9 @@ struct Array {
   bool fits = true;
 
   // Of as many heads as `like`, where that is given; rows that are written are contiguous.
-  Array(void* object, const ArrayFields* like, Role role = READ) {
+  Array(void* object, const ArrayFields* like, Role role = READ, void* dtype = dtype_of_real) {
     if (object == gradlite_none && role == WANTED) return;
-    fields = fields_of(object);
+    fields = fields_of(object, 2, dtype);
     fits = fields && (!like || fields->dimensions == like->dimensions);
     if (fits && role != READ) fits = size(1) == 1 || last(fields->strides, 1) == sizeof(float);
     for (int d = 0; fits && like && d < like->dimensions - 2; d++) {
@@ -42,10 +42,11 @@ static Heads heads_of(const Array& q, const Array& k, const Array& v, int causal
           v.size(1), causal != 0, scale};
 }
 
-// out = softmax(scale q kᵀ) v for stacks of heads; `strips` is for what the gradients need. Returns
-// 0, having done nothing, where the arrays are others.
+// out = softmax(scale q kᵀ + mask) v for stacks of heads; `strips` is for what the gradients need.
+// The mask, of a value for each score, may be None. Returns 0, having done nothing, where the arrays
+// are others.
 extern "C" int attend_arrays(void* q, void* k, void* v, void* strips, void* out, int causal,
-                             double scale) {
+                             double scale, void* mask) {
   const Array queries(q, nullptr);
   if (!queries.fits) return 0;
   const ArrayFields* const like = queries.fields;
@@ -54,8 +55,15 @@ extern "C" int attend_arrays(void* q, void* k, void* v, void* strips, void* out,
   const Heads h = heads_of(queries, keys, values, causal, scale);
   if (!keys.is(h.keys, h.size) || !values.is(h.keys, h.value_size)) return 0;
   if (!made.is(h.queries, h.value_size) || !has_room(strips, h)) return 0;
+  Mask hidden{};
+  if (mask != gradlite_none) {
+    const Array bools(mask, like, READ, dtype_of_bools), numbers(mask, like);
+    const Array& own = bools.fits ? bools : numbers;
+    if (!own.is(h.queries, h.keys)) return 0;
+    hidden = {own.stack(), bools.fits ? 1 : int(sizeof(float))};
+  }
   const OthersRun others(h.worth(2));
-  attend(h, queries.stack(), keys.stack(), values.stack(), floats_of(strips), made.stack());
+  attend(h, queries.stack(), keys.stack(), values.stack(), floats_of(strips), made.stack(), hidden);
   return 1;
 }
 

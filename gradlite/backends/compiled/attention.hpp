@@ -1,4 +1,4 @@
-// Attention head by head, softmax(scale q kᵀ) v, and its gradients, causal or not; comes after
+// Attention head by head, softmax(scale q kᵀ + mask) v, and its gradients, causal or not; comes after
 // prelude.hpp, shuffles.hpp and heads.hpp. Compiled once: steps call it through pointers.
 //
 // Scores are made for STRIP queries at a time and the keys that these see, key by key with the
@@ -158,6 +158,53 @@ static inline Queries& at(float* strip, i64 key, int side) {
   return *(Queries*)(strip + key * STRIP + side * LANES);
 }
 
+// What is added to the scores of a head: bools, which hide a key, or numbers; rows of queries may be
+// one and the same.
+struct Hidden {
+  const char* data;
+  i64 row, column;  // in bytes
+  int item;         // of numbers, or of bools
+
+  Hidden(const Mask& mask, const Heads& h, i64 number) : data(mask.stack.data), item(mask.item) {
+    if (!data) return;
+    for (i64 d = h.dimensions - 1; d >= 0; number /= h.counts[d--]) {
+      data += number % h.counts[d] * mask.stack.strides[d];
+    }
+    row = mask.stack.strides[h.dimensions], column = mask.stack.strides[h.dimensions + 1];
+  }
+
+  // A query's part of it, in units of ln 2.
+  void query(i64 number, i64 keys, float* out) const {
+    const char* from = data + number * row;
+    if (item == 1 && column == 1) {
+      for (i64 k = 0; k < keys; k++) out[k] = from[k] ? 0.0f : -__builtin_inff();
+    } else if (item == 1) {
+      for (i64 k = 0; k < keys; k++) out[k] = from[k * column] ? 0.0f : -__builtin_inff();
+    } else {
+      for (i64 k = 0; k < keys; k++) out[k] = *(const float*)(from + k * column) * 1.44269504f;
+    }
+  }
+
+  // Add it to the scores of some queries; `room` is for 2 STRIP * keys numbers.
+  void add(float* strip, i64 keys, i64 first, i64 rows, float* room) const {
+    if (row == 0 || rows == 1) {
+      query(first, keys, room);
+      for (i64 key = 0; key < keys; key++) {
+        UNROLLED for (int side = 0; side < SIDES; side++) at(strip, key, side) += room[key];
+      }
+      return;
+    }
+    for (i64 r = 0; r < rows; r++) query(first + r, keys, room + r * keys);
+    float* columns = room + STRIP * keys;
+    turned_strip({room, keys, 1}, 0, rows, keys, columns);
+    for (int side = 0; side < SIDES; side++, columns += keys * LANES) {
+      for (i64 key = 0; key < keys; key++) {
+        at(strip, key, side) += *(const Queries*)(columns + key * LANES);
+      }
+    }
+  }
+};
+
 // Scores in units of ln 2 to powers and, behind them, the inverse of their sums. From key `first` on
 // a causal query sees no more than the keys up to its own place.
 static void weigh(float* strip, i64 keys, i64 first, bool causal) {
@@ -205,9 +252,10 @@ static void put(const Rows& out, i64 row, const float* from, i64 size, float fac
 }
 
 static void forward(const Head& h, const Rows& q, const Rows& k, const Rows& v, float* strips,
-                    const Rows& out) {
-  const i64 D = h.padded, E = h.value_padded;
-  float* const room = (float*)scratch((h.keys * (D + E) + STRIP * (h.size + E)) * sizeof(float));
+                    const Rows& out, const Hidden& mask) {
+  const i64 D = h.padded, E = h.value_padded, masks = mask.data ? 2 * STRIP * h.keys : 0;
+  const i64 wanted = h.keys * (D + E) + STRIP * (h.size + E) + masks;
+  float* const room = (float*)scratch(wanted * sizeof(float));
   float *const panel = room + STRIP * E, *const copies = panel + STRIP * h.size;
   const Padded keys = padded(k, h.keys, h.size, D, copies);
   const Padded values = padded(v, h.keys, h.value_size, E, copies + h.keys * D);
@@ -219,6 +267,7 @@ static void forward(const Head& h, const Rows& q, const Rows& k, const Rows& v, 
     scaled(panel, h.size, factor);
     all_rows<SIDES, false>(keys.data, keys.row, 1, panel, LANES, h.size * LANES, strips, STRIP, seen,
                            h.size);
+    if (mask.data) mask.add(strips, seen, first, rows, copies + h.keys * (D + E));
     weigh(strips, seen, first, h.causal);
     const float* inverse = strips + seen * STRIP;
     times_strip(h, strips, seen, first, rows, values, E, room, [&](i64 r, const float* sum) {
@@ -287,11 +336,11 @@ static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows&
 }
 
 static void attend(const Heads& h, const Stack& q, const Stack& k, const Stack& v, float* strips,
-                   const Stack& out) {
+                   const Stack& out, const Mask& mask) {
   const i64 room = h.room();
   parallel(h.worth(2), h.number(), [=](i64 i) {
     forward(Head(h), of_head(q, h, i), of_head(k, h, i), of_head(v, h, i), strips + i * room,
-            of_head(out, h, i));
+            of_head(out, h, i), Hidden(mask, h, i));
   });
 }
 

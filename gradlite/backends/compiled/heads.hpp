@@ -7,6 +7,12 @@ struct Stack {
   const i64* strides;
 };
 
+// (counts..., queries, keys) of bools, an item of one byte, or of floats; without data there is none.
+struct Mask {
+  Stack stack;
+  int item;
+};
+
 struct Heads {
   i64 dimensions;
   const i64* counts;

@@ -9,10 +9,22 @@ from gradlite.capturing.native.loops import Place
 
 
 def attend(
-    q: Place, k: Place, v: Place, strips: Place, out: Place, causal: bool, scale: float
-) -> list[str] | None:
-    """The text of ``out = softmax(scale q kᵀ) v``."""
-    return _called("attend", [q, k, v], strips, [out], causal, scale, 3)
+    q: Place, k: Place, v: Place, strips: Place, out: Place, causal: bool, scale: float,
+    mask: Place | None = None,
+) -> list[str] | None:  # fmt: skip
+    """The text of ``out = softmax(scale q kᵀ + mask) v``."""
+    lines = _called("attend", [q, k, v], strips, [out], causal, scale, 3)
+    if lines is None:
+        return None
+    hidden = "Mask{}"
+    if mask is not None:
+        if mask.dtype.name not in ("bool", "float32"):
+            return None
+        lines.insert(1, f"  const i64 of_mask[] = {_numbers(mask.strides)};")
+        item = mask.dtype.itemsize
+        hidden = f"Mask{{Stack{{P[{mask.base}] + {mask.offset}, of_mask}}, {item}}}"
+    lines[-2] = lines[-2].replace(");", f", {hidden});")
+    return lines
 
 
 def gradients(

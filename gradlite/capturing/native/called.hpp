@@ -58,10 +58,10 @@ static inline void weight_gradient_batch(const Slide& s, const Images<T>& x, con
 }
 
 static inline void attend(const Heads& h, const Stack& q, const Stack& k, const Stack& v,
-                          float* strips, const Stack& out) {
+                          float* strips, const Stack& out, const Mask& mask) {
   typedef void (*Function)(const Heads&, const Stack&, const Stack&, const Stack&, float*,
-                           const Stack&);
-  ((Function)attention[0])(h, q, k, v, strips, out);
+                           const Stack&, const Mask&);
+  ((Function)attention[0])(h, q, k, v, strips, out, mask);
 }
 
 static inline void attention_gradients(const Heads& h, const Stack& grad, const Stack& q,
