@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlite.ops import rnn_launch
-from gradlite.ops.dispatch import OUT, apply, gradients_of, output_grads
-from gradlite.ops.joining import chunk, stack, unbind
-from gradlite.ops.matmul import linear
+from gradlite.ops.dispatch import OUT, apply, output_grads
 from gradlite.ops.op import Op
 from gradlite.ops.products import product_of
+from gradlite.ops.rnn_projected import LstmProjected
+from gradlite.ops.rnn_steps import composed, gru_steps, lstm_steps, rnn_steps
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -76,12 +76,6 @@ class _Sequence(Op):
     outputs = 0
     has_aux = True
     grad_name = "CudnnRnnBackward0"
-
-
-def _composed(ctx: Any, grads: Any, function: Any) -> tuple[Any, ...]:
-    inputs = ctx.saved[:-1]
-    wanted = [e is not None for e in ctx.edges]
-    return gradients_of(lambda *t: function(*t, *ctx.attrs), inputs, grads, wanted)
 
 
 # --------------------------------------------------------------------------------- LSTM
@@ -145,7 +139,7 @@ class LstmSequence(_Sequence):
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
-            return _composed(ctx, grads, _lstm_steps)
+            return composed(ctx, grads, lstm_steps)
         x, _, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
         (reverse,) = ctx.attrs
         Z, hs, cs, tc = ctx.aux
@@ -187,28 +181,6 @@ class LstmSequence(_Sequence):
         return (
             grad_x, rec, dc, grad_w_ih, grad_w_hh, grad_b, None if grad_b is None else grad_b.copy()
         )  # fmt: skip
-
-
-def _lstm_steps(
-    x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any,
-    reverse: bool, w_hr: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The same layer step by step, from ops that can be differentiated any number of times."""
-    outs = []
-    at_once = not x.is_cpu  # fewer launches; products of single steps stay in the processor's cache
-    for step in _ordered(linear(x, w_ih, b_ih) if at_once else x, reverse):
-        given = step if at_once else linear(step, w_ih, b_ih)
-        i, f, g, o = chunk(given + linear(h, w_hh, b_hh), 4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()  # type: ignore[attr-defined]
-        h = o.sigmoid() * c.tanh()  # type: ignore[attr-defined]
-        h = h if w_hr is None else linear(h, w_hr)
-        outs.append(h)
-    return stack(outs[::-1] if reverse else outs), h, c
-
-
-def _ordered(x: Tensor, reverse: bool) -> tuple[Tensor, ...]:
-    steps = unbind(x, 0)
-    return steps[::-1] if reverse else steps
 
 
 def _check(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, gates: int) -> None:
@@ -280,7 +252,8 @@ def lstm_sequence(
     """
     _check(input, h0, w_ih, w_hh, 4)
     if w_hr is not None:
-        return _lstm_steps(input, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse, w_hr)
+        tensors = (input, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
+        return apply(LstmProjected, tensors, reverse)  # type: ignore[no-any-return]
     return apply(LstmSequence, (input, h0, c0, w_ih, w_hh, b_ih, b_hh), reverse)  # type: ignore[no-any-return]
 
 
@@ -349,7 +322,7 @@ class GruSequence(_Sequence):
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
-            return _composed(ctx, grads, _gru_steps)
+            return composed(ctx, grads, gru_steps)
         x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
         (reverse,) = ctx.attrs
         Z, hs, hn = ctx.aux
@@ -393,19 +366,6 @@ class GruSequence(_Sequence):
             grad_b_ih = sums[1:].reshape(-1).copy()
             grad_b_hh = _restore(sums[:3], (2, 0, 1))
         return grad_x, rec, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh
-
-
-def _gru_steps(
-    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any, reverse: bool
-) -> tuple[Tensor, Tensor]:
-    outs = []
-    for step in _ordered(x, reverse):
-        x_r, x_z, x_n = chunk(linear(step, w_ih, b_ih), 3, -1)
-        h_r, h_z, h_n = chunk(linear(h, w_hh, b_hh), 3, -1)
-        n = (x_n + (x_r + h_r).sigmoid() * h_n).tanh()  # type: ignore[attr-defined]
-        h = n + (x_z + h_z).sigmoid() * (h - n)  # type: ignore[attr-defined]
-        outs.append(h)
-    return stack(outs[::-1] if reverse else outs), h
 
 
 @public(
@@ -490,7 +450,7 @@ class RnnSequence(_Sequence):
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
-            return _composed(ctx, grads, _rnn_steps)
+            return composed(ctx, grads, rnn_steps)
         x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
         nonlinearity, reverse = ctx.attrs
         hs = ctx.aux
@@ -515,18 +475,6 @@ class RnnSequence(_Sequence):
         grad_w_hh = matmul(rows.T, hs[:-1].reshape(rows.shape)) if edges[3] else None
         grad_b = rows.sum(0) if b_ih is not None else None
         return grad_x, rec, grad_w_ih, grad_w_hh, grad_b, None if grad_b is None else grad_b.copy()
-
-
-def _rnn_steps(
-    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any,
-    nonlinearity: str, reverse: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    outs = []
-    for step in _ordered(x, reverse):
-        h = linear(step, w_ih, b_ih) + linear(h, w_hh, b_hh)
-        h = h.tanh() if nonlinearity == "tanh" else h.relu()  # type: ignore[attr-defined]
-        outs.append(h)
-    return stack(outs[::-1] if reverse else outs), h
 
 
 @public(

@@ -41,7 +41,23 @@ class SerialSteps(NamedTuple):
     cells: Any
 
 
-class _Walk:
+class Projected(NamedTuple):
+    """What an LSTM with a projection leaves, by its kernels or by its rule.
+
+    Attributes:
+        gates: (T, N, 4 * H).
+        states: hidden states of all steps and the first one, (T + 1, N, P).
+        cells: cell states likewise, (T + 1, N, H).
+        wide: hidden states before they are projected, (T, N, H).
+    """
+
+    gates: Any
+    states: Any
+    cells: Any
+    wide: Any
+
+
+class Walk:
     """The steps of a sequence in the order in which they are run."""
 
     def __init__(self, steps: int, reverse: bool) -> None:
@@ -77,7 +93,7 @@ def _input_product(K: Any, x: Any, w: Any) -> Any:
     return gates
 
 
-def _states(K: Any, x: Any, start: Any, walk: _Walk) -> Any:
+def _states(K: Any, x: Any, start: Any, walk: Walk) -> Any:
     states = K.empty((len(x) + 1, *start.shape), x.dtype)
     states[walk.first] = start
     return states
@@ -92,7 +108,7 @@ def lstm(
     K: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool
 ) -> Any:
     """The hidden states of all steps, the last hidden and cell state, and what is left over."""
-    walk, x = _Walk(len(x), reverse), K.dense(x)
+    walk, x = Walk(len(x), reverse), K.dense(x)
     gates = _input_product(K, x, w_ih)
     if rnn_sequence.serves(K, x.dtype, (len(x), *h0.shape), 4):
         hs, cs, h, c = rnn_sequence.lstm_forward(K, gates, h0, c0, w_hh, b_ih, b_hh, reverse)
@@ -110,9 +126,31 @@ def lstm(
     return (walk.after(hs), hs[last].copy(), cs[last].copy()), Steps(gates, hs, cs)
 
 
+def lstm_projected(
+    K: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
+    reverse: bool,
+) -> Any:  # fmt: skip
+    """As `lstm`, with hidden states that are products by (P, H) of what its kernel makes."""
+    walk, x = Walk(len(x), reverse), K.dense(x)
+    gates = _input_product(K, x, w_ih)
+    hs, cs = _states(K, x, h0, walk), _states(K, x, c0, walk)
+    wide, r = K.empty((len(x), *c0.shape), x.dtype), K.empty(gates.shape[1:], x.dtype)
+    biases, matmul = _biases(K, b_ih, b_hh), product_of(K.xp)
+    for t in walk.order:
+        old, new = t + walk.old, t + walk.new
+        matmul(hs[old], w_hh.T, out=r)
+        _launch(
+            K, "lstm_forward", c0.shape, x.dtype, gates[t], r, *biases, cs[old], cs[new], wide[t]
+        )
+        matmul(wide[t], w_hr.T, out=hs[new])
+    last = walk.last
+    left = Projected(gates, hs, cs, wide)
+    return (walk.after(hs), hs[last].copy(), cs[last].copy()), left
+
+
 def gru(K: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool) -> Any:
     """The hidden states of all steps, the last one, and what is left over."""
-    walk, x = _Walk(len(x), reverse), K.dense(x)
+    walk, x = Walk(len(x), reverse), K.dense(x)
     gates = _input_product(K, x, w_ih)
     if rnn_sequence.serves(K, x.dtype, (len(x), *h0.shape), 3):
         hs, inner, h = rnn_sequence.gru_forward(K, gates, h0, w_hh, b_ih, b_hh, reverse)
@@ -134,7 +172,7 @@ def rnn(
     reverse: bool,
 ) -> Any:  # fmt: skip
     """The hidden states of all steps, the last one, and what is left over."""
-    walk, x = _Walk(len(x), reverse), K.dense(x)
+    walk, x = Walk(len(x), reverse), K.dense(x)
     sums = _input_product(K, x, w_ih)
     if rnn_sequence.serves(K, x.dtype, (len(x), *h0.shape), 1):
         hs, h = rnn_sequence.rnn_forward(K, sums, h0, w_hh, b_ih, b_hh, nonlinearity, reverse)
@@ -189,13 +227,13 @@ def _weight_grads(
     K: Any, edges: Sequence[Any], own: Any, back: Any, x: Any, before: Any, w_ih: Any, bias: bool
 ) -> tuple[Any, ...]:
     """The gradients of the input, the two weights and the two biases, from those of the gates."""
-    matmul = product_of(K.xp)
+    matmul, shared = product_of(K.xp), back is own
     own, back = own.reshape(-1, own.shape[-1]), back.reshape(-1, back.shape[-1])
     x2, h2 = x.reshape(len(own), -1), before.reshape(len(own), -1)
     b_ih = b_hh = None
     if bias:
         b_ih = column_sums(K, own)
-        b_hh = b_ih.copy() if back is own else column_sums(K, back)
+        b_hh = b_ih.copy() if shared else column_sums(K, back)
     return (
         matmul(own, w_ih).reshape(x.shape) if edges[0] else None,
         matmul(own.T, x2) if edges[1] else None,
@@ -205,7 +243,7 @@ def _weight_grads(
     )
 
 
-def _lstm_back(K: Any, ctx: Any, grads: Any, walk: _Walk, x: Any) -> tuple[Any, Any, Any]:
+def _lstm_back(K: Any, ctx: Any, grads: Any, walk: Walk, x: Any) -> tuple[Any, Any, Any]:
     """The gradients of the gates' sums and of the first states, step by step."""
     w_hh, (gates, _, cs) = ctx.saved[4], ctx.aux
     grad_out, later, grad_c = _given(K, grads, ctx.shapes[-1], x.dtype)
@@ -226,7 +264,7 @@ def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
     """The gradients of the seven inputs of `lstm`."""
     x, _, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
     gates, hs, cs = ctx.aux
-    walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
+    walk, x = Walk(len(x), ctx.attrs[0]), K.dense(x)
     if rnn_sequence.serves(K, x.dtype, (len(x), *cs.shape[1:]), 4):
         d, rec, dc = rnn_sequence.lstm_backward(K, grads, gates, cs, w_hh, walk.reverse)
     else:
@@ -234,6 +272,44 @@ def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
     edges = [ctx.edges[i] for i in (0, 3, 4)]
     grad_x, *weights = _weight_grads(K, edges, d, d, x, walk.before(hs), w_ih, b_ih is not None)
     return (grad_x, rec, dc, *weights)
+
+
+def _add_product(K: Any, total: Any, a: Any, b: Any) -> None:
+    """``total += a @ b``, in one launch where products can do that."""
+    if K.multiplies:
+        K.gemm.add_into(total, a, b)
+    else:
+        total += product_of(K.xp)(a, b)
+
+
+def lstm_projected_backward(K: Any, ctx: Any, grads: Any) -> Any:
+    """The gradients of the eight inputs of `lstm_projected`."""
+    x, _, _, w_ih, w_hh, b_ih, _, w_hr, _ = ctx.saved
+    gates, hs, cs, wide = ctx.aux
+    walk, x = Walk(len(x), ctx.attrs[0]), K.dense(x)
+    matmul, d = product_of(K.xp), K.empty_like(gates)
+    # The gradients of all hidden states, which each step's are added to.
+    dh = K.empty(hs.shape, x.dtype)
+    for place, grad in ((slice(walk.new, walk.new + len(x)), grads[0]), (walk.first, None)):
+        dh[place] = 0 if grad is None else grad
+    if grads[1] is not None:
+        dh[walk.last] += grads[1]
+    dc = K.zeros(cs.shape[1:], x.dtype) if grads[2] is None else K.dense(grads[2]).copy()
+    dm = K.empty_like(dc)
+    for t in walk.order[::-1]:
+        old, new = t + walk.old, t + walk.new
+        matmul(dh[new], w_hr, out=dm)
+        _launch(
+            K, "lstm_backward", dc.shape, x.dtype, dm, None, gates[t], cs[old], cs[new], dc, d[t]
+        )
+        _add_product(K, dh[old], d[t], w_hh)
+    edges = [ctx.edges[i] for i in (0, 3, 4)]
+    grad_x, *weights = _weight_grads(K, edges, d, d, x, walk.before(hs), w_ih, b_ih is not None)
+    grad_w_hr = None
+    if ctx.edges[7]:
+        rows = x.shape[0] * x.shape[1]
+        grad_w_hr = matmul(walk.after(dh).reshape(rows, -1).T, wide.reshape(rows, -1))
+    return (grad_x, dh[walk.first], dc, *weights, grad_w_hr)
 
 
 def lstm_backward_in_one_thread(K: Any, ctx: Any, grads: Any) -> Any:
@@ -279,7 +355,7 @@ def lstm_backward_in_one_thread(K: Any, ctx: Any, grads: Any) -> Any:
     )  # fmt: skip
 
 
-def _gru_back(K: Any, ctx: Any, grads: Any, walk: _Walk, x: Any) -> tuple[Any, Any, Any]:
+def _gru_back(K: Any, ctx: Any, grads: Any, walk: Walk, x: Any) -> tuple[Any, Any, Any]:
     """The gradients of the sums of both sides and of the first state, step by step."""
     w_hh, (gates, hs, inner) = ctx.saved[3], ctx.aux
     grad_out, grad_h = _given(K, grads, ctx.shapes[-1], x.dtype)
@@ -302,7 +378,7 @@ def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:
     """The gradients of the six inputs of `gru`."""
     x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
     gates, hs, inner = ctx.aux
-    walk, x = _Walk(len(x), ctx.attrs[0]), K.dense(x)
+    walk, x = Walk(len(x), ctx.attrs[0]), K.dense(x)
     if rnn_sequence.serves(K, x.dtype, (len(x), *hs.shape[1:]), 3):
         own, back, rec = rnn_sequence.gru_backward(K, grads, gates, hs, inner, w_hh, walk.reverse)
     else:
@@ -314,7 +390,7 @@ def gru_backward(K: Any, ctx: Any, grads: Any) -> Any:
     return (grad_x, rec, *weights)
 
 
-def _rnn_back(K: Any, ctx: Any, grads: Any, walk: _Walk, x: Any) -> tuple[Any, Any]:
+def _rnn_back(K: Any, ctx: Any, grads: Any, walk: Walk, x: Any) -> tuple[Any, Any]:
     """The gradients of the sums and of the first state, step by step."""
     w_hh, hs = ctx.saved[3], ctx.aux.states
     grad_out, later = _given(K, grads, ctx.shapes[-1], x.dtype)
@@ -334,7 +410,7 @@ def rnn_backward(K: Any, ctx: Any, grads: Any) -> Any:
     x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
     nonlinearity, reverse = ctx.attrs
     hs = ctx.aux.states
-    walk, x = _Walk(len(x), reverse), K.dense(x)
+    walk, x = Walk(len(x), reverse), K.dense(x)
     if rnn_sequence.serves(K, x.dtype, (len(x), *hs.shape[1:]), 1):
         d, rec = rnn_sequence.rnn_backward(K, grads, hs, w_hh, nonlinearity, reverse)
     else:

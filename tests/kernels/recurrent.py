@@ -14,14 +14,20 @@ from gradlite.ops import rnn_launch
 from tests.kernels.support import host
 
 TOLERANCES = {"bfloat16": 2e-2, "float16": 1e-2, "float32": 1e-5, "float64": 1e-11}
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES = {"lstm": 4, "lstm projected": 4, "gru": 3, "rnn": 1}
 LAYERS = [
     ("lstm", ()),
     ("gru", ()),
     ("rnn", ("tanh",)),
     ("rnn", ("relu",)),
 ]
+PROJECTED = ("lstm projected", ())  # which no kernel runs a whole sequence of
 FUNCTIONS = {
+    "lstm projected": (
+        rnn_launch.lstm_projected,
+        rnn_launch.lstm_projected_backward,
+        lambda *a: F.lstm_sequence(*a[:7], a[8], a[7]),
+    ),
     "lstm": (rnn_launch.lstm, rnn_launch.lstm_backward, F.lstm_sequence),
     "gru": (rnn_launch.gru, rnn_launch.gru_backward, F.gru_sequence),
     "rnn": (rnn_launch.rnn, rnn_launch.rnn_backward, F.rnn_sequence),
@@ -41,13 +47,18 @@ def inputs(layer: str, shape: Any, bias: bool) -> list[Any]:
     steps, batch, size, hidden = shape
     generator = np.random.default_rng(0)
     gates = GATES[layer] * hidden
-    shapes: list[Any] = [(steps, batch, size), *[(batch, hidden)] * (1 + (layer == "lstm"))]
-    shapes += [(gates, size), (gates, hidden), (gates,), (gates,)]
+    outside = -(-hidden // 2) if layer == "lstm projected" else hidden
+    shapes: list[Any] = [(steps, batch, size), (batch, outside)]
+    if layer.startswith("lstm"):
+        shapes.append((batch, hidden))
+    shapes += [(gates, size), (gates, outside), (gates,), (gates,)]
     arrays: list[Any] = [generator.uniform(-0.7, 0.7, s) for s in shapes]
     if hidden > 65:  # with more, what is rounded grows from step to step
         arrays[-3] *= 2 / hidden**0.5
     if not bias:
         arrays[-2:] = [None, None]
+    if layer == "lstm projected":
+        arrays.append(generator.uniform(-0.7, 0.7, (outside, hidden)))
     return arrays
 
 

@@ -17,6 +17,7 @@ from gradlite.ops import rnn_sequence
 from tests import cupy_stand_in as stand_in
 from tests.kernels.recurrent import (
     LAYERS,
+    PROJECTED,
     TOLERANCES,
     compare,
     inputs,
@@ -37,20 +38,20 @@ def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("layer", "options"), LAYERS, ids=str)
+@pytest.mark.parametrize(("layer", "options"), [*LAYERS, PROJECTED], ids=str)
 def test_values_and_gradients(
     launcher: Any, layer: str, options: Any, shape: Any, dtype: str, reverse: bool
 ) -> None:
     compare(launcher, layer, options, shape, dtype, reverse)
 
 
-@pytest.mark.parametrize(("layer", "options"), LAYERS, ids=str)
+@pytest.mark.parametrize(("layer", "options"), [*LAYERS, PROJECTED], ids=str)
 def test_without_biases(launcher: Any, layer: str, options: Any) -> None:
     compare(launcher, layer, options, (3, 2, 5, 4), "float32", False, bias=False)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("layer", "options"), LAYERS, ids=str)
+@pytest.mark.parametrize(("layer", "options"), [*LAYERS, PROJECTED], ids=str)
 def test_no_race_and_nothing_out_of_bounds(
     threads: ThreadsLauncher, layer: str, options: Any, seed: int
 ) -> None:
@@ -74,6 +75,7 @@ def test_large_sums_saturate(launcher: Any, dtype: str, large: float) -> None:
     ("make", "steps"),
     [
         (lambda: gradlite.nn.LSTM(3, 4, num_layers=2, bidirectional=True), "lstm"),
+        (lambda: gradlite.nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2), "lstm"),
         (lambda: gradlite.nn.GRU(3, 4), "gru"),
         (lambda: gradlite.nn.RNN(3, 4, nonlinearity="relu"), "rnn"),
     ],
@@ -109,6 +111,25 @@ def test_a_second_derivative_takes_the_rules_way(monkeypatch: pytest.MonkeyPatch
         out, _ = F.gru_sequence(*given)
         (slope,) = gradlite.autograd.grad((out**2).sum(), given[0], create_graph=True)
         (slope**2).sum().backward()
+        results.append([g.grad.cpu().numpy() for g in given])  # type: ignore[union-attr]
+    for a, b in zip(*results):
+        np.testing.assert_allclose(b, a, 1e-9, 1e-12)
+
+
+@pytest.mark.parametrize("wanted", range(3))
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_of_some_outputs_of_projections(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, reverse: bool
+) -> None:
+    stand_in.install(monkeypatch)
+    results = []
+    for device in ("cpu", "cuda"):
+        given = [
+            gradlite.tensor(a, device=device, requires_grad=True)
+            for a in inputs("lstm projected", (3, 2, 2, 4), True)
+        ]
+        out = F.lstm_sequence(*given[:7], reverse, given[7])
+        (out[wanted] ** 2).sum().backward()
         results.append([g.grad.cpu().numpy() for g in given])  # type: ignore[union-attr]
     for a, b in zip(*results):
         np.testing.assert_allclose(b, a, 1e-9, 1e-12)
