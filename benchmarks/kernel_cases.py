@@ -289,6 +289,9 @@ CASES: dict[str, Case] = {
         lambda T, x: (T.rand(x.shape, device="cuda") > 0.5,), backward=True),
     "clamp_forward": Case(2, lambda T, x: x.clamp(0.25, 0.75)),
     "clamp_backward": Case(3, lambda T, x: x.clamp(0.25, 0.75), backward=True),
+    "clamp_between_forward": Case(4, lambda T, x, a, b: T.clamp(x, a, b), _two_like),
+    "clamp_between_backward": Case(
+        5, lambda T, x, a, b: T.clamp(x, a, b), _two_like, backward=True),
     "unary_forward": Case(2, lambda T, x: T.rsqrt(x)),
     "unary_backward": Case(3, lambda T, x: T.sin(x), backward=True),
     "binary_forward": Case(3, lambda T, x, y: T.remainder(x, y), _like),

@@ -43,6 +43,43 @@ KERNEL(clamp_backward)
       grad, x);
 }
 
+// Bounds of which one may have no array, and is then read as x. A NaN among the three is the result.
+KERNEL(clamp_between_forward)
+(const scalar_t* x, const scalar_t* low, const scalar_t* high, scalar_t* __restrict__ y, i64 n,
+ i64 x_inner, i64 x_size, i64 low_inner, i64 low_size, i64 high_inner, i64 high_size) {
+  scalar_t* const out[1] = {y};
+  const Operand value{x, x_inner, x_size};
+  const bool alone = !high;
+  map(
+      n, out,
+      [=](acc_t* to, acc_t v, acc_t least, acc_t most) {
+        const acc_t above = least > v || least != least ? least : v;
+        to[0] = !alone && (most < above || most != most) ? most : above;
+      },
+      value, or_else({low, low_inner, low_size}, value),
+      or_else({high, high_inner, high_size}, value));
+}
+
+// Where the bounds cross, the upper one has the gradient.
+KERNEL(clamp_between_backward)
+(const scalar_t* __restrict__ grad, const scalar_t* x, const scalar_t* low, const scalar_t* high,
+ scalar_t* __restrict__ dx, scalar_t* __restrict__ dlow, scalar_t* __restrict__ dhigh, i64 n,
+ i64 grad_inner, i64 grad_size, i64 x_inner, i64 x_size, i64 low_inner, i64 low_size,
+ i64 high_inner, i64 high_size) {
+  scalar_t* const out[3] = {dx, dlow, dhigh};
+  const Operand value{x, x_inner, x_size};
+  const bool alone = !high;
+  map(
+      n, out,
+      [=](acc_t* to, acc_t slope, acc_t v, acc_t least, acc_t most) {
+        to[0] = v >= least && v <= most ? slope : acc_t(0);
+        to[1] = v < least && (alone || least < most) ? slope : acc_t(0);
+        to[2] = v > most || most < least ? slope : acc_t(0);
+      },
+      Operand{grad, grad_inner, grad_size}, value, or_else({low, low_inner, low_size}, value),
+      or_else({high, high_inner, high_size}, value));
+}
+
 // ------------------------------------------------------------------- sums with a product in them
 // out may be x.
 KERNEL(addcmul_forward)

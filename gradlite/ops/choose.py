@@ -190,13 +190,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if min is None and max is None:
         raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        if min is not None and max is not None:  # all three decide, not two and two
-            three = (input, min, max)
-            common = dtypes.result_dtype([t.array if isinstance(t, Tensor) else t for t in three])
-            input, min, max = (cast(t, common) if isinstance(t, Tensor) else t for t in three)
-        if min is not None:
-            input = where(input >= min, input, min)
-        return input if max is None else where(input <= max, input, max)
+        return _between(input, min, max)
     if dtypes.category(input.array.dtype) < 2 and (
         isinstance(min, float) or isinstance(max, float)
     ):
@@ -206,6 +200,65 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     kind = input.array.dtype
     low, high = (None if v is None else filling(as_number(v), kind) for v in (min, max))
     return apply1(Clamp, input, low, high)
+
+
+class ClampBetween(Op):
+    """Between bounds that are arrays, or None; where they cross, the upper one counts."""
+
+    reads = ((0, 1, 2),) * 3
+    grad_name = "ClampBackward0"
+
+    def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
+        out = x if low is None else xp.maximum(x, low)
+        return out if high is None else xp.minimum(out, high)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        x, low, high = ctx.saved
+        zero, shapes, edges = F.zero_beside(grad), ctx.shapes, ctx.edges
+        if low is None:
+            where: tuple[Any, ...] = x <= high, None, x > high
+        elif high is None:
+            where = x >= low, x < low, None
+        else:
+            where = (
+                (x >= low) & (x <= high),
+                (x < low) & (low < high),
+                (x > high) | (high < low),
+            )
+        return tuple(
+            sum_to(F, F.where(holds, grad, zero), tuple(own)) if edge is not None else None
+            for holds, own, edge in zip(where, shapes, edges)
+        )
+
+    def fused_forward(K: Any, x: Any, low: Any, high: Any) -> Any:
+        return together.forward(K, "clamp_between_forward", (x, low, high))
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        wanted = together.wanted_shapes(ctx, grad)
+        return together.gradients(K, "clamp_between_backward", grad, ctx.saved, wanted)
+
+
+@on_its_device
+def _between(input: Tensor, low: Any, high: Any) -> Tensor:
+    """The input between bounds of which at least one is a tensor; all three decide the dtype."""
+    xp = NAMESPACES[input.array.__class__].xp
+    given = [v for v in (input, low, high) if v is not None]
+    common = dtypes.result_dtype([v.array if isinstance(v, Tensor) else v for v in given])
+    input = cast(input, common)
+
+    def bound(value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            return wrap(placed(xp, filling(value, common, rounds=True), common))
+        return same_device_or_scalar(cast(value, common), input)[0]
+
+    low, high = bound(low), bound(high)
+    shape = input.array.shape
+    for limit in (low, high):
+        if limit is not None:
+            shape = broadcast_shape(shape, limit.array.shape)
+    return apply(ClampBetween, (input, low, high))  # type: ignore[no-any-return]
 
 
 class ClampMin(Clamp):

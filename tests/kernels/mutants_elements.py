@@ -37,4 +37,10 @@ BLEND = [
     Mutant("the diagonal is left out", "blend.cu",
            "y[i] = (lower ? c <= edge : c >= edge)", "y[i] = (lower ? c < edge : c > edge)",
            ("test_blend::test_triangles",)),
+    Mutant("bounds that are alike share the gradient", "blend.cu",
+           "(alone || least < most) ?", "(alone || least <= most) ?",
+           ("test_blend::test_bounds",)),
+    Mutant("a bound that is NaN is none", "blend.cu",
+           "least > v || least != least ? least : v;", "least > v ? least : v;",
+           ("test_blend::test_bounds",)),
 ]  # fmt: skip

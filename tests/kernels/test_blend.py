@@ -16,6 +16,7 @@ from tests.kernels.support import (
     ROW_TOLERANCES,
     Context,
     ThreadsLauncher,
+    by_kernel,
     by_rule,
     host,
     normals,
@@ -33,6 +34,7 @@ OPS: dict[str, tuple[Any, int, tuple[Any, ...]]] = {
     "lerp_tensor": (blend.LerpTensor, 3, ()),
     "where": (choose.Where, 3, ()),
     "clamp": (choose.Clamp, 1, (-0.5, 0.75)),
+    "clamp between": (choose.ClampBetween, 3, ()),
     "tril": (triangle.Tril, 1, (1,)),
     "triu": (triangle.Triu, 1, (-1,)),
 }
@@ -110,7 +112,7 @@ def test_triangles(launcher: Any, name: str, dtype: str) -> None:
 BROADCAST = [((3, 4), (4,)), ((3, 1), (1, 5)), ((), (33,)), ((2, 33), ()), ((2, 3, 4), (3, 1))]
 
 
-@pytest.mark.parametrize("name", ["addcmul", "addcdiv", "lerp_tensor", "where"])
+@pytest.mark.parametrize("name", ["addcmul", "addcdiv", "lerp_tensor", "where", "clamp between"])
 @pytest.mark.parametrize("shapes", BROADCAST, ids=str)
 def test_operands_that_broadcast(launcher: Any, name: str, shapes: Any) -> None:
     count = OPS[name][1]
@@ -119,7 +121,7 @@ def test_operands_that_broadcast(launcher: Any, name: str, shapes: Any) -> None:
         check(launcher, name, own, "float32")
 
 
-@pytest.mark.parametrize("name", ["addcmul", "addcdiv", "lerp_tensor", "where"])
+@pytest.mark.parametrize("name", ["addcmul", "addcdiv", "lerp_tensor", "where", "clamp between"])
 def test_gradients_that_are_not_wanted(launcher: Any, name: str) -> None:
     op, count, _ = OPS[name]
     places = [place for place in range(count) if place not in op.constants]
@@ -241,7 +243,9 @@ def leaves(*shapes: tuple[int, ...]) -> list[Any]:
 CALLS: dict[str, tuple[Any, list[str]]] = {
     "where": (lambda x, y, z: gradlite.where(x > y, x, y), ["where_backward"]),
     "clamp": (lambda x, y, z: x.clamp(0.6, 1.2), ["clamp_forward", "clamp_backward"]),
-    "clamp of tensors": (lambda x, y, z: x.clamp(y, z), ["where_backward", "where_backward"]),
+    "clamp of tensors": (
+        lambda x, y, z: x.clamp(y, z), ["clamp_between_forward", "clamp_between_backward"],
+    ),
     "addcmul": (
         lambda x, y, z: gradlite.addcmul(x, y, z), ["addcmul_forward", "addcmul_backward"],
     ),
@@ -300,3 +304,17 @@ def test_what_kernels_do_not_take(native_kernels: None) -> None:
         gradlite.rand(3).clamp(float("nan"), 1.0)
         (gradlite.rand(3).requires_grad_() ** 0).sum().backward()
     assert not [name for name in launched if not name.startswith("reduce")]
+
+
+@pytest.mark.parametrize("left_out", [None, 1, 2])
+def test_bounds_in_every_order(launcher: Any, left_out: int | None) -> None:
+    numbers = np.array([-1.0, 0.0, 1.0, np.nan, np.inf, -np.inf], np.float32)
+    arrays: list[Any] = [a.reshape(-1).copy() for a in np.meshgrid(numbers, numbers, numbers)]
+    if left_out is not None:
+        arrays[left_out] = None
+    wanted = [a is not None for a in arrays]
+    grad = np.arange(1, 217, dtype=np.float32)
+    expected = by_rule(choose.ClampBetween, arrays, (), grad, wanted)
+    found = by_kernel(launcher, choose.ClampBetween, arrays, (), grad, wanted)
+    for ours, reference in zip(found, expected):
+        np.testing.assert_array_equal(ours, reference)
