@@ -79,6 +79,41 @@ def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> An
     return F.expand(grad.reshape(keepdim_shape(shape, dims)), shape)
 
 
+# So many rows are added one after another, of many rows; then such sums are.
+RUN, MANY = 128, 1024
+
+
+def _sum_of_runs(x: Any, dims: tuple[int, ...]) -> Any:
+    """The sum over dimensions, or None where NumPy adds up few rows.
+
+    It adds row by row, and each would be rounded to what the sum has grown to: the error grows with
+    their number. Along the last dimension it sums pairwise.
+    """
+    if x.__class__ is not np.ndarray or x.dtype.char not in "fd" or not x.size:
+        return None
+    first, last = min(dims), max(dims)
+    if last < x.ndim - 1 and last - first + 1 == len(dims) and x.flags.c_contiguous:
+        x, dims = x.reshape(*x.shape[:first], -1, *x.shape[last + 1 :]), (first,)
+    rows = [d for d in dims if d < x.ndim - 1]
+    longest = max(rows, key=x.shape.__getitem__, default=-1)
+    runs, rest = divmod(x.shape[longest], RUN)
+    if not rows or runs < 2 or count(x.shape, rows) < MANY:
+        return None
+    front = (slice(None),) * longest
+    split = (*x.shape[:longest], runs, RUN, *x.shape[longest + 1 :])
+    many = x[(*front, slice(runs * RUN))].reshape(split)
+    if longest == x.ndim - 2 and x.strides[-1] == x.itemsize:
+        parts = np.matmul(ones(RUN, x.dtype)[None], many)[..., 0, :]
+    else:
+        parts = np.add.reduce(many, longest + 1)
+    precise = np.float64 if count(x.shape, dims) > RUN * RUN else x.dtype
+    out = np.add.reduce(parts, dims, precise)
+    if rest:
+        few = np.add.reduce(x[(*front, slice(runs * RUN, None))], longest, keepdims=True)
+        out += np.add.reduce(few, dims, precise)
+    return row_major(out.astype(x.dtype, copy=False))
+
+
 class Sum(Op):
     delegates = True
 
@@ -87,6 +122,10 @@ class Sum(Op):
             return row_major(x.sum(dims, keepdims=keepdim))
         if len(dims) == x.ndim and not keepdim:
             return np.add.reduce(x, None)
+        if dims and x.size >= MANY * x.shape[-1]:
+            made = _sum_of_runs(x, dims)
+            if made is not None:
+                return made.reshape(keepdim_shape(x.shape, dims)) if keepdim else made
         out = np.add.reduce(x, dims, None, None, keepdim)  # type: ignore[call-overload]
         return row_major(out) if x.ndim > 2 else out
 
@@ -106,7 +145,7 @@ class ColumnSums(Op):
         # A product with ones is several times faster; its error grows with the rows.
         if xp is np and x.shape[0] <= 4096 and x.dtype.itemsize > 2:
             return x.T.dot(ones(x.shape[0], x.dtype))
-        return x.sum(0)
+        return Sum.forward(xp, x, (0,), False)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.expand(grad, ctx.shapes[0]),)

@@ -80,19 +80,24 @@ template <class T, int ROWS>
 static inline void inner_rows(const T* a, i64 sm, const T* b, T* c, i64 sc, i64 K) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
-  V sum[ROWS];
-  UNROLLED for (int m = 0; m < ROWS; m++) sum[m] = V{};
+  double result[ROWS] = {};
   i64 k = 0;
-  for (; k + L <= K; k += L) {
-    const V other = *(const V*)(b + k);
-    UNROLLED for (int m = 0; m < ROWS; m++) sum[m] += *(const V*)(a + m * sm + k) * other;
+  while (k + L <= K) {
+    const i64 stop = K - k < RUN * L ? K : k + RUN * L;
+    V sum[ROWS];
+    UNROLLED for (int m = 0; m < ROWS; m++) sum[m] = V{};
+    for (; k + L <= stop; k += L) {
+      const V other = *(const V*)(b + k);
+      UNROLLED for (int m = 0; m < ROWS; m++) sum[m] += *(const V*)(a + m * sm + k) * other;
+    }
+    T part[ROWS];
+    totals(sum, part);
+    UNROLLED for (int m = 0; m < ROWS; m++) result[m] += part[m];
   }
-  T result[ROWS];
-  totals(sum, result);
   for (; k < K; k++) {
     UNROLLED for (int m = 0; m < ROWS; m++) result[m] += a[m * sm + k] * b[k];
   }
-  UNROLLED for (int m = 0; m < ROWS; m++) c[m * sc] = result[m];
+  UNROLLED for (int m = 0; m < ROWS; m++) c[m * sc] = T(result[m]);
 }
 
 // One or few columns of C, when rows of A and columns of B are contiguous: inner products.

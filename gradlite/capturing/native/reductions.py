@@ -22,6 +22,9 @@ KINDS = {
     "all": ("1", "t &= x != 0;", "reduction(&:t)"),
 }
 
+# So many numbers, and so many rows, are added one after another; then such sums are, in double
+# precision. A vector has so many lanes, or fewer.
+RUN, ROWS, LANES = 256, 64, 16
 FEW = 16  # candidates for an extreme that are compared one by one
 
 
@@ -51,20 +54,43 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     lines = [f"{{ // {kind}", f"  char* const xb = P[{x.base}] + {x.offset};"]
     lines.append(f"  char* const ob = P[{out.base}] + {out.offset};")
     along = bool(inner) and (not outer or abs(xi[-1]) <= abs(xo[-1]))
+    summed = kind in ("sum", "mean") and x.dtype.kind in "fV"
     if not along and outer and not extreme and oo[-1] == out.dtype.itemsize and T == R:
         # Many sums side by side: rows are added to rows.
         last, step, n = len(outer) - 1, xo[-1], outer[-1]
+        over = f" / {T}({count})" if kind == "mean" else ""
         lines += open_loops("o", outer[:-1])
         lines.append(f"  char* const xo = xb{steps('o', xo[:-1])};")
-        lines.append(f"  {R}* const t = ({R}*)(ob{steps('o', oo[:-1])});")
+        lines.append(f"  {R}* const y = ({R}*)(ob{steps('o', oo[:-1])});")
+        in_runs = summed and count > 2 * ROWS
+        if in_runs:
+            lines.append(f"  double* const total = (double*)scratch<6>({n} * (8 + sizeof({T})));")
+            lines.append(f"  {T}* const t = ({T}*)(total + {n});")
+            lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) total[i] = 0;")
+            lines.append("  i64 rows = 0;")
+        else:
+            lines.append(f"  {R}* const t = y;")
         lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) t[i] = {neutral};")
-        lines += open_loops("r", inner)
+        rows = len(inner) - 1
+        lines += open_loops("r", inner[:rows] if in_runs else inner)
+        if in_runs:
+            lines.append(f"  for (i64 start = 0; start < {inner[rows]}; start += {ROWS}) {{")
+            lines.append(f"  const i64 stop = {_end(ROWS, inner[rows])};")
+            lines.append(f"  for (i64 r{rows} = start; r{rows} < stop; r{rows}++) {{")
         lines.append(f"  char* const xr = xo{steps('r', xi)};")
         value = f"{read}(xr + i * {step}))"
         joined = join.replace("t ", "t[i] ", 1).replace("x", value)
         lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) {joined}")
+        if in_runs:
+            lines.append("  }")
+            lines.append(f"  if ((rows += stop - start) >= {ROWS}) {{")
+            lines.append(f"    LOOP for (i64 i = 0; i < {n}; i++) total[i] += t[i], t[i] = 0;")
+            lines.append("    rows = 0;")
+            lines.append("  }")
         lines += ["  }"] * len(inner)
-        if kind == "mean":
+        if in_runs:
+            lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) y[i] = {R}(total[i] + t[i]){over};")
+        elif over:
             lines.append(f"  LOOP for (i64 i = 0; i < {n}; i++) t[i] /= {T}({count});")
         lines += ["  }"] * last + ["}"]
         return lines
@@ -80,13 +106,26 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     else:
         lines.append(f"  {T} t = {neutral};")
     if inner:
+        # Vectors' lanes are sums of their own.
+        run = RUN * LANES if xi[-1] == x.dtype.itemsize else RUN
+        in_runs, first, stop = summed and count > run, "0", str(inner[-1])
+        if in_runs:
+            lines[-1] = "  double total = 0;"
+            finish = finish.replace("t", f"{T}(total)", 1)
         lines += open_loops("r", inner[:-1])
         lines.append(f"  char* const xr = xo{steps('r', xi[:-1])};")
+        if in_runs:
+            lines.append(f"  for (i64 start = 0; start < {inner[-1]}; start += {run}) {{")
+            lines.append(f"  const i64 stop = {_end(run, inner[-1])};")
+            lines.append(f"  {T} t = 0;")
+            first, stop = "start", "stop"
         lines.append(f'  _Pragma("omp simd {clause}")')
-        lines.append(f"  for (i64 i = 0; i < {inner[-1]}; i++) {{")
+        lines.append(f"  for (i64 i = {first}; i < {stop}; i++) {{")
         lines.append(f"    const {T} x = {read}(xr + i * {xi[-1]}));")
         lines.append(f"    {join}")
         lines.append("  }")
+        if in_runs:
+            lines += ["  total += t;", "  }"]
         lines += ["  }"] * (len(inner) - 1)
     else:
         lines.append(f"  {{ const {T} x = {read}xo); {join} }}")
@@ -103,6 +142,11 @@ def _of_kept(x: Place, kept: Sequence[int], out: Place) -> list[int] | None:
         if all(out.shape[d] == (x.shape[d] if d in kept else 1) for d in range(len(x.shape))):
             return [out.strides[d] for d in kept]
     return None
+
+
+def _end(run: int, n: int) -> str:
+    """Where a run of some numbers of n ends that begins at ``start``."""
+    return f"start + {run} < {n} ? start + {run} : {n}"
 
 
 def open_loops(letter: str, sizes: Sequence[int]) -> list[str]:
@@ -196,6 +240,7 @@ def row_products(a: Place, b: Place, out: Place) -> list[str] | None:
     ai, bi = (s[-1] // item if s[-1] % item == 0 else None for s in strides)
     if ai is None or bi is None:
         return None
+    n = a.shape[-1]
     return [
         f"{{ // products of rows, {a.shape}",
         *(
@@ -205,10 +250,15 @@ def row_products(a: Place, b: Place, out: Place) -> list[str] | None:
         *open_loops("o", outer),
         f"  const {T} *const x = ({T}*)(ab{steps('o', ao)});",
         f"  const {T} *const w = ({T}*)(bb{steps('o', bo)});",
+        "  double total = 0;",
+        f"  for (i64 start = 0; start < {n}; start += {RUN * LANES}) {{",
+        f"  const i64 stop = {_end(RUN * LANES, n)};",
         f"  {T} t = 0;",
         '  _Pragma("omp simd reduction(+:t)")',
-        f"  for (i64 i = 0; i < {a.shape[-1]}; i++) t += x[i * {ai}] * w[i * {bi}];",
-        f"  *({T}*)(yb{steps('o', oo)}) = t;",
+        f"  for (i64 i = start; i < stop; i++) t += x[i * {ai}] * w[i * {bi}];",
+        "  total += t;",
+        "  }",
+        f"  *({T}*)(yb{steps('o', oo)}) = {T}(total);",
         *["  }"] * len(outer),
         "}",
     ]
