@@ -362,6 +362,7 @@ UNTIMED: dict[str, str] = {
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",
-    "it writes whole numbers, of another size": "running_extreme running_extreme_integers",
+    "it writes whole numbers or bools, of another size": """running_extreme
+        running_extreme_integers is_close""",
     "it reads nothing but of products that are 0 or NaN": "prod_parts",
 }  # fmt: skip

@@ -43,6 +43,23 @@ KERNEL(clamp_backward)
       grad, x);
 }
 
+// Whether x and y are apart by no more than atol + rtol |y|, every step of which is rounded as in
+// arrays of the dtype.
+KERNEL(is_close)
+(const scalar_t* __restrict__ x, const scalar_t* __restrict__ y, bool* __restrict__ result, i64 n,
+ double rtol, double atol, i64 equal_nan, i64 x_inner, i64 x_size, i64 y_inner, i64 y_size) {
+  const Operand left{x, x_inner, x_size}, right{y, y_inner, y_size};
+  const auto rounded = [](acc_t value) { return widen(narrow(value)); };
+  ROLLED
+  for (i64 i = thread_index(); i < n; i += thread_count()) {
+    const acc_t v = left.at(i), w = right.at(i);
+    const acc_t apart = rounded(math::abs(v - w));
+    const acc_t most = rounded(acc_t(atol) + rounded(acc_t(rtol) * math::abs(w)));
+    const bool nans = equal_nan && v != v && w != w;
+    result[i] = v == w || nans || (apart < infinity() && apart <= most);
+  }
+}
+
 // Bounds of which one may have no array, and is then read as x. A NaN among the three is the result.
 KERNEL(clamp_between_forward)
 (const scalar_t* x, const scalar_t* low, const scalar_t* high, scalar_t* __restrict__ y, i64 n,

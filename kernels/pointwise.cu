@@ -60,6 +60,8 @@ CALLED acc_t value_of(int function, acc_t a, acc_t b, acc_t x) {
     case 3: return math::sign(x);
     case 4:  // the angle in the complex plane
       return x < 0 ? acc_t(3.14159265358979324) : x == x ? acc_t(0) : x;
+    case 5: return -math::log(a - math::log1p(-x));  // a draw of Gumbel's from a uniform one
+    case 6: return x > a ? a / (x + b) : acc_t(1);   // what brings a size down to a
     default: return math::pow(x * a, b);
   }
 }
@@ -102,6 +104,7 @@ CALLED acc_t slope_of(int function, acc_t a, acc_t b, acc_t g, acc_t x) {
     case 19: return g * (-math::log(x) - 1);  // entropy
     case 20: return g * (a * math::pow(x, a - 1));
     case 21: return math::abs(x) < infinity() ? g : acc_t(0);  // what was no finite number is one
+    case 22: return x > a ? -g * a / ((x + b) * (x + b)) : acc_t(0);  // a / (x + b)
     default: return x == 0 ? acc_t(0) : g * (a * b * math::pow(x * a, b - 1));  // (a x)^b, flat at 0
   }
 }

@@ -56,11 +56,11 @@ RANDOM = {"rand_like", "randn_like", "bernoulli", "multinomial"}
 # Kernels that a rule in float32 calls, or that move whole numbers.
 AVERAGES = {"avg_pool_forward", "adaptive_avg_pool_forward", "reduce_rows", "take_along"}
 WIDENED = {
-    "renorm": {"vector_norm_rows"},
+    "renorm": {"vector_norm_rows", "unary_forward"},
     "adaptive_avg_pool3d": AVERAGES,
     "adaptive_max_pool3d": {"take_along"},
     "avg_pool3d": AVERAGES,
-    "gumbel_softmax": {"random_uniform"},
+    "gumbel_softmax": {"random_uniform", "unary_forward"},  # in float64
     "interpolate": AVERAGES | {"take_rows"},
     "lp_pool3d": AVERAGES,
     "max_pool3d": {"take_along"},

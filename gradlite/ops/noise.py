@@ -12,11 +12,16 @@ import numpy as np
 from gradlite.device import array_module
 from gradlite.ops.dispatch import apply
 from gradlite.ops.draws import drawn
+from gradlite.ops.extrema import arg_extremum
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.like import zeros_like
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.piecewise import leaky_relu
+from gradlite.ops.pointwise import value_of
 from gradlite.ops.samples import S, distinct, normal
+from gradlite.ops.scatter import scatter
 from gradlite.ops.shape import contiguous
 from gradlite.ops.softmax import softmax
 from gradlite.ops.table import public
@@ -96,6 +101,15 @@ def rrelu(
     return _result(input, apply(Rrelu, (x, wrap(draws)), lower, upper), inplace)
 
 
+def _gumbel(like: Tensor) -> Any:
+    """Draws of Gumbel's distribution in double precision."""
+    draws = drawn(default_generator, "random", like.array.shape, np.dtype(np.float64), like.device)
+    tiny, K = float(np.finfo(np.float64).tiny), NAMESPACES[draws.__class__].launcher
+    if K is not None and K.takes(draws):
+        return value_of(K, "gumbel", draws, tiny)
+    return -np.log(-np.log1p(-draws) + tiny)
+
+
 @public(
     # Over one element the sample is 1, whatever is drawn.
     samples=lambda: [S(normal(3, 1)), S(normal(1, 4), 0.5, True, dim=0)],
@@ -113,14 +127,11 @@ def gumbel_softmax(
     >>> gradlite.nn.functional.gumbel_softmax(gradlite.zeros(2, 3), hard=True).sum(-1)
     tensor([1., 1.])
     """
-    shape, double = logits.array.shape, np.dtype(np.float64)
-    draws = drawn(default_generator, "random", shape, double, logits.device)
-    gumbel = _constant(-np.log(-np.log1p(-draws) + np.finfo(np.float64).tiny), logits)
+    gumbel = _constant(_gumbel(logits), logits)
     soft: Any = softmax((logits + gumbel) / tau, dim)
     if not hard:
         return soft  # type: ignore[no-any-return]
-    array = soft.array
-    chosen = array == array.max(dim, keepdims=True)
-    # Of equal ones the first.
-    chosen &= chosen.cumsum(dim) == 1
-    return _constant(chosen, logits) - soft.detach() + soft  # type: ignore[no-any-return]
+    sample = soft.detach()
+    place = arg_extremum("max", "argmax", sample, dim, True)
+    chosen: Any = scatter(zeros_like(sample), dim, place, 1.0)
+    return chosen - sample + soft  # type: ignore[no-any-return]

@@ -9,7 +9,6 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops import moments
-from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.factorizations import svdvals
@@ -18,6 +17,7 @@ from gradlite.ops.matrices import check_dtype
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast, in_single
+from gradlite.ops.pointwise import slope_of, value_of
 from gradlite.ops.reduce import reduced_dims, spread
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.shape import contiguous
@@ -249,6 +249,26 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     return vector_norm_of(apart, p, -1, False, None)
 
 
+class Limit(Op):
+    """What brings a size down to the largest one that is allowed: most / (size + eps), or 1."""
+
+    reads = ((0,),)
+
+    def forward(xp: Any, size: Any, most: float, eps: float) -> Any:
+        return xp.where(size > most, most / (size + eps), size.dtype.type(1))
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        (size,), (most, eps) = ctx.saved, ctx.attrs
+        beyond = size + eps
+        return (F.where(size > most, -grad * most / (beyond * beyond), F.zero_beside(grad)),)
+
+    def fused_forward(K: Any, size: Any, most: float, eps: float) -> Any:
+        return value_of(K, "limit", size, most, eps)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return slope_of(K, "limit", grad, ctx.saved[0], *ctx.attrs)
+
+
 @public(
     samples=lambda: [
         S(normal(3, 4), 2, 0, 1.0),
@@ -283,8 +303,8 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
         raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {n} dimensions")
     d = wrap_dim(dim, n)
     size: Any = vector_norm_of(input, p, [k for k in range(n) if k != d], True, None)
-    scale: Any = where(size > maxnorm, maxnorm / (size + 1e-7), 1.0)
-    return contiguous(input) * scale  # type: ignore[no-any-return, operator]
+    scale: Any = apply1(Limit, size, float(maxnorm), 1e-7)
+    return contiguous(input) * scale  # type: ignore[no-any-return]
 
 
 def _matrix_dims(name: str, array: Any, dim: Any) -> tuple[int, int]:

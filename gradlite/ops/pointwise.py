@@ -15,12 +15,14 @@ from gradlite.ops.binary import sum_to
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.together import operand, wanted_shapes
 
-VALUES = {name: k for k, name in enumerate("rsqrt logit entropy sign angle root".split())}
+VALUES = {
+    name: k for k, name in enumerate("rsqrt logit entropy sign angle gumbel limit root".split())
+}
 SLOPES = {
     name: k
     for k, name in enumerate(
         "scaled quotient one_more log1p rsqrt reciprocal abs sin cos tan atan asin asinh sinh cosh "
-        "erf logit unbounded_logit sinc entropy power finite root".split()
+        "erf logit unbounded_logit sinc entropy power finite limit root".split()
     )
 }
 VALUES_OF_TWO = {name: k for k, name in enumerate("remainder xlogy xlog1py".split())}

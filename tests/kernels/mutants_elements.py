@@ -43,4 +43,7 @@ BLEND = [
     Mutant("a bound that is NaN is none", "blend.cu",
            "least > v || least != least ? least : v;", "least > v ? least : v;",
            ("test_blend::test_bounds",)),
+    Mutant("tolerances are those of the first operand", "blend.cu",
+           "acc_t(rtol) * math::abs(w)", "acc_t(rtol) * math::abs(v)",
+           ("test_blend::test_no_race_where",)),
 ]  # fmt: skip

@@ -66,4 +66,7 @@ POINTWISE = [
            "", ("test_pointwise::test_no_race",)),
     Mutant("the logarithm of 0 beside 0", "pointwise.cu",
            "x == 0 && y <= 0 ? acc_t(0) : g * math::log(y)", "g * math::log(y)", EXTREME),
+    Mutant("a size that is allowed is brought down", "pointwise.cu",
+           "return x > a ? a / (x + b)", "return x >= a ? a / (x + b)",
+           ("test_pointwise::test_limits",)),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from gradlite.backends import kernels
 from gradlite.nn import functional as F
 from gradlite.ops import blend, choose, noise, triangle
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.truth import close_by_kernel
 from tests.kernels.support import (
     ROW_TOLERANCES,
     Context,
@@ -318,3 +319,31 @@ def test_bounds_in_every_order(launcher: Any, left_out: int | None) -> None:
     found = by_kernel(launcher, choose.ClampBetween, arrays, (), grad, wanted)
     for ours, reference in zip(found, expected):
         np.testing.assert_array_equal(ours, reference)
+
+
+@pytest.mark.parametrize("equal_nan", [False, True])
+@pytest.mark.parametrize("dtype", ROW_TOLERANCES)
+def test_what_is_close(native_kernels: None, dtype: str, equal_nan: bool) -> None:
+    torch = pytest.importorskip("torch")
+    numbers = np.array([0, 1, -1, 1.0001, 1.01, 300, 300.5, 301, np.nan, np.inf, -np.inf])
+    results = []
+    for T in (gradlite, torch):
+        x = T.tensor(numbers, dtype=getattr(T, dtype))
+        with kernels.record() as launched:
+            found = [
+                T.isclose(x[:, None], x, rtol, atol, equal_nan)
+                for rtol, atol in ((1e-3, 1e-2), (0.0, 0.5), (1e-2, 0.0), (0.0, 0.0))
+            ]
+        results.append([f.numpy() for f in found])
+        assert T is torch or launched == ["is_close"] * 4
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_where_things_are_close(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    x, y = normals((5, 33), "float32"), normals((33,), "float32", 1)
+    x[1] = y
+    x.flags.writeable = y.flags.writeable = False
+    found = close_by_kernel(threads, x, y, 0.1, 0.2, False)
+    np.testing.assert_array_equal(found, np.isclose(x, y, 0.1, 0.2))

@@ -20,6 +20,7 @@ from gradlite.ops import (
     choose,
     elementwise,
     floats,
+    norms,
     pointwise,
     pool_more,
     powers,
@@ -209,6 +210,26 @@ def test_roots(launcher: Any, dtype: str) -> None:
         assert ours.dtype == dtype
         np.testing.assert_allclose(ours.astype("f8"), reference, limit, limit)
     assert (found[1][::7] == 0).all() and found[1][1::7].any()
+
+
+@pytest.mark.parametrize("dtype", ROW_TOLERANCES)
+def test_limits_of_sizes(launcher: Any, dtype: str) -> None:
+    x, grad = np.abs(normals((4099,), dtype)), normals((4099,), dtype, 1)
+    x[:3] = 0.75, np.inf, np.nan
+    attrs = (0.75, 0.25)
+    found = by_kernel(launcher, norms.Limit, [x], attrs, grad, [True])
+    expected = by_rule(norms.Limit, [wide(x)], attrs, wide(grad), [True])
+    limit = ROW_TOLERANCES[dtype]
+    for ours, reference in zip(found, expected):
+        np.testing.assert_allclose(ours.astype("f8"), reference, limit, limit)
+    assert found[0][0] == 1 and found[1][0] == 0
+
+
+def test_draws_of_gumbel(launcher: Any) -> None:
+    uniform = np.concatenate([[0, 1 - 2.0**-53, 1e-300], np.linspace(0.001, 0.999, 999)])
+    tiny = float(np.finfo(np.float64).tiny)
+    found = pointwise.value_of(launcher, "gumbel", launcher.xp.asarray(uniform), tiny)
+    np.testing.assert_allclose(host(found), -np.log(-np.log1p(-uniform) + tiny), 1e-12, 1e-12)
 
 
 @pytest.mark.parametrize("name", BINARY)
