@@ -308,6 +308,8 @@ def backward(
     to_all = accumulate and inputs is None and not create_graph and not anomaly_enabled
     plain, frees = inputs is None and not create_graph, not retain_graph
     this_pass = Pass(roots, needed, to_all, outer)
+    if not create_graph and not anomaly_enabled:
+        this_pass.sums, this_pass.owned = pending, owned
     token_of_pass = innermost_pass.set(this_pass)
     set_mode(before & ~NO_GRAD if create_graph else before | NO_GRAD)
     token = quiet()
@@ -472,6 +474,31 @@ def leaf_at(ctx: Any, place: int) -> Any:
     if this is None or not this.to_all or edge.__class__ is not AccumulateGrad:
         return None
     return None if ctx.extra is not None or edge.extra is not None else edge.variable
+
+
+def add_part(ctx: Any, place: int, part: Any, index: Any) -> bool | None:
+    """Add the gradient of a part of an input to the sum behind an edge, in place.
+
+    Returns:
+        True: it is done, and the rule returns None as that gradient. False: not so, where the rule
+        returns the gradient of the whole. None: likewise, in an array of its own, to which the
+        next parts are added.
+    """
+    this = current_pass()
+    if ctx.__class__ is not Node or ctx.extra is not None or this is None or this.sums is None:
+        return False  # a rule of another's, or one whose gradients a hook is to see
+    edge = ctx.edges[place]
+    if edge.__class__ is OutputEdge:
+        return False
+    known = this.sums.get(edge)
+    if known is None:
+        this.owned.add(edge)
+        return None
+    fits = known.__class__ is part.__class__ and known.shape == ctx.shapes[place]
+    if not fits or known.dtype != part.dtype or edge not in this.owned:
+        return False
+    add_in_place(known[index], part)
+    return True
 
 
 def _deliver(

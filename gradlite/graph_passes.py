@@ -57,6 +57,9 @@ class Pass:
         to_all: whether it adds arrays to the ``.grad`` of every leaf, and nobody looks at them.
         callbacks: what is to be called when it is over; None where nobody asked for that.
         node: the one whose rule runs, in anomaly mode.
+        sums: the gradients that have come so far and wait, by node; None where rules must not
+            add to them.
+        owned: the nodes whose sum is an array of the pass's own, to which may be added in place.
     """
 
     __slots__ = (
@@ -66,6 +69,8 @@ class Pass:
         "to_all",
         "callbacks",
         "node",
+        "sums",
+        "owned",
         "depth",
         "__weakref__",
     )
@@ -76,6 +81,8 @@ class Pass:
         self._roots, self._needed, self.to_all = roots, needed, to_all
         self.depth: int = 0 if outer is None else outer.depth + 1
         self.node: Node | None = None
+        self.sums: dict[Node, Any] | None = None
+        self.owned: set[Node] = set()
         self._reached: set[Node] | None = None
         self.callbacks: list[Callable[[], Any]] | None = None
 

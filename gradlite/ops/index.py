@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
+from gradlite.graph import add_part
 from gradlite.ops import guard, indexing, positions
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1
@@ -40,6 +41,8 @@ class BasicIndex(Op):
         return x[index]
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        if not F.tensors and add_part(ctx, 0, grad, ctx.attrs[0]):
+            return (None,)
         return (F.basic_scatter(grad, tuple(ctx.shapes[0]), ctx.attrs[0]),)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.graph import add_part
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, output_grads, same_device
 from gradlite.ops.op import Op
@@ -238,8 +239,10 @@ class Narrow(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         dim, start, length = ctx.attrs
         shape = tuple(ctx.shapes[0])
+        place = (*(slice(None),) * dim, slice(start, start + length))
+        if not F.tensors and length < shape[dim] and add_part(ctx, 0, grad, place):
+            return (None,)
         if F.array(grad).__class__ is not np.ndarray:  # two launches, not three
-            place = (*(slice(None),) * dim, slice(start, start + length))
             return (F.basic_scatter(grad, shape, place),)
         before = F.zeros((*shape[:dim], start, *shape[dim + 1 :]), grad)
         after = F.zeros((*shape[:dim], shape[dim] - start - length, *shape[dim + 1 :]), grad)
@@ -323,6 +326,9 @@ class Select(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         dim, index = ctx.attrs
         shape = tuple(ctx.shapes[0])
+        place = (*(slice(None),) * dim, index, ...)
+        if not F.tensors and shape[dim] > 1 and add_part(ctx, 0, grad, place):
+            return (None,)
         inner = F.unsqueeze(grad, dim)
         return Narrow.backward(_SelectContext(shape, dim, index % shape[dim]), inner, F)  # type: ignore[no-any-return]
 
