@@ -304,7 +304,7 @@ class Tensor(Description, TensorMethods):
                 not private
                 or grad.__class__ is not own.__class__
                 or grad.base is not None
-                or grad.strides != own.strides
+                or (grad.ndim > 1 and grad.strides != own.strides)
             ):
                 grad = _copy_for(own, grad)
             self._grad = tensor = _new(Tensor)
