@@ -1,5 +1,5 @@
-// Attention head by head, softmax(scale q kᵀ + mask) v, and its gradients, causal or not; comes after
-// prelude.hpp, shuffles.hpp and heads.hpp. Compiled once: steps call it through pointers.
+// Attention head by head, softmax(scale q kᵀ + mask) v, and its gradients, causal or not; comes
+// after prelude.hpp, shuffles.hpp and heads.hpp. Compiled once: steps call it through pointers.
 //
 // Scores are made for STRIP queries at a time and the keys that these see, key by key with the
 // queries side by side, so that maxima and sums over keys are those of whole vectors. What is kept

@@ -1,8 +1,8 @@
 // What matrix products are made of; comes after prelude.hpp and shuffles.hpp.
 //
 // C[m, n] = sum over k of A[m, k] B[k, n]: A with any strides, rows of B and C contiguous.
-// A tile of C stays in registers for RUN numbers of every sum. PANEL vectors of columns are made at a time, the
-// tiles of one, two and PANEL vectors with as many rows as keep the multipliers busy.
+// A tile of C stays in registers for RUN numbers of every sum. PANEL vectors of columns are made at
+// a time, the tiles of one, two and PANEL vectors with as many rows as keep the multipliers busy.
 #if defined(__AVX512F__)
 static constexpr int PANEL = 4, TILE_1 = 8, TILE_2 = 12, TILE_PANEL = 6;
 #else
@@ -12,8 +12,8 @@ static constexpr int PANEL = 2, TILE_1 = 8, TILE_2 = 6, TILE_PANEL = TILE_2;
 // One run of the sums of a tile. They start from a bias, the same for every row, or from zeros,
 // which nullptr stands for, and are added to those of earlier runs.
 template <class T, int ROWS, int VECTORS>
-NEVER_INLINE void run_of_tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc, i64 K,
-                        const T* bias, bool earlier) {
+NEVER_INLINE void run_of_tile(const T* a, i64 sm, i64 sk, const T* b, i64 sb, i64 sv, T* c, i64 sc,
+                              i64 K, const T* bias, bool earlier) {
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[ROWS][VECTORS];
