@@ -30,7 +30,7 @@ OTHERS = {"empty_like", "multinomial"}
 # Ops with samples that read values on the host, which no recorded step may do.
 REFUSED = set(
     "argwhere histc histogram index_put masked_scatter masked_select "
-    " mode nanquantile nonzero one_hot polygamma quantile unique "
+    "mode nonzero one_hot polygamma unique "
     "unique_consecutive".split()
 )
 # Captured steps of some 30 ops, so that the compiler is called a few dozen times. Neighbours in the

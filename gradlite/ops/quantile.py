@@ -26,7 +26,10 @@ INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
 def _fractions(input: Tensor, q: Any, interpolation: str) -> Any:
-    """The quantiles asked for as a float64 array, with the arguments checked."""
+    """The quantiles asked for, a float64 array or a number, with the arguments checked.
+
+    What lies on a GPU is not waited for, and so not checked.
+    """
     if input.array.dtype not in (np.float32, np.float64):
         raise RuntimeError("quantile() input tensor must be either float or double dtype")
     if input.array.size == 0:
@@ -41,13 +44,15 @@ def _fractions(input: Tensor, q: Any, interpolation: str) -> Any:
             raise RuntimeError("quantile() q tensor must be same dtype as the input tensor")
         if q.array.ndim > 1:
             raise RuntimeError("quantile() q must be a scalar or 1D tensor")
-        wanted = np.asarray(q.tolist(), np.float64)
-        if ((wanted < 0) | (wanted > 1)).any():
+        if q.array.__class__ is not input.array.__class__:
+            raise RuntimeError("quantile() q tensor must be on the same device as the input tensor")
+        wanted = q.array.astype(np.float64)
+        if q.is_cpu and ((wanted < 0) | (wanted > 1)).any():
             raise RuntimeError("quantile() q values must be in the range [0, 1]")
         return wanted
     if not 0 <= q <= 1:
         raise RuntimeError(f"quantile() q must be in the range [0, 1] but got {q:g}")
-    return np.asarray(q, np.float64)
+    return float(q)
 
 
 @on_its_device
@@ -64,7 +69,8 @@ def _quantile(
     n = array.shape[-1]
     missing = (array != array).sum(axis=-1, keepdims=True)
     count = n - missing if name == "nanquantile" else xp.full_like(missing, n)
-    rank = xp.asarray(wanted.reshape(-1)) * xp.maximum(count - 1, 0)  # (*, how many)
+    fractions = wanted if wanted.__class__ is float else wanted.reshape(-1)
+    rank = fractions * xp.maximum(count - 1, 0)  # (*, how many)
     below = {"higher": xp.ceil, "nearest": xp.round}.get(interpolation, xp.floor)(rank)
     low: Any = ordered.gather(-1, wrap(below.astype(np.int64)))
     if interpolation in ("linear", "midpoint"):
@@ -81,7 +87,8 @@ def _quantile(
     if keepdim:
         ones = (1,) * len(shape) if d is None else keepdim_shape(shape, (d,)) if shape else ()
         result = result.reshape(result.array.shape[0], *ones)
-    return result if wanted.ndim else result.squeeze(0)  # type: ignore[no-any-return]
+    vector = wanted.__class__ is not float and wanted.ndim
+    return result if vector else result.squeeze(0)  # type: ignore[no-any-return]
 
 
 def _samples() -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import gradlite
+from tests import cupy_stand_in
 from tests.oracle import outcome_of, same
 
 NAN = float("nan")
@@ -96,3 +97,13 @@ def test_the_mode_of_rows_with_nans() -> None:
     values, indices = gradlite.mode(rows)
     assert indices.tolist() == [2, 2, 3]
     assert str(values.tolist()) == "[nan, 2.0, nan]"
+
+
+def test_fractions_on_another_device_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy_stand_in.install(monkeypatch)
+    x, q = gradlite.rand(3), gradlite.tensor([0.5])
+    for values, fractions in ((x.cuda(), q), (x, q.cuda())):
+        with pytest.raises(RuntimeError, match="q tensor must be on the same device as the input"):
+            gradlite.quantile(values, fractions)
+    found = gradlite.quantile(x.cuda(), q.cuda())
+    assert found.cpu().equal(gradlite.quantile(x, q))
