@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.description import address, owner
+from gradlite.backends.memory import address
+from gradlite.description import owner
 from gradlite.device import CPU, array_module, device, device_of
 from gradlite.tensor import Tensor, make
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.memory import address
 from gradlite.device import device, device_of
 from gradlite.memory_format import contiguous_format, memory_format, strided
 from gradlite.memory_format import layout as Layout
@@ -42,13 +43,6 @@ class Size(tuple[int, ...]):
 
     def __radd__(self, other: Any) -> Size:
         return Size(tuple(other) + tuple(self))
-
-
-def address(array: Any) -> int:
-    """Where the first element of an array lies."""
-    if isinstance(array, np.ndarray):
-        return int(array.__array_interface__["data"][0])
-    return int(array.data.ptr)
 
 
 def owner(array: Any) -> Any:

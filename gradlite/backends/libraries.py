@@ -10,7 +10,6 @@ import os
 import subprocess
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 
@@ -91,18 +90,6 @@ def functions(name: str, dtype: str, counts: dict[str, int]) -> ctypes.CDLL | No
         pointers = getattr(library, function)
         pointers.argtypes, pointers.restype = (ctypes.c_void_p,) * count, None
     return library
-
-
-def address(array: Any) -> int:
-    """Where the first element of an array of NumPy's lies."""
-    place: int = array.__array_interface__["data"][0]
-    return place
-
-
-def steps(array: Any) -> tuple[int, ...]:
-    """The strides of an array, counted in elements."""
-    item = array.itemsize
-    return tuple([s // item for s in array.strides])
 
 
 def called(name: str, dtype: str) -> ctypes.PyDLL | None:

@@ -7,17 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from gradlite.backends.memory import address
+
 
 def on_gpu(array: Any) -> bool:
     """Whether an array is CuPy's."""
     return not isinstance(array, np.ndarray)
-
-
-def address(array: Any) -> int:
-    """Where the first element of an array is. No address of a GPU is one of the host's too."""
-    if isinstance(array, np.ndarray):
-        return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-    return int(array.data.ptr)
 
 
 def owner(array: Any) -> Any:

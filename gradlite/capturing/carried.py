@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gradlite.capturing.arrays import address, bounds, on_gpu
+from gradlite.backends.memory import address
+from gradlite.capturing.arrays import bounds, on_gpu
 from gradlite.capturing.asked import OWN, pattern
 from gradlite.capturing.calls import Buffer, CaptureError, HostCall, Ref, refs_of
 from gradlite.capturing.effects import written_state

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import cuda, staging
-from gradlite.capturing.arrays import address, bounds, on_gpu, owner
+from gradlite.backends.memory import address
+from gradlite.capturing.arrays import bounds, on_gpu, owner
 from gradlite.capturing.calls import (
     MADE,
     AnyCall,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import cuda
-from gradlite.capturing.arrays import address, bounds, on_gpu, owner
+from gradlite.backends.memory import address
+from gradlite.capturing.arrays import bounds, on_gpu, owner
 from gradlite.capturing.calls import CONSTANT, STATE, AnyCall, Buffer, CaptureError, Ref
 from gradlite.capturing.recorded import Face, Recorded, plain
 from gradlite.capturing.recorded_gpu import RecordedGpu

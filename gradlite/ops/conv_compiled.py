@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
-from gradlite.backends.libraries import address, steps
+from gradlite.backends.memory import address, steps
 from gradlite.ops import conv_few
 from gradlite.ops.windows import VECTOR, Geometry, Pair, phases, rows_of_copies, turned_back
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
+from gradlite.backends.memory import address
 from gradlite.ops.windows import Geometry, Pair
 
 # Work of so many multiplications is worth a library, and a small program never makes one.
@@ -56,7 +57,7 @@ def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
 
 def _run(library: Any, name: str, slide: Any, *arrays: Any) -> None:
     kept = [None if a is None else np.ascontiguousarray(a) for a in arrays]
-    addresses = [None if a is None else libraries.address(a) for a in kept]
+    addresses = [None if a is None else address(a) for a in kept]
     getattr(library, name)(slide, *addresses)
     launches.note(name)
 

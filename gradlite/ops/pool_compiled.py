@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import launches, libraries
-from gradlite.backends.libraries import address
+from gradlite.backends.memory import address
 from gradlite.ops.windows import Geometry, Pair
 
 # So many pixels are worth a library, and a small program never makes one.
