@@ -338,9 +338,9 @@ UNTIMED: dict[str, str] = {
         adaptive_max_pool_backward resample""",
     "what it moves depends on the indices": """take_rows add_rows_sorted add_rows_searched
         take_along add_along add_along_atomic put_along row_numbers scatter_reduce
-        scatter_reduce_parts scatter_reduce_backward scatter_reduce_values_backward one_hot
-        nll_loss_forward nll_loss_backward embedding_bag_forward embedding_bag_spread
-        embedding_bag_factors""",
+        scatter_reduce_whole scatter_reduce_parts scatter_reduce_backward
+        scatter_reduce_values_backward one_hot nll_loss_forward nll_loss_backward
+        embedding_bag_forward embedding_bag_spread embedding_bag_factors""",
     "few numbers are read, or written, for many": "affine_grid_forward affine_grid_backward",
     "what it reads depends on the points": """grid_sample_nearest grid_sample_nearest_backward
         grid_sample_linear grid_sample_linear_backward grid_sample_cubic grid_sample_cubic_backward

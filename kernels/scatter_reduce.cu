@@ -2,13 +2,14 @@
 // gradients.
 //
 // An array is seen as (outer, size, inner), and indices go along the middle, as in index.cu. Which
-// way to combine says a number: 0 for products, 1 for the largest, 2 for the smallest. One thread
+// way to combine says a number: 0 for products, 1 for the largest, 2 for the smallest, and of whole
+// numbers 3 for sums. One thread
 // does `in_turn` of the indices along the middle one after the other: all, and nobody else comes to
 // its places, or 1, and there are atomics.
 #include "checks.cuh"
 #include "places.cuh"
 
-constexpr int PRODUCT = 0, LARGEST = 1;
+constexpr int PRODUCT = 0, LARGEST = 1, SUM = 3;  // 2 is the smallest
 
 // NaN when either is, but in a product, which is what it is.
 DEVICE acc_t combined(int how, acc_t a, acc_t b) {
@@ -38,6 +39,32 @@ DEVICE void combine(int how, acc_t* place, acc_t value, bool alone) {
   *place = combined(how, *place, value);
 }
 
+DEVICE u64 combined_whole(int how, u64 a, u64 b) {
+  if (how == PRODUCT) return a * b;
+  if (how == SUM) return a + b;
+  return (i64(a) > i64(b)) == (how == LARGEST) ? a : b;
+}
+
+DEVICE void combine_whole(int how, i64* place, i64 value) {
+  u64* words = reinterpret_cast<u64*>(place);
+#if defined(GRADLITE_NATIVE)
+  *words = combined_whole(how, *words, u64(value));
+#else
+  if (how == SUM) {
+    atomicAdd(words, u64(value));
+    return;
+  }
+  u64 seen = atomicCAS(words, u64(0), u64(0));
+  for (;;) {
+    const u64 wanted = combined_whole(how, seen, u64(value));
+    if (wanted == seen) return;
+    const u64 found = atomicCAS(words, seen, wanted);
+    if (found == seen) return;
+    seen = found;
+  }
+#endif
+}
+
 DEVICE void count(u64* place, u64 more) {
 #if defined(GRADLITE_NATIVE)
   *place += more;
@@ -60,6 +87,18 @@ KERNEL(scatter_reduce)
       const acc_t value = widen(values[(o * count + j) * inner + c]);
       combine(int(how), out + (o * size + at) * inner + c, value, in_turn == count);
     }
+  });
+}
+
+// The same of whole numbers, and their sums, modulo 2^64: in any order.
+KERNEL(scatter_reduce_whole)
+(const i64* __restrict__ values, const i64* __restrict__ index, i64* __restrict__ out, i64* errors,
+ i64 how, i64 outer, i64 size, i64 count, i64 inner, i64 index_outer, i64 index_count,
+ i64 index_inner) {
+  for_each_place(outer, count, inner, [&](i64 o, i64 j, i64 c, i64 i) {
+    const i64 from = index[o * index_outer + j * index_count + c * index_inner];
+    const i64 at = checked(from, 0, size, errors);
+    if (at >= 0) combine_whole(int(how), out + (o * size + at) * inner + c, values[i]);
   });
 }
 

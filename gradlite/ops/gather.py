@@ -151,13 +151,13 @@ def check_bounds(
 ) -> None:
     """An error unless 0 <= index < size; of a GPU's array it comes late, as that of an assert.
 
-    Where kernels take the array ``beside``, they look at the index by themselves.
+    Where kernels take the array ``beside``, they look at the index by themselves; True: they do.
     """
     if isinstance(index, np.ndarray):
         shortcuts.require(within(index, size), error, _out_of_bounds, index, dim, size, name)
     else:
         K = NAMESPACES[index.__class__].launcher
-        if K is not None and (beside is None or not K.takes(beside)):
+        if K is not None and beside is not True and (beside is None or not K.takes(beside)):
             indexing.check(K, index, 0, size)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode, no_grad
-from gradlite.ops import indexing, positions
+from gradlite.ops import indexing, positions, scatter_combine
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.gather import check_bounds, check_tensor, counted_from_front
@@ -18,7 +18,6 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast, filling, fitting
 from gradlite.ops.samples import S, constant, integers, normal
-from gradlite.ops.scatter_combine import ScatterProd
 from gradlite.ops.table import public
 from gradlite.ops.twins import is_twin
 from gradlite.tensor import Tensor, wrap
@@ -121,10 +120,15 @@ class ScatterAdd(Writer):
         return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
 
     def serves(K: Any, x: Any, index: Any, src: Any, dim: int) -> bool:
+        if x.dtype == np.int64:
+            return scatter_combine.serves(K, x, index, dim)
         return bool(K.takes(x, src)) and indexing.inside(x.shape, index.shape, dim)
 
     def launch(K: Any, out: Any, index: Any, src: Any, dim: int) -> None:
-        indexing.add_along(K, out, index, src, dim)
+        if out.dtype == np.int64:
+            scatter_combine.combine_whole(K, scatter_combine.SUM, out, index, src, dim)
+        else:
+            indexing.add_along(K, out, index, src, dim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -216,7 +220,8 @@ class IndexFill(Writer):
 def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any = None) -> int:
     """The dimension counted from the front, with sizes, dtypes and bounds checked.
 
-    ``beside``: an array that a kernel, where it takes that, writes to and looks at the index.
+    ``beside``: an array that a kernel, where it takes that, writes to and looks at the index; True:
+    it does.
     """
     check_tensor("scatter", "index", 3, index)
     x, i = input.array, index.array
@@ -242,8 +247,9 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any 
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     elif too_large:
         raise RuntimeError(message)
-    if beside is not None and not (indexing.inside(x.shape, i.shape, d) and i.size < indexing.MOST):
-        beside = None
+    if beside is not None and beside is not True:
+        by_kernel = indexing.inside(x.shape, i.shape, d) and i.size < indexing.MOST
+        beside = beside if by_kernel else None
     check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=beside)
     return d
 
@@ -285,7 +291,12 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **options:
     if reduce == "multiply":
         # What is already there times the products of the sources, read back where it is written.
         with no_grad():
-            product = apply(ScatterProd, (input.new_ones(input.array.shape), index, src), d, True)
+            product = apply(
+                scatter_combine.ScatterProd,
+                (input.new_ones(input.array.shape), index, src),
+                d,
+                True,
+            )
         return Scatter, (input, index, (input * product).gather(d, index)), (d,)
     if isinstance(src, Tensor):
         return Scatter, (input, index, src), (d,)

@@ -13,15 +13,17 @@ from gradlite.ops.dispatch import OUT
 from gradlite.ops.op import Op
 
 # ------------------------------------------------------------------------------- launches
-PRODUCT, LARGEST, SMALLEST = range(3)
+PRODUCT, LARGEST, SMALLEST, SUM = range(4)
 NOTHING = (1.0, -math.inf, math.inf)  # what changes nothing
+WHOLE = frozenset(map(np.dtype, ("int64", "int32", "int16", "int8", "uint8")))
 
 
 def serves(K: Any, x: Any, index: Any, dim: int) -> bool:
     """Whether the kernels combine at an index: it is smaller than the array along ``dim`` alone."""
     shape, own = x.shape, index.shape
     whole = bool(shape) and (*own[:dim], shape[dim], *own[dim + 1 :]) == shape
-    return whole and bool(K.takes(x)) and 0 < index.size < indexing.MOST and x.size < indexing.MOST
+    taken = x.size > 0 if x.dtype in WHOLE else bool(K.takes(x))
+    return whole and taken and 0 < index.size < indexing.MOST and x.size < indexing.MOST
 
 
 def _walk(K: Any, how: int, index: Any, shape: tuple[int, ...], dim: int) -> tuple[Any, ...]:
@@ -39,7 +41,11 @@ def _combine(how: int) -> Any:
     """``fused_forward`` of an op here."""
 
     def fused_forward(K: Any, x: Any, index: Any, src: Any, dim: int, include_self: bool) -> Any:
-        if not serves(K, x, index, dim) or not K.takes(x, src):
+        if not serves(K, x, index, dim):
+            return NotImplemented
+        if x.dtype in WHOLE:
+            return _combine_whole(K, how, x, index, src, dim, include_self)
+        if not K.takes(x, src):
             return NotImplemented
         dtype = K.acc(x.dtype)
         out = K.xp.array(x, dtype, order="C")
@@ -56,11 +62,35 @@ def _combine(how: int) -> Any:
     return fused_forward
 
 
+def _combine_whole(
+    K: Any, how: int, x: Any, index: Any, src: Any, dim: int, include_self: bool
+) -> Any:
+    """The same of whole numbers, in 64 bits."""
+    out = K.xp.array(x, np.int64, order="C")
+    if not include_self:
+        info = np.iinfo(x.dtype)
+        number = (1, int(info.min), int(info.max))[how]
+        indexing.put_along(K, out, index, dim, number=number)
+    combine_whole(K, how, out, index, src, dim)
+    return out.astype(x.dtype, copy=False)
+
+
+def combine_whole(K: Any, how: int, out: Any, index: Any, src: Any, dim: int) -> None:
+    """Combine what is in an array of int64 with what an index sends there."""
+    outer, size, inner = indexing.split(out.shape, dim)
+    values = K.dense(src if src.dtype == np.int64 else src.astype(np.int64))
+    index, steps = indexing.walked(K, index, dim)
+    K.elementwise(
+        "scatter_reduce_whole", np.float32, values.size, values, index, out, K.errors, how, outer,
+        size, values.size // (outer * inner), inner, *steps,
+    )  # fmt: skip
+
+
 def _gradients(K: Any, how: int, ctx: Any, grad: Any) -> Any:
     """``fused_backward``: the gradients of what was there before and of what was sent there."""
     x, index, src, *others = ctx.saved
     dim, include_self = ctx.attrs
-    if not serves(K, x, index, dim) or not K.takes(grad, x, src):
+    if not K.takes(grad, x, src) or not serves(K, x, index, dim):
         return NotImplemented
     dtype, shape = x.dtype, x.shape
     grad, x, src = K.dense(grad), K.dense(x), K.dense(src)

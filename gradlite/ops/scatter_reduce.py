@@ -96,12 +96,12 @@ def scatter_reduce(
 
 
 def _seen_by_kernels(input: Tensor, dim: int, index: Tensor, reduce: str) -> Any:
-    """The array, where a kernel that combines looks at the index."""
+    """For `check_scatter`: whether a kernel that combines looks at the index."""
     x = input.array
     K = NAMESPACES[x.__class__].launcher
     if reduce not in OPS or K is None:
         return x
-    return x if x.ndim and serves(K, x, index.array, wrap_dim(dim, x.ndim)) else None
+    return True if x.ndim and serves(K, x, index.array, wrap_dim(dim, x.ndim)) else None
 
 
 def _slices() -> list[Any]:

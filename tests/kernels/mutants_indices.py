@@ -57,6 +57,8 @@ COMBINED = [
     Mutant("equal extremes do not share", "scatter_reduce.cu",
            "slope = g / acc_t(marks + kept) * acc_t(value == best);",
            "slope = g * acc_t(value == best);"),
+    Mutant("whole numbers are added without an atomic", "scatter_reduce.cu",
+           "atomicAdd(words, u64(value));", "*words += u64(value);"),
     Mutant("what is replaced keeps its gradient", "scatter_reduce.cu",
            "with_x || counts[i] < WRITTEN;", "true;"),
 ]  # fmt: skip

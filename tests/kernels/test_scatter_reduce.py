@@ -10,6 +10,7 @@ import pytest
 
 import gradlite
 from gradlite.ops import indexing
+from gradlite.ops.scatter import ScatterAdd
 from gradlite.ops.scatter_combine import ScatterAmax, ScatterAmin, ScatterProd
 from tests import cupy_stand_in as stand_in
 from tests.kernels.support import DTYPES, ThreadsLauncher, by_kernel, compare, host
@@ -71,6 +72,42 @@ def test_no_race_and_nothing_out_of_bounds(
     compare(threads, op, inputs, (1, True))
 
 
+def compare_whole(
+    K: Any, shape: tuple[int, int, int], count: int, dtype: str, ways: Any = (True, False)
+) -> None:
+    """Whole numbers, products and sums of which wrap."""
+    outer, size, inner = shape
+    generator, info = np.random.default_rng(4), np.iinfo(dtype)
+    x, source = (
+        generator.integers(info.min, info.max, own, dtype, endpoint=True)
+        for own in (shape, (outer, count, inner))
+    )
+    index = generator.integers(0, size, source.shape)
+    given = [K.xp.asarray(a) for a in (x, index, source)]
+    for op in OPS:
+        for with_x in ways:
+            found = op.fused_forward(K, *given, 1, with_x)
+            assert host(found).dtype == dtype
+            expected = op.forward(np, x, index, source, 1, with_x)
+            np.testing.assert_array_equal(host(found), expected)
+    if dtype == "int64":
+        found = ScatterAdd.fused_forward(K, *given, 1)
+        np.testing.assert_array_equal(host(found), ScatterAdd.forward(np, x, index, source, 1))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int8", "uint8"])
+@pytest.mark.parametrize(("shape", "count"), ALONG, ids=str)
+def test_whole_numbers(launcher: Any, shape: Any, count: int, dtype: str) -> None:
+    compare_whole(launcher, shape, count, dtype)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_between_whole_numbers(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    # Not without what was there, where several threads put the same number into its place.
+    compare_whole(threads, (3, 4, 8), 20, "int64", (True,))
+
+
 @pytest.mark.parametrize("op", OPS[1:])
 def test_a_nan_stays(launcher: Any, order: None, op: Any) -> None:
     x = np.array([0.0, NAN, -np.inf, -2.0, 5.0], np.float32)
@@ -120,7 +157,7 @@ def test_indices_are_checked_without_waiting(monkeypatch: pytest.MonkeyPatch, re
     stand_in.install(monkeypatch)
     x, source = gradlite.ones(5, 9, device="cuda"), gradlite.ones(3, 9, device="cuda")
     index = gradlite.tensor([1, 5, 4], device="cuda")
-    for dtype in (gradlite.float32, gradlite.int64):
+    for dtype in (gradlite.float32, gradlite.int64, gradlite.int16):
         stand_in.arrays.reads = reads = []
         try:
             x.to(dtype).index_reduce(0, index.clamp(max=4), source.to(dtype), reduce)
