@@ -122,6 +122,25 @@ class Cumsum(Op):
         return scans.running(K, "running_sum", (x,), dim, reverse)
 
 
+def _past_zeros(xp: Any, x: Any, out: Any, grad: Any, dim: int) -> Any:
+    """The gradient of running products with zeros among the factors.
+
+    Behind the first zero no factor has one. That of the zero itself comes from the products behind
+    it, up to the second one, times what lies before it.
+    """
+    zero, one, is_zero = x.dtype.type(0), x.dtype.type(1), x == 0
+    zeros = xp.add.accumulate(is_zero, axis=dim, dtype=np.int64)
+    before, first = zeros == 0, (zeros == 1) & is_zero
+    slopes = xp.flip(xp.where(before, grad * out, zero), dim)
+    sums = xp.flip(accumulate(xp, "add", slopes, dim, x.dtype), dim)
+    factors = xp.where(before, x, one)
+    behind = accumulate(xp, "multiply", xp.where(before | first, one, x), dim, x.dtype)
+    reached = (zeros > 0) & (zeros - is_zero <= 1)  # with the second zero, as in PyTorch
+    of_first = xp.where(reached, grad * behind, zero).sum(axis=dim, keepdims=True, dtype=x.dtype)
+    of_first = of_first * factors.prod(axis=dim, keepdims=True, dtype=x.dtype)
+    return xp.where(before, sums / factors, xp.where(first, of_first, zero))
+
+
 class Cumprod(Op):
     """Running products along a dimension."""
 
@@ -138,6 +157,8 @@ class Cumprod(Op):
             return (grad.reshape(()),)
         if not _has_zero(F, x):
             return (F.cumsum(grad * out, dim, True) / x,)
+        if not F.tensors:
+            return (_past_zeros(F.xp, x, out, grad, dim),)
         rows, row_grads = x.swapaxes(dim, -1), grad.swapaxes(dim, -1)
         n = rows.shape[-1]
         # Place k of product i holds x_0 ... x_k without x_i; only k >= i depend on x_i.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -95,3 +96,29 @@ def test_a_tuple_of_dimensions_is_refused() -> None:
 
 def test_products_of_nothing() -> None:
     same(lambda T: (T.zeros(0).prod(), T.zeros(0, 2).prod(0), T.zeros(0, 2).cumsum(0)))
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_gradients_past_zeros_in_long_rows(dim: int) -> None:
+    """Without a matrix for every row, which would take 20 GB here."""
+
+    def program(T: Any) -> Any:
+        values = 1 + 0.01 * T.sin(T.arange(100_000.0, dtype=T.float64)).reshape(2, -1)
+        values[0, 70] = values[0, 49_000] = values[1, 20_000] = 0
+        x = (values if dim else values.T).contiguous().requires_grad_()
+        x.cumprod(dim).backward(T.cos(x.detach() * 100))
+        return x.grad
+
+    same(program)
+
+
+def test_gradients_past_zeros_beside_what_is_no_number() -> None:
+    numbers = [0.0, 1.0, -2.0, float("inf"), float("nan")]
+    rows = [row for row in itertools.product(numbers, repeat=4) if 0.0 in row]
+
+    def program(T: Any) -> Any:
+        x = T.tensor(rows, requires_grad=True)
+        x.cumprod(1).backward(T.tensor([1.0, 2.0, 3.0, 4.0]).expand(len(rows), 4))
+        return x.grad
+
+    same(program)
