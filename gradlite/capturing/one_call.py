@@ -19,6 +19,7 @@ from gradlite.ops import (
     ctc_states,
     pooling,
     products,
+    reduce,
     small,
 )
 
@@ -33,6 +34,7 @@ BAGS = (bags.pool, bags.spread, bags.slopes)
 # compiled plan makes its own.
 IN_PARTS = (
     (products, "multiplied", products.by_numpy),
+    (reduce, "sum_of_runs", reduce.sum_in_parts),
     (small, "layer", small.layer_in_parts),
     (small, "gradients", small.gradients_in_parts),
 )

@@ -83,35 +83,51 @@ def spread(F: Any, grad: Any, shape: tuple[int, ...], dims: Sequence[int]) -> An
 RUN, MANY = 128, 1024
 
 
-def _sum_of_runs(x: Any, dims: tuple[int, ...]) -> Any:
-    """The sum over dimensions, or None where NumPy adds up few rows.
+def _has_many_rows(x: Any, dims: tuple[int, ...]) -> bool:
+    """Whether NumPy would add up many rows for a sum over dimensions, one after another.
 
-    It adds row by row, and each would be rounded to what the sum has grown to: the error grows with
-    their number. Along the last dimension it sums pairwise.
+    Each would be rounded to what the sum has grown to: the error grows with their number. Along
+    the last dimension it sums pairwise.
     """
-    if x.__class__ is not np.ndarray or x.dtype.char not in "fd" or not x.size:
-        return None
+    if x.dtype.char not in "fd" or not x.size:
+        return False
+    rows = [x.shape[d] for d in dims if d < x.ndim - 1]
+    if not rows or math.prod(rows) < MANY:
+        return False
+    return max(rows) >= 2 * RUN or (_are_one(x, dims) and math.prod(rows) >= 2 * RUN)
+
+
+def _are_one(x: Any, dims: tuple[int, ...]) -> bool:
+    """Whether dimensions lie side by side, before the last one, like a single one."""
     first, last = min(dims), max(dims)
-    if last < x.ndim - 1 and last - first + 1 == len(dims) and x.flags.c_contiguous:
+    return bool(last < x.ndim - 1 and last - first + 1 == len(dims) and x.flags.c_contiguous)
+
+
+def sum_of_runs(xp: Any, x: Any, dims: tuple[int, ...]) -> Any:
+    """The sum over dimensions with many rows, of which runs are added up first."""
+    if _are_one(x, dims):
+        first, last = min(dims), max(dims)
         x, dims = x.reshape(*x.shape[:first], -1, *x.shape[last + 1 :]), (first,)
-    rows = [d for d in dims if d < x.ndim - 1]
-    longest = max(rows, key=x.shape.__getitem__, default=-1)
+    longest = max([d for d in dims if d < x.ndim - 1], key=x.shape.__getitem__)
     runs, rest = divmod(x.shape[longest], RUN)
-    if not rows or runs < 2 or count(x.shape, rows) < MANY:
-        return None
     front = (slice(None),) * longest
     split = (*x.shape[:longest], runs, RUN, *x.shape[longest + 1 :])
     many = x[(*front, slice(runs * RUN))].reshape(split)
     if longest == x.ndim - 2 and x.strides[-1] == x.itemsize:
-        parts = np.matmul(ones(RUN, x.dtype)[None], many)[..., 0, :]
+        parts = xp.matmul(ones(RUN, x.dtype)[None], many)[..., 0, :]
     else:
-        parts = np.add.reduce(many, longest + 1)
-    precise = np.float64 if count(x.shape, dims) > RUN * RUN else x.dtype
-    out = np.add.reduce(parts, dims, precise)
+        parts = xp.add.reduce(many, longest + 1)
+    precise = xp.float64 if count(x.shape, dims) > RUN * RUN else x.dtype
+    out = xp.add.reduce(parts, dims, precise)
     if rest:
-        few = np.add.reduce(x[(*front, slice(runs * RUN, None))], longest, keepdims=True)
-        out += np.add.reduce(few, dims, precise)
+        few = xp.add.reduce(x[(*front, slice(runs * RUN, None))], longest, keepdims=True)
+        out += xp.add.reduce(few, dims, precise)
     return row_major(out.astype(x.dtype, copy=False))
+
+
+def sum_in_parts(xp: Any, x: Any, dims: tuple[int, ...]) -> Any:
+    """The same as one call, which compiled code does in runs of its own."""
+    return row_major(xp.add.reduce(x, dims))
 
 
 class Sum(Op):
@@ -122,10 +138,9 @@ class Sum(Op):
             return row_major(x.sum(dims, keepdims=keepdim))
         if len(dims) == x.ndim and not keepdim:
             return np.add.reduce(x, None)
-        if dims and x.size >= MANY * x.shape[-1]:
-            made = _sum_of_runs(x, dims)
-            if made is not None:
-                return made.reshape(keepdim_shape(x.shape, dims)) if keepdim else made
+        if dims and x.size >= MANY * x.shape[-1] and _has_many_rows(x, dims):
+            made = sum_of_runs(np, x, dims)
+            return made.reshape(keepdim_shape(x.shape, dims)) if keepdim else made
         out = np.add.reduce(x, dims, None, None, keepdim)  # type: ignore[call-overload]
         return row_major(out) if x.ndim > 2 else out
 

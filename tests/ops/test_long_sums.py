@@ -107,3 +107,18 @@ def check(compute: Callable[..., Any], arrays: tuple[Any, ...], mode: str, bound
     assert made.shape == exact.shape and made.dtype == np.float32
     error = np.linalg.norm(made - exact) / np.linalg.norm(exact)
     assert error < bound, error
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("dims", [(0,), (0, 1), (1,)], ids=str)
+def test_captured_sums_are_as_long(dims: tuple[int, ...], native: bool) -> None:
+    """The very bits in array calls, and no less precise in compiled code."""
+    x = gradlite.rand(60, 1100, 9)
+    step = gradlite.capture(lambda x: x.sum(dims), native=native)
+    for _ in range(5):
+        made = step(x)
+    assert step.replays >= 2
+    if native:
+        np.testing.assert_allclose(made, x.double().sum(dims), 1e-6)
+    else:
+        np.testing.assert_array_equal(made, x.sum(dims))
