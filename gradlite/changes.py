@@ -13,6 +13,21 @@ count = [0]
 replaced = [0]  # functions of the library, by a program's own
 places: dict[tuple[str, str], types.ModuleType] = {}  # where some of those are, or were
 
+# What a profile has put in the place of classes' functions: that, and what was there, by the class
+# and the name; and how often that has been others.
+measured: dict[tuple[Any, str], tuple[Any, Any]] = {}
+measurings = [0]
+
+
+def method(kind: type, name: str) -> Any:
+    """A class's attribute as it is without a profile; None where there is none."""
+    value = getattr(kind, name, None)
+    for base in kind.__mro__ if measured else ():
+        measuring, own = measured.get((base, name), (None, None))
+        if measuring is value:
+            return own
+    return value
+
 
 class Noticing(types.ModuleType):
     """A module of the library that counts when one of its functions is replaced by another."""

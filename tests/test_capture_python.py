@@ -170,7 +170,17 @@ def test_another_module_behind_a_variable_counts(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_profile_makes_no_other_recording() -> None:
-    captured = gradlite.capture(lambda x: F.relu(x) + gradlite.tanh(x), native=False)
+    weight = nn.Parameter(gradlite.ones(3))
+    optimizer = gradlite.optim.SGD([weight], lr=0.1)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        y = F.relu(x).clone().add_(1) + gradlite.tanh(x) * weight
+        y.sum().backward()
+        optimizer.step()
+        return y.detach()
+
+    captured = gradlite.capture(step, native=False)
     x = gradlite.ones(3)
     for _ in range(5):
         captured(x)

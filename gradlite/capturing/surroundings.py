@@ -67,7 +67,7 @@ class Surroundings(Reachable):
         self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
         self._sizes = [(attributes, len(attributes)) for attributes, _, _ in self._shadows.values()]
         self._methods = [
-            (kind, name, getattr(kind, name))
+            (kind, name, changes.method(kind, name))
             for kind, names in self._lent.items()
             for name in sorted(names)
             if hasattr(kind, name)
@@ -75,6 +75,7 @@ class Surroundings(Reachable):
         self._options = self.options.read()
         self._count = [changes.count[0]]  # a list, which the function below reads
         self._unchanged: Callable[[], bool] | None = None  # of `unchanged`, once it is asked
+        self._measurings = changes.measurings[0]
         self._progress = [progress(iterator) for iterator in self._loose]
         # Tensors that are plain attributes of modules; those that a step makes anew do not count.
         self._attached = {
@@ -402,9 +403,12 @@ class Surroundings(Reachable):
             add("{}.__code__ is {}", function, code)
         for tensor, array in self._memory:
             add("{}.array is {}", tensor, array)
+        self._measurings = changes.measurings[0]
         for kind, name, method in self._methods:
-            same = "is" if getattr(kind, name) is method else "=="  # of a class's own methods
-            add(f"{{}}.{name} {same} {{}}", kind, method)
+            if changes.method(kind, name) is method:  # perhaps behind what a profile has put there
+                add(f"{{}}.{name} is {{}}", kind, getattr(kind, name))
+            else:  # a class's own method, which is another object each time
+                add(f"{{}}.{name} == {{}}", kind, method)
         for function, defaults, named in self._defaults:
             add("{}.__defaults__ is {}", function, defaults)
             add("{}.__kwdefaults__ is {}", function, named)
@@ -446,6 +450,8 @@ class Surroundings(Reachable):
     def changed(self) -> str | None:
         """The name of what has changed since, or None."""
         found = self._of_places() or self._of_functions() or self._of_options()
+        if found is None and self._measurings != changes.measurings[0]:
+            self._unchanged = None
         if found is None and (
             changes.count[0] != self._count[0] or self._regrouped() or not self._has_memory()
         ):
@@ -521,7 +527,7 @@ class Surroundings(Reachable):
             if any(a is not b for a, b in zip(now, known)):
                 return f"the code or the defaults of {function.__name__}()"
         for kind, name, known in self._methods:
-            if getattr(kind, name, None) != known:
+            if changes.method(kind, name) != known:
                 return f"{kind.__name__}.{name}"
         for value, kind in self._kinds:
             if value.__class__ is not kind:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes, graph
+from gradlite import changes, dtypes, graph
 from gradlite.autograd.function import _FunctionOp
 from gradlite.backends import cuda as backend
 from gradlite.backends.gemm import CupyGemm
@@ -122,13 +122,19 @@ class Instruments:
             _ = NAMESPACES[backend.module().ndarray]
         planned = [*_ops(), *_functions(), *_ranges(), *_kernels()]
         for owner, name, made in planned:
-            self._replaced.append((owner, name, vars(owner).get(name, MISSING)))
+            original = vars(owner).get(name, MISSING)
+            self._replaced.append((owner, name, original))
             _put(owner, name, made)
+            if isinstance(owner, type) and original is not MISSING:
+                changes.measured[owner, name] = made, original
+        changes.measurings[0] += 1
         for cell, made in _guarded():
             self._cells.append((cell, cell.cell_contents))
             cell.cell_contents = made
 
     def _restore(self) -> None:
+        changes.measured.clear()
+        changes.measurings[0] += 1
         while self._replaced:
             owner, name, original = self._replaced.pop()
             if original is MISSING:
