@@ -13,18 +13,14 @@ def attend(
     mask: Place | None = None,
 ) -> list[str] | None:  # fmt: skip
     """The text of ``out = softmax(scale q kᵀ + mask) v``."""
-    lines = _called("attend", [q, k, v], strips, [out], causal, scale, 3)
-    if lines is None:
-        return None
-    hidden = "Mask{}"
+    hidden, more = "Mask{}", []
     if mask is not None:
         if mask.dtype.name not in ("bool", "float32"):
             return None
-        lines.insert(1, f"  const i64 of_mask[] = {_numbers(mask.strides)};")
+        more = [f"  const i64 of_mask[] = {_numbers(mask.strides)};"]
         item = mask.dtype.itemsize
         hidden = f"Mask{{Stack{{P[{mask.base}] + {mask.offset}, of_mask}}, {item}}}"
-    lines[-2] = lines[-2].replace(");", f", {hidden});")
-    return lines
+    return _called("attend", [q, k, v], strips, [out], causal, scale, 3, more, [hidden])
 
 
 def gradients(
@@ -37,7 +33,7 @@ def gradients(
 
 def _called(
     function: str, read: Sequence[Place], strips: Place, written: Sequence[Place | None],
-    causal: bool, scale: float, last: int,
+    causal: bool, scale: float, last: int, more: Sequence[str] = (), others: Sequence[str] = (),
 ) -> list[str] | None:  # fmt: skip
     q, k, v = read[last - 3 : last]
     if not usable(*read, strips, *(p for p in written if p is not None)):
@@ -54,7 +50,8 @@ def _called(
         lines.append(f"  const i64 of_{number}[] = {_numbers(place.strides)};")
         stacks.append(f"Stack{{P[{place.base}] + {place.offset}, of_{number}}}")
     stacks.insert(len(read), pointer(strips))
-    return [*lines, f"  {function}(Heads{{{head}}}, {', '.join(stacks)});", "}"]
+    arguments = ", ".join([f"Heads{{{head}}}", *stacks, *others])
+    return [*lines, *more, f"  {function}({arguments});", "}"]
 
 
 def _numbers(values: Sequence[int]) -> str:
