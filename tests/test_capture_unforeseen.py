@@ -6,11 +6,13 @@ import copy
 import dataclasses
 import datetime
 import functools
+import gc
 import io
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -240,6 +242,36 @@ def test_asking_for_the_time_is_refused(now: Any) -> None:
     captured(gradlite.ones(2))
     with pytest.raises(gradlite.CaptureError, match="asks for the time"):
         captured(gradlite.ones(2))
+
+
+def test_what_runs_because_garbage_is_collected_is_not_the_step_s() -> None:
+    """Programs that time collections, as Hypothesis and JAX do; and finalizers."""
+    asked: list[float] = []
+
+    def timed(phase: str, info: dict[str, int]) -> None:
+        asked.append(time.perf_counter())
+
+    class Held:
+        pass
+
+    def step(x: Any) -> Any:
+        held = Held()
+        held.itself = held  # type: ignore[attr-defined]  # only a collection finds it
+        weakref.finalize(held, lambda: time.time())
+        del held
+        gc.collect()
+        return x * 2
+
+    captured = gradlite.capture(step)
+    before = list(gc.callbacks)
+    gc.callbacks.append(timed)
+    try:
+        for _ in range(6):
+            captured(gradlite.ones(2))
+    finally:
+        gc.callbacks.remove(timed)
+    assert captured.replays >= 2 and len(asked) >= 3
+    assert gc.callbacks == before
 
 
 def test_what_libraries_do_for_themselves_is_not_refused() -> None:

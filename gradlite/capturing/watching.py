@@ -17,7 +17,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from gradlite.capturing.calls import CaptureError
@@ -143,6 +143,7 @@ class Watch:
             self._know(code)
         self._foreseen = set(self._known)
         self._new: list[tuple[types.CodeType, Any, Any]] = []  # with globals and locals
+        self._thread, self._collecting = threading.get_ident(), False
         self.clock = ""
 
     def foresees(self, code: types.CodeType) -> bool:
@@ -168,8 +169,32 @@ class Watch:
 
         return look
 
+    @contextmanager
+    def without_collections(self) -> Iterator[None]:
+        """Leave out what runs because Python collects garbage, wherever the step is just then.
+
+        Programs and test runners time collections by ``gc.callbacks``; finalizers run in them.
+        """
+        # One is called before all others, the other after them.
+        gc.callbacks.insert(0, self._collects)
+        gc.callbacks.append(self._collected)
+        try:
+            yield
+        finally:
+            for callback in (self._collects, self._collected):
+                with suppress(ValueError):  # the step has emptied the list
+                    gc.callbacks.remove(callback)
+
+    def _collects(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and threading.get_ident() == self._thread:
+            self._collecting = True
+
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and threading.get_ident() == self._thread:
+            self._collecting = False
+
     def _called(self, frame: types.FrameType, code: types.CodeType) -> None:
-        if self._paused():
+        if self._collecting or self._paused():
             return
         if code in SPECIAL:
             self._handed_out(frame, code)
@@ -211,7 +236,7 @@ class Watch:
             findings.variables.update(dict.fromkeys(sorted(names - self._variables)))
 
     def _asked_clock(self, frame: types.FrameType, function: Any) -> None:
-        if not self._paused() and self.foresees(frame.f_code):
+        if not self._collecting and not self._paused() and self.foresees(frame.f_code):
             owner = getattr(function, "__self__", None)
             self.clock = f"{getattr(owner, '__name__', 'time')}.{function.__name__}()"
 
@@ -290,8 +315,9 @@ def watching(watch: Watch) -> Iterator[None]:
     if sys.getprofile() is not None:
         yield
         return
-    sys.setprofile(watch.looking())
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+    with watch.without_collections():
+        sys.setprofile(watch.looking())
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
