@@ -95,6 +95,11 @@ def layer(kind: type[nn.Linear]) -> nn.Linear:
     return made.requires_grad_(False)
 
 
+def added_to(x: Any) -> Any:
+    x += 1
+    return x
+
+
 rate = [10.0]
 
 
@@ -107,6 +112,15 @@ rate = [10.0]
         (gradlite.Tensor, "relu", lambda x: x.relu()),
         (gradlite.Tensor, "clone", lambda x: x.clone()),
         (gradlite.Tensor, "new_ones", lambda x: x + x.new_ones(2)),
+        (gradlite.Tensor, "__add__", lambda x: x + 1),
+        (gradlite.Tensor, "__rsub__", lambda x: [2 - y for y in (x,)][0]),
+        (gradlite.Tensor, "__iadd__", lambda x: added_to(x.clone())),
+        (gradlite.Tensor, "__matmul__", lambda x: x @ x),
+        (gradlite.Tensor, "__neg__", lambda x: -x),
+        (gradlite.Tensor, "__getitem__", lambda x: x[0] + x),
+        (gradlite.Tensor, "__gt__", lambda x: x > 1),
+        (gradlite.Tensor, "__abs__", lambda x: abs(x)),
+        (gradlite.Tensor, "__radd__", lambda x: sum([x, x])),
     ],
 )
 @pytest.mark.parametrize("before", [False, True])

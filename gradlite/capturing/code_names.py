@@ -36,6 +36,31 @@ OF_OBJECTS = frozenset(
 
 COMPARING = frozenset(("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"))
 
+# The methods behind operators, by the signs, and by the names of instructions that have none.
+_SIGNS = {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod",
+    "**": "pow", "@": "matmul", "<<": "lshift", ">>": "rshift", "&": "and", "|": "or", "^": "xor",
+}  # fmt: skip
+OPERATORS = {
+    **{sign: (f"__{name}__", f"__r{name}__") for sign, name in _SIGNS.items()},
+    **{f"{sign}=": (f"__i{n}__", f"__{n}__", f"__r{n}__") for sign, n in _SIGNS.items()},
+    **dict.fromkeys(("<", ">"), ("__lt__", "__gt__")),
+    **dict.fromkeys(("<=", ">="), ("__le__", "__ge__")),
+    **dict.fromkeys(("==", "!="), ("__eq__", "__ne__")),
+    **dict.fromkeys(("BINARY_SUBSCR", "BINARY_SLICE", "[]"), ("__getitem__",)),
+    **dict.fromkeys(("STORE_SUBSCR", "STORE_SLICE"), ("__setitem__",)),
+    "UNARY_NEGATIVE": ("__neg__",), "UNARY_INVERT": ("__invert__",), "UNARY_POSITIVE": ("__pos__",),
+    "GET_ITER": ("__iter__",), "CONTAINS_OP": ("__contains__",),
+    # Functions of Python's that call methods of other names.
+    "sum": ("__add__", "__radd__"), "max": ("__gt__", "__lt__"), "min": ("__lt__", "__gt__"),
+    "sorted": ("__lt__",), "divmod": ("__floordiv__", "__mod__"),
+}  # fmt: skip
+OPERATORS_3_10 = {
+    "ADD": "+", "SUBTRACT": "-", "MULTIPLY": "*", "TRUE_DIVIDE": "/", "FLOOR_DIVIDE": "//",
+    "MODULO": "%", "POWER": "**", "MATRIX_MULTIPLY": "@", "LSHIFT": "<<", "RSHIFT": ">>",
+    "AND": "&", "OR": "|", "XOR": "^",
+}  # fmt: skip
+
 
 def compares(name: str, method: Any) -> bool:
     """Whether a method compares objects, and somebody wrote it: what dataclasses make does not."""
@@ -73,6 +98,24 @@ def names(code: types.CodeType) -> Iterator[str]:
             yield from names(constant)
     yield from names_by_value(code)
     yield from names_evaluated(code)
+
+
+def operators(code: types.CodeType) -> Iterator[str]:
+    """The methods of objects that a function's operators, and functions like ``abs``, call."""
+    for name in code.co_names:
+        yield f"__{name}__"
+        yield from OPERATORS.get(name, ())
+    for instruction in dis.get_instructions(code):
+        kind, _, name = instruction.opname.partition("_")
+        if instruction.opname in ("BINARY_OP", "COMPARE_OP"):
+            yield from OPERATORS.get(instruction.argrepr.removeprefix("bool(").rstrip(")"), ())
+        elif name in OPERATORS_3_10 and kind in ("BINARY", "INPLACE"):
+            yield from OPERATORS[OPERATORS_3_10[name] + "=" * (kind == "INPLACE")]
+        else:
+            yield from OPERATORS.get(instruction.opname, ())
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from operators(constant)
 
 
 def names_of_globals(code: types.CodeType) -> Iterator[str]:

@@ -20,8 +20,9 @@ import numpy as np
 
 from gradlite import changes
 from gradlite.amp import GradScaler
-from gradlite.capturing import asked, code_names
+from gradlite.capturing import code_names
 from gradlite.capturing.code_names import is_library, is_library_class, is_library_code
+from gradlite.capturing.lent import Lent, functions
 from gradlite.capturing.options import Options
 from gradlite.capturing.watched import (
     ABSENT,
@@ -114,8 +115,7 @@ class Reachable:
         self._instances: list[Any] = []  # objects of libraries
         self._variables: set[str] = set()  # of the environment
         self._libraries: list[types.ModuleType] = []
-        # Classes of the library with objects that the step has, and what is looked up in them.
-        self._lent: dict[type, set[str]] = {Tensor: set()}
+        self._lent = Lent()
         self._asks_python = False  # whether it reads sys.argv or the like
         self._function(function)
         for value in declared:
@@ -202,6 +202,7 @@ class Reachable:
         else:
             self._own.setdefault(owner, set()).update(own)  # type: ignore[arg-type]
             self._names.update(code_names.names_of_others(code))
+        self._lent.note(code)
         self._tried.update(code_names.names_by_value(code))
         self._any = self._any or (not makes and code_names.reads_any(code))
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
@@ -318,7 +319,7 @@ class Reachable:
                 self._instances.append(value)
         elif isinstance(value, (Optimizer, LRScheduler, GradScaler)):
             self._instances.append(value)
-            self._lent.setdefault(type(value), set())
+            self._lent.add(type(value))
             if isinstance(value, Optimizer):
                 self.options.optimizers[id(value)] = value
             elif isinstance(value, LRScheduler):
@@ -403,7 +404,7 @@ class Reachable:
         self._seen.add(id(module))
         kind = type(module)
         self._class(kind)
-        self._lent.setdefault(kind, set()).add("forward")
+        self._lent.add(kind, "forward")
         for key, item in list(module.__dict__.items()):
             if key.endswith("_hooks"):
                 for hook in item.values():
@@ -454,8 +455,8 @@ class Reachable:
                     elif other in meta.__mro__:  # of a class of classes
                         names |= own
                 self._members(kind, attributes, names)
-            for kind, found in list(self._lent.items()):
-                self._methods_lent(kind, found)
+            for method, kind_of_self in self._lent.programs_own(self._names):
+                self._code(method, kind_of_self)
             for library in list(self._libraries):
                 for name in sorted({"__getattr__", *self._names} & library.__dict__.keys()):
                     self._place(library.__dict__, name, f"{library.__name__}.{name}")
@@ -488,26 +489,6 @@ class Reachable:
                     for name in (own,) if isinstance(own, str) else own:
                         if name in names or self._any:
                             self._place(slots, name, f"{title}.{name}")
-
-    def _methods_lent(self, kind: type, found: set[str]) -> None:
-        """The methods of a library's class that code has the names of, perhaps a program's own.
-
-        Each is looked for where it is defined, but ``forward`` in every class.
-        """
-        bases = [k for k in kind.__mro__ if is_library_class(k) and k is not object]
-        sought = self._names | {"__call__"} if issubclass(kind, Module) else self._names
-        names = found.union(*(sought & k.__dict__.keys() for k in bases))
-        for name in sorted(names.difference(asked.METHODS)):  # which recordings replace themselves
-            base = next((k for k in bases if name in k.__dict__), None)
-            value = None if base is None else base.__dict__[name]
-            if base is None or isinstance(value, property):
-                continue
-            methods = _methods(value)
-            if methods and name not in found:
-                self._lent.setdefault(base, set()).add(name)
-            for method in methods:
-                if isinstance(method, types.FunctionType) and not is_library_code(method.__code__):
-                    self._code(method, None if isinstance(value, staticmethod) else kind)
 
     def _instance(self, value: Any) -> None:
         """The attributes of a library's object, or of a tensor, that code has the names of."""
@@ -548,7 +529,7 @@ class Reachable:
                 implied = any(hasattr(k, name) for k in base)
             if not implied and name not in names:
                 continue
-            methods = _methods(value)
+            methods = functions(value)
             for method in methods:
                 if isinstance(method, types.FunctionType):
                     owner = None if isinstance(value, staticmethod) else kind
@@ -600,16 +581,3 @@ def _is_hidden(value: Any) -> bool:
 def _is_iterator(value: Any) -> bool:
     """Whether a value hands out items that code of no class of the program's own computes."""
     return isinstance(value, Iterator) and is_library_class(type(value))
-
-
-def _methods(value: Any) -> list[Any]:
-    """The functions behind an attribute of a class: none of a plain value."""
-    if isinstance(value, (staticmethod, classmethod)):
-        return [value.__func__]
-    if isinstance(value, property):
-        return [value.fget, value.fset]
-    if isinstance(value, (functools.cached_property, functools.partialmethod)):
-        return [value.func]
-    if isinstance(value, functools.singledispatchmethod):
-        return [value.func, value.dispatcher]
-    return [value] if isinstance(value, types.FunctionType) else []

@@ -66,12 +66,7 @@ class Surroundings(Reachable):
         # Where there are none all arguments are given, and those to come would not be taken.
         self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
         self._sizes = [(attributes, len(attributes)) for attributes, _, _ in self._shadows.values()]
-        self._methods = [
-            (kind, name, changes.method(kind, name))
-            for kind, names in self._lent.items()
-            for name in sorted(names)
-            if hasattr(kind, name)
-        ]
+        self._lent.remember()
         self._options = self.options.read()
         self._count = [changes.count[0]]  # a list, which the function below reads
         self._unchanged: Callable[[], bool] | None = None  # of `unchanged`, once it is asked
@@ -404,11 +399,7 @@ class Surroundings(Reachable):
         for tensor, array in self._memory:
             add("{}.array is {}", tensor, array)
         self._measurings = changes.measurings[0]
-        for kind, name, method in self._methods:
-            if changes.method(kind, name) is method:  # perhaps behind what a profile has put there
-                add(f"{{}}.{name} is {{}}", kind, getattr(kind, name))
-            else:  # a class's own method, which is another object each time
-                add(f"{{}}.{name} == {{}}", kind, method)
+        self._lent.conditions(conditions)
         for function, defaults, named in self._defaults:
             add("{}.__defaults__ is {}", function, defaults)
             add("{}.__kwdefaults__ is {}", function, named)
@@ -526,9 +517,9 @@ class Surroundings(Reachable):
             now = (function.__code__, function.__defaults__, function.__kwdefaults__)
             if any(a is not b for a, b in zip(now, known)):
                 return f"the code or the defaults of {function.__name__}()"
-        for kind, name, known in self._methods:
-            if changes.method(kind, name) != known:
-                return f"{kind.__name__}.{name}"
+        method = self._lent.changed()
+        if method is not None:
+            return method
         for value, kind in self._kinds:
             if value.__class__ is not kind:
                 return f"the class of a {kind.__name__}"
