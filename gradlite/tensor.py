@@ -18,11 +18,11 @@ from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, graph_pa
 from gradlite._methods import TensorMethods
 from gradlite.backends import asserts, cpu, cuda
 from gradlite.description import Description
+from gradlite.grad_copies import copy, copy_for
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge, next_sequence_number
 from gradlite.graph_errors import MOVED_LEAF
 from gradlite.graph_hooks import Extra, RemovableHandle, add_hook
-from gradlite.memory_format import is_dense
 from gradlite.nested import array_of
 
 
@@ -306,7 +306,7 @@ class Tensor(Description, TensorMethods):
                 or grad.base is not None
                 or (grad.ndim > 1 and grad.strides != own.strides)
             ):
-                grad = _copy_for(own, grad)
+                grad = copy_for(own, grad)
             self._grad = tensor = _new(Tensor)
             tensor.array = grad
             tensor._counter = [0] if current_mode() < INFERENCE else None
@@ -326,7 +326,7 @@ class Tensor(Description, TensorMethods):
         if isinstance(grad, Tensor):
             self._grad = grad.clone() if known is None else known + grad
         elif known is None:
-            self._grad = wrap(_copy(grad, self.array))
+            self._grad = wrap(copy(grad, self.array))
         else:
             self._grad = wrap(graph.add(known.array, grad))
 
@@ -541,28 +541,9 @@ def gradient_edge(tensor: Tensor) -> Any:
     return edge
 
 
-def _copy(grad: Any, like: Any) -> Any:
-    """A row-major array of its own with a gradient's values."""
-    if isinstance(like, np.ndarray):
-        return np.array(grad, dtype=like.dtype, order="C")
-    with like.device:
-        result = cuda.module().empty(like.shape, like.dtype)
-        result[...] = grad
-    return result
-
-
-def _copy_for(leaf: Any, grad: Any) -> Any:
-    """The same in the order of the leaf's elements, unless there are gaps between those."""
-    if leaf.flags.c_contiguous or not is_dense(leaf):
-        return _copy(grad, leaf)
-    order = sorted(range(leaf.ndim), key=leaf.strides.__getitem__, reverse=True)
-    copied = _copy(grad.transpose(order), leaf.transpose(order))
-    return copied.transpose(sorted(range(leaf.ndim), key=order.__getitem__))
-
-
 def _copy_with_graph(leaf: Tensor, grad: Tensor) -> Tensor:
-    """The same for a gradient that has gradients: edits of one must not show in others."""
-    copied = wrap(_copy_for(leaf.array, grad.array))
+    """A copy of a gradient that has gradients: edits of one must not show in others."""
+    copied = wrap(copy_for(leaf.array, grad.array))
     return copied.copy_(grad) if grad.requires_grad else copied
 
 

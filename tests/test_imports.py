@@ -24,6 +24,7 @@ FLOORS = (
         "gradlite.grad_mode",
         "gradlite.graph",
         "gradlite.graph_errors",
+        "gradlite.grad_copies",
         "gradlite.graph_hooks",
         "gradlite.graph_passes",
         "gradlite.memory_format",
