@@ -278,8 +278,8 @@ CASES: dict[str, Case] = {
     "vector_norm_backward": Case(2, lambda T, x: x.norm(dim=1), shape=rows, backward=True),
     "running_sum": Case(2, lambda T, x: x.cumsum(1), shape=rows),
     "running_product": Case(2, lambda T, x: x.cumprod(1), shape=rows),
-    "running_product_backward": Case(
-        4, lambda T, x: x.cumprod(1), shape=rows, backward=True),
+    "running_product_slopes": Case(5, lambda T, x: x.cumprod(1), shape=rows, backward=True),
+    "running_product_backward": Case(5, lambda T, x: x.cumprod(1), shape=rows, backward=True),
     "running_log_sum": Case(2, lambda T, x: x.logcumsumexp(1), shape=rows),
     "running_log_sum_backward": Case(
         4, lambda T, x: x.logcumsumexp(1), shape=rows, backward=True),
@@ -358,7 +358,8 @@ UNTIMED: dict[str, str] = {
         batch_norm_samples norm_slopes_planes norm_slopes_samples columns_parts planes_parts
         normalize_strided_forward normalize_strided_backward
         gaussian_rows_backward soft_label_rows prelu_columns_forward prelu_columns_backward
-        glu_forward glu_backward reduce_column_products reduce_blocks""",
+        glu_forward glu_backward reduce_column_products reduce_blocks
+        recurrence""",
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",

@@ -18,22 +18,25 @@ struct Product {
   __device__ Product then(Product next) const { return {value * next.value}; }
 };
 
+// y: what each State of one element and those before it come to.
+template <class State>
+DEVICE void running(const scalar_t* __restrict__ x, scalar_t* __restrict__ y,
+                    const Columns& columns, void* scratch, bool leaves) {
+  scan<State>(
+      columns, scratch, leaves, [=](i64 at, i64) { return State{widen(x[at])}; },
+      [=](i64 at, i64, State so_far) { y[at] = narrow(so_far.value); });
+}
+
 KERNEL_BLOCKS(running_sum, 2)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, void* scratch, i64 outer, i64 n,
  i64 inner, i64 parts, i64 width, i64 backwards, i64 leaves) {
-  scan<Total>(
-      Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
-      [=](i64 at, i64) { return Total{widen(x[at])}; },
-      [=](i64 at, i64, Total so_far) { y[at] = narrow(so_far.value); });
+  running<Total>(x, y, Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves);
 }
 
 KERNEL_BLOCKS(running_product, 2)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, void* scratch, i64 outer, i64 n,
  i64 inner, i64 parts, i64 width, i64 backwards, i64 leaves) {
-  scan<Product>(
-      Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
-      [=](i64 at, i64) { return Product{widen(x[at])}; },
-      [=](i64 at, i64, Product so_far) { y[at] = narrow(so_far.value); });
+  running<Product>(x, y, Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves);
 }
 
 // The line s -> factor s + value: of several, one after another.
@@ -47,19 +50,87 @@ struct Line {
   }
 };
 
-// With s_j = g_j + x_(j+1) s_(j+1), from the end, dx_j = y_(j-1) s_j: nothing is divided by, so
-// that zeros are as any other factor.
-KERNEL_BLOCKS(running_product_backward, 2)
-(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
- const scalar_t* __restrict__ y, scalar_t* __restrict__ dx, void* scratch, i64 outer, i64 n,
- i64 inner, i64 parts, i64 width, i64 backwards, i64 leaves) {
+// s_j = value_j + factor_j s_(j-1), or from the end s_j = value_j + factor_(j+1) s_(j+1).
+KERNEL_BLOCKS(recurrence, 2)
+(const scalar_t* __restrict__ values, const scalar_t* __restrict__ factors,
+ scalar_t* __restrict__ s, void* scratch, i64 outer, i64 n, i64 inner, i64 parts, i64 width,
+ i64 backwards, i64 leaves) {
   scan<Line>(
       Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
       [=](i64 at, i64 j) {
-        return Line{j + 1 < n ? widen(x[at + inner]) : acc_t(0), widen(grad[at])};
+        const bool first = j == (backwards ? n - 1 : 0);
+        const i64 beside = backwards ? at + inner : at;
+        return Line{first ? acc_t(0) : widen(factors[beside]), widen(values[at])};
       },
-      [=](i64 at, i64 j, Line so_far) {
-        dx[at] = narrow(j > 0 ? widen(y[at - inner]) * so_far.value : so_far.value);
+      [=](i64 at, i64, Line so_far) { s[at] = narrow(so_far.value); });
+}
+
+// ------------------------------------------------------------ the gradient of running products
+// Which places they are: before the first zero of a column, that one, and those behind it.
+constexpr u8 BEFORE = 0, FIRST_ZERO = 1, BEHIND = 2;
+
+// Factors, how many of them are 0 (3: or more), the product of all and that of those behind the
+// first zero.
+struct Factors {
+  acc_t all, behind;
+  int zeros;
+  static __device__ Factors none() { return {1, 1, 0}; }
+  __device__ Factors then(Factors next) const {
+    const int together = zeros + next.zeros;
+    return {all * next.all, zeros == 0 ? next.behind : behind * next.all,
+            together > 3 ? 3 : together};
+  }
+};
+
+// What each result has to do with the factors: before the first zero its gradient times itself,
+// to be divided by a factor; from there to the second zero, with which PyTorch's sum ends, its
+// gradient times the product behind the first zero, which that one's gradient is made of.
+KERNEL_BLOCKS(running_product_slopes, 2)
+(const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ y, acc_t* __restrict__ slopes, u8* __restrict__ places,
+ void* scratch, i64 outer, i64 n, i64 inner, i64 parts, i64 width, i64 backwards, i64 leaves) {
+  scan<Factors>(
+      Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
+      [=](i64 at, i64) {
+        const acc_t value = widen(x[at]);
+        return Factors{value, 1, value == 0 ? 1 : 0};
+      },
+      [=](i64 at, i64, Factors so_far) {
+        const bool is_zero = widen(x[at]) == 0, before = so_far.zeros == 0;
+        const bool counts = so_far.zeros - is_zero <= 1;
+        const acc_t product = before ? widen(y[at]) : so_far.behind;
+        slopes[at] = counts ? widen(grad[at]) * product : acc_t(0);
+        places[at] = before ? BEFORE : is_zero && so_far.zeros == 1 ? FIRST_ZERO : BEHIND;
+      });
+}
+
+// A sum from the end, in which nothing counts of what lies behind a cut.
+struct Segment {
+  acc_t total;
+  int cut;
+  static __device__ Segment none() { return {0, 0}; }
+  __device__ Segment then(Segment next) const {
+    return next.cut ? next : Segment{total + next.total, cut};
+  }
+};
+
+// The gradient, `backwards`, from what running_product_slopes has left.
+KERNEL_BLOCKS(running_product_backward, 2)
+(const acc_t* __restrict__ slopes, const u8* __restrict__ places, const scalar_t* __restrict__ x,
+ const scalar_t* __restrict__ y, scalar_t* __restrict__ dx, void* scratch, i64 outer, i64 n,
+ i64 inner, i64 parts, i64 width, i64 backwards, i64 leaves) {
+  scan<Segment>(
+      Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
+      [=](i64 at, i64 j) {
+        return Segment{slopes[at], j + 1 < n && places[at + inner] == FIRST_ZERO ? 1 : 0};
+      },
+      [=](i64 at, i64 j, Segment so_far) {
+        acc_t slope = 0;
+        if (places[at] == BEFORE) slope = so_far.total / widen(x[at]);
+        if (places[at] == FIRST_ZERO) {
+          slope = j > 0 ? so_far.total * widen(y[at - inner]) : so_far.total;
+        }
+        dx[at] = narrow(slope);
       });
 }
 
@@ -93,11 +164,12 @@ KERNEL(prod_parts)
   }
 }
 
-// The gradient of the products out (outer, inner), with what prod_parts has left.
+// The gradient of the products out (outer, inner), with what prod_parts has left. That of `whole`
+// arrays is 0 where several factors are, as in PyTorch.
 KERNEL(prod_backward)
 (const scalar_t* __restrict__ grad, const scalar_t* __restrict__ x,
  const scalar_t* __restrict__ out, const acc_t* __restrict__ partials, scalar_t* __restrict__ dx,
- i64 outer, i64 n, i64 inner, i64 parts) {
+ i64 outer, i64 n, i64 inner, i64 parts, i64 whole) {
   const i64 count = outer * inner;
   for_each_reduced(outer, n, inner, [&](i64 column, i64 i) {
     const acc_t slope = widen(grad[column]), all = widen(out[column]), own = widen(x[i]);
@@ -122,6 +194,7 @@ KERNEL(prod_backward)
     } else {
       others = odd > 1 ? infinity() - infinity() : acc_t(0);
     }
+    if (whole && zeros > 1) others = 0;
     dx[i] = narrow(slope * others);
   });
 }
@@ -183,26 +256,30 @@ struct Largest {
   }
 };
 
+template <class Value, class Input, class Element>
+DEVICE void running_extreme_of(const Input* __restrict__ x, i64* __restrict__ index,
+                               const Columns& columns, void* scratch, bool leaves,
+                               Element element) {
+  scan<Largest<Value>>(
+      columns, scratch, leaves,
+      [=](i64 at, i64 j) {
+        return Largest<Value>{element(x[at]), j};
+      },
+      [=](i64 at, i64, Largest<Value> so_far) { index[at] = so_far.at; });
+}
+
 // index: where the largest (`sign` 1) or smallest (-1) element so far is.
 KERNEL_BLOCKS(running_extreme, 2)
 (const scalar_t* __restrict__ x, i64* __restrict__ index, void* scratch, i64 outer, i64 n,
  i64 inner, i64 parts, i64 width, i64 sign, i64 leaves) {
-  scan<Largest<acc_t>>(
-      Columns{outer, n, inner, parts, width, false}, scratch, leaves != 0,
-      [=](i64 at, i64 j) {
-        return Largest<acc_t>{widen(x[at]) * acc_t(sign), j};
-      },
-      [=](i64 at, i64, Largest<acc_t> so_far) { index[at] = so_far.at; });
+  running_extreme_of<acc_t>(x, index, Columns{outer, n, inner, parts, width, false}, scratch,
+                            leaves, [=](scalar_t value) { return widen(value) * acc_t(sign); });
 }
 
 // The same of whole numbers: ~x orders them the other way round, and cannot overflow.
 KERNEL_BLOCKS(running_extreme_integers, 2)
 (const i64* __restrict__ x, i64* __restrict__ index, void* scratch, i64 outer, i64 n, i64 inner,
  i64 parts, i64 width, i64 sign, i64 leaves) {
-  scan<Largest<i64>>(
-      Columns{outer, n, inner, parts, width, false}, scratch, leaves != 0,
-      [=](i64 at, i64 j) {
-        return Largest<i64>{sign < 0 ? ~x[at] : x[at], j};
-      },
-      [=](i64 at, i64, Largest<i64> so_far) { index[at] = so_far.at; });
+  running_extreme_of<i64>(x, index, Columns{outer, n, inner, parts, width, false}, scratch,
+                          leaves, [=](i64 value) { return sign < 0 ? ~value : value; });
 }

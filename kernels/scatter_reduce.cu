@@ -73,20 +73,34 @@ DEVICE void count(u64* place, u64 more) {
 #endif
 }
 
+// Values (outer, count, inner), and how far apart their indices are.
+struct Sent {
+  i64 outer, size, count, inner, index_outer, index_count, index_inner;
+};
+
+// body(at, i) for all values i, which the index sends to `at` in (outer, size, inner).
+template <class Body>
+DEVICE void for_each_sent(const Sent& sent, const i64* __restrict__ index, i64* errors,
+                          i64 in_turn, Body body) {
+  const i64 inner = sent.inner;
+  for_each_place(sent.outer, sent.count / in_turn, inner, [&](i64 o, i64 first, i64 c, i64) {
+    const i64* places = index + o * sent.index_outer + c * sent.index_inner;
+#pragma unroll 1
+    for (i64 j = first; j < first + in_turn; j++) {
+      const i64 at = checked(places[j * sent.index_count], 0, sent.size, errors);
+      if (at >= 0) body((o * sent.size + at) * inner + c, (o * sent.count + j) * inner + c);
+    }
+  });
+}
+
 // out[o, i, c] becomes what it is and values[o, j, c] combined.
 KERNEL(scatter_reduce)
 (const scalar_t* __restrict__ values, const i64* __restrict__ index, acc_t* __restrict__ out,
  i64* errors, i64 how, i64 in_turn, i64 outer, i64 size, i64 count, i64 inner, i64 index_outer,
  i64 index_count, i64 index_inner) {
-  for_each_place(outer, count / in_turn, inner, [&](i64 o, i64 first, i64 c, i64) {
-    const i64* places = index + o * index_outer + c * index_inner;
-#pragma unroll 1
-    for (i64 j = first; j < first + in_turn; j++) {
-      const i64 at = checked(places[j * index_count], 0, size, errors);
-      if (at < 0) continue;
-      const acc_t value = widen(values[(o * count + j) * inner + c]);
-      combine(int(how), out + (o * size + at) * inner + c, value, in_turn == count);
-    }
+  const Sent sent{outer, size, count, inner, index_outer, index_count, index_inner};
+  for_each_sent(sent, index, errors, in_turn, [&](i64 at, i64 i) {
+    combine(int(how), out + at, widen(values[i]), in_turn == count);
   });
 }
 
@@ -95,11 +109,9 @@ KERNEL(scatter_reduce_whole)
 (const i64* __restrict__ values, const i64* __restrict__ index, i64* __restrict__ out, i64* errors,
  i64 how, i64 outer, i64 size, i64 count, i64 inner, i64 index_outer, i64 index_count,
  i64 index_inner) {
-  for_each_place(outer, count, inner, [&](i64 o, i64 j, i64 c, i64 i) {
-    const i64 from = index[o * index_outer + j * index_count + c * index_inner];
-    const i64 at = checked(from, 0, size, errors);
-    if (at >= 0) combine_whole(int(how), out + (o * size + at) * inner + c, values[i]);
-  });
+  const Sent sent{outer, size, count, inner, index_outer, index_count, index_inner};
+  for_each_sent(sent, index, errors, 1,
+                [&](i64 at, i64 i) { combine_whole(int(how), out + at, values[i]); });
 }
 
 // ----------------------------------------------------------------------------------- gradients
@@ -114,18 +126,12 @@ KERNEL(scatter_reduce_parts)
  const scalar_t* __restrict__ result, u64* __restrict__ counts, acc_t* __restrict__ products,
  i64* errors, i64 how, i64 in_turn, i64 outer, i64 size, i64 count_, i64 inner, i64 index_outer,
  i64 index_count, i64 index_inner) {
-  for_each_place(outer, count_ / in_turn, inner, [&](i64 o, i64 first, i64 c, i64) {
-    const i64* places = index + o * index_outer + c * index_inner;
-#pragma unroll 1
-    for (i64 j = first; j < first + in_turn; j++) {
-      i64 at = checked(places[j * index_count], 0, size, errors);
-      if (at < 0) continue;
-      at = (o * size + at) * inner + c;
-      const acc_t value = widen(values[(o * count_ + j) * inner + c]);
-      const bool marks = how == PRODUCT ? value == 0 : value == widen(result[at]);
-      count(counts + at, WRITTEN + (marks ? 1 : 0));
-      if (how == PRODUCT && !marks) combine(PRODUCT, products + at, value, in_turn == count_);
-    }
+  const Sent sent{outer, size, count_, inner, index_outer, index_count, index_inner};
+  for_each_sent(sent, index, errors, in_turn, [&](i64 at, i64 i) {
+    const acc_t value = widen(values[i]);
+    const bool marks = how == PRODUCT ? value == 0 : value == widen(result[at]);
+    count(counts + at, WRITTEN + (marks ? 1 : 0));
+    if (how == PRODUCT && !marks) combine(PRODUCT, products + at, value, in_turn == count_);
   });
 }
 

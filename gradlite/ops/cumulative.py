@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ from gradlite.ops import scans
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.extrema import numpy_keywords
-from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
-from gradlite.ops.reduce import spread
+from gradlite.ops.reduce import keepdim_shape
 from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -27,27 +27,13 @@ __all__ = [
 ]
 
 
-# ---------------------------------------------------------------- products with zeros
-def _has_zero(F: Any, x: Any) -> bool:
-    return bool((F.array(x) == 0).any())
+# --------------------------------------------------------------------------- products
+def _has_zero(x: Any) -> bool:
+    return bool((x == 0).any())
 
 
-def _without_each(F: Any, rows: Any) -> Any:
-    """Rows (..., n) as (..., n, n) whose i-th has a 1 in place of element i.
-
-    Products of these need no division, so they are right where elements are 0.
-    """
-    n = rows.shape[-1]
-    xp = NAMESPACES[F.array(rows).__class__].xp
-    wide = F.expand(F.unsqueeze(rows, rows.ndim - 1), (*rows.shape[:-1], n, n))
-    return F.where(xp.eye(n, dtype=bool), F.zero_beside(rows) + 1, wide)
-
-
-def _products_of_others(F: Any, rows: Any) -> Any:
+def _products_of_others(xp: Any, rows: Any) -> Any:
     """For each element of a row the product of all others."""
-    if F.tensors:
-        return F.prod(_without_each(F, rows), rows.ndim, False)
-    xp = F.xp
     before, after = xp.ones_like(rows), xp.ones_like(rows)
     if rows.shape[-1] > 1:
         xp.multiply.accumulate(rows[..., :-1], axis=-1, out=before[..., 1:])
@@ -55,10 +41,70 @@ def _products_of_others(F: Any, rows: Any) -> Any:
     return before * after
 
 
+def _more(F: Any, x: Any, dim: int, before: int, after: int, value: float = 0) -> Any:
+    """More of one value before and after the elements along a dimension; less where negative."""
+    sides = tuple((before, after) if d == dim else (0, 0) for d in range(x.ndim))
+    return F.constant_pad_nd(x, sides, value)
+
+
+class ProdGrad(Op):
+    """The gradient of a product, in the factors.
+
+    With ``whole`` it is 0 where several factors are, as PyTorch's of all elements is.
+    """
+
+    reads = ((1,), (0, 1), ())
+    row_major = True
+
+    def forward(xp: Any, grad: Any, x: Any, out: Any, dim: int | None, whole: bool) -> Any:
+        shape = keepdim_shape(x.shape, range(x.ndim) if dim is None else (dim,))
+        grad, out = grad.reshape(shape), out.reshape(shape)
+        if xp is np and not _has_zero(x):
+            return grad * out / x
+        is_zero = x == 0
+        if dim is None:
+            others = _products_of_others(xp, x.reshape((-1,))).reshape(x.shape)
+        else:
+            others = _products_of_others(xp, x.swapaxes(dim, -1)).swapaxes(dim, -1)
+        if whole:
+            others = xp.where(is_zero.sum() > 1, x.dtype.type(0), others)
+        if xp is np:
+            return grad * others
+        return xp.where(is_zero.any(), grad * others, grad * out / x)  # a GPU is not waited for
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        slopes, x = ctx.saved
+        dim = ctx.attrs[0]
+        if dim is None:
+            x, grad, dim = x.reshape((-1,)), grad.reshape((-1,)), 0
+        # The product of all others is that of those before times that of those behind.
+        turned = F.flip(x, (dim,))
+        rows = [_more(F, r, dim, 0, -1) for r in (x, turned)]
+        products = [F.cumprod(r, dim) for r in rows]
+        before, behind = (_more(F, p, dim, 1, 0, 1) for p in products)
+        behind = F.flip(behind, (dim,))
+        of_slopes = of_x = None
+        if ctx.needs_input_grad[0]:
+            of_slopes = F.sum_dim(grad * before * behind, (dim,), False).reshape(ctx.shapes[0])
+        if ctx.needs_input_grad[1]:
+            grad = grad * slopes.reshape(keepdim_shape(x.shape, (dim,)))
+            both = grad * behind, F.flip(grad * before, (dim,))
+            of_before, of_behind = (
+                _more(F, F.cumprod_grad(_more(F, g, dim, -1, 0), r, p, dim, F.tensors), dim, 0, 1)
+                for g, r, p in zip(both, rows, products)
+            )
+            of_x = (of_before + F.flip(of_behind, (dim,))).reshape(ctx.shapes[1])
+        return of_slopes, of_x, None
+
+    def fused_forward(K: Any, grad: Any, x: Any, out: Any, dim: int | None, whole: bool) -> Any:
+        return scans.product_gradient(K, grad, x, out, dim, whole)
+
+
 class Prod(Op):
     """The product of all elements, or along one dimension."""
 
     reads = ((0, OUT),)
+    delegates = True
     row_major = True
 
     def forward(xp: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
@@ -67,19 +113,9 @@ class Prod(Op):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, out = ctx.saved
         dim = ctx.attrs[0]
-        shape = tuple(ctx.shapes[0])
-        dims = tuple(range(len(shape))) if dim is None else (dim,)
-        if not _has_zero(F, x):
-            return (spread(F, grad * out, shape, dims) / x,)
-        if dim is None:
-            others = _products_of_others(F, x.reshape((-1,))).reshape(shape)
-        else:
-            others = _products_of_others(F, x.swapaxes(dim, -1)).swapaxes(dim, -1)
-        return (spread(F, grad, shape, dims) * others,)
-
-    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        x, out = ctx.saved
-        return scans.product_gradient(K, grad, x, out, ctx.attrs[0])
+        if 0 in x.shape:
+            return (F.zeros(tuple(x.shape), grad),)
+        return (F.prod_grad(grad, x, out, dim, dim is None and not F.tensors),)
 
 
 class ProdDim(Prod):
@@ -122,6 +158,38 @@ class Cumsum(Op):
         return scans.running(K, "running_sum", (x,), dim, reverse)
 
 
+class Recurrence(Op):
+    """s_j = value_j + factor_j s_(j-1), or from the end s_j = value_j + factor_(j+1) s_(j+1).
+
+    Each is what the gradient of the other in the values is made by.
+    """
+
+    reads = ((1,), (1, OUT))
+    row_major = True
+
+    def forward(xp: Any, values: Any, factors: Any, dim: int, backwards: bool) -> Any:
+        out = values.copy(order="C")
+        steps, factors = xp.moveaxis(out, dim, 0), xp.moveaxis(factors, dim, 0)
+        if backwards:
+            steps, factors = steps[::-1], factors[::-1]
+        for j in range(1, len(steps)):
+            steps[j] += factors[j - backwards] * steps[j - 1]
+        return out
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        factors, out = ctx.saved
+        dim, backwards = ctx.attrs
+        of_values = F.recurrence(grad, factors, dim, not backwards)
+        of_factors = None
+        if ctx.needs_input_grad[1]:
+            before, behind = (of_values, out) if backwards else (out, of_values)
+            of_factors = _more(F, before, dim, 1, -1) * behind
+        return of_values, of_factors
+
+    def fused_forward(K: Any, values: Any, factors: Any, dim: int, backwards: bool) -> Any:
+        return scans.running(K, "recurrence", (values, factors), dim, backwards)
+
+
 def _past_zeros(xp: Any, x: Any, out: Any, grad: Any, dim: int) -> Any:
     """The gradient of running products with zeros among the factors.
 
@@ -141,10 +209,60 @@ def _past_zeros(xp: Any, x: Any, out: Any, grad: Any, dim: int) -> Any:
     return xp.where(before, sums / factors, xp.where(first, of_first, zero))
 
 
+def _term_by_term(x: Any, grad: Any, dim: int) -> Any:
+    """The same with 0 times what is infinite or NaN in it, as in PyTorch under create_graph."""
+    factors, slopes = np.moveaxis(x, dim, 0), np.moveaxis(grad, dim, 0)
+    result = np.empty_like(factors)
+    before = np.ones_like(factors[0])
+    for k in range(len(factors)):
+        terms = factors[k:].copy()
+        terms[0] = before
+        result[k] = (slopes[k:] * np.multiply.accumulate(terms, 0)).sum(0)
+        before = before * factors[k]
+    return np.moveaxis(result, 0, dim)
+
+
+class CumprodGrad(Op):
+    """The gradient of running products, in the factors.
+
+    Args:
+        graph: whether it is part of a graph itself, where PyTorch adds up other terms.
+    """
+
+    reads = ((1, 2), (0, 1, 2), (0, 1))
+    row_major = True
+
+    def forward(xp: Any, grad: Any, x: Any, out: Any, dim: int, graph: bool) -> Any:
+        if xp is np and not _has_zero(x):
+            return Cumsum.forward(xp, grad * out, dim, True) / x
+        if xp is np and graph and not np.isfinite(x).all():
+            return _term_by_term(x, grad, dim)
+        return _past_zeros(xp, x, out, grad, dim)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        # The gradient is y_(j-1) s_j, with s_j = g_j + x_(j+1) s_(j+1): nothing is divided by.
+        slopes, x, out = ctx.saved
+        dim = ctx.attrs[0]
+        of_slopes = of_x = of_out = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            of_slopes = F.recurrence(grad * _more(F, out, dim, 1, -1, 1), x, dim, False)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            sums = F.recurrence(slopes, x, dim, True)
+        if ctx.needs_input_grad[1]:
+            of_x = _more(F, of_slopes, dim, 1, -1) * sums
+        if ctx.needs_input_grad[2]:
+            of_out = _more(F, grad * sums, dim, -1, 1)
+        return of_slopes if ctx.needs_input_grad[0] else None, of_x, of_out
+
+    def fused_forward(K: Any, grad: Any, x: Any, out: Any, dim: int, graph: bool) -> Any:
+        return scans.running_product_gradient(K, grad, x, out, dim)
+
+
 class Cumprod(Op):
     """Running products along a dimension."""
 
     reads = ((0, OUT),)
+    delegates = True
     row_major = True
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
@@ -152,29 +270,12 @@ class Cumprod(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, out = ctx.saved
-        (dim,) = ctx.attrs
-        if not x.ndim:
-            return (grad.reshape(()),)
-        if not _has_zero(F, x):
-            return (F.cumsum(grad * out, dim, True) / x,)
-        if not F.tensors:
-            return (_past_zeros(F.xp, x, out, grad, dim),)
-        rows, row_grads = x.swapaxes(dim, -1), grad.swapaxes(dim, -1)
-        n = rows.shape[-1]
-        # Place k of product i holds x_0 ... x_k without x_i; only k >= i depend on x_i.
-        partial = F.cumprod(_without_each(F, rows), rows.ndim)
-        later = NAMESPACES[F.array(x).__class__].xp.tri(n, dtype=bool).T
-        partial = F.where(later, partial, F.zero_beside(partial))
-        product = F.matmul(partial, F.unsqueeze(row_grads, rows.ndim))
-        return (product.reshape(rows.shape).swapaxes(dim, -1),)
+        if math.prod(x.shape) <= 1:
+            return (grad.reshape(tuple(x.shape)),)
+        return (F.cumprod_grad(grad, x, out, *ctx.attrs, F.tensors),)
 
     def fused_forward(K: Any, x: Any, dim: int) -> Any:
         return scans.running(K, "running_product", (x,), dim)
-
-    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
-        x, out = ctx.saved
-        dx = scans.running(K, "running_product_backward", (grad, x, out), ctx.attrs[0], True)
-        return dx if dx is NotImplemented else (dx,)
 
 
 class Logcumsumexp(Op):

@@ -10,6 +10,7 @@ import numpy as np
 from gradlite.ops.softmax import extent
 
 FLOAT32, INT32, INT64 = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.int64)
+UINT8 = np.dtype(np.uint8)
 MOST = 1 << 31  # elements of an array whose places a kernel counts in 32 bits
 
 
@@ -38,8 +39,8 @@ def _launch(
     """Launch a kernel of ``scans.cuh``; ``way`` is its parameter that says which way it goes."""
     outer, n, inner = sizes
     width, parts, blocks = _division(outer, n, inner, K.serial)
-    # A state takes 16 bytes at most.
-    scratch = K.empty((4 * parts * outer * inner,), INT32) if parts > 1 else None
+    # A state takes 24 bytes at most.
+    scratch = K.empty((6 * parts * outer * inner,), INT32) if parts > 1 else None
     sizes = (*sizes, parts, width)
     for leaves in (1, 0) if parts > 1 else (0,):
         K.launch(name, dtype, (blocks,), (256,), *arrays, scratch, *sizes, way, leaves)
@@ -69,8 +70,25 @@ def running_extreme(K: Any, x: Any, dim: int, sign: int) -> Any:
     return index
 
 
-def product_gradient(K: Any, grad: Any, x: Any, out: Any, dim: int | None) -> Any:
-    """The gradient of the products along a dimension, or of that of all elements."""
+def running_product_gradient(K: Any, grad: Any, x: Any, out: Any, dim: int) -> Any:
+    """The gradient of running products along a dimension."""
+    if not x.ndim or not K.takes(grad, x, out):
+        return NotImplemented
+    grad, x, out = K.dense(grad), K.dense(x), K.dense(out)
+    slopes, places = K.empty(x.shape, K.acc(x.dtype)), K.empty(x.shape, UINT8)
+    dx = K.empty(x.shape, x.dtype)
+    sizes = extent(x.shape, dim)
+    arrays = (grad, x, out, slopes, places)
+    _launch(K, "running_product_slopes", x.dtype, arrays, sizes, 0)
+    _launch(K, "running_product_backward", x.dtype, (slopes, places, x, out, dx), sizes, 1)
+    return dx
+
+
+def product_gradient(K: Any, grad: Any, x: Any, out: Any, dim: int | None, whole: bool) -> Any:
+    """The gradient of the products along a dimension, or of that of all elements.
+
+    That of ``whole`` arrays is 0 where several factors are, whatever the others are.
+    """
     if not K.takes(grad, x, out) or x.size >= MOST:
         return NotImplemented
     sizes = (1, x.size, 1) if dim is None else extent(x.shape, dim)
@@ -80,5 +98,6 @@ def product_gradient(K: Any, grad: Any, x: Any, out: Any, dim: int | None) -> An
     parts = max(1, min(sizes[1] // 64, 256, (1 << 16) // out.size))
     partials = K.empty((3, parts, out.size), K.acc(x.dtype))
     K.elementwise("prod_parts", x.dtype, 4 * parts * out.size, x, out, partials, *sizes, parts)
-    K.elementwise("prod_backward", x.dtype, x.size, grad, x, out, partials, dx, *sizes, parts)
-    return (dx,)
+    arrays = (grad, x, out, partials, dx)
+    K.elementwise("prod_backward", x.dtype, x.size, *arrays, *sizes, parts, int(whole))
+    return dx

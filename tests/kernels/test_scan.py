@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,20 @@ import pytest
 
 import gradlite
 from gradlite.backends import kernels, native
-from gradlite.ops.cumulative import Cumprod, Cumsum, Logcumsumexp, Prod
-from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.scans import product_gradient, running_extreme
+from gradlite.ops.cumulative import (
+    Cumprod,
+    CumprodGrad,
+    Cumsum,
+    Logcumsumexp,
+    Prod,
+    ProdGrad,
+    Recurrence,
+)
+from gradlite.ops.scans import running_extreme
+from tests import cupy_stand_in
+from tests.cuda_on_cpu import compiler
 from tests.kernels.support import (
     ROW_TOLERANCES,
-    Context,
     ThreadsLauncher,
     by_kernel,
     host,
@@ -32,10 +41,10 @@ SHAPES = [
 ]  # fmt: skip
 RUNNING = {
     "cumsum": (Cumsum, (False,)), "cumsum from the end": (Cumsum, (True,)),
-    "cumprod": (Cumprod, ()), "logcumsumexp": (Logcumsumexp, (False,)),
-    "logcumsumexp from the end": (Logcumsumexp, (True,)),
+    "logcumsumexp": (Logcumsumexp, (False,)), "logcumsumexp from the end": (Logcumsumexp, (True,)),
+    "recurrence": (Recurrence, (False,)), "recurrence from the end": (Recurrence, (True,)),
 }  # fmt: skip
-NAMES = [*RUNNING, "prod", "cummax", "cummin"]
+NAMES = [*RUNNING, "cumprod", "prod", "cummax", "cummin"]
 INF, NAN = float("inf"), float("nan")
 ROWS = [
     [NAN, 1.0, NAN, 2.0], [1.0, NAN, 3.0, INF], [INF, INF, -INF, 0.0], [-INF, -INF, 1.0, 1.0],
@@ -67,13 +76,22 @@ def extremes_so_far(x: np.ndarray, dim: int, sign: int) -> np.ndarray:
     return np.moveaxis(index, 0, dim)
 
 
-def product_gradients(K: Any, x: np.ndarray, dim: int | None) -> tuple[np.ndarray, Any]:
-    """By the kernel, and by the rule in float64."""
-    out = Prod.forward(np, wide(x), dim, False).astype(x.dtype)
+def products(
+    K: Any, op: Any, x: np.ndarray, dim: int | None, *flags: bool
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Products and their gradients, by the kernels and by the rules in float64."""
+    if op is Cumprod:
+        gradient: Any = CumprodGrad
+        expected = op.forward(np, wide(x), dim)
+        out = host(op.fused_forward(K, K.xp.asarray(x), dim))
+    else:
+        gradient = ProdGrad
+        expected = op.forward(np, wide(x), dim, False)
+        out = expected.astype(x.dtype)
     grad = normals(out.shape, x.dtype.name, 1)
-    (found,) = product_gradient(K, *map(K.xp.asarray, (grad, x, out)), dim)
-    context = Context(Prod, [wide(x)], (dim, False), wide(out), None, (True,))
-    return host(found), Prod.backward(context, wide(grad), NAMESPACES[np.ndarray])[0]
+    found = gradient.fused_forward(K, *map(K.xp.asarray, (grad, x, out)), dim, *flags)
+    exact = gradient.forward(np, wide(grad), wide(x), wide(out), dim, *flags)
+    return (out, host(found)), (expected, exact)
 
 
 def compare(K: Any, name: str, x: np.ndarray, dim: int) -> None:
@@ -82,17 +100,25 @@ def compare(K: Any, name: str, x: np.ndarray, dim: int) -> None:
         sign = 1 if name == "cummax" else -1
         found = host(running_extreme(K, K.xp.asarray(x), dim, sign))
         np.testing.assert_array_equal(found, extremes_so_far(x, dim, sign))
-    elif name == "prod":
-        for over in (dim, None) if x.size < 2000 else (dim,):
-            found, expected = product_gradients(K, x, over)
-            np.testing.assert_allclose(found, expected, limit, limit * np.abs(expected).max())
-    else:
+    elif "prod" in name:
+        op = Prod if name == "prod" else Cumprod
+        for over in (dim, None) if op is Prod and x.size < 2000 else (dim,):
+            for ours, reference in zip(*products(K, op, x, over, False)):
+                np.testing.assert_allclose(ours, reference, limit, limit * np.abs(reference).max())
+    elif "sum" in name:
         op, attrs = RUNNING[name]
         if op is not Cumsum:
             compare_with_rule(K, op, [x], (dim, *attrs))
             return
         found = host(op.fused_forward(K, K.xp.asarray(x), dim, *attrs))
         expected = op.forward(np, wide(x), dim, *attrs)
+        np.testing.assert_allclose(found, expected, limit, limit * np.abs(expected).max())
+    else:
+        op, attrs = RUNNING[name]
+        factors = np.tanh(normals(x.shape, "float64", 2)).astype(x.dtype)
+        factors.reshape(-1)[::7] = 0
+        found = host(op.fused_forward(K, *map(K.xp.asarray, (x, factors)), dim, *attrs))
+        expected = op.forward(np, wide(x), wide(factors), dim, *attrs)
         np.testing.assert_allclose(found, expected, limit, limit * np.abs(expected).max())
 
 
@@ -163,9 +189,10 @@ def test_extreme_values_are_as_in_pytorch(launcher: Any, name: str, row: list[fl
     grad = np.ones(expected.shape, np.float32)
     expected.backward(torch.tensor(grad))
     expected = expected.detach().numpy()
-    if name == "prod":
+    if "prod" in name:
         arrays = map(launcher.xp.asarray, (grad, x, expected))
-        found, gradient = expected, host(product_gradient(launcher, *arrays, 0)[0])
+        op = ProdGrad if name == "prod" else CumprodGrad
+        found, gradient = expected, host(op.fused_forward(launcher, *arrays, 0, False))
     elif name == "cumsum":
         found = host(Cumsum.fused_forward(launcher, launcher.xp.asarray(x), 0, False))
         gradient = theirs.grad.numpy()
@@ -173,17 +200,44 @@ def test_extreme_values_are_as_in_pytorch(launcher: Any, name: str, row: list[fl
         op, attrs = RUNNING[name]
         found, gradient = by_kernel(launcher, op, [x], (0, *attrs), grad, (True,))
     np.testing.assert_allclose(found, expected, 1e-6)
-    if name != "cumprod" or np.isfinite(x).all():  # PyTorch divides by what is infinite
-        np.testing.assert_allclose(gradient, theirs.grad.numpy(), 1e-5)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), 1e-5)
 
 
-def test_factors_that_overflow_behind_what_has_no_gradient(launcher: Any) -> None:
-    """Running products divide by nothing, so that a part of a row stays finite with its results."""
-    x = np.full((1, 64), 1e20, np.float32)
-    grad = np.zeros_like(x)
-    grad[0, 0] = 1
-    _, gradient = by_kernel(launcher, Cumprod, [x], (1,), grad, (True,))
-    assert gradient[0, 0] == 1
+def test_factors_that_overflow_times_nothing(launcher: Any) -> None:
+    factors, values = np.full((1, 64), 1e20, np.float32), np.zeros((1, 64), np.float32)
+    values[0, 0] = 1
+    arrays = map(launcher.xp.asarray, (values, factors))
+    found = host(Recurrence.fused_forward(launcher, *arrays, 1, True))
+    np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("name", ["cumprod", "prod", "prod of all"])
+def test_gradients_of_products_beside_what_is_no_number(launcher: Any, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    numbers = [0.0, 1.0, -2.0, INF, NAN]
+    rows = np.asarray([*itertools.product(numbers, repeat=4)], np.float32)
+    slopes = np.asarray([1, 2, 0, 4] if name == "cumprod" else 3, np.float32)
+    op = CumprodGrad if name == "cumprod" else ProdGrad
+
+    def both(x: np.ndarray, dim: int | None) -> tuple[Any, Any]:
+        theirs = torch.tensor(x, requires_grad=True)
+        out = theirs.prod() if dim is None else getattr(theirs, name)(dim)
+        along = slopes[:, None] if dim == 0 and slopes.ndim else slopes
+        grad = np.broadcast_to(along, out.shape).copy()
+        out.backward(torch.tensor(grad))
+        arrays = map(launcher.xp.asarray, (grad, x, out.detach().numpy()))
+        found = op.fused_forward(launcher, *arrays, dim, dim is None)
+        return host(found), theirs.grad.numpy()
+
+    if name == "prod of all":
+        for row in rows[::7]:
+            np.testing.assert_array_equal(*both(row, None))
+        return
+    # PyTorch's gradient of a row without a zero depends on whether another row has one.
+    has_zero = (rows == 0).any(1)
+    for some in (rows[has_zero], rows[~has_zero]):
+        np.testing.assert_array_equal(*both(some, 1))
+        np.testing.assert_array_equal(*both(np.ascontiguousarray(some.T), 0))
 
 
 # ---- as the functions use them -----------------------------------------------------------------
@@ -206,7 +260,7 @@ def test_launches_and_derivatives(
         call(x).sum().backward()
     expected = {
         "cumsum": ["running_sum", "running_sum"],
-        "cumprod": ["running_product", "running_product_backward"],
+        "cumprod": ["running_product", "running_product_slopes", "running_product_backward"],
         "logcumsumexp": ["running_log_sum", "running_log_sum_backward"],
         "prod": ["prod_parts", "prod_backward"],
     }.get(name, ["running_extreme"])
@@ -215,3 +269,24 @@ def test_launches_and_derivatives(
     assert gradlite.autograd.gradgradcheck(call, [x])
     with pytest.raises(IndexError, match="Dimension out of range"):
         getattr(gradlite, name)(x, 2)
+
+
+@pytest.mark.parametrize("name", ["cumprod", "prod"])
+def test_a_graph_of_gradients_does_not_wait(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if compiler() is None:
+        pytest.skip("kernels run thread by thread on Linux with g++ alone")
+    cupy_stand_in.install(monkeypatch)
+    values = np.asarray([[2.0, 0.0, 3.0], [0.0, 4.0, 0.0], [1.0, 5.0, 2.0]], np.float32)
+
+    def penalty(device: str) -> Any:
+        x = gradlite.tensor(values, device=device).requires_grad_()
+        out = getattr(gradlite, name)(x, 1)
+        (slope,) = gradlite.autograd.grad(out.sum(), x, create_graph=True)
+        (second,) = gradlite.autograd.grad(slope.square().sum(), x)
+        return second
+
+    monkeypatch.setattr(cupy_stand_in.arrays, "reads", reads := [])
+    found = penalty("cuda")
+    assert not reads
+    monkeypatch.undo()
+    np.testing.assert_allclose(host(found.array), penalty("cpu").numpy(), 1e-5)

@@ -112,13 +112,55 @@ def test_gradients_past_zeros_in_long_rows(dim: int) -> None:
     same(program)
 
 
-def test_gradients_past_zeros_beside_what_is_no_number() -> None:
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("name", ["cumprod", "prod"])
+def test_gradients_beside_what_is_no_number(name: str, create_graph: bool) -> None:
     numbers = [0.0, 1.0, -2.0, float("inf"), float("nan")]
-    rows = [row for row in itertools.product(numbers, repeat=4) if 0.0 in row]
+    rows = [*itertools.product(numbers, repeat=4)]
 
     def program(T: Any) -> Any:
-        x = T.tensor(rows, requires_grad=True)
-        x.cumprod(1).backward(T.tensor([1.0, 2.0, 3.0, 4.0]).expand(len(rows), 4))
-        return x.grad
+        results = []
+        for some in (rows, [row for row in rows if 0.0 not in row], [[float("inf")]]):
+            x = T.tensor(some, requires_grad=True)
+            out = getattr(x, name)(1)
+            slopes = T.tensor([1.0, 2.0, 0.0, 4.0])[: len(some[0])] if name == "cumprod" else 3.0
+            results += T.autograd.grad((out * slopes).sum(), x, create_graph=create_graph)
+        return [r.detach() for r in results]
 
     same(program)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradients_of_the_product_of_all_beside_what_is_no_number(create_graph: bool) -> None:
+    numbers = [0.0, 1.0, float("inf"), float("nan")]
+
+    def program(T: Any) -> Any:
+        results = []
+        for row in itertools.product(numbers, repeat=4):
+            x = T.tensor(row, requires_grad=True)
+            results += T.autograd.grad(x.prod() * 3, x, create_graph=create_graph)
+        return [r.detach() for r in results]
+
+    same(program)
+
+
+@pytest.mark.parametrize("name", ["cumprod", "prod"])
+def test_second_derivatives_past_zeros_in_long_rows(name: str) -> None:
+    """Without a matrix for every row, which would take 3 GB here."""
+    import gradlite
+
+    def slopes(x: Any) -> Any:
+        out = getattr(x, name)(0) * 3
+        return gradlite.autograd.grad(out.sum(), x, create_graph=True)[0]
+
+    values = 1 + 0.01 * gradlite.sin(gradlite.arange(20_000.0, dtype=gradlite.float64))
+    values[70] = 0
+    x = values.clone().requires_grad_()
+    weights = gradlite.cos(gradlite.arange(20_000.0, dtype=gradlite.float64))
+    (found,) = gradlite.autograd.grad((slopes(x) * weights).sum(), x)
+    step = 1e-6 * weights  # of a symmetric matrix
+    ends = [slopes((values + s).requires_grad_()).detach() for s in (step, -step)]
+    expected = (ends[0] - ends[1]) / 2e-6
+    gradlite.testing.assert_close(
+        found, expected, rtol=1e-5, atol=1e-5 * float(abs(expected).max())
+    )
