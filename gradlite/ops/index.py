@@ -170,7 +170,7 @@ class IndexPut(Op):
         right = None
         if ctx.edges[1] is not None:
             right = _taken(K, grad, n, rows, lowest)
-            right = _of_values(NAMESPACES[grad.__class__], right, tuple(ctx.shapes[1]))
+            right = sum_to(NAMESPACES[grad.__class__], right, tuple(ctx.shapes[1]))
         return None if ctx.edges[0] is None else left, right
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -179,16 +179,8 @@ class IndexPut(Op):
         if ctx.edges[0] is not None:
             left = grad if accumulate else F.index_put(grad, F.zeros((), grad), index, False)
         if ctx.edges[1] is not None:
-            right = _of_values(F, F.index(grad, index), tuple(ctx.shapes[1]))
+            right = sum_to(F, F.index(grad, index), tuple(ctx.shapes[1]))
         return left, right
-
-
-def _of_values(F: Any, taken: Any, shape: tuple[int, ...]) -> Any:
-    """The gradient of the values, which may have more dimensions of size 1 in front."""
-    extra = len(shape) - len(taken.shape)
-    if extra <= 0:
-        return sum_to(F, taken, shape)
-    return sum_to(F, taken, shape[extra:]).reshape(shape)
 
 
 # ------------------------------------------------------------------------------ x[index]
@@ -278,18 +270,18 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             else:
                 assign(target, apply(FillTensor, (target, value)))
             return
-        value = _drop_leading(value, target.array.ndim)
-        shape, place = value.array.shape, target.array.shape
-        if shape != place and (len(shape) > len(place) or not fits(shape, place)):
-            raise RuntimeError(_expand_message(value, place))
+        place = target.array.shape
+        if value.array.shape != place:
+            value = _without_leading_ones(value)
+            shape = value.array.shape
+            if len(shape) > len(place) or not fits(shape, place):
+                raise RuntimeError(_expand_message(value, place))
         copy_(target, value)
         return
-    where = _to_device(array, advanced)
+    where, value = _to_device(array, advanced), _without_leading_ones(value)
     if value.array.dtype != array.dtype and not (value.array.size == 1 and _is_one_mask(where)):
         check_inplace(target)
         raise _put_error(target.array, where, value)
-    if value.array.ndim > 1 and value.array.size == 1 and _is_one_mask(where):
-        value = value.view(())
     _put(target, where, cast(value, array.dtype), False)
 
 
@@ -319,8 +311,14 @@ def _expand_message(value: Tensor, target: tuple[int, ...]) -> str:
     return ""
 
 
-def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: bool) -> Tensor:
-    """Write or add values at index arrays, in place."""
+def _put(
+    target: Tensor,
+    index: tuple[Any, ...],
+    values: Tensor,
+    accumulate: bool,
+    ndim: int | None = None,
+) -> Tensor:
+    """Write or add values at index arrays, in place; ``ndim`` is for `_put_message`."""
     check_inplace(target)
     array = target.array
     if (
@@ -334,7 +332,7 @@ def _put(target: Tensor, index: tuple[Any, ...], values: Tensor, accumulate: boo
             return target
         return assign(target, apply(IndexPut, (target, values), index, accumulate))
     except (IndexError, ValueError, TypeError):  # TypeError: NumPy's, of masks of all dimensions
-        raise _put_error(array, index, values) from None
+        raise _put_error(array, index, values, ndim) from None
 
 
 def _written(array: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> bool:
@@ -353,21 +351,27 @@ def _written(array: Any, index: tuple[Any, ...], values: Any, accumulate: bool) 
         return True
 
 
-def _put_error(array: Any, index: tuple[Any, ...], values: Tensor) -> Exception:
+def _put_error(
+    array: Any, index: tuple[Any, ...], values: Tensor, ndim: int | None = None
+) -> Exception:
     try:
         array[index]
     except IndexError as error:
         return _mismatch(error, index)
-    return RuntimeError(_put_message(array, index, values))
+    return RuntimeError(_put_message(array, index, values, ndim))
 
 
-def _put_message(array: Any, index: tuple[Any, ...], values: Tensor) -> str:
-    shape, own = array[index].shape, _drop_leading(values, array[index].ndim).array.shape
-    fits = len(own) <= len(shape) and all(n in (1, m) for n, m in zip(own[::-1], shape[::-1]))
-    if fits:
+def _put_message(
+    array: Any, index: tuple[Any, ...], values: Tensor, ndim: int | None = None
+) -> str:
+    """What is wrong with values for an index, by which an array has ``ndim`` dimensions."""
+    shape, own = array[index].shape, values.array.shape
+    if ndim is not None:
+        shape = shape[len(shape) - ndim :]
+    if len(own) <= len(shape) and fits(own, shape):
         return _dtypes_differ(array, values)
     return (
-        f"shape mismatch: value tensor of shape {list(values.array.shape)} cannot be broadcast "
+        f"shape mismatch: value tensor of shape {list(own)} cannot be broadcast "
         f"to indexing result of shape {list(shape)}"
     )
 
@@ -380,25 +384,52 @@ def _dtypes_differ(array: Any, values: Tensor) -> str:
     )
 
 
-def _put_index(self: Tensor, indices: Any, values: Tensor, accumulate: bool) -> tuple[Any, ...]:
-    """The index arrays of `index_put`, checked."""
+def _put_index(
+    self: Tensor, indices: Any, values: Tensor, accumulate: bool
+) -> tuple[tuple[Any, ...], Tensor, int]:
+    """The index arrays of `index_put`, its values, and how many dimensions the index leads to."""
     if not isinstance(indices, (tuple, list)):
         raise TypeError(
             "index_put(): argument 'indices' (position 1) must be tuple of Tensors, "
             f"not {indices.__class__.__name__}"
         )
+    for place, item in enumerate(indices):
+        if not (item is None or isinstance(item, Tensor)):
+            raise TypeError(
+                f"expected Tensor as element {place} in argument 0, "
+                f"but got {item.__class__.__name__}"
+            )
     if values.array.dtype != self.array.dtype:
         raise RuntimeError(_dtypes_differ(self.array, values))
     if not indices:
         raise RuntimeError("index_put(): there is no index")
     items = [slice(None) if i is None else _item_array(i) for i in indices]
     *_, advanced, _ = split(self.array, items, adds=accumulate)
-    return _to_device(self.array, advanced or (slice(None),))
+    index = _to_device(self.array, advanced or (slice(None),))
+    used = dims = 0
+    arrays = [i.array for i in indices if i is not None]
+    for array in arrays:
+        is_mask = array.dtype in MASKS
+        used += array.ndim if is_mask else 1
+        dims = max(dims, min(array.ndim, 1) if is_mask else array.ndim)
+    ndim = self.array.ndim - used + dims
+    if values.array.ndim > ndim:  # those of x[...] = values may have ones in front
+        fills = len(arrays) == 1 and arrays[0].dtype in MASKS and values.array.size == 1
+        if not fills or accumulate or not values.is_cpu:
+            raise _put_error(self.array, index, values, ndim)
+        values = values.view(())
+    return index, values, ndim
 
 
-def _item_array(item: Any) -> Any:
-    array = item_of(item)
-    return np.array(array) if isinstance(array, int) else array
+MASKS = frozenset(map(np.dtype, ("bool", "uint8")))
+
+
+def _item_array(item: Tensor) -> Any:
+    """An index array; a GPU is not asked for one that is a number."""
+    array = item.array
+    if array.ndim == 0 and array.dtype.kind in "iu" and array.dtype not in MASKS:
+        return array.reshape(1)
+    return item_of(item)
 
 
 @public(
@@ -428,17 +459,18 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     >>> gradlite.index_put(gradlite.zeros(2), (rows,), gradlite.ones(2), accumulate=True)
     tensor([2., 0.])
     """
-    index = _put_index(input, indices, values, accumulate)
+    index, values, ndim = _put_index(input, indices, values, accumulate)
     try:
         return apply(IndexPut, (input, values), index, accumulate)  # type: ignore[no-any-return]
     except (IndexError, ValueError):
-        raise _put_error(input.array, index, values) from None
+        raise _put_error(input.array, index, values, ndim) from None
 
 
 @on_its_device
 def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """In-place version of `index_put`."""
-    return _put(self, _put_index(self, indices, values, accumulate), values, accumulate)
+    index, values, ndim = _put_index(self, indices, values, accumulate)
+    return _put(self, index, values, accumulate, ndim)
 
 
 def _plain_value(value: Any, numpy_dtype: Any) -> Any:
@@ -448,13 +480,11 @@ def _plain_value(value: Any, numpy_dtype: Any) -> Any:
     return np.asarray(value, dtype=numpy_dtype)
 
 
-def _drop_leading(value: Tensor, ndim: int) -> Tensor:
-    """PyTorch lets leading dimensions of size 1 of an assigned value go."""
+def _without_leading_ones(value: Tensor) -> Tensor:
+    """An assigned value without its leading dimensions of size 1, as PyTorch reads it."""
     shape = value.array.shape
-    extra = len(shape) - ndim
-    if extra > 0 and all(n == 1 for n in shape[:extra]):
-        return value.view(shape[extra:])
-    return value
+    ones = next((place for place, n in enumerate(shape) if n != 1), len(shape))
+    return value.view(shape[ones:]) if ones else value
 
 
 def _attach() -> None:

@@ -299,8 +299,6 @@ def put_rows(K: Any, out: Any, index: tuple[Any, ...], values: Any, accumulate: 
     rows, lowest = row_numbers(K, out.shape, index)
     shape = (*rows.shape, *out.shape[n:])
     if values.shape != shape:
-        if values.ndim > len(shape):
-            values = values.reshape(values.shape[values.ndim - len(shape) :])
         values = K.xp.broadcast_to(values, shape)
     table = out.reshape(math.prod(out.shape[:n]), -1)
     if accumulate:

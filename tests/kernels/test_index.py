@@ -339,6 +339,21 @@ def test_indices_are_checked_without_waiting(cupy: Any, op: Any, bad: int) -> No
     assert not reads
 
 
+def test_a_number_among_the_indices_is_not_read(cupy: Any) -> None:
+    x, one = gradlite.zeros(5, 9, device="cuda"), gradlite.tensor(1, device="cuda")
+    values = gradlite.ones(1, 9, device="cuda")
+    arrays.reads = reads = []
+    try:
+        x.index_put_((one,), values[0])
+        with pytest.raises(RuntimeError, match=r"shape \[1, 9\] cannot be .* of shape \[9\]"):
+            x.index_put_((one,), values)
+        x[gradlite.tensor([2, 3], device="cuda")] = values[None]
+    finally:
+        arrays.reads = None
+    assert not reads
+    assert x.sum(1).tolist() == [0, 9, 9, 9, 0]
+
+
 def test_a_grid_has_no_more_rows_of_blocks_than_cuda_takes(cupy: Any, monkeypatch: Any) -> None:
     K, grids = ThreadsLauncher(), []
     monkeypatch.setattr(K, "launch", lambda name, dtype, grid, *rest: grids.append(grid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,79 @@ def test_values_with_more_dimensions_have_gradients(shape: tuple[int, ...]) -> N
         return out, x.grad, values.grad
 
     same(program)
+
+
+ONES_IN_FRONT = [
+    (3,), (1, 3), (1, 1, 3), (1,), (1, 1), (1, 1, 1), (2, 3), (1, 2, 3), (1, 1, 2, 3), (4, 1, 3),
+    (1, 4, 2, 3), (1, 1, 2), (1, 3, 1), (1, 0), (),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        lambda T: T.tensor([0, 1]),
+        lambda T: (T.tensor([0, 1, 2]), T.tensor([0, 1, 1])),
+        lambda T: T.tensor([True, True, False, False]),
+        lambda T: T.ones(4, 3) > 0,
+        lambda T: (slice(None), T.tensor([0, 1])),
+        lambda T: (0, T.tensor([0, 1])),
+        lambda T: (None, T.tensor([0, 1])),
+        lambda T: slice(1, 3),
+        lambda T: 0,
+        lambda T: (0, 0),
+        lambda T: ...,
+    ],
+)
+def test_values_may_have_ones_in_front(index: Any) -> None:
+    def program(T: Any) -> Any:
+        results = []
+        for shape in ONES_IN_FRONT:
+            x, values = T.zeros(4, 3), T.ones(shape, requires_grad=True)
+
+            def write(x: Any = x, values: Any = values) -> Any:
+                x[index(T)] = values * 2
+                return x, *T.autograd.grad((x * T.arange(12.0).view(4, 3)).sum(), values)
+
+            results.append(outcome_of(write))
+        return results
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(
+    "indices",
+    [
+        lambda T: [T.tensor([0, 1])],
+        lambda T: (T.tensor([0, 1, 2]), T.tensor([0, 1, 1])),
+        lambda T: (T.tensor([[0, 1], [2, 3]]),),
+        lambda T: (T.tensor(1),),
+        lambda T: (T.tensor(1), T.tensor(2)),
+        lambda T: (T.tensor([True, True, False, False]),),
+    ],
+)
+def test_values_of_index_put_may_not(indices: Any, accumulate: bool) -> None:
+    def program(T: Any) -> Any:
+        results = []
+        for shape in ONES_IN_FRONT:
+            for name in ("index_put", "index_put_"):
+                x, values = T.zeros(4, 3), T.ones(shape)
+                put = partial(getattr(x, name), indices(T), values, accumulate)
+                results.append(outcome_of(put))
+        return results
+
+    same(program, message="exact")
+
+
+def test_index_put_takes_tensors_alone() -> None:
+    def program(T: Any) -> Any:
+        x, v = T.zeros(4, 3), T.ones(3)
+        rows = T.tensor([0])
+        bad = [([0, 1],), (1,), (rows, 0.5), (rows, slice(None))]
+        return [outcome_of(partial(x.index_put, indices, v)) for indices in bad]
+
+    same(program, message="exact")
 
 
 def test_index_put_takes_none_for_whole_dimensions() -> None:
