@@ -4,9 +4,11 @@
                                  [--json NAME]
 
 Each axis varies one size of a perceptron (Linear and ReLU, cross-entropy, SGD with momentum) and
-leaves the others. ``tensors`` splits the same number of parameters into more and more of them, all
-added to the input. Times are medians of interleaved blocks; memory is what Python has allocated at
-the highest point of a step, over that before the model, in a run of its own.
+leaves the others. ``layers`` is a depth too, of layers so narrow that 512 of them stay in the
+caches of a processor: it tells what a layer costs from what memory does. ``tensors`` splits the
+same number of parameters into more and more of them, all added to the input. Times are medians of
+interleaved blocks; memory is what Python has allocated at the highest point of a step, over that
+before the model, in a run of its own.
 
 A straight line through the points (least squares of relative errors, so that small sizes count
 as much as large ones) gives the fixed cost and that of each unit of work: layers, weights of a
@@ -34,11 +36,17 @@ MODES = ("eager", "captured")
 PEER = "torch"
 SIZES = {
     "depth": (2, 8, 32, 64, 128, 256, 512),
+    "layers": (2, 8, 32, 64, 128, 256, 512),
     "width": (16, 32, 64, 128, 256, 512),
     "batch": (8, 32, 128, 512, 2048),
     "tensors": (1, 4, 16, 64, 256, 1024),
 }
-DEPTH, WIDTH, BATCH, CLASSES, ELEMENTS = 4, 64, 32, 10, 1 << 16
+DEPTH, WIDTH, NARROW, BATCH, CLASSES, ELEMENTS = 4, 64, 16, 32, 10, 1 << 16
+LABELS = {
+    "width": "width squared",
+    "depth": f"depth, of width {WIDTH}",
+    "layers": f"depth, of width {NARROW}",
+}
 LINEAR = (0.85, 1.15)  # exponents
 
 
@@ -51,8 +59,8 @@ def make(axis: str, size: int, mode: str) -> Callable[[], Any]:
     """A training step of that size; `PEER` is a mode like ours."""
     T: Any = importlib.import_module(PEER if mode == PEER else "gradlite")
     T.manual_seed(0)
-    depth = size if axis == "depth" else DEPTH
-    width = size if axis == "width" else WIDTH
+    depth = size if axis in ("depth", "layers") else DEPTH
+    width = {"width": size, "layers": NARROW}.get(axis, WIDTH)
     batch = size if axis == "batch" else BATCH
     if axis == "tensors":
         parameters = [
@@ -208,7 +216,7 @@ def picture(results: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]], 
                 of = next(f for f in lines if (f["axis"], f["mode"], f["of"]) == (axis, mode, what))
                 dense = np.geomspace(x[0], x[-1], 100)
                 panel.loglog(dense, of["offset"] + of["slope"] * dense, "-", color=color, lw=1)
-            panel.set_xlabel("width squared" if axis == "width" else axis)
+            panel.set_xlabel(LABELS.get(axis, axis))
             panel.grid(alpha=0.3)
             if column == 0:
                 panel.set_ylabel("us a step" if what == "us" else "MiB allocated at most")
