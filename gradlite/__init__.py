@@ -187,14 +187,30 @@ for _name in ("", ".autograd", ".func", ".linalg", ".nn", ".nn.functional", ".nn
 
 
 # What programs ask for that is not here, and what there is instead.
+_NO_COMPLEX = "there are no complex numbers"
 _INSTEAD = {
+    "as_strided": "Tensor.unfold() gives sliding windows, diagonal() and movedim() other views",
     "compile": "models run as they are; gradlite.capture(step) records a whole training step, "
     "backward and optimizer included, and replays it as compiled code",
-    "complex64": "there are no complex numbers: keep real and imaginary parts in a last dimension",
     "distributed": "there is one process, on one device",
-    "fft": "there are no complex numbers; numpy.fft takes tensors through Tensor.numpy()",
     "jit": "there is nothing to script or trace; gradlite.capture(step) compiles a training step",
-    "sparse_coo_tensor": "there are no sparse tensors: index_add() and scatter_add() sum by index",
+    "quantization": "there are no quantized tensors",
+    **dict.fromkeys(
+        ("complex", "complex64", "complex128", "cfloat", "cdouble"),
+        f"{_NO_COMPLEX}: keep real and imaginary parts in a last dimension",
+    ),
+    **dict.fromkeys(
+        ("polar", "view_as_complex", "view_as_real"),
+        f"{_NO_COMPLEX}: turn pairs of numbers by the cos() and sin() of an angle",
+    ),
+    **dict.fromkeys(
+        ("fft", "stft", "istft"),
+        f"{_NO_COMPLEX}; numpy.fft takes tensors through Tensor.numpy()",
+    ),
+    **dict.fromkeys(
+        ("sparse", "sparse_coo_tensor", "sparse_csr_tensor"),
+        "there are no sparse tensors: index_add() and scatter_add() sum by index",
+    ),
 }
 
 
