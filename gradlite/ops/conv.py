@@ -169,6 +169,9 @@ class ConvolutionTranspose(Op):
             y += b.reshape((-1, *(1,) * (y.ndim - 2)))
         return y
 
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        return conv_launch.transposed_backward(K, ctx, grad)
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, w = ctx.saved
         shape, attrs = tuple(ctx.shapes[1]), ctx.attrs[1:]

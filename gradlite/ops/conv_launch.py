@@ -88,6 +88,23 @@ def backward(K: Any, ctx: Any, grad: Any) -> Any:
     )
 
 
+def transposed_backward(K: Any, ctx: Any, grad: Any) -> Any:
+    """The gradients of input, weight and bias of a transposed convolution."""
+    (x, w), attrs = ctx.saved, ctx.attrs[1:]
+    if not _serves(K, grad, x, w):
+        return NotImplemented
+    dx = dw = None
+    if x is not None and w is not None:
+        kernel = size_of(w.shape)
+        dx, dw = convolve_both(K, lift(grad), lift(w), lift(x), kernel, *attrs)
+        dx, dw = shaped(dx, x.shape), shaped(dw, w.shape)
+    elif w is not None:
+        dx = forward(K, grad, w, None, *attrs)
+    elif x is not None:
+        dw = for_weight(K, grad, x, tuple(ctx.shapes[1]), *attrs)
+    return dx, dw, None if ctx.edges[2] is None else channel_sums(K, grad)
+
+
 def unfolded(K: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The windows of images (..., C, H, W) as columns (..., C * KH * KW, windows)."""
     *images, c, h, w = x.shape
@@ -275,16 +292,55 @@ def weight_gradient(K: Any, x: Any, g: Any, kernel: Any, geometry: Any, groups: 
             o // c, *_slides(size, counts, kernel, geometry),
         )  # fmt: skip
         return dw
-    flat = g.reshape(n, o, -1)
-    dw_sum: Any = None
+    sums = _sums_for(K, dw)
     extra = dw.size * x.itemsize
     for images, windows, columns in _columns(K, x, kernel, geometry, counts, extra):
-        grads = _grouped(flat[images, :, windows], groups)
-        products = product_of(K.xp)(grads, _grouped(columns, groups).swapaxes(-1, -2))
-        part = products.sum(0, dtype=K.acc(x.dtype))
-        dw_sum = part if dw_sum is None else dw_sum + part
-    dw[...] = dw_sum.reshape(dw.shape)
+        grads = _grouped(g.reshape(n, o, -1)[images, :, windows], groups)
+        _add(K, sums, grads, _grouped(columns, groups), images.start == windows.start == 0)
+    if sums is not dw:
+        dw[...] = sums
     return dw
+
+
+def _sums_for(K: Any, dw: Any) -> Any:
+    """Where a weight's gradient is added up: itself, or numbers that are wider."""
+    wide = K.acc(dw.dtype)
+    return dw if wide == dw.dtype else K.empty(dw.shape, wide)
+
+
+def _add(K: Any, sums: Any, grads: Any, columns: Any, first: bool) -> None:
+    """Write what images make of a weight's gradient, or add it."""
+    products = product_of(K.xp)(grads, columns.swapaxes(-1, -2))
+    sums = sums.reshape(products.shape[1:])
+    if first:
+        products.sum(0, dtype=sums.dtype, out=sums)
+    else:
+        sums += products.sum(0, dtype=sums.dtype)
+
+
+def convolve_both(
+    K: Any, x: Any, w: Any, g: Any, kernel: Any, geometry: Any, groups: int
+) -> tuple[Any, Any]:
+    """`convolve` without a bias and `weight_gradient`, from the same columns."""
+    n, c, *size = x.shape
+    o, inner, *_ = w.shape
+    if _is_depthwise(inner, size, groups):
+        y = convolve(K, x, w, None, geometry, groups)
+        return y, weight_gradient(K, x, g, kernel, geometry, groups)
+    counts = _counts(size, kernel, geometry)
+    x, w, g = K.dense(x), K.dense(w), K.dense(g).reshape(n, o, -1)
+    y, dw = K.empty((n, o, *counts), x.dtype), K.empty(w.shape, x.dtype)
+    flat, weight = y.reshape(n, o, -1), _weight(w, groups)
+    sums = _sums_for(K, dw)
+    extra = dw.size * x.itemsize
+    for images, windows, columns in _columns(K, x, kernel, geometry, counts, extra):
+        columns = _grouped(columns, groups)
+        product_of(K.xp)(weight, columns, out=_grouped(flat[images, :, windows], groups))
+        grads = _grouped(g[images, :, windows], groups)
+        _add(K, sums, grads, columns, images.start == windows.start == 0)
+    if sums is not dw:
+        dw[...] = sums
+    return y, dw
 
 
 def channel_sums(K: Any, x: Any) -> Any:

@@ -67,6 +67,9 @@ def compare(K: Any, case: tuple[Any, ...], dtype: str) -> None:
     dw = conv_launch.weight_gradient(K, xs, gs, kernel, geometry, groups)
     expected = grouped.weight_gradient(np, wide[0], wide[3], kernel, geometry, groups)
     close(dw, expected, dtype)
+    y, dw = conv_launch.convolve_both(K, xs, ws, gs, kernel, geometry, groups)
+    close(y, grouped.convolve(np, wide[0], wide[1], None, geometry, groups), dtype)
+    close(dw, expected, dtype)
     close(conv_launch.channel_sums(K, gs), wide[3].sum((0, 2, 3)), dtype)
 
 
@@ -82,7 +85,7 @@ def test_a_batch_in_parts(launcher: Any, monkeypatch: Any, case: tuple[Any, ...]
     with kernels.record() as launched:
         compare(launcher, case, "float64")
     images = case[0][0]
-    assert launched.count("image_to_columns") == 3 * images
+    assert launched.count("image_to_columns") == 4 * images
     assert launched.count("columns_to_image") == images
 
 
@@ -135,7 +138,27 @@ def test_no_race_and_nothing_out_of_bounds(
         (
             lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2),
             [(2, 3, 4, 4), (3, 2, 3, 3), (2,)],
-            ["columns_to_image", "image_to_columns", "image_to_columns"],
+            ["columns_to_image", "image_to_columns"],
+        ),
+        (
+            lambda x, w: F.conv_transpose2d(x.detach(), w, stride=2) + x.sum(),
+            [(2, 3, 4, 4), (3, 2, 3, 3)],
+            ["columns_to_image", "image_to_columns"],
+        ),
+        (
+            lambda x, w: F.conv_transpose2d(x, w.detach(), stride=2) + w.sum(),
+            [(2, 3, 4, 4), (3, 2, 3, 3)],
+            ["columns_to_image", "image_to_columns"],
+        ),
+        (
+            lambda x, w: F.conv_transpose1d(x, w, groups=2),
+            [(2, 4, 5), (4, 3, 2)],
+            ["columns_to_image", "image_to_columns"],
+        ),
+        (
+            lambda x, w, b: F.conv_transpose2d(x, w, b, groups=3),
+            [(2, 3, 4, 4), (3, 1, 2, 3), (3,)],
+            ["depthwise_input_gradient", "depthwise_forward", "depthwise_weight_gradient"],
         ),
     ],
 )

@@ -121,4 +121,5 @@ def test_ops_use_them(
     for a, b in zip(*results):
         np.testing.assert_allclose(b, a, 1e-10, 1e-10)
     unfolds = [name for name in launched if "volume" in name]
-    assert unfolds[:1] == forward and len(unfolds) == 3
+    # What is unfolded for the gradient of a transposed one is so for both products.
+    assert unfolds[:1] == forward and len(unfolds) == (2 if forward[0].endswith("volume") else 3)
