@@ -72,7 +72,7 @@ def test_what_comes_after_an_update_sees_the_new_parameters(order: str) -> None:
 def test_a_step_whose_norms_take_ever_other_shortcuts_is_replayed_without_them() -> None:
     gradlite.manual_seed(2)
     model = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(4)), nn.Linear(2, 1))
-    captured = gradlite.capture(lambda x: model(x).sum(), state=[model])
+    captured = gradlite.capture(lambda x: model(x).sum(), state=[model], native=False)
     rng = np.random.default_rng(0)
     for _ in range(60):
         x = rng.standard_normal((4, 8, 2)) + rng.choice([0, 3, 30], (4, 1, 2))
@@ -82,7 +82,9 @@ def test_a_step_whose_norms_take_ever_other_shortcuts_is_replayed_without_them()
 
 def test_many_norms_that_never_take_the_same_shortcuts_twice_are_replayed_without_them() -> None:
     norms = nn.ModuleList(nn.BatchNorm1d(2) for _ in range(12))
-    captured = gradlite.capture(lambda xs: sum(n(x) for n, x in zip(norms, xs)), state=[norms])
+    captured = gradlite.capture(
+        lambda xs: sum(n(x) for n, x in zip(norms, xs)), state=[norms], native=False
+    )
     rng = np.random.default_rng(0)
     for _ in range(12):
         x = rng.standard_normal((12, 8, 2)) + rng.choice([0, 3, 30], (12, 1, 1))
