@@ -11,6 +11,7 @@ from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.gather import check_tensor, within
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.norms import vector_norm_of
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.table import public
@@ -165,14 +166,13 @@ def embedding(
 def limit_rows(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
     """Scale the rows that an index reads down to a norm, outside the graph."""
     xp = NAMESPACES[index.__class__].xp
-    read = xp.unique(index)
+    # A row that is read twice is written twice, with the same values: to find out which ones those
+    # are would make a GPU, and a recorded step, wait for the values.
+    read = index.reshape(-1)
     rows = weight.array[read]
-    if norm_type == 2:
-        size = xp.sqrt((rows * rows).sum(axis=1))
-    else:
-        size = (xp.abs(rows) ** norm_type).sum(axis=1) ** (1 / norm_type)
+    size = vector_norm_of(wrap(rows), norm_type, 1, True, None).array
     scale = xp.where(size > max_norm, max_norm / (size + 1e-7), 1).astype(rows.dtype)
-    weight.array[read] = rows * scale[:, None]
+    weight.array[read] = rows * scale
     weight._bump()
 
 

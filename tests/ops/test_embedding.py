@@ -47,7 +47,7 @@ def test_frequencies() -> None:
     same(program)
 
 
-@pytest.mark.parametrize("norm_type", [1.0, 2.0])
+@pytest.mark.parametrize("norm_type", [0.5, 1.0, 2.0, float("inf"), -1.0])
 def test_rows_that_are_read_are_scaled_down(norm_type: float) -> None:
     def program(T: Any) -> Any:
         weight = T.tensor([[3.0, 4.0], [0.3, 0.4], [30.0, 40.0]], requires_grad=True)

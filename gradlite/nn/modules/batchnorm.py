@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.grad_mode import no_grad
 from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.parameter import Parameter
 from gradlite.ops import guard
 from gradlite.ops.creation import empty, zeros
+from gradlite.ops.like import zeros_like
 from gradlite.tensor import Tensor
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -97,7 +99,6 @@ class _NormBase(Module):
 class _BatchNorm(_NormBase):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        momentum = self.momentum if self.momentum is not None else 0.0
         count = self.num_batches_tracked
         if self.training and self.track_running_stats and count is not None:
             # Straight on the array: an op with its checks would cost more than the addition.
@@ -105,16 +106,30 @@ class _BatchNorm(_NormBase):
             with guard.on(array):
                 array += 1
             count._bump()
-            if self.momentum is None:
-                momentum = 1.0 / float(count.item())
+            mean, var = self.running_mean, self.running_var
+            if self.momentum is None and mean is not None and var is not None:
+                return self._averaging(input, (mean, var), count)
         use_batch = self.training or self.running_mean is None
         keep = not self.training or self.track_running_stats
         return F.batch_norm(
             input,
             self.running_mean if keep else None,
             self.running_var if keep else None,
-            *(self.weight, self.bias, use_batch, momentum, self.eps),
+            *(self.weight, self.bias, use_batch, self.momentum or 0.0, self.eps),
         )
+
+    def _averaging(self, input: Tensor, kept: tuple[Tensor, Tensor], count: Tensor) -> Tensor:
+        """In training, with averages over all batches: how many those were nobody has to read.
+
+        To read it would make a GPU wait, and a captured step would go on with the same number.
+        """
+        mean, var = map(zeros_like, kept)
+        out = F.batch_norm(input, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        with no_grad():
+            share = 1.0 / count.double()
+            for average, latest in zip(kept, (mean, var)):
+                average.mul_(1 - share).add_(latest.mul_(share))
+        return out
 
 
 class BatchNorm1d(_BatchNorm):
