@@ -364,6 +364,6 @@ UNTIMED: dict[str, str] = {
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",
     "it writes whole numbers or bools, of another size": """running_extreme
-        running_extreme_integers is_close""",
+        running_extreme_integers is_close box_places""",
     "it reads nothing but of products that are 0 or NaN": "prod_parts",
 }  # fmt: skip

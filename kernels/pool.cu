@@ -195,3 +195,15 @@ KERNEL(adaptive_max_pool_backward)
     dx[at] = narrow(total);
   });
 }
+
+// Where in its volume the maximum of each box is: it is in frame `place / row` of those with `plane`
+// elements, `place` being the one of the frames' maxima, `row` of each, that `outer` names; and
+// in that frame it is where `inner` says.
+KERNEL(box_places)
+(const i64* __restrict__ inner, const i64* __restrict__ outer, i64* __restrict__ places,
+ i64 volumes, i64 maxima, i64 boxes, i64 row, i64 plane) {
+  for_each_place(volumes, 1, boxes, [&](i64 volume, i64, i64, i64 i) {
+    const u32 place = u32(outer[i]);
+    places[i] = i64(place / u32(row)) * plane + inner[volume * maxima + place];
+  });
+}

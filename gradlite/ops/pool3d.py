@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import pool_launch
 from gradlite.ops.adaptive_pool import check_filled
+from gradlite.ops.guard import on_its_device
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import in_single
 from gradlite.ops.pool import (
@@ -24,7 +27,7 @@ from gradlite.ops.pool import (
 from gradlite.ops.pool_arguments import check_tensor, is_given, triple, window_count
 from gradlite.ops.samples import S, distinct, normal
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = ["adaptive_avg_pool3d", "adaptive_max_pool3d", "avg_pool3d", "max_pool3d"]
 
@@ -81,13 +84,19 @@ def _rows(frames: Any) -> Any:
     return frames.reshape(count, 1, depth, height * width)
 
 
+@on_its_device
 def _places(lead: Any, plane: Any, inner: Any, outer: Any, counts: Any) -> Tensor:
     """Where in its volume each maximum was, from the places in its frame and along the depth."""
-    n = inner.shape[0]
-    row = inner.shape[2] * inner.shape[3]
+    n, row = inner.shape[0], inner.shape[2] * inner.shape[3]
+    area = plane[0] * plane[1]
+    K = NAMESPACES[inner.array.__class__].launcher
+    if K is not None:
+        found = pool_launch.box_places(K, inner.array, outer.array, row, area)
+        if found is not NotImplemented:
+            return wrap(found).reshape(*lead, *counts)  # type: ignore[no-any-return]
     chosen = inner.reshape(n, inner.shape[1] * row).gather(1, outer.reshape(n, counts[0] * row))
     frame = outer.reshape(n, counts[0] * row) // row
-    result: Any = frame * (plane[0] * plane[1]) + chosen
+    result: Any = frame * area + chosen
     return result.reshape(*lead, *counts)  # type: ignore[no-any-return]
 
 

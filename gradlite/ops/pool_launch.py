@@ -49,6 +49,23 @@ def max_pool(K: Any, x: Any, kernel: Pair, geometry: Geometry, winners: bool, pl
     return out, which, where
 
 
+def box_places(K: Any, inner: Any, outer: Any, row: int, plane: int) -> Any:
+    """Where in its volume each maximum was, from the places in its frame and along the depth.
+
+    Args:
+        inner: (volumes, depth, ...), ``row`` places in each frame of ``plane`` elements.
+        outer: (volumes, ...), places in (depth, row).
+    """
+    if K.serial or not outer.size or max(inner.size, outer.size) >= 1 << 31:
+        return NotImplemented
+    places, volumes = K.empty(outer.shape, np.int64), len(outer)
+    K.elementwise(
+        "box_places", np.float32, outer.size, K.dense(inner), K.dense(outer), places,
+        volumes, inner.size // volumes, outer.size // volumes, row, plane,
+    )  # fmt: skip
+    return places
+
+
 def max_pool_scatter(
     K: Any, g: Any, winners: Any, shape: Any, kernel: Pair, geometry: Geometry
 ) -> Any:

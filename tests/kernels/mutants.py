@@ -361,6 +361,8 @@ POOLING = [
            "place = math::smaller(place, int(h * w) - 1);", ""),
     Mutant("winners of the first image for all", "pool.cu",
            "const u8* won = winners + image * oh * ow;", "const u8* won = winners;"),
+    Mutant("places in the frames of the first volume", "pool.cu",
+           "inner[volume * maxima + place]", "inner[place]"),
     Mutant("neighbours of parts are left out", "pool.cu",
            "((part + 1) * size + parts - 1) / parts", "(part + 1) * size / parts"),
     Mutant("the mean of one thread's elements", "pool.cu",

@@ -10,7 +10,7 @@ import pytest
 import gradlite
 from gradlite.backends import kernels
 from gradlite.nn import functional as F
-from gradlite.ops import pooling
+from gradlite.ops import pool_launch, pooling
 from gradlite.ops.adaptive_pool import AdaptiveAvgPool2d, AdaptiveAvgPool2dGrad, AdaptiveMaxPool2d
 from gradlite.ops.pool import (
     AvgPool2d,
@@ -190,3 +190,33 @@ def test_ops_use_them(monkeypatch: pytest.MonkeyPatch, function: Any, expected: 
     for a, b in zip(*results):
         np.testing.assert_allclose(b, a, 1e-12, 1e-12)
     assert [name for name in launched if "pool" in name] == expected
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.max_pool3d(x, (2, 3, 2), (1, 2, 2), return_indices=True),
+        lambda x: F.max_pool3d(x[0], 2, ceil_mode=True, return_indices=True),
+        lambda x: F.adaptive_max_pool3d(x, (2, 1, 3), return_indices=True),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_places_in_volumes(monkeypatch: pytest.MonkeyPatch, function: Any, seed: int) -> None:
+    stand_in.install(monkeypatch)
+    values = gradlite.tensor(images(np, (2, 3, 4, 5, 6), "float32", seed))
+    with kernels.record() as launched:
+        found = function(values.cuda())[1]
+    assert launched.count("box_places") == 1
+    assert found.tolist() == function(values)[1].tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_places_in_volumes_stay_in_bounds(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    generator = np.random.default_rng(seed)
+    inner, outer = generator.integers(0, 20, (3, 4, 6)), generator.integers(0, 24, (3, 10))
+    for array in (inner, outer):
+        array.flags.writeable = False
+    found = pool_launch.box_places(threads, inner, outer, 6, 20)
+    chosen = np.take_along_axis(inner.reshape(3, 24), outer, 1)
+    np.testing.assert_array_equal(found, outer // 6 * 20 + chosen)
