@@ -39,7 +39,7 @@ _new = object.__new__
 _column_sums = ColumnSums.forward
 
 
-def _check(name: str, a: Tensor, b: Tensor) -> None:
+def check_operands(name: str, a: Tensor, b: Tensor) -> None:
     for place, value in enumerate((a, b)):
         if not isinstance(value, Tensor):
             raise TypeError(
@@ -184,7 +184,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """
     if autocast_mode.used:
         input, mat2 = lowered(input, mat2)
-    _check("mm", input, mat2)
+    check_operands("mm", input, mat2)
     a, b = input.array, mat2.array
     if a.ndim != 2:
         raise RuntimeError("self must be a matrix")
@@ -214,7 +214,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """
     if autocast_mode.used:
         input, mat2 = lowered(input, mat2)
-    _check("bmm", input, mat2)
+    check_operands("bmm", input, mat2)
     a, b = input.array, mat2.array
     if a.ndim != 3:
         raise RuntimeError("batch1 must be a 3D tensor")
@@ -240,7 +240,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     >>> gradlite.dot(gradlite.tensor([1, 2]), gradlite.tensor([3, 4]))
     tensor(11)
     """
-    _check("dot", input, tensor)
+    check_operands("dot", input, tensor)
     if input.array.ndim != 1 or tensor.array.ndim != 1:
         raise RuntimeError(
             f"1D tensors expected, but got {input.array.ndim}D and {tensor.array.ndim}D tensors"
@@ -266,7 +266,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     >>> gradlite.mv(gradlite.ones(2, 3), gradlite.ones(3))
     tensor([3., 3.])
     """
-    _check("mv", input, vec)
+    check_operands("mv", input, vec)
     if input.array.ndim != 2 or vec.array.ndim != 1:
         raise RuntimeError(
             f"vector + matrix @ vector expected, got 1, {input.array.ndim}, {vec.array.ndim}"
@@ -305,7 +305,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     """
     if autocast_mode.used:
         input, other = lowered(input, other)
-    _check("matmul", input, other)
+    check_operands("matmul", input, other)
     n, m = input.array.ndim, other.array.ndim
     if n == 2 and m == 2:
         return mm(input, other)

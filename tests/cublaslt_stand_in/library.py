@@ -226,7 +226,11 @@ class Library:
         if len({layout.BATCH_COUNT for layout in layouts}) != 1 or la.BATCH_COUNT < 1:
             raise cuBLASLtError(INVALID_VALUE, "the batch counts differ")
         for name, layout in zip("CD", layouts[2:]):
-            if ld.BATCH_COUNT > 1 and layout.STRIDED_BATCH_OFFSET < layout.LD * (n - 1) + m:
+            count, offset = ld.BATCH_COUNT, layout.STRIDED_BATCH_OFFSET
+            apart = offset >= layout.LD * (n - 1) + m
+            # Columns of one matrix between those of another do not overlap.
+            between = offset >= m and (count - 1) * offset + m <= layout.LD
+            if count > 1 and not (apart or between):
                 raise cuBLASLtError(INVALID_VALUE, f"the matrices of {name} overlap")
         self._check_epilogue(descriptor)
         values = [v for key, v in descriptor.items() if key.name != "BIAS_POINTER"]

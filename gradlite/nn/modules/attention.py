@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlite.nn import functional as F
 from gradlite.nn import init
 from gradlite.nn.module import Module
 from gradlite.nn.modules.linear import NonDynamicallyQuantizableLinear
 from gradlite.nn.parameter import Parameter
 from gradlite.ops.creation import empty
+from gradlite.ops.multihead import attend
 from gradlite.tensor import Tensor
 
 __all__ = ["MultiheadAttention"]
@@ -127,25 +127,12 @@ class MultiheadAttention(Module):
         Returns:
             The output ``(T, N, E)`` and the weights ``(N, T, S)`` or ``(N, num_heads, T, S)``.
         """
-        swap = self.batch_first and query.dim() == 3
-        if swap:
-            # One object stays one object: self-attention projects it only once.
-            swapped = {id(t): t.transpose(0, 1) for t in (query, key, value)}  # type: ignore[attr-defined]
-            query, key, value = (swapped[id(t)] for t in (query, key, value))
-        output: Any
-        output, weights = F.multi_head_attention_forward(
+        return attend(
             *(query, key, value, self.embed_dim, self.num_heads),
             *(self.in_proj_weight, self.in_proj_bias, self.bias_k, self.bias_v),
             *(self.add_zero_attn, self.dropout, self.out_proj.weight, self.out_proj.bias),
-            training=self.training,
-            key_padding_mask=key_padding_mask,
-            need_weights=need_weights,
-            attn_mask=attn_mask,
-            use_separate_proj_weight=not self._qkv_same_embed_dim,
-            q_proj_weight=self.q_proj_weight,
-            k_proj_weight=self.k_proj_weight,
-            v_proj_weight=self.v_proj_weight,
-            average_attn_weights=average_attn_weights,
-            is_causal=is_causal,
+            *(self.training, key_padding_mask, need_weights, attn_mask),
+            not self._qkv_same_embed_dim,
+            *(self.q_proj_weight, self.k_proj_weight, self.v_proj_weight, None, None),
+            *(average_attn_weights, is_causal, self.batch_first),
         )
-        return (output.transpose(0, 1) if swap else output), weights
