@@ -219,6 +219,9 @@ CASES: dict[str, Case] = {
     "lerp_tensor": Case(
         lambda T, x, y, w: T.lerp(x, y, w), more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x))
     ),
+    "cumsum": Case(lambda T, x: x.cumsum(0)),
+    "cumprod": Case(lambda T, x: (x / 64 + 1).cumprod(0)),
+    "logcumsumexp": Case(lambda T, x: x.logcumsumexp(1)),
     "clamp_min": Case(lambda T, x: x.clamp_min(-0.5)),
     "clamp_max": Case(lambda T, x: x.clamp_max(0.5)),
     "tril": Case(lambda T, x: x.tril()),

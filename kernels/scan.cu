@@ -5,15 +5,23 @@
 
 #include "scans.cuh"
 
+// What runs on is kept in double precision on the CPU, where a column is walked through one element
+// after another; on a GPU the parts of a column join in pairs.
+#if defined(GRADLITE_NATIVE)
+typedef double running_t;
+#else
+typedef acc_t running_t;
+#endif
+
 // ------------------------------------------------------------------------ sums and products
 struct Total {
-  acc_t value;
+  running_t value;
   static __device__ Total none() { return {0}; }
   __device__ Total then(Total next) const { return {value + next.value}; }
 };
 
 struct Product {
-  acc_t value;
+  running_t value;
   static __device__ Product none() { return {1}; }
   __device__ Product then(Product next) const { return {value * next.value}; }
 };
@@ -23,8 +31,8 @@ template <class State>
 DEVICE void running(const scalar_t* __restrict__ x, scalar_t* __restrict__ y,
                     const Columns& columns, void* scratch, bool leaves) {
   scan<State>(
-      columns, scratch, leaves, [=](i64 at, i64) { return State{widen(x[at])}; },
-      [=](i64 at, i64, State so_far) { y[at] = narrow(so_far.value); });
+      columns, scratch, leaves, [=](i64 at, i64) { return State{running_t(widen(x[at]))}; },
+      [=](i64 at, i64, State so_far) { y[at] = narrow(acc_t(so_far.value)); });
 }
 
 KERNEL_BLOCKS(running_sum, 2)
@@ -202,12 +210,12 @@ KERNEL(prod_backward)
 // ------------------------------------------------------------------------------- logarithms
 // total exp(top), of terms that may have either sign.
 struct Exponentials {
-  acc_t top, total;
-  static __device__ Exponentials none() { return {-infinity(), 0}; }
+  running_t top, total;
+  static __device__ Exponentials none() { return {-running_t(infinity()), 0}; }
   __device__ Exponentials then(Exponentials next) const {
     const bool above = top >= next.top;
-    const acc_t most = above ? top : next.top, least = above ? next.top : top;
-    const acc_t share = least == most ? acc_t(1) : math::exp(least - most);
+    const running_t most = above ? top : next.top, least = above ? next.top : top;
+    const running_t share = least == most ? running_t(1) : math::exp(least - most);
     return {most, above ? total + next.total * share : total * share + next.total};
   }
 };
@@ -219,10 +227,10 @@ KERNEL_BLOCKS(running_log_sum, 2)
   scan<Exponentials>(
       Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
       [=](i64 at, i64) {
-        return Exponentials{widen(x[at]), 1};
+        return Exponentials{running_t(widen(x[at])), 1};
       },
       [=](i64 at, i64, Exponentials so_far) {
-        y[at] = narrow(so_far.top + math::log(so_far.total));
+        y[at] = narrow(acc_t(so_far.top + math::log(so_far.total)));
       });
 }
 
@@ -234,10 +242,10 @@ KERNEL_BLOCKS(running_log_sum_backward, 2)
   scan<Exponentials>(
       Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
       [=](i64 at, i64) {
-        return Exponentials{-widen(y[at]), widen(grad[at])};
+        return Exponentials{-running_t(widen(y[at])), running_t(widen(grad[at]))};
       },
       [=](i64 at, i64, Exponentials so_far) {
-        dx[at] = narrow(so_far.total * math::exp(widen(x[at]) + so_far.top));
+        dx[at] = narrow(acc_t(so_far.total * math::exp(widen(x[at]) + so_far.top)));
       });
 }
 

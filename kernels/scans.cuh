@@ -37,21 +37,47 @@ DEVICE State parts_before(const State* scratch, i64 part, i64 column, i64 count)
 
 #if defined(GRADLITE_NATIVE)
 
+// Some columns go together, so that one need not wait for the other: those beside each other, of
+// which a step is one piece of memory, or whole ones.
+template <int SOME, bool BESIDE, class State, class Element, class Write>
+DEVICE void scan_some(const Columns& columns, State* so_far, i64 first, i64 last, i64 start,
+                      bool leaves, Element element, Write write) {
+  const i64 apart = BESIDE ? 1 : columns.n;
+  for (i64 step = first; step < last; step++) {
+    const i64 j = columns.element(step), at = start + j * columns.inner;
+    for (int c = 0; c < SOME; c++) {
+      so_far[c] = so_far[c].then(element(at + c * apart, j));
+      if (!leaves) write(at + c * apart, j, so_far[c]);
+    }
+  }
+}
+
 template <class State, class Element, class Write>
 DEVICE void scan(const Columns& columns, void* scratch, bool leaves, Element element, Write write) {
+  constexpr int SOME = 8;
   const i64 count = columns.count(), size = (columns.n + columns.parts - 1) / columns.parts;
   State* of_parts = static_cast<State*>(scratch);
   for (i64 part = 0; part < columns.parts; part++) {
     const i64 first = part * size, last = math::smaller(first + size, columns.n);
-    for (i64 column = 0; column < count; column++) {
-      const i64 start = columns.start(column);
-      State so_far = leaves ? State::none() : parts_before(of_parts, part, column, count);
-      for (i64 step = first; step < last; step++) {
-        const i64 j = columns.element(step), at = start + j * columns.inner;
-        so_far = so_far.then(element(at, j));
-        if (!leaves) write(at, j, so_far);
+    i64 column = 0;
+    while (column < count) {
+      const bool beside = columns.inner > 1;
+      const i64 left = (beside ? columns.inner - column % columns.inner : count - column);
+      const int some = left < SOME ? 1 : SOME;
+      State so_far[SOME];
+      for (int c = 0; c < some; c++) {
+        so_far[c] = leaves ? State::none() : parts_before(of_parts, part, column + c, count);
       }
-      if (leaves) of_parts[part * count + column] = so_far;
+      const i64 start = columns.start(column);
+      if (some == 1) {
+        scan_some<1, true>(columns, so_far, first, last, start, leaves, element, write);
+      } else if (beside) {
+        scan_some<SOME, true>(columns, so_far, first, last, start, leaves, element, write);
+      } else {
+        scan_some<SOME, false>(columns, so_far, first, last, start, leaves, element, write);
+      }
+      for (int c = 0; c < some && leaves; c++) of_parts[part * count + column + c] = so_far[c];
+      column += some;
     }
   }
 }

@@ -36,6 +36,8 @@ NEEDED = {
     "depthwise": ("shuffles", "images", "convolution"),
     "multiply": ("shuffles", "tiles", "zeros", "products", "arrays"),
     "small": ("arrays",),
+    "sums": ("arrays",),
+    "elements": ("gamma", "arrays"),
     "attention": ("shuffles", "heads"),
     "attend": ("shuffles", "heads", "attention", "arrays"),
 }
@@ -48,12 +50,13 @@ def options() -> tuple[str, ...]:
     return (*OPTIONS, *native.vector_functions())
 
 
-def load(name: str, real: str = "") -> ctypes.CDLL:
+def load(name: str, real: str = "", last: str = "") -> ctypes.CDLL:
     """A library by the name of its file, compiled unless the cache has it.
 
     Args:
         name: the file without its ending.
         real: what REAL is in it.
+        last: a line to come behind it.
 
     Raises:
         RuntimeError: there is no compiler, or it refuses the text.
@@ -62,7 +65,7 @@ def load(name: str, real: str = "") -> ctypes.CDLL:
     whole = text("prelude", *NEEDED.get(name, ()), name)
     if real:
         header = f"#define GRADLITE_OBJECT_HEADER {object.__basicsize__}\n"
-        whole = f"{header}#define REAL {real}\n{whole}"
+        whole = f"{header}#define REAL {real}\n{whole}\n{last}\n"
     own = (*options(), *QUICKLY.get((name, real), ()))
     library = ctypes.CDLL(str(native.build(name, whole, own)))
     use_threads(library)
@@ -70,7 +73,7 @@ def load(name: str, real: str = "") -> ctypes.CDLL:
 
 
 @cache
-def found(name: str, dtype: str) -> ctypes.CDLL | None:
+def found(name: str, dtype: str, last: str = "") -> ctypes.CDLL | None:
     """A library for numbers of one dtype, for calls outside of captured steps.
 
     None where there is no compiler, where ``GRADLITE_NATIVE`` is 0, and for other dtypes.
@@ -78,7 +81,7 @@ def found(name: str, dtype: str) -> ctypes.CDLL | None:
     if dtype not in REAL or os.environ.get("GRADLITE_NATIVE") == "0":
         return None
     try:
-        return load(name, REAL[dtype])
+        return load(name, REAL[dtype], last)
     except (RuntimeError, OSError, subprocess.SubprocessError):
         return None
 
@@ -92,9 +95,9 @@ def functions(name: str, dtype: str, counts: dict[str, int]) -> ctypes.CDLL | No
     return library
 
 
-def called(name: str, dtype: str) -> ctypes.PyDLL | None:
+def called(name: str, dtype: str, last: str = "") -> ctypes.PyDLL | None:
     """`found`, of the libraries whose functions take NumPy's arrays (``arrays.hpp``)."""
-    library = found(name, dtype)
+    library = found(name, dtype, last)
     if library is None:
         return None
     # The same library once more: those that take Python's objects are called with its lock held.

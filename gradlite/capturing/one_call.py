@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.backends import special
+from gradlite.backends import elements, special
 from gradlite.capturing.library import GpuLibrary
 from gradlite.capturing.recorded import active
 from gradlite.ops import (
@@ -21,6 +21,7 @@ from gradlite.ops import (
     products,
     reduce,
     small,
+    sums_compiled,
 )
 
 CONVOLUTIONS = (
@@ -30,11 +31,14 @@ CONVOLUTIONS = (
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 STATES = (ctc_states.walk, ctc_states.gradient)
 BAGS = (bags.pool, bags.spread, bags.slopes)
+# What stands for a kernel on the CPU where ops launch them.
+BY_LAUNCHES = (elements.values, sums_compiled.variances)
 # What compiled code does outside of captured steps, and the same by NumPy's calls, of which a
 # compiled plan makes its own.
 IN_PARTS = (
     (products, "multiplied", products.by_numpy),
-    (reduce, "sum_of_runs", reduce.sum_in_parts),
+    (reduce, "total", reduce.by_numpy),
+    (reduce, "column_total", reduce.column_product),
     (small, "layer", small.layer_in_parts),
     (small, "gradients", small.gradients_in_parts),
 )
@@ -47,12 +51,18 @@ def replacements(kernels: bool) -> list[tuple[Any, str, Any, Any]]:
         kernels: whether replays call compiled functions as the ops do, or have code of their own.
     """
     whole = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
-    made = [(sys.modules[f.__module__], f.__name__, f, _as_one_call) for f in whole]
+    made: list[tuple[Any, str, Any, Any]] = [_entry(f) for f in whole]
     for module, name, parts in IN_PARTS:
         way = _as_one_call if kernels else _in_parts(parts)
         made.append((module, name, getattr(module, name), way))
+    if kernels:
+        made += [_entry(f) for f in BY_LAUNCHES]
     attend = [getattr(attention_compiled, name) for name in attention_compiled.WRITTEN]
     return [*made, *((attention_compiled, f.__name__, f, _written) for f in attend)]
+
+
+def _entry(function: Any) -> tuple[Any, str, Any, Any]:
+    return sys.modules[function.__module__], function.__name__, function, _as_one_call
 
 
 def _as_one_call(original: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops import reductions
+from gradlite.ops import elements_compiled, reductions
 from gradlite.ops.binary import Binary, binary_op, broadcast_dims, sum_to, unbroadcast
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
@@ -219,6 +219,9 @@ class Remainder(Binary):
     def forward(xp: Any, a: Any, b: Any) -> Any:
         if a.dtype.kind in "iu":
             return xp.remainder(a, b)
+        made = elements_compiled.made(xp, "remainder", a, b)
+        if made is not None:
+            return made
         with np.errstate(invalid="ignore", divide="ignore"):
             out = xp.remainder(a, b)
             return xp.copysign(out, xp.where(out == 0, a, out))  # NumPy's zeros have b's sign

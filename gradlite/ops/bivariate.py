@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import elements_compiled
 from gradlite.ops.arithmetic import check_division
 from gradlite.ops.binary import Binary, binary_op, sum_to
 from gradlite.ops.gather import check_tensor
@@ -79,7 +80,8 @@ class Fmod(Binary):
     grad_name = "FmodBackward1"
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        return xp.fmod(a, b)
+        made = elements_compiled.made(xp, "fmod", a, b)
+        return xp.fmod(a, b) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
@@ -104,7 +106,8 @@ class Logaddexp(Binary):
     fused_backward = slopes("logaddexp", 1.0)
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        return xp.logaddexp(a, b)
+        made = elements_compiled.made(xp, "logaddexp", a, b)
+        return xp.logaddexp(a, b) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
@@ -119,7 +122,8 @@ class Logaddexp2(Logaddexp):
     fused_backward = slopes("logaddexp", math.log(2))
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        return xp.logaddexp2(a, b)
+        made = elements_compiled.made(xp, "logaddexp2", a, b)
+        return xp.logaddexp2(a, b) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved
@@ -137,6 +141,9 @@ class Copysign(Binary):
     reads = ((0, -1), ())
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
+        made = elements_compiled.made(xp, "copysign", a, b)
+        if made is not None:
+            return made
         return xp.copysign(a, a.dtype.type(b) if not hasattr(b, "dtype") else b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

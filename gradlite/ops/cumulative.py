@@ -123,19 +123,26 @@ class ProdDim(Prod):
 
 
 # --------------------------------------------------------------------------- running
+def running_dtype(xp: Any, dtype: Any) -> Any:
+    """In which dtype NumPy is to add up: one after another, so that errors of each would add up."""
+    return np.float64 if xp is np and dtype == np.float32 else dtype
+
+
 def accumulate(xp: Any, ufunc: str, x: Any, dim: int, dtype: Any) -> Any:
-    """Running results of ``add`` or ``multiply``."""
+    """Running results of ``add`` or ``multiply``, those of float32 on the CPU rounded once each."""
     n = x.shape[dim]
+    precise = running_dtype(xp, dtype)
     # NumPy accumulates one element after another, in 3.5 ns each; a step for all rows at once
     # costs 1 us and then a tenth of that per element (a third where rows are not contiguous).
     each = 0.4 if dim < x.ndim - 1 else 1.2
     if xp is not np or x.size * 3.5 < n * 1000 + x.size * each:
-        return getattr(xp, ufunc).accumulate(x, axis=dim, dtype=dtype)
-    out = x.astype(dtype, order="C")
+        out = getattr(xp, ufunc).accumulate(x, axis=dim, dtype=precise)
+        return out.astype(dtype, copy=False)
+    out = x.astype(precise, order="C")
     steps, step = np.moveaxis(out, dim, 0), getattr(np, ufunc)
     for k in range(1, n):
         step(steps[k - 1], steps[k], steps[k])
-    return out
+    return out.astype(dtype, copy=False)
 
 
 class Cumsum(Op):
@@ -143,6 +150,7 @@ class Cumsum(Op):
 
     delegates = True
     row_major = True
+    native_from = 1 << 10
 
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
         if x.ndim == 0:
@@ -264,6 +272,7 @@ class Cumprod(Op):
     reads = ((0, OUT),)
     delegates = True
     row_major = True
+    native_from = 1 << 10  # forward alone: the rule is PyTorch's where factors are no numbers
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         return accumulate(xp, "multiply", x, dim, x.dtype) if x.ndim else x.copy()
@@ -283,13 +292,15 @@ class Logcumsumexp(Op):
 
     reads = ((0, OUT),)
     row_major = True
+    native_from = native_backward_from = 1 << 10
 
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
         if x.ndim == 0:
             return x.copy()
         source = xp.flip(x, dim) if reverse else x
         if xp is np:
-            out = np.logaddexp.accumulate(source, axis=dim, dtype=x.dtype)
+            wide = running_dtype(xp, x.dtype)
+            out = np.logaddexp.accumulate(source, axis=dim, dtype=wide).astype(x.dtype, copy=False)
         else:  # CuPy's logaddexp cannot accumulate: steps that double
             out = source.copy()
             rows, step = xp.moveaxis(out, dim, 0), 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.memory_format import memory_format, preserve_format
+from gradlite.ops import elements_compiled
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.fused import activation_kernels
 from gradlite.ops.layout import copy_order, laid_out
@@ -409,7 +410,8 @@ class Abs(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        return (grad * F.sign(x),)
+        made = elements_compiled.slope(F, "abs_slope", grad, x)
+        return (grad * F.sign(x),) if made is None else made
 
 
 @public(samples=lambda: unary(), method=True, inplace=True)

@@ -19,6 +19,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.graph import copy_node
+from gradlite.ops import elements_compiled
 from gradlite.ops.layout import copy_order
 
 _SINGLE = np.dtype(np.float32)
@@ -37,12 +38,16 @@ def widened(array: Any, half: Any) -> Any:
     """A float32 copy of an array of half precision; anything else as it is."""
     if getattr(array, "dtype", None) != half:
         return array
-    return array.astype(_SINGLE, copy_order(array))
+    made = elements_compiled.cast(np, array, _SINGLE) if array.__class__ is np.ndarray else None
+    return array.astype(_SINGLE, copy_order(array)) if made is None else made
 
 
 def narrowed(array: Any, half: Any) -> Any:
     """A result in half precision when it is in float32."""
-    return array.astype(half) if getattr(array, "dtype", None) == _SINGLE else array
+    if getattr(array, "dtype", None) != _SINGLE:
+        return array
+    made = elements_compiled.cast(np, array, half) if array.__class__ is np.ndarray else None
+    return array.astype(half) if made is None else made
 
 
 def all_arrays(values: Any) -> bool:

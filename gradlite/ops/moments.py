@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gradlite.ops import sums_compiled
 from gradlite.ops.reduce import count
 from gradlite.ops.reductions import (
     as_last,
@@ -40,9 +41,14 @@ def variance(
     K: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool, root: bool
 ) -> Any:
     """Variances, or their roots, and the means, flat and in the dtype that is computed with."""
-    if not K.takes(x) or copies_for_nothing(K, x.ndim, dims):
+    if not K.takes(x):
         return NotImplemented
     shape, columns = reduced_shape(x.shape, dims, keepdim), count(x.shape, dims)
+    if K.serial and sums_compiled.fits(x, dims):
+        divisor = float(max(columns - correction, 0))
+        return sums_compiled.variances(K.xp, x, dims, shape, divisor, root)
+    if copies_for_nothing(K, x.ndim, dims):
+        return NotImplemented
     x, rows = as_last(K, x, dims), x.size // columns
     out, mean = K.empty(shape, x.dtype), K.empty((rows,), K.acc(x.dtype))
     pieces, squares, own = pieces_for(rows, columns), None, mean

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.ops import elements_compiled
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.layout import copy_order
@@ -28,7 +29,8 @@ class ToCopy(Op):
     used_up = False
 
     def forward(xp: Any, x: Any, numpy_dtype: Any) -> Any:
-        return x.astype(numpy_dtype, copy_order(x)), x.dtype
+        made = elements_compiled.cast(xp, x, numpy_dtype)
+        return x.astype(numpy_dtype, copy_order(x)) if made is None else made, x.dtype
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         return (F.to_copy(grad, ctx.aux),)

@@ -95,6 +95,8 @@ def _power(xp: Any, a: Any, b: Any) -> Any:
     """
     if b.__class__ is float and b == -0.5:  # PyTorch's is NaN of negative numbers, -inf too
         return 1 / xp.sqrt(a)
+    if b.__class__ is float and b == 0.5:  # as PyTorch's, that of -inf is NaN, and of -0. itself
+        return xp.sqrt(a)
     if xp is not np or hasattr(b, "shape") or b % 1 or b in (0, 1, 2):
         return xp.power(a, b)
     if b == 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlite.ops import elements_compiled
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.op import Op
 from gradlite.ops.operands import check_floating
@@ -36,6 +37,9 @@ class Sign(Flat):
     def forward(xp: Any, x: Any) -> Any:
         if x.dtype.kind == "b":
             return x.copy()
+        made = elements_compiled.made(xp, "sign", x)
+        if made is not None:
+            return made
         out = xp.sign(x)
         # NumPy keeps NaNs, PyTorch gives 0.
         return out if x.dtype.kind in "iu" else xp.where(out == out, out, out.dtype.type(0))

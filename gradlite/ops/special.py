@@ -10,6 +10,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends import gamma
 from gradlite.backends.special import erfinv as erfinv_of
+from gradlite.ops import elements_compiled
 from gradlite.ops.activation import erfc
 from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import OUT, apply1
@@ -37,29 +38,34 @@ class Lgamma(Op):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
-        return gamma.lgamma(xp, x)
+        made = elements_compiled.made(xp, "lgamma", x)
+        return gamma.lgamma(xp, x) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        return (grad * F.digamma(x),)
+        made = elements_compiled.slope(F, "lgamma_slope", grad, x)
+        return (grad * F.digamma(x),) if made is None else made
 
 
 class Digamma(Op):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
-        return gamma.digamma(xp, x)
+        made = elements_compiled.made(xp, "digamma", x)
+        return gamma.digamma(xp, x) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
-        return (grad * F.polygamma(x, 1),)
+        made = elements_compiled.slope(F, "digamma_slope", grad, x)
+        return (grad * F.polygamma(x, 1),) if made is None else made
 
 
 class Polygamma(Op):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any, n: int) -> Any:
-        return gamma.polygamma(xp, n, x)
+        made = elements_compiled.made(xp, "trigamma", x) if n == 1 else None
+        return gamma.polygamma(xp, n, x) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
@@ -71,7 +77,8 @@ class Erfinv(Op):
     fused_backward = slope("erf", math.sqrt(math.pi) / 2, 1.0)
 
     def forward(xp: Any, x: Any) -> Any:
-        return erfinv_of(xp, x)
+        made = elements_compiled.made(xp, "erfinv", x) if x.dtype.char == "f" else None
+        return erfinv_of(xp, x) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved

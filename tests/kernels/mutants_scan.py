@@ -28,7 +28,7 @@ SCANS = [
            "value == 0 ? next.value : next.factor", "next.factor",
            ("test_scan::test_factors",)),
     Mutant("infinities of one size are apart", "scan.cu",
-           "least == most ? acc_t(1) : ", "", ("test_scan::test_extreme",)),
+           "least == most ? running_t(1) : ", "", ("test_scan::test_extreme",)),
     Mutant("the first of ties stays", "scan.cu",
            "|| next.value >= value;", "|| next.value > value;", ("test_scan::test_values",)),
     Mutant("a NaN does not take over", "scan.cu",

@@ -62,6 +62,36 @@ def test_dtypes(name: str, dtype: str) -> None:
     same(program)
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((5000,), 0), ((60, 33), 0), ((33, 60), 1), ((3, 700, 2), 1)], ids=str
+)
+@pytest.mark.parametrize("name", ["cumsum", "cumprod", "logcumsumexp"])
+def test_running_results_have_the_bits_of_pytorch(
+    name: str, shape: tuple[int, ...], dim: int, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both keep what runs on in double precision, where errors of single precision would add up."""
+    from gradlite.ops import natively
+
+    if not kernels:
+        monkeypatch.delitem(natively.LAUNCHERS, np)
+    values = np.random.default_rng(0).standard_normal(shape).astype("f4")
+    if name == "cumprod":
+        values = 1 + values / 64
+
+    def program(T: Any) -> Any:
+        made = []
+        for array in (values, values[::-1].copy()):
+            x = T.tensor(array, requires_grad=True)
+            y = getattr(x, name)(dim)
+            made.append(y.detach())
+            if name != "logcumsumexp":  # whose rule is another one
+                made += T.autograd.grad(y, x, T.cos(x.detach() * 100).round(decimals=3))
+        return made
+
+    same(program, rtol=0, atol=0)
+
+
 def test_half_precision_adds_up_in_single() -> None:
     same(lambda T: T.ones(5000, dtype=T.float16).cumsum(0)[-1], rtol=1e-3)
 

@@ -150,7 +150,8 @@ def running(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
     """``ufunc.accumulate`` along a dimension, in the dtype of the result."""
     if x.shape != out.shape or 0 in x.shape or x.dtype.name in HALVES:
         return None
-    if x.dtype != out.dtype and not (x.dtype.kind in "iub" and out.dtype.kind in "iu"):
+    kinds = x.dtype.kind + out.dtype.kind
+    if x.dtype != out.dtype and kinds not in ("ii", "uu", "iu", "ui", "bi", "bu", "ff"):
         return None
     if out.dtype.kind == "b" or (x.overlaps(out) and not x.coincides(out)):
         return None
