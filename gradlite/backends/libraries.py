@@ -37,6 +37,7 @@ NEEDED = {
     "multiply": ("shuffles", "tiles", "zeros", "products", "arrays"),
     "small": ("arrays",),
     "sums": ("arrays",),
+    "extremes": ("arrays",),
     "elements": ("gamma", "arrays"),
     "attention": ("shuffles", "heads"),
     "attend": ("shuffles", "heads", "attention", "arrays"),

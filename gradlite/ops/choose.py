@@ -272,12 +272,16 @@ class ClampMin(Clamp):
     def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
         return xp.maximum(x, x.dtype.type(low))
 
+    fused_forward = Clamp.fused_forward
+
 
 class ClampMax(Clamp):
     grad_name = "ClampMaxBackward0"
 
     def forward(xp: Any, x: Any, low: Any, high: Any) -> Any:
         return xp.minimum(x, x.dtype.type(high))
+
+    fused_forward = Clamp.fused_forward
 
 
 def _clamp_samples() -> list[Any]:

@@ -22,9 +22,9 @@ def made(xp: Any, name: str, *arrays: Any) -> Any:
     first, *more = arrays
     if first.size < elements.LEAST or xp not in natively.LAUNCHERS:
         return None
-    dtype, shapes = first.dtype, (first.shape,)
+    dtype, shapes = first.dtype, [first.shape]
     if elements.FUNCTIONS[name][0] in elements.WITH_NUMBERS:
-        shapes += ((),)
+        shapes.append(())
     for k, other in enumerate(more):
         if other.__class__ in (int, float):
             more[k] = np.array(other, dtype)

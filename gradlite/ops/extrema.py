@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gradlite import return_types
-from gradlite.ops import guard, indexing, positions, reductions, scans
+from gradlite.ops import (
+    extremes_compiled,
+    guard,
+    indexing,
+    natively,
+    positions,
+    reductions,
+    scans,
+)
 from gradlite.ops.arithmetic import maximum, minimum
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
@@ -80,6 +88,9 @@ class Amax(Op):
     row_major = True
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        made = extremes_compiled.extremes(x, dims, True)
+        if made is not None:
+            return made.reshape(keepdim_shape(x.shape, dims)) if keepdim else made
         if xp is np and x.ndim > 1 and dims == (x.ndim - 1,) and x.flags.c_contiguous and x.size:
             shape = keepdim_shape(x.shape, dims) if keepdim else x.shape[:-1]
             return row_max(x.reshape(-1, x.shape[-1])).reshape(shape)
@@ -102,6 +113,9 @@ class Amin(Amax):
     """The smallest element over dimensions; ties share the gradient evenly."""
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        made = extremes_compiled.extremes(x, dims, False)
+        if made is not None:
+            return made.reshape(keepdim_shape(x.shape, dims)) if keepdim else made
         return x.min(axis=dims, keepdims=keepdim)
 
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
@@ -130,6 +144,9 @@ class Min(Max):
     grad_name = "MinBackward1"
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        made = extremes_compiled.extremes(x, dims, False)
+        if made is not None:
+            return made.reshape(keepdim_shape(x.shape, dims)) if keepdim else made
         return x.min(axis=dims, keepdims=keepdim)
 
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
@@ -465,6 +482,9 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 # ---------------------------------------------------------------------------- running
+NATIVE_FROM = 1 << 10  # elements from which on a kernel on the CPU beats NumPy
+
+
 class Cummax(Along):
     grad_name = "CummaxBackward0"
 
@@ -488,6 +508,8 @@ def _accumulate(xp: Any, ufunc: Any, array: Any, dim: int) -> Any:
 @on_its_device
 def _running(name: str, op: Any, input: Tensor, dim: int) -> Any:
     K = NAMESPACES[input.array.__class__].launcher
+    if K is None:
+        K = natively.launcher_of(input.array, "running_extreme", NATIVE_FROM)
     if K is not None and input.array.ndim and input.array.size:
         d = wrap_dim(dim, input.array.ndim)
         sign = 1 if name == "cummax" else -1

@@ -37,6 +37,14 @@ def launcher(op: Any, xp: Any, x: Any) -> Any:
     return LAUNCHERS[xp]() if x.dtype.char in op.native_dtypes else None
 
 
+def launcher_of(array: Any, kernel: str, least: int) -> Any:
+    """What launches a kernel for code that is no op, on an array of NumPy's of at least a size."""
+    if array.__class__ is not np.ndarray or array.size < least or array.dtype.char not in "fd":
+        return None
+    K = LAUNCHERS[np]() if np in LAUNCHERS else None
+    return K if K is not None and K.ready(kernel, array.dtype) else None
+
+
 def forward(rule: Any, fused: Any, least: int, dtypes: str) -> Any:
     """An op's forward, with its function for kernels on first arrays of at least a size."""
 

@@ -23,7 +23,7 @@ def fits(x: Any, dims: tuple[int, ...]) -> bool:
     """Whether the compiled code can go over dimensions of an array, and there is any."""
     if x.dtype.char not in DTYPES or not x.size or _functions(x.dtype.char) is None:
         return False
-    return _arranged(x, dims) is not None
+    return arranged(x, dims) is not None
 
 
 def sums(x: Any, dims: tuple[int, ...], mean: bool) -> Any:
@@ -36,7 +36,7 @@ def sums(x: Any, dims: tuple[int, ...], mean: bool) -> Any:
         return None
     shape = tuple([n for d, n in enumerate(x.shape) if d not in dims])
     out = np.empty(shape, x.dtype)
-    x, sizes = _arranged(x, dims)
+    x, sizes = arranged(x, dims)
     done = _functions(x.dtype.char)[0](x, out, sizes, x.size / out.size if mean else 1.0)
     return out if done else None
 
@@ -48,12 +48,12 @@ def variances(
     roots of that; and the means, flat."""
     out = np.empty(shape, x.dtype)
     mean = np.empty(out.size, x.dtype)
-    x, sizes = _arranged(x, dims)
+    x, sizes = arranged(x, dims)
     _functions(x.dtype.char)[1](x, out, mean, sizes, divisor, root)
     return out, mean
 
 
-def _arranged(x: Any, dims: tuple[int, ...]) -> Any:
+def arranged(x: Any, dims: tuple[int, ...]) -> Any:
     """A row-major array with the same sums, and its sizes for the compiled code; or None."""
     if not x.flags.c_contiguous:
         order = sorted(range(x.ndim), key=x.strides.__getitem__, reverse=True)
@@ -86,14 +86,15 @@ def _functions(char: str) -> Any:
     library.sums.argtypes = (array, array, sizes, number)
     library.variances.argtypes = (array, array, array, sizes, number, ctypes.c_int)
     found = library.sums, library.variances
-    return found if _finds_arrays(library.sums, DTYPES[char]) else None
+    fits = finds_arrays(library.sums, DTYPES[char], 8.0, lambda x: x.mean((0, 2)))
+    return found if fits else None
 
 
-def _finds_arrays(function: Any, dtype: np.dtype[Any]) -> bool:
+def finds_arrays(function: Any, dtype: np.dtype[Any], option: float, expected: Any) -> bool:
     """Whether NumPy's array object is what arrays.hpp takes it for."""
     x, out = np.arange(120).reshape(2, 3, 4, 5).astype(dtype), np.zeros((3, 5), dtype)
     sizes = (ctypes.c_longlong * 4)(*x.shape)
     others = (x[:, :, ::2], x.astype(np.int64), x.T, None)
-    if any(function(other, out, sizes, 1.0) for other in others) or out.any():
+    if any(function(other, out, sizes, option) for other in others) or out.any():
         return False
-    return function(x, out, sizes, 8.0) == 1 and bool((out == x.mean((0, 2))).all())
+    return function(x, out, sizes, option) == 1 and bool((out == expected(x)).all())

@@ -140,3 +140,32 @@ def test_array_calls_of_captured_steps_have_the_same_bits(monkeypatch: pytest.Mo
     with without_code(monkeypatch):
         for a, b in zip(made, step(x)):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["amax", "amin"])
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), -float("inf")])
+def test_extremes(odd: float | None, name: str) -> None:
+    values = np.random.default_rng(0).standard_normal((24, 36, 20))
+    if odd is not None:
+        values[3, 7, 9] = values[20, 30, 1] = odd
+
+    def program(T: Any) -> Any:
+        made = []
+        for dtype in (T.float32, T.float64):
+            x = T.tensor(values, dtype=dtype)
+            for t in (x, x.permute(2, 1, 0), x.transpose(0, 1), x[:, :, ::2], x.reshape(-1)):
+                for dims in (None, 0, 1, 2, (0, 1), (1, 2), (0, 2)):
+                    if t.dim() == 3 or dims in (None, 0):
+                        made.append(getattr(t, name)(() if dims is None else dims, keepdim=True))
+            made += [x.max(), x.min(), *T.aminmax(x, dim=1)]
+        return made
+
+    same(program, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("name", ["cummax", "cummin"])
+def test_running_extremes(name: str, dim: int) -> None:
+    values = np.random.default_rng(0).integers(-40, 40, (50, 60)).astype("f4")
+    values[4, 7] = values[9, 9] = np.nan
+    same(lambda T: tuple(getattr(T.tensor(values, requires_grad=True) * 1, name)(dim)))

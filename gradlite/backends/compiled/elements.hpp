@@ -78,12 +78,13 @@ static inline void in_chunks(i64 n, const Body& body) {
     const REAL *const x = (const REAL*)a->data, *const y = (const REAL*)b->data;        \
     REAL* const z = (REAL*)to->data;                                                    \
     in_chunks(n, [=](i64 start, i64 count) {                                            \
-      const i64 end = start + count;                                                    \
+      const REAL *const left = x + start, *const right = single ? y : y + start;        \
+      REAL* const made = z + start;                                                     \
       if (single) {                                                                     \
-        const REAL number = *y;                                                         \
-        LOOP for (i64 i = start; i < end; i++) z[i] = function(x[i], number);           \
+        const REAL number = *right;                                                     \
+        LOOP for (i64 i = 0; i < count; i++) made[i] = function(left[i], number);       \
       } else {                                                                          \
-        LOOP for (i64 i = start; i < end; i++) z[i] = function(x[i], y[i]);             \
+        LOOP for (i64 i = 0; i < count; i++) made[i] = function(left[i], right[i]);     \
       }                                                                                 \
     });                                                                                 \
     return 1;                                                                           \
@@ -242,13 +243,34 @@ static inline Doubles inverse_of_erf(Doubles x) {
   return a <= 1 ? inside : none;
 }
 
-// To and from half precision, whose dtypes the caller knows.
-typedef _Float16 float16;
+// To and from half precision, whose dtypes the caller knows, in operations that there are for
+// vectors everywhere. Rounding is to the nearest, ties to even.
 static inline void* dtype_in(void* array) {
   char* const header = static_cast<char*>(array) + GRADLITE_OBJECT_HEADER;
   return reinterpret_cast<ArrayFields*>(header)->dtype;
 }
-#define CASTS(name, From, To)                                                           \
+static inline u16 float16_of(float x) {
+  const u32 word = bits<u32>(x), size = word & 0x7fffffffu, sign = word >> 16 & 0x8000u;
+  const u32 rounded = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
+  const u32 bounded = rounded < 0x7c00u ? rounded : 0x7c00u;
+  // A number below the normal ones is rounded where it is added to a half.
+  const u32 denormal = bits<u32>(bits<float>(size) + 0.5f) - 0x3f000000u;
+  const u32 finite = size < 0x38800000u ? denormal : bounded;
+  return u16(sign | (size > 0x7f800000u ? 0x7e00u | (size >> 13 & 0x3ffu) : finite));
+}
+static inline float of_float16(u16 half) {
+  const u32 size = half & 0x7fffu, sign = u32(half & 0x8000u) << 16;
+  const u32 normal = (size << 13) + 0x38000000u, special = (size << 13) | 0x7f800000u;
+  const u32 denormal = bits<u32>(float(int(size)) * 5.9604644775390625e-8f);
+  const u32 finite = size < 0x400u ? denormal : normal;
+  return bits<float>(sign | (size >= 0x7c00u ? special : finite));
+}
+static inline u16 bfloat16_of(float x) {
+  const u32 whole = bits<u32>(x), rounded = (whole + 0x7fffu + ((whole >> 16) & 1u)) >> 16;
+  return u16((whole & 0x7fffffffu) > 0x7f800000u ? whole >> 16 | 0x40u : rounded);
+}
+static inline float of_bfloat16(u16 half) { return bits<float>(u32(half) << 16); }
+#define CASTS(name, From, To, function)                                                 \
   extern "C" int name(void* array, void* result) {                                      \
     const ArrayFields *from = fields_of(array, 0, dtype_in(array));                     \
     const ArrayFields* to = fields_of(result, 0, dtype_in(result));                     \
@@ -257,8 +279,9 @@ static inline void* dtype_in(void* array) {
     const From* const x = (const From*)from->data;                                      \
     To* const y = (To*)to->data;                                                        \
     in_chunks(n, [=](i64 first, i64 count) {                                            \
-      const i64 end = first + count;                                                    \
-      LOOP for (i64 i = first; i < end; i++) y[i] = To(x[i]);                           \
+      const From* const in = x + first;                                                 \
+      To* const out = y + first;                                                        \
+      LOOP for (i64 i = 0; i < count; i++) out[i] = function(in[i]);                    \
     });                                                                                 \
     return 1;                                                                           \
   }
