@@ -284,6 +284,9 @@ CASES: dict[str, Case] = {
     "running_log_sum_backward": Case(
         4, lambda T, x: x.logcumsumexp(1), shape=rows, backward=True),
     "prod_backward": Case(2, lambda T, x: x.prod(1), shape=rows, backward=True),
+    "masked_scatter": Case(
+        5, lambda T, x, mask, source: x.masked_scatter(mask, source),
+        lambda T, x: (T.rand(x.shape, device="cuda") > 0.5, T.rand_like(x))),
     "where_backward": Case(
         3, lambda T, x, chosen: T.where(chosen, x, 0.5),
         lambda T, x: (T.rand(x.shape, device="cuda") > 0.5,), backward=True),
@@ -359,11 +362,11 @@ UNTIMED: dict[str, str] = {
         normalize_strided_forward normalize_strided_backward
         gaussian_rows_backward soft_label_rows prelu_columns_forward prelu_columns_backward
         glu_forward glu_backward reduce_column_products reduce_blocks
-        recurrence""",
+        recurrence masked_scatter_backward""",
     "over all parameters, from a table: no size of its own": """norm_parts clip_tensors
         clamp_tensors zero_tensors unscale_tensors average_tensors""",
     "it writes alone, and whole numbers": "random_integers random_words random_mask",
     "it writes whole numbers or bools, of another size": """running_extreme
-        running_extreme_integers is_close box_places""",
+        running_extreme_integers running_count is_close box_places""",
     "it reads nothing but of products that are 0 or NaN": "prod_parts",
 }  # fmt: skip

@@ -48,3 +48,23 @@ KERNEL(row_numbers)
     numbers[i] = (before ? before[i] * size : 0) + (at < 0 ? 0 : at);
   }
 }
+
+// out[i] = source[counts[i] - 1] where the mask holds, of which there are `counts[i]` places up to
+// this one; x[i] elsewhere, and where the source has too few of them.
+KERNEL(masked_scatter)
+(const scalar_t* __restrict__ x, const bool* __restrict__ mask, const i64* __restrict__ counts,
+ const scalar_t* __restrict__ source, scalar_t* __restrict__ out, i64* errors, i64 size, i64 n) {
+  for (i64 i = thread_index(); i < n; i += thread_count()) {
+    const i64 at = mask[i] ? checked(counts[i] - 1, 0, size, errors) : -1;
+    out[i] = at < 0 ? x[i] : source[at];
+  }
+}
+
+// The gradient of the source, from zeros.
+KERNEL(masked_scatter_backward)
+(const scalar_t* __restrict__ grad, const bool* __restrict__ mask,
+ const i64* __restrict__ counts, scalar_t* __restrict__ dsource, i64 size, i64 n) {
+  for (i64 i = thread_index(); i < n; i += thread_count()) {
+    if (mask[i] && counts[i] <= size) dsource[counts[i] - 1] = grad[i];
+  }
+}

@@ -47,6 +47,22 @@ KERNEL_BLOCKS(running_product, 2)
   running<Product>(x, y, Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves);
 }
 
+struct Count {
+  i64 places;
+  static __device__ Count none() { return {0}; }
+  __device__ Count then(Count next) const { return {places + next.places}; }
+};
+
+// y: in how many places up to each the mask holds.
+KERNEL_BLOCKS(running_count, 2)
+(const bool* __restrict__ mask, i64* __restrict__ y, void* scratch, i64 outer, i64 n, i64 inner,
+ i64 parts, i64 width, i64 backwards, i64 leaves) {
+  scan<Count>(
+      Columns{outer, n, inner, parts, width, backwards != 0}, scratch, leaves != 0,
+      [=](i64 at, i64) { return Count{mask[at] ? 1 : 0}; },
+      [=](i64 at, i64, Count so_far) { y[at] = so_far.places; });
+}
+
 // The line s -> factor s + value: of several, one after another.
 struct Line {
   acc_t factor, value;

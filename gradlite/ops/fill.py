@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from gradlite.grad_mode import NO_GRAD, current_mode
-from gradlite.ops import guard
+from gradlite.ops import guard, indexing
 from gradlite.ops.binary import mismatch, sum_to
 from gradlite.ops.chosen import chosen
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, filling, promote, same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, normal
@@ -196,6 +198,23 @@ class MaskedScatter(Op):
         out[mask] = source.reshape(-1)[: int(mask.sum())]
         return out
 
+    def fused_forward(K: Any, x: Any, mask: Any, source: Any) -> Any:
+        if not indexing.scatters_masked(K, x, source):
+            return NotImplemented
+        return indexing.masked_scatter(K, x, mask, source)
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        (mask,) = ctx.saved
+        shape = tuple(ctx.shapes[2])
+        if K.serial or not K.takes(grad) or math.prod(shape) >= indexing.MOST:
+            return NotImplemented
+        left = right = None
+        if ctx.edges[0] is not None:
+            left = NAMESPACES[grad.__class__].masked_fill(grad, mask, 0)
+        if ctx.edges[2] is not None:
+            right = indexing.masked_elements(K, grad, mask, shape)
+        return left, None, right
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (mask,) = ctx.saved
         left = right = None
@@ -288,8 +307,11 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     shape = broadcast_shape(input.array.shape, mask.array.shape)
     input = input if input.array.shape == shape else input.expand(shape)
     mask = mask if mask.array.shape == shape else mask.expand(shape)
-    if mask.array.sum() > source.array.size:
-        raise RuntimeError("Number of elements of source < number of ones in mask")
+    K = NAMESPACES[input.array.__class__].launcher
+    # A GPU is not waited for: the kernel looks.
+    if K is None or not indexing.scatters_masked(K, input.array, source.array):
+        if mask.array.sum() > source.array.size:
+            raise RuntimeError("Number of elements of source < number of ones in mask")
     return apply(MaskedScatter, (input, mask, source))  # type: ignore[no-any-return]
 
 

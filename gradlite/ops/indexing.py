@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import determinism
-from gradlite.ops import guard
+from gradlite.ops import guard, scans
 from gradlite.ops.namespaces import NAMESPACES
 
 # Up to so many comparisons of an index with a row, a warp looks for the indices of its row.
@@ -247,6 +247,32 @@ def _put(
         "put_along", dtype, outer * (count // in_turn) * inner, values, bits, index, out, K.errors,
         lowest, in_turn, outer, size, count, inner, *steps, *value_steps,
     )  # fmt: skip
+
+
+def scatters_masked(K: Any, x: Any, source: Any) -> bool:
+    """Whether kernels put the elements of a source where a mask holds."""
+    return not K.serial and puts(K, x, x.size) and source.size < MOST
+
+
+def masked_scatter(K: Any, x: Any, mask: Any, source: Any) -> Any:
+    """An array with the elements of a source, in order, where a mask of its shape holds."""
+    x, mask, out = K.dense(x), K.dense(mask), K.empty(x.shape, x.dtype)
+    counts, read = scans.running_count(K, mask), K.dense(source) if source.size else x
+    arrays = movable(x), mask, counts, movable(read), movable(out)
+    dtype, n = arrays[0].dtype, x.size
+    K.elementwise("masked_scatter", dtype, n, *arrays, K.errors, source.size, n)
+    return out
+
+
+def masked_elements(K: Any, x: Any, mask: Any, shape: tuple[int, ...]) -> Any:
+    """The elements where a mask holds, in order, and zeros behind them."""
+    out = K.zeros(shape, x.dtype)
+    if not out.size:
+        return out
+    x, mask = K.dense(x), K.dense(mask)
+    counts, n = scans.running_count(K, mask), x.size
+    K.elementwise("masked_scatter_backward", x.dtype, n, x, mask, counts, out, out.size, n)
+    return out
 
 
 def bits_of(number: Any, dtype: Any) -> int:

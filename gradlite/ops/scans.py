@@ -57,6 +57,13 @@ def running(K: Any, name: str, arrays: tuple[Any, ...], dim: int, backwards: boo
     return out
 
 
+def running_count(K: Any, mask: Any) -> Any:
+    """In how many places up to each a mask holds, all its elements being one row."""
+    counts = K.empty(mask.shape, INT64)
+    _launch(K, "running_count", FLOAT32, (K.dense(mask), counts), (1, mask.size, 1), 0)
+    return counts
+
+
 def running_extreme(K: Any, x: Any, dim: int, sign: int) -> Any:
     """Where along a dimension the largest (sign 1) or smallest (-1) element so far is.
 

@@ -11,6 +11,7 @@ import pytest
 import gradlite
 from gradlite.ops import indexing
 from tests import cupy_stand_in as stand_in
+from tests.cuda_on_cpu import compiler
 from tests.kernels.support import DTYPES, ThreadsLauncher, host
 from tests.kernels.test_index import ALONG, on_both, values
 
@@ -23,6 +24,13 @@ def in_order() -> Iterator[None]:
     gradlite.use_deterministic_algorithms(True)
     yield
     gradlite.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    if compiler() is None:
+        pytest.skip("kernels run thread by thread on Linux with g++ alone")
+    return stand_in.install(monkeypatch)
 
 
 def numbers(K: Any, shape: Any, dtype: str, seed: int = 0) -> Any:
@@ -181,3 +189,68 @@ def test_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
             found.append(x.cpu().tolist())
         results.append(found)
     assert results[0] == results[1]
+
+
+# ---- elements of a source where a mask holds ---------------------------------------------------
+LENGTHS = [1, 31, 33, 1023, 1025, 40003]
+
+
+def compare_masked(K: Any, n: int, dtype: str, size: int) -> None:
+    """``size``: of the source, which may have too few elements."""
+    x, source = numbers(K, (n,), dtype), numbers(K, (size,), dtype, 1)
+    mask = np.random.default_rng(2).integers(0, 3, n) > 0
+    given = min(size, int(mask.sum()))
+    expected = host(x).copy()
+    places = np.flatnonzero(mask)[:given]
+    expected[places] = host(source)[:given]
+    found = host(indexing.masked_scatter(K, x, K.xp.asarray(mask), source))
+    assert found.tobytes() == expected.tobytes()
+    if dtype not in WHOLE:
+        found = host(indexing.masked_elements(K, x, K.xp.asarray(mask), (size,)))
+        expected = np.zeros(size, host(x).dtype)
+        expected[:given] = host(x)[places]
+        assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *WHOLE])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_elements_where_a_mask_holds(wanted: Any, n: int, dtype: str) -> None:
+    compare_masked(wanted, n, dtype, n + 3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_mask_and_a_source_have_no_race(threads: ThreadsLauncher, seed: int) -> None:
+    threads.check, threads.seed = True, seed
+    for n, size in ((1, 1), (300, 300), (5000, 4000), (5000, 100)):
+        compare_masked(threads, n, "float32", size)
+
+
+def test_masked_scatter_does_not_wait(cupy: Any) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (5, 1, 7)) > 0
+    values = np.random.default_rng(1).standard_normal((4, 7)), np.arange(200.0)
+
+    def run(device: str) -> list[Any]:
+        x, source = (gradlite.tensor(v, device=device, requires_grad=True) for v in values)
+        out = x.masked_scatter(gradlite.tensor(mask, device=device), source)
+        return [out, *gradlite.autograd.grad((out * out).sum(), (x, source))]
+
+    stand_in.arrays.reads = reads = []
+    try:
+        found = run("cuda")
+        whole = gradlite.arange(6, device="cuda").masked_scatter(
+            gradlite.arange(6, device="cuda") > 3, gradlite.tensor([7, 8, 9], device="cuda")
+        )
+    finally:
+        stand_in.arrays.reads = None
+    assert not reads
+    for ours, reference in zip(found, run("cpu")):
+        np.testing.assert_array_equal(ours.tolist(), reference.tolist())
+    assert whole.tolist() == [0, 1, 2, 3, 7, 8]
+
+
+def test_a_source_that_is_too_short(cupy: Any) -> None:
+    x, source = gradlite.zeros(5, device="cuda"), gradlite.ones(2, device="cuda")
+    assert x.masked_scatter(x > 0, source[:0]).tolist() == [0.0] * 5
+    with pytest.raises(RuntimeError, match="device-side assert.*\nindex 4 is out of bounds"):
+        x.masked_scatter(x == 0, source)
+        gradlite.cuda.synchronize()
