@@ -219,6 +219,18 @@ CASES: dict[str, Case] = {
     "lerp_tensor": Case(
         lambda T, x, y, w: T.lerp(x, y, w), more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x))
     ),
+    "gather": Case(
+        lambda T, x, index: x.gather(0, index),
+        more=lambda T, x: (T.randint(0, x.shape[0], x.shape),),
+    ),
+    "scatter_add": Case(
+        lambda T, x, y, index: x.scatter_add(0, index, y),
+        more=lambda T, x: (*_leaf_like(T, x), T.randint(0, x.shape[0], x.shape)),
+    ),
+    "index_add": Case(
+        lambda T, x, y, index: x.index_add(0, index, y),
+        more=lambda T, x: (*_leaf_like(T, x), T.randint(0, x.shape[0], x.shape[:1])),
+    ),
     "cumsum": Case(lambda T, x: x.cumsum(0)),
     "cumprod": Case(lambda T, x: (x / 64 + 1).cumprod(0)),
     "logcumsumexp": Case(lambda T, x: x.logcumsumexp(1)),

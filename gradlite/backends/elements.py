@@ -14,7 +14,7 @@ import numpy as np
 from gradlite.backends import libraries
 from gradlite.backends.multiply import DTYPES
 
-LEAST = 1 << 10  # elements; fewer are not worth a library
+LEAST = 1 << 8  # elements; fewer are not worth a library
 
 SIGN = "REAL((x > 0) - (x < 0))"  # 0 for NaN
 # By their names: the kind of function, and what it computes.
@@ -23,10 +23,13 @@ FUNCTIONS = {
     "copysign": ("VALUES_OF_TWO", "f_copysign"),
     "digamma": ("VECTOR_VALUES", "digamma_of"),
     "digamma_slope": ("VECTOR_SLOPES", "trigamma_of"),
+    "erfc": ("VALUES", "float_math::erfc(x)"),
     "erfinv": ("VECTOR_VALUES", "inverse_of_erf"),
+    "floor_divide": ("BY_REMAINDER", "floored"),
     "fmod": ("BY_REMAINDER", "rest_itself"),
     "from_bfloat16": ("CASTS", "u16, float, of_bfloat16"),
     "from_float16": ("CASTS", "u16, float, of_float16"),
+    "hypot": ("VALUES_OF_TWO", "length_of"),
     "lgamma": ("VECTOR_VALUES", "log_gamma"),
     "lgamma_slope": ("VECTOR_SLOPES", "digamma_of"),
     "logaddexp": ("VALUES_OF_TWO", "log_sum"),
@@ -70,7 +73,7 @@ def find(name: str, char: str) -> Any:
     library = libraries.called("elements", DTYPES[char].name, line)
     if library is None:
         return None
-    function = getattr(library, name)
+    function = getattr(library, f"of_{name}")  # the C library has functions of these names
     function.argtypes = (ctypes.py_object,) * (3 if kind in OF_TWO else 2)
     return function if _finds_arrays(function, kind, DTYPES[char]) else None
 

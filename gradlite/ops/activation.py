@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import special
+from gradlite.ops import elements_compiled
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op, logistic
@@ -124,7 +125,8 @@ class Erfc(Op):
     fused_backward = slope("erf", -2 / math.sqrt(math.pi), -1.0)
 
     def forward(xp: Any, x: Any) -> Any:
-        return special.erfc(xp, x)
+        made = elements_compiled.made(xp, "erfc", x) if x.dtype.char == "f" else None
+        return special.erfc(xp, x) if made is None else made
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved

@@ -150,7 +150,7 @@ class Cumsum(Op):
 
     delegates = True
     row_major = True
-    native_from = 1 << 10
+    native_from = 1 << 8
 
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
         if x.ndim == 0:
@@ -272,7 +272,7 @@ class Cumprod(Op):
     reads = ((0, OUT),)
     delegates = True
     row_major = True
-    native_from = 1 << 10  # forward alone: the rule is PyTorch's where factors are no numbers
+    native_from = 1 << 8  # forward alone: the rule is PyTorch's where factors are no numbers
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         return accumulate(xp, "multiply", x, dim, x.dtype) if x.ndim else x.copy()
@@ -292,7 +292,7 @@ class Logcumsumexp(Op):
 
     reads = ((0, OUT),)
     row_major = True
-    native_from = native_backward_from = 1 << 10
+    native_from = native_backward_from = 1 << 8
 
     def forward(xp: Any, x: Any, dim: int, reverse: bool) -> Any:
         if x.ndim == 0:

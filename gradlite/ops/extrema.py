@@ -482,7 +482,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 # ---------------------------------------------------------------------------- running
-NATIVE_FROM = 1 << 10  # elements from which on a kernel on the CPU beats NumPy
+NATIVE_FROM = 1 << 8  # elements from which on a kernel on the CPU beats NumPy
 
 
 class Cummax(Along):

@@ -68,6 +68,7 @@ class Gather(Along):
     """`Along`, which as PyTorch's own notices edits of the input too."""
 
     reads = ((0, 1), ())
+    native_from = native_backward_from = 1 << 12
 
 
 class IndexSelect(Op):

@@ -115,6 +115,7 @@ class ScatterValue(Writer):
 class ScatterAdd(Writer):
     reads = ((), (), (1,))
     constants = (1,)
+    native_from = 1 << 12
 
     def write(xp: Any, out: Any, index: Any, src: Any, dim: int) -> Any:
         return positions.add_at(xp, out, positions.along(xp, out.shape, index, dim), src)
@@ -139,6 +140,7 @@ class ScatterAdd(Writer):
 class IndexAdd(Writer):
     reads = ((), (), (1,))
     constants = (1,)
+    native_from = 1 << 12
 
     def write(xp: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> Any:
         values = source if alpha == 1 else source * alpha

@@ -207,7 +207,10 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     if not 1 <= k <= (array.shape[d] if array.ndim else 1):
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
     xp = NAMESPACES[array.__class__].xp
-    order = order_of(xp, array, d, False)
+    if xp is np and array.ndim:
+        order = single(array).argpartition(k - 1, d)
+    else:
+        order = order_of(xp, array, d, False)
     before = (slice(None),) * d
     index = order[(*before, slice(k - 1, k) if keepdim else k - 1)] if array.ndim else order
     places = wrap(xp.ascontiguousarray(index).reshape(index.shape))

@@ -257,16 +257,28 @@ class Median(Max):
     grad_name = "MedianBackward0"
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-        row = x.reshape(1, -1)
-        return row.reshape(-1)[median_index(xp, row, False)[0]]
+        row = x.reshape(-1)
+        if xp is np:
+            middle = (x.size - 1) // 2
+            found = np.partition(row, middle)[middle]
+            if x.dtype.kind != "f":
+                return found
+            return np.where((row != row).any(), row.dtype.type(np.nan), found)
+        return row[median_index(xp, row[None], False)[0]]
 
 
 class Nanmedian(Median):
     grad_name = "NanmedianBackward0"
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-        row = x.reshape(1, -1)
-        return row.reshape(-1)[median_index(xp, row, True)[0]]
+        row = x.reshape(-1)
+        if x.__class__ is np.ndarray and x.dtype.kind == "f":
+            numbers = row[row == row]
+            if not numbers.size:
+                return row[0]
+            middle = (numbers.size - 1) // 2
+            return np.partition(numbers, middle)[middle]
+        return row[median_index(xp, row[None], True)[0]]
 
 
 class PickMedian(Pick):
@@ -280,8 +292,11 @@ class PickNanmedian(Pick):
 def median_index(xp: Any, rows: Any, skip_nan: bool) -> Any:
     """The place of the lower median in each row; of the first NaN, unless NaNs are skipped."""
     n, rows = rows.shape[-1], single(rows)
-    order = xp.argsort(rows, axis=-1)
     is_nan = rows != rows
+    if xp is np and not skip_nan:
+        index = rows.argpartition((n - 1) // 2, -1)[..., (n - 1) // 2]
+        return np.where(is_nan.any(axis=-1), is_nan.argmax(axis=-1), index)
+    order = xp.argsort(rows, axis=-1)
     if skip_nan:
         middle = xp.maximum(n - is_nan.sum(axis=-1) - 1, 0) // 2
         return xp.take_along_axis(order, middle[..., None], -1)[..., 0]

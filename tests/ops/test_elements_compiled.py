@@ -142,8 +142,8 @@ def test_captured_steps(native: bool) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6 if native else 0, atol=1e-6 if native else 0)
 
 
-REMAINDERS = ["remainder", "fmod"]
-OF_TWO = [*REMAINDERS, "logaddexp", "logaddexp2", "copysign"]
+REMAINDERS = ["remainder", "fmod", "floor_divide"]
+OF_TWO = [*REMAINDERS, "logaddexp", "logaddexp2", "copysign", "hypot"]
 
 
 def pairs(dtype: str) -> tuple[Any, Any]:
@@ -177,6 +177,11 @@ def test_functions_of_two(name: str, dtype: str) -> None:
         same(program, rtol=0, atol=0)
     else:
         same(program, rtol=2e-6 if dtype == "f4" else 1e-14, atol=1e-6 if dtype == "f4" else 1e-14)
+
+
+def test_the_rest_of_erf() -> None:
+    x = np.concatenate([np.linspace(-5, 10.5, 3000), ODD]).astype("f4")
+    same(lambda T: T.erfc(T.tensor(x)), rtol=1e-6)
 
 
 def test_the_inverse_of_erf() -> None:

@@ -27,9 +27,9 @@ static inline void in_chunks(i64 n, const Body& body) {
   });
 }
 
-// name(x, y): y = the function of x; 0, and nothing done, where the arrays do not fit.
+// of_name(x, y): y = the function of x; 0, and nothing done, where the arrays do not fit.
 #define VALUES(name, value)                                                             \
-  extern "C" int name(void* array, void* result) {                                      \
+  extern "C" int of_##name(void* array, void* result) {                                      \
     const ArrayFields *from = fields_of(array, 0), *to = fields_of(result, 0);          \
     const i64 n = common_size(from, to);                                                \
     if (n < 0) return 0;                                                                \
@@ -46,9 +46,9 @@ static inline void in_chunks(i64 n, const Body& body) {
     return 1;                                                                           \
   }
 
-// name(grad, saved, dx): dx = the gradient g times the slope at a saved value, which is x.
+// of_name(grad, saved, dx): dx = the gradient g times the slope at a saved value, which is x.
 #define SLOPES(name, slope)                                                             \
-  extern "C" int name(void* grad, void* saved, void* result) {                          \
+  extern "C" int of_##name(void* grad, void* saved, void* result) {                          \
     const ArrayFields *by = fields_of(grad, 0), *from = fields_of(saved, 0);            \
     const ArrayFields* to = fields_of(result, 0);                                       \
     const i64 n = common_size(from, to);                                                \
@@ -66,9 +66,9 @@ static inline void in_chunks(i64 n, const Body& body) {
     return 1;                                                                           \
   }
 
-// name(x, y, z): z = the function of x and y, of which y may be a single element.
+// of_name(x, y, z): z = the function of x and y, of which y may be a single element.
 #define VALUES_OF_TWO(name, function)                                                   \
-  extern "C" int name(void* first, void* second, void* result) {                        \
+  extern "C" int of_##name(void* first, void* second, void* result) {                        \
     const ArrayFields *a = fields_of(first, 0), *b = fields_of(second, 0);              \
     const ArrayFields* to = fields_of(result, 0);                                       \
     const i64 n = common_size(a, to);                                                   \
@@ -123,9 +123,9 @@ static inline void remainders(const REAL* x, const REAL* y, bool single, REAL* z
   }
 }
 
-// name(x, y, z) by C's fmod of x and y.
+// of_name(x, y, z) by C's fmod of x and y.
 #define BY_REMAINDER(name, finish)                                                      \
-  extern "C" int name(void* first, void* second, void* result) {                        \
+  extern "C" int of_##name(void* first, void* second, void* result) {                        \
     const ArrayFields *a = fields_of(first, 0), *b = fields_of(second, 0);              \
     const ArrayFields* to = fields_of(result, 0);                                       \
     const i64 n = common_size(a, to);                                                   \
@@ -144,6 +144,22 @@ static inline void remainders(const REAL* x, const REAL* y, bool single, REAL* z
 static inline REAL rest_itself(REAL, REAL, REAL rest) { return rest; }
 static inline REAL of_divisor(REAL, REAL y, REAL rest) {
   return (rest != 0) & ((rest < 0) != (y < 0)) ? rest + y : rest;
+}
+
+// The quotient rounded down, as PyTorch has it.
+static inline REAL floored(REAL x, REAL y, REAL rest) {
+  REAL quotient = (x - rest) / y;
+  quotient = (rest != 0) & ((rest < 0) != (y < 0)) ? quotient - 1 : quotient;
+  const REAL down = f_floor(quotient), whole = quotient - down > REAL(0.5) ? down + 1 : down;
+  const REAL divided = x / y, result = quotient == 0 ? f_copysign(REAL(0), divided) : whole;
+  return y == 0 ? divided : result;
+}
+
+// The length of (x, y), of floats.
+static inline float length_of(float x, float y) {
+  const double square = double(x) * x + double(y) * y;
+  const float infinite = __builtin_inff(), length = float(__builtin_sqrt(square));
+  return (f_abs(x) == infinite) | (f_abs(y) == infinite) ? infinite : length;
 }
 
 // log(exp(x) + exp(y)), and the same of powers of 2.
@@ -192,7 +208,7 @@ static inline void by_vectors(const REAL* x, const REAL* g, REAL* y, i64 n, Func
 }
 
 #define VECTOR_VALUES(name, function)                                                    \
-  extern "C" int name(void* array, void* result) {                                      \
+  extern "C" int of_##name(void* array, void* result) {                                      \
     const ArrayFields *from = fields_of(array, 0), *to = fields_of(result, 0);          \
     const i64 n = common_size(from, to);                                                \
     if (n < 0) return 0;                                                                \
@@ -204,7 +220,7 @@ static inline void by_vectors(const REAL* x, const REAL* g, REAL* y, i64 n, Func
     return 1;                                                                           \
   }
 #define VECTOR_SLOPES(name, function)                                                    \
-  extern "C" int name(void* grad, void* saved, void* result) {                          \
+  extern "C" int of_##name(void* grad, void* saved, void* result) {                          \
     const ArrayFields *by = fields_of(grad, 0), *from = fields_of(saved, 0);            \
     const ArrayFields* to = fields_of(result, 0);                                       \
     const i64 n = common_size(from, to);                                                \
@@ -271,7 +287,7 @@ static inline u16 bfloat16_of(float x) {
 }
 static inline float of_bfloat16(u16 half) { return bits<float>(u32(half) << 16); }
 #define CASTS(name, From, To, function)                                                 \
-  extern "C" int name(void* array, void* result) {                                      \
+  extern "C" int of_##name(void* array, void* result) {                                      \
     const ArrayFields *from = fields_of(array, 0, dtype_in(array));                     \
     const ArrayFields* to = fields_of(result, 0, dtype_in(result));                     \
     const i64 n = common_size(from, to);                                                \
