@@ -166,6 +166,9 @@ def counted_from_front(xp: Any, index: Any, size: int) -> Any:
     """An index array without negative numbers; a GPU is not asked whether there are any."""
     if xp is np and shortcuts.allowed(~(index < 0).any()):
         return index
+    K = NAMESPACES[index.__class__].launcher
+    if K is not None and not K.serial and index.size:
+        return indexing.counted_from_front(K, index, size)
     return xp.where(index < 0, index + size, index)
 
 

@@ -350,6 +350,15 @@ def check(K: Any, index: Any, lowest: int, size: int) -> None:
             K.elementwise("check_indices", np.float32, n, index, K.errors, lowest, size, n)
 
 
+def counted_from_front(K: Any, index: Any, size: int) -> Any:
+    """An index without negative numbers, and checked; 0 stands for those that are not valid."""
+    with guard.on(index):
+        numbers, n = K.empty(index.shape, np.int64), index.size
+        arrays = None, as_index(K, index), numbers, K.errors
+        K.elementwise("row_numbers", np.float32, n, *arrays, -size, size, n)
+    return numbers
+
+
 def one_hot(K: Any, index: Any, classes: int) -> Any:
     """Rows of int64 with a 1 at each index."""
     out = K.empty((*index.shape, classes), np.int64)

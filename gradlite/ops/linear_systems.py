@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from gradlite import dtypes, return_types
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import OUT, apply, apply1, output_grads, same_device
+from gradlite.ops.fill import masked_fill
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.matmul import matmul
@@ -272,7 +274,6 @@ def slogdet(A: Tensor) -> Any:
 
 
 @public(samples=lambda: [S(positive_definite(3, 3)), S(positive_definite(2, 2, 2))], method=True)
-@on_its_device
 def logdet(input: Tensor) -> Tensor:
     """The logarithms of determinants; NaN where they are negative.
 
@@ -281,7 +282,7 @@ def logdet(input: Tensor) -> Tensor:
     tensor(0.)
     """
     sign, logarithm = slogdet(input)
-    return logarithm + (sign - sign.abs()).log() if (sign.array < 0).any() else logarithm
+    return masked_fill(logarithm, sign < 0, math.nan)
 
 
 @public(

@@ -402,10 +402,9 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
     by_tensor = isinstance(value, Tensor) and (value.requires_grad or not value.is_cpu)
     by_kernel = F.launcher is not None and indexing.puts(F.launcher, x, i.size) and not by_tensor
     if not by_kernel:
-        # A GPU is not asked, since that would wait for it.
-        if F.xp is not np or (i < 0).any():
-            index = wrap(F.xp.where(i < 0, i + n, i))
-        check_bounds(index.array, d, n, IndexError)
+        index = wrap(counted_from_front(F.xp, i, n))
+        if F.xp is np:
+            check_bounds(index.array, d, n, IndexError)
     if isinstance(value, Tensor):
         if value.array.ndim:
             raise RuntimeError(

@@ -210,7 +210,11 @@ PAIR = [*TOGETHER, "take_along", *TOGETHER, "add_rows_searched"]
         (lambda x, t: x.gather(1, t([[0, 2, 2]])), [(2, 3)], ["take_along", "add_along"]),
         (lambda x, t: x.gather(0, t([[2], [2]])), [(3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.T.gather(0, t([[2], [0]])), [(4, 3)], ["take_along", "add_along"]),
-        (lambda x, t: x.take_along_dim(t([[2, -1]]), 1), [(2, 3)], ["take_along", "add_along"]),
+        (
+            lambda x, t: x.take_along_dim(t([[2, -1]]), 1),
+            [(2, 3)],
+            ["row_numbers", "take_along", "add_along"],
+        ),
         (lambda x, t: x.max(1).values, [(2, 3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.min(-1, True).values, [(3, 4)], ["take_along", "add_along"]),
         (lambda x, t: x.kthvalue(2, 0).values, [(3, 4)], ["take_along", "add_along"]),

@@ -106,6 +106,15 @@ def test_signs_and_logarithms() -> None:
     same(program)
 
 
+def test_logdet_has_no_gradient_where_it_is_nan() -> None:
+    def program(T: Any) -> Any:
+        x = T.tensor([[[2.0, 1.0], [0.5, 3.0]], [[-1.0, 0.2], [0.1, 1.0]]], requires_grad=True)
+        out = T.logdet(x)
+        return out.detach(), T.autograd.grad(out.sum(), x)
+
+    same(program)
+
+
 @pytest.mark.parametrize("upper", [False, True])
 def test_derivatives_of_cholesky(upper: bool) -> None:
     def function(x: Any) -> Any:
