@@ -13,7 +13,10 @@ from typing import Any
 
 HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 PYTHON = os.path.dirname(os.__file__) + os.sep
-LIBRARIES = frozenset(sys.stdlib_module_names) | {"gradlite", "numpy", "cupy", "cupyx"}
+INSTALLED = tuple(os.sep + folder + os.sep for folder in ("site-packages", "dist-packages"))
+LIBRARIES = frozenset(sys.stdlib_module_names) | {
+    "gradlite", "numpy", "ml_dtypes", "cupy", "cupyx", "nvmath",
+}  # fmt: skip
 HEAP = 1 << 9  # the flag of classes made by a class statement
 # What looks attributes up by a value.
 BY_NAME = frozenset(
@@ -76,9 +79,18 @@ def is_library_code(code: types.CodeType) -> bool:
     return file.startswith((HERE, "<frozen"))
 
 
-def is_library(module: str | None) -> bool:
-    """Whether a module is of gradlite, of what it builds upon, or comes with Python."""
-    return (module or "").partition(".")[0] in LIBRARIES
+def is_installed(code: types.CodeType) -> bool:
+    """Whether code is of a package that somebody has installed, as Matplotlib."""
+    return any(folder in code.co_filename for folder in INSTALLED)
+
+
+def is_library(module: Any) -> bool:
+    """Whether a module is of gradlite, of what it builds upon, or comes with Python.
+
+    What a class or function says its module is need not be a name: `abc.ABCMeta` made by hand, or
+    a class of C code, may have a descriptor there.
+    """
+    return isinstance(module, str) and module.partition(".")[0] in LIBRARIES
 
 
 def is_library_class(cls: type) -> bool:

@@ -1,8 +1,9 @@
 """What a step runs that nobody could find in its code before: looked at while it is recorded.
 
 Python calls some functions by itself, such as the ``__eq__`` and ``__repr__`` of dataclasses, and
-some of the library's hand out what others may change. A recording that meets one is not kept; the
-next one knows of it.
+some of the library's hand out what others may change. Installed packages are not searched: they
+lead to thousands of functions, of which a step runs few. A recording that meets one is not kept;
+the next one knows of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gradlite.capturing.calls import CaptureError
-from gradlite.capturing.code_names import is_library, is_library_code
+from gradlite.capturing.code_names import is_installed, is_library, is_library_code
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
 from gradlite.random import Generator
@@ -202,16 +203,22 @@ class Watch:
         self._known[id(code)] = code
         if _is_library(frame) or not code.co_flags & OPTIMIZED or code.co_name == "__del__":
             return
-        if self._is_of_step(frame.f_back) and code not in self._findings.codes:
+        of_step = self._is_of_step(frame.f_back, is_installed(code))
+        if of_step and code not in self._findings.codes:
             self._findings.codes.add(code)
             self._foreseen.add(id(code))
             self._new.append((code, frame.f_globals, dict(frame.f_locals)))
 
-    def _is_of_step(self, frame: types.FrameType | None) -> bool:
-        """Whether a call comes from the step's code, perhaps through what comes with Python."""
+    def _is_of_step(self, frame: types.FrameType | None, through: bool = False) -> bool:
+        """Whether a call comes from the step's code, perhaps through what comes with Python.
+
+        Args:
+            frame: the caller.
+            through: whether it may come through gradlite as well, as hooks and layers do.
+        """
         while frame is not None and id(frame.f_code) not in self._foreseen:
             name = frame.f_globals.get("__name__") or ""
-            own = name.partition(".")[0] in OWN and name not in HANDING_ON
+            own = name.partition(".")[0] in OWN and name not in HANDING_ON and not through
             if own or not is_library(name):
                 return False  # a hook, what replays call anew, or a library's library
             frame = frame.f_back
