@@ -144,8 +144,9 @@ class Tensor(Description, TensorMethods):
                     "Setting requires_grad=True on inference tensor outside InferenceMode is not "
                     "allowed."
                 )
-        changes.count[0] += 1
-        self._requires_grad = bool(requires_grad)
+        if self._requires_grad != bool(requires_grad):
+            changes.count[0] += 1
+            self._requires_grad = bool(requires_grad)
         return self
 
     @property

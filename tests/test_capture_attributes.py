@@ -11,6 +11,7 @@ import pytest
 
 import gradlite
 from gradlite import nn, optim
+from gradlite.capturing.conditions import Conditions
 from gradlite.capturing.reachable import Reachable
 from tests.capture_support import CALLS, close, replays
 
@@ -145,3 +146,46 @@ def test_what_a_module_holds_is_looked_at_once(name: str, monkeypatch: pytest.Mo
         x = gradlite.full((3, 2), 0.1 * i)
         close(captured(x).tolist(), layer(x).tolist())
     assert looks and captured.replays >= 3
+
+
+def switched(model: Any) -> None:
+    model.eval()
+    model.train()
+
+
+def counted(model: Any) -> None:
+    model.count += 1
+
+
+BETWEEN: dict[str, Callable[[Any], Any]] = {
+    "train()": lambda model: model.train(),
+    "eval() and train()": switched,
+    "a buffer in place": counted,
+    "a flag": lambda model: model[0].requires_grad_(True),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_leaves_all_as_it_was_is_compared_and_no_more(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a replay compares is code, which is not written anew for that."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    model.register_buffer("count", gradlite.tensor(0))
+    captured = gradlite.capture(lambda x: model(x), state=[model])
+    x = gradlite.ones(1, 2)
+    for _ in range(5):
+        BETWEEN[name](model)
+        expected = captured(x).tolist()
+    written, function = 0, Conditions.function
+
+    def noted(self: Conditions) -> Callable[[], bool]:
+        nonlocal written
+        written += 1
+        return function(self)
+
+    monkeypatch.setattr(Conditions, "function", noted)
+    for _ in range(4):
+        BETWEEN[name](model)
+        assert captured(x).tolist() == expected
+    assert (written, captured.replays) == (0, 6)

@@ -16,7 +16,7 @@ from gradlite import nn
 from gradlite.utils.checkpoint import checkpoint
 from tests.capture_support import assert_change_counts
 
-PACKAGE = '''
+PACKAGE = """
 import functools
 import gradlite
 from gradlite import nn
@@ -67,7 +67,7 @@ class Settings:
 
     def put(self, **content):
         self._content.update(content)
-'''
+"""
 
 
 @pytest.fixture

@@ -450,7 +450,8 @@ class Surroundings(Reachable):
             if state != self._state:
                 return self._difference(state)
             self._count[0] = changes.count[0]
-            self._note_groups()
+            if self._unchanged is None or not self._unchanged():
+                self._note_groups()
         return found
 
     def left(self) -> tuple[str | None, list[tuple[Any, str, bool]]]:

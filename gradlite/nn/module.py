@@ -132,8 +132,9 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
             raise KeyError(f'{kind} name can\'t be empty string ""')
 
     def __setattr__(self, name: str, value: Any) -> None:
-        changes.count[0] += 1
         attributes = self.__dict__
+        if attributes.get(name, attributes) is not value:  # as in train() of a model in training
+            changes.count[0] += 1
         if isinstance(value, Parameter):
             if "_parameter_names" not in attributes:
                 raise AttributeError("cannot assign parameters before Module.__init__() call")
