@@ -246,11 +246,6 @@ def _never(original: Any) -> Any:
     return lambda usual: False if active() is not None else original(usual)
 
 
-def _looks_at_nothing(original: Any) -> Any:
-    """No look at values for a shortcut that saves little."""
-    return lambda: active() is None and original()
-
-
 def _required_in_replays(original: Any) -> Any:
     def require(*args: Any) -> None:
         recorder = active()
@@ -494,8 +489,7 @@ def recording(
     """Record what this thread does inside the block.
 
     On the CPU that is what the rules do, or with ``kernels`` what the step does as it is. Without
-    ``branches`` ops take no shortcuts that depend on values, and without ``kernels`` none that save
-    little. ``no_scaling`` is why the methods of
+    ``branches`` ops take no shortcuts that depend on values. ``no_scaling`` is why the methods of
     a `GradScaler` are Python code on a GPU, if they are.
 
     While it lasts ``Tensor.array`` is a property, ``np`` in the library's modules is a `_Library`,
@@ -551,8 +545,6 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)
     for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
         methods.append((shortcuts, function.__name__, function, way))
-    if not (kernels and branches):
-        methods.append((shortcuts, "may_look", shortcuts.may_look, _looks_at_nothing))
     methods.append((shortcuts, "verify", shortcuts.verify, _but_for_graphs))
     methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_taken))
     methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))

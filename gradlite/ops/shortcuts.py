@@ -11,15 +11,6 @@ def allowed(usual: Any) -> bool:
     return bool(usual)
 
 
-def may_look() -> bool:
-    """Whether an op may look at values for a shortcut that saves little.
-
-    Compiled steps do without it: where its condition failed now and then, another step would be
-    compiled for that, which takes seconds.
-    """
-    return True
-
-
 def require(
     condition: Any, error: type[Exception], message: str | Callable[..., str], *values: Any
 ) -> None:

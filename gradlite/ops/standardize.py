@@ -20,8 +20,6 @@ ROWS, PLANES = 65536, 262144  # elements of a block
 KEEP_BYTES = 1 << 21
 # From this ratio of squared mean to variance on, the rounding of the mean shows.
 FAR_OFF = 1000
-# Up to this ratio, the mean of the squares minus the square of the mean is exact enough.
-NEAR = 4
 
 
 def in_blocks(xp: Any, rows: int, columns: int, elements: int = ROWS) -> list[slice]:
@@ -179,22 +177,12 @@ def _over_batch(xp: Any, x: Any) -> Any:
     return xp.dot(xp.ones(x.shape[0], x.dtype), x)
 
 
-def _near(xp: Any, mean: Any, variance: Any) -> bool:
-    """Whether means are so small that sums of squares need no centring first."""
-    return _looks(xp) and shortcuts.allowed((mean * mean <= NEAR * variance).all())
-
-
-def _looks(xp: Any) -> bool:
-    """Whether sums of squares are tried without centring first."""
-    return xp is np and shortcuts.may_look()
-
-
 def _some(count: int) -> int:
-    """How many of some values have a mean that is near enough that of all: a quarter.
+    """How many of some values have a mean that is near enough that of all: a quarter, if many.
 
-    Its distance squared is at most `NEAR` times their variance, whatever the values are.
+    Its distance squared is at most four times their variance, whatever the values are.
     """
-    return -(-count // NEAR)
+    return count if count <= 16 else -(-count // 4)
 
 
 @np.errstate(all="ignore")
@@ -202,11 +190,6 @@ def channel_statistics(xp: Any, x: Any) -> tuple[Any, Any]:
     """The means and (biased) variances of the channels of x (N, C, L)."""
     n, c, length = x.shape
     total = x.dtype.type(n * length)
-    if _looks(xp):
-        mean = _over_batch(xp, _sums(xp, x)) / total
-        variance = _over_batch(xp, _products(xp, x, x)) / total - mean * mean
-        if _near(xp, mean, variance):
-            return mean, variance
     few = x[: _some(n)]
     mean = _over_batch(xp, _sums(xp, few)) / x.dtype.type(few.shape[0] * length)
     variance, rest = xp.zeros((2, c), x.dtype)
@@ -225,19 +208,11 @@ def channels_forward(xp: Any, x: Any, mean: Any, rstd: Any, weight: Any, bias: A
     n, c, length = x.shape
     y = xp.empty(x.shape, x.dtype)
     scale = rstd if weight is None else rstd * weight
-    near = _near(xp, mean, 1 / (rstd * rstd))
-    shift = bias
-    if near:
-        shift = -mean * scale if bias is None else bias - mean * scale
     for part in in_blocks(xp, n, c * length, PLANES):
-        out = y[part]
-        if near:
-            xp.multiply(x[part], scale[:, None], out=out)
-        else:
-            xp.subtract(x[part], mean[:, None], out=out)
-            out *= scale[:, None]
-        if shift is not None:
-            out += shift[:, None]
+        out = xp.subtract(x[part], mean[:, None], out=y[part])
+        out *= scale[:, None]
+        if bias is not None:
+            out += bias[:, None]
     return y
 
 
@@ -250,15 +225,12 @@ def channels_backward(
     scale = rstd if weight is None else rstd * weight
     parts = in_blocks(xp, n, c * length, PLANES)
     products, sums = xp.zeros((2, c), g.dtype)
-    near = _near(xp, mean, 1 / (rstd * rstd))
     for part in parts:
         total = _sums(xp, g[part])
         sums += _over_batch(xp, total)
         if x is not None:
-            rows = x[part] if near else x[part] - mean[:, None]
+            rows = x[part] - mean[:, None]
             products += _over_batch(xp, _products(xp, g[part], rows))
-    if near:
-        products -= mean * sums
     products *= rstd
     if not wants_input:
         return None, products, sums
@@ -267,10 +239,9 @@ def channels_backward(
     grad_x = xp.empty(g.shape, g.dtype)
     share = scale * g.dtype.type(1 / (n * length))
     slope, offset = share * products * rstd, share * sums
-    if near:
-        offset -= mean * slope
     for part in parts:
-        rows = x[part] if near else x[part] - mean[:, None]
+        if len(parts) > 1:
+            rows = x[part] - mean[:, None]
         out = xp.multiply(g[part], scale[:, None], out=grad_x[part])
         out -= rows * slope[:, None]
         out -= offset[:, None]
@@ -294,20 +265,13 @@ def groups_forward(
         rows, out, center, variance = x[part], y[part], mean[part], rstd[part]
         many = rows.shape[0]
         whole = (many, groups, inner)
-        rest, near = center, False
-        if _looks(xp):
-            center[...] = _sums(xp, rows).reshape(whole).sum(2) / total
-            squares = _products(xp, rows, rows).reshape(whole).sum(2) / total
-            variance[...] = squares - center * center
-            near = _near(xp, center, variance)
-        if not near:
-            few = rows[:, :, : _some(length)]
-            share = x.dtype.type(inner * few.shape[2])
-            center[...] = _sums(xp, few).reshape(whole).sum(2) / share
-            rows = _without(rows, center, out)
-            rest = _sums(xp, rows).reshape(whole).sum(2) / total
-            variance[...] = _products(xp, rows, rows).reshape(whole).sum(2) / total - rest * rest
-            center += rest
+        few = rows[:, :, : _some(length)]
+        share = x.dtype.type(inner * few.shape[2])
+        center[...] = _sums(xp, few).reshape(whole).sum(2) / share
+        rows = _without(rows, center, out)
+        rest = _sums(xp, rows).reshape(whole).sum(2) / total
+        variance[...] = _products(xp, rows, rows).reshape(whole).sum(2) / total - rest * rest
+        center += rest
         _rstd(xp, variance, eps)
         scale = variance[:, :, None]
         scale = scale if weight is None else scale * weight.reshape(groups, inner)
@@ -343,16 +307,11 @@ def groups_backward(
     share = g.dtype.type(1 / (inner * length))
     for part in in_blocks(xp, n, c * length, PLANES):
         grads, rows = g[part], x[part]
-        center, scale = mean[part][:, :, None], rstd[part][:, :, None]
+        scale = rstd[part][:, :, None]
         whole = (grads.shape[0], groups, inner)
-        near = _near(xp, center, 1 / (scale * scale))
-        if not near:
-            rows = _without(rows, mean[part], xp.empty(rows.shape, rows.dtype))
+        rows = _without(rows, mean[part], xp.empty(rows.shape, rows.dtype))
         sums = _sums(xp, grads).reshape(whole)
-        products = _products(xp, grads, rows).reshape(whole)
-        if near:
-            products = products - center * sums
-        products = products * scale
+        products = _products(xp, grads, rows).reshape(whole) * scale
         grad_weight += products.sum(0)
         grad_bias += sums.sum(0)
         if grad_x is None:
@@ -363,8 +322,6 @@ def groups_backward(
             products, sums, factor = products * kernel, sums * kernel, scale * kernel
         slope = products.sum(2, keepdims=True) * (share * scale * scale)
         offset = sums.sum(2, keepdims=True) * (share * scale)
-        if near:
-            offset -= center * slope
         out = xp.multiply(grads, _per_channel(xp, factor, whole), out=grad_x[part])
         out -= rows * _per_channel(xp, slope, whole)
         out -= _per_channel(xp, offset, whole)
