@@ -59,6 +59,38 @@ class Inv(Op):
         return (-F.matmul(transposed, F.matmul(grad, transposed)),)
 
 
+class InvUnchecked(Inv):
+    """The same, infinite or NaN for singular matrices."""
+
+    grad_name = "LinalgSolveExBackward0"
+
+    def forward(xp: Any, a: Any) -> Any:
+        try:
+            return xp.linalg.inv(a)  # CuPy's raises nothing
+        except np.linalg.LinAlgError:
+            matrices = a.reshape((-1, *a.shape[-2:]))
+            return np.stack([_inverse(matrix) for matrix in matrices]).reshape(a.shape)
+
+
+def _inverse(a: Any) -> Any:
+    """The inverse of a matrix; of a singular one what substitution makes of it, as in PyTorch."""
+    try:
+        return np.linalg.inv(a)
+    except np.linalg.LinAlgError:
+        pass
+    left, right = a.T.copy(), np.eye(len(a), dtype=a.dtype)
+    for k in range(len(a)):
+        rows = [k, k + int(np.abs(left[k:, k]).argmax())]
+        left[rows], right[rows] = left[rows[::-1]], right[rows[::-1]]
+        if left[k, k]:
+            factors = left[k + 1 :, k : k + 1] / left[k, k]
+            left[k + 1 :] -= factors * left[k]
+            right[k + 1 :] -= factors * right[k]
+    for k in reversed(range(len(a))):
+        right[k] = (right[k] - left[k, k + 1 :] @ right[k + 1 :]) / left[k, k]
+    return right.T
+
+
 class Solve(Op):
     """X of A X = B, for batches of the same shape."""
 
@@ -122,7 +154,7 @@ class Slogdet(Op):
         (a,) = ctx.saved
         grad = output_grads(ctx, grads, F, a)[1]
         scale = F.unsqueeze(F.unsqueeze(grad, grad.ndim), grad.ndim + 1)
-        return (scale * F.inv(a).swapaxes(-1, -2),)
+        return (scale * F.inv_unchecked(a).swapaxes(-1, -2),)
 
 
 class Cholesky(Op):

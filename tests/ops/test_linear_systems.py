@@ -106,6 +106,23 @@ def test_signs_and_logarithms() -> None:
     same(program)
 
 
+@pytest.mark.parametrize("name", ["logdet", "slogdet"])
+def test_gradients_of_logarithms_of_nothing(name: str) -> None:
+    singular = [
+        [[1.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]],
+        [[1.0, 2.0], [2.0, 4.0]], [[0.0, 3.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 3.0]],
+    ]  # fmt: skip
+
+    def program(T: Any) -> Any:
+        x = T.tensor(singular, requires_grad=True)
+        out = T.logdet(x) if name == "logdet" else T.linalg.slogdet(x).logabsdet
+        alone = T.tensor(singular[0], requires_grad=True)
+        T.logdet(alone).backward()
+        return out.detach(), T.autograd.grad(out.sum(), x), alone.grad
+
+    same(program)
+
+
 def test_logdet_has_no_gradient_where_it_is_nan() -> None:
     def program(T: Any) -> Any:
         x = T.tensor([[[2.0, 1.0], [0.5, 3.0]], [[-1.0, 0.2], [0.1, 1.0]]], requires_grad=True)
