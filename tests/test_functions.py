@@ -124,6 +124,10 @@ def test_tensor_types(name: str) -> None:
     same(program)
 
 
+def test_tensor_itself_is_the_default_type() -> None:
+    same(lambda T: [T.arange(3).type(T.Tensor), (T.ones(2, dtype=T.float64) < 2).type(T.Tensor)])
+
+
 def test_a_tensor_type_refuses_tensors_of_another_dtype() -> None:
     same(lambda T: T.FloatTensor(T.ones(1).long()), raises=TypeError, message="type")
     same(lambda T: T.LongTensor(T.ones(1).long()))

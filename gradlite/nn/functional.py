@@ -79,6 +79,7 @@ from gradlite.ops.normalization import (
     rms_norm,
 )
 from gradlite.ops.norms import pdist
+from gradlite.ops.out import taking_out as _taking_out
 from gradlite.ops.pad import pad
 from gradlite.ops.piecewise import (
     hardshrink,
@@ -244,4 +245,5 @@ __all__ = [
     "upsample_nearest",
 ]
 
+normalize = _taking_out(normalize, "div")  # whose result it is
 _take_arguments(globals(), names=_OF_LAYERS)

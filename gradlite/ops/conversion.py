@@ -168,6 +168,7 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
 
     The dtype may also be a tensor type, such as ``gradlite.LongTensor`` or its name, which says
     where the tensor shall be too: on the CPU, or on a GPU for ``gradlite.cuda.LongTensor``.
+    ``gradlite.Tensor`` stands for the default one.
     """
     if dtype is None:
         prefix = "gradlite.cuda" if self.is_cuda else "gradlite"
@@ -179,6 +180,8 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         if found is None or not dtype.endswith("Tensor"):
             raise ValueError(f"invalid type: '{dtype}'")
         where: Any = "cuda" if path.endswith(".cuda") else "cpu"
+    elif dtype is Tensor:
+        found, where = dtypes.get_default_dtype(), "cpu"
     else:  # a tensor type stands for a dtype and a type of device, a dtype for no device
         found = dtypes.as_dtype(getattr(dtype, "dtype", dtype))
         where = getattr(dtype, "device_type", None)

@@ -233,6 +233,19 @@ def test_captured_steps_write_into_out() -> None:
         assert out.tolist() == [2.0 * k] * 3
 
 
+def test_vectors_are_normalized_in_place() -> None:
+    for library in gradlite, torch:
+        x, out = library.tensor([[3.0, 4.0], [0.0, 2.0]]), library.empty(0)
+        assert library.nn.functional.normalize(x, dim=1, out=out) is out
+        assert library.nn.functional.normalize(x, 1.0, 0, out=x) is x
+        np.testing.assert_allclose(x.tolist(), [[1, 4 / 6], [0, 2 / 6]], rtol=1e-6)
+        np.testing.assert_allclose(out.tolist(), [[0.6, 0.8], [0, 1]], rtol=1e-6)
+        with pytest.raises(RuntimeError, match="can't be cast to"):
+            library.nn.functional.normalize(x, out=x.long())
+        with pytest.raises(RuntimeError, match="don't support automatic differentiation"):
+            library.nn.functional.normalize(x.requires_grad_(), out=out)
+
+
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_none_is_forgotten(name: str) -> None:
     entry = TABLE[name]
