@@ -53,6 +53,19 @@ def test_means_near_and_far_take_one_recording(name: str) -> None:
     assert (captured.recordings, captured.replays) == (1, 13)
 
 
+def test_one_row_among_many_that_is_nearly_constant_takes_no_other_recording() -> None:
+    """What rounds is the mean of a row that is large against that row's own deviations."""
+    norm = nn.LayerNorm(8)
+    captured = gradlite.capture(lambda x: norm(x), native=False)
+    rng = np.random.default_rng(3)
+    for i in range(8):
+        x = rng.standard_normal((64, 8)).astype(np.float32)
+        x[5] *= 0.03 if i % 2 else 1.0
+        expected = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(captured(gradlite.tensor(x)).array, expected, atol=1e-5)
+    assert (captured.recordings, captured.replays) == (1, 5)
+
+
 @each_norm
 @compiled
 @pytest.mark.parametrize("kind", ["at 0", "at 100", "one far off"])
