@@ -12,6 +12,7 @@ from gradlite import amp as amp
 from gradlite import autograd as autograd
 from gradlite import copying as copying
 from gradlite import cuda as cuda
+from gradlite import distributed as distributed
 from gradlite import dtypes as dtypes
 from gradlite import func as func
 from gradlite import linalg as linalg
@@ -192,7 +193,6 @@ _INSTEAD = {
     "as_strided": "Tensor.unfold() gives sliding windows, diagonal() and movedim() other views",
     "compile": "models run as they are; gradlite.capture(step) records a whole training step, "
     "backward and optimizer included, and replays it as compiled code",
-    "distributed": "there is one process, on one device",
     "jit": "there is nothing to script or trace; gradlite.capture(step) compiles a training step",
     "quantization": "there are no quantized tensors",
     **dict.fromkeys(

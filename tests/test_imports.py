@@ -30,6 +30,7 @@ FLOORS = (
         "gradlite.memory_format",
         "gradlite.backends",
         "gradlite._methods",
+        "gradlite.distributed",
         "gradlite.onnx",
         "gradlite.version",
     ),

@@ -35,6 +35,23 @@ def test_built_for_cuda_means_that_cupy_is_there(monkeypatch: pytest.MonkeyPatch
     assert gradlite.backends.cuda.is_built()
 
 
+def test_programs_can_ask_for_other_processes() -> None:
+    """As of a PyTorch that was built without them, and of one where no group has been made."""
+    import gradlite.distributed as dist
+
+    assert gradlite.distributed is dist
+    assert not dist.is_available()
+    assert dist.is_initialized() is torch.distributed.is_initialized() is False
+    for name in ("get_rank", "get_world_size"):
+        with pytest.raises(ValueError) as expected:
+            getattr(torch.distributed, name)()
+        with pytest.raises(ValueError) as ours:
+            getattr(dist, name)()
+        assert str(ours.value) == str(expected.value)
+    with pytest.raises(RuntimeError, match="one process"):
+        dist.init_process_group("nccl", rank=0, world_size=1)
+
+
 def test_what_there_is_instead() -> None:
     with pytest.raises(
         AttributeError, match=r"no attribute 'compile': .*gradlite\.capture\(step\)"
