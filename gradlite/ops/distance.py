@@ -231,8 +231,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     >>> gradlite.nn.functional.normalize(gradlite.tensor([[3.0, 4.0]]))
     tensor([[0.6000, 0.8000]])
     """
-    if p == 2 and isinstance(dim, int):
-        fused = unit_vectors.with_kernels(input, dim, eps)
+    if p in (1, 2) and isinstance(dim, int):
+        fused = unit_vectors.with_kernels(input, int(p), dim, eps)
         if fused is not None:
             return fused
     length: Any = norm(input, p, dim, True)

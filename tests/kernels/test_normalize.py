@@ -23,7 +23,9 @@ SHAPES = [
 TOLERANCES = {"bfloat16": 1.6e-2, "float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 
 
-def compare(K: Any, shape: tuple[int, ...], dim: int, dtype: str, eps: float = 1e-3) -> None:
+def compare(
+    K: Any, shape: tuple[int, ...], dim: int, dtype: str, p: int, eps: float = 1e-3
+) -> None:
     """With a vector of zeros and one that is shorter than eps."""
     generator = np.random.default_rng(len(shape))
     x, grad = (generator.standard_normal(shape).astype(dtype) for _ in range(2))
@@ -32,9 +34,9 @@ def compare(K: Any, shape: tuple[int, ...], dim: int, dtype: str, eps: float = 1
     if len(places) > 2:
         vectors[places[1]] = 0
         vectors[places[2]] *= x.dtype.type(1e-3 * eps)
-    exact = by_rule(Normalize, [wide(x)], (dim, eps), wide(grad), (True,))
-    found = by_kernel(K, Normalize, [x], (dim, eps), grad, (True,))
-    lengths = np.maximum(np.linalg.norm(wide(x), axis=dim, keepdims=True), eps)
+    exact = by_rule(Normalize, [wide(x)], (dim, eps, p), wide(grad), (True,))
+    found = by_kernel(K, Normalize, [x], (dim, eps, p), grad, (True,))
+    lengths = np.maximum(np.linalg.norm(wide(x), p, axis=dim, keepdims=True), eps)
     for ours, reference, size in zip(found, exact, (1.0, np.abs(wide(grad)) / lengths)):
         assert ours.dtype == dtype and ours.shape == shape
         # A gradient is a difference, as exact as what is subtracted.
@@ -42,10 +44,11 @@ def compare(K: Any, shape: tuple[int, ...], dim: int, dtype: str, eps: float = 1
         assert (np.abs(ours - reference) <= TOLERANCES[dtype] * size).all()
 
 
+@pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize(("shape", "dim"), SHAPES, ids=str)
-def test_values_and_gradients(launcher: Any, shape: Any, dim: int, dtype: str) -> None:
-    compare(launcher, shape, dim, dtype)
+def test_values_and_gradients(launcher: Any, shape: Any, dim: int, dtype: str, p: int) -> None:
+    compare(launcher, shape, dim, dtype, p)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -54,7 +57,8 @@ def test_no_race_and_nothing_out_of_bounds(
     threads: ThreadsLauncher, shape: Any, dim: int, seed: int
 ) -> None:
     threads.check, threads.seed = True, seed
-    compare(threads, shape, dim, "float32")
+    for p in (1, 2):
+        compare(threads, shape, dim, "float32", p)
 
 
 def test_rows_that_start_anywhere(launcher: Any) -> None:
@@ -62,10 +66,10 @@ def test_rows_that_start_anywhere(launcher: Any) -> None:
     device = launcher.xp.asarray(flat)
     for start in range(4):
         found = Normalize.fused_forward(
-            launcher, device[start : start + 640].reshape(5, 128), 1, 1e-12
+            launcher, device[start : start + 640].reshape(5, 128), 1, 1e-12, 2
         )
         rows = wide(flat[start : start + 640]).reshape(5, 128)
-        np.testing.assert_allclose(host(found), Normalize.forward(np, rows, 1, 1e-12), 1e-5)
+        np.testing.assert_allclose(host(found), Normalize.forward(np, rows, 1, 1e-12, 2), 1e-5)
 
 
 INF, NAN = float("inf"), float("nan")
@@ -77,15 +81,16 @@ ROWS = [
 
 @pytest.mark.parametrize("eps", [1e-12, 0.0, 5.0])
 @pytest.mark.parametrize("dim", [0, 1])
-def test_extreme_values_are_as_in_pytorch(launcher: Any, dim: int, eps: float) -> None:
+@pytest.mark.parametrize("p", [1, 2])
+def test_extreme_values_are_as_in_pytorch(launcher: Any, p: int, dim: int, eps: float) -> None:
     torch = pytest.importorskip("torch")
     x = np.asarray(ROWS, np.float32)
     x = x if dim == 1 else np.ascontiguousarray(x.T)
     weights = np.linspace(1, 2, x.size, dtype=np.float32).reshape(x.shape)
     theirs = torch.tensor(x, requires_grad=True)
-    expected = torch.nn.functional.normalize(theirs, dim=dim, eps=eps)
+    expected = torch.nn.functional.normalize(theirs, p, dim, eps)
     (gradient,) = torch.autograd.grad(expected, theirs, torch.tensor(weights))
-    found = by_kernel(launcher, Normalize, [x], (dim, eps), weights, (True,))
+    found = by_kernel(launcher, Normalize, [x], (dim, eps, p), weights, (True,))
     np.testing.assert_allclose(found[0], expected.detach().numpy(), 1e-6)
     # A gradient is a difference, as exact as what is subtracted.
     for ours, reference in zip(
@@ -99,22 +104,25 @@ def test_extreme_values_are_as_in_pytorch(launcher: Any, dim: int, eps: float) -
 
 
 @pytest.mark.parametrize(("shape", "dim"), [((3, 4), 1), ((2, 3, 4), 1), ((4,), -1)], ids=str)
-def test_one_kernel_each_way_and_derivatives(native_kernels: None, shape: Any, dim: int) -> None:
+@pytest.mark.parametrize("p", [1.0, 2])
+def test_one_kernel_each_way_and_derivatives(
+    native_kernels: None, shape: Any, dim: int, p: float
+) -> None:
     x = gradlite.randn(shape, dtype=gradlite.float64).requires_grad_()
     with kernels.record() as launched:
-        F.normalize(x, dim=dim).sum().backward()
+        F.normalize(x, p, dim).sum().backward()
     names = [n for n in launched if n.startswith("normalize")]
     strided = "_strided" if len(shape) == 3 else ""
     assert names == [f"normalize{strided}_forward", f"normalize{strided}_backward"]
     for eps in (1e-12, 50.0):
-        function = partial(F.normalize, dim=dim, eps=eps)
+        function = partial(F.normalize, p=p, dim=dim, eps=eps)
         assert gradlite.autograd.gradcheck(function, [x])
         assert gradlite.autograd.gradgradcheck(function, [x])
 
 
 def test_other_norms_are_composed(native_kernels: None) -> None:
     with kernels.record() as launched:
-        F.normalize(gradlite.rand(3, 4), p=1.0)
+        F.normalize(gradlite.rand(3, 4), p=3.0)
         F.normalize(gradlite.rand(0, 4))
     assert not any(name.startswith("normalize") for name in launched)
     with pytest.raises(IndexError, match="Dimension out of range"):
