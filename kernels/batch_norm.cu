@@ -42,35 +42,36 @@ KERNEL(batch_norm_statistics)
  i64 wide, i64 samples, i64 channels, i64 length, i64 parts, i64 inner, double momentum,
  double eps) {
   const i64 count = samples * length;
-  const acc_t share = acc_t(1) / acc_t(count);
+  const total_t share = total_t(1) / total_t(count);
   for_each_row(channels, [&](auto team, i64 c) {
-    const acc_t total = channel_total(team, 0, c, partials, parts, channels, inner);
-    const acc_t squares = channel_total(team, 1, c, partials, parts, channels, inner);
-    acc_t center = widen(x[c * length]) + total * share;
-    acc_t variance = squares * share - (total * share) * (total * share);
-    if (variance < acc_t(1e-3) * (squares * share)) {
+    const total_t total = channel_total(team, 0, c, partials, parts, channels, inner);
+    const total_t squares = channel_total(team, 1, c, partials, parts, channels, inner);
+    total_t center = widen(x[c * length]) + total * share;
+    total_t variance = squares * share - (total * share) * (total * share);
+    if (variance < total_t(1e-3) * (squares * share)) {
       // The shift was an outlier, and next to nothing is left of the difference: once more, by
       // the mean.
       acc_t sums[2] = {};
-      const Moments add{settled(center)};
+      const Moments add{settled(acc_t(center))};
+      center = add.shift;
       for (i64 sample = 0; sample < samples; sample++) {
         row_of(team, length).each([&](acc_t value) { add(sums, value); },
                                   x + (sample * channels + c) * length);
       }
-      const acc_t rest = team.sum(sums[0]) * share;
+      const total_t rest = team.sum(sums[0]) * share;
       variance = team.sum(sums[1]) * share - rest * rest;
       center += rest;
       if (variance < 0) variance = 0;
     }
     if (team.rank() == 0) {
-      mean[c] = center;
-      rstd[c] = acc_t(1) / math::sqrt(variance + acc_t(eps));
-      const acc_t step = acc_t(momentum), kept = acc_t(1) - step;
-      const acc_t unbiased = variance * (acc_t(count) / acc_t(count - 1));
+      mean[c] = acc_t(center);
+      rstd[c] = acc_t(total_t(1) / math::sqrt(variance + total_t(eps)));
+      const total_t step = total_t(momentum), kept = total_t(1) - step;
+      const total_t unbiased = variance * (total_t(count) / total_t(count - 1));
       set_channel_value(running_mean, wide, c,
-                        kept * channel_value(running_mean, wide, c, 0) + step * center);
+                        acc_t(kept * channel_value(running_mean, wide, c, 0) + step * center));
       set_channel_value(running_var, wide, c,
-                        kept * channel_value(running_var, wide, c, 0) + step * unbiased);
+                        acc_t(kept * channel_value(running_var, wide, c, 0) + step * unbiased));
     }
   });
 }

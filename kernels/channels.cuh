@@ -75,12 +75,20 @@ DEVICE void sample_sums(i64 samples, i64 channels, i64 length, i64 parts, acc_t*
       in...);
 }
 
+// What a few sums come to, and is subtracted from another: in double precision where that costs
+// nothing.
+#if defined(GRADLITE_NATIVE)
+typedef double total_t;
+#else
+typedef acc_t total_t;
+#endif
+
 // The sums of a channel, the same in every member of the team; inner is 1 after plane_sums.
 template <class Team>
-DEVICE acc_t channel_total(Team team, int sum, i64 channel, const acc_t* partials, i64 parts,
+DEVICE total_t channel_total(Team team, int sum, i64 channel, const acc_t* partials, i64 parts,
                            i64 channels, i64 inner) {
   const acc_t* from = partials + sum * parts * channels * inner + channel * inner;
-  acc_t total = 0;
+  total_t total = 0;
   for (i64 i = team.rank(); i < parts * inner; i += team.size()) {
     const i64 part = inner == 1 ? i : quotient(i, inner);
     total += from[part * channels * inner + (i - part * inner)];

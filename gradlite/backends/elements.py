@@ -23,6 +23,7 @@ FUNCTIONS = {
     "copysign": ("VALUES_OF_TWO", "f_copysign"),
     "digamma": ("VECTOR_VALUES", "digamma_of"),
     "digamma_slope": ("VECTOR_SLOPES", "trigamma_of"),
+    "erf": ("VALUES", "float_math::erf(x)"),
     "erfc": ("VALUES", "float_math::erfc(x)"),
     "erfinv": ("VECTOR_VALUES", "inverse_of_erf"),
     "floor_divide": ("BY_REMAINDER", "floored"),

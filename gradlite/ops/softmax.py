@@ -14,7 +14,7 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
-from gradlite.ops.reduce import ones, reduced_dims, spread
+from gradlite.ops.reduce import Sum, count, ones, reduced_dims, spread
 from gradlite.ops.reductions import as_last, copies_for_nothing, from_last, reduced_shape
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -303,6 +303,9 @@ def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     return softmax(-input, dim, dtype)
 
 
+LONG = 1 << 10  # numbers of a row whose sum is worth more precision
+
+
 class Logsumexp(Op):
     """log(sum(exp(x))) over dimensions."""
 
@@ -316,7 +319,7 @@ class Logsumexp(Op):
             return xp.log(xp.exp(x).sum(axis=dims, keepdims=keepdim))
         top = x.max(axis=dims, keepdims=True)
         top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
-        total = xp.log(xp.exp(x - top).sum(axis=dims, keepdims=True)) + top
+        total = xp.log(Sum.forward(xp, xp.exp(x - top), dims, True)) + top
         return (
             total
             if keepdim
@@ -331,6 +334,8 @@ class Logsumexp(Op):
     def fused_forward(K: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
         if not K.takes(x) or not dims or copies_for_nothing(K, x.ndim, dims):
             return NotImplemented
+        if K.serial and count(x.shape, dims) > LONG:
+            return NotImplemented  # the kernel adds up a row as it is, in single precision
         out = K.empty(reduced_shape(x.shape, dims, keepdim), x.dtype)
         rows, columns = out.size, x.size // out.size
         x = as_last(K, x, dims)

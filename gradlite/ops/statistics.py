@@ -79,7 +79,7 @@ class Var(Op):
 
     reads: tuple[tuple[int, ...], ...] = ((0,),)
     has_aux = True
-    native_from, native_backward_from = 1 << 10, 1 << 13
+    native_from, native_backward_from = 1 << 8, 1 << 13
 
     def forward(xp: Any, x: Any, dims: tuple[int, ...], correction: float, keepdim: bool) -> Any:
         return _variances(xp, x, dims, correction, keepdim)

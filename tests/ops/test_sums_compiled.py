@@ -125,6 +125,26 @@ def test_gradients_of_biases_are_as_precise() -> None:
 
 
 @needs_code
+@pytest.mark.parametrize("shape", [(8, 6, 32, 32), (200, 24, 4, 5), (300, 40)], ids=str)
+def test_means_and_variances_of_batches_are_as_precise(shape: tuple[int, ...]) -> None:
+    """Means that are small beside the spread: the shift of the kernel's sums is far from them."""
+    x = np.random.default_rng(1).standard_normal(shape).astype("f4")
+    layer = gradlite.from_numpy(x)
+    made = F.batch_norm(layer, None, None, None, None, True).numpy()
+    axes = (0, *range(2, x.ndim))
+    wide = x.astype("f8")
+    exact = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)
+    assert error(made, exact) < 1e-7
+
+
+@pytest.mark.parametrize("shape", [(200_000,), (1500, 70)], ids=str)
+def test_logarithms_of_long_sums(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype("f4")
+    made = gradlite.logsumexp(gradlite.from_numpy(x), 0).numpy()
+    assert error(made, np.log(np.exp(x.astype("f8")).sum(0))) < 6e-8
+
+
+@needs_code
 def test_array_calls_of_captured_steps_have_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     x = gradlite.randn(70, 90)
 
