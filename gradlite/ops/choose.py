@@ -320,6 +320,8 @@ class NanToNum(Op):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any, nan: float, posinf: float, neginf: float) -> Any:
+        if x.__class__ is np.ndarray and x.dtype.char in "fd" and np.isfinite(x).all():
+            return x.copy("K")  # which takes a third of the time
         return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -390,9 +390,19 @@ def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any 
     >>> gradlite.nansum(gradlite.tensor([1.0, float("nan"), 2.0]))
     tensor(3.)
     """
+    if _sums_up(input):
+        total: Any = input.sum(dim, keepdim, dtype=dtype)
+        if not np.isnan(total.array).any():
+            return total  # type: ignore[no-any-return]
     present = wrap(input.array == input.array)
     kept: Any = where(present, input, 0)
     return kept.sum(dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def _sums_up(input: Tensor) -> bool:
+    """Whether the plain sum may be tried first: no captured step is to have what it depends on."""
+    array = input.array
+    return array.__class__ is np.ndarray and array.dtype.char in "fd" and array.size > 0
 
 
 @public(samples=_nan_samples, method=True, errors=lambda: [S(integers(0, 9, 3))])
@@ -412,6 +422,10 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
         )
     if dtype is not None:
         floating("nanmean", dtype)
+    if _sums_up(input):
+        found: Any = input.mean(dim, keepdim, dtype=dtype)
+        if not np.isnan(found.array).any():
+            return found  # type: ignore[no-any-return]
     present: Any = wrap(input.array == input.array)
     total = nansum(input, dim, keepdim, dtype=dtype)
     return total / present.sum(dim, keepdim)  # type: ignore[no-any-return,operator]

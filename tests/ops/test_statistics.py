@@ -158,3 +158,25 @@ def test_histograms_refuse_what_they_cannot_count() -> None:
         )
 
     same(program)
+
+
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), "all"])
+@pytest.mark.parametrize("dim", [None, 0, 1])
+@pytest.mark.parametrize("name", ["nansum", "nanmean"])
+def test_sums_without_nan_where_there_is_one_and_where_there_is_none(
+    name: str, dim: int | None, odd: Any
+) -> None:
+    """Without one they are the plain sums, and the gradients with it."""
+
+    def program(T: Any) -> Any:
+        x = T.arange(12.0).reshape(3, 4)
+        if odd == "all":
+            x[0, :3] = T.tensor([float("inf"), -float("inf"), float("nan")])
+        elif odd is not None:
+            x[1, 2] = odd
+        x.requires_grad_()
+        y = getattr(T, name)(x) if dim is None else getattr(T, name)(x, dim, True)
+        y.backward(T.ones_like(y))
+        return y.detach(), x.grad
+
+    same(program)
