@@ -52,16 +52,27 @@ def values(xp: Any, name: str, *arrays: Any, dtype: Any = None) -> Any:
     """
     first, *more = arrays
     function = find(name, "f" if dtype is not None else first.dtype.char)
-    kind = dtype or first.dtype
+    kind = DTYPES[first.dtype.char] if dtype is None else dtype
     if all(a.flags.c_contiguous for a in arrays):
         out = np.empty(first.shape, kind)
-        function(*arrays, out)
-        return out
+        if function(*arrays, out):
+            return out
     leader = more[0] if more and more[0].ndim else first
     order = sorted(range(first.ndim), key=lambda d: -abs(leader.strides[d]))
     out = np.empty([first.shape[d] for d in order], kind)
-    function(*[np.ascontiguousarray(a.transpose(order) if a.ndim else a) for a in arrays], out)
+    own = [np.ascontiguousarray(a.transpose(order) if a.ndim else a) for a in arrays]
+    if not function(*own, out):
+        if not function(*map(anew, own), out):
+            raise RuntimeError(f"{name} does not take its arrays")
     return out.transpose(sorted(range(first.ndim), key=order.__getitem__))
+
+
+def anew(array: Any) -> Any:
+    """A copy that compiled code takes: of one that lies askew, or has another object as dtype, as
+    arrays from a file do."""
+    copy = np.empty(array.shape, DTYPES.get(array.dtype.char, array.dtype))
+    copy[...] = array
+    return copy
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import libraries
+from gradlite.backends.elements import anew
 from gradlite.backends.multiply import DTYPES
 from gradlite.ops.reductions import merged
 
@@ -46,10 +47,14 @@ def variances(
 ) -> tuple[Any, Any]:
     """The squared distances from the means, summed over dimensions that fit and divided, or the
     roots of that; and the means, flat."""
-    out = np.empty(shape, x.dtype)
-    mean = np.empty(out.size, x.dtype)
+    kind = DTYPES[x.dtype.char]
+    out = np.empty(shape, kind)
+    mean = np.empty(out.size, kind)
     x, sizes = arranged(x, dims)
-    _functions(x.dtype.char)[1](x, out, mean, sizes, divisor, root)
+    function = _functions(kind.char)[1]
+    if not function(x, out, mean, sizes, divisor, root):
+        if not function(anew(x), out, mean, sizes, divisor, root):
+            raise RuntimeError("variances() does not take its arrays")
     return out, mean
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -217,3 +218,36 @@ def test_casts(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = x.to(getattr(gradlite, dtype)).float()
     monkeypatch.delitem(natively.LAUNCHERS, np)
     np.testing.assert_array_equal(made, x.to(getattr(gradlite, dtype)).float())
+
+
+def askew(values: Any) -> Any:
+    """The same numbers where no number of their size may begin."""
+    room = np.empty(values.nbytes + 1, np.uint8)[1:]
+    made = room.view(values.dtype).reshape(values.shape)
+    made[...] = values
+    return made
+
+
+def from_a_file(values: Any) -> Any:
+    """The same numbers with a dtype that is equal to NumPy's own, and another object."""
+    return pickle.loads(pickle.dumps(values))
+
+
+@pytest.mark.parametrize("change", [askew, from_a_file])
+@pytest.mark.parametrize("turned", [False, True])
+def test_arrays_that_compiled_code_does_not_take(change: Any, turned: bool) -> None:
+    values = np.random.default_rng(0).uniform(0.5, 2, (70, 80)).astype("f4")
+    x = change(values.T if turned else values)
+    assert not x.flags.aligned or x.dtype is not np.dtype("f4")
+
+    def results(t: Any) -> list[Any]:
+        half = t.half()
+        return [
+            *(f(gradlite, t) for f in FUNCTIONS.values()), half, half.float(), t.bfloat16(),
+            t.fmod(0.3), gradlite.hypot(t, t), t.sum(), t.mean(1), t.var(0), t.std(), t.amax(1),
+            t.min(), t.cumsum(0), t.logsumexp(0),
+        ]  # fmt: skip
+
+    plain = np.array((values.T if turned else values).tolist(), "f4")
+    for made, expected in zip(results(gradlite.from_numpy(x)), results(gradlite.tensor(plain))):
+        np.testing.assert_allclose(made.float(), expected.float(), rtol=1e-6)
