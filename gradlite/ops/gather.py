@@ -132,6 +132,8 @@ def within(index: np.ndarray[Any, Any], size: int) -> Any:
     """Whether no int32 or int64 index is negative or too large."""
     if not index.size:
         return True
+    if index.__class__ is np.ndarray and 0 in index.strides:  # expanded: each number once
+        index = index[tuple([slice(0, 1 if step == 0 else None) for step in index.strides])]
     if index.flags.c_contiguous:  # a negative number is a huge unsigned one: one pass
         return index.view(np.uint64 if index.itemsize == 8 else np.uint32).max() < size
     return (index.min() >= 0) & (index.max() < size)
