@@ -169,6 +169,24 @@ def recorded(
     return record(op, edges, saved, versions, attrs, F, aux, shapes, outputs)
 
 
+def node_of_edit(op: Any, inputs: Sequence[Tensor], attrs: tuple[Any, ...]) -> Node | None:
+    """The node of an op that is run on the memory of its first input, which its rule never reads.
+
+    None where nothing is recorded, or where the rule reads that input or the result.
+    """
+    if current_mode() != 0 or min(op.saves, default=1) < 1:
+        return None
+    edges = edges_of(inputs)
+    if edges is None:
+        return None
+    arrays = [t.array for t in inputs]
+    F = NAMESPACES[arrays[0].__class__]
+    op = F.twins.get(op, op)
+    if edges is NOWHERE:
+        op, edges = Cut(op), (None,) * len(inputs)
+    return recorded(op, edges, inputs, arrays, attrs, F, None, None, None, 1)
+
+
 def _several(
     op: Any,
     inputs: Sequence[Tensor | None],

@@ -11,11 +11,11 @@ from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.graph import add_part
 from gradlite.ops import guard, indexing, positions
 from gradlite.ops.binary import sum_to
-from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.dispatch import apply, apply1, node_of_edit
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.index_items import item_of, items_of, split
-from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.inplace import assign, check_inplace, lies_apart, rebase, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, tensor_type, type_name
@@ -330,6 +330,12 @@ def _put(
         if not recorded and _written(array, index, values.array, accumulate):
             target._bump()
             return target
+        if recorded and lies_apart(target, (values.array,)):
+            node = node_of_edit(IndexPut, (target, values), (index, accumulate))
+            if node is not None and _written_by_kernel(array, index, values.array, accumulate):
+                target._bump()
+                rebase(target, node)
+                return target
         return assign(target, apply(IndexPut, (target, values), index, accumulate))
     except (IndexError, ValueError, TypeError):  # TypeError: NumPy's, of masks of all dimensions
         raise _put_error(array, index, values, ndim) from None
@@ -337,17 +343,25 @@ def _put(
 
 def _written(array: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> bool:
     """Write values, or add them, into an array that no graph knows of; False: nothing was done."""
-    K = NAMESPACES[array.__class__].launcher
+    if _written_by_kernel(array, index, values, accumulate):
+        return True
+    if accumulate:
+        return False
     with guard.on(array):
-        if K is not None and array.flags.c_contiguous:
-            if indexing.puts_rows(K, array, index, values, accumulate):
-                indexing.put_rows(K, array, index, values, accumulate)
-                return True
-        if accumulate:
-            return False
-        if K is not None:
+        if NAMESPACES[array.__class__].launcher is not None:
             indexing.check_all(array, index)
         array[index] = values
+        return True
+
+
+def _written_by_kernel(array: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> bool:
+    K = NAMESPACES[array.__class__].launcher
+    if K is None or not array.flags.c_contiguous:
+        return False
+    with guard.on(array):
+        if not indexing.puts_rows(K, array, index, values, accumulate):
+            return False
+        indexing.put_rows(K, array, index, values, accumulate)
         return True
 
 

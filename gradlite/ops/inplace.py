@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,11 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
         saves_output(edge, t)
         rebase(t, edge)
     return t
+
+
+def lies_apart(t: Tensor, others: Sequence[Any]) -> bool:
+    """Whether an edit of a tensor that is no view may write where arrays are not read from."""
+    return t._view is None and not any(o is t.array or o.base is not None for o in others)
 
 
 def _check_result(array: Any, value: Any) -> None:

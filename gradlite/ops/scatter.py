@@ -10,10 +10,10 @@ import numpy as np
 from gradlite.grad_mode import NO_GRAD, current_mode, no_grad
 from gradlite.ops import indexing, positions, scatter_combine
 from gradlite.ops.dims import wrap_dim
-from gradlite.ops.dispatch import apply
+from gradlite.ops.dispatch import apply, node_of_edit
 from gradlite.ops.gather import check_bounds, check_tensor, counted_from_front
 from gradlite.ops.guard import on_its_device
-from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.inplace import assign, check_inplace, lies_apart, rebase
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast, filling, fitting
@@ -438,6 +438,16 @@ def _in_place(call: Callable[..., Call], name: str) -> Any:
                 op.write(F.xp, array, *rest)
             self._bump()
             return self
+        K, rest = NAMESPACES[array.__class__].launcher, (*others, *attrs)
+        if K is not None and inputs[0] is self and lies_apart(self, others):
+            # A GPU copies nothing for the graph's sake where the rule does not read old values.
+            if op.launch is not None and array.flags.c_contiguous and op.serves(K, array, *rest):
+                node = node_of_edit(op, inputs, attrs)
+                if node is not None:
+                    op.launch(K, array, *rest)
+                    self._bump()
+                    rebase(self, node)
+                    return self
         return assign(self, apply(op, inputs, *attrs))
 
     method.__name__ = method.__qualname__ = name

@@ -10,6 +10,7 @@ import pytest
 
 import gradlite
 from gradlite.ops import indexing
+from tests import array_calls
 from tests import cupy_stand_in as stand_in
 from tests.cuda_on_cpu import compiler
 from tests.kernels.support import DTYPES, ThreadsLauncher, host
@@ -254,3 +255,72 @@ def test_a_source_that_is_too_short(cupy: Any) -> None:
     with pytest.raises(RuntimeError, match="device-side assert.*\nindex 4 is out of bounds"):
         x.masked_scatter(x == 0, source)
         gradlite.cuda.synchronize()
+
+
+# ---- edits that a graph records ----------------------------------------------------------------
+EDITS = {
+    "index_add_": lambda x, i, v: x.index_add_(0, i, v),
+    "index_copy_": lambda x, i, v: x.index_copy_(0, i, v),
+    "index_fill_": lambda x, i, v: x.index_fill_(0, i, 2.0),
+    "scatter_": lambda x, i, v: x.scatter_(0, i[:, None].repeat(1, 4), v),
+    "scatter_add_": lambda x, i, v: x.scatter_add_(0, i[:, None].repeat(1, 4), v),
+    "index_put_": lambda x, i, v: x.index_put_((i,), v, accumulate=True),
+    "setitem": lambda x, i, v: x.__setitem__(i, v),
+}
+
+
+def edited(edit: Any, device: str, tracked: bool) -> tuple[list[Any], dict[str, int]]:
+    """Values and gradients of a chain of edits, and what the last one asks for."""
+    generator = np.random.default_rng(0)
+    start, first, second = (
+        gradlite.tensor(generator.standard_normal(s), device=device, requires_grad=True)
+        for s in ((6, 4), (3, 4), (3, 4))
+    )
+    index, other = (gradlite.tensor(i, device=device) for i in ([4, 0, 2], [1, 2, 5]))
+    x = start * 2 if tracked else start.detach().clone()
+    before = x * 3 if tracked else x
+    values = first * 2, second * 3
+    edit(x, index, values[0])
+    counts: dict[str, int] = {}
+    with array_calls.counting(counts):
+        edit(x, other, values[1])
+    if not x.requires_grad:
+        return [x], counts
+    total = (x * x).sum() + before.sum() + values[0].sum()
+    leaves = [start, first, second]
+    return [x, *gradlite.autograd.grad(total, leaves, allow_unused=True)], counts
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_that_a_graph_records(cupy: Any, name: str, tracked: bool) -> None:
+    found, counts = edited(EDITS[name], "cuda", tracked)
+    expected, _ = edited(EDITS[name], "cpu", tracked)
+    for ours, reference in zip(found, expected, strict=True):
+        assert (ours is None) == (reference is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours.tolist(), reference.tolist(), 1e-12)
+            assert str(ours.grad_fn).split(" ")[0] == str(reference.grad_fn).split(" ")[0]
+    copies = counts.keys() & {"array", "setitem", "copy"}
+    assert not copies
+
+
+def test_edits_of_what_a_graph_still_reads(cupy: Any) -> None:
+    for device in ("cpu", "cuda"):
+        x = gradlite.ones(4, device=device, requires_grad=True)
+        y = x.exp()
+        y.index_add_(0, gradlite.tensor([1], device=device), gradlite.ones(1, device=device))
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+def test_an_edit_of_itself(cupy: Any) -> None:
+    """What is read from the memory that is written comes from before."""
+    results = []
+    for device in ("cpu", "cuda"):
+        x = gradlite.arange(6.0, device=device, requires_grad=True)
+        y = (x * 1).view(3, 2)
+        y.index_add_(0, gradlite.tensor([0, 1], device=device), y[1:].detach())
+        y[gradlite.tensor([2], device=device)] = y[:1] * 2
+        results.append([y.tolist(), *[g.tolist() for g in gradlite.autograd.grad(y.sum(), x)]])
+    assert results[0] == results[1]
