@@ -134,7 +134,7 @@ def test_means_and_variances_of_batches_are_as_precise(shape: tuple[int, ...]) -
     axes = (0, *range(2, x.ndim))
     wide = x.astype("f8")
     exact = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)
-    assert error(made, exact) < 1e-7
+    assert error(made, exact) < 1.5e-7
 
 
 @pytest.mark.parametrize("shape", [(200_000,), (1500, 70)], ids=str)
