@@ -42,11 +42,12 @@ def slope(F: Any, name: str, grad: Any, saved: Any) -> Any:
 
 
 HALVES = ("float16", "bfloat16")
+LEAST_CAST = 1 << 12  # elements; NumPy casts fewer in less time than a call takes
 
 
 def cast(xp: Any, array: Any, dtype: Any) -> Any:
     """An array of float32 in half precision, or the other way round; None for NumPy to do it."""
-    if array.size < elements.LEAST or xp not in natively.LAUNCHERS or 0 in array.strides:
+    if array.size < LEAST_CAST or xp not in natively.LAUNCHERS or 0 in array.strides:
         return None
     kinds = array.dtype.name, dtype.name
     if kinds[1] in HALVES and kinds[0] == "float32":
