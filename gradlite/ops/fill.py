@@ -11,10 +11,10 @@ from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import guard, indexing
 from gradlite.ops.binary import mismatch, sum_to
 from gradlite.ops.chosen import chosen
-from gradlite.ops.dispatch import apply, apply1
+from gradlite.ops.dispatch import apply, apply1, node_of_edit
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
-from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.inplace import assign, check_inplace, rebase, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, filling, promote, same_device_or_scalar
@@ -256,6 +256,12 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     Raises:
         RuntimeError: the mask is not bool, or the value is a tensor with dimensions.
     """
+    op, inputs, attrs = _masked_fill(input, mask, value)
+    return apply(op, inputs, *attrs)  # type: ignore[no-any-return]
+
+
+def _masked_fill(input: Tensor, mask: Tensor, value: Any) -> tuple[Any, tuple[Any, ...], Any]:
+    """The op that fills, its inputs and its attributes."""
     check_tensor("masked_fill", "mask", 2, mask)
     if mask.array.dtype != np.bool_:
         raise RuntimeError(
@@ -271,9 +277,30 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
                 f"{value.array.ndim} dimension(s)."
             )
         value, _ = same_device_or_scalar(value, input)
-        return apply(MaskedFillTensor, (input, mask, promote(value, input.array.dtype)))  # type: ignore[no-any-return]
+        return MaskedFillTensor, (input, mask, promote(value, input.array.dtype)), ()
     value = filling(as_number(value), input.array.dtype)
-    return apply(MaskedFill, (input, mask), value)  # type: ignore[no-any-return]
+    return MaskedFill, (input, mask), (value,)
+
+
+@on_its_device
+def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """In-place version of `masked_fill`."""
+    check_inplace(self)
+    op, inputs, attrs = _masked_fill(self, mask, value)
+    array, holds = self.array, inputs[1].array
+    F = NAMESPACES[array.__class__]
+    written = broadcast_shape(holds.shape, array.shape) == array.shape
+    # On a GPU by one call, where it takes the dtype, and the mask is not what is filled.
+    if F.xp is not np and written and array.dtype.char in "efdlihbB":
+        recorded = current_mode() & NO_GRAD == 0 and any(t.requires_grad for t in inputs)
+        node = node_of_edit(op, inputs, attrs) if recorded and self._view is None else None
+        if node is not None or not recorded:
+            F.xp.copyto(array, inputs[2].array if attrs == () else attrs[0], where=holds)
+            self._bump()
+            if node is not None:
+                rebase(self, node)
+            return self
+    return assign(self, apply(op, inputs, *attrs))
 
 
 @public(
@@ -318,6 +345,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 def _attach() -> None:
     t: Any = Tensor
     t.copy_, t.fill_, t.zero_ = copy_, fill_, zero_
+    t.masked_fill_ = masked_fill_
 
 
 _attach()

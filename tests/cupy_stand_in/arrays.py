@@ -421,7 +421,8 @@ def _first(args: Any) -> Any:
 
 def _check(name: str, kwargs: dict[str, Any]) -> None:
     for key in kwargs:
-        if key in REFUSED or (name == "take" and key == "mode"):
+        refused = key in REFUSED and (name, key) != ("copyto", "where")
+        if refused or (name == "take" and key == "mode"):
             raise TypeError(f"{name}() got an unexpected keyword argument '{key}'")
     if kwargs.get("kind") not in (None, "stable"):
         raise ValueError(f"{name}: CuPy knows only stable sorting")

@@ -266,6 +266,8 @@ EDITS = {
     "scatter_add_": lambda x, i, v: x.scatter_add_(0, i[:, None].repeat(1, 4), v),
     "index_put_": lambda x, i, v: x.index_put_((i,), v, accumulate=True),
     "setitem": lambda x, i, v: x.__setitem__(i, v),
+    "masked_fill_": lambda x, i, v: x.masked_fill_(i[:, None].sum(0) > 6, 3.0),
+    "masked_fill_ by a tensor": lambda x, i, v: x.masked_fill_(x.detach() > 0, v.sum()),
 }
 
 
