@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import importlib
 import sys
 import types
@@ -160,3 +161,13 @@ def test_classes_need_not_say_where_they_come_from() -> None:
     for _ in range(5):
         assert captured(gradlite.ones(2)).tolist() == [2.0, 2.0]
     assert captured.replays == 2
+
+
+def test_beside_a_profiler_packages_are_searched(package: Any) -> None:
+    """Which takes the place of what looks at calls."""
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        assert_change_counts(lambda x: package.scaled(x), lambda: package.rate.__setitem__(0, 2.0))
+    finally:
+        profile.disable()

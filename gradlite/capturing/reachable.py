@@ -79,7 +79,7 @@ class Reachable:
         findings: Findings,
         without: Container[tuple[int, Any]] = (),
     ) -> None:
-        self._without, self._met = without, findings.codes
+        self._without, self._findings = without, findings
         self.modules: dict[int, Module] = {}
         self.options = Options()
         self.tensors: dict[int, Tensor] = {}
@@ -190,7 +190,8 @@ class Reachable:
         if is_library_code(code):
             self._behind(function, owner)
             return
-        if code_names.is_installed(code) and code not in self._met:
+        met = self._findings.blind or code in self._findings.codes
+        if code_names.is_installed(code) and not met:
             return  # a package leads to thousands of functions: `Watch` tells which ones run
         self._seen.add(id(function))
         self._keep.append(function)

@@ -285,6 +285,7 @@ class CapturedStep:
         flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
         others = [v.__class__ if isinstance(v, Tensor) else v for v in leaves]
         findings, met = self._findings, self._findings.size()
+        findings.blind = sys.getprofile() is not None
         before = Surroundings(self.step, (*self._declared, *others), findings)
         questions = Questions(inputs, leaves)
         questions.identity, around = before.looks_which(), before.tensor_ids()

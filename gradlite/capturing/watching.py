@@ -71,9 +71,11 @@ class Findings:
         carried: the places of tensors that it reads and replaces, with their containers.
         given: those among them where others put a new one before a call, as a batch of data.
         kept: places of which that is not to be.
+        blind: whether nobody looks at what runs, since a profiler does.
     """
 
     def __init__(self) -> None:
+        self.blind = False
         self.functions: list[tuple[types.FunctionType, type | None]] = []
         self.whole: dict[type, None] = {}
         self.variables: dict[str, None] = {}
