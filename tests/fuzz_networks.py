@@ -284,10 +284,23 @@ class Training:
         return T.nn.Sequential(*(getattr(T.nn, name)(*a, **k) for name, a, k in self.network))
 
     def run(
-        self, T: Any, steps: int, wrap: Callable[[Any], Any] = lambda step: step
+        self,
+        T: Any,
+        steps: int,
+        wrap: Callable[[Any], Any] = lambda step: step,
+        spoil: Callable[[Any], Any] | None = None,
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """The losses, the state, and what the network makes in evaluation, after some steps."""
+        """The losses, the state, and what the network makes in evaluation, after some steps.
+
+        Args:
+            T: the library.
+            steps: how many.
+            wrap: what makes another step of the step.
+            spoil: what is done to the model first.
+        """
         model = self.build(T)
+        if spoil is not None:
+            spoil(model)
         parameters = list(model.parameters())
         # No optimizer that divides by a gradient, which may be nothing but rounding.
         optimizer = T.optim.SGD(parameters, lr=0.05, momentum=0.8, weight_decay=0.01)

@@ -73,7 +73,6 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "linalg.svd": ("strides", "float64", COLUMNS),
     "nn.functional.pdist": ("gradient dtypes", REALS, NOTHING),
     "nn.functional.hardsigmoid": ("gradients", "float64", "1/6 is a float32 there"),
-    "logcumsumexp": ("gradients", "float32", "sums of opposite sign cancel, in both libraries"),
     "nn.functional.dropout3d": ("identity", FLOATS, "a view of the input there, the input here"),
     "nn.functional.batch_norm": ("raises", FLOATS, "an empty vector is refused here"),
     "nn.functional.avg_pool3d": ("raises", "int64", "means of integers are refused here"),
