@@ -27,67 +27,85 @@ static inline void in_chunks(i64 n, const Body& body) {
   });
 }
 
-// of_name(x, y): y = the function of x; 0, and nothing done, where the arrays do not fit.
-#define VALUES(name, value)                                                             \
-  extern "C" int of_##name(void* array, void* result) {                                      \
-    const ArrayFields *from = fields_of(array, 0), *to = fields_of(result, 0);          \
-    const i64 n = common_size(from, to);                                                \
-    if (n < 0) return 0;                                                                \
-    const REAL* const all = (const REAL*)from->data;                                    \
-    REAL* const out = (REAL*)to->data;                                                  \
-    in_chunks(n, [=](i64 first, i64 count) {                                            \
-      const REAL* const in = all + first;                                               \
-      REAL* const y = out + first;                                                      \
-      LOOP for (i64 i = 0; i < count; i++) {                                            \
-        const REAL x = in[i];                                                           \
-        y[i] = value;                                                                   \
-      }                                                                                 \
-    });                                                                                 \
-    return 1;                                                                           \
+// What stands around all functions: 0, and nothing done, where the arrays do not fit, else 1.
+// The body gets the elements of a chunk of each, and how many they are.
+template <class From, class To, class Body>
+static inline int of_one(const ArrayFields* from, const ArrayFields* to, const Body& body) {
+  const i64 n = common_size(from, to);
+  if (n < 0) return 0;
+  const From* const x = (const From*)from->data;
+  To* const y = (To*)to->data;
+  in_chunks(n, [=](i64 first, i64 count) { body(x + first, y + first, count); });
+  return 1;
+}
+template <class Body>
+static inline int of_one(void* array, void* result, const Body& body) {
+  return of_one<REAL, REAL>(fields_of(array, 0), fields_of(result, 0), body);
+}
+
+// The second array may be a single element, of which the body is told.
+template <class Body>
+static inline int of_two(void* first, void* second, void* result, const Body& body) {
+  const ArrayFields *a = fields_of(first, 0), *b = fields_of(second, 0), *to = fields_of(result, 0);
+  const i64 n = common_size(a, to);
+  if (n < 0 || !b || !(b->flags & ROW_MAJOR)) return 0;
+  const bool single = size_of(b) == 1;
+  if (!single && size_of(b) != n) return 0;
+  const REAL *const x = (const REAL*)a->data, *const y = (const REAL*)b->data;
+  REAL* const z = (REAL*)to->data;
+  in_chunks(n, [=](i64 start, i64 count) {
+    body(x + start, single ? y : y + start, single, z + start, count);
+  });
+  return 1;
+}
+
+// The arrays are a gradient, what is saved, and the result, all of one size.
+template <class Body>
+static inline int of_gradient(void* grad, void* saved, void* result, const Body& body) {
+  const ArrayFields *by = fields_of(grad, 0), *from = fields_of(saved, 0);
+  const ArrayFields* to = fields_of(result, 0);
+  const i64 n = common_size(from, to);
+  if (n < 0 || common_size(by, to) != n) return 0;
+  const REAL *const g = (const REAL*)by->data, *const x = (const REAL*)from->data;
+  REAL* const dx = (REAL*)to->data;
+  in_chunks(n, [=](i64 first, i64 count) { body(g + first, x + first, dx + first, count); });
+  return 1;
+}
+
+// of_name(x, y): y = the function of x.
+#define VALUES(name, value)                                                                    \
+  extern "C" int of_##name(void* array, void* result) {                                        \
+    return of_one(array, result, [](const REAL* in, REAL* y, i64 count) {                      \
+      LOOP for (i64 i = 0; i < count; i++) {                                                   \
+        const REAL x = in[i];                                                                  \
+        y[i] = value;                                                                          \
+      }                                                                                        \
+    });                                                                                        \
   }
 
 // of_name(grad, saved, dx): dx = the gradient g times the slope at a saved value, which is x.
-#define SLOPES(name, slope)                                                             \
-  extern "C" int of_##name(void* grad, void* saved, void* result) {                          \
-    const ArrayFields *by = fields_of(grad, 0), *from = fields_of(saved, 0);            \
-    const ArrayFields* to = fields_of(result, 0);                                       \
-    const i64 n = common_size(from, to);                                                \
-    if (n < 0 || common_size(by, to) != n) return 0;                                    \
-    const REAL *const slopes = (const REAL*)by->data, *const all = (const REAL*)from->data; \
-    REAL* const out = (REAL*)to->data;                                                  \
-    in_chunks(n, [=](i64 first, i64 count) {                                            \
-      const REAL *const grads = slopes + first, *const in = all + first;                \
-      REAL* const dx = out + first;                                                     \
-      LOOP for (i64 i = 0; i < count; i++) {                                            \
-        const REAL g = grads[i], x = in[i];                                             \
-        dx[i] = slope;                                                                  \
-      }                                                                                 \
-    });                                                                                 \
-    return 1;                                                                           \
+#define SLOPES(name, slope)                                                                    \
+  extern "C" int of_##name(void* grad, void* saved, void* result) {                            \
+    return of_gradient(grad, saved, result, [](const REAL* by, const REAL* in, REAL* dx, i64 n) { \
+      LOOP for (i64 i = 0; i < n; i++) {                                                       \
+        const REAL g = by[i], x = in[i];                                                       \
+        dx[i] = slope;                                                                         \
+      }                                                                                        \
+    });                                                                                        \
   }
 
 // of_name(x, y, z): z = the function of x and y, of which y may be a single element.
-#define VALUES_OF_TWO(name, function)                                                   \
-  extern "C" int of_##name(void* first, void* second, void* result) {                        \
-    const ArrayFields *a = fields_of(first, 0), *b = fields_of(second, 0);              \
-    const ArrayFields* to = fields_of(result, 0);                                       \
-    const i64 n = common_size(a, to);                                                   \
-    if (n < 0 || !b || !(b->flags & ROW_MAJOR)) return 0;                               \
-    const bool single = size_of(b) == 1;                                                \
-    if (!single && size_of(b) != n) return 0;                                           \
-    const REAL *const x = (const REAL*)a->data, *const y = (const REAL*)b->data;        \
-    REAL* const z = (REAL*)to->data;                                                    \
-    in_chunks(n, [=](i64 start, i64 count) {                                            \
-      const REAL *const left = x + start, *const right = single ? y : y + start;        \
-      REAL* const made = z + start;                                                     \
-      if (single) {                                                                     \
-        const REAL number = *right;                                                     \
-        LOOP for (i64 i = 0; i < count; i++) made[i] = function(left[i], number);       \
-      } else {                                                                          \
-        LOOP for (i64 i = 0; i < count; i++) made[i] = function(left[i], right[i]);     \
-      }                                                                                 \
-    });                                                                                 \
-    return 1;                                                                           \
+#define VALUES_OF_TWO(name, function)                                                          \
+  extern "C" int of_##name(void* first, void* second, void* result) {                          \
+    const auto body = [](const REAL* x, const REAL* y, bool single, REAL* z, i64 count) {      \
+      if (single) {                                                                            \
+        const REAL number = *y;                                                                \
+        LOOP for (i64 i = 0; i < count; i++) z[i] = function(x[i], number);                    \
+      } else {                                                                                 \
+        LOOP for (i64 i = 0; i < count; i++) z[i] = function(x[i], y[i]);                      \
+      }                                                                                        \
+    };                                                                                         \
+    return of_two(first, second, result, body);                                                \
   }
 
 // The remainder of a division of magnitudes whose quotient is below `MOST`: exact, because the
@@ -103,8 +121,8 @@ static inline REAL small_remainder(REAL x, REAL y, REAL quotient) {
 
 // C's fmod. Elements whose quotient is large, or no number, go by one by one.
 template <class Finish>
-static inline void remainders(const REAL* x, const REAL* y, bool single, REAL* z, i64 start,
-                              i64 end, Finish finish) {
+static inline void remainders(const REAL* x, const REAL* y, bool single, REAL* z, i64 count,
+                              Finish finish) {
   int odd = 0;
   const auto each = [&](i64 i, REAL b) {
     const REAL a = f_abs(x[i]), m = f_abs(b), quotient = a / m;
@@ -113,32 +131,23 @@ static inline void remainders(const REAL* x, const REAL* y, bool single, REAL* z
   };
   if (single) {
     const REAL number = *y;
-    LOOP for (i64 i = start; i < end; i++) each(i, number);
+    LOOP for (i64 i = 0; i < count; i++) each(i, number);
   } else {
-    LOOP for (i64 i = start; i < end; i++) each(i, y[i]);
+    LOOP for (i64 i = 0; i < count; i++) each(i, y[i]);
   }
-  for (i64 i = start; odd && i < end; i++) {
+  for (i64 i = 0; odd && i < count; i++) {
     const REAL b = single ? *y : y[i], quotient = f_abs(x[i]) / f_abs(b);
     if (!(quotient < MOST && FLOAT_MATH_FUSES)) z[i] = finish(x[i], b, f_fmod(x[i], b));
   }
 }
 
 // of_name(x, y, z) by C's fmod of x and y.
-#define BY_REMAINDER(name, finish)                                                      \
-  extern "C" int of_##name(void* first, void* second, void* result) {                        \
-    const ArrayFields *a = fields_of(first, 0), *b = fields_of(second, 0);              \
-    const ArrayFields* to = fields_of(result, 0);                                       \
-    const i64 n = common_size(a, to);                                                   \
-    if (n < 0 || !b || !(b->flags & ROW_MAJOR)) return 0;                               \
-    const bool single = size_of(b) == 1;                                                \
-    if (!single && size_of(b) != n) return 0;                                           \
-    const REAL *const x = (const REAL*)a->data, *const y = (const REAL*)b->data;        \
-    REAL* const z = (REAL*)to->data;                                                    \
-    in_chunks(n, [=](i64 start, i64 count) {                                            \
-      remainders(x, y, single, z, start, start + count,                                 \
-                 [](REAL x, REAL y, REAL rest) { return finish(x, y, rest); });         \
-    });                                                                                 \
-    return 1;                                                                           \
+#define BY_REMAINDER(name, finish)                                                             \
+  extern "C" int of_##name(void* first, void* second, void* result) {                          \
+    const auto body = [](const REAL* x, const REAL* y, bool single, REAL* z, i64 count) {      \
+      remainders(x, y, single, z, count, [](REAL x, REAL y, REAL r) { return finish(x, y, r); }); \
+    };                                                                                         \
+    return of_two(first, second, result, body);                                                \
   }
 
 static inline REAL rest_itself(REAL, REAL, REAL rest) { return rest; }
@@ -207,30 +216,17 @@ static inline void by_vectors(const REAL* x, const REAL* g, REAL* y, i64 n, Func
   }
 }
 
-#define VECTOR_VALUES(name, function)                                                    \
-  extern "C" int of_##name(void* array, void* result) {                                      \
-    const ArrayFields *from = fields_of(array, 0), *to = fields_of(result, 0);          \
-    const i64 n = common_size(from, to);                                                \
-    if (n < 0) return 0;                                                                \
-    const REAL* const x = (const REAL*)from->data;                                      \
-    REAL* const y = (REAL*)to->data;                                                    \
-    in_chunks(n, [=](i64 first, i64 count) {                                            \
-      by_vectors(x + first, nullptr, y + first, count, [](Doubles v) { return function(v); }); \
-    });                                                                                 \
-    return 1;                                                                           \
+#define VECTOR_VALUES(name, function)                                                          \
+  extern "C" int of_##name(void* array, void* result) {                                        \
+    return of_one(array, result, [](const REAL* x, REAL* y, i64 count) {                       \
+      by_vectors(x, nullptr, y, count, [](Doubles v) { return function(v); });                 \
+    });                                                                                        \
   }
-#define VECTOR_SLOPES(name, function)                                                    \
-  extern "C" int of_##name(void* grad, void* saved, void* result) {                          \
-    const ArrayFields *by = fields_of(grad, 0), *from = fields_of(saved, 0);            \
-    const ArrayFields* to = fields_of(result, 0);                                       \
-    const i64 n = common_size(from, to);                                                \
-    if (n < 0 || common_size(by, to) != n) return 0;                                    \
-    const REAL *const g = (const REAL*)by->data, *const x = (const REAL*)from->data;    \
-    REAL* const y = (REAL*)to->data;                                                    \
-    in_chunks(n, [=](i64 first, i64 count) {                                            \
-      by_vectors(x + first, g + first, y + first, count, [](Doubles v) { return function(v); }); \
-    });                                                                                 \
-    return 1;                                                                           \
+#define VECTOR_SLOPES(name, function)                                                          \
+  extern "C" int of_##name(void* grad, void* saved, void* result) {                            \
+    return of_gradient(grad, saved, result, [](const REAL* g, const REAL* x, REAL* y, i64 n) { \
+      by_vectors(x, g, y, n, [](Doubles v) { return function(v); });                           \
+    });                                                                                        \
   }
 
 // The inverse of erf to single precision: of w = -log(1 - x^2), and of its root where w is large.
@@ -286,18 +282,11 @@ static inline u16 bfloat16_of(float x) {
   return u16((whole & 0x7fffffffu) > 0x7f800000u ? whole >> 16 | 0x40u : rounded);
 }
 static inline float of_bfloat16(u16 half) { return bits<float>(u32(half) << 16); }
-#define CASTS(name, From, To, function)                                                 \
-  extern "C" int of_##name(void* array, void* result) {                                      \
-    const ArrayFields *from = fields_of(array, 0, dtype_in(array));                     \
-    const ArrayFields* to = fields_of(result, 0, dtype_in(result));                     \
-    const i64 n = common_size(from, to);                                                \
-    if (n < 0) return 0;                                                                \
-    const From* const x = (const From*)from->data;                                      \
-    To* const y = (To*)to->data;                                                        \
-    in_chunks(n, [=](i64 first, i64 count) {                                            \
-      const From* const in = x + first;                                                 \
-      To* const out = y + first;                                                        \
-      LOOP for (i64 i = 0; i < count; i++) out[i] = function(in[i]);                    \
-    });                                                                                 \
-    return 1;                                                                           \
+#define CASTS(name, From, To, function)                                                        \
+  extern "C" int of_##name(void* array, void* result) {                                        \
+    const ArrayFields* from = fields_of(array, 0, dtype_in(array));                            \
+    const ArrayFields* to = fields_of(result, 0, dtype_in(result));                            \
+    return of_one<From, To>(from, to, [](const From* x, To* y, i64 count) {                    \
+      LOOP for (i64 i = 0; i < count; i++) y[i] = function(x[i]);                              \
+    });                                                                                        \
   }
