@@ -18,6 +18,7 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, cast, filling, fitting
 from gradlite.ops.samples import S, constant, integers, normal
+from gradlite.ops.scatter_checks import check_scatter, check_slices, check_vector, cut
 from gradlite.ops.table import public
 from gradlite.ops.twins import is_twin
 from gradlite.tensor import Tensor, wrap
@@ -219,52 +220,6 @@ class IndexFill(Writer):
 
 
 # ------------------------------------------------------------------------- preparation
-def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any = None) -> int:
-    """The dimension counted from the front, with sizes, dtypes and bounds checked.
-
-    ``beside``: an array that a kernel, where it takes that, writes to and looks at the index; True:
-    it does.
-    """
-    check_tensor("scatter", "index", 3, index)
-    x, i = input.array, index.array
-    d = wrap_dim(dim, x.ndim)
-    if i.dtype not in (np.int64, np.int32):
-        raise RuntimeError("scatter(): Expected dtype int32/int64 for index")
-    if i.size == 0:
-        return d
-    if (i.ndim or 1) != (x.ndim or 1):
-        raise RuntimeError("Index tensor must have the same number of dimensions as self tensor")
-    too_large = any(k != d and n > m for k, (n, m) in enumerate(zip(i.shape, x.shape)))
-    message = (
-        f"Expected index {list(i.shape)} to be no larger than self {list(x.shape)} apart from "
-        f"dimension {d}"
-    )
-    if isinstance(src, Tensor):
-        s = src.array
-        if (i.ndim or 1) != (s.ndim or 1):
-            raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
-        if too_large or any(n > m for n, m in zip(i.shape, s.shape)):
-            raise RuntimeError(f"{message} and to be no larger size than src {list(s.shape)}")
-        if s.dtype != x.dtype:
-            raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
-    elif too_large:
-        raise RuntimeError(message)
-    if beside is not None and beside is not True:
-        by_kernel = indexing.inside(x.shape, i.shape, d) and i.size < indexing.MOST
-        beside = beside if by_kernel else None
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=beside)
-    return d
-
-
-def cut(src: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The part of a source that an index of a shape reads."""
-    if src.array.shape == shape:
-        return src
-    if not src.array.ndim or not shape:
-        return src.reshape(shape)
-    return src[tuple(slice(0, n) for n in shape)]
-
-
 def _seen_by_kernels(reduce: Any, x: Any) -> Any:
     """The array as the kernels see it that write to it, combined or not."""
     if isinstance(x, np.ndarray) or reduce == "multiply":  # which reads at the indices too
@@ -311,46 +266,6 @@ def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Call:
     return ScatterAdd, (input, index, cut(src, index.array.shape)), (d,)
 
 
-def _check_vector(name: str, index: Tensor) -> None:
-    if index.array.ndim > 1:
-        raise IndexError(
-            f"{name}(): Index is supposed to be a vector, but got dim: {index.array.ndim} with "
-            f"type: {type_name(index.array.dtype)} and size: {list(index.array.shape)}"
-        )
-
-
-def check_slices(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> int:
-    """The dimension along which a vector of indices names slices, where the source fits them."""
-    check_tensor(name, "index", 3, index)
-    check_tensor(name, "source", 4, source)
-    x, i, s = input.array, index.array, source.array
-    d = wrap_dim(dim, x.ndim)
-    _check_vector(f"{name}_", index)
-    if i.dtype not in (np.int64, np.int32):
-        raise RuntimeError(
-            f"{name}_(): Expected dtype int32/int64 for index but got: {type_name(i.dtype)}"
-        )
-    if x.dtype != s.dtype:
-        raise RuntimeError(
-            f"{name}_(): self ({type_name(x.dtype)}) and source ({type_name(s.dtype)}) must "
-            "have the same scalar type"
-        )
-    if x.ndim != s.ndim or any(k != d and n != m for k, (n, m) in enumerate(zip(x.shape, s.shape))):
-        raise RuntimeError(
-            "source tensor shape must match self tensor shape, excluding the specified dimension. "
-            f"Got self.shape = {list(x.shape)} source.shape = {list(s.shape)}"
-        )
-    if i.size != (s.shape[d] if s.ndim else 1):
-        raise RuntimeError(
-            f"{name}_(): Number of indices ({i.size}) should be equal to source.size(dim): "
-            f"({s.shape[d] if s.ndim else 1}), for dim: {d}"
-        )
-    check_bounds(
-        i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError, "", x
-    )
-    return d
-
-
 def _index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Call:
     d = check_slices("index_add", input, dim, index, source)
     alpha = fitting(as_number(alpha), source.array.dtype)
@@ -362,7 +277,7 @@ def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:
     check_tensor("index_copy", "source", 4, source)
     x, i, s = input.array, index.array, source.array
     d = wrap_dim(dim, x.ndim)
-    _check_vector("index_copy_", index)
+    check_vector("index_copy_", index)
     if i.dtype != np.int64:
         raise RuntimeError(
             f"index_copy_(): Expected a long tensor for index, but got {type_name(i.dtype)}"
@@ -394,7 +309,7 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
     check_tensor("index_fill", "index", 3, index)
     x, i = input.array, index.array
     d = wrap_dim(dim, x.ndim)
-    _check_vector("index_fill_", index)
+    check_vector("index_fill_", index)
     if i.dtype != np.int64:
         raise IndexError("index_fill_(): Expected dtype int64 for index.")
     n = x.shape[d] if x.ndim else 1

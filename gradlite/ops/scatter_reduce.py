@@ -13,7 +13,7 @@ from gradlite.ops.dispatch import apply
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, constant, distinct, integers
-from gradlite.ops.scatter import check_scatter, check_slices, cut
+from gradlite.ops.scatter_checks import check_scatter, check_slices, cut
 from gradlite.ops.scatter_combine import ScatterAmax, ScatterAmin, ScatterProd, serves
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
