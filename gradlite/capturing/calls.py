@@ -100,6 +100,7 @@ class Call:
     outs: tuple[Ref, ...] = ()
     writes: tuple[Ref, ...] = ()
     fresh: tuple[int, ...] | None = ()
+    _mentions: tuple[Any, list[Ref]] | None = None  # what `refs_of` found when ``writes`` was that
 
 
 @dataclass(eq=False, slots=True)
@@ -156,6 +157,9 @@ def refs_of(call: AnyCall) -> Iterable[Ref]:
         return [call.ref]
     if isinstance(call, HostCall):
         return [*([call.out] if call.out is not None else []), *(r for _, r in call.grads if r)]
+    known = call._mentions  # asked for twenty times while a plan is made
+    if known is not None and known[0] is call.writes:
+        return known[1]
     found: list[Ref] = [*call.outs, *call.writes]
     stack: list[Any] = [call.args, call.kwargs]
     while stack:
@@ -166,6 +170,7 @@ def refs_of(call: AnyCall) -> Iterable[Ref]:
             stack.extend(value)
         elif value.__class__ is dict:
             stack.extend(value.values())
+    call._mentions = call.writes, found
     return found
 
 

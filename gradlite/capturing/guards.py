@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gradlite.capturing.arrays import bounds
 from gradlite.capturing.calls import (
@@ -72,28 +72,44 @@ def hoisted(calls: list[AnyCall]) -> list[AnyCall]:
     ]
 
 
-def guards_first(
-    calls: list[AnyCall],
-) -> list[AnyCall]:
+def guards_first(calls: list[AnyCall]) -> list[AnyCall]:
     """The calls with those guards in front that ask for the inputs' values alone.
 
     The sooner it is known that a replay holds, the more memory of the last one can be used anew.
     """
     first: set[int] = set()
-    for place, guard in enumerate(calls):
-        if not isinstance(guard, Guard):
-            continue
-        needed, moved = {guard.ref.buffer}, {place}
-        for position in range(place - 1, -1, -1):
-            if not needed.isdisjoint(written_by(calls[position])):
-                needed.update(ref.buffer for ref in refs_of(calls[position]))
-                moved.add(position)
-        written = set().union(*(written_by(calls[i]) for i in moved))
-        passed = [calls[i] for i in range(place) if i not in moved and i not in first]
-        if len(moved) <= FEW and all(isinstance(calls[i], (Call, Guard)) for i in moved):
-            if written.isdisjoint(ref.buffer for call in passed for ref in refs_of(call)):
-                first |= moved
+    writers: dict[Buffer, list[int]] = {}  # the calls that write to a buffer, from first to last
+    readers: dict[Buffer, list[int]] = {}  # those that mention it
+    for place, call in enumerate(calls):
+        if isinstance(call, Guard):
+            needed = _makers(place, calls, writers)
+            if needed is not None:
+                written = set().union(*(written_by(calls[i]) for i in needed))
+                passed = {i for buffer in written for i in readers.get(buffer, ())}
+                if passed <= needed | first:
+                    first |= needed
+        for buffer in {ref.buffer for ref in refs_of(call)}:
+            readers.setdefault(buffer, []).append(place)
+        for buffer in written_by(call):
+            writers.setdefault(buffer, []).append(place)
     return [calls[i] for i in sorted(first)] + [c for i, c in enumerate(calls) if i not in first]
+
+
+def _makers(
+    place: int, calls: list[AnyCall], writers: Mapping[Buffer, list[int]]
+) -> set[int] | None:
+    """A guard's position with those of all calls before it that it depends on; None: too many."""
+    found, asked = {place}, [(place, ref.buffer) for ref in refs_of(calls[place])]
+    while asked:
+        before, buffer = asked.pop()
+        for position in writers.get(buffer, ()):
+            if position >= before or position in found:
+                continue
+            found.add(position)
+            if len(found) > FEW or not isinstance(calls[position], (Call, Guard)):
+                return None
+            asked += [(position, ref.buffer) for ref in refs_of(calls[position])]
+    return found
 
 
 def _changes(call: Call | HostCall, buffers: Iterable[Buffer]) -> bool:

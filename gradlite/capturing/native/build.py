@@ -27,7 +27,7 @@ from gradlite.capturing.native.segments import Segment
 from gradlite.capturing.native.translate import Translator
 from gradlite.capturing.plan import Plan, Step
 
-MEMORY = re.compile(r"P\[\d+\] \+ \d+")
+MEMORY = re.compile(r"P\[(\d+)\] \+ (\d+)")
 RETURN = re.compile(r"return (-?\d+);")
 # The libraries that steps call, and what the calls look like.
 LIBRARIES = {
@@ -117,8 +117,8 @@ class NativePlan(Plan):
         """The calls of compiled functions, and those that stay array calls."""
         self._roots[ARENA] = self.arena
         pieces = self._pieces
-        rooms = [f"P[{ARENA}] + {self._rooms.get(i, 0)}" for i in range(len(pieces))]
-        functions: list[list[tuple[list[str], str]]] = []
+        rooms = [self._rooms.get(i, 0) for i in range(len(pieces))]
+        functions: list[list[tuple[list[str], int]]] = []
         numbered: list[int] = []  # functions by number, and the positions of the calls that stay
         position = 0
         while position < len(pieces):
@@ -280,9 +280,9 @@ def _grouped(pieces: Sequence[Any]) -> Iterator[list[Statement] | int]:
         yield group
 
 
-def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
+def _blocks(pieces: list[Any], rooms: list[int]) -> list[tuple[list[str], int]]:
     """The pieces of one function as blocks of lines, each with the place of its scratch memory."""
-    blocks: list[tuple[list[str], str]] = []
+    blocks: list[tuple[list[str], int]] = []
     groups = [*_grouped(pieces), ALWAYS]
     for group, following in pairwise(groups):
         if isinstance(group, int):
@@ -293,28 +293,28 @@ def _blocks(pieces: list[Any], rooms: list[str]) -> list[tuple[list[str], str]]:
             end = min(end, following[0].position)
         block = emit(group, end)
         if block:
-            blocks.append((block, f"P[{ARENA}]"))
+            blocks.append((block, 0))
     return blocks
 
 
-def _source(functions: list[list[tuple[list[str], str]]]) -> str:
+def _source(functions: list[list[tuple[list[str], int]]]) -> str:
     """The C++ text, each block a function of its own: compilers optimise big ones badly.
 
-    Blocks that differ in their memory alone share a function, which is what keeps the text of
-    loops over time short.
+    Blocks that differ in their memory alone share a function, and what calls them is a table, not
+    code: that keeps the text of loops over time short, and quick to compile.
     """
     parts: dict[str, int] = {}  # texts of blocks, and their numbers
     segments = []
     for number, blocks in enumerate(functions):
-        lines = [f'extern "C" i64 segment_{number}(char* const* P) {{']
+        words: list[str] = []
+        calls: list[str] = []
+        most = 0
         for block, room in blocks:
-            memory: list[str] = []
+            memory: dict[str, int] = {}
             codes: list[str] = []
 
-            def pointer(match: re.Match[str], memory: list[str] = memory) -> str:
-                if match[0] not in memory:
-                    memory.append(match[0])
-                return f"A[{memory.index(match[0])}]"
+            def pointer(match: re.Match[str], memory: dict[str, int] = memory) -> str:
+                return f"A[{memory.setdefault(f'at({match[1]}, {match[2]})', len(memory))}]"
 
             def code(match: re.Match[str], codes: list[str] = codes) -> str:
                 codes.append(match[1])
@@ -323,11 +323,16 @@ def _source(functions: list[list[tuple[list[str], str]]]) -> str:
             text = MEMORY.sub(pointer, "\n".join(f"  {line}" for line in block))
             text = RETURN.sub(code, text)
             part = parts.setdefault(text, len(parts))
-            call = f"part_{part}(A, {room})"
-            if codes:
-                call = f"if ({call}) return {codes[0]}"
-            lines.append(f"  {{ char* const A[] = {{{', '.join(memory)}}}; {call}; }}")
-        segments.append("\n".join([*lines, "  return 0;", "}"]))
+            words += memory
+            most = max(most, len(memory))
+            calls.append(f"{{part_{part}, {room}, {len(memory)}, {codes[0] if codes else 0}}}")
+        listed = ",\n  ".join(calls)
+        segments.append(
+            f"static const i64 words_{number}[] = {{{', '.join(words)}}};\n"
+            f"static const Call calls_{number}[] = {{\n  {listed}\n}};\n"
+            f'extern "C" i64 segment_{number}(char* const* P) {{\n'
+            f"  return run<{most}>(calls_{number}, {len(calls)}, words_{number}, P);\n}}"
+        )
     texts = [
         f"NEVER_INLINE i64 part_{number}(char* const* A, char* room) {{\n"
         f"  (void)room;\n{text}\n  return 0;\n}}"

@@ -71,3 +71,26 @@ static inline void attention_gradients(const Heads& h, const Stack& grad, const 
                            float*, const Stack&, const Stack&, const Stack&);
   ((Function)attention[1])(h, grad, q, k, v, strips, dq, dk, dv);
 }
+
+// A segment is a table of calls: 2,800 of them, a recurrence of 50 steps, compile in no time as data
+// and in five seconds as code.
+typedef i64 (*Part)(char* const*, char*);
+struct Call {
+  Part part;
+  i64 room;   // where its scratch memory is in the plan's own
+  int count;  // of the addresses that it is given
+  i64 code;   // what went wrong where it does not return 0
+};
+
+// An address: which of the plan's pointers, of 16 million, and how many bytes behind it.
+constexpr i64 at(i64 base, i64 offset) { return offset << 24 | base; }
+
+template <int MOST>
+static inline i64 run(const Call* call, i64 count, const i64* word, char* const* P) {
+  char* A[MOST + 1];
+  for (const Call* end = call + count; call < end; call++) {
+    for (int i = 0; i < call->count; i++, word++) A[i] = P[*word & 0xFFFFFF] + (*word >> 24);
+    if (call->part(A, P[0] + call->room)) return call->code;
+  }
+  return 0;
+}

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradlite.capturing.native.loops import Place, collapsed
 from gradlite.capturing.native.reductions import open_loops, steps
-from gradlite.capturing.native.types import CTYPES, HALVES
+from gradlite.capturing.native.types import CTYPES, HALVES, named
 
 INDICES = ("int64", "int32")
 
@@ -25,7 +25,7 @@ def rows(
         code: what ends the segment when an index is out of range.
     """
     count = len(indices)
-    if any(i.dtype.name not in INDICES for i in indices) or len(x.shape) < lead + count:
+    if any(named(i.dtype) not in INDICES for i in indices) or len(x.shape) < lead + count:
         return None
     if _overlapping(kind, x, values, *indices):
         return None
@@ -48,7 +48,7 @@ def rows(
         ],
     )
     inner, (xt, vt) = collapsed(after, [list(x.strides[lead + count :]), last])
-    T, V = CTYPES[x.dtype.name], CTYPES[values.dtype.name]  # noqa: N806
+    T, V = CTYPES[named(x.dtype)], CTYPES[named(values.dtype)]  # noqa: N806
     lines = [
         f"{{ // {kind} rows",
         f"  char* const xb = P[{x.base}] + {x.offset};",
@@ -79,7 +79,7 @@ def along(
     kind: str, x: Place, index: Place, axis: int, values: Place, code: int
 ) -> list[str] | None:
     """`numpy.take_along_axis` ("take") or `numpy.put_along_axis` ("set")."""
-    if index.dtype.name not in INDICES or len(x.shape) != len(index.shape):
+    if named(index.dtype) not in INDICES or len(x.shape) != len(index.shape):
         return None
     if _overlapping(kind, x, values, index):
         return None
@@ -102,7 +102,7 @@ def along(
             own,
         ],
     )
-    T, V = CTYPES[x.dtype.name], CTYPES[values.dtype.name]  # noqa: N806
+    T, V = CTYPES[named(x.dtype)], CTYPES[named(values.dtype)]  # noqa: N806
     one = f"*({T}*)(xb + at * {step}{steps('o', xs)})"
     other = f"*({V}*)(vb{steps('o', vs)})"
     return [
@@ -131,7 +131,7 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 def _checked(address: str, index: Place, size: int, name: str, code: int) -> list[str]:
     """The lines that read an index, count it from the end when negative, and refuse a wrong one."""
     return [
-        f"  i64 {name} = *({CTYPES[index.dtype.name]}*)({address});",
+        f"  i64 {name} = *({CTYPES[named(index.dtype)]}*)({address});",
         f"  if ({name} < 0) {name} += {size};",
         f"  if ({name} < 0 || {name} >= {size}) return {code};",
     ]
@@ -148,7 +148,7 @@ RUNNING = {
 
 def running(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
     """``ufunc.accumulate`` along a dimension, in the dtype of the result."""
-    if x.shape != out.shape or 0 in x.shape or x.dtype.name in HALVES:
+    if x.shape != out.shape or 0 in x.shape or named(x.dtype) in HALVES:
         return None
     kinds = x.dtype.kind + out.dtype.kind
     if x.dtype != out.dtype and kinds not in ("ii", "uu", "iu", "ui", "bi", "bu", "ff"):
@@ -157,7 +157,7 @@ def running(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
         return None
     shape = _without(x.shape, axis)
     loops, (xs, ys) = collapsed(shape, [list(x.strides), list(out.strides)])
-    S, T = CTYPES[x.dtype.name], CTYPES[out.dtype.name]  # noqa: N806
+    S, T = CTYPES[named(x.dtype)], CTYPES[named(out.dtype)]  # noqa: N806
     return [
         f"{{ // running {kind} along dimension {axis}",
         f"  char* const xb = P[{x.base}] + {x.offset};",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.native.types import CTYPES, HALVES, computing, literal
+from gradlite.capturing.native.types import CTYPES, HALVES, computing, literal, named
 
 Expression = Callable[[list[str]], str]
 ALWAYS = 1 << 62  # behind all calls: when something outside of the plan reads an array
@@ -199,7 +199,7 @@ def _nest(
     def address(p: Place) -> str:
         i = places.index(p)
         # Compilers make no vectors of loops that touch bool in memory.
-        kind = "u8" if p.dtype.kind == "b" else CTYPES[p.dtype.name]
+        kind = "u8" if p.dtype.kind == "b" else CTYPES[named(p.dtype)]
         step = strides[i][-1] if depth else 0
         if step == 0:
             return f"*({kind}*)p{i}"
@@ -211,11 +211,11 @@ def _nest(
         for known, name in reversed(values):
             if p.coincides(known):
                 if known.dtype != p.dtype:
-                    name = f"bits<{CTYPES[p.dtype.name]}>({name})"
+                    name = f"bits<{CTYPES[named(p.dtype)]}>({name})"
                 break
         else:
             name = f"r{next(numbers)}"
-            line = f"  const {CTYPES[p.dtype.name]} {name} = {address(p)};"
+            line = f"  const {CTYPES[named(p.dtype)]} {name} = {address(p)};"
             i = places.index(p)
             written = any(p.overlaps(s.out) for s in group)
             if depth and strides[i][-1] == 0 and not written:
@@ -224,7 +224,9 @@ def _nest(
                 body.append("  " + line)
             values.append((p, name))
         return (
-            name if p.dtype == kind and kind.name not in HALVES else f"({computing(kind)})({name})"
+            name
+            if p.dtype == kind and named(kind) not in HALVES
+            else f"({computing(kind)})({name})"
         )
 
     for number, s in enumerate(group):
@@ -232,7 +234,7 @@ def _nest(
             f"({read(o, k) if isinstance(o, Place) else literal(o, k)})"
             for o, k in zip(s.operands, s.kinds)
         ]
-        kind = CTYPES[s.out.dtype.name]
+        kind = CTYPES[named(s.out.dtype)]
         value = s.expression(texts)
         body.append(f"    const {kind} v{number} = ({kind})(({computing(s.result)})({value}));")
         # Stores come last, and one for each element: what a store just wrote makes loads wait whose

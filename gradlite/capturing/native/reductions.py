@@ -12,7 +12,7 @@ import numpy as np
 
 from gradlite.backends import libraries
 from gradlite.capturing.native.loops import Place, collapsed
-from gradlite.capturing.native.types import CTYPES, HALVES, computing
+from gradlite.capturing.native.types import CTYPES, HALVES, computing, named
 
 # Kind of reduction: neutral element, how a value x joins the total t, how the compiler is told.
 KINDS = {
@@ -37,7 +37,7 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     if out_strides is None or 0 in x.shape:
         return None
     count = int(np.prod([x.shape[d] for d in axes], dtype=np.int64))
-    T, R = computing(x.dtype), CTYPES[out.dtype.name]  # noqa: N806
+    T, R = computing(x.dtype), CTYPES[named(out.dtype)]  # noqa: N806
     if kind in ("any", "all"):
         T = "bool"  # noqa: N806
     elif kind in ("sum", "prod", "mean") and x.dtype.kind in "iub":
@@ -50,7 +50,7 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     neutral, join, clause = KINDS.get("sum" if kind == "mean" else kind, ("", "", ""))
     finish = f"t / {T}({count})" if kind == "mean" else "t"
     # Compilers make no vectors of loops that touch bool in memory.
-    read = f"{T}(*({'u8' if x.dtype.kind == 'b' else CTYPES[x.dtype.name]}*)"
+    read = f"{T}(*({'u8' if x.dtype.kind == 'b' else CTYPES[named(x.dtype)]}*)"
     lines = [f"{{ // {kind}", f"  char* const xb = P[{x.base}] + {x.offset};"]
     lines.append(f"  char* const ob = P[{out.base}] + {out.offset};")
     along = bool(inner) and (not outer or abs(xi[-1]) <= abs(xo[-1]))
@@ -166,14 +166,14 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
     """argmax or argmin along one axis: the first of the largest; a NaN is the largest."""
     kept = [d for d in range(len(x.shape)) if d != axis]
     out_strides = _of_kept(x, kept, out)
-    if out_strides is None or 0 in x.shape or out.dtype.name != "int64":
+    if out_strides is None or 0 in x.shape or named(out.dtype) != "int64":
         return None
     outer, (xo, oo) = collapsed(
         [x.shape[d] for d in kept], [[x.strides[d] for d in kept], out_strides]
     )
-    if x.dtype.name in HALVES:
+    if named(x.dtype) in HALVES:
         return None
-    T, sign = CTYPES[x.dtype.name], ">" if kind == "argmax" else "<"  # noqa: N806
+    T, sign = CTYPES[named(x.dtype)], ">" if kind == "argmax" else "<"  # noqa: N806
     n, step = x.shape[axis], x.strides[axis]
     search = [
         f"  for (i64 i = 1; i < {n} && t == t; i++) {{",
@@ -227,11 +227,11 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
 
 def row_products(a: Place, b: Place, out: Place) -> list[str] | None:
     """The inner products of two arrays along their last dimension."""
-    if not (a.dtype == b.dtype == out.dtype) or a.dtype.name not in ("float32", "float64"):
+    if not (a.dtype == b.dtype == out.dtype) or named(a.dtype) not in ("float32", "float64"):
         return None
     if a.shape != b.shape or 0 in a.shape or out.shape != a.shape[:-1]:
         return None
-    T, item = CTYPES[a.dtype.name], a.dtype.itemsize  # noqa: N806
+    T, item = CTYPES[named(a.dtype)], a.dtype.itemsize  # noqa: N806
     strides = [list(p.strides) for p in (a, b)]
     outer, (ao, bo, oo) = collapsed(
         out.shape, [strides[0][:-1], strides[1][:-1], list(out.strides)]
@@ -267,7 +267,7 @@ def row_products(a: Place, b: Place, out: Place) -> list[str] | None:
 # ------------------------------------------------------------------------------ products
 def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], int] | None:
     """``out = a @ b`` as text, and how many bytes of scratch memory it wants."""
-    if not (a.dtype == b.dtype == out.dtype) or a.dtype.name not in ("float32", "float64"):
+    if not (a.dtype == b.dtype == out.dtype) or named(a.dtype) not in ("float32", "float64"):
         return None
     if 0 in out.shape or 0 in a.shape or not a.shape or not b.shape:
         return None
@@ -307,7 +307,7 @@ def product(a: Place, b: Place, out: Place, matmul: bool) -> tuple[list[str], in
             batch.pop()
         else:
             break
-    T = CTYPES[a.dtype.name]  # noqa: N806
+    T = CTYPES[named(a.dtype)]  # noqa: N806
     lines = [
         f"{{ // product of {M}x{K} and {K}x{N}",
         f"  {T}* const ab = ({T}*)(P[{a.base}] + {a.offset});",

@@ -22,7 +22,14 @@ from gradlite.capturing.native import (
 )
 from gradlite.capturing.native.layout import images_of
 from gradlite.capturing.native.loops import Place, Statement
-from gradlite.capturing.native.types import CTYPES, EXPRESSIONS, HALVES, literal, loop_dtypes
+from gradlite.capturing.native.types import (
+    CTYPES,
+    EXPRESSIONS,
+    HALVES,
+    literal,
+    loop_dtypes,
+    named,
+)
 from gradlite.capturing.one_call import CONVOLUTIONS, POOLINGS
 from gradlite.ops import attention_compiled, columns, conv_maxima, pooling
 
@@ -71,12 +78,12 @@ class Translator:
     def __call__(self, position: int, call: Any) -> list[Statement] | list[str] | None:
         if isinstance(call, Guard):
             p = self.place(call.ref)
-            value = f"*({CTYPES[p.dtype.name]}*)(P[{p.base}] + {p.offset}) != 0"
+            value = f"*({CTYPES[named(p.dtype)]}*)(P[{p.base}] + {p.offset}) != 0"
             wanted = "true" if call.value else "false"
             return [f"if (({value}) != {wanted}) return {GUARD_FAILED};"]
         if not isinstance(call, Call):
             return None
-        if any(r.dtype.name not in CTYPES for r in call.outs):
+        if any(named(r.dtype) not in CTYPES for r in call.outs):
             return None
         return self._call(position, call)
 
@@ -87,7 +94,7 @@ class Translator:
             return self.constant(value).spread(shape)
         if not isinstance(value, Ref):
             return value
-        if value.dtype.name not in CTYPES:
+        if named(value.dtype) not in CTYPES:
             raise NotImplementedError
         if value.buffer.kind == CONSTANT and not value.shape:
             return (
@@ -124,9 +131,9 @@ class Translator:
         return [statement]
 
     def _identity(self, position: int, out: Ref, value: Any, note: str) -> Any:
-        if isinstance(value, Ref) and value.dtype.name not in CTYPES:
+        if isinstance(value, Ref) and named(value.dtype) not in CTYPES:
             return None
-        if not isinstance(value, (Ref, np.ndarray)) or value.dtype.name not in CTYPES:
+        if not isinstance(value, (Ref, np.ndarray)) or named(value.dtype) not in CTYPES:
             value = np.asarray(value, out.dtype)
         kind = value.dtype
         if isinstance(value, np.ndarray) and value.size == 1:
@@ -283,7 +290,7 @@ class Translator:
         target, given = self.place(x), self.place(values)
         if kind == "add" and target.dtype == given.dtype == np.complex64:
             target, given = _as_floats(target), _as_floats(given)  # added in pairs
-        if any(p.dtype.name not in CTYPES for p in (target, given)):
+        if any(named(p.dtype) not in CTYPES for p in (target, given)):
             return None
         return lookups.rows(kind, target, indices, lead, given, position + 1)
 
@@ -296,7 +303,7 @@ class Translator:
             return None
         if axis.__class__ is not int:
             return None
-        if call.kwargs.keys() - {"axis"} or any(r.dtype.name not in CTYPES for r in (x, values)):
+        if call.kwargs.keys() - {"axis"} or any(named(r.dtype) not in CTYPES for r in (x, values)):
             return None
         places = self.place(x), self.place(index), axis % len(x.shape), self.place(values)
         return lookups.along(kind, *places, position + 1)
@@ -309,7 +316,7 @@ class Translator:
             return None
         if dtype is not None and np.dtype(dtype) != call.outs[0].dtype:
             return None
-        if not isinstance(x, Ref) or axis.__class__ is not int or x.dtype.name not in CTYPES:
+        if not isinstance(x, Ref) or axis.__class__ is not int or named(x.dtype) not in CTYPES:
             return None
         if not x.shape:
             return None
@@ -341,11 +348,11 @@ class Translator:
         axis = more[0] if more else call.kwargs.get("axis", default)
         dtype = more[1] if len(more) > 1 else call.kwargs.get("dtype")
         out = call.outs[0]
-        if not isinstance(x, Ref) or x.dtype.name not in CTYPES:
+        if not isinstance(x, Ref) or named(x.dtype) not in CTYPES:
             return None
         if dtype is not None and np.dtype(dtype) != x.dtype:
             return None
-        if kind in ("sum", "prod", "mean") and x.dtype.name in HALVES:
+        if kind in ("sum", "prod", "mean") and named(x.dtype) in HALVES:
             return None
         if kind == "mean" and x.dtype.kind != "f":
             return None

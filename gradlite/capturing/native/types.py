@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ CTYPES = {
 }
 
 HALVES = ("float16", "bfloat16")  # computed in float
+
+
+@cache  # asked for tens of thousands of times, and NumPy puts the name together every time
+def named(dtype: np.dtype[Any]) -> str:
+    """The name of a dtype."""
+    return dtype.name
+
 
 # Ufuncs of elements: their value from operands of the loop's type T.
 EXPRESSIONS = {
@@ -113,6 +121,11 @@ def loop_dtypes(ufunc: np.ufunc, operands: list[Any], out: np.dtype[Any]) -> Any
     ]
     if any(kind is None for kind in kinds):  # dtype("float64") == None
         return None
+    return _resolved(ufunc, tuple(kinds))
+
+
+@cache
+def _resolved(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> Any:
     try:
         found = ufunc.resolve_dtypes((*kinds, None))
     except (TypeError, ValueError):
@@ -128,7 +141,8 @@ def loop_dtypes(ufunc: np.ufunc, operands: list[Any], out: np.dtype[Any]) -> Any
 
 def computing(dtype: np.dtype[Any]) -> str:
     """The C++ type in which values of a dtype are computed: half precision in single."""
-    return "float" if dtype.name in HALVES else CTYPES[dtype.name]
+    name = named(dtype)
+    return "float" if name in HALVES else CTYPES[name]
 
 
 def literal(value: Any, dtype: np.dtype[Any]) -> str:
