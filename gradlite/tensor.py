@@ -451,7 +451,7 @@ class Tensor(Description, TensorMethods):
                 UserWarning,
                 stacklevel=2,
             )
-        return float(self._scalar())
+        return float(self._scalar().item())
 
     def __int__(self) -> int:
         return int(self._scalar())
@@ -459,12 +459,12 @@ class Tensor(Description, TensorMethods):
     def _scalar(self) -> Any:
         if self.array.size != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
-        return self.array.item()
+        return self.array.reshape(())
 
     def __index__(self) -> int:
         if self.array.size != 1 or self.array.dtype.kind not in "iub":
             raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.array.item())
+        return int(self._scalar())
 
 
 # --------------------------------------------------------------------------- helpers

@@ -140,12 +140,15 @@ class Guard:
         keeps: whether the step, run as it is when the value is another one, may still read the
             gradients that the last replay left; not when it has dropped them before.
         avoidable: whether an op of the library did, which has a way without.
+        detail: where there are more ways than two, what to say of a step that always takes another
+            one, and which way it went.
     """
 
     ref: Ref
     value: bool
     keeps: bool = True
     avoidable: bool = False
+    detail: tuple[str, Any] | None = None
 
 
 AnyCall = Call | HostCall | Guard

@@ -52,7 +52,8 @@ def _calls(a: Any, b: Any, pairs: dict[Buffer, Buffer]) -> str | None:
     if a.__class__ is not b.__class__:
         return f"took the place of {name_of(a)}"
     if isinstance(a, Guard):
-        return None if a.value == b.value else "took another branch"
+        same = (a.value, a.detail) == (b.value, b.detail)
+        return None if same else "took another branch"
     if isinstance(a, HostCall):
         return _host_calls(a.function, b.function, pairs)
     if a.function != b.function:

@@ -29,9 +29,9 @@ from gradlite.capturing.calls import (
     HostCall,
     Ref,
 )
-from gradlite.capturing.memory import Memory
-from gradlite.capturing.recorded import Face, Held, active, plain, plain_values
+from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
+from gradlite.capturing.sizes import FEW, NUMBERS, READS, Sizes
 from gradlite.ops import shortcuts
 from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
@@ -51,33 +51,9 @@ DESCRIPTIONS = frozenset(
         np.shares_memory, np.iscomplexobj, np.isrealobj, np.broadcast_shapes,
     )
 )  # fmt: skip
-# Functions whose result has as many elements as some values say.
-SIZED_BY_VALUES = frozenset(
-    (np.unique, np.nonzero, np.flatnonzero, np.argwhere, np.ndarray.nonzero, np.extract)
-)
-MOSTLY_OF_ONE_SIZE = frozenset((np.bincount, np.repeat, np.ndarray.repeat))
-SIZE_DEPENDS = (
-    "{} gives a result whose size depends on values, which a recorded step cannot repeat: use "
-    "where() or masked_fill(), or, where a mask stays the same, the indices that its nonzero() "
-    "gives before the step"
-)
 # The names that such functions have in CuPy.
 DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
-SIZED = frozenset(function.__name__ for function in SIZED_BY_VALUES)
 raw_array: Any = Tensor.__dict__["array"]
-
-
-@dataclass(frozen=True, slots=True)
-class OfOneSize:
-    """A function as a replay calls it: also says whether the result has the recorded shape."""
-
-    function: Callable[..., Any]
-    shape: tuple[int, ...]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        result = self.function(*args, **kwargs)
-        fits = result.shape == self.shape
-        return np.asarray(fits), result if fits else np.zeros(self.shape, result.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +71,7 @@ class Requirement:
         shortcuts.require(condition, self.error, self.message, *values)
 
 
-class Recorder(Memory):
+class Recorder(Sizes):
     """Records one run of a step; see `recording`.
 
     Attributes:
@@ -141,16 +117,8 @@ class Recorder(Memory):
             writes: the arguments that it writes to; None: see `_written`. With a list the result
                 NotImplemented, or False, says that nothing has been done.
         """
-        if any(self._has_mask(k) for k in args[1:2] if function is operator.getitem):
-            raise CaptureError(SIZE_DEPENDS.format("indexing with a boolean mask"))
-        if self._is_sized_by_values(function) and self.depends(args):
-            raise CaptureError(SIZE_DEPENDS.format(f"{function.__name__}()"))
-        if function in MOSTLY_OF_ONE_SIZE and self.depends(args):
-            with self.pause():
-                shape = function(*plain_values(tuple(args)), **plain_values(kwargs)).shape
-            fits, result = self.run(OfOneSize(function, shape), args, kwargs)
-            self.guard(fits, True)
-            return result
+        if self.is_sized_by_values(function, args):
+            return self.sized(function, args, kwargs, writes)
         out = kwargs.get("out")
         given = out if out.__class__ is tuple else (out,) if out is not None else ()
         told, writes = writes is not None, [*(writes or []), *given]
@@ -208,11 +176,6 @@ class Recorder(Memory):
             return faces[0]
         return getattr(result, "_make", result.__class__)(faces)  # also of a named tuple
 
-    def _is_sized_by_values(self, function: Any) -> bool:
-        return function in SIZED_BY_VALUES or (
-            self._cupy is not None and getattr(function, "__name__", "") in SIZED
-        )
-
     def _add_told(self, call: Call, writes: Sequence[Any], result: Any) -> Any:
         """Enter a call of which its caller knows what it writes to; its result, with faces."""
         several = result.__class__ is tuple or result.__class__ is list
@@ -253,11 +216,6 @@ class Recorder(Memory):
         self.calls.append(call)
 
     @staticmethod
-    def _has_mask(key: Any) -> bool:
-        keys = key if key.__class__ is tuple else (key,)
-        return any(isinstance(k, Face) and k.dtype == np.bool_ for k in keys)  # type: ignore[attr-defined]
-
-    @staticmethod
     def _written(function: Any, args: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         if given:
             return [o for o in given if o is not None]
@@ -294,8 +252,8 @@ class Recorder(Memory):
         return self.face(array)
 
     # ------------------------------------------------------------------------ the host
-    def guard(self, array: Any, value: bool) -> None:
-        """Note that Python has branched on a value."""
+    def guard(self, array: Any, value: bool, detail: tuple[str, Any] | None = None) -> None:
+        """Note that Python has branched on a value; see `Guard`."""
         ordinary = plain(array)
         buffer = self.find(ordinary)
         if buffer is not None and buffer.kind != CONSTANT:
@@ -303,7 +261,7 @@ class Recorder(Memory):
                 old is not None and (p._grad is old or id(old) in self.touched)
                 for p, old in self.old_grads
             )
-            self._add(Guard(self.ref(ordinary), value, keeps, self.avoidable))
+            self._add(Guard(self.ref(ordinary), value, keeps, self.avoidable, detail))
 
     def require(
         self,
@@ -318,10 +276,6 @@ class Recorder(Memory):
             check(*plain_values(arguments))
         if self.depends(condition):
             self._add(Call(check, self.refs(arguments), {}))
-
-    def branches(self) -> tuple[bool, ...]:
-        """Which way the step went wherever it branched on a value."""
-        return tuple(call.value for call in self.calls if isinstance(call, Guard))
 
     def went_as(self, other: Recorder) -> bool:
         """Whether it took the branches of another one, and inputs and gradients were alike."""
@@ -340,20 +294,21 @@ class Recorder(Memory):
         return any(isinstance(call, Guard) and call.avoidable for call in self.calls)
 
     def read(self, array: Any, how: str) -> None:
-        """Note that values of an array of NumPy's were asked for as Python numbers.
+        """Note that values of an array of NumPy's, or some whole ones, were asked for.
 
         Raises:
-            CaptureError: it is another array.
+            CaptureError: they are others.
         """
         whole, key = self._elements.get(id(array), (array, ()))
         if self.find(whole) in self._shown:
             keys = key if key.__class__ is tuple else (key,)
             self.numbers.append(whole[(*keys, ...)])
-            return
-        raise CaptureError(
-            f"{how} reads a tensor's value inside a captured step; a replay would go on with the "
-            "value of the recording. Return the tensor from the step and read it there"
-        )
+        elif array.dtype.kind in "biu" and how in NUMBERS and array.size <= FEW:
+            self.has_read = how
+            self.of_one_value(self.face(array), READS.format(how))
+        else:
+            anew = ", or use int(), with which a step is recorded anew for each value"
+            raise CaptureError(READS.format(how) + anew * (array.dtype.kind in "iu"))
 
     def start(self, settings: Callable[[], Any]) -> None:
         """Note the options of optimizers before the step."""
@@ -517,6 +472,7 @@ class Recorder(Memory):
         self.asked_grads.clear()
         self._shown.clear()
         self._elements.clear()
+        self._masks.clear()
         self._faces.clear()
         self._mentioned.clear()
 

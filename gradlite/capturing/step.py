@@ -306,7 +306,7 @@ class CapturedStep:
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         recorder.check_settings()
-        watch.finish()
+        watch.finish(recorder.has_read)
         questions.check()
         taken = before.taken()
         if taken is not None:
@@ -373,11 +373,7 @@ class CapturedStep:
             recorder.release()
             return _detached(result_leaves, result_spec)
         if earlier is None and len(alike) > BRANCHES and key not in self._kept:
-            raise CaptureError(
-                "the step is another one at every call: it always takes another branch, by values "
-                "of tensors (`if x > 0`, `all(mask)`): choose with gradlite.where(), or capture "
-                "the parts without it"
-            )
+            raise CaptureError(recorder.complaint([p[0] for p in alike]))
         if earlier is not None:
             pending.remove(earlier)
             if not pending:

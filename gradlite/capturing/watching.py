@@ -42,6 +42,8 @@ CLOCKS = frozenset(
     )
 )
 
+NOTED = CLOCKS | {print}
+
 
 class Asked:
     """What a function without arguments gives: read as one value."""
@@ -117,7 +119,8 @@ VARIABLE = type(os.environ).__getitem__.__code__
 VARIABLES = type(os.environ).__iter__.__code__
 OWN = ("gradlite", "numpy", "cupy")
 HANDING_ON = ("gradlite.ops.random", "gradlite.cuda.devices")  # which only call one of these
-SPECIAL = frozenset((*HANDING_OUT, *OPTIONS, *FIELDS, VARIABLE, VARIABLES))
+LOGS = logging.Logger.handle.__code__
+SPECIAL = frozenset((*HANDING_OUT, *OPTIONS, *FIELDS, VARIABLE, VARIABLES, LOGS))
 
 
 class Watch:
@@ -147,7 +150,7 @@ class Watch:
         self._foreseen = set(self._known)
         self._new: list[tuple[types.CodeType, Any, Any]] = []  # with globals and locals
         self._thread, self._collecting = threading.get_ident(), False
-        self.clock = ""
+        self.clock = self.shown = ""
 
     def foresees(self, code: types.CodeType) -> bool:
         """Whether code is the step's, and no library's that it calls."""
@@ -161,14 +164,14 @@ class Watch:
 
     def looking(self) -> Callable[[types.FrameType, str, Any], None]:
         """What Python is to tell of every call and return; it takes as little time as it can."""
-        known, clocks, called = self._known, CLOCKS, self._called
+        known, noted, called = self._known, NOTED, self._called
 
         def look(frame: types.FrameType, event: str, argument: Any) -> None:
             if event == "call":
                 if id(frame.f_code) not in known:
                     called(frame, frame.f_code)
-            elif event == "c_call" and argument in clocks:
-                self._asked_clock(frame, argument)
+            elif event == "c_call" and argument in noted:
+                self._noted(frame, argument)
 
         return look
 
@@ -240,25 +243,40 @@ class Watch:
             kind = type(values["obj"])
             if dataclasses.is_dataclass(kind):
                 findings.whole[kind] = None
+        elif code is LOGS:
+            if self._is_of_step(frame.f_back):
+                self.shown = "logging"
         elif self._is_of_step(frame.f_back):
             names = set(os.environ if code is VARIABLES else [values["key"]])
             findings.variables.update(dict.fromkeys(sorted(names - self._variables)))
 
-    def _asked_clock(self, frame: types.FrameType, function: Any) -> None:
-        if not self._collecting and not self._paused() and self.foresees(frame.f_code):
+    def _noted(self, frame: types.FrameType, function: Any) -> None:
+        if self._collecting or self._paused() or not self.foresees(frame.f_code):
+            return
+        if function is print:
+            self.shown = "print()"
+        else:
             owner = getattr(function, "__self__", None)
             self.clock = f"{getattr(owner, '__name__', 'time')}.{function.__name__}()"
 
-    def finish(self) -> None:
+    def finish(self, read: str) -> None:
         """Find the functions of the code that was met.
 
+        Args:
+            read: how the step has read a number of a tensor, or "".
+
         Raises:
-            CaptureError: the step has asked for the time.
+            CaptureError: the step has asked for the time, or shown somebody what it has read.
         """
         if self.clock:
             raise CaptureError(
                 f"the step asks for the time ({self.clock}), which a replay would not do: ask "
                 "outside of the step, and give it what depends on it"
+            )
+        if self.shown and read:
+            raise CaptureError(
+                f"the step reads a tensor's value ({read}) and shows something ({self.shown}), "
+                "which a replay would not do: return the tensor from the step and show it there"
             )
         found: list[tuple[types.FunctionType, type | None]] = []
         sought = []

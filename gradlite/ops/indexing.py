@@ -275,6 +275,17 @@ def masked_elements(K: Any, x: Any, mask: Any, shape: tuple[int, ...]) -> Any:
     return out
 
 
+def true_places(K: Any, numbers: Any, mask: Any, count: int) -> tuple[Any, Any]:
+    """The numbers where a mask holds, in order, and whether it does in as many places as wanted."""
+    numbers, mask, places = K.dense(numbers), K.dense(mask), K.zeros((count,), numbers.dtype)
+    counts = scans.running_count(K, mask).reshape(-1)
+    if count:
+        arrays = movable(numbers), mask, counts, movable(places)
+        name = "masked_scatter_backward"
+        K.elementwise(name, arrays[0].dtype, mask.size, *arrays, count, mask.size)
+    return places, counts[-1] == count
+
+
 def bits_of(number: Any, dtype: Any) -> int:
     """What a number is in memory, as `put_along` takes it."""
     with np.errstate(all="ignore"):
