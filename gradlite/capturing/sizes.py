@@ -56,6 +56,10 @@ class OfOneSize:
     function: Callable[..., Any]
     shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def __name__(self) -> str:
+        return f"as_many({self.function.__name__})"
+
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         result = self.function(*args, **kwargs)
         results = result if isinstance(result, tuple) else (result,)

@@ -75,6 +75,34 @@ def rows(
     ]
 
 
+def nonzero(x: Place, fits: Place, places: Sequence[Place], count: int) -> list[str]:
+    """Find where an array is not 0, and whether that is in ``count`` places.
+
+    Args:
+        places: for each dimension where to put the indices; none where ``count`` is 0.
+    """
+    lines = [
+        f"{{ // places in {x.shape}",
+        f"  char* const xb = P[{x.base}] + {x.offset};",
+        *(f"  char* const b{n} = P[{p.base}] + {p.offset};" for n, p in enumerate(places)),
+        "  i64 found = 0;",
+        *open_loops("t", list(x.shape)),
+        f"  if (*({CTYPES[named(x.dtype)]}*)(xb{steps('t', list(x.strides))}) != 0) {{",
+        f"  if (found < {count}) {{",
+    ]
+    put = [f"*(i64*)(b{n} + found * {p.strides[0]})" for n, p in enumerate(places)]
+    lines += [f"  {to} = t{n};" for n, to in enumerate(put)]
+    lines += ["  }", "  found++;", "  }", *["  }"] * len(x.shape)]
+    lines += [
+        f"  *(bool*)(P[{fits.base}] + {fits.offset}) = found == {count};",
+        f"  for (; found < {count}; found++) {{",
+        *(f"  {to} = 0;" for to in put),
+        "  }",
+        "}",
+    ]
+    return lines
+
+
 def along(
     kind: str, x: Place, index: Place, axis: int, values: Place, code: int
 ) -> list[str] | None:

@@ -31,8 +31,10 @@ from gradlite.capturing.native.types import (
     named,
 )
 from gradlite.capturing.one_call import CONVOLUTIONS, POOLINGS
+from gradlite.capturing.sizes import OfOneSize
 from gradlite.ops import attention_compiled, columns, conv_maxima, pooling
 
+PLACES = (np.nonzero, np.ndarray.nonzero, np.where)  # of one argument
 REDUCTIONS = {
     np.ndarray.sum: "sum", np.ndarray.mean: "mean", np.ndarray.max: "max", np.ndarray.min: "min",
     np.ndarray.prod: "prod", np.ndarray.any: "any", np.ndarray.all: "all", np.sum: "sum",
@@ -190,6 +192,8 @@ class Translator:
             return self._take(position, call)
         if function in (np.take_along_axis, np.put_along_axis):
             return self._along(position, call)
+        if isinstance(function, OfOneSize) and function.function in PLACES:
+            return self._places(function, call)
         if function in RUNNING:
             return self._running(RUNNING[function], call)
         if function in copies.PARTS:
@@ -307,6 +311,17 @@ class Translator:
             return None
         places = self.place(x), self.place(index), axis % len(x.shape), self.place(values)
         return lookups.along(kind, *places, position + 1)
+
+    def _places(self, function: OfOneSize, call: Call) -> Any:
+        (x, *more), (fits, *places) = call.args, call.outs
+        if more or call.kwargs or not isinstance(x, Ref) or not x.shape:
+            return None
+        if named(x.dtype) not in CTYPES or any(named(p.dtype) != "int64" for p in places):
+            return None
+        count = function.shapes[0][0]
+        return lookups.nonzero(
+            self.place(x), self.place(fits), list(map(self.place, places)), count
+        )
 
     def _running(self, kind: str, call: Call) -> Any:
         x, *more = call.args
