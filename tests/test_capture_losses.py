@@ -149,10 +149,3 @@ def test_an_index_out_of_range_is_an_error_in_a_replay_too() -> None:
     error = outcome_of(lambda: step(gradlite.tensor([1, 4])))
     assert step.replays == 1
     assert str(error) == "index 4 is out of bounds for dimension 0 with size 4"
-
-
-@pytest.mark.parametrize("function", [gradlite.unique, gradlite.nonzero, gradlite.argwhere])
-def test_a_result_of_any_size_is_refused(function: Any) -> None:
-    step = gradlite.capture(function, warmup=0, native=False)
-    with pytest.raises(gradlite.CaptureError, match="whose size depends on values"):
-        step(gradlite.tensor([1, 0, 1]))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradlite.capturing.calls import CaptureError
-from gradlite.capturing.recorded import active
+from gradlite.capturing.recorded import active, plain
 from gradlite.capturing.watched import alike
 from gradlite.tensor import Tensor, make
 
@@ -225,6 +225,18 @@ def looked_up(original: Any) -> Any:
         return original(self)  # type: ignore[no-any-return]
 
     return __hash__
+
+
+def shown(original: Callable[[Any], str]) -> Callable[[Any], str]:
+    """``printing.tensor_str``: what a tensor shows is no value that a replay could show again."""
+
+    def text(t: Any) -> str:
+        recorder = active()
+        if recorder is not None and recorder.depends(t.array):
+            recorder.read(plain(t.array), "repr()")
+        return original(t)
+
+    return text
 
 
 def missing(self: Tensor, name: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import autocast_mode
+from gradlite import autocast_mode, printing
 from gradlite.amp import GradScaler
 from gradlite.backends import cuda, special
 from gradlite.capturing import asked, one_call, recorded
@@ -539,6 +539,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         if name in cls.__dict__
     ]
     methods.append((Tensor, "__hash__", Tensor.__hash__, asked.looked_up))
+    methods.append((printing, "tensor_str", printing.tensor_str, asked.shown))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
     methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
     methods += one_call.replacements(kernels)

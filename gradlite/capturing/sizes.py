@@ -16,6 +16,7 @@ from gradlite.capturing.arrays import on_gpu
 from gradlite.capturing.calls import CaptureError, Guard, written_by
 from gradlite.capturing.memory import Memory
 from gradlite.capturing.recorded import Face, plain, plain_values
+from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.ops import indexing
 from gradlite.ops.namespaces import NAMESPACES
 
@@ -132,7 +133,7 @@ class Sizes(Memory):
         with self.pause():
             count = int(plain(mask).sum())
             numbers = cupy.arange(mask.size).reshape(mask.shape)
-        K = NAMESPACES[cupy.ndarray].launcher  # noqa: N806
+        K = NAMESPACES[RecordedGpu].launcher  # noqa: N806
         places, fits = indexing.true_places(K, self.made(numbers, False), mask, count)
         self.guard(fits, True, (complaint, count))
         found: list[Any] = []

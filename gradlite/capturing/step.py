@@ -91,11 +91,14 @@ def capture(
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
     answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
-    a tensor's value that goes another way. What is refused: reading a value as a Python number,
-    branching on a value after the step has changed something, counting in Python, a list that
-    grows, asking for the time, opening a file to read it, and whatever differs between the two
-    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints
-    included, does not run in a replay. What is put into the ``__dict__`` of a layer of the
+    a tensor's value that goes another way, a boolean mask that holds in more or fewer places, as
+    `nonzero` and on the CPU `unique` may find them, another whole number that ``int()``,
+    ``tolist()`` or an index reads. What is refused: reading a value in another way (``item()``,
+    ``float()``, text), sizes and whole numbers that are others at every call, branching on a value
+    after the step has changed it, counting in Python, a list that grows, asking for the time,
+    opening a file to read it, and whatever differs between the two recordings, such as Python's or
+    NumPy's random numbers. Python code of the step, its prints included, does not run in a
+    replay. What is put into the ``__dict__`` of a layer of the
     library's, past `setattr`, is not noticed.
 
     Args:

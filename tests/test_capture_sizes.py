@@ -1,0 +1,189 @@
+"""Captured steps with results as large as values say, and with whole numbers that Python reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradlite
+from gradlite import nn, optim
+from gradlite.nn import functional as F
+from tests.capture_support import replays  # noqa: F401
+
+T = gradlite
+CALLS = 14
+STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "mask": lambda out, y, m: F.cross_entropy(out[m], y[m]),
+    "mask of all": lambda out, y, m: out[m[:, None] & (out.detach() > -9)].square().sum(),
+    "mask and number": lambda out, y, m: out[m, 1].sum() ** 2 + out[m][:, 0].exp().sum(),
+    "two masks of one": lambda out, y, m: out[m].sum() ** 2 + out[~m].square().sum(),
+    "masked_select": lambda out, y, m: T.masked_select(out, m[:, None]).square().sum(),
+    "nonzero": lambda out, y, m: F.cross_entropy(out[(i := m.nonzero().squeeze(1))], y[i]),
+    "where": lambda out, y, m: out[T.where(m)].square().sum(),
+    "argwhere": lambda out, y, m: out.take(T.argwhere(m)).square().sum(),
+    "written": lambda out, y, m: _written(out, m).square().sum(),
+    "int()": lambda out, y, m: out[: int(m.sum())].square().sum(),
+    "range of a tensor": lambda out, y, m: sum(out[i].square().sum() for i in range(m.sum())),
+    "tolist()": lambda out, y, m: T.cat(out.split([n := m.sum().tolist(), 10 - n])[:1]).sum() ** 2,
+}
+# On a GPU there is no replay of these.
+OF_THE_CPU: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "unique": lambda out, y, m: (out.sum(1) * _counts(y * m)).square().sum(),
+    "one_hot": lambda out, y, m: (out[:, : int((y * m).max()) + 1] * F.one_hot(y * m)).sum() ** 2,
+    "packed": lambda out, y, m: _packed(out, m).square().sum(),
+    "repeat_interleave": lambda out, y, m: out.repeat_interleave(m.long() + 1, 0).square().sum(),
+}
+
+
+def _written(out: Any, mask: Any) -> Any:
+    result = out.clone()
+    result[mask] = out[mask].tanh()
+    return result
+
+
+def _counts(values: Any) -> Any:
+    _, inverse, counts = T.unique(values, return_inverse=True, return_counts=True)
+    return counts[inverse]
+
+
+def _packed(out: Any, mask: Any) -> Any:
+    lengths = T.stack([mask.sum() + 1, T.ones((), dtype=T.int64)]).cpu()
+    return nn.utils.rnn.pack_padded_sequence(out.view(2, 5, 3), lengths, batch_first=True).data
+
+
+def train(masks: list[Any], loss_of: Any, captures: bool) -> tuple[list[float], list[Any], Any]:
+    """Losses and parameters of a small model, and its captured step."""
+    gradlite.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    x, y = gradlite.randn(10, 4), gradlite.randint(0, 3, (10,))
+
+    def step(mask: Any) -> Any:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y, mask)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = gradlite.capture(step) if captures else step
+    losses = [run(gradlite.tensor(mask)).item() for mask in masks]
+    return losses, [p.detach().cpu().numpy() for p in model.parameters()], run
+
+
+def masks_of(*counts: int) -> list[Any]:
+    """Masks that are true in so many of ten places, another one every time."""
+    rng = np.random.default_rng(0)
+    return [rng.permutation(np.arange(10) < count) for count in counts]
+
+
+def compare(masks: list[Any], loss_of: Any) -> Any:
+    losses, parameters, _ = train(masks, loss_of, False)
+    ours, values, captured = train(masks, loss_of, True)
+    np.testing.assert_allclose(ours, losses, rtol=2e-5, atol=1e-6)
+    for a, b in zip(values, parameters, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+    return captured
+
+
+def steps(replays: str) -> dict[str, Any]:  # noqa: F811
+    return STEPS if replays in ("stand-in", "gpu") else {**STEPS, **OF_THE_CPU}
+
+
+@pytest.mark.parametrize("name", [*STEPS, *OF_THE_CPU])
+def test_other_values_of_one_size_are_replayed(name: str, replays: str) -> None:  # noqa: F811
+    if name not in steps(replays):
+        pytest.skip("a GPU's graphs cannot hold it")
+    captured = compare(masks_of(*[4] * CALLS), steps(replays)[name])
+    if name not in ("unique", "one_hot"):  # whose sizes differ all the same
+        assert (captured.recordings, captured.replays) == (1, CALLS - 3)
+
+
+@pytest.mark.parametrize("name", [*STEPS, *OF_THE_CPU])
+def test_each_size_has_a_recording_of_its_own(name: str, replays: str) -> None:  # noqa: F811
+    if name not in steps(replays):
+        pytest.skip("a GPU's graphs cannot hold it")
+    captured = compare(masks_of(*[4, 3] * (CALLS // 2)), steps(replays)[name])
+    assert captured.recordings >= 2 and captured.replays >= 2
+
+
+@pytest.mark.parametrize("name", ["mask", "mask of all", "nonzero", "where", "written", "int()"])
+def test_none_at_all_is_a_size_too(name: str, replays: str) -> None:  # noqa: F811
+    def loss_of(out: Any, y: Any, mask: Any) -> Any:
+        return STEPS[name](out, y, mask).nan_to_num() + out.square().mean()
+
+    captured = compare(masks_of(*[0, 4] * 6), loss_of)
+    assert captured.recordings == 2 and captured.replays >= 6
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_sizes_that_are_seen_for_the_first_time_run_as_they_are(name: str) -> None:
+    counts = [4, 4, 4, 4, 2, 5, 6, 7, 8, 3, 1, 9, 2, 6, 4, 5, 7, 3, 8, 1, 4, 4]
+    captured = compare(masks_of(*counts), STEPS[name])
+    assert captured.replays >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mask", "boolean mask gives a result whose size depends on values"),
+        ("nonzero", r"nonzero\(\) gives a result whose size depends on values"),
+        ("int()", r"int\(\) reads a tensor's value"),
+        ("tolist()", r"tolist\(\) reads a tensor's value"),
+    ],
+)
+def test_another_size_at_every_call_is_refused(name: str, message: str) -> None:
+    with pytest.raises(gradlite.CaptureError, match=message):
+        train(masks_of(*range(11)), STEPS[name], True)
+
+
+def test_a_mask_around_the_step_may_be_written_to() -> None:
+    x, mask = gradlite.arange(6.0), gradlite.tensor([True, False, True, False, False, False])
+    captured = gradlite.capture(lambda: x[mask] * 2)
+    for _ in range(4):
+        assert captured().tolist() == [0, 4]
+    mask[:2] = ~mask[:2]
+    assert captured().tolist() == [2, 4]
+    assert captured.replays == 2
+    mask[5] = True
+    for _ in range(4):
+        assert captured().tolist() == [2, 4, 10]
+    assert captured.recordings == 2
+
+
+def test_a_mask_that_the_step_writes_to_is_looked_up_anew() -> None:
+    def step(x: Any) -> Any:
+        mask = x > 2
+        first = x[mask].sum()
+        mask[0] = True
+        return first, x[mask] * 2
+
+    captured = gradlite.capture(step)
+    for _ in range(5):
+        first, second = captured(gradlite.arange(5.0))
+        assert (first.item(), second.tolist()) == (7, [0, 6, 8])
+
+
+def test_a_number_that_changes_is_seen() -> None:
+    size = gradlite.tensor(2)
+    captured = gradlite.capture(lambda x: x[: int(size)] * 2)
+    x = gradlite.arange(4.0)
+    for n in (2, 2, 2, 2, 3, 3, 3, 3, 2, 3):
+        size.fill_(n)
+        assert captured(x).tolist() == [0, 2, 4][:n]
+    assert (captured.recordings, captured.replays) == (2, 5)
+
+
+def test_a_number_that_the_step_itself_changes_is_refused() -> None:
+    count = gradlite.tensor(0)
+
+    def step(x: Any) -> Any:
+        count.add_(1)
+        return x * int(count)
+
+    captured = gradlite.capture(step)
+    with pytest.raises(gradlite.CaptureError, match="itself changed|reads a tensor's value"):
+        for _ in range(8):
+            captured(gradlite.ones(2))
