@@ -303,9 +303,36 @@ class NllSpread(Op):
         return F.nll_pick(grad, ctx.aux, dim, ignore_index), None
 
 
+class NllOfRows(Op):
+    """The mean, or sum, of -x[n, target[n]] over rows that all count."""
+
+    grad_name = "NllLossBackward0"
+    reads = ((),)
+    has_aux = True
+
+    def forward(xp: Any, x: Any, target: Any, mean: bool) -> Any:
+        rows, classes = x.shape
+        flat = _row_starts(rows, classes) + target
+        scale = x.dtype.type(-1 / rows if mean else -1)
+        return x.reshape(-1).take(flat).dot(ones(rows, x.dtype)) * scale, (flat, scale)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        flat, scale = ctx.aux
+        shape = tuple(ctx.shapes[0])
+        if F.tensors:
+            slope = np.zeros(shape, scale.dtype)
+            slope.reshape(-1)[flat] = scale
+            return (grad * wrap(slope),)
+        out = np.zeros(shape, grad.dtype)
+        out.reshape(-1)[flat] = grad * scale
+        return (out,)
+
+
 @public(
     samples=lambda: [
         S(normal(4, 5), integers(0, 5, 4)),
+        S(normal(4, 5), integers(0, 5, 4), reduction="sum"),
+        S(normal(4, 5), np.array([0, 2, -100, 4])),
         S(normal(4, 5), np.array([0, 2, -100, 4]), reduction="none"),
         S(normal(2, 5, 3), integers(0, 5, 2, 3), reduction="sum"),
         S(normal(5), np.array(3)),
@@ -364,7 +391,10 @@ def nll_loss(
     loss = with_kernels(NllLoss, input, target, weight, int(ignore_index), reduction)
     if loss is not None:
         return loss
-    check_classes(t, x.shape[dim], ignore_index)
+    all_count = check_classes(t, x.shape[dim], ignore_index)
+    if all_count and weight is None and reduction != "none" and x.ndim == 2 and x.size:
+        if isinstance(x, np.ndarray) and x.dtype.char in "fd" and t.__class__ is x.__class__:
+            return apply(NllOfRows, (input, target), reduction == "mean")  # type: ignore[no-any-return]
     losses = apply(NllPick, (input, target), dim, ignore_index)
     if weight is None:
         if reduction == "mean":
