@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -187,3 +188,65 @@ def test_a_number_that_the_step_itself_changes_is_refused() -> None:
     with pytest.raises(gradlite.CaptureError, match="itself changed|reads a tensor's value"):
         for _ in range(8):
             captured(gradlite.ones(2))
+
+
+# ------------------------------------------------------------------------------- programs
+def graph_network(make: Callable[[Any], Any]) -> list[Any]:
+    """A graph network that is trained where a mask of its data holds."""
+    x, edges = gradlite.randn(20, 4), (gradlite.rand(20, 20) < 0.2).float()
+    data = SimpleNamespace(y=gradlite.randint(0, 3, (20,)), train_mask=gradlite.rand(20) < 0.5)
+    first, second = nn.Linear(4, 8), nn.Linear(8, 3)
+    optimizer = optim.Adam([*first.parameters(), *second.parameters()], lr=0.01)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        hidden = F.dropout(F.relu(edges @ first(x)), 0.2)
+        out = F.log_softmax(edges @ second(hidden), 1)
+        loss = F.nll_loss(out[data.train_mask], data.y[data.train_mask])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = make(step)
+    return [run().item() for _ in range(10)]
+
+
+def q_learning(make: Callable[[Any], Any]) -> list[Any]:
+    """Deep Q-learning as it is taught: the next states are those that are not final."""
+    policy, target = nn.Linear(4, 2), nn.Linear(4, 2)
+    optimizer = optim.AdamW(policy.parameters(), lr=0.01)
+    finals = np.random.default_rng(0).random((24, 12)) < 0.1
+
+    def step(state: Any, action: Any, reward: Any, goes_on: Any, following: Any) -> Any:
+        values = policy(state).gather(1, action)
+        next_values = gradlite.zeros(12)
+        with gradlite.no_grad():
+            next_values[goes_on] = target(following).max(1).values
+        loss = F.smooth_l1_loss(values, (next_values * 0.9 + reward).unsqueeze(1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run, losses = make(step), []
+    for final in finals:
+        state, action = gradlite.randn(12, 4), gradlite.randint(0, 2, (12, 1))
+        goes_on = gradlite.tensor(~final)
+        following = gradlite.randn(12, 4)[goes_on]
+        losses.append(run(state, action, gradlite.randn(12), goes_on, following).item())
+    return losses
+
+
+@pytest.mark.parametrize("program", [graph_network, q_learning])
+def test_programs_with_masks(program: Any) -> None:
+    gradlite.manual_seed(0)
+    expected = program(lambda step: step)
+    captured = []
+
+    def make(step: Any) -> Any:
+        captured.append(gradlite.capture(step))
+        return captured[0]
+
+    gradlite.manual_seed(0)
+    np.testing.assert_allclose(program(make), expected, rtol=2e-5, atol=1e-6)
+    assert captured[0].replays >= 7
