@@ -31,7 +31,17 @@ KINDS = [
     *("second_gradient", "retain_grad", "hook", "alias", "update_without_grad"),
     *("value_without_grad", "view_without_grad", "island_without_grad", "grad_of_leaf"),
     *("reshape_in_place", "detach_in_place", "conversion", "leaf_of_another_dtype"),
-    *("random", "branch", "optimizer", "optimizer", "zero"),
+    *("random", "branch", "sized", "optimizer", "optimizer", "zero"),
+]
+# What is of other sizes for other values, and what stays of it.
+SIZED = [
+    "{x} * 2 + {y}[{y} > 0.3].sin().sum().to({x}.dtype)",
+    "{x} * 2 + T.masked_select({y}, {y} > 0.3).sin().sum().to({x}.dtype)",
+    "{x} * 2 + {y}[({y} > 0.3).nonzero(as_tuple=True)].sin().sum().to({x}.dtype)",
+    "{x} * 2 + T.unique({y}.detach().round()).sum().sin().to({x}.dtype)",
+    "{x} * int(({y} > 0.3).sum() % 3 + 1)",
+    "{x} * (len(({y} > 0.3).nonzero()) % 3 + 1)",
+    "{x} * 2 + ({y} * 1).index_put(({y} > 0.3,), T.ones_like({y}.sum())).sum().to({x}.dtype)",
 ]
 LEAF = re.compile(r"(t\d+) = (values\(.*\))$")
 ASSIGNED = re.compile(r"(?:^|: )(t\d+) = ")
@@ -98,6 +108,8 @@ def written(seed: int) -> Program | None:
                 pretend(f"{x} * {draw}" if given[1] % 2 else drops, f"{x} * 0.5")
             elif kind == "branch":
                 pretend(f"{x} * 2 if {other}.sum() > 0.3 else {x} - 1", f"{x} * 2")
+            elif kind == "sized":
+                pretend(SIZED[given[2] % len(SIZED)].format(x=x, y=other), f"{x} * 2")
             elif kind in ("optimizer", "zero"):
                 method = "step" if kind == "optimizer" else "zero_grad"
                 pool.lines.append(f"optimizers[{given[0] % 2}].{method}()")

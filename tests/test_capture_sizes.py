@@ -11,6 +11,7 @@ import pytest
 
 import gradlite
 from gradlite import nn, optim
+from gradlite.capturing.recorder import Recorder
 from gradlite.nn import functional as F
 from tests.capture_support import replays  # noqa: F401
 
@@ -140,6 +141,17 @@ def test_another_size_at_every_call_is_refused(name: str, message: str) -> None:
         train(masks_of(*range(11)), STEPS[name], True)
 
 
+def test_a_mask_without_elements_holds_nowhere() -> None:
+    def step(x: Any) -> Any:
+        return x[x > 0].sum(), (x > 0).nonzero(), T.masked_select(x, x > 0)
+
+    captured = gradlite.capture(step)
+    for _ in range(4):
+        total, places, chosen = captured(gradlite.ones(0, 3))
+        assert (total.item(), places.shape, chosen.shape) == (0, (0, 2), (0,))
+    assert captured.replays == 1
+
+
 def test_a_mask_around_the_step_may_be_written_to() -> None:
     x, mask = gradlite.arange(6.0), gradlite.tensor([True, False, True, False, False, False])
     captured = gradlite.capture(lambda: x[mask] * 2)
@@ -250,3 +262,18 @@ def test_programs_with_masks(program: Any) -> None:
     gradlite.manual_seed(0)
     np.testing.assert_allclose(program(make), expected, rtol=2e-5, atol=1e-6)
     assert captured[0].replays >= 7
+
+
+@pytest.mark.parametrize("name", ["mask", "nonzero", "int()"])
+def test_sizes_and_numbers_that_nobody_compares_are_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = Recorder.guard
+
+    def of_branches(self: Recorder, array: Any, value: bool, detail: Any = None) -> None:
+        if detail is None:
+            guard(self, array, value)
+
+    monkeypatch.setattr(Recorder, "guard", of_branches)
+    with pytest.raises(AssertionError):
+        compare(masks_of(4, 4, 4, 3, 5, 4), STEPS[name])

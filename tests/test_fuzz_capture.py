@@ -98,7 +98,7 @@ def test_states_that_are_not_fetched_anew_are_found(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(carried.Carried, "found", once)
     found, _ = search(False, 60)
-    assert found is not None and "state[" in found
+    assert found is not None and ("state[" in found or "data[" in found)
 
 
 def other_results(examples: int) -> list[str]:

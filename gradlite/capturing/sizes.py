@@ -129,6 +129,8 @@ class Sizes(Memory):
     def _places_on_gpu(self, x: Any, complaint: str) -> tuple[Any, ...]:
         """Where an array is not 0, by kernels that write as many places as there are now."""
         cupy: Any = self._cupy
+        if not x.size:
+            return tuple(self.made(cupy.empty(0, np.int64), False) for _ in x.shape)
         mask = x if x.dtype == np.bool_ else x != 0
         with self.pause():
             count = int(plain(mask).sum())
