@@ -108,11 +108,19 @@ class KeysAndValues:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add positions; returns the keys and values of all that there are."""
+    def append(
+        self, key: Tensor, value: Tensor, place: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Add positions; returns the keys and values of all that there are.
+
+        Where a tensor says at which ``place``, so that a captured step can be told, they are those
+        of the whole context, and counting is the caller's.
+        """
         batch, heads, time, size = key.shape
         if self._keys is None or self._values is None:
-            self._keys, self._values = key.new_empty(2, batch, heads, self.context, size).unbind(0)
+            self._keys, self._values = key.new_zeros(2, batch, heads, self.context, size).unbind(0)
+        if place is not None:
+            return self._keys.index_copy_(2, place, key), self._values.index_copy_(2, place, value)
         first, self.length = self.length, self.length + time
         self._keys[:, :, first : self.length] = key
         self._values[:, :, first : self.length] = value
@@ -136,21 +144,28 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def attention(self, x: Tensor, seen: KeysAndValues | None = None) -> Tensor:
+    def attention(
+        self, x: Tensor, seen: KeysAndValues | None = None, place: Tensor | None = None
+    ) -> Tensor:
         batch, time, width = x.shape
         query, key, value = (
             part.reshape(batch, time, self.heads, width // self.heads).transpose(1, 2)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
+        mask = None
         if seen is not None:
-            key, value = seen.append(key, value)
+            key, value = seen.append(key, value, place)
+            if place is not None:
+                mask = gradlite.arange(seen.context, device=x.device) <= place
         # A single position sees all there is, so it needs no mask.
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=time > 1)
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=time > 1)
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, time, width))
         return projected
 
-    def forward(self, x: Tensor, seen: KeysAndValues | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), seen))
+    def forward(
+        self, x: Tensor, seen: KeysAndValues | None = None, place: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), seen, place))
         x = x + self.dropout(self.mlp(self.norm2(x)))
         return x
 
@@ -186,12 +201,19 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor, seen: Sequence[KeysAndValues] | None = None) -> Tensor:
-        first = 0 if seen is None else seen[0].length
-        positions = gradlite.arange(first, first + tokens.shape[1], device=tokens.device)
+    def forward(
+        self,
+        tokens: Tensor,
+        seen: Sequence[KeysAndValues] | None = None,
+        place: Tensor | None = None,
+    ) -> Tensor:
+        positions = place
+        if positions is None:
+            first = 0 if seen is None else seen[0].length
+            positions = gradlite.arange(first, first + tokens.shape[1], device=tokens.device)
         x = self.embedding(tokens) + self.position(positions)
         for number, block in enumerate(self.blocks):
-            x = block(x, None if seen is None else seen[number])
+            x = block(x, None if seen is None else seen[number], place)
         logits: Tensor = self.head(self.norm(x))
         return logits
 
@@ -208,7 +230,7 @@ class GPT(nn.Module):
         half = max(1, self.context // 2)
         return half + (length - self.context - 1) % (self.context - half + 1)
 
-    def sampler(self, cached: bool = True) -> Callable[[Tensor], Tensor]:
+    def sampler(self, cached: bool = True, captured: bool = False) -> Callable[[Tensor], Tensor]:
         """A function from the next characters (1, T) to the logits that follow the last one.
 
         It looks at the last `window` characters.
@@ -216,13 +238,20 @@ class GPT(nn.Module):
         Args:
             cached: keep the keys and values of the window's characters, so that a new one costs a
                 single position. The logits are those without, but for float rounding.
+            captured: also capture the step of a single character, which pays for long texts.
         """
         text: Tensor | None = None
         length = 0
-        seen: list[KeysAndValues] = []
+        seen = [KeysAndValues(self.context) for _ in self.blocks]
+
+        def one(token: Tensor, place: Tensor) -> Tensor:
+            logits: Tensor = self(token, seen, place)[0, -1]
+            return logits
+
+        step = gradlite.capture(one) if captured else one
 
         def feed(tokens: Tensor) -> Tensor:
-            nonlocal text, length, seen
+            nonlocal text, length
             length += tokens.shape[1]
             window = self.window(length)
             text = tokens if text is None else gradlite.cat([text, tokens], dim=1)
@@ -230,12 +259,18 @@ class GPT(nn.Module):
             if not cached:
                 logits: Tensor = self(text)[0, -1]
                 return logits
-            if tokens.shape[1] > 1 or not seen or seen[0].length + 1 != window:
-                seen = [KeysAndValues(self.context) for _ in self.blocks]
+            goes_on = tokens.shape[1] == 1 and seen[0].length + 1 == window
+            if not goes_on:
                 tokens = text
+                for block in seen:
+                    block.length = 0
             with gradlite.no_grad():
-                logits = self(tokens, seen)[0, -1]
-            return logits
+                if not (captured and goes_on and window > 1):
+                    return self(tokens, seen)[0, -1]  # type: ignore[no-any-return]
+                place = gradlite.tensor([window - 1], device=tokens.device)
+                for block in seen:
+                    block.length = window
+                return step(tokens, place)  # type: ignore[no-any-return]
 
         return feed
 

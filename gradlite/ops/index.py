@@ -14,7 +14,7 @@ from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1, node_of_edit
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
 from gradlite.ops.guard import on_its_device
-from gradlite.ops.index_items import item_of, items_of, split
+from gradlite.ops.index_items import item_of, items_of, plain, split
 from gradlite.ops.inplace import assign, check_inplace, lies_apart, rebase, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
@@ -211,6 +211,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         IndexError: out of bounds, too many indices, or an index of the wrong type.
     """
     array = self.array
+    found = plain(array.shape, index)
+    if found is not None:
+        return apply_view(_BY_NAME[found[1]], self, found[0])
     alone = isinstance(index, slice)
     new, basic, advanced, last = split(array, items_of(index), index, alone)
     result = self if new is None else apply_view(NewDims, self, new)
@@ -250,8 +253,15 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         raise TypeError(f"can't assign a {value.__class__.__name__} to a {tensor_type(array)}")
     if index is False:
         return
-    items = items_of(None if index is True else index)
-    new, basic, advanced, last = split(array, items, index)
+    new: tuple[int, ...] | None = None
+    basic: tuple[Any, ...] | None
+    advanced: tuple[Any, ...] | None = None
+    found = plain(array.shape, index if index.__class__ is tuple else (index,))
+    if found is not None:
+        basic, last = found
+    else:
+        items = items_of(None if index is True else index)
+        new, basic, advanced, last = split(array, items, index)
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)

@@ -102,6 +102,55 @@ def _number(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
+def plain(shape: tuple[int, ...], index: Any) -> tuple[tuple[Any, ...], str] | None:
+    """What `split` makes of an index of whole numbers, slices and ``...`` in a third of its time.
+
+    Returns:
+        The basic index and the name of the last view; None for any other index, or a wrong one.
+    """
+    items = index if index.__class__ is tuple else (index,)
+    skipped = len(shape) - len(items)
+    ellipsis = False
+    basic: list[Any] = []
+    last = "alias"
+    try:
+        for item in items:
+            cls = item.__class__
+            if cls is slice:
+                start, stop, step = item.start, item.stop, item.step
+                if not (
+                    (start is None or start.__class__ is int)
+                    and (stop is None or stop.__class__ is int)
+                    and (step is None or (step.__class__ is int and step > 0))
+                ):
+                    return None
+                n = shape[len(basic)]
+                if (
+                    start
+                    or (stop is not None and stop < n)
+                    or (step or 1) != 1
+                    or items is not index
+                ):
+                    last = "slice"
+                start, stop, step = item.indices(n)
+                basic.append(slice(start, stop if stop > start else start, step))
+            elif cls is int:
+                n = shape[len(basic)]
+                if not -n <= item < n:
+                    return None
+                basic.append(item)
+                last = "select"
+            elif item is Ellipsis and not ellipsis and skipped >= -1:
+                ellipsis = True
+                basic += [slice(None)] * (skipped + 1)
+            else:
+                return None
+    except IndexError:  # more parts than dimensions
+        return None
+    basic.append(Ellipsis)
+    return tuple(basic), last
+
+
 def split(
     x: Any, items: list[Any], index: Any = (), alone: bool = False, adds: bool = False
 ) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, tuple[Any, ...] | None, str]:

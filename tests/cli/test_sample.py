@@ -35,11 +35,12 @@ def tokens(count: int) -> list[Tensor]:
     return [gradlite.tensor(n) for n in numbers]
 
 
+@pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("context", [1, 2, 3, 7, 16])
-def test_logits_are_those_without_a_cache(context: int) -> None:
+def test_logits_are_those_without_a_cache(context: int, captured: bool) -> None:
     model = gpt(context)
     with gradlite.no_grad():
-        cached, plain = model.sampler(), model.sampler(cached=False)
+        cached, plain = model.sampler(captured=captured), model.sampler(cached=False)
         for token in tokens(3 * context + 5):
             np.testing.assert_allclose(
                 cached(token).numpy(), plain(token).numpy(), rtol=2e-5, atol=2e-5
@@ -50,7 +51,8 @@ def test_several_characters_at_once_are_as_one_by_one() -> None:
     model, characters = gpt(8), tokens(40)
     with gradlite.no_grad():
         for cut in (1, 5, 8, 9, 13, 30):
-            at_once, one_by_one = model.sampler(), model.sampler(cached=False)
+            at_once = model.sampler(captured=cut % 2 == 0)
+            one_by_one = model.sampler(cached=False)
             for token in characters[:cut]:
                 expected = one_by_one(token)
             found = at_once(gradlite.cat(characters[:cut], dim=1))
@@ -120,13 +122,29 @@ def test_no_mask_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cache_that_forgets_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = KeysAndValues.append
 
-    def forgetful(self: KeysAndValues, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = whole(self, key, value)
+    def forgetful(self: KeysAndValues, *arguments: Any) -> tuple[Tensor, Tensor]:
+        keys, values = whole(self, *arguments)
         return keys[:, :, -3:], values[:, :, -3:]
 
     monkeypatch.setattr(KeysAndValues, "append", forgetful)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        test_logits_are_those_without_a_cache(7)
+        test_logits_are_those_without_a_cache(7, captured=False)
+
+
+def test_a_captured_character_is_replayed() -> None:
+    model, steps = gpt(16), list[Any]()
+    capture = gradlite.capture
+
+    def noted(step: Any) -> Any:
+        steps.append(capture(step))
+        return steps[0]
+
+    with pytest.MonkeyPatch.context() as patch, gradlite.no_grad():
+        patch.setattr(gradlite, "capture", noted)
+        feed = model.sampler(captured=True)
+        for token in tokens(40):
+            feed(token)
+    assert steps[0].recordings == 1 and steps[0].replays > 30
 
 
 def test_nothing_is_recorded() -> None:
