@@ -352,6 +352,9 @@ def eye(
     return finish(array_on(array, d, array.dtype, copy=False), requires_grad)
 
 
+_LARGE = 1 << 62
+
+
 def arange(
     start: Any,
     end: Any = None,
@@ -372,6 +375,10 @@ def arange(
     """
     if end is None:
         start, end = 0, start
+    if start.__class__ is end.__class__ is step.__class__ is int and dtype is None and step > 0:
+        # The most common kind at once.
+        if -_LARGE < start <= end < _LARGE and as_device(device).type == "cpu":
+            return finish(np.arange(start, end, step, dtype=np.int64), requires_grad)
     start, end, step = (
         as_number(v.item() if isinstance(v, Tensor) else v) for v in (start, end, step)
     )

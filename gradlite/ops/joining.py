@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
             )
     dim = dim if axis is None else axis
     shape = parts[0].array.shape
-    if shape and shape != (0,) and _all_alike(parts):
+    if dim.__class__ is int and -len(shape) <= dim < len(shape) and _fit(parts, dim):
         same_device(*parts)
-        return apply(Cat, parts, wrap_dim(dim, len(shape)))  # type: ignore[no-any-return]
+        return apply(Cat, parts, dim % len(shape))  # type: ignore[no-any-return]
     real = [p for p in parts if p.array.shape != (0,)] or parts[:1]
     if any(p.array.ndim == 0 for p in real):
         place = next(i for i, p in enumerate(parts) if p.array.ndim == 0)
@@ -115,6 +116,21 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
 
 
 concat = concatenate = cat
+
+
+def _fit(parts: Sequence[Tensor], dim: int) -> bool:
+    """Whether tensors have one dtype, and one shape but for a dimension of the first one."""
+    first = parts[0].array
+    shape, kind = first.shape, first.dtype
+    dim %= len(shape)
+    others = shape[:dim], shape[dim + 1 :]
+    for part in parts:
+        own, array = part.array.shape, part.array
+        if array.dtype != kind:
+            return False
+        if own != shape and (len(own) != len(shape) or (own[:dim], own[dim + 1 :]) != others):
+            return False
+    return True
 
 
 def _all_alike(parts: Sequence[Tensor]) -> bool:
@@ -281,7 +297,7 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
             )
     op = Split if isinstance(split_size_or_sections, int) else SplitWithSizes
     results = apply(op, (tensor,), tuple(lengths), d)
-    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    starts = [0, *accumulate(lengths)]
     link_views(results, tensor, Narrow, lambda i: (d, starts[i], lengths[i]))
     return results  # type: ignore[no-any-return]
 

@@ -51,8 +51,9 @@ def link_views(
     results: Sequence[Tensor], input: Tensor, op: Any, attrs_of: Callable[[int], tuple[Any, ...]]
 ) -> None:
     """Enter the outputs of an op that returns several views (split, unbind)."""
+    origin = _multi_origin()
     for nr, result in enumerate(results):
-        _link(result, input, op, attrs_of(nr), _multi_origin())
+        _link(result, input, op, attrs_of(nr), origin)
 
 
 def replay(chain: tuple[Any, ...], xp: Any, array: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradlite.ops import index_items
 from tests.oracle import outcome_of, same
 
 INDICES = {
@@ -321,3 +323,34 @@ def test_what_may_be_assigned(index: Any, value: Any) -> None:
         return [written(x.clone(), index, v) for v in ([value] if value else values)]
 
     same(program)
+
+
+def _random_part(source: random.Random) -> Any:
+    kind = source.random()
+    if kind < 0.35:
+        return source.randrange(-4, 4)
+    if kind < 0.8:
+        ends = [source.choice([None, source.randrange(-6, 7)]) for _ in range(2)]
+        return slice(*ends, source.choice([None, None, 1, 2, 3, 0, -1]))
+    if kind < 0.95:
+        return Ellipsis
+    return source.choice([None, True, np.int64(1), slice(np.int64(0), 2)])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_plain_indices_are_what_any_index_is(seed: int) -> None:
+    source, served = random.Random(seed), 0
+    for _ in range(2000):
+        shape = tuple(source.randrange(4) for _ in range(source.randrange(4)))
+        index: Any = tuple(_random_part(source) for _ in range(source.randrange(5)))
+        if source.random() < 0.2:
+            index = _random_part(source)
+        found = index_items.plain(shape, index)
+        if found is None:
+            continue
+        served += 1
+        whole = isinstance(index, slice)
+        x = np.zeros(shape)
+        expected = index_items.split(x, index_items.items_of(index), index, whole)
+        assert (None, found[0], None, found[1]) == expected
+    assert served > 500
