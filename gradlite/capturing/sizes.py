@@ -86,7 +86,7 @@ class Sizes(Memory):
     def __init__(self) -> None:
         super().__init__()
         self.has_read = ""
-        self._masks: dict[int, tuple[int, Any]] = {}  # after how many calls they held where
+        self._masks: dict[int, tuple[int, Any]] = {}  # up to which call they hold where
 
     def is_sized_by_values(self, function: Any, args: Sequence[Any]) -> bool:
         """Whether a call has results of a size that values decide, or goes by a mask's."""
@@ -163,7 +163,7 @@ class Sizes(Memory):
         if places is None or any(buffer in written_by(call) for call in self.calls[calls:]):
             name = "indexing with a boolean mask"
             places = self._of_one_size(np.nonzero, (mask,), {}, name)
-            self._masks[id(plain(mask))] = len(self.calls), places
+        self._masks[id(plain(mask))] = len(self.calls), places
         return places  # type: ignore[no-any-return]
 
     def of_one_value(self, array: Any, complaint: str) -> None:
