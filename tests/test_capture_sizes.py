@@ -141,6 +141,17 @@ def test_another_size_at_every_call_is_refused(name: str, message: str) -> None:
         train(masks_of(*range(11)), STEPS[name], True)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "uint8", "int32", "bool"])
+def test_places_of_any_dtype(dtype: str) -> None:
+    captured = gradlite.capture(lambda x: x.nonzero())
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        values = rng.permutation(np.arange(12) < 5).reshape(3, 4)
+        x = gradlite.tensor(values).to(getattr(gradlite, dtype))
+        np.testing.assert_array_equal(captured(x).cpu().numpy(), np.argwhere(values))
+    assert captured.replays == 3
+
+
 def test_a_mask_without_elements_holds_nowhere() -> None:
     def step(x: Any) -> Any:
         return x[x > 0].sum(), (x > 0).nonzero(), T.masked_select(x, x > 0)

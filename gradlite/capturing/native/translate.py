@@ -316,7 +316,9 @@ class Translator:
         (x, *more), (fits, *places) = call.args, call.outs
         if more or call.kwargs or not isinstance(x, Ref) or not x.shape:
             return None
-        if named(x.dtype) not in CTYPES or any(named(p.dtype) != "int64" for p in places):
+        if named(x.dtype) not in CTYPES or named(x.dtype) in HALVES:
+            return None
+        if any(named(p.dtype) != "int64" for p in places):
             return None
         count = function.shapes[0][0]
         return lookups.nonzero(
