@@ -17,6 +17,7 @@ from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, promote
 from gradlite.ops.pointwise import slopes_of
@@ -41,6 +42,7 @@ class Addcmul(Op):
     """x + value * a * b."""
 
     reads = ((), (2,), (1,))
+    native_from = 1 << 13
 
     def forward(xp: Any, x: Any, a: Any, b: Any, value: Any) -> Any:
         product = xp.multiply(a, b)
@@ -78,6 +80,7 @@ class Addcdiv(Op):
     """x + value * a / b."""
 
     reads = ((), (2,), (1, 2))
+    native_from = 1 << 13
 
     def forward(xp: Any, x: Any, a: Any, b: Any, value: Any) -> Any:
         quotient = xp.true_divide(a, b)
@@ -127,6 +130,7 @@ class Lerp(Op):
 
     reads = ((), ())
     grad_name = "LerpBackward0"
+    native_from = 1 << 13
 
     def forward(xp: Any, start: Any, end: Any, weight: Any) -> Any:
         apart = end - start
@@ -277,13 +281,15 @@ def _in_place(call: Callable[..., Call], name: str) -> Any:
         op, inputs, attrs = call(self, *args, **kwargs)
         array = self.array
         rest = [t.array for t in inputs[1:]]
+        halves = array.dtype in dtypes.HALVES and NAMESPACES[array.__class__].launcher is None
         if (
             (current_mode() & NO_GRAD or not any(t.requires_grad for t in inputs))
             and inputs[0] is self
+            and not halves  # whose op computes in single precision
             and all(broadcast_shape(array.shape, r.shape) == array.shape for r in rest)
         ):
             F = NAMESPACES[array.__class__]
-            K = F.launcher
+            K = F.launcher or launcher(op, F.xp, array)
             if K is None or op.fused_write(K, array, *rest, *attrs) is NotImplemented:
                 op.write(F.xp, array, *rest, *attrs)
             self._bump()

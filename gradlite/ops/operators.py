@@ -18,6 +18,8 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.powers import pow
 from gradlite.tensor import Tensor
 
+LARGE = 1e4  # any floating dtype holds a number below
+
 
 def _inplace(function: Any, ufunc: str, name: str) -> Any:
     """The in-place form: one ufunc with ``out=`` when nothing has to be recorded."""
@@ -35,7 +37,7 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
         if isinstance(other, Tensor):
             refuse_overlap(self, other)
         if (
-            not options
+            (not options or _is_scaled(name, array, options))
             and (current_mode() or not (self._requires_grad or self._view is not None))
             and (
                 other.__class__ is float
@@ -52,6 +54,8 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
             value = other.array if isinstance(other, Tensor) else other
             if array.__class__ is getattr(value, "__class__", None) or value is other:
                 edit = getattr(NAMESPACES[array.__class__].xp, ufunc)
+                if options:
+                    value = value * options["alpha"]
                 if guard.several is None:
                     edit(array, value, out=array)
                 else:
@@ -64,6 +68,19 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"In-place version of `{function.__name__}`."
     return method
+
+
+def _is_scaled(name: str, array: Any, options: dict[str, Any]) -> bool:
+    """Whether an edit has an ordinary ``alpha`` alone, and NumPy computes in its dtype."""
+    alpha = options.get("alpha")
+    return (
+        name in ("add_", "sub_")
+        and len(options) == 1
+        and alpha.__class__ in (int, float)
+        and -LARGE < alpha < LARGE
+        and isinstance(array, np.ndarray)
+        and array.dtype.char in "fd"
+    )
 
 
 def _operators() -> None:

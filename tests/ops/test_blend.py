@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradlite
 from tests.oracle import outcome_of, same
 
 EDITS = {
@@ -121,3 +122,22 @@ def test_large_edits_in_place_agree_with_numpy() -> None:
     t = gradlite.tensor(x)
     t.addcmul_(gradlite.tensor(y), gradlite.tensor(z), value=0.3)
     np.testing.assert_allclose(t.numpy(), x + 0.3 * y * z, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [7, 20_000])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64"])
+def test_edits_give_the_bits_of_what_they_edit_with(dtype: str, size: int) -> None:
+    kind = getattr(gradlite, dtype)
+    x, y, z = ((gradlite.randn(size) * 9).to(kind) for _ in range(3))
+    whole = not kind.is_floating_point
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("add", (y,), {"alpha": 3 if whole else -0.3}),
+        ("sub", (y,), {"alpha": 2}),
+        ("sub", (2 if whole else 2.5,), {"alpha": 3}),
+        ("addcmul", (y, z), {"value": 2}),
+        *([] if whole else [("addcdiv", (y, z), {"value": 0.5}), ("lerp", (y, 0.3), {})]),
+    ]
+    for name, args, options in calls:
+        expected = getattr(x, name)(*args, **options)
+        edited = getattr(x.clone(), f"{name}_")(*args, **options)
+        assert gradlite.equal(edited, expected), name
