@@ -9,7 +9,6 @@ KNOWN = {
     "test_grad_fn.py::test_grad_fn_is_named_as_in_pytorch[matmul_3d]": FUSED,
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[linear_without_bias]": FUSED,
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[linear_3d]": FUSED,
-    "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch[nll_loss]": FUSED,
     "test_grad_fn.py::test_grad_fn_of_functions_is_named_as_in_pytorch"
     "[binary_cross_entropy_with_logits]": FUSED,
     "test_inplace_saved.py::test_a_changed_input_is_caught_exactly_where_it_was_saved"
