@@ -66,6 +66,26 @@ def test_one_row_among_many_that_is_nearly_constant_takes_no_other_recording() -
     assert (captured.recordings, captured.replays) == (1, 5)
 
 
+@pytest.mark.parametrize("first", ["as it is", "recorded"])
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+def test_few_rows_keep_arrays_that_serve_steps_of_any_kind(kind: Any, first: str) -> None:
+    rows, n = (5, 12) if first == "recorded" else (5, 13)  # which nothing else has met
+    norm = kind(n)
+
+    def step(x: Any) -> list[Any]:
+        x = x.detach().requires_grad_()
+        return list(gradlite.autograd.grad((norm(x) * x).sum(), [x, *norm.parameters()]))
+
+    for native in {False, available()}:
+        captured = gradlite.capture(step, warmup=0 if first == "recorded" else 1, native=native)
+        for _ in range(5):
+            x = gradlite.randn(rows, n)
+            for ours, expected in zip(captured(x), step(x), strict=True):
+                assert expected.array.__class__ is np.ndarray
+                np.testing.assert_allclose(ours.array, expected.array, rtol=1e-4, atol=1e-5)
+        assert captured.replays >= 2
+
+
 @each_norm
 @compiled
 @pytest.mark.parametrize("kind", ["at 0", "at 100", "one far off"])

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.capturing.calls import CaptureError
+
 
 class Held:
     """The state of a draw, which ops hand on to kernels as if it were no array."""
@@ -132,6 +134,7 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
         plain: the ordinary array with the same memory, of which this is another face.
     """
 
+    __array_priority__ = 1.0  # a method of an ordinary array gives one of these too: see `plain`
     plain: np.ndarray[Any, Any] | None
 
     def __array_finalize__(self, source: Any) -> None:
@@ -200,10 +203,19 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
 
 
 def plain(value: Any) -> Any:
-    """The ordinary array behind a recorded one; anything else as it is."""
+    """The ordinary array behind a recorded one; anything else as it is.
+
+    Raises:
+        CaptureError: the recorder has not seen who made the array.
+    """
     if value.__class__ is not Recorded:
         return value.plain if isinstance(value, Face) else value  # type: ignore[attr-defined]
     if value.plain is None:
+        if active() is not None:
+            raise CaptureError(
+                "a method of an array that is none of the step's own was called with one that is, "
+                "as in a.dot(b), which is not recorded: call NumPy's function, np.dot(a, b)"
+            )
         value.plain = np.ndarray.view(value, np.ndarray)
     return value.plain
 
