@@ -190,3 +190,53 @@ def test_values_that_reach_the_host_are_refused(read: Any) -> None:
     captured(gradlite.ones(2))
     with pytest.raises(gradlite.CaptureError, match="reads a tensor's value"):
         captured(gradlite.ones(2))
+
+
+# ------------------------------------------------------------ what NumPy does without a trace
+TABLE = (0.5, 1.0, 2.0, 4.0)
+UNSEEN: list[Callable[[Any], Any]] = [
+    lambda x: np.array(TABLE)[x.numpy()],
+    lambda x: np.array(TABLE)[np.asarray(x)],
+    lambda x: np.array(TABLE)[x.numpy() + 1 - 1],
+    lambda x: np.array(TABLE)[x.numpy()[::-1]],
+    lambda x: np.array(TABLE).take(x.numpy()),
+    lambda x: np.array(TABLE).searchsorted(x.numpy()) * 1.0,
+    lambda x: _filled(np.zeros(3), x.numpy()),
+]
+
+
+def _filled(array: Any, values: Any) -> Any:
+    array[:] = values
+    return array
+
+
+@pytest.mark.parametrize("look_up", UNSEEN)
+def test_values_that_are_looked_up_past_the_recording_are_recorded_anew(look_up: Any) -> None:
+    """The same in the calls that are recorded, and others later."""
+
+    def step(x: Any) -> Any:
+        other = (x + 1) * 1
+        return gradlite.from_numpy(look_up(other - 1)) + other
+
+    captured = gradlite.capture(step)
+    values = [[0, 1, 3]] * (2 * CALLS) + [[2, 1, 0]] * (2 * CALLS) + [[0, 1, 3], [3, 3, 3]]
+    for value in values:
+        x = gradlite.tensor(value, device="cpu")
+        close(captured(x).tolist(), step(x).tolist())
+    assert captured.recordings == 2
+    assert captured.replays == 4 * CALLS - 5 + 1
+
+
+def test_values_that_are_always_others_are_refused_to_code_that_is_not_recorded() -> None:
+    captured = gradlite.capture(lambda x: x + gradlite.from_numpy(_filled(np.zeros(3), x.numpy())))
+    with pytest.raises(gradlite.CaptureError, match="code that is not recorded"):
+        for _ in range(3 * CALLS):
+            captured(gradlite.randn(3, device="cpu"))
+
+
+def test_a_method_of_an_ordinary_array_that_computes_past_the_recording_is_refused() -> None:
+    captured = gradlite.capture(
+        lambda x: x + gradlite.from_numpy(np.eye(3, dtype=np.float32).dot(x.numpy())), warmup=0
+    )
+    with pytest.raises(gradlite.CaptureError, match=r"np\.dot"):
+        captured(gradlite.ones(3, device="cpu"))

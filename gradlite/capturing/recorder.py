@@ -29,9 +29,10 @@ from gradlite.capturing.calls import (
     HostCall,
     Ref,
 )
+from gradlite.capturing.handed import Handing
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
-from gradlite.capturing.sizes import FEW, NUMBERS, READS, Sizes
+from gradlite.capturing.sizes import FEW, NUMBERS, READS
 from gradlite.ops import shortcuts
 from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
@@ -71,7 +72,7 @@ class Requirement:
         shortcuts.require(condition, self.error, self.message, *values)
 
 
-class Recorder(Sizes):
+class Recorder(Handing):
     """Records one run of a step; see `recording`.
 
     Attributes:
@@ -117,6 +118,15 @@ class Recorder(Sizes):
             writes: the arguments that it writes to; None: see `_written`. With a list the result
                 NotImplemented, or False, says that nothing has been done.
         """
+        of_step = bool(self.handed) and (self.uses(tuple(args)) | self.uses(kwargs))
+        result = self._run(function, args, kwargs, writes)
+        if of_step:
+            self.hand_out(args[0] if result is None and args else result)
+        return result
+
+    def _run(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any, writes: Any
+    ) -> Any:
         if self.is_sized_by_values(function, args):
             return self.sized(function, args, kwargs, writes)
         out = kwargs.get("out")
@@ -255,6 +265,7 @@ class Recorder(Sizes):
     def guard(self, array: Any, value: bool, detail: tuple[str, Any] | None = None) -> None:
         """Note that Python has branched on a value; see `Guard`."""
         ordinary = plain(array)
+        self.handed.pop(id(ordinary), None)
         buffer = self.find(ordinary)
         if buffer is not None and buffer.kind != CONSTANT:
             keeps = any(
@@ -272,6 +283,7 @@ class Recorder(Sizes):
     ) -> None:
         """Note a condition that a replay must meet; where it does not, it raises the error."""
         check, arguments = Requirement(error, message), (condition, *values)
+        self.uses(arguments)
         with self.pause():
             check(*plain_values(arguments))
         if self.depends(condition):
@@ -299,6 +311,7 @@ class Recorder(Sizes):
         Raises:
             CaptureError: they are others.
         """
+        self.handed.pop(id(array), None)
         whole, key = self._elements.get(id(array), (array, ()))
         if self.find(whole) in self._shown:
             keys = key if key.__class__ is tuple else (key,)
@@ -473,6 +486,7 @@ class Recorder(Sizes):
         self._shown.clear()
         self._elements.clear()
         self._masks.clear()
+        self.handed.clear()
         self._faces.clear()
         self._mentioned.clear()
 
@@ -492,6 +506,7 @@ class Recorder(Sizes):
         """What assigning ``tensor.array`` does during the recording."""
         array = plain(array)
         if active() is self and isinstance(array, self.kinds):
+            self.handed.pop(id(array), None)  # a tensor again
             if id(tensor) in self.touched and id(tensor) not in self.born:
                 self.replaced.append(tensor)
             self.born.add(id(tensor))

@@ -170,6 +170,11 @@ class Sizes(Memory):
         """Note that Python goes on with the values that an array has now: a replay needs them."""
         with self.pause():
             now = plain(array).copy()
+        self.of_one_array(array, now, complaint)
+
+    def of_one_array(self, array: Any, now: Any, complaint: str) -> None:
+        """Note that an array had these values where Python went on with them."""
+        with self.pause():
             values = tuple(now.reshape(-1).tolist())
         if values:
             same = array == self.made(now, False)

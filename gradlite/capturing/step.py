@@ -306,6 +306,7 @@ class CapturedStep:
             with before.arrays_as(recorder.state), watching(watch):
                 result = self.step(*args, **kwargs)
             before.add_numbers(recorder.numbers)
+            recorder.guard_handed()
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         recorder.check_settings()
