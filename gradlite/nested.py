@@ -58,6 +58,9 @@ def array_of(data: Any, wanted: np.dtype[Any] | None = None) -> np.ndarray[Any, 
                 dtypes.from_numpy_dtype(array.dtype)
                 return array
             wanted = _promoted(numbers, kinds, data)
+        joined = _joined(numbers, wanted)
+        if joined is not None:
+            return joined.reshape(shape)
         numbers = _plain(numbers, wanted)
         kinds = set(map(type, numbers))
     elif wanted is None:
@@ -130,7 +133,7 @@ def _promoted(values: list[Any], kinds: set[type], data: Any) -> np.dtype[Any]:
         elif issubclass(kind, (np.generic, np.ndarray)) and not issubclass(kind, (str, bytes)):
             found.update({v.dtype for v in values if type(v) is kind})
         elif issubclass(kind, (bool, int, float)):
-            found.add(_dtype_of_plain({b for b in (bool, int, float) if issubclass(kind, b)}))
+            found.add(_dtype_of_plain({next(b for b in (bool, int, float) if issubclass(kind, b))}))
         elif issubclass(kind, complex):
             found.add(np.dtype(complex))
         else:
@@ -159,6 +162,35 @@ def _plain(values: list[Any], wanted: np.dtype[Any]) -> list[Any]:
     """The elements as Python's numbers."""
     whole = wanted.kind in "iu"
     return [v if type(v) in _PLAIN else _number(v, whole) for v in values]
+
+
+def _joined(values: list[Any], wanted: np.dtype[Any]) -> Any:
+    """Tensors, among numbers too, joined as arrays; None where some may not fit, or warn.
+
+    A captured step may do so, where it may not go on with their values as Python's numbers.
+    """
+    arrays = []
+    wide = wanted in (np.float32, np.float64)
+    for value in values:
+        if isinstance(value, Description):
+            tensor: Any = value
+            array = tensor.array
+            if not isinstance(array, np.ndarray) or array.size != 1 or tensor.requires_grad:
+                return None
+            if not (wide or np.can_cast(array.dtype, wanted)):
+                return None
+            arrays.append(array.reshape(()))
+        elif type(value) in _PLAIN and wide:
+            arrays.append(np.array(value, wanted))
+        elif type(value) is int and wanted == np.int64 and -(1 << 63) <= value < 1 << 63:
+            arrays.append(np.array(value, wanted))
+        else:
+            return None
+    token = quiet()  # too large a number is inf
+    try:
+        return np.stack([array.astype(wanted, copy=False) for array in arrays])
+    finally:
+        loud(token)
 
 
 def _number(value: Any, whole: bool) -> Any:

@@ -202,6 +202,7 @@ UNSEEN: list[Callable[[Any], Any]] = [
     lambda x: np.array(TABLE).take(x.numpy()),
     lambda x: np.array(TABLE).searchsorted(x.numpy()) * 1.0,
     lambda x: _filled(np.zeros(3), x.numpy()),
+    lambda x: np.from_dlpack(x) * 2,
 ]
 
 

@@ -31,6 +31,14 @@ STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "range of a tensor": lambda out, y, m: sum(out[i].square().sum() for i in range(m.sum())),
     "tolist()": lambda out, y, m: T.cat(out.split([n := m.sum().tolist(), 10 - n])[:1]).sum() ** 2,
 }
+LENGTHS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "arange": lambda out, y, m: out[T.arange(m.sum())].square().sum(),
+    "linspace": lambda out, y, m: (out * T.linspace(0, m.sum(), 3)).square().sum(),
+    "full": lambda out, y, m: (out * T.full((3,), m.sum())).square().sum(),
+    "tril_indices": lambda out, y, m: out.view(6, 5)[(*T.tril_indices(m.sum() % 7, 5),)].sum() ** 2,
+    "narrow": lambda out, y, m: out.narrow(0, -(m.sum() % 8) - 2, 2).square().sum(),
+}
+STEPS |= LENGTHS
 # On a GPU there is no replay of these.
 OF_THE_CPU: dict[str, Callable[[Any, Any, Any], Any]] = {
     "unique": lambda out, y, m: (out.sum(1) * _counts(y * m)).square().sum(),

@@ -129,3 +129,62 @@ def test_normal_numbers_in_a_captured_step() -> None:
 def test_joining_nothing() -> None:
     same(lambda T: T.cat([]), raises=ValueError, message="exact")
     same(lambda T: T.stack([]), raises=RuntimeError, message="exact")
+
+
+# ------------------------------------------------------------------------- values of tensors
+def made_of_tensors(T: Any) -> list[Any]:
+    third, whole = T.tensor(1 / 3), T.tensor(-2)
+    x, start = T.arange(6.0), T.tensor(-4)
+    return [
+        T.full((2,), third),
+        T.full((2,), third.double(), dtype=T.float32),
+        T.full((2,), third.double()),
+        T.full((2,), whole),
+        T.full((2,), third, dtype=T.int64),
+        T.zeros(3).fill_(third),
+        T.zeros(3, dtype=T.int8).fill_(T.tensor(300)),
+        x.clone().fill_(third),
+        (y := x.clone()).fill_(y[2]),
+        T.tensor([third, whole]),
+        T.tensor([[third, 2], [True, whole]]),
+        T.tensor([third.double(), 1.5]),
+        T.tensor([whole, T.tensor(3, dtype=T.int32)]),
+        T.tensor([whole, 1 << 62]),
+        T.tensor([T.tensor(True), False]),
+        T.tensor([third.half(), 2.0]),
+        T.tensor([third, third], dtype=T.float16),
+        T.tensor([T.tensor(1e300, dtype=T.float64), 0.0], dtype=T.float32),
+        T.arange(T.tensor(3, dtype=T.int32)),
+        T.linspace(0, T.tensor(3), 4),
+        x.narrow(0, start, 2),
+        start,
+    ]
+
+
+def test_values_of_tensors_as_pytorch_takes_them() -> None:
+    torch = pytest.importorskip("torch")
+    for ours, theirs in zip(made_of_tensors(gradlite), made_of_tensors(torch), strict=True):
+        assert str(ours.dtype).split(".")[1] == str(theirs.dtype).split(".")[1]
+        assert ours.tolist() == theirs.tolist()
+    for wrong in lambda T: T.tensor([3]), lambda T: T.tensor(3.0, requires_grad=True):
+        for T in torch, gradlite:
+            with pytest.raises(TypeError, match="must be Number, not Tensor"):
+                T.full((2,), wrong(T))
+    assert made_of_tensors(gradlite)[-1]._version == 0
+
+
+def test_values_of_tensors_in_a_captured_step() -> None:
+    captured = gradlite.capture(
+        lambda x: [
+            gradlite.tensor([x.sum(), 2.5, x[0].double()]),
+            gradlite.full((2,), x.mean()),
+            x.clone().fill_(x[1]),
+        ]
+    )
+    for _ in range(7):
+        x = gradlite.randn(3)
+        first, second, third = captured(x)
+        assert first.tolist() == pytest.approx([x.sum().item(), 2.5, x[0].item()], rel=1e-5)
+        assert second.tolist() == pytest.approx([x.mean().item()] * 2, rel=1e-5)
+        assert third.tolist() == [x[1].item()] * 3
+    assert captured.replays == 4

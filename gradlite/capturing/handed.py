@@ -76,6 +76,18 @@ class Handing(Sizes):
             self.calls[place:place] = added
 
 
+def lending(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Tensor.__dlpack__``, whose memory goes to code that is not recorded."""
+
+    def capsule(self: Any, **options: Any) -> Any:
+        lent, recorder = original(self, **options), active()
+        if recorder is not None:
+            recorder.view_for_step(self.array)
+        return lent
+
+    return capsule
+
+
 def handing(original: Callable[..., Any]) -> Callable[..., Any]:
     """``Tensor.numpy``, whose result is followed."""
 

@@ -24,7 +24,7 @@ from gradlite.backends import cuda, special
 from gradlite.capturing import asked, one_call, recorded
 from gradlite.capturing.calls import CaptureError
 from gradlite.capturing.code_names import is_library
-from gradlite.capturing.handed import handing
+from gradlite.capturing.handed import handing, lending
 from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
 from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
@@ -540,6 +540,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         if name in cls.__dict__
     ]
     methods.append((Tensor, "numpy", Tensor.numpy, handing))
+    methods.append((Tensor, "__dlpack__", Tensor.__dlpack__, lending))
     methods.append((Tensor, "__hash__", Tensor.__hash__, asked.looked_up))
     methods.append((printing, "tensor_str", printing.tensor_str, asked.shown))
     methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))

@@ -16,7 +16,7 @@ from gradlite.nested import array_of
 from gradlite.ops.conversion import array_on
 from gradlite.ops.dims import sizes
 from gradlite.ops.op import type_name
-from gradlite.ops.operands import as_number, filling
+from gradlite.ops.operands import filling, number_of
 from gradlite.tensor import Tensor, check_can_require_grad, wrap
 
 __all__ = [
@@ -215,6 +215,8 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     >>> gradlite.from_dlpack(numpy.arange(3))
     tensor([0, 1, 2])
     """
+    if isinstance(ext_tensor, Tensor) and not ext_tensor.requires_grad:
+        return wrap(ext_tensor.array[...])
     kind = ext_tensor.__dlpack_device__()[0]
     xp = np if int(kind) in (1, 3) else array_module(device("cuda"))
     array = xp.from_dlpack(ext_tensor)
@@ -318,9 +320,14 @@ def full(
     >>> gradlite.full((2,), 7)
     tensor([7, 7])
     """
-    if isinstance(fill_value, Tensor):
-        fill_value = fill_value.item()
-    value = as_number(fill_value)
+    if isinstance(fill_value, Tensor) and (fill_value.array.ndim or fill_value.requires_grad):
+        raise TypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor")
+    if isinstance(fill_value, Tensor) and fill_value.array.dtype in dtypes.FLOATING:
+        wanted = _dtype(dtype)
+        if wanted in dtypes.FLOATING:
+            made = filled("zeros", sizes((size,)), wanted, device, False)
+            return made.fill_(fill_value).requires_grad_(requires_grad)  # type: ignore
+    value = number_of(fill_value)
     if value.__class__ is int:
         value = filling(value, _dtype(dtypes.int64 if dtype is None else dtype))
     if dtype is None:
@@ -379,9 +386,7 @@ def arange(
         # The most common kind at once.
         if -_LARGE < start <= end < _LARGE and as_device(device).type == "cpu":
             return finish(np.arange(start, end, step, dtype=np.int64), requires_grad)
-    start, end, step = (
-        as_number(v.item() if isinstance(v, Tensor) else v) for v in (start, end, step)
-    )
+    start, end, step = map(number_of, (start, end, step))
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -438,7 +443,7 @@ def _evenly(name: str, start: Any, end: Any, steps: int) -> Any:
         )
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    return np.linspace(float(start), float(end), steps)
+    return np.linspace(float(number_of(start)), float(number_of(end)), steps)
 
 
 def logspace(

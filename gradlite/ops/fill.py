@@ -17,7 +17,13 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace, rebase, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import as_number, filling, promote, same_device_or_scalar
+from gradlite.ops.operands import (
+    as_number,
+    filling,
+    number_of,
+    promote,
+    same_device_or_scalar,
+)
 from gradlite.ops.samples import S, bools, constant, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -126,7 +132,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
             )
         if value.requires_grad:
             return copy_(self, value)
-        value = value.item()
+        if not self.requires_grad:
+            return copy_(self, value.clone())  # which may be an element of this one
+        value = number_of(value)
     return set_all(self, as_number(value), Fill)
 
 

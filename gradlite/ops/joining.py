@@ -404,6 +404,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
         raise TypeError("narrow(): argument 'start' (position 2) must be int, not float")
     if isinstance(start, Tensor) and (start.array.ndim or start.array.dtype.kind not in "iu"):
         raise RuntimeError("start must be an 0-dim integral Tensor.")
+    start = int(start)
     if input.array.ndim == 0:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     if length < 0:
@@ -417,7 +418,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     start += n if start < 0 else 0
     if start + length > n:
         raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
-    return apply_view(Narrow, input, d, int(start), int(length))
+    return apply_view(Narrow, input, d, start, int(length))
 
 
 def _iterate(self: Tensor) -> Any:

@@ -64,6 +64,13 @@ def as_number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def number_of(value: Any) -> Any:
+    """A Python number, also of a 0-d tensor: a whole one as an index, which steps may record."""
+    if isinstance(value, Tensor):
+        return int(value) if value.array.dtype.kind in "iu" else value.item()
+    return as_number(value)
+
+
 def operand(value: Any) -> Any:
     """What the binary ops take besides Tensors: Python numbers and NumPy or CuPy arrays."""
     cls = value.__class__

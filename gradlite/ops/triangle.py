@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,7 @@ def tril_indices(
     tensor([[0, 1, 1],
             [0, 0, 1]])
     """
-    return _indices(*np.tril_indices(row, offset, col), dtype, device)
+    return _indices(*np.tril_indices(index(row), index(offset), index(col)), dtype, device)
 
 
 @public(
@@ -173,7 +174,7 @@ def triu_indices(
     tensor([[0, 0, 1],
             [0, 1, 1]])
     """
-    return _indices(*np.triu_indices(row, offset, col), dtype, device)
+    return _indices(*np.triu_indices(index(row), index(offset), index(col)), dtype, device)
 
 
 # ----------------------------------------------------------------------------- diagonals
