@@ -174,9 +174,9 @@ class Sizes(Memory):
 
     def of_one_array(self, array: Any, now: Any, complaint: str) -> None:
         """Note that an array had these values where Python went on with them."""
-        with self.pause():
-            values = tuple(now.reshape(-1).tolist())
-        if values:
+        if now.size:
+            with self.pause():
+                values = now.tobytes()
             same = array == self.made(now, False)
             self.guard(same.all(), True, (complaint, values))
 
