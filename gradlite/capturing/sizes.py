@@ -92,8 +92,9 @@ class Sizes(Memory):
         """Whether a call has results of a size that values decide, or goes by a mask's."""
         if function is operator.getitem:
             return _has_mask(args[1])
-        if function is operator.setitem:  # a number goes wherever the mask holds
-            return _has_mask(args[1]) and np.ndim(args[2]) > 0
+        if function is operator.setitem:
+            # Where the mask holds NumPy writes a number to; CuPy asks the GPU how often that is.
+            return _has_mask(args[1]) and (np.ndim(args[2]) > 0 or on_gpu(plain(args[0])))
         if function is np.where and len(args) == 1:
             return self.depends(args)
         if function in REPEATS:
