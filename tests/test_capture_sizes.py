@@ -208,6 +208,35 @@ def test_a_number_that_changes_is_seen() -> None:
     assert (captured.recordings, captured.replays) == (2, 5)
 
 
+def test_running_averages_stay_as_they_were_where_a_size_behind_them_is_another(
+    replays: str,  # noqa: F811
+) -> None:
+    """A kernel of batch norm makes them beside its result, which decides the size."""
+    norms = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+    optimizers = [optim.SGD(norm.parameters(), lr=0.01) for norm in norms]
+
+    def step_of(norm: Any, optimizer: Any) -> Callable[[Any, Any], Any]:
+        def step(x: Any, least: Any) -> Any:
+            y = norm(x)
+            loss = y[y.detach() > least].square().sum() / 1e4
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    steps = [step_of(*pair) for pair in zip(norms, optimizers)]
+    captured = gradlite.capture(steps[0])
+    x = gradlite.randint(-2, 3, (4, 8, 32, 32)).float()
+    for least in [0.3] * 5 + [9.0, 1.1, 1.1] + [0.3, 1.1, 9.0]:
+        ours, theirs = (run(x, T.tensor(least)) for run in (captured, steps[1]))
+        np.testing.assert_allclose(ours.item(), theirs.item(), rtol=1e-4)
+        for a, b in zip(norms[0].state_dict().values(), norms[1].state_dict().values()):
+            np.testing.assert_allclose(a.cpu().numpy(), b.cpu().numpy(), 1e-4, 1e-6)
+    assert captured.replays >= 3
+
+
 def test_a_number_that_the_step_itself_changes_is_refused() -> None:
     count = gradlite.tensor(0)
 

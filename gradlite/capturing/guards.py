@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+import numpy as np
+
+from gradlite.backends import cuda
 from gradlite.capturing.arrays import bounds
 from gradlite.capturing.calls import (
     MADE,
@@ -15,11 +19,14 @@ from gradlite.capturing.calls import (
     Guard,
     HostCall,
     LateGuardError,
+    Ref,
+    bound,
     refs_of,
     written_by,
 )
 
 FEW = 4  # calls, the most that one guard takes with it to the front
+SMALL = 1 << 20  # bytes, the most that is copied for a call to come before a guard
 
 
 def _has_effect(call: AnyCall) -> bool:
@@ -32,12 +39,16 @@ def _has_effect(call: AnyCall) -> bool:
 def hoisted(calls: list[AnyCall]) -> list[AnyCall]:
     """The calls with every guard before the first effect, so that a failed one leaves no trace.
 
+    A call that a guard needs, and that changes something beside, as a batch norm its running
+    averages, changes a copy of it first.
+
     Raises:
         CaptureError: a guard depends on something that the step itself has changed.
     """
     first = next((i for i, call in enumerate(calls) if _has_effect(call)), len(calls))
     late = [i for i in range(first, len(calls)) if isinstance(calls[i], Guard)]
     early: set[int] = set()
+    beside: dict[int, set[Buffer]] = {}
     written = [written_by(call) for call in calls] if late else []
     used = [{ref.buffer for ref in refs_of(call)} for call in calls] if late else []
     for guard in late:
@@ -58,18 +69,60 @@ def hoisted(calls: list[AnyCall]) -> list[AnyCall]:
             ):
                 continue
             if _has_effect(call):
-                raise error(
-                    "the step branches on a value that it has itself changed before: a replay "
-                    "could not go back. Branch first, or use where()"
-                )
+                changes = _beside(call, needed)
+                if changes is None:
+                    raise error(
+                        "the step branches on a value that it has itself changed before: a replay "
+                        "could not go back. Branch first, or use where()"
+                    )
+                beside[position] = changes
             needed |= used[position]
             moved |= written[position]
             draws = draws or isinstance(call, HostCall)
             early.add(position)
     early.update(range(first))
-    return [calls[i] for i in sorted(early)] + [
-        call for i, call in enumerate(calls) if i not in early
-    ]
+    front: list[AnyCall] = []
+    last: list[AnyCall] = []
+    for i in sorted(early):
+        before, call, after = _on_copies(calls[i], beside.get(i, ()))
+        front += [*before, call]
+        last += after
+    return front + last + [call for i, call in enumerate(calls) if i not in early]
+
+
+def _beside(call: AnyCall, needed: set[Buffer]) -> set[Buffer] | None:
+    """The small arrays of tensors that a call changes, where a guard does not go by them."""
+    if not isinstance(call, Call):
+        return None
+    changed = {ref.buffer for ref in (*call.outs, *call.writes) if ref.buffer.kind != MADE}
+    given = {ref.buffer for ref in refs_of(replace(call, writes=(), _mentions=None))}
+    fine = changed <= given and changed.isdisjoint(needed)
+    if not fine or any(b.kind != STATE or b.stop - b.start > SMALL for b in changed):
+        return None
+    return changed if all(b.root.flags.c_contiguous for b in changed) else None
+
+
+def _on_copies(call: AnyCall, changed: Iterable[Buffer]) -> tuple[list[Call], AnyCall, list[Call]]:
+    """A call that changes copies, with those that make them and, later, copy them back."""
+    copies = {b: Buffer(None, b.start, b.stop, MADE, b.on_gpu) for b in changed}
+    if not copies:
+        return [], call, []
+    assert isinstance(call, Call)
+
+    def other(ref: Ref) -> Ref:
+        copy = copies.get(ref.buffer)
+        return ref if copy is None else replace(ref, buffer=copy)
+
+    before, after = [], []
+    for buffer in copies:
+        root = buffer.root
+        own = Ref(buffer, 0, root.shape, root.strides, root.dtype)
+        function = cuda.module().copyto if buffer.on_gpu else np.copyto
+        before.append(Call(function, (other(own), own), {}, (), (other(own),)))
+        after.append(Call(function, (own, other(own)), {}, (), (own,)))
+    parts = (call.args, call.kwargs, call.outs, call.writes)
+    args, kwargs, outs, writes = (bound(part, other) for part in parts)
+    return before, replace(call, args=args, kwargs=kwargs, outs=outs, writes=writes), after
 
 
 def guards_first(calls: list[AnyCall]) -> list[AnyCall]:
