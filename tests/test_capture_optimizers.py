@@ -175,3 +175,42 @@ def test_a_first_update_during_a_recording_is_like_those_without() -> None:
     assert there == here
     (plan,) = optimizer._plans.values()
     assert not any(isinstance(cohort.xp, Library) for cohort in plan.cohorts)
+
+
+class Counting(gradlite.optim.Optimizer):
+    """An optimizer of a program's own, which counts its steps in Python."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    @gradlite.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                state["step"] = state.get("step", 0) + 1
+                p.add_(p.grad, alpha=-group["lr"] / state["step"])
+
+
+def test_an_optimizer_of_ones_own_with_a_scheduler_outside_of_the_step() -> None:
+    """The scheduler puts a step before the class's, which leads to the program's code."""
+    found = []
+    for captures in False, True:
+        weight = gradlite.ones(3, requires_grad=True)
+        optimizer = Counting([weight])
+        scheduler = gradlite.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+        def step(x: Any, weight: Any = weight, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = (weight * x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = gradlite.capture(step) if captures else step
+        for i in range(8):
+            run(gradlite.full((3,), i / 4))
+            scheduler.step()
+        found.append(weight.detach().tolist())
+    close(found[1], found[0])
+    assert run.replays == 5

@@ -500,7 +500,12 @@ class Reachable:
             return
         handed = {HANDED_OUT[name] for name in self._names & HANDED_OUT.keys()}
         for name in sorted((self._names | handed) & attributes.keys()):
-            if name not in ("param_groups", "state") or not isinstance(value, Optimizer):
+            if name == "step" and isinstance(value, Optimizer) and _is_watched(value):
+                # By a scheduler: the step is Python's, which replays call, as without one.
+                if (id(attributes), name) not in self._placed:
+                    self._placed.add((id(attributes), name))
+                    self._places.append((attributes, name, f"{type(value).__name__}.step"))
+            elif name not in ("param_groups", "state") or not isinstance(value, Optimizer):
                 self._place(attributes, name, f"{type(value).__name__}.{name}")
 
     def _shadow(self, attributes: Any, names: Iterable[str], kinds: Any, title: str) -> None:
@@ -579,6 +584,13 @@ class Reachable:
 def _is_hidden(value: Any) -> bool:
     """Whether an attribute of a class is another one where an object has one of that name."""
     return value is not ABSENT and not isinstance(value, (property, functools.cached_property))
+
+
+def _is_watched(optimizer: Optimizer) -> bool:
+    """Whether a scheduler is told of the steps of an optimizer, which are its class's."""
+    step = optimizer.__dict__["step"]
+    own = getattr(step, "__wrapped__", None) is getattr(type(optimizer), "step", ABSENT)
+    return own and hasattr(step, "_wrapped_by_lr_sched")
 
 
 def _is_iterator(value: Any) -> bool:
