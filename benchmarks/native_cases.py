@@ -216,6 +216,7 @@ CASES: dict[str, Case] = {
         lambda T, x, a, b: T.addcdiv(x, a, b),
         more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x)),
     ),
+    "lerp": Case(lambda T, x, y: T.lerp(x, y, 0.3), more=_leaf_like),
     "lerp_tensor": Case(
         lambda T, x, y, w: T.lerp(x, y, w), more=lambda T, x: (*_leaf_like(T, x), *_leaf_like(T, x))
     ),
