@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,16 @@ def some_calls(seed: int) -> list[Any]:
             args = tuple(source.sample(refs, source.randrange(3)))
             calls.append(Call(max, args, {}, (source.choice(refs),)))
     return calls
+
+
+def test_a_changed_copy_of_a_call_mentions_what_it_is_given() -> None:
+    first, second = (
+        Ref(Buffer(None, 64 * i, 64 * i + 4, MADE), 0, (), (), None)  # type: ignore[arg-type]
+        for i in range(2)
+    )
+    call = Call(max, (first,), {}, (first,))
+    assert list(refs_of(call)) == [first, first]
+    assert list(refs_of(replace(call, args=(second,), outs=(second,)))) == [second, second]
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -100,7 +100,8 @@ class Call:
     outs: tuple[Ref, ...] = ()
     writes: tuple[Ref, ...] = ()
     fresh: tuple[int, ...] | None = ()
-    _mentions: tuple[Any, list[Ref]] | None = None  # what `refs_of` found when ``writes`` was that
+    # What `refs_of` found when ``writes`` was that; a changed copy of a call begins without.
+    _mentions: tuple[Any, list[Ref]] | None = field(default=None, init=False)
 
 
 @dataclass(eq=False, slots=True)

@@ -95,7 +95,7 @@ def _beside(call: AnyCall, needed: set[Buffer]) -> set[Buffer] | None:
     if not isinstance(call, Call):
         return None
     changed = {ref.buffer for ref in (*call.outs, *call.writes) if ref.buffer.kind != MADE}
-    given = {ref.buffer for ref in refs_of(replace(call, writes=(), _mentions=None))}
+    given = {ref.buffer for ref in refs_of(replace(call, writes=()))}
     fine = changed <= given and changed.isdisjoint(needed)
     if not fine or any(b.kind != STATE or b.stop - b.start > SMALL for b in changed):
         return None
