@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
+from gradlite.backends.kernels import NoKernelError
 from gradlite.grad_mode import NO_GRAD, current_mode
 from gradlite.ops import together
 from gradlite.ops.binary import sum_to
@@ -289,8 +290,7 @@ def _in_place(call: Callable[..., Call], name: str) -> Any:
             and all(broadcast_shape(array.shape, r.shape) == array.shape for r in rest)
         ):
             F = NAMESPACES[array.__class__]
-            K = F.launcher or launcher(op, F.xp, array)
-            if K is None or op.fused_write(K, array, *rest, *attrs) is NotImplemented:
+            if not _written(F, op, array, (*rest, *attrs)):
                 op.write(F.xp, array, *rest, *attrs)
             self._bump()
             return self
@@ -299,6 +299,15 @@ def _in_place(call: Callable[..., Call], name: str) -> Any:
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"In-place version of `{name[:-1]}`."
     return method
+
+
+def _written(F: Any, op: Any, array: Any, rest: tuple[Any, ...]) -> bool:
+    """Whether a kernel has written an op's result into an array; else nothing was done."""
+    K = F.launcher or launcher(op, F.xp, array)
+    try:
+        return K is not None and op.fused_write(K, array, *rest) is not NotImplemented
+    except NoKernelError:
+        return False
 
 
 def _run(call: Call) -> Tensor:

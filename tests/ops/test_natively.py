@@ -335,3 +335,15 @@ def test_recordings_to_be_compiled_are_of_the_rules() -> None:
         value = captured(x)
     np.testing.assert_allclose(value.item(), norm(x).sum().item(), rtol=1e-4, atol=1e-3)
     assert "layer_norm_forward" not in captured.explain()
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["addcmul_", "addcdiv_", "lerp_"])
+def test_edits_are_made_by_the_rule_where_no_kernel_compiles(name: str) -> None:
+    x, a, b = gradlite.randn(3, 20_000).unbind()
+    rest: tuple[Any, ...] = (a, 0.3) if name == "lerp_" else (a, b + 9)
+    expected = getattr(x.clone(), name)(*rest)
+    with rules_alone() as launcher:
+        edited = getattr(x.clone(), name)(*rest)
+    assert launcher.tries
+    np.testing.assert_allclose(edited.numpy(), expected.numpy(), rtol=2e-6, atol=1e-6)
