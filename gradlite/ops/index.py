@@ -213,7 +213,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     array = self.array
     found = plain(array.shape, index)
     if found is not None:
-        return apply_view(_BY_NAME[found[1]], self, found[0])
+        new, basic, last = found
+        result = self if new is None else apply_view(NewDims, self, new)
+        return result if basic is None else apply_view(_BY_NAME[last], result, basic)
     alone = isinstance(index, slice)
     new, basic, advanced, last = split(array, items_of(index), index, alone)
     result = self if new is None else apply_view(NewDims, self, new)
@@ -258,7 +260,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     advanced: tuple[Any, ...] | None = None
     found = plain(array.shape, index if index.__class__ is tuple else (index,))
     if found is not None:
-        basic, last = found
+        new, basic, last = found
     else:
         items = items_of(None if index is True else index)
         new, basic, advanced, last = split(array, items, index)

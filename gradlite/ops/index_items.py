@@ -34,6 +34,7 @@ NO_TUPLE = (
 )
 INDEX_DTYPES = frozenset(map(np.dtype, ("int64", "int32", "bool")))
 LONG = 32  # a list of so many parts is one index, whatever they are
+_WHOLE = slice(None)
 
 
 class Refused:
@@ -102,16 +103,21 @@ def _number(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def plain(shape: tuple[int, ...], index: Any) -> tuple[tuple[Any, ...], str] | None:
-    """What `split` makes of an index of whole numbers, slices and ``...`` in a third of its time.
+def plain(
+    shape: tuple[int, ...], index: Any
+) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, str] | None:
+    """What `split` makes of an index of whole numbers, slices, None and ``...``, in a third of its
+    time.
 
     Returns:
-        The basic index and the name of the last view; None for any other index, or a wrong one.
+        The shape with new dimensions, the basic index and the name of the last view; None for any
+        other index, or a wrong one.
     """
     items = index if index.__class__ is tuple else (index,)
-    skipped = len(shape) - len(items)
-    ellipsis = False
+    dim = 0
+    ellipsis = cut = False
     basic: list[Any] = []
+    places: list[int] = []  # of new dimensions
     last = "alias"
     try:
         for item in items:
@@ -124,31 +130,48 @@ def plain(shape: tuple[int, ...], index: Any) -> tuple[tuple[Any, ...], str] | N
                     and (step is None or (step.__class__ is int and step > 0))
                 ):
                     return None
-                n = shape[len(basic)]
+                n = shape[dim]
                 if (
                     start
                     or (stop is not None and stop < n)
                     or (step or 1) != 1
                     or items is not index
                 ):
-                    last = "slice"
-                start, stop, step = item.indices(n)
-                basic.append(slice(start, stop if stop > start else start, step))
+                    cut, last = True, "slice"
+                    start, stop, step = item.indices(n)
+                    item = slice(start, stop if stop > start else start, step)
+                else:
+                    item = _WHOLE
+                basic.append(item)
+                dim += 1
             elif cls is int:
-                n = shape[len(basic)]
+                n = shape[dim]
                 if not -n <= item < n:
                     return None
                 basic.append(item)
-                last = "select"
-            elif item is Ellipsis and not ellipsis and skipped >= -1:
+                dim += 1
+                cut, last = True, "select"
+            elif item is None:
+                places.append(len(basic))
+                basic.append(_WHOLE)
+                last = "unsqueeze"
+            elif item is Ellipsis and not ellipsis:
                 ellipsis = True
-                basic += [slice(None)] * (skipped + 1)
+                skipped = len(shape) + 1 - sum([i is not None for i in items])
+                if skipped < 0:
+                    return None
+                basic += [_WHOLE] * skipped
+                dim += skipped
             else:
                 return None
     except IndexError:  # more parts than dimensions
         return None
-    basic.append(Ellipsis)
-    return tuple(basic), last
+    if not places:
+        return None, (*basic, Ellipsis), last
+    new = list(shape)
+    for place in places:
+        new.insert(place, 1)
+    return tuple(new), (*basic, Ellipsis) if cut else None, last
 
 
 def split(
