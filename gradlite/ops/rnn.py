@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gradlite.ops import rnn_launch
+from gradlite.ops import rnn_cell, rnn_launch
 from gradlite.ops.dispatch import OUT, apply, output_grads
 from gradlite.ops.op import Op
 from gradlite.ops.products import product_of
@@ -93,6 +93,8 @@ class LstmSequence(_Sequence):
     def forward(
         xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool
     ) -> Any:
+        if len(x) == 1:
+            return rnn_cell.lstm(xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh)
         if reverse:
             x = x[::-1]
         steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[1]
@@ -140,6 +142,8 @@ class LstmSequence(_Sequence):
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
             return composed(ctx, grads, lstm_steps)
+        if isinstance(ctx.aux, rnn_cell.LstmStep):
+            return rnn_cell.lstm_backward(ctx, output_grads(ctx, grads, F, ctx.saved[0]), F)
         x, _, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
         (reverse,) = ctx.attrs
         Z, hs, cs, tc = ctx.aux
@@ -212,6 +216,7 @@ def _weights(gates: int) -> list[Any]:
         S(normal(5, 2, 4), normal(2, 3), normal(2, 3), *_weights(4), False),
         S(normal(5, 2, 4), normal(2, 3), normal(2, 3), *_weights(4), True),
         S(normal(1, 2, 4), normal(2, 3), normal(2, 3), *_weights(4)[:2], None, None, False),
+        S(normal(1, 2, 4), normal(2, 3), normal(2, 3), *_weights(4), True),
         S(
             *(normal(3, 2, 4), normal(2, 2), normal(2, 3), normal(12, 4), normal(12, 2)),
             *(normal(12), normal(12), True, normal(2, 3)),
@@ -270,6 +275,8 @@ class GruSequence(_Sequence):
     def forward(
         xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool
     ) -> Any:
+        if len(x) == 1:
+            return rnn_cell.gru(xp, x, h0, w_ih, w_hh, b_ih, b_hh)
         if reverse:
             x = x[::-1]
         steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[1]
@@ -323,6 +330,8 @@ class GruSequence(_Sequence):
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
             return composed(ctx, grads, gru_steps)
+        if isinstance(ctx.aux, rnn_cell.GruStep):
+            return rnn_cell.gru_backward(ctx, output_grads(ctx, grads, F, ctx.saved[0]), F)
         x, _, w_ih, w_hh, b_ih, _, _ = ctx.saved
         (reverse,) = ctx.attrs
         Z, hs, hn = ctx.aux
@@ -373,6 +382,7 @@ class GruSequence(_Sequence):
         S(normal(5, 2, 4), normal(2, 3), *_weights(3), False),
         S(normal(5, 2, 4), normal(2, 3), *_weights(3), True),
         S(normal(1, 2, 4), normal(2, 3), *_weights(3)[:2], None, None, False),
+        S(normal(1, 2, 4), normal(2, 3), *_weights(3), True),
     ],
     torch="",
     autocast=("plain", "lower"),
