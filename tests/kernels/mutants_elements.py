@@ -7,7 +7,7 @@ from tests.kernels.mutation import Mutant
 BLEND = [
     Mutant("both branches have the gradient", "blend.cu",
            "if (dy) dy[i] = holds ? narrow(0) : slope;", "if (dy) dy[i] = slope;",
-           ("test_blend::test_values",)),
+           ("test_blend::test_values_and_gradients[cpu_threads-where",)),
     Mutant("bounds have no gradient", "blend.cu",
            "(v >= acc_t(low)) & (v <= acc_t(high))", "(v > acc_t(low)) & (v < acc_t(high))",
            ("test_blend::test_extreme",)),

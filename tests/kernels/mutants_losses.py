@@ -24,7 +24,8 @@ ELEMENTS = [
            "if (logarithmic) return math::exp(x)", "if (!logarithmic) return math::exp(x)",
            ("test_loss_of_three::test_extreme",)),
     Mutant("the slope of Stirling's approximation is that of its first part", "loss_of_three.cu",
-           "math::log(y) + acc_t(0.5) / y", "math::log(y)", ("test_loss_of_three::test_values",)),
+           "math::log(y) + acc_t(0.5) / y", "math::log(y)",
+           ("test_loss_of_three::test_values_and_gradients[cpu_threads-FullPoisson",)),
     Mutant("a NaN is at the margin", "loss_of_three.cu",
            "z * (x - y);\n    return missing < 0 ? acc_t(0) : missing;",
            "z * (x - y);\n    return missing > 0 ? missing : acc_t(0);",
@@ -75,5 +76,5 @@ UNIT_VECTORS = [
     Mutant("a strip has the gradient's square", "normalize.cu",
            "return widen(grad[at]) * widen(x[at]); });",
            "return widen(grad[at]) * widen(grad[at]); });",
-           ("test_normalize::test_values",)),
+           ("test_normalize::test_values_and_gradients[cpu_threads-(31, 2)",)),
 ]  # fmt: skip

@@ -28,7 +28,7 @@ VARIANCE = [
            ("test_variance::test_values",)),
     Mutant("no root in pieces", "variance.cu",
            "out[row] = result_of(sum, divisor, root);", "out[row] = result_of(sum, divisor, 0);",
-           ("test_variance::test_values",)),
+           ("test_variance::test_values_and_gradients[cpu_threads-std-(100003,)",)),
     Mutant("the mean of infinities is lost", "variance.cu",
            "left == left ? settled(center - shift) + left : center;",
            "settled(center - shift) + left;", ("test_variance::test_extreme",)),
@@ -62,7 +62,8 @@ VECTOR_NORM = [
            "return kind == POWER ? math::sqrt(total) : total;",
            ("test_vector_norm::test_values",)),
     Mutant("the gradient of another row", "places.cuh",
-           "body(o * inner + c, i);", "body(o + c, i);", ("test_vector_norm::test_values",)),
+           "body(o * inner + c, i);", "body(o + c, i);",
+           ("test_vector_norm::test_values_and_gradients[cpu_threads-(2, 33, 32)",)),
 ]  # fmt: skip
 
 RESPONSE_NORM = [

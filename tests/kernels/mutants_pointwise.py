@@ -55,7 +55,7 @@ POINTWISE = [
     Mutant("a NaN is chosen", "pointwise.cu", "(a > 0 ? x >= y : x <= y) || y != y;",
            "(a > 0 ? x >= y : x <= y);", EXTREME),
     Mutant("equal ones both have the gradient", "pointwise.cu", "x == y ? g * acc_t(0.5) : g;",
-           "g;", VALUES),
+           "g;", ("test_pointwise::test_values_and_gradients[cpu_threads-maximum",)),
     Mutant("a NaN has no gradient", "pointwise.cu", "not_x = a > 0 ? x < y : x > y",
            "not_x = a > 0 ? !(x >= y) : x > y", EXTREME),
     Mutant("the slope of a power of 0", "pointwise.cu",

@@ -74,7 +74,7 @@ SOFTMAX = [
            ("test_softmax",)),
     Mutant("no barrier before a strip's next reduction", "strips.cuh",
            "    __syncthreads();  // before the next reduction writes there again\n", "",
-           ("test_softmax",)),
+           ("test_softmax::test_long_strips",)),
     Mutant("a neighbour too many", "strips.cuh", "position < inner,", "position <= inner,",
            ("test_softmax",)),
     Mutant("a row of a strip takes all steps", "strips.cuh",

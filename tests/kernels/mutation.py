@@ -49,8 +49,8 @@ class Mutant(NamedTuple):
         file: the kernel file, or the name of a kernel that is launched wrongly.
         old: the text that is replaced; it stands in the file once, whatever its indentation.
         new: what it is replaced with.
-        tests: names of test files, or of tests as ``file::test``, when they are not those of the
-            kernel file: for what is shared, and where only a late test can notice.
+        tests: names of test files, or of tests as ``file::test`` or how these begin, when they are
+            not those of the kernel file: for what is shared, and where only a late test can notice.
         launch: in the place of a text, what the launch is replaced with.
     """
 
