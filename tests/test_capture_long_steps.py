@@ -130,3 +130,16 @@ def test_guards_come_first_with_what_they_need_where_nothing_sees_it(seed: int) 
                 expected |= moved
     rest = [call for i, call in enumerate(calls) if i not in expected]
     assert guards.guards_first(calls) == [calls[i] for i in sorted(expected)] + rest
+
+
+@needs_compiler
+def test_equal_steps_are_compiled_once() -> None:
+    sources = set()
+    for _ in range(3):  # other processes have other addresses too
+        step, *given = unrolled(12)
+        captured = gradlite.capture(step)
+        for _ in range(3):
+            captured(*given)
+        (plan,) = [r.plan for kept in captured._kept.values() for r in kept]
+        sources.add(plan.source)
+    assert len(sources) == 1

@@ -146,15 +146,19 @@ class Plan:
                     life = lives.setdefault(buffer, [position, position])
                     life[1] = position
         spans = {buffer: [(first, last)] for buffer, (first, last) in lives.items()}
-        for buffer in self.pinned:
-            if buffer.kind == MADE:
+        # Never in the order of a set, which is another one in each process: equal steps have equal
+        # plans, and what was compiled for one process serves the next.
+        for buffer in dict.fromkeys((*lives, *self.pinned)):
+            if buffer in self.pinned and buffer.kind == MADE:
                 # What a replay leaves stays until the next one is sure to write it anew.
                 first = max(lives.get(buffer, (0,))[0], sure)
                 spans[buffer] = [(first, len(self.calls))]
                 if sure >= 0:
                     spans[buffer].insert(0, (-1, sure))
         pieces: dict[Buffer | int, Piece] = {}
-        for buffer in spans.keys() - unstored:
+        for buffer in spans:
+            if buffer in unstored:
+                continue
             size = -(-(buffer.stop - buffer.start) // ALIGNMENT) * ALIGNMENT
             if size % PAGE == 0:
                 size += 5 * ALIGNMENT
@@ -165,9 +169,10 @@ class Plan:
         self.places = {b: at for b, at in places.items() if isinstance(b, Buffer)}
         self._rooms = {i: at for i, at in places.items() if isinstance(i, int)}
         behind = self._total
-        for buffer in unstored:
-            self.places[buffer] = behind
-            behind += buffer.stop - buffer.start
+        for buffer in spans:
+            if buffer in unstored:
+                self.places[buffer] = behind
+                behind += buffer.stop - buffer.start
 
     def _spread_out(self) -> None:
         """Give every made buffer a place of its own, to see which calls can be one loop."""

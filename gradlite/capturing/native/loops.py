@@ -64,7 +64,10 @@ class Place:
             self.base == other.base
             and self.offset == other.offset
             and self.dtype.itemsize == other.dtype.itemsize
-            and all(n == 1 or s == t for n, s, t in zip(self.shape, self.strides, other.strides))
+            and (
+                self.strides == other.strides
+                or all(n == 1 or s == t for n, s, t in zip(self.shape, self.strides, other.strides))
+            )
         )
 
 
@@ -90,6 +93,16 @@ class Statement:
     last: int
     note: str
 
+    @cached_property
+    def read(self) -> list[Place]:
+        """The operands that are arrays."""
+        return [operand for operand in self.operands if isinstance(operand, Place)]
+
+    @cached_property
+    def touched(self) -> list[Place]:
+        """All arrays."""
+        return [*self.read, self.out]
+
 
 MOST = 96  # statements of one loop: as many as compile quickly
 SHARED = 1 << 15  # elements times statements for one thread: some 10 us of work
@@ -101,15 +114,18 @@ def joins(group: Sequence[Statement], new: Statement) -> bool:
         return True
     if group[0].out.shape != new.out.shape or len(group) >= MOST:
         return False
+    # Planning asks this more often than anything else: the tests of `Place.overlaps` in line.
+    own, (low, high) = new.out, new.out.span
+    read = [(place, place.base, *place.span) for place in new.read]
     for earlier in group:
-        for operand in new.operands:
-            if isinstance(operand, Place) and operand.overlaps(earlier.out):
-                if not operand.coincides(earlier.out):
-                    return False
-        for place in (*earlier.operands, earlier.out):
-            if isinstance(place, Place) and new.out.overlaps(place):
-                if not new.out.coincides(place):
-                    return False
+        base, (start, stop) = earlier.out.base, earlier.out.span
+        for place, at, first, end in read:
+            if first < stop and start < end and at == base and not place.coincides(earlier.out):
+                return False
+        for place in earlier.touched:
+            start, stop = place.span
+            if low < stop and start < high and own.base == place.base and not own.coincides(place):
+                return False
     return True
 
 
