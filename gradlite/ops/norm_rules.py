@@ -151,7 +151,7 @@ class NativeLayerNorm(Op):
     mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
 
     def forward(
         xp: Any,
@@ -217,11 +217,12 @@ class NativeLayerNorm(Op):
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         x, w = ctx.saved
         shape, *_, parameter_dtype = ctx.attrs
-        if ctx.aux is None or grad.dtype != parameter_dtype or not _takes(K, grad, x, w):
+        if ctx.aux is None or not _takes(K, grad, x, w):
             return NotImplemented
         grad, columns, dtype = K.dense(grad), numel(shape), grad.dtype
         if x is None:
-            return None, None, column_sums(K, grad.reshape(-1, columns)).reshape(shape)
+            sums = column_sums(K, grad.reshape(-1, columns)).reshape(shape)
+            return None, None, _as(sums, parameter_dtype)
         x, rows = K.dense(x), x.size // columns
         mean, rstd, _ = ctx.aux
         dx = dw = db = None
@@ -232,6 +233,8 @@ class NativeLayerNorm(Op):
             dw = K.empty(shape, dtype)
             db = K.empty(shape, dtype) if ctx.edges[2] is not None else None
             total(K, dtype, partials, dw, db)
+            dw = None if ctx.edges[1] is None else _as(dw, parameter_dtype)
+            db = _as(db, parameter_dtype)
         if ctx.edges[0] is not None:
             dx = K.empty_like(x)
             arrays = grad, x, _dense(K, w), mean, rstd, dx
@@ -239,7 +242,7 @@ class NativeLayerNorm(Op):
                 _norm_short(K, "backward", dtype, rows, 1, columns, arrays)
             else:
                 K.kept_rows("layer_norm_backward", dtype, rows, columns, 2, *arrays, rows, columns)
-        return dx, (dw if ctx.edges[1] is not None else None), db
+        return dx, dw, db
 
 
 class RmsNorm(NativeLayerNorm):
@@ -254,7 +257,7 @@ class NativeBatchNorm(Op):
     mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
 
     def forward(
         xp: Any,
@@ -384,9 +387,9 @@ def _parameter_gradients(
     ``inner`` is the number of channels that share mean and rstd, 0 when all samples do.
     """
     dtype, parameter_dtype = grad.dtype, np.dtype(ctx.attrs[-1])
-    dw, db = (
-        None if edge is None else K.empty((shape[1],), parameter_dtype) for edge in ctx.edges[1:]
-    )
+    # Parameters of half precision come in single on the CPU: kernels know these two alone.
+    held = parameter_dtype if parameter_dtype in (dtype, K.acc(dtype)) else dtype
+    dw, db = (None if edge is None else K.empty((shape[1],), held) for edge in ctx.edges[1:])
     if dw is None and db is None and totals is None:
         return None, None
     partials, parts, length = sum_channels(
@@ -394,9 +397,9 @@ def _parameter_gradients(
     )
     K.rows(
         "norm_slopes_total", dtype, shape[1], parts * length,
-        partials, totals, dw, db, int(parameter_dtype != dtype), shape[1], parts, length,
+        partials, totals, dw, db, int(held != dtype), shape[1], parts, length,
     )  # fmt: skip
-    return dw, db
+    return _as(dw, parameter_dtype), _as(db, parameter_dtype)
 
 
 def _channels(xp: Any, x: Any) -> Any:
@@ -410,7 +413,7 @@ class NativeGroupNorm(Op):
     mixes = True
     reads = ((0, 1), (0,), ())
     has_aux = True
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
 
     def forward(
         xp: Any, x: Any, w: Any, b: Any, groups: int, eps: float, parameter_dtype: Any
@@ -463,7 +466,7 @@ class NativeGroupNorm(Op):
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         x, w = ctx.saved
         shape = _planes(K, grad)
-        if shape is None or grad.dtype != ctx.attrs[-1] or not _takes(K, grad, x, w):
+        if shape is None or not _takes(K, grad, x, w):
             return NotImplemented
         (n, c, length), groups = shape, ctx.attrs[0]
         rows, inner = n * groups, c // groups

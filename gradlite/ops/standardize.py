@@ -167,8 +167,8 @@ def _few_rows_backward(
 def rows_backward(
     xp: Any, g: Any, x: Any, weight: Any, aux: Any, wants_input: bool
 ) -> tuple[Any, Any, Any]:
-    """The gradients of x, weight and bias of `rows_forward`."""
-    if x.size < FEW and xp is np:
+    """The gradients of x, weight and bias of `rows_forward`, or of kernels, which keep no rows."""
+    if x.size < FEW and xp is np and aux[-1] is not None:
         return _few_rows_backward(xp, g, weight, aux, wants_input)
     return _rows_backward(xp, g, x, weight, aux, wants_input)
 

@@ -147,15 +147,38 @@ def test_float32_is_as_good_as_its_input_allows(name: str, mean: float, std: flo
         assert error < (1e-5 if place == 0 or not mean else 1e-4), (place, error)
 
 
-@each_case
+# As CASES, with so many elements that kernels run on the CPU too.
+LARGE: dict[str, tuple[Function, tuple[int, ...], int]] = {
+    "layer_norm, many elements": (layer, (70, 64), 64),
+    "layer_norm, one long row": (layer, (1, 5000), 5000),
+    "rms_norm, many elements": (rms, (70, 64), 64),
+    "rms_norm, many short rows": (rms, (1500, 3), 3),
+    "batch_norm, many elements": (batch, (70, 4, 4, 5), 4),
+    "batch_norm of many vectors": (batch, (70, 64), 64),
+    "batch_norm of many in evaluation": (evaluation, (70, 4, 20), 4),
+    "group_norm, many elements": (group, (70, 6, 12), 6),
+    "instance_norm, many elements": (instance, (70, 4, 20), 4),
+}
+
+
+@pytest.mark.parametrize("name", [*CASES, *LARGE])
 @pytest.mark.parametrize("parameters", ["float16", "float32"])
-def test_half_precision(name: str, parameters: str) -> None:
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision(
+    name: str, parameters: str, half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for large, case in LARGE.items():
+        monkeypatch.setitem(CASES, large, case)
     function = CASES[name][0]
+    parameters = half if parameters == "float16" else parameters
 
     def run(library: Any, dtype: str, parameter_dtype: str) -> list[Any]:
         x, w, b = (t.detach() for t in tensors(library, name))
-        x = x.half().to(getattr(library, dtype)).requires_grad_()
-        w, b = (p.half().to(getattr(library, parameter_dtype)).requires_grad_() for p in (w, b))
+        x = x.to(getattr(library, half)).to(getattr(library, dtype)).requires_grad_()
+        w, b = (
+            p.to(getattr(library, half)).to(getattr(library, parameter_dtype)).requires_grad_()
+            for p in (w, b)
+        )
         y = function(library.nn.functional, x, w, b)
         inputs = (x, w) if "rms" in name else (x, w, b)
         grads = library.autograd.grad((y.float() ** 3).sum(), inputs)
@@ -163,11 +186,12 @@ def test_half_precision(name: str, parameters: str) -> None:
             assert grad.dtype == tensor.dtype
         return [y, *grads]
 
-    half, double = run(gradlite, "float16", parameters), run(torch, "float64", "float64")
-    assert half[0].dtype == gradlite.float16
-    for mine, exact in zip(half, double):
-        difference = abs(mine.detach().numpy() - exact.detach().numpy()).max()
-        assert difference < 5e-3 * float(abs(exact.detach()).max())
+    found, double = run(gradlite, half, parameters), run(torch, "float64", "float64")
+    assert found[0].dtype == getattr(gradlite, half)
+    within = 5e-3 if half == "float16" else 4e-2
+    for mine, exact in zip(found, double):
+        difference = abs(mine.detach().double().numpy() - exact.detach().numpy()).max()
+        assert difference < within * float(abs(exact.detach()).max())
 
 
 def test_half_precision_under_create_graph() -> None:
