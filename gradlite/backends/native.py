@@ -149,6 +149,13 @@ class NativeLauncher(Launcher):
     def rows(self, name: str, dtype: Any, rows: int, columns: int, *arguments: Any) -> None:
         self._launch(name, dtype, None, None, arguments, 0)
 
+    def kept_rows(
+        self, name: str, dtype: Any, rows: int, columns: int, kept: int, *arguments: Any
+    ) -> None:
+        self._launch(name, dtype, None, None, arguments, 0)
+
+    packed_rows = kept_rows
+
     def _launch(
         self, name: str, dtype: Any, grid: Any, block: Any, arguments: Any, shared: int
     ) -> None:

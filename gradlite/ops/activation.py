@@ -43,7 +43,7 @@ class Elu(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("elu")
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
@@ -161,7 +161,7 @@ class Gelu(Op):
 
     reads = ((0,),)
     has_aux = True
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def fused_forward(K: Any, x: Any) -> Any:
@@ -208,7 +208,7 @@ class GeluTanh(Op):
     reads = ((0,),)
     grad_name = "GeluBackward0"
     fused_forward, fused_backward = activation_kernels("gelu_tanh")
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:
@@ -278,7 +278,7 @@ class Softplus(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("softplus")
-    native_from = native_backward_from = 1 << 13
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any, beta: float, threshold: float) -> Any:
@@ -342,7 +342,7 @@ class Mish(Op):
 
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("mish")
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any) -> Any:

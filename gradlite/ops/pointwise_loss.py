@@ -299,11 +299,11 @@ class PointwiseL1(PointwiseLoss):
 
 
 class SmoothL1Loss(PointwiseLoss):
-    native_from = native_backward_from = 1 << 13
+    native_from = native_backward_from = 1 << 8
 
 
 class HuberLoss(PointwiseLoss):
-    native_from = native_backward_from = 1 << 13
+    native_from = native_backward_from = 1 << 8
 
 
 # --------------------------------------------------------------------------- probabilities
@@ -426,7 +426,7 @@ class BinaryCrossEntropy(PointwiseLoss):
 
 
 class BinaryCrossEntropyWithLogits(PointwiseLoss):
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
 

@@ -85,12 +85,13 @@ def softmax_forward(K: Any, name: str, x: Any, dim: int) -> Any:
         return NotImplemented
     x = K.dense(x)
     out = K.empty_like(x)
-    outer, n, inner = extent(x.shape, dim)
-    if inner == 1:
+    n = x.shape[dim]
+    if dim == x.ndim - 1:
+        outer = x.size // n
         values_rows(K, f"{name}_forward", x.dtype, outer, n, x, out, outer, n)
     else:
         strided(K, f"{name}_strided_forward", "softmax_strided_parts", 2, (x,), (x,), out,
-                (outer, n, inner))  # fmt: skip
+                extent(x.shape, dim))  # fmt: skip
     return out
 
 
@@ -156,7 +157,7 @@ class Softmax(Op):
     """exp(x - max) / sum."""
 
     reads = ((OUT,),)
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
@@ -197,7 +198,7 @@ class LogSoftmax(Op):
     """x - max - log(sum(exp(x - max)))."""
 
     reads = ((OUT,),)
-    native_from = native_backward_from = 1 << 12
+    native_from = native_backward_from = 1 << 8
     native_dtypes = "f"
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
