@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradlite.backends import kernels
 from tests.known_differences import KNOWN
 from tests.library import T, seed
 
@@ -19,6 +20,8 @@ PASSED = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cuda: needs a CUDA GPU")
+    # Every launch, not the first of each kind: an array of another dtype would be memory overrun.
+    kernels.check_all = True
 
 
 @pytest.hookimpl(wrapper=True)
