@@ -75,7 +75,7 @@ def lstm_backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
     xp.multiply(dh, tanh_c, out=d[:, 3])
     slopes[:, 2] = 1 - g * g
     d *= slopes
-    sums = d.reshape(len(d), -1)
+    sums = d.reshape(len(d), 4 * d.shape[2])
     grad_x, grad_h, grad_w_ih, grad_w_hh = _products(ctx, xp, sums, sums, 3)
     grad_b = sums.sum(0) if ctx.saved[5] is not None else None
     return (
@@ -120,7 +120,7 @@ def gru_backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
     xp.multiply(both, sigmoids * (1 - sigmoids), out=both)
     back = own.copy()
     xp.multiply(d_n, r, out=back[:, 2])
-    sums, states = own.reshape(len(own), -1), back.reshape(len(back), -1)
+    sums, states = (each.reshape(len(each), 3 * each.shape[2]) for each in (own, back))
     grad_x, grad_h, grad_w_ih, grad_w_hh = _products(ctx, xp, sums, states, 2)
     if grad_h is not None:
         grad_h += dh * z
