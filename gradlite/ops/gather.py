@@ -111,7 +111,7 @@ class MaskedSelect(Op):
     constants = (1,)
 
     def forward(xp: Any, x: Any, mask: Any) -> Any:
-        return x[mask]
+        return x[mask] if x.ndim else x.reshape(1)[mask.reshape(1)]
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (mask,) = ctx.saved

@@ -195,7 +195,7 @@ class Array:
     def __getitem__(self, key: Any) -> Array:
         host, inside = self.host, _key(key)
         keys = inside if isinstance(inside, tuple) else (inside,)
-        if any(isinstance(k, np.ndarray) and k.dtype == np.bool_ and k.ndim for k in keys):
+        if any(_is_mask(k) or isinstance(k, (bool, np.bool_)) for k in keys):
             refuse_copies("D2H transfers")
 
         def compute() -> Any:
