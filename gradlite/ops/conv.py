@@ -16,6 +16,7 @@ import numpy as np
 from gradlite.ops import conv_launch, grouped, volumes
 from gradlite.ops.conv_arguments import (
     check_dtypes,
+    check_filled,
     check_shapes,
     check_tensors,
     hashable,
@@ -231,6 +232,7 @@ def _geometry(
             f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
             "input size"
         )
+    check_filled(shape)
     return _slides(strides, sides, dilations)
 
 
@@ -259,6 +261,7 @@ def _transposed_geometry(
     if min(paddings) >= 0 and min(extra) < 0:
         raise RuntimeError("negative output_padding is not supported")
     check_shapes(shape, weight, bias, strides, paddings, dilations, groups, True)
+    check_filled(shape)
     if any(e >= s and e >= d for e, s, d in zip(extra, strides, dilations)):
         raise RuntimeError(_too_much_output_padding(extra, strides, dilations))
     own = shape[2:]
@@ -353,6 +356,7 @@ def transposed_convolution(
         S(normal(2, 4, 6), normal(4, 3, 3)),
         S(normal(2, 3, 2), normal(4, 3, 3)),
         S(normal(3), normal(4, 3, 3)),
+        S(normal(3, 0), normal(4, 3, 1), padding=1),
     ],
     autocast="lower",
 )
@@ -397,6 +401,7 @@ def conv1d(
         S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(3)),
         S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), stride=0),
         S(normal(2, 3, 5, 5), normal(4, 3, 3, 3), padding="some"),
+        S(normal(2, 3, 0, 4), normal(4, 3, 1, 1), padding=1),
     ],
     autocast="lower",
 )
@@ -443,7 +448,10 @@ def conv2d(
         S(normal(3, 4), normal(3, 2, 2), None, 2, 0, 2, 1, 3),
     ],
     torch="nn.functional.conv_transpose1d",
-    errors=lambda: [S(normal(2, 3, 5), normal(4, 2, 3))],
+    errors=lambda: [
+        S(normal(2, 3, 5), normal(4, 2, 3)),
+        S(normal(2, 3, 0), normal(3, 2, 3)),
+    ],
     autocast="lower",
 )
 def conv_transpose1d(

@@ -136,6 +136,15 @@ def check_shapes(
         )
 
 
+def check_filled(shape: Shape) -> None:
+    """RuntimeError when the images have channels, but no places."""
+    if 0 in shape[2:] and 0 not in shape[:2]:
+        sizes = [*shape[:2], 1, shape[2]] if len(shape) == 3 else list(shape)
+        raise RuntimeError(
+            f"Only zero batch or zero channel inputs are supported, but got input shape: {sizes}"
+        )
+
+
 # --------------------------------------------------------------------- shapes of raw arrays
 def lift(x: Any) -> Any:
     """A (N, C, L) array as (N, C, 1, L)."""
