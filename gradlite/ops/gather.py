@@ -158,6 +158,8 @@ def check_bounds(
     """
     if isinstance(index, np.ndarray):
         shortcuts.require(within(index, size), error, _out_of_bounds, index, dim, size, name)
+    elif not size and index.size:  # nor may anything be written there before the error comes
+        raise error(_out_of_bounds(index, dim, size, name))
     else:
         K = NAMESPACES[index.__class__].launcher
         if K is not None and beside is not True and (beside is None or not K.takes(beside)):

@@ -203,6 +203,12 @@ def puts_along(K: Any, x: Any, index: Any, dim: int) -> bool:
     return inside(x.shape, index.shape, dim) and puts(K, x, index.size)
 
 
+def puts_slices(K: Any, x: Any, index: Any, dim: int) -> bool:
+    """Whether `put_slices` writes at a vector of indices into an array."""
+    size = x.shape[dim] if x.ndim else 1
+    return size > 0 and puts(K, x, x.size // size * index.size)
+
+
 def put_along(K: Any, out: Any, index: Any, dim: int, values: Any = None, number: Any = 0) -> None:
     """Write values, or a number, at indices along a dimension.
 

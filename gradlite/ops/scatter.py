@@ -207,7 +207,7 @@ class IndexFill(Writer):
         return out
 
     def serves(K: Any, x: Any, index: Any, dim: int, value: Any) -> bool:
-        return indexing.puts(K, x, index.size)
+        return indexing.puts_slices(K, x, index, dim)
 
     def launch(K: Any, out: Any, index: Any, dim: int, value: Any) -> None:
         out = out if out.ndim else out.reshape(1)
@@ -315,10 +315,12 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
     n = x.shape[d] if x.ndim else 1
     F = NAMESPACES[i.__class__]
     by_tensor = isinstance(value, Tensor) and (value.requires_grad or not value.is_cpu)
-    by_kernel = F.launcher is not None and indexing.puts(F.launcher, x, i.size) and not by_tensor
+    K = F.launcher
+    by_kernel = K is not None and indexing.puts_slices(K, x, i, d) and not by_tensor
     if not by_kernel:
-        index = wrap(counted_from_front(F.xp, i, n))
-        if F.xp is np:
+        if n:
+            index = wrap(counted_from_front(F.xp, i, n))
+        if F.xp is np or not n:
             check_bounds(index.array, d, n, IndexError)
     if isinstance(value, Tensor):
         if value.array.ndim:

@@ -257,7 +257,6 @@ def test_a_source_that_is_too_short(cupy: Any) -> None:
         gradlite.cuda.synchronize()
 
 
-# ---- edits that a graph records ----------------------------------------------------------------
 EDITS = {
     "index_add_": lambda x, i, v: x.index_add_(0, i, v),
     "index_copy_": lambda x, i, v: x.index_copy_(0, i, v),
@@ -271,6 +270,21 @@ EDITS = {
 }
 
 
+# ---- where there is no place -------------------------------------------------------------------
+@pytest.mark.parametrize("name", [name for name in EDITS if not name.startswith("masked")])
+def test_indices_of_what_has_no_place_are_errors_at_once(cupy: Any, name: str) -> None:
+    def error_on(device: str) -> Exception:
+        x, values = (gradlite.zeros(n, 4, device=device) for n in (0, 3))
+        with pytest.raises((RuntimeError, IndexError)) as caught:
+            EDITS[name](x, gradlite.zeros(3, dtype=gradlite.int64, device=device), values)
+        return caught.value
+
+    ours, expected = error_on("cuda"), error_on("cpu")
+    assert (type(ours), str(ours)) == (type(expected), str(expected))
+    gradlite.cuda.synchronize()  # nor does another error come late
+
+
+# ---- edits that a graph records ----------------------------------------------------------------
 def edited(edit: Any, device: str, tracked: bool) -> tuple[list[Any], dict[str, int]]:
     """Values and gradients of a chain of edits, and what the last one asks for."""
     generator = np.random.default_rng(0)
