@@ -279,7 +279,8 @@ class NativeBatchNorm(Op):
                 for kept, new in zip(running, (mean, variance * (count / (count - 1)))):
                     kept[...] = (1 - momentum) * _as(kept, mean.dtype) + momentum * new
         else:
-            mean, variance = (_as(kept, channels.dtype) for kept in running or ())
+            # Copies, row-major as kernels want them in backward: the others may be edited by then.
+            mean, variance = (xp.array(kept, channels.dtype, order="C") for kept in running or ())
         rstd = 1 / xp.sqrt(variance + channels.dtype.type(eps))
         y = standardize.channels_forward(xp, channels, mean, rstd, w, b)
         return _shaped(_as(y, x.dtype), x.shape), (mean, rstd)

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradlite
+from gradlite.nn import functional as F
 from gradlite.ops.norm_rules import NativeBatchNorm
+from tests import cupy_stand_in
+from tests.cuda_on_cpu import compiler
 from tests.kernels.support import ThreadsLauncher, by_kernel, by_rule, host, wide
 
 # Planes of 1 element, planes shorter and longer than a warp needs, planes in pieces, one part of
@@ -211,3 +215,27 @@ def test_what_kernels_cannot_serve_is_left_to_the_rule(launcher: Any) -> None:
     assert fused(launcher, single, w2, None, None, *end) is NotImplemented
     assert fused(launcher, single, w4, w4, (spread, w4), *end) is NotImplemented
     assert fused(launcher, single[:0], w4, w4, None, *end) is NotImplemented
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4)])
+def test_running_statistics_that_lie_apart_and_are_edited(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiler() is None:
+        pytest.skip("kernels run thread by thread on Linux with g++ alone")
+    cupy_stand_in.install(monkeypatch)
+    numbers = np.random.default_rng(0)
+    x, statistics = numbers.standard_normal(shape), numbers.random((3, 2)) + 0.5
+    found = []
+    for device, dense in (("cpu", True), ("cpu", False), ("cuda", True), ("cuda", False)):
+        kept = gradlite.tensor(statistics, device=device)
+        running = [part.contiguous() if dense else part for part in kept.unbind(1)]
+        values = gradlite.tensor(x, device=device, requires_grad=True)
+        weight = gradlite.ones(3, dtype=gradlite.float64, device=device, requires_grad=True)
+        out = F.batch_norm(values, *running, weight)
+        for part in running:
+            part += 1
+        found.append(gradlite.autograd.grad((out * out).sum(), [values, weight]))
+    for grads in found[1:]:
+        for ours, expected in zip(grads, found[0], strict=True):
+            np.testing.assert_allclose(ours.tolist(), expected.tolist(), 1e-12)
