@@ -142,6 +142,9 @@ print(sorted(map(str, dtypes.halves_in_use())))
 {making}
 print(sorted(map(str, dtypes.halves_in_use())), "ml_dtypes" in sys.modules)
 """
+ON_A_GPU = (
+    "from tests import cupy_stand_in as c; import pytest; cupy = c.install(pytest.MonkeyPatch())"
+)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,7 @@ print(sorted(map(str, dtypes.halves_in_use())), "ml_dtypes" in sys.modules)
         "T.as_tensor(np.ones(2, np.float16))",
         "T.nn.Linear(2, 2).half()",
         "T.rand(2, dtype=np.float16)",
+        f"{ON_A_GPU}; T.as_tensor(cupy.ones(2, np.float16))",
     ],
 )
 def test_nothing_of_it_is_on_the_way_before_it_is_asked_for(making: str) -> None:
