@@ -431,7 +431,7 @@ class RnnSequence(_Sequence):
             x = x[::-1]
         steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[1]
         matmul = product_of(xp)
-        Z = matmul(x.reshape(steps * batch, -1), w_ih.T).reshape(steps, batch, hidden)
+        Z = matmul(x.reshape(steps * batch, x.shape[2]), w_ih.T).reshape(steps, batch, hidden)
         if b_ih is not None:
             Z += b_ih + b_hh
         hs = xp.empty((steps + 1, batch, hidden), x.dtype)

@@ -32,7 +32,7 @@ class LstmProjected(Op):
     ) -> Any:  # fmt: skip
         walk, matmul = Walk(len(x), reverse), product_of(xp)
         steps, batch, size = x.shape
-        gates = matmul(x.reshape(steps * batch, size), w_ih.T).reshape(steps, batch, -1)
+        gates = matmul(x.reshape(steps * batch, size), w_ih.T).reshape(steps, batch, len(w_ih))
         if b_ih is not None:
             gates += b_ih + b_hh
         hs, cs = (xp.empty((steps + 1, *s.shape), x.dtype) for s in (h0, c0))
@@ -67,7 +67,9 @@ class LstmProjected(Op):
         return rnn_launch.lstm_projected(K, *args)
 
     def fused_backward(K: Any, ctx: Any, grads: Any) -> Any:
-        return NotImplemented if K.serial else rnn_launch.lstm_projected_backward(K, ctx, grads)
+        if K.serial or not rnn_launch.serves(K, *ctx.saved[:8]):
+            return NotImplemented
+        return rnn_launch.lstm_projected_backward(K, ctx, grads)
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         if F.tensors:
@@ -97,7 +99,7 @@ class LstmProjected(Op):
             matmul(d[t], w_hh, out=r)
             dh[old] += r
         edges, rows = ctx.edges, d.reshape(-1, d.shape[-1])
-        flat = [a.reshape(len(rows), -1) for a in (x, walk.before(hs), walk.after(dh), wide)]
+        flat = [a.reshape(-1, a.shape[-1]) for a in (x, walk.before(hs), walk.after(dh), wide)]
         grad_b = rows.sum(0) if b_ih is not None else None
         return (
             matmul(rows, w_ih).reshape(x.shape) if edges[0] else None,

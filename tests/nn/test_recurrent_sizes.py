@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+import gradlite
+from tests import cupy_stand_in
 from tests.oracle import same
 
 
@@ -48,3 +50,34 @@ def test_a_sequence_of_no_steps_is_refused(layer: str) -> None:
         raises=RuntimeError,
         message="exact",
     )
+
+
+WITHOUT_SAMPLES: dict[str, Any] = {
+    "rnn": lambda nn: nn.RNN(2, 3, bias=False),
+    "gru": lambda nn: nn.GRU(2, 3, num_layers=2, bidirectional=True),
+    "lstm": lambda nn: nn.LSTM(2, 3, bidirectional=True),
+    "projected": lambda nn: nn.LSTM(2, 3, num_layers=2, bidirectional=True, proj_size=1),
+}
+
+
+def trained_without_samples(library: Any, layer: str, device: str) -> list[Any]:
+    model = WITHOUT_SAMPLES[layer](library.nn).to(device)
+    x = library.ones(4, 0, 2, device=device, requires_grad=True)
+    out, state = model(x)
+    out.sum().backward()
+    states = state if isinstance(state, tuple) else (state,)
+    found = [out, *states, x.grad, *(p.grad for p in model.parameters())]
+    return [t.detach().cpu() for t in found]
+
+
+@pytest.mark.parametrize("layer", WITHOUT_SAMPLES)
+def test_a_batch_without_samples(layer: str) -> None:
+    same(lambda library: trained_without_samples(library, layer, "cpu"))
+
+
+@pytest.mark.parametrize("layer", WITHOUT_SAMPLES)
+def test_a_batch_without_samples_on_a_gpu(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy_stand_in.install(monkeypatch)
+    ours, expected = (trained_without_samples(gradlite, layer, d) for d in ("cuda", "cpu"))
+    for a, b in zip(ours, expected, strict=True):
+        assert a.shape == b.shape and a.tolist() == b.tolist()
