@@ -47,10 +47,15 @@ def _slides(size: Any, counts: Any, kernel: Any, geometry: Any) -> tuple[int, ..
     )
 
 
-def _serves(K: Any, *arrays: Any) -> bool:
-    """Whether this module is for it: on a GPU, and no array has 2**31 elements."""
+def _serves(K: Any, *arrays: Any, shape: tuple[int, ...] = ()) -> bool:
+    """Whether this module is for it: on a GPU, and no array has 2**31 elements.
+
+    ``shape``: that of an array to be made.
+    """
     arrays = tuple(array for array in arrays if array is not None)
-    return not K.serial and K.takes(*arrays) and max(array.size for array in arrays) < MOST
+    if K.serial or not K.takes(*arrays):
+        return False
+    return max(math.prod(shape), *(array.size for array in arrays)) < MOST
 
 
 # ---------------------------------------------------------------------- as the ops call them
@@ -58,13 +63,17 @@ def forward(K: Any, x: Any, w: Any, b: Any, geometry: Any, groups: int) -> Any:
     """A convolution of sequences, images or volumes."""
     if not _serves(K, x, w, b):
         return NotImplemented
+    if _is_depthwise(w.shape[1], size_of(x.shape), groups):  # the others multiply part by part
+        counts = _counts(size_of(x.shape), size_of(w.shape), geometry)
+        if len(x) * len(w) * math.prod(counts) >= MOST:
+            return NotImplemented
     y = convolve(K, lift(x), lift(w), b, geometry, groups)
     return y.reshape((*y.shape[:2], y.shape[3])) if x.ndim == 3 else y
 
 
 def for_input(K: Any, g: Any, w: Any, shape: Any, geometry: Any, groups: int) -> Any:
     """The gradient of the input."""
-    if not _serves(K, g, w):
+    if not _serves(K, g, w, shape=shape):
         return NotImplemented
     return shaped(input_gradient(K, lift(g), lift(w), size_of(shape), geometry, groups), shape)
 
@@ -79,7 +88,7 @@ def for_weight(K: Any, x: Any, g: Any, shape: Any, geometry: Any, groups: int) -
 def backward(K: Any, ctx: Any, grad: Any) -> Any:
     """The gradients of input, weight and bias of a convolution."""
     (x, w), attrs = ctx.saved, ctx.attrs
-    if not _serves(K, grad, x, w):
+    if not _serves(K, grad, x, w, shape=() if w is None else tuple(ctx.shapes[0])):
         return NotImplemented
     return (
         None if w is None else for_input(K, grad, w, tuple(ctx.shapes[0]), *attrs),

@@ -261,7 +261,7 @@ class Pick(Op):
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         (index,), (dim,), shape = ctx.saved, ctx.attrs, tuple(ctx.shapes[0])
-        if not shape or not K.takes(grad):
+        if not shape or not indexing.adds(K, shape, dim, grad):
             return NotImplemented
         kept = keepdim_shape(shape, (dim,))
         out = K.zeros(shape, grad.dtype)

@@ -57,7 +57,7 @@ class Along(Op):
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         index, shape, (dim,) = ctx.saved[-1], tuple(ctx.shapes[0]), ctx.attrs
-        if not K.takes(grad) or not indexing.inside(shape, index.shape, dim):
+        if not indexing.inside(shape, index.shape, dim) or not indexing.adds(K, shape, dim, grad):
             return NotImplemented
         out = K.zeros(shape, grad.dtype)
         indexing.add_along(K, out, index, grad, dim)
@@ -96,10 +96,11 @@ class IndexSelect(Op):
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         shape = tuple(ctx.shapes[0])
-        if not shape or not K.takes(grad):
+        (dim,) = ctx.attrs
+        if not shape or not indexing.adds(K, shape, dim, grad):
             return NotImplemented
         out = K.zeros(shape, grad.dtype)
-        indexing.add_slices(K, out, ctx.saved[0], grad, ctx.attrs[0])
+        indexing.add_slices(K, out, ctx.saved[0], grad, dim)
         return out, None
 
 

@@ -160,6 +160,12 @@ def add_along(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
         part[...] = sums
 
 
+def adds(K: Any, shape: tuple[int, ...], dim: int, *arrays: Any) -> bool:
+    """Whether kernels add arrays to slices or elements along a dimension of one of a shape."""
+    outer, _, inner = split(shape, dim)
+    return outer * inner < MOST and bool(K.takes(*arrays))
+
+
 def few_to_a_place(count: int, places: int) -> bool:
     """Whether one thread may do all that goes to a place, in order."""
     return count <= TERMS or places >= SUMS

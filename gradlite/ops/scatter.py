@@ -124,7 +124,9 @@ class ScatterAdd(Writer):
     def serves(K: Any, x: Any, index: Any, src: Any, dim: int) -> bool:
         if x.dtype == np.int64:
             return scatter_combine.serves(K, x, index, dim)
-        return bool(K.takes(x, src)) and indexing.inside(x.shape, index.shape, dim)
+        if not indexing.inside(x.shape, index.shape, dim):
+            return False
+        return indexing.adds(K, x.shape, dim, x, src)
 
     def launch(K: Any, out: Any, index: Any, src: Any, dim: int) -> None:
         if out.dtype == np.int64:
@@ -153,7 +155,7 @@ class IndexAdd(Writer):
         return positions.add_at(xp, out, flat, values.reshape(flat.shape))
 
     def serves(K: Any, x: Any, index: Any, source: Any, dim: int, alpha: Any) -> bool:
-        return bool(x.ndim) and bool(K.takes(x, source))
+        return bool(x.ndim) and indexing.adds(K, x.shape, dim, x, source)
 
     def launch(K: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> None:
         # Not times a Python float, which CuPy takes bfloat16 to float32 with.
