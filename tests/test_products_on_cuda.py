@@ -10,6 +10,7 @@ import pytest
 import gradlite
 from gradlite import nn
 from gradlite.backends import kernels
+from gradlite.backends.cublaslt import CublasLt
 from gradlite.nn import functional as F
 from tests import cublaslt_stand_in
 from tests import cupy_stand_in as stand_in
@@ -44,6 +45,24 @@ def test_values_and_gradients(library: Any, name: str) -> None:
     compare(name, False)
     # Attention of small heads is one kernel, without products in between.
     assert ("matmul" in library.calls) is (name != "scaled_dot_product_attention")
+
+
+@pytest.mark.parametrize("name", MULTIPLY)
+def test_what_cublaslt_has_no_algorithm_for_is_cupys(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # CuPy may multiply here
+    stand_in.install(monkeypatch)
+    cublaslt_stand_in.install(monkeypatch)
+    asked = []
+
+    def refuse(self: Any, *args: Any) -> Any:
+        asked.append(args)
+        return NotImplemented
+
+    monkeypatch.setattr(CublasLt, "run", refuse)
+    compare(name, False)
+    assert bool(asked) is (name != "scaled_dot_product_attention")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class Addmm(Baddbmm):
             return third
         if first is None or first.shape != ctx.shapes[0]:
             first = sum_to(NAMESPACES[grad.__class__], grad, ctx.shapes[0])
-        return first, None if b is None else K.gemm.matmul(grad, b.T), third
+        return first, None if b is None else products.product(grad, b.T), third
 
 
 def _same_dtype(name: str, *tensors: Any) -> None:

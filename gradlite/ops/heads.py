@@ -19,7 +19,7 @@ def _joinable(K: Any, a: Any, b: Any, scale: float = 1.0) -> Any:
     """The products of two stacks of matrices, laid out as (rows, matrices, columns)."""
     out = K.empty((a.shape[1], a.shape[0], b.shape[2]), a.dtype).swapaxes(0, 1)
     found = K.gemm.matmul(a, b, out, scale)
-    return K.gemm.matmul(a, b, None, scale) if found is NotImplemented else found
+    return products.product(a, b, None, scale) if found is NotImplemented else found
 
 
 class HeadScores(Op):
@@ -81,7 +81,7 @@ class HeadOutputs(Op):
         if not K.takes(grad):
             return NotImplemented
         return (
-            None if v is None else K.gemm.matmul(grad, v.swapaxes(1, 2)),
+            None if v is None else products.product(grad, v.swapaxes(1, 2)),
             None if weights is None else _joinable(K, weights.swapaxes(1, 2), grad),
         )
 

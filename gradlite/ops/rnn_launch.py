@@ -276,9 +276,7 @@ def lstm_backward(K: Any, ctx: Any, grads: Any) -> Any:
 
 def _add_product(K: Any, total: Any, a: Any, b: Any) -> None:
     """``total += a @ b``, in one launch where products can do that."""
-    if K.multiplies:
-        K.gemm.add_into(total, a, b)
-    else:
+    if not K.multiplies or K.gemm.add_into(total, a, b) is NotImplemented:
         total += product_of(K.xp)(a, b)
 
 
