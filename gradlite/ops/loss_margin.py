@@ -47,7 +47,7 @@ class MultiMarginLoss(Op):
         zero = F.zero_beside(grad)
         short = margin - F.sum(F.where(given(own), x, zero), (1,), True) + x
         counts = given((F.array(short) > 0) & ~own)
-        slope = F.where(counts, short * 2 if p == 2 else zero + 1, zero)
+        slope = F.where(counts, short * 2, zero) if p == 2 else F.to_copy(counts, raw.dtype)
         scale = (1 if weight is None else F.array(weight)[numbers][:, None]) / classes
         grad = of_each(grad if reduction != "none" else grad.reshape((rows, 1)), rows, reduction)
         slope = slope * (grad * (given(scale) if weight is not None else scale))
@@ -176,6 +176,7 @@ def _rows(input: Tensor, target: Tensor, labels: bool) -> tuple[Any, Any, bool]:
         S(normal(3, 4), integers(0, 4, 3), 2, 0.7, reduction="sum"),
         S(normal(3, 4), integers(0, 4, 3), weight=constant(positive(4)), reduction="none"),
         S(normal(4), np.array(2)),
+        S(normal(0, 4), np.zeros(0, np.int64), reduction="none"),
     ],
     torch="nn.functional.multi_margin_loss",
     errors=lambda: [
