@@ -336,7 +336,7 @@ def scaled_dot_product_attention(
             .flatten(-4, -3)
             for t in (key, value)
         )
-    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    factor = 1 / math.sqrt(q.shape[-1] or 1) if scale is None else scale
     mask = attn_mask
     if mask is not None and mask.array.dtype not in (np.bool_, q.dtype):
         if mask.array.dtype not in dtypes.FLOATING:

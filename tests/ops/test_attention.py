@@ -71,3 +71,14 @@ def test_a_mask_that_requires_grad() -> None:
 def test_a_mask_of_integers_is_refused() -> None:
     mask = np.ones((4, 5), np.int64)
     same(lambda T: attend(T, mask), raises=RuntimeError, match="bool or float")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_queries_and_keys_without_elements(causal: bool) -> None:
+    def program(library: Any) -> Any:
+        nothing = library.ones(1, 2, 3, 0)
+        value = library.arange(12.0).reshape(1, 1, 3, 4).repeat(1, 2, 1, 1)
+        attend = library.nn.functional.scaled_dot_product_attention
+        return attend(nothing, nothing, value, is_causal=causal)
+
+    same(program)
