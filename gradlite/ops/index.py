@@ -382,7 +382,7 @@ def _put_error(
 ) -> Exception:
     try:
         array[index]
-    except IndexError as error:
+    except (IndexError, ValueError) as error:
         return _mismatch(error, index)
     return RuntimeError(_put_message(array, index, values, ndim))
 

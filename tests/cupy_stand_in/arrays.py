@@ -199,7 +199,12 @@ class Array:
             refuse_copies("D2H transfers")
 
         def compute() -> Any:
-            found = host[_wrapped(inside, host.shape)]
+            try:
+                found = host[_wrapped(inside, host.shape)]
+            except IndexError as error:
+                if "broadcast" in str(error):  # as CuPy says it
+                    raise ValueError("operands could not be broadcast together") from None
+                raise
             # CuPy gives a view where NumPy gives a scalar.
             return found if isinstance(found, np.ndarray) else host[(*keys, ...)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -282,6 +283,22 @@ def test_indices_of_what_has_no_place_are_errors_at_once(cupy: Any, name: str) -
     ours, expected = error_on("cuda"), error_on("cpu")
     assert (type(ours), str(ours)) == (type(expected), str(expected))
     gradlite.cuda.synchronize()  # nor does another error come late
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_index_arrays_that_do_not_broadcast(cupy: Any, device: str) -> None:
+    text = "shape mismatch: indexing tensors could not be broadcast together with shapes [2], [3]"
+    x, values = gradlite.zeros(4, 4, device=device), gradlite.ones(2, device=device)
+    index = tuple(gradlite.tensor(i, device=device) for i in ([0, 1], [0, 1, 2]))
+    for call in (
+        lambda: x[index],
+        lambda: x.__setitem__(index, 1.0),
+        lambda: x.index_put(index, values),
+        lambda: x.index_put_(index, values, accumulate=True),
+        lambda: x[:, None].__setitem__((index[0], slice(None), index[1]), 1.0),
+    ):
+        with pytest.raises(IndexError, match=re.escape(text)):
+            call()
 
 
 # ---- edits that a graph records ----------------------------------------------------------------
