@@ -54,7 +54,8 @@ KERNEL(is_close)
   for (i64 i = thread_index(); i < n; i += thread_count()) {
     const acc_t v = left.at(i), w = right.at(i);
     const acc_t apart = rounded(math::abs(v - w));
-    const acc_t most = rounded(acc_t(atol) + rounded(acc_t(rtol) * math::abs(w)));
+    const acc_t share = rounded(math::rounded_product(acc_t(rtol), math::abs(w)));
+    const acc_t most = rounded(acc_t(atol) + share);
     const bool nans = equal_nan && v != v && w != w;
     result[i] = v == w || nans || (apart < infinity() && apart <= most);
   }

@@ -299,6 +299,21 @@ DEVICE double product(double a, double b) {
   return a * b;
 #endif
 }
+// a b, rounded before anything is added to it.
+DEVICE float rounded_product(float a, float b) {
+#if GRADLITE_ON_CPU
+  return product(a, b);
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+DEVICE double rounded_product(double a, double b) {
+#if GRADLITE_ON_CPU
+  return product(a, b);
+#else
+  return __dmul_rn(a, b);
+#endif
+}
 template <class T>
 DEVICE T sigmoid(T x) {
   return reciprocal(T(1) + exp(-x));

@@ -159,3 +159,11 @@ def test_a_spilling_kernel_is_refused(monkeypatch: Any) -> None:
     monkeypatch.setattr(registers, "source", lambda file: SMALL)
     with pytest.raises(RuntimeError, match="calling_f32 spills .* bytes on sm_80"):
         registers.measured_ceilings()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_what_arrays_would_round_step_by_step_is_not_fused(dtype: str) -> None:
+    options = (*registers.OPTIONS, f"-DGRADLITE_DTYPE={dtype}", "-arch=compute_75")
+    _, ptx = nvrtc._compiled(source("blend.cu"), "blend.cu", options)
+    body = ptx.decode().split(f".entry is_close_{dtype}(")[1].split(".entry")[0]
+    assert f"mul.rn.{dtype}" in body.replace(".ftz", "") and "fma." not in body
