@@ -380,6 +380,24 @@ def test_what_a_graph_reads_is_kept_and_what_it_computes_by_the_way_is_not(where
     assert sum(block() is None for block, *_, name in blocks if name == "result") > 10
 
 
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_a_part_without_elements_is_written_to(neighbours: bool) -> None:
+    size = 128 if neighbours else 1  # 128 floats fill a place of the pool, and the next one begins
+
+    def step(x: Any) -> tuple[Any, Any]:
+        first, second = x * 1.5, x + 2
+        with gradlite.no_grad():
+            first[None, size:].mul_(0.5)
+        return first, second + first
+
+    captured = gradlite.capture(step, warmup=0)
+    for number in range(6):
+        x = gradlite.full((size,), float(number))
+        for ours, expected in zip(captured(x), step(x), strict=True):
+            assert ours.tolist() == expected.tolist()
+    assert (captured.recordings, captured.replays) == (1, 4)
+
+
 def test_what_one_graph_makes_for_another_is_kept(where: str) -> None:
     if where == "gpu":
         pytest.skip("the stand-in knows what memory a graph uses")

@@ -62,7 +62,8 @@ class Memory:
 
     def find(self, array: Any) -> Buffer | None:
         """The buffer in which an array lies, if it is known."""
-        at = address(array)
+        # One without elements may lie behind the last element of what it is a part of.
+        at = address(array if array.size else owner(array))
         place = bisect.bisect_right(self._starts, at) - 1
         if place >= 0 and at < self._buffers[place].stop:
             return self._buffers[place]

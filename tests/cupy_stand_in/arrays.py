@@ -197,6 +197,10 @@ class Array:
         keys = inside if isinstance(inside, tuple) else (inside,)
         if any(_is_mask(k) or isinstance(k, (bool, np.bool_)) for k in keys):
             refuse_copies("D2H transfers")
+        if host.size and all(k is None or k is Ellipsis or isinstance(k, slice) for k in keys):
+            part = host[inside]
+            if not part.size:  # CuPy's lies where it would begin, be that behind the last element
+                return self._nothing_at(_start(keys, host), part)
 
         def compute() -> Any:
             try:
@@ -209,6 +213,12 @@ class Array:
             return found if isinstance(found, np.ndarray) else host[(*keys, ...)]
 
         return _computed("getitem", compute, self, key)
+
+    def _nothing_at(self, start: int, like: np.ndarray[Any, Any]) -> Array:
+        """A part without elements, so many bytes behind the first one."""
+        part = Array(like.shape, like.dtype, self.data + start, like.strides)
+        part.base, part.device = self if self.base is None else self.base, self.device
+        return part
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.ndim:
@@ -407,6 +417,16 @@ def _wrapped(key: Any, shape: tuple[int, ...]) -> Any:
                 k = k % n
         found.append(k)
     return tuple(found) if isinstance(key, tuple) else found[0]
+
+
+def _start(keys: Any, host: np.ndarray[Any, Any]) -> int:
+    """How many bytes behind an array's first element the slices of an index begin."""
+    ahead = list(keys[: keys.index(Ellipsis)] if Ellipsis in keys else keys)
+    behind = keys[len(ahead) + 1 :]
+    missing = host.ndim - sum(k is not None for k in (*ahead, *behind))
+    parts = [k for k in (*ahead, *[slice(None)] * missing, *behind) if k is not None]
+    starts = [k.indices(n)[0] for k, n in zip(parts, host.shape)]
+    return sum(start * step for start, step in zip(starts, host.strides))
 
 
 def _is_mask(key: Any) -> bool:
