@@ -44,6 +44,6 @@ BLEND = [
            "least > v || least != least ? least : v;", "least > v ? least : v;",
            ("test_blend::test_bounds",)),
     Mutant("tolerances are those of the first operand", "blend.cu",
-           "acc_t(rtol) * math::abs(w)", "acc_t(rtol) * math::abs(v)",
+           "acc_t(rtol), math::abs(w)", "acc_t(rtol), math::abs(v)",
            ("test_blend::test_no_race_where",)),
 ]  # fmt: skip
