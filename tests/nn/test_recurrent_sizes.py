@@ -60,9 +60,9 @@ WITHOUT_SAMPLES: dict[str, Any] = {
 }
 
 
-def trained_without_samples(library: Any, layer: str, device: str) -> list[Any]:
+def trained_without_samples(library: Any, layer: str, device: str, steps: int = 4) -> list[Any]:
     model = WITHOUT_SAMPLES[layer](library.nn).to(device)
-    x = library.ones(4, 0, 2, device=device, requires_grad=True)
+    x = library.ones(steps, 0, 2, device=device, requires_grad=True)
     out, state = model(x)
     out.sum().backward()
     states = state if isinstance(state, tuple) else (state,)
@@ -70,9 +70,10 @@ def trained_without_samples(library: Any, layer: str, device: str) -> list[Any]:
     return [t.detach().cpu() for t in found]
 
 
+@pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("layer", WITHOUT_SAMPLES)
-def test_a_batch_without_samples(layer: str) -> None:
-    same(lambda library: trained_without_samples(library, layer, "cpu"))
+def test_a_batch_without_samples(layer: str, steps: int) -> None:
+    same(lambda library: trained_without_samples(library, layer, "cpu", steps))
 
 
 @pytest.mark.parametrize("layer", WITHOUT_SAMPLES)
