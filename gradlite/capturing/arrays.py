@@ -35,6 +35,17 @@ def bounds(array: Any) -> tuple[int, int]:
     return start, start + last + array.dtype.itemsize
 
 
+def twin(array: Any) -> Any:
+    """A copy that lies in memory of its own as the array does in its, gaps included."""
+    if on_gpu(array):
+        return array.copy("K")
+    start, stop = bounds(array)
+    place, memory = address(array) - start, np.empty(stop - start, np.uint8)
+    copy: Any = np.ndarray(array.shape, array.dtype, memory, place, array.strides)
+    np.copyto(copy, array)
+    return copy
+
+
 def content(array: Any) -> bytes:
     """The values of an array, read by the host."""
     return (array if isinstance(array, np.ndarray) else array.get()).tobytes()

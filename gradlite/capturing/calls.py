@@ -81,6 +81,15 @@ def bound(value: Any, array: Callable[[Ref], Any]) -> Any:
     return value
 
 
+def buffers_in(value: Any) -> set[Buffer]:
+    """The buffers of all `Ref` in nested tuples and lists."""
+    if value.__class__ is Ref:
+        return {value.buffer}
+    if isinstance(value, (tuple, list)):
+        return set().union(*map(buffers_in, value))
+    return set()
+
+
 @dataclass(eq=False, slots=True)
 class Call:
     """One array call.

@@ -39,7 +39,7 @@ class InputEffects:
 
     def __init__(self, inputs: Sequence[Any], recorder: Recorder) -> None:
         written, tensors = written_state(recorder), set()
-        self._edited: list[tuple[int, Any]] = []
+        self._edited: list[tuple[int, Any, Ref]] = []
         self._flags: list[int] = []
         self._grads: list[tuple[int, Any, Ref]] = []
         for place, tensor in enumerate(inputs):
@@ -57,20 +57,22 @@ class InputEffects:
                     "would not do to the tensor it is given: write into a clone of it"
                 )
             if tensor.array.size and recorder.find(tensor.array) in written:
-                self._edited.append((place, tensor.array))
+                self._edited.append((place, tensor.array, recorder.ref(tensor.array)))
             if tensor._requires_grad:
                 self._flags.append(place)
             if tensor._grad is not None:
                 array = tensor._grad.array
                 self._grads.append((place, array, recorder.ref(array)))
-        own = {id(t.array) for t in inputs if isinstance(t, Tensor)}
+        own = {recorder.find(t.array) for t in inputs if isinstance(t, Tensor) and t.array.size}
+        found = (
+            (array, recorder.find(array))
+            for _, array in recorder.touched.values()
+            if self._edited and array.size
+        )
         self._state = [
             bounds(array)
-            for _, array in recorder.touched.values()
-            if self._edited
-            and array.size
-            and id(array) not in own
-            and getattr(recorder.find(array), "kind", None) == STATE
+            for array, buffer in found
+            if buffer is not None and buffer.kind == STATE and buffer not in own
         ]
 
     def __bool__(self) -> bool:
@@ -88,7 +90,7 @@ class InputEffects:
 
     def check(self, given: Sequence[Any]) -> None:
         """CaptureError where an edit of an input would show in another tensor of the step."""
-        for place, _ in self._edited:
+        for place, _, _ in self._edited:
             start, stop = bounds(given[place].array)
             tensors = [t for t in given if isinstance(t, Tensor) and t is not given[place]]
             others = [bounds(t.array) for t in tensors]
@@ -106,7 +108,7 @@ class InputEffects:
 
     def hand_on(self, given: Sequence[Any]) -> None:
         """Do to the tensors that were given what the step has done to its copies of them."""
-        for place, array in self._edited:
+        for place, array, _ in self._edited:
             given[place].array[...] = array
             counter = given[place]._counter
             if counter is not None:
@@ -117,8 +119,11 @@ class InputEffects:
             given[place]._grad = wrap(array.copy())
 
     def bind(self, place_of: Callable[[Ref], Any] | None) -> None:
-        """Take the gradients from where a plan has them; None: let go of the recording's."""
-        self._grads = [(p, place_of(r) if place_of else None, r) for p, _, r in self._grads]
+        """Take the values from where a plan has them; None: let go of the recording's."""
+        self._edited, self._grads = (
+            [(p, place_of(r) if place_of else None, r) for p, _, r in found]
+            for found in (self._edited, self._grads)
+        )
 
 
 def _hooked(tensor: Tensor) -> bool:

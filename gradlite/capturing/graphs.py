@@ -98,7 +98,7 @@ class GraphPlan:
         pieces: what is done at once: the positions of a graph's calls, or of another call.
         graphs: those of the pieces, once the first replay has captured them.
         guarded: whether a replay may find that it does not hold.
-        inputs: the arrays that take the inputs' values.
+        inputs: the arrays that take the inputs' values, None for those that nobody reads.
         updates: the steps of optimizers, and averages of models, that are part of the graphs.
     """
 
@@ -374,7 +374,8 @@ class GraphPlan:
                 self._prepare()
             with self._in_order():
                 for place, value in zip(self.inputs, values):
-                    place[...] = value
+                    if place is not None:
+                        place[...] = value
                 try:
                     for step in self._steps:
                         step()

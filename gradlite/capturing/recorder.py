@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import cuda
+from gradlite.capturing.arrays import bounds, twin
 from gradlite.capturing.asked import Questions
 from gradlite.capturing.calls import (
     CONSTANT,
@@ -28,6 +29,7 @@ from gradlite.capturing.calls import (
     Guard,
     HostCall,
     Ref,
+    buffers_in,
 )
 from gradlite.capturing.handed import Handing
 from gradlite.capturing.recorded import Held, active, plain, plain_values
@@ -135,7 +137,7 @@ class Recorder(Handing):
         if not told:
             writes = self._written(function, args, given)
         for array in writes:
-            self._before_write(array)
+            self.fill_anew(array)
         with self.pause():
             result = function(*plain_values(tuple(args)), **plain_values(kwargs))
         if told and (result is NotImplemented or result is False or _refused(result)):
@@ -235,8 +237,8 @@ class Recorder(Handing):
             return [args[0]]
         return []
 
-    def _before_write(self, array: Any) -> None:
-        """A buffer that the host has filled is filled anew by every replay, if it is written to."""
+    def fill_anew(self, array: Any) -> None:
+        """Have replays fill a buffer that the host has filled, which is going to be written to."""
         ordinary = plain(array)
         buffer = self.find(ordinary) or self._enter(ordinary, CONSTANT)
         if buffer.kind == CONSTANT:
@@ -474,6 +476,24 @@ class Recorder(Handing):
             raise CaptureError(
                 "the step is the first to use CUDA: call it once before it is recorded (warmup=1)"
             )
+
+    def part(self, kept: Iterable[Any] = ()) -> None:
+        """Leave the memory that the program has been handed to the program alone.
+
+        What the step puts somewhere may share memory with an input, to which replays write, or
+        with a constant, which they read: from now on theirs are copies. Arrays are not found by
+        their addresses any more then.
+
+        Args:
+            kept: what the step leaves beside `left`, with a `Ref` for every array.
+        """
+        given = {buffer for buffer, name in self.own.items() if name.__class__ is int}
+        constants = {
+            buffer for buffer in buffers_in([*self.left, *kept]) if buffer.kind == CONSTANT
+        }
+        for buffer in given | constants:
+            buffer.root = twin(buffer.root)
+            buffer.start, buffer.stop = bounds(buffer.root)
 
     def release(self) -> None:
         """Let go of the memory of the recording; the calls stay."""

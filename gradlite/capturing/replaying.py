@@ -79,6 +79,9 @@ class Recording:
         tensors = [n for n, t in enumerate(inputs) if isinstance(t, Tensor)]
         self._places = [n for n in tensors if numbers[n] == n]
         arrays = [inputs[place].array for place in self._places]
+        read = [recorder.find(array) if array.size else None for array in arrays]
+        recorder.part(kept)
+        arrays = [None if buffer is None else buffer.root for buffer in read]
         if carried is not None:
             kept += carried.kept
             self._places += [len(inputs) + n for n in carried.fed]

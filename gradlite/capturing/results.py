@@ -62,6 +62,8 @@ def note(
     for p, old in grads:
         if p._grad is not old:
             grad = p._grad
+            if grad is not None and grad.array.size:
+                recorder.fill_anew(grad.array)  # whoever finds it there may edit it
             recorder.left.append((id(p), None if grad is None else recorder.ref(grad.array)))
     given: list[tuple[Any, Any]] = [
         (t.array, number) for number, t in enumerate(inputs) if isinstance(t, Tensor)

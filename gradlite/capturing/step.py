@@ -398,6 +398,7 @@ class CapturedStep:
             attempts = earlier[2] + 1
             if attempts > ATTEMPTS:
                 raise CaptureError(f"the step is another one at every call: {reason}")
+        recorder.part()
         recorder.release()
         pending.append((recorder, before, attempts))
         self._pending[key] = pending
