@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -213,6 +214,13 @@ def test_paths(tmp_path: Path) -> None:
         load(tmp_path / "absent")
     with pytest.raises(FileNotFoundError):
         save(1, tmp_path / "no" / "folder")
+
+
+def test_options_of_pytorch_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    save({"w": np.ones(2)}, path, pickle, 4, _use_new_zipfile_serialization=False)
+    for options in ({"mmap": True}, {"weights_only": False, "encoding": "latin1"}):
+        assert load(path, "cpu", pickle, **options)["w"].tolist() == [1, 1]
 
 
 def test_open_files(tmp_path: Path) -> None:

@@ -30,6 +30,15 @@ def like_channels_last(T: Any) -> Any:
 
 
 CALLS = {
+    "split by its method's name": lambda T: ones(T, 5, 2).split(split_size=[2, 3], dim=0),
+    "split by the name of a size": lambda T: ones(T, 2, 5).split(dim=-1, split_size=2),
+    "tensor_split into sections": lambda T: T.tensor_split(ones(T, 5), sections=2),
+    "tensor_split at indices": lambda T: ones(T, 5).tensor_split(indices=(1, 3)),
+    "hsplit into sections": lambda T: T.hsplit(ones(T, 2, 4), sections=2),
+    "vsplit at indices": lambda T: ones(T, 4, 2).vsplit(indices=(1, 3)),
+    "dsplit into sections": lambda T: T.dsplit(ones(T, 1, 2, 4), sections=2),
+    "swapaxes by name": lambda T: T.swapaxes(ones(T, 2, 3), axis0=0, axis1=1),
+    "swapaxes of a tensor by name": lambda T: ones(T, 2, 3).swapaxes(axis1=0, axis0=1),
     "flip a number": lambda T: T.flip(T.tensor(5), [0]),
     "flip twice": lambda T: T.flip(ones(T, 2, 2), [0, -2]),
     "flip nothing": lambda T: T.flip(ones(T, 2, 2), []),

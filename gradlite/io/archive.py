@@ -51,7 +51,14 @@ MapLocation = str | Device | Mapping[str, str] | Callable[[Tensor, str], Tensor 
 # -- public functions ---------------------------------------------------------------------------
 
 
-def save(obj: Any, f: PathOrFile) -> None:
+def save(
+    obj: Any,
+    f: PathOrFile,
+    pickle_module: Any = None,
+    pickle_protocol: int = 2,
+    _use_new_zipfile_serialization: bool = True,
+    _disable_byteorder_record: bool = False,
+) -> None:
     """Write nested dicts, lists and tuples of tensors, arrays and plain values to a file.
 
     Saved are Tensors and Parameters (with ``requires_grad``; not their graph or ``.grad``), NumPy
@@ -62,6 +69,8 @@ def save(obj: Any, f: PathOrFile) -> None:
     Args:
         obj: what to save, such as ``model.state_dict()``.
         f: a path, replaced in one step, or a file opened for writing bytes.
+        pickle_module, pickle_protocol, _use_new_zipfile_serialization, _disable_byteorder_record:
+            accepted for PyTorch's sake; nothing is pickled.
 
     Raises:
         TypeError: something in ``obj`` that cannot be saved; the message says where it is.
@@ -91,7 +100,15 @@ def save(obj: Any, f: PathOrFile) -> None:
         _write(file, text, encoder.arrays)
 
 
-def load(f: PathOrFile, map_location: MapLocation = None, weights_only: bool = True) -> Any:
+def load(
+    f: PathOrFile,
+    map_location: MapLocation = None,
+    pickle_module: Any = None,
+    *,
+    weights_only: bool | None = None,
+    mmap: bool | None = None,
+    **pickle_load_args: Any,
+) -> Any:
     """Read what :func:`save` wrote, or the tensors in a file of PyTorch's ``torch.save``.
 
     Of PyTorch's files, nested dicts, lists, tuples and sets of tensors, parameters and plain values
@@ -102,7 +119,8 @@ def load(f: PathOrFile, map_location: MapLocation = None, weights_only: bool = T
         map_location: where tensors go: a device, a dict from saved to wanted device, or a
             function of the tensor (on the CPU) and the name of its device. By default they go
             back to the device that they were saved from.
-        weights_only: accepted for PyTorch's sake; no file can run code either way.
+        pickle_module, weights_only, mmap, pickle_load_args: accepted for PyTorch's sake; no file
+            can run code either way, and all of it is read.
 
     Returns:
         What was saved. Tensors that shared elements share them again.

@@ -244,9 +244,9 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
                 inner = f"{prefix}.{name}" if prefix else name
                 yield from child.named_modules(seen, inner, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
-        """This module and all modules below it, each once."""
-        for _, module in self.named_modules():
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
+        """This module and all modules below it, each once, or under each of its names."""
+        for _, module in self.named_modules(remove_duplicate=remove_duplicate):
             yield module
 
     def named_children(self) -> Iterator[tuple[str, Module]]:

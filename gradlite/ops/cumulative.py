@@ -11,7 +11,7 @@ from gradlite import dtypes
 from gradlite.ops import scans
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply1
-from gradlite.ops.extrema import numpy_keywords
+from gradlite.ops.keywords import numpy_keywords
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
 from gradlite.ops.reduce import keepdim_shape

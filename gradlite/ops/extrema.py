@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.gather import Along
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
+from gradlite.ops.keywords import numpy_keywords
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
@@ -44,23 +43,6 @@ __all__ = [
     "max",
     "min",
 ]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def numpy_keywords(function: Function) -> Function:
-    """Let a function take ``axis`` and ``keepdims`` for ``dim`` and ``keepdim``."""
-
-    @functools.wraps(function)
-    def renamed(*args: Any, **kwargs: Any) -> Any:
-        if kwargs:
-            if "axis" in kwargs:
-                kwargs["dim"] = kwargs.pop("axis")
-            if "keepdims" in kwargs:
-                kwargs["keepdim"] = kwargs.pop("keepdims")
-        return function(*args, **kwargs)
-
-    return renamed  # type: ignore[return-value]
 
 
 def nonempty(name: str, x: Any, dims: tuple[int, ...] | None) -> None:

@@ -12,6 +12,7 @@ from gradlite import dtypes
 from gradlite.graph import add_part
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, output_grads, same_device
+from gradlite.ops.keywords import other_keywords
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, normal
@@ -268,6 +269,7 @@ class Narrow(Op):
 @public(
     samples=lambda: [S(normal(5, 2), 2), S(normal(2, 5), [2, 3], 1), S(normal(4), 4)], method=True
 )
+@other_keywords(split_size="split_size_or_sections")  # a method's
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive pieces: of one size, or of the sizes in a list.
 

@@ -11,6 +11,7 @@ from gradlite import dtypes
 from gradlite.memory_format import contiguous_format, memory_format
 from gradlite.ops.dims import infer_shape, sizes, wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
+from gradlite.ops.keywords import other_keywords
 from gradlite.ops.layout import copy_order, laid_out
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
@@ -497,7 +498,7 @@ def _attach() -> None:
     m.reshape_as = lambda self, other: reshape(self, other.array.shape)
     m.flip = _flip
     m.__reversed__ = lambda self: flip(self, (0,)) if self.array.ndim else self
-    m.swapaxes = m.swapdims = transpose
+    m.swapdims, m.swapaxes = transpose, swapaxes
     m.T = property(lambda self: permute(self, range(self.array.ndim)[::-1]))
     m.mT = property(_matrix_transpose)
     m.ravel = lambda self: flatten(contiguous(self))
@@ -512,7 +513,7 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return transpose(self, -2, -1)
 
 
+swapdims, swapaxes = transpose, other_keywords(axis0="dim0", axis1="dim1")(transpose)
 _attach()
-swapaxes = swapdims = transpose
 moveaxis = movedim
 Tensor.moveaxis = movedim  # type: ignore[assignment, method-assign]

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.joining import NO_SEQUENCE, cat, narrow
+from gradlite.ops.keywords import other_keywords
 from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.shape import unsqueeze
@@ -30,6 +31,12 @@ __all__ = [
     "vsplit",
     "vstack",
 ]
+
+_overloads = other_keywords(
+    sections="indices_or_sections",
+    indices="indices_or_sections",
+    tensor_indices_or_sections="indices_or_sections",
+)
 
 
 # ---------------------------------------------------------------------------- stacking
@@ -184,6 +191,7 @@ row_stack = vstack
     method=True,
     errors=lambda: [S(normal(7), 0), S(normal(), 2), S(normal(3), 2, 1)],
 )
+@_overloads
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of ``n`` pieces of nearly equal size, or of the pieces between indices.
 
@@ -253,6 +261,7 @@ def _nsplit(name: str, input: Tensor, indices_or_sections: Any, dim: int) -> tup
     method=True,
     errors=lambda: [S(normal(), 1), S(normal(4), 3)],
 )
+@_overloads
 def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """`tensor_split` along the second dimension, of vectors along their only one.
 
@@ -264,6 +273,7 @@ def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
 
 
 @public(samples=lambda: [S(normal(4, 2), 2)], method=True, errors=lambda: [S(normal(4), 2)])
+@_overloads
 def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """`tensor_split` along the first dimension.
 
@@ -277,6 +287,7 @@ def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
 
 
 @public(samples=lambda: [S(normal(1, 2, 4), 2)], method=True, errors=lambda: [S(normal(4, 2), 2)])
+@_overloads
 def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """`tensor_split` along the third dimension.
 

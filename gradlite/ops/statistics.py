@@ -12,10 +12,11 @@ from gradlite.ops import moments
 from gradlite.ops.choose import where
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import OUT, apply, apply1
-from gradlite.ops.extrema import Max, Pick, nonempty, numpy_keywords
+from gradlite.ops.extrema import Max, Pick, nonempty
 from gradlite.ops.gather import check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
+from gradlite.ops.keywords import numpy_keywords
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name

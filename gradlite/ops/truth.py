@@ -10,9 +10,9 @@ from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.ops import together
 from gradlite.ops.dispatch import same_device
-from gradlite.ops.extrema import numpy_keywords
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.keywords import numpy_keywords
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name

@@ -34,6 +34,8 @@ def test_members_are_listed_in_order_and_once() -> None:
             "own buffers": names(module.named_buffers(recurse=False)),
             "modules": names(module.named_modules()),
             "all modules": names(module.named_modules(remove_duplicate=False)),
+            "number of modules": len([*module.modules()]),
+            "of all modules": len([*module.modules(remove_duplicate=False)]),
             "prefixed modules": names(module.named_modules(prefix="m")),
             "children": names(module.named_children()),
             "counts": [
