@@ -370,8 +370,9 @@ class Tensor(Description, TensorMethods):
                     "data set to a tensor that requires gradients must be floating point or "
                     "complex dtype"
                 )
-        changes.count[0] += 1
-        self.array = value.array
+        if value.array is not self.array:  # as after ``tensor.data *= mask``
+            changes.count[0] += 1
+            self.array = value.array
 
     def _bump(self) -> None:
         """Note that the array was written to; shared with all views."""
