@@ -595,3 +595,25 @@ def test_a_kernel_of_ones_own(by: str) -> None:
     for i in range(6):
         assert captured(gradlite.full((3,), float(i))).tolist() == [2.0 * i + 2] * 3
     assert captured.replays == 3
+
+
+def test_a_pass_over_a_data_loader_is_part_of_the_step() -> None:
+    """And draws the seed that it would have for workers, so that the random numbers go on."""
+    x = gradlite.arange(20.0).reshape(10, 2)
+    loader = gradlite.utils.data.DataLoader(gradlite.utils.data.TensorDataset(x), batch_size=4)
+
+    def epoch(weight: Any) -> Any:
+        total = gradlite.zeros(())
+        for (rows,) in loader:
+            total = total + (rows * weight).sum() + gradlite.rand(())
+            weight.mul_(0.5)
+        return total
+
+    weights, results = [gradlite.ones(2), gradlite.ones(2)], []
+    captured = gradlite.capture(lambda: epoch(weights[1]))
+    for step in (lambda: epoch(weights[0]), captured):
+        gradlite.manual_seed(5)
+        results.append([step().item() for _ in range(7)] + [gradlite.rand(()).item()])
+        x.copy_(gradlite.arange(20.0).reshape(10, 2))
+    close(*results)
+    assert captured.replays == 4

@@ -18,7 +18,7 @@ from gradlite.utils.data.sampler import (
     RandomSampler,
     Sampler,
     SequentialSampler,
-    draw_seed,
+    draw,
 )
 from gradlite.utils.data.workers import Fetcher, FetchPlan
 
@@ -239,7 +239,8 @@ class BatchIterator:
         self._dataset = loader.dataset
         self._index_sampler = loader._index_sampler
         self._num_workers = loader.num_workers
-        self._base_seed = draw_seed(loader.generator)
+        # Without workers nobody reads it: the pass may be part of a captured step.
+        self._base_seed = draw(loader.generator)
         self._pin = loader.pin_memory and _can_pin(loader)
         self._begin(loader)
 

@@ -91,7 +91,7 @@ class WorkerIterator(BatchIterator):
         self._finalizer = weakref.finalize(self, end_workers, self._workers, os.getpid())
         try:
             for worker_id in range(loader.num_workers):
-                self._workers.append(Worker(loader, worker_id, self._base_seed))
+                self._workers.append(Worker(loader, worker_id, int(self._base_seed)))
             self._prime()
         except BaseException:
             self._finalizer()

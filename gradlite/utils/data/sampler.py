@@ -15,10 +15,14 @@ from gradlite.tensor import Tensor, wrap
 T_co = TypeVar("T_co", covariant=True)
 
 
+def draw(generator: random.Generator | None) -> Any:
+    """63 bits from a generator, by default the global one, as an array."""
+    return (generator or random.default_generator).integers(0, 1 << 63, ())
+
+
 def draw_seed(generator: random.Generator | None) -> int:
-    """A 63-bit seed from a generator, by default the global one."""
-    draw = (generator or random.default_generator).integers(0, 1 << 63, ())
-    return int(draw)
+    """The same as a seed."""
+    return int(draw(generator))
 
 
 class Sampler(Generic[T_co]):
