@@ -20,6 +20,7 @@ from gradlite.capturing.calls import Buffer, CaptureError, HostCall, Ref, refs_o
 from gradlite.capturing.effects import written_state
 from gradlite.capturing.plan import at_address
 from gradlite.capturing.recorder import Recorder
+from gradlite.capturing.results import nesting
 from gradlite.capturing.watched import alike, read, spelled
 from gradlite.graph_passes import node_of
 from gradlite.tensor import Tensor, wrap
@@ -260,7 +261,7 @@ class Carried:
                     if id(leaf) not in known:
                         known[id(leaf)] = self._noted(recorder, leaf, len(inputs))
                     found.append(known[id(leaf)])
-            recorder.left.append((place.name, repr(place.spec)))
+            recorder.left.append((place.name, nesting(place.spec)))
             recorder.left += [(k, spelled(v) if k == "value" else v) for k, v in found]
             self._values.append(found)
             place.leaves = []

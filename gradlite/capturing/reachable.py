@@ -32,6 +32,7 @@ from gradlite.capturing.watched import (
     Numbers,
     Slots,
     distributions,
+    item_name,
     place_of,
     read,
 )
@@ -346,7 +347,7 @@ class Reachable:
         elif isinstance(value, MAPPINGS):
             self._places.append((Items(value), None, f"a key of a {type(value).__name__}"))
             for key in list(value):
-                self._place(value, key, f"[{key!r}]")
+                self._place(value, key, item_name(key))
                 if isinstance(key, Tensor):
                     self._look(key, depth)
             if isinstance(value, defaultdict):

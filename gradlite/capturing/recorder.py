@@ -528,6 +528,10 @@ class Recorder(Handing):
         if active() is self and isinstance(array, self.kinds):
             self.handed.pop(id(array), None)  # a tensor again
             if id(tensor) in self.touched and id(tensor) not in self.born:
+                old = raw_array.__get__(tensor)
+                if not self.questions.takes(tensor) and self.move(tensor, old, array):
+                    raw_array.__set__(tensor, array)
+                    return
                 self.replaced.append(tensor)
             self.born.add(id(tensor))
             self.touched[id(tensor)] = (tensor, array)

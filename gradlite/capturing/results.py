@@ -9,6 +9,15 @@ from gradlite.capturing.calls import STATE, CaptureError
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.watched import spelled
 from gradlite.tensor import Tensor
+from gradlite.utils._pytree import TreeSpec
+
+
+def nesting(spec: TreeSpec) -> Any:
+    """Something that is equal for equal nestings; tensors as keys are known by their ids."""
+    keys = spec.context
+    if isinstance(keys, (list, tuple)):
+        keys = [id(key) if isinstance(key, Tensor) else repr(key) for key in keys]
+    return spec.kind, repr(keys), tuple(map(nesting, spec.children))
 
 
 def kinds(recorder: Recorder, inputs: Sequence[Any], results: Sequence[Any]) -> list[Any]:
@@ -43,7 +52,7 @@ def note(
     inputs: Sequence[Any],
     results: Sequence[Any],
     grads: Sequence[tuple[Tensor, Tensor | None]],
-    spec: Any,
+    spec: TreeSpec,
     carried: Sequence[Tensor] = (),
 ) -> list[Any]:
     """`kinds`; the recorder keeps them, and the gradients left, for another recording to compare.
@@ -57,7 +66,7 @@ def note(
     """
     found = kinds(recorder, [*inputs, *carried], results)
     same = {"value": spelled, "state": id}
-    recorder.left = [repr(spec)]
+    recorder.left = [nesting(spec)]
     recorder.left += [(kind, same[kind](v) if kind in same else v) for kind, v in found]
     for p, old in grads:
         if p._grad is not old:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlite.capturing.arrays import on_gpu
 from gradlite.capturing.calls import CaptureError, Guard, written_by
-from gradlite.capturing.memory import Memory
+from gradlite.capturing.homes import Homes
 from gradlite.capturing.recorded import Face, plain, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.ops import indexing
@@ -70,7 +70,7 @@ class OfOneSize:
         return np.asarray(fits), *(r for r in results if r.size)
 
 
-class Sizes(Memory):
+class Sizes(Homes):
     """What a recorder does where a step goes by values.
 
     Attributes:

@@ -86,7 +86,8 @@ def capture(
     ``detach()``: a graph that goes on from call to call is refused, and so is a tensor that the
     step reads by another way as well, or that shares memory with one that lasts. Data that somebody
     else puts into a variable, an attribute or a container for every call, as the next batch, are
-    taken for inputs once that has been seen. `explain` lists the places of both.
+    taken for inputs once that has been seen. `explain` lists the places of both. On the CPU a
+    tensor that the step gives other data (``p.data = values``) has them where it was before.
     What makes another recording: inputs of another shape, dtype or number, train and eval
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
@@ -310,6 +311,7 @@ class CapturedStep:
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         recorder.check_settings()
+        recorder.return_home(recorder.touched, before.lasting() if recorder.moved else ())
         watch.finish(recorder.has_read)
         questions.check()
         taken = before.taken()
@@ -338,7 +340,8 @@ class CapturedStep:
             )
         carried = self._carry(before, recorder, places, questions.identity)
         effects, found = InputEffects(inputs, recorder), carried.tensors if carried else []
-        if recorder.replaced:
+        on = carried.tensors if carried else ()
+        if recorder.replaced or not recorder.moved.keys().isdisjoint(map(id, on)):
             raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
         if effects:
             effects.check([*leaves, *found])
@@ -346,6 +349,8 @@ class CapturedStep:
             effects.bind(None)
         if carried is not None:
             carried.check(leaves, found, effects.edits)
+        left = [leaf for place in places for leaf in place.leaves]
+        recorder.check_leaves([*result_leaves, *left, *(space[name] for space, name in attributes)])
         for place in places:
             place.leave([*inputs, *found], [*leaves, *found])
         if len(found) < sum(len(place.found) for place in places):

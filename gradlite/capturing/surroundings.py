@@ -32,6 +32,7 @@ from gradlite.capturing.watched import (
     alike,
     described,
     distributions,
+    item_name,
     place_of,
     progress,
     read,
@@ -196,6 +197,16 @@ class Surroundings(Reachable):
         self._note_groups()
         return found
 
+    def lasting(self) -> list[Tensor]:
+        """The tensors that the step has found around itself, but for those it has taken away."""
+        changed = self._replaced()
+        places = {(id(place[0]), place[1]) for place, _, _ in changed}
+        values = [now for *_, now in changed]
+        values += [v for p, v in zip(self._places, self._values) if (id(p[0]), p[1]) not in places]
+        there = {id(t) for value in values for t in _tensors(value)}
+        gone = {id(t) for _, old, _ in changed for t in _tensors(old)} - there
+        return [t for t in self.parameters() if id(t) not in gone]
+
     def given_anew(self) -> None:
         """Have the next recordings take tensors for inputs that others put there for every call."""
         findings = self._source[2]
@@ -299,7 +310,7 @@ class Surroundings(Reachable):
         """What the step has put under new keys of a dictionary."""
         space = keys.container
         added = [
-            written(recorder, (space, key, f"[{key!r}]"), ABSENT, space[key], inputs, ())
+            written(recorder, (space, key, item_name(key)), ABSENT, space[key], inputs, ())
             for key in now[len(old) :]
         ]
         if now[: len(old)] != old or None in added:

@@ -95,6 +95,13 @@ def described(value: Any) -> Any:
     return id(value)
 
 
+def item_name(key: Any) -> str:
+    """The name of a dictionary's item for people; the values of a tensor are none."""
+    if isinstance(key, Tensor):
+        return f"[{type(key).__name__} {list(key.array.shape)} at {id(key):#x}]"
+    return f"[{key!r}]"
+
+
 class Items:
     """The items of a list, set or deque, or the keys of a dictionary: read as one value."""
 

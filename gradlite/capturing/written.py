@@ -13,7 +13,7 @@ from typing import Any
 
 from gradlite.capturing.calls import Ref
 from gradlite.capturing.recorder import Recorder
-from gradlite.capturing.results import kinds
+from gradlite.capturing.results import kinds, nesting
 from gradlite.capturing.watched import Items, Slots, alike, read, spelled, write
 from gradlite.tensor import Tensor, wrap
 from gradlite.utils._pytree import tree_flatten, tree_unflatten
@@ -79,7 +79,7 @@ class Written:
             ("lasting", v) if k == "tensor" and recorder.lasts(v.buffer) else (k, v)
             for k, v in kinds(recorder, inputs, self.leaves)
         ]
-        recorder.left.append((self.name, repr(self.spec)))
+        recorder.left.append((self.name, nesting(self.spec)))
         recorder.left += [(k, spelled(v) if k == "value" else v) for k, v in self._kinds]
         self.leaves = []
 
@@ -155,7 +155,8 @@ def form(value: Any) -> Any:
     if kind is tuple or kind is list or (isinstance(value, tuple) and hasattr(kind, "_fields")):
         return kind, tuple(map(form, value))
     if kind is dict or kind is OrderedDict:
-        return kind, tuple([(key, form(item)) for key, item in value.items()])
+        keys = (id(key) if isinstance(key, Tensor) else key for key in value)
+        return kind, tuple(zip(keys, map(form, value.values())))
     return spelled(value) or id(value)
 
 
