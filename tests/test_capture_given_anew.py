@@ -88,7 +88,23 @@ def a_list_in_an_attribute_for_each() -> tuple[Put, Get]:
     return lambda x, y: setattr(kept, "batch", [x, [y]]), lambda: (kept.batch[0], kept.batch[1][0])
 
 
+class Holder(nn.Module):
+    """A module of the program's own."""
+
+
+def buffers() -> tuple[Put, Get]:
+    kept: Any = Holder()
+    kept.register_buffer("x", None)
+    kept.register_buffer("y", None)
+
+    def put(x: Any, y: Any) -> None:
+        kept.x, kept.y = x, y
+
+    return put, lambda: (kept.x, kept.y)
+
+
 PLACES = [
+    buffers,
     two_variables, a_pair_in_a_variable, cells, items_of_a_dictionary, a_list, attributes,
     a_dictionary_for_each, a_list_in_an_attribute_for_each,
 ]  # fmt: skip
@@ -204,3 +220,29 @@ def test_a_branch_that_does_not_look() -> None:
         expected = i + 1.0 if kept.use else 3.0
         assert captured(gradlite.ones(2)).tolist() == [expected] * 2
         assert kept.x is given and given.tolist() == [float(i)] * 2
+
+
+def test_a_buffer_that_the_step_does_not_read() -> None:
+    """Such as a running average that is another tensor after every step of training."""
+
+    class Averaging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.register_buffer("mean", gradlite.zeros(2))
+
+        def forward(self, x: Any) -> Any:
+            y = self.layer(x)
+            if self.training:
+                self.mean = self.mean * 0.9 + y.detach().mean(0) * 0.1
+            return y
+
+    model = Averaging()
+    train = gradlite.capture(lambda x: model.train()(x).sum())
+    evaluate = gradlite.capture(lambda x: model.eval()(x).sum())
+    for i in range(CALLS):
+        x = data(i)[0]
+        close(train(x).detach().cpu(), model(x).sum().detach().cpu())
+        model.mean = model.mean.clone()
+        close(evaluate(x).detach().cpu(), model(x).sum().detach().cpu())
+    assert evaluate.replays >= CALLS - 6

@@ -87,6 +87,7 @@ class Surroundings(Reachable):
             for key, value in module.__dict__.items()
             if _tensors(value)
         ]
+        self._buffers = [entry for entry in self._holding if not isinstance(entry[2], Parameter)]
         held = [t for _, _, value in self._holding for t in _tensors(value)]
         self._kinds_before = {id(t): kind_of(t) for t in (*self.parameters(), *held)}
         self.carried: Carried | None = None
@@ -210,7 +211,9 @@ class Surroundings(Reachable):
     def given_anew(self) -> None:
         """Have the next recordings take tensors for inputs that others put there for every call."""
         findings = self._source[2]
-        for (container, key, _), old in zip(self._places, self._values):
+        places = [(c, key, old) for (c, key, _), old in zip(self._places, self._values)]
+        places += [(self.modules[n].__dict__, key, old) for n, key, old in self._buffers]
+        for container, key, old in places:
             place = place_of(container, key)
             try:
                 now = read(container, key)
