@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from gradlite.ops.matmul import bmm
 from gradlite.ops.op import type_name
@@ -50,7 +50,9 @@ def _letters(term: str, start: int, which: str) -> Labels:
     return labels
 
 
+@lru_cache(maxsize=256)
 def _parse(equation: str, count: int) -> tuple[list[Labels], Labels | None]:
+    """The subscripts of the operands and of the result; nobody may change them."""
     left, arrow, right = equation.partition("->")
     terms, start = [], 0
     for place, term in enumerate(left.split(",")):
@@ -85,7 +87,10 @@ def _numbered(number: int) -> str:
 
 
 def _without_ellipses(terms: list[Labels], tensors: list[Any]) -> int:
-    """Replace each ellipsis by numbered dimensions, counted from the right; returns how many."""
+    """Replace each ellipsis by numbered dimensions, counted from the right; returns how many.
+
+    The terms are a new list; the labels in it are not.
+    """
     widest = 0
     for place, (labels, tensor) in enumerate(zip(terms, tensors)):
         n = tensor.array.ndim
@@ -104,7 +109,7 @@ def _without_ellipses(terms: list[Labels], tensors: list[Any]) -> int:
                 f"than the number of dimensions ({n}) for operand {place}"
             )
         at = labels.index(ELLIPSIS)
-        labels[at : at + 1] = range(-extra, 0)
+        terms[place] = [*labels[:at], *range(-extra, 0), *labels[at + 1 :]]
         widest = max(widest, extra)
     return widest
 
@@ -149,6 +154,8 @@ def _check_sizes(terms: list[Labels], tensors: list[Any]) -> None:
 
 def _diagonals(tensor: Any, labels: Labels) -> tuple[Any, Labels]:
     """Subscripts that repeat within one operand, as diagonals."""
+    if len({*labels}) == len(labels):
+        return tensor, labels
     labels = list(labels)
     for label in dict.fromkeys(labels):
         while labels.count(label) > 1:
@@ -187,6 +194,11 @@ def _spread_ones(tensor: Any, labels: Labels, sizes: dict[Any, int]) -> tuple[An
     return tensor.squeeze(drop), [s for d, s in enumerate(labels) if d not in drop]
 
 
+def _shaped(tensor: Any, *shape: int) -> Any:
+    """The tensor in a shape, itself where that is its own."""
+    return tensor if tensor.array.shape == shape else tensor.reshape(shape)
+
+
 def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[Any, Labels]:
     """The product of two operands, summed over the subscripts that only they have."""
     sizes_a, sizes_b = dict(zip(left, a.array.shape)), dict(zip(right, b.array.shape))
@@ -203,25 +215,24 @@ def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[
         return [sizes[s] for s in labels]
 
     def count(labels: Labels) -> int:
-        return int(np.prod(shape(labels), dtype=np.int64))
+        return math.prod(shape(labels))
 
     if not summed:  # nothing to add up: a product with broadcasting
         wide = _ordered(a, left, batch + rows)
-        wide = wide.reshape(shape(batch + rows) + [1] * len(columns))
+        wide = _shaped(wide, *shape(batch + rows), *[1] * len(columns))
         tall = _ordered(b, right, batch + columns)
-        tall = tall.reshape(shape(batch) + [1] * len(rows) + shape(columns))
+        tall = _shaped(tall, *shape(batch), *[1] * len(rows), *shape(columns))
         return wide * tall, batch + rows + columns
     wide = _ordered(a, left, batch + rows + summed)
     tall = _ordered(b, right, batch + summed + columns)
     if batch:
         product: Any = bmm(
-            wide.reshape(count(batch), count(rows), count(summed)),
-            tall.reshape(count(batch), count(summed), count(columns)),
+            _shaped(wide, count(batch), count(rows), count(summed)),
+            _shaped(tall, count(batch), count(summed), count(columns)),
         )
     else:
-        product = wide.reshape(count(rows), count(summed)) @ tall.reshape(
-            count(summed), count(columns)
-        )
+        left_matrix = _shaped(wide, count(rows), count(summed))
+        product = left_matrix @ _shaped(tall, count(summed), count(columns))
     return product.reshape(shape(batch + rows + columns)), batch + rows + columns
 
 
@@ -295,6 +306,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
         terms, given = _parse(equation, len(tensors))
     if not tensors:
         raise RuntimeError("einsum(): must provide at least one operand")
+    terms = [*terms]
     widest = _without_ellipses(terms, tensors)
     output = _output(terms, given, widest)
     _check_sizes(terms, tensors)

@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+FEW = 512  # elements, which are sorted sooner than parted
+
+
 class Sort(Along):
     grad_name = "SortBackward0"
 
@@ -164,7 +167,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     xp = NAMESPACES[array.__class__].xp
     if array.ndim == 0:
         index = xp.zeros((), np.int64)
-    elif xp is np and 0 < k < n // 4:
+    elif xp is np and 0 < k < n // 4 and array.size > FEW:
         array = single(array)
         where = array.argpartition(n - k if largest else k - 1, d)
         part = (slice(None),) * d + (slice(n - k, n) if largest else slice(0, k),)
@@ -174,7 +177,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         chosen = take(array, where, d)
         index = take(where, order_of(np, chosen, d, largest), d)
     else:
-        index = order_of(xp, array, d, largest)[(slice(None),) * d + (slice(0, k),)]
+        order = order_of(xp, array, d, largest, array.size <= FEW)
+        index = order[(slice(None),) * d + (slice(0, k),)]
     places = wrap(xp.ascontiguousarray(index).reshape(index.shape))
     return return_types.topk((apply(Topk, (input, places), d), places))
 
