@@ -488,10 +488,10 @@ class Recorder(Handing):
             kept: what the step leaves beside `left`, with a `Ref` for every array.
         """
         given = {buffer for buffer, name in self.own.items() if name.__class__ is int}
-        constants = {
-            buffer for buffer in buffers_in([*self.left, *kept]) if buffer.kind == CONSTANT
-        }
-        for buffer in given | constants:
+        left = {b for b in buffers_in([*self.left, *kept]) if b.kind == CONSTANT}
+        # Memory that is no array's, as of a memoryview, is read as it is then.
+        own = {b for b in left if b.on_gpu or b.root.flags.owndata}
+        for buffer in given | own:
             buffer.root = twin(buffer.root)
             buffer.start, buffer.stop = bounds(buffer.root)
 
