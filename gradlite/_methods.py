@@ -1675,8 +1675,8 @@ class TensorMethods:
         def svd(self, some: bool_ = True, compute_uv: bool_ = True) -> Any:
             """U, S and V of ``input = U diag(S) V^T``; see ``linalg.svd``, which gives V^T."""
 
-        def swapaxes(self, dim0: int_, dim1: int_) -> Tensor:
-            """A view with two dimensions swapped."""
+        def swapaxes(self, axis0: int_, axis1: int_) -> Tensor:
+            """`transpose` by NumPy's names."""
 
         def swapaxes_(self, dim0: int_, dim1: int_) -> Tensor:
             """In-place version of `transpose`."""

@@ -11,7 +11,6 @@ from gradlite import dtypes
 from gradlite.memory_format import contiguous_format, memory_format
 from gradlite.ops.dims import infer_shape, sizes, wrap_dim, wrap_dims
 from gradlite.ops.dispatch import apply1
-from gradlite.ops.keywords import other_keywords
 from gradlite.ops.layout import copy_order, laid_out
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.samples import S, normal
@@ -498,7 +497,7 @@ def _attach() -> None:
     m.reshape_as = lambda self, other: reshape(self, other.array.shape)
     m.flip = _flip
     m.__reversed__ = lambda self: flip(self, (0,)) if self.array.ndim else self
-    m.swapdims, m.swapaxes = transpose, swapaxes
+    m.swapdims = transpose
     m.T = property(lambda self: permute(self, range(self.array.ndim)[::-1]))
     m.mT = property(_matrix_transpose)
     m.ravel = lambda self: flatten(contiguous(self))
@@ -513,7 +512,18 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return transpose(self, -2, -1)
 
 
-swapdims, swapaxes = transpose, other_keywords(axis0="dim0", axis1="dim1")(transpose)
+@public(samples=lambda: [S(normal(2, 3), 0, 1), S(normal(2, 3, 4), axis1=-1, axis0=0)], method=True)
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """`transpose` by NumPy's names.
+
+    >>> import gradlite
+    >>> gradlite.swapaxes(gradlite.ones(2, 3), axis0=0, axis1=1).shape
+    gradlite.Size([3, 2])
+    """
+    return transpose(input, axis0, axis1)
+
+
 _attach()
+swapdims = transpose
 moveaxis = movedim
 Tensor.moveaxis = movedim  # type: ignore[assignment, method-assign]
