@@ -260,3 +260,23 @@ def test_something_else_that_shares_the_memory(kind: str) -> None:
         for _ in range(4):
             t.mask.data, t.shared.data = whole[:1], gradlite.from_numpy(t.array)
             captured(gradlite.ones(5, 3))
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+@pytest.mark.parametrize("calls", [1, 2, 6])
+def test_a_program_that_keeps_what_was_there_still_has_it(calls: int) -> None:
+    t = Training()
+
+    def step(x: Any) -> Any:
+        t.mask.data = t.mask * 2
+        return t.mask.sum() + x.sum()
+
+    captured = gradlite.capture(step)
+    for _ in range(calls):
+        captured(gradlite.ones(3))
+    kept = t.mask.data
+    values = kept.tolist()
+    with pytest.raises(gradlite.CaptureError, match="another tensor shares memory"):
+        for _ in range(4):
+            captured(gradlite.ones(3))
+    assert kept.tolist() == values and kept is not t.mask

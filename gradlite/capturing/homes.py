@@ -7,7 +7,9 @@ of the values means the tensor's place, and nothing may ask for what the place h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import gc
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,16 +110,26 @@ class Homes(Memory):
         self._given.append((new, home))
         return True
 
-    def return_home(self, touched: dict[int, tuple[Tensor, Any]], others: Iterable[Tensor]) -> None:
+    def return_home(
+        self,
+        touched: dict[int, tuple[Tensor, Any]],
+        lasting: Sequence[Tensor],
+        gone: set[int],
+    ) -> None:
         """Leave the tensors where a replay leaves them: in their places, with what shares them.
 
         Args:
             touched: the step's tensors, with their arrays.
-            others: tensors that last.
+            lasting: what the step has found around itself, and left there.
+            gone: ids of what it has taken away.
 
         Raises:
-            CaptureError: one of these shares memory with a place.
+            CaptureError: one that lasts shares memory with a place, or one that the program has
+                elsewhere, which would see the new data there.
         """
+        own = {*touched, *map(id, lasting), *gone}
+        elsewhere = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
+        others = [*lasting, *(t for t in elsewhere if id(t) not in own)]
         for tensor, home in self.moved.values():
             start, stop = bounds(home)
             sizes = [bounds(t.array) for t in others if t is not tensor and t.array.size]
@@ -147,3 +159,29 @@ class Homes(Memory):
         """CaptureError where the step leaves a tensor with what another one was before."""
         if not self._stale.isdisjoint(map(id, leaves)):
             raise CaptureError(SHARED.format("what it leaves"))
+
+
+class Watched:
+    """The places of moved tensors, of which others may take hold between two calls (``p.data``).
+
+    These would see what a replay copies there, unlike what the step as it is would do to them.
+    """
+
+    __slots__ = ("_found",)
+
+    def __init__(self, arrays: Iterable[Any]) -> None:
+        self._found: list[list[Any]] = [[array, None] for array in arrays]
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def note(self) -> None:
+        """Count who holds them, now that no one else can."""
+        for each in self._found:
+            each[1] = sys.getrefcount(each[0])
+
+    def held(self) -> bool:
+        """Whether somebody else has taken hold of one."""
+        return any(
+            each[1] is not None and sys.getrefcount(each[0]) > each[1] for each in self._found
+        )

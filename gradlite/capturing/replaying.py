@@ -16,6 +16,7 @@ from gradlite.capturing.effects import InputEffects, written_state
 from gradlite.capturing.explain import listing
 from gradlite.capturing.gradients import Gradients
 from gradlite.capturing.graphs import GraphPlan
+from gradlite.capturing.homes import Watched
 from gradlite.capturing.native.build import NativePlan
 from gradlite.capturing.plan import GuardError, Plan
 from gradlite.capturing.recorder import Recorder
@@ -90,6 +91,7 @@ class Recording:
             self.plan = GraphPlan(recorder.calls, kept, arrays, recorder.gpu)
         else:
             self.plan = (NativePlan if native else Plan)(recorder.calls, kept, arrays)
+        self._homes = Watched(home for _, home in recorder.moved.values())
         self.avoidable = recorder.avoids()
         self.listing: bytes | None = None
         self._outputs: list[tuple[str, Any]] = []
@@ -112,6 +114,7 @@ class Recording:
             or switches
             or places
             or self._puts
+            or self._homes
         )
 
     @staticmethod
@@ -161,6 +164,8 @@ class Recording:
                 if not update.holds():
                     return False
             if not self._scaling.holds():
+                return False
+            if self._homes.held():
                 return False
         return self.surroundings.unchanged() or self.surroundings.changed() is None
 
@@ -217,6 +222,7 @@ class Recording:
                 place.put(leaves)
             if self._puts:
                 self.surroundings.tell_others()
+            self._homes.note()
         self.replays += 1
         results: list[Any] = [
             wrap(value.copy()) if kind == "tensor" else leaves[value] if kind == "input" else value

@@ -87,7 +87,8 @@ def capture(
     step reads by another way as well, or that shares memory with one that lasts. Data that somebody
     else puts into a variable, an attribute or a container for every call, as the next batch, are
     taken for inputs once that has been seen. `explain` lists the places of both. On the CPU a
-    tensor that the step gives other data (``p.data = values``) has them where it was before.
+    tensor that the step gives other data (``p.data = values``) has them where it was before, which
+    is refused while the program has another tensor there.
     What makes another recording: inputs of another shape, dtype or number, train and eval
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
@@ -311,7 +312,11 @@ class CapturedStep:
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         recorder.check_settings()
-        recorder.return_home(recorder.touched, before.lasting() if recorder.moved else ())
+        if recorder.moved:
+            lasting, gone = before.lasting()
+            for _, around_then, _ in pending:  # which hold on to what the last calls have found
+                gone.update(map(id, around_then.parameters()))
+            recorder.return_home(recorder.touched, lasting, gone)
         watch.finish(recorder.has_read)
         questions.check()
         taken = before.taken()

@@ -198,15 +198,15 @@ class Surroundings(Reachable):
         self._note_groups()
         return found
 
-    def lasting(self) -> list[Tensor]:
-        """The tensors that the step has found around itself, but for those it has taken away."""
+    def lasting(self) -> tuple[list[Tensor], set[int]]:
+        """The tensors that the step has found around itself and left there; ids of the others."""
         changed = self._replaced()
         places = {(id(place[0]), place[1]) for place, _, _ in changed}
         values = [now for *_, now in changed]
         values += [v for p, v in zip(self._places, self._values) if (id(p[0]), p[1]) not in places]
         there = {id(t) for value in values for t in _tensors(value)}
         gone = {id(t) for _, old, _ in changed for t in _tensors(old)} - there
-        return [t for t in self.parameters() if id(t) not in gone]
+        return [t for t in self.parameters() if id(t) not in gone], gone
 
     def given_anew(self) -> None:
         """Have the next recordings take tensors for inputs that others put there for every call."""
