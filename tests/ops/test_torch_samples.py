@@ -45,7 +45,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "kthvalue": ("values", "int64 uint8", TIES),
     "mode": ("values", "int64", TIES),
     "sort": ("values", "bool uint8 float16 bfloat16", TIES),
-    "topk": ("values", "int64 uint8 float16 bfloat16", TIES),
+    "topk": ("values", "int64 uint8", TIES),
     "cat": ("strides", "float64 int64", LAST),
     "nn.functional.interpolate.nearest": ("strides", "float64", LAST),
     "nn.functional.interpolate.nearest-exact": ("strides", "float64", LAST),
