@@ -128,11 +128,11 @@ class Homes(Memory):
                 elsewhere, which would see the new data there.
         """
         own = {*touched, *map(id, lasting), *gone}
-        elsewhere = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
-        others = [*lasting, *(t for t in elsewhere if id(t) not in own)]
+        found = (o for o in gc.get_objects() if issubclass(type(o), Tensor) and id(o) not in own)
+        others = [(t, a) for t in (*lasting, *found) if (a := _array_of(t)) is not None]
         for tensor, home in self.moved.values():
             start, stop = bounds(home)
-            sizes = [bounds(t.array) for t in others if t is not tensor and t.array.size]
+            sizes = [bounds(array) for other, array in others if other is not tensor]
             if any(first < stop and start < last for first, last in sizes):
                 raise CaptureError(SHARED.format("another tensor"))
         for tensor, home in self.moved.values():
@@ -159,6 +159,15 @@ class Homes(Memory):
         """CaptureError where the step leaves a tensor with what another one was before."""
         if not self._stale.isdisjoint(map(id, leaves)):
             raise CaptureError(SHARED.format("what it leaves"))
+
+
+def _array_of(tensor: Tensor) -> Any:
+    """A tensor's array of the host, if it has one, with elements."""
+    try:
+        array = tensor.array
+    except (AttributeError, ValueError):  # one that is just being made, or a lazy layer's
+        return None
+    return array if array.__class__ is np.ndarray and array.size else None
 
 
 class Watched:
