@@ -134,7 +134,9 @@ def test_kernels_give_what_the_rule_gives(name: str, dtype: str, change: Any) ->
 @needs_kernels
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", DECLARING)
-def test_halves_are_right_at_sizes_of_kernels(name: str, half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halves_are_right_at_sizes_of_kernels(
+    name: str, half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What they get is in single precision, and what they hand on is rounded."""
     monkeypatch.setattr(kernels, "check_all", True)  # a wrong dtype would be memory overrun
     case = CASES[name]
