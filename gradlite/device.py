@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from gradlite import changes
 from gradlite.backends import cuda
 
 _TYPES = ("cpu", "cuda")
-_local = threading.local()
+# The devices of the context managers that are open in this thread or asyncio task.
+_entered: ContextVar[tuple[Any, ...]] = ContextVar("gradlite_devices", default=())
 
 
 class device:
@@ -80,13 +81,13 @@ class device:
         return (device, (self.type, self.index))
 
     def __enter__(self) -> device:
-        stack = _local.__dict__.setdefault("stack", [])
         changes.count[0] += self != get_default_device()
-        stack.append(self)
+        _entered.set((*_entered.get(), self))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        left = _local.stack.pop()
+        *outer, left = _entered.get()
+        _entered.set(tuple(outer))
         changes.count[0] += left != get_default_device()
 
 
@@ -106,8 +107,8 @@ def set_default_device(device: str | int | device | None) -> None:
 
 def get_default_device() -> device:
     """The device on which factories make tensors when none is given."""
-    stack = getattr(_local, "stack", None)
-    return stack[-1] if stack else _default
+    entered = _entered.get()
+    return entered[-1] if entered else _default  # type: ignore[no-any-return]
 
 
 def as_device(d: str | int | device | None) -> device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -152,11 +153,10 @@ def randint(
         raise RuntimeError(
             f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
         )
-    _check_range(dtypes.as_dtype(dtypes.int64 if dtype is None else dtype).numpy, low, high)
-    return _draw(
-        "integers", sizes((size,)), dtypes.int64 if dtype is None else dtype, device, requires_grad,
-        generator, int(low), int(high),
-    )  # fmt: skip
+    kind = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
+    _check_range(kind.numpy, low, high)
+    shape = sizes((size,))
+    return _draw("integers", shape, kind, device, requires_grad, generator, int(low), int(high))
 
 
 def randperm(
@@ -337,7 +337,7 @@ def uniform_(
 ) -> Tensor:
     """Fill with uniform numbers of [from_, to)."""
     _floating("check_uniform_bounds", self)
-    most = dtypes.finfo(dtypes.from_numpy_dtype(self.array.dtype)).max
+    _, most, _ = dtypes.limits(self.array.dtype)
     for name, bound in (("from", from_), ("to", to)):
         if not -most <= bound <= most:
             raise RuntimeError(f"{name} is out of bounds for {c_name(self.array.dtype)}")
@@ -352,8 +352,7 @@ def uniform_(
             f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
         )
     draws = _like(self, "random", self.array.dtype, generator)
-    scale = self.array.dtype.type
-    return fill_with(self, draws * scale(to - from_) + scale(from_))
+    return fill_with(self, _scaled(draws, to - from_, from_))
 
 
 @on_its_device
@@ -365,10 +364,18 @@ def normal_(
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
     draws = _like(self, "normal", self.array.dtype, generator)
-    scale = self.array.dtype.type
-    return fill_with(self, draws * scale(std) + scale(mean))
+    return fill_with(self, _scaled(draws, std, mean))
 
 
+def _scaled(draws: Any, scale: float, shift: float) -> Any:
+    """Draws times a number plus another one, both in the draws' dtype; what was drawn is lost."""
+    number = draws.dtype.type
+    draws *= number(scale)
+    draws += number(shift)
+    return draws
+
+
+@functools.cache
 def _exact(numpy_dtype: Any) -> int:
     """The largest int up to which a dtype holds all."""
     if numpy_dtype in dtypes.FLOATING:
@@ -377,14 +384,21 @@ def _exact(numpy_dtype: Any) -> int:
     return 1 if numpy_dtype.kind == "b" else int(np.iinfo(numpy_dtype).max)
 
 
+@functools.cache
+def _range(numpy_dtype: Any) -> tuple[int, int]:
+    """The least and the largest integer that a dtype can hold or come near to."""
+    if numpy_dtype in dtypes.FLOATING:
+        least, most, _ = dtypes.limits(numpy_dtype)
+        return int(least), int(most)
+    most = _exact(numpy_dtype)
+    return 0 if numpy_dtype.kind in "ub" else -most - 1, most
+
+
 def _check_range(numpy_dtype: Any, low: int, high: int) -> None:
     """RuntimeError when integers of [low, high) are not all of a dtype."""
-    if numpy_dtype in dtypes.FLOATING:
-        most = int(dtypes.finfo(dtypes.from_numpy_dtype(numpy_dtype)).max)
-        least = -most
-    else:
-        most = _exact(numpy_dtype)
-        least = 0 if numpy_dtype.kind in "ub" else -most - 1
+    least, most = _range(numpy_dtype)
+    if least <= low and high - 1 <= most:
+        return
     for name, bound in (("from", low), ("to - 1", high - 1)):
         if not least <= bound <= most:
             raise RuntimeError(f"{name} is out of bounds for {c_name(numpy_dtype)}")
