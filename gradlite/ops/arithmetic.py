@@ -174,8 +174,7 @@ class DivFloor(Binary):
         made = elements_compiled.made(xp, "floor_divide", a, b)
         if made is not None:
             return made
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return xp.floor_divide(a, b)
+        return xp.floor_divide(a, b)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         left = F.zeros(grad.shape, grad) if ctx.edges[0] is not None else None
@@ -189,11 +188,10 @@ class DivTrunc(DivFloor):
     grad_name = "DivBackward2"
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if a.dtype.kind == "f":
-                return xp.trunc(xp.true_divide(a, b))
-            quotient = xp.abs(a) // xp.abs(b)
-            return xp.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
+        if a.dtype.kind == "f":
+            return xp.trunc(xp.true_divide(a, b))
+        quotient = xp.abs(a) // xp.abs(b)
+        return xp.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
 
 
 class FloorDivide(DivFloor):
@@ -225,9 +223,8 @@ class Remainder(Binary):
         made = elements_compiled.made(xp, "remainder", a, b)
         if made is not None:
             return made
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out = xp.remainder(a, b)
-            return xp.copysign(out, xp.where(out == 0, a, out))  # NumPy's zeros have b's sign
+        out = xp.remainder(a, b)
+        return xp.copysign(out, xp.where(out == 0, a, out))  # NumPy's zeros have b's sign
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved

@@ -18,7 +18,6 @@ WINDOW = (2, 2)
 WINDOWS = Geometry(WINDOW)
 
 
-@np.errstate(all="ignore")
 def convolve_and_pool(
     xp: Any, x: Any, w: Any, geometry: Geometry, bias: Any, relu: bool, out: Any = None
 ) -> tuple[Any, Any]:
@@ -35,7 +34,6 @@ def convolve_and_pool(
     return xp.clip(high, 0, np.inf) if relu else high, winners
 
 
-@np.errstate(all="ignore")
 def spread_gradients(
     xp: Any,
     x: Any,
@@ -56,7 +54,6 @@ def spread_gradients(
     return columns.gradients(xp, x, spread(xp, g, winners, size), w, geometry)
 
 
-@np.errstate(all="ignore")
 def spread_weight_gradient(
     xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, winners: Any, size: Pair
 ) -> Any:
@@ -68,7 +65,6 @@ def spread_weight_gradient(
     return columns.weight_gradient(xp, x, spread(xp, g, winners, size), kernel, geometry)
 
 
-@np.errstate(all="ignore")
 def channel_sums(xp: Any, g: Any) -> Any:
     """The sums over all dimensions but the second: the gradient of a bias."""
     n, c = g.shape[:2]

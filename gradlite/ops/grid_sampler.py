@@ -70,23 +70,19 @@ class _Taps:
     """
 
     def __init__(self, xp: Any, g: Any, n: int, mode: str, padding: str, align: bool) -> None:
-        with np.errstate(invalid="ignore"):
-            x = (g + 1) * ((n - 1) / 2) if align else (g + 1) * (n / 2) - 0.5
-            slope = xp.full_like(x, (n - 1) / 2 if align else n / 2)
-            if mode != "bicubic":
-                x, slope = _inside(xp, x, slope, n, padding, align)
-            low = xp.rint(x) if mode == "nearest" else xp.floor(x)
-            pixels = [
-                low + k for k in {"nearest": (0,), "bilinear": (0, 1)}.get(mode, range(-1, 3))
-            ]
-            if mode == "bicubic":
-                pixels = [_inside(xp, p, slope, n, padding, align)[0] for p in pixels]
-            self.exists = [(p >= 0) & (p <= n - 1) for p in pixels]
-            self.places = [
-                xp.where(e, p, xp.zeros_like(p)).astype(np.int64)
-                for p, e in zip(pixels, self.exists)
-            ]
-            self.slope, self.part, self.mode = slope, x - low, mode
+        x = (g + 1) * ((n - 1) / 2) if align else (g + 1) * (n / 2) - 0.5
+        slope = xp.full_like(x, (n - 1) / 2 if align else n / 2)
+        if mode != "bicubic":
+            x, slope = _inside(xp, x, slope, n, padding, align)
+        low = xp.rint(x) if mode == "nearest" else xp.floor(x)
+        pixels = [low + k for k in {"nearest": (0,), "bilinear": (0, 1)}.get(mode, range(-1, 3))]
+        if mode == "bicubic":
+            pixels = [_inside(xp, p, slope, n, padding, align)[0] for p in pixels]
+        self.exists = [(p >= 0) & (p <= n - 1) for p in pixels]
+        self.places = [
+            xp.where(e, p, xp.zeros_like(p)).astype(np.int64) for p, e in zip(pixels, self.exists)
+        ]
+        self.slope, self.part, self.mode = slope, x - low, mode
 
     def weights(self, t: Any) -> list[Any]:
         """Those of the pixels, from `part`."""

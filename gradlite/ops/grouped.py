@@ -15,7 +15,6 @@ from gradlite.ops import columns, depthwise_compiled
 from gradlite.ops.windows import Geometry, Pair, block_size, blocks, padded_buffer, turned_back
 
 
-@np.errstate(all="ignore")
 def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (O, C / groups, KH, KW)."""
     c, (o, inner, *kernel) = x.shape[1], w.shape
@@ -35,7 +34,6 @@ def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int
     return xp.concatenate(parts, axis=1)
 
 
-@np.errstate(all="ignore")
 def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, groups: int) -> Any:
     """The gradient of the input, of height and width ``size``."""
     o, inner = w.shape[:2]
@@ -54,7 +52,6 @@ def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, grou
     return xp.concatenate(parts, axis=1)
 
 
-@np.errstate(all="ignore")
 def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, groups: int) -> Any:
     """The gradient of the weight."""
     c, o = x.shape[1], g.shape[1]
@@ -75,8 +72,7 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, g
 def gradients(xp: Any, x: Any, g: Any, w: Any, geometry: Geometry, groups: int) -> tuple[Any, Any]:
     """The gradients of the input and of the weight."""
     if groups == 1 and x.shape[1] > 0:
-        with np.errstate(all="ignore"):
-            return columns.gradients(xp, x, g, w, geometry)
+        return columns.gradients(xp, x, g, w, geometry)
     return (
         input_gradient(xp, g, w, x.shape[2:], geometry, groups),
         weight_gradient(xp, x, g, w.shape[2:], geometry, groups),

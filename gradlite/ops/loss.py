@@ -100,8 +100,7 @@ class CrossEntropy(Op):
         picked = xp.take_along_axis(shifted, safe[:, None], axis=1)[:, 0] if rows else total
         losses = xp.where(keep, xp.log(total) - picked, 0)
         count = keep.sum() if mean else 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            loss = (losses.sum() / count).astype(x.dtype)
+        loss = (losses.sum() / count).astype(x.dtype)
         flat = xp.arange(rows) * classes + safe
         weight = xp.where(keep, total, np.inf)
         count = xp.maximum(count, 1) if mean else 1  # without any row the gradient is 0
@@ -399,8 +398,7 @@ def nll_loss(
     if weight is None:
         if reduction == "mean":
             count = (t != ignore_index).sum()
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return sum(losses) / wrap(count.astype(x.dtype))
+            return sum(losses) / wrap(count.astype(x.dtype))
         return reduced(losses, reduction)
     keep = (t != ignore_index).astype(x.dtype)
     weights = weight[wrap(np.where(keep > 0, t, 0))] * wrap(keep)  # type: ignore[index]
@@ -469,9 +467,8 @@ class Bce(Op):
     grad_name = "BinaryCrossEntropyBackward0"
 
     def forward(xp: Any, p: Any, y: Any) -> Any:
-        with np.errstate(divide="ignore"):
-            log_p = xp.maximum(xp.log(p), p.dtype.type(-100))
-            log_q = xp.maximum(xp.log1p(-p), p.dtype.type(-100))
+        log_p = xp.maximum(xp.log(p), p.dtype.type(-100))
+        log_q = xp.maximum(xp.log1p(-p), p.dtype.type(-100))
         return (y - 1) * log_q - y * log_p
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

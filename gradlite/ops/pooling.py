@@ -72,7 +72,6 @@ def _padded_blocks(xp: Any, x: Any, geometry: Geometry, fill: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------- maxima
-@np.errstate(all="ignore")
 def maximum_values(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The maximum of every window: over the rows of windows, then along them."""
     images = _images(x)
@@ -94,7 +93,6 @@ def maximum_values(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
     return out.reshape((*x.shape[:-2], *counts))
 
 
-@np.errstate(all="ignore")
 def maxima(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> tuple[Any, Any]:
     """The maximum of every window, and the number of the element that it is.
 
@@ -205,7 +203,6 @@ def positions(xp: Any, winners: Any, size: Pair, kernel: Pair, geometry: Geometr
     return xp.minimum(places, size[0] * size[1] - 1)
 
 
-@np.errstate(all="ignore")
 def scatter(
     xp: Any, g: Any, winners: Any, shape: Any, kernel: Pair | None, geometry: Geometry | None
 ) -> Any:
@@ -282,7 +279,6 @@ def _divided(xp: Any, sums: Any, divisor: Any) -> Any:
     return xp.sign(sums) * xp.sign(divisor) * (xp.abs(sums) // xp.abs(divisor))
 
 
-@np.errstate(all="ignore")
 def means(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
     """The sum of every window over a divisor: over the rows of windows, then along them."""
     images = _images(x)
@@ -302,7 +298,6 @@ def means(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> An
     return out.astype(x.dtype, copy=False).reshape((*x.shape[:-2], *counts))
 
 
-@np.errstate(all="ignore")
 def spread_means(
     xp: Any, g: Any, shape: Any, kernel: Pair, geometry: Geometry, divisor: Any
 ) -> Any:
@@ -354,7 +349,6 @@ def _even(shape: Any, size: Pair) -> Pair | None:
     return None
 
 
-@np.errstate(all="ignore")
 def adaptive_means(xp: Any, x: Any, size: Pair) -> Any:
     h, w = x.shape[-2:]
     window = _even(x.shape, size)
@@ -369,7 +363,6 @@ def adaptive_means(xp: Any, x: Any, size: Pair) -> Any:
     return out
 
 
-@np.errstate(all="ignore")
 def spread_adaptive_means(xp: Any, g: Any, shape: Any) -> Any:
     window = _even(shape, g.shape[-2:])
     if window is not None:

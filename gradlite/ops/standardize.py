@@ -101,7 +101,6 @@ def rows_forward(
     return _rows_forward(xp, x, weight, bias, eps, center)
 
 
-@np.errstate(all="ignore")
 def _rows_forward(
     xp: Any, x: Any, weight: Any, bias: Any, eps: float, center: bool
 ) -> tuple[Any, Any]:
@@ -173,7 +172,6 @@ def rows_backward(
     return _rows_backward(xp, g, x, weight, aux, wants_input)
 
 
-@np.errstate(all="ignore")
 def _rows_backward(
     xp: Any, g: Any, x: Any, weight: Any, aux: Any, wants_input: bool
 ) -> tuple[Any, Any, Any]:
@@ -250,7 +248,6 @@ def _some(count: int) -> int:
     return count if count <= 16 else -(-count // 4)
 
 
-@np.errstate(all="ignore")
 def channel_statistics(xp: Any, x: Any) -> tuple[Any, Any]:
     """The means and (biased) variances of the channels of x (N, C, L)."""
     n, c, length = x.shape
@@ -267,7 +264,6 @@ def channel_statistics(xp: Any, x: Any) -> tuple[Any, Any]:
     return mean + rest, variance / total - rest * rest
 
 
-@np.errstate(all="ignore")
 def channels_forward(xp: Any, x: Any, mean: Any, rstd: Any, weight: Any, bias: Any) -> Any:
     """(x - mean) * rstd * weight + bias per channel of x (N, C, L)."""
     n, c, length = x.shape
@@ -281,7 +277,6 @@ def channels_forward(xp: Any, x: Any, mean: Any, rstd: Any, weight: Any, bias: A
     return y
 
 
-@np.errstate(all="ignore")
 def channels_backward(
     xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, batch: bool, wants_input: bool
 ) -> tuple[Any, Any, Any]:
@@ -313,7 +308,6 @@ def channels_backward(
     return grad_x, products, sums
 
 
-@np.errstate(all="ignore")
 def groups_forward(
     xp: Any, x: Any, groups: int, weight: Any, bias: Any, eps: float
 ) -> tuple[Any, Any, Any]:
@@ -359,7 +353,6 @@ def _per_channel(xp: Any, values: Any, whole: tuple[int, ...]) -> Any:
     return xp.broadcast_to(values, whole).reshape(whole[0], whole[1] * whole[2], 1)
 
 
-@np.errstate(all="ignore")
 def groups_backward(
     xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, wants_input: bool
 ) -> tuple[Any, Any, Any]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gradlite.ops import grouped
 from gradlite.ops.windows import Geometry, Pair
 
@@ -106,7 +104,6 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Any, volume: Volume, groups
     return result.reshape((g.shape[1], x.shape[1] // groups, *kernel))
 
 
-@np.errstate(all="ignore")
 def gradients(xp: Any, x: Any, g: Any, w: Any, volume: Volume, groups: int) -> tuple[Any, Any]:
     """The gradients of the input and of the weight."""
     return (
