@@ -30,6 +30,8 @@ def ints(name: str, argument: str, value: Any) -> tuple[int, ...]:
 
 
 def pair(name: str, argument: str, value: Any) -> Pair:
+    if value.__class__ is int:
+        return value, value
     given = ints(name, argument, value)
     if len(given) not in (1, 2):
         must = {

@@ -57,40 +57,44 @@ def _step(xp: Any, x: Any, geometry: Geometry) -> int:
     return step
 
 
-def _padded_blocks(xp: Any, x: Any, geometry: Geometry, fill: Any) -> Any:
-    """The slices of a batch with the padded images of each."""
-    n, step = x.shape[0], _step(xp, x, geometry)
-    if not geometry.padded:
-        for block in blocks(n, step):
-            yield block, x[block]
+def _padded_parts(xp: Any, x: Any, geometry: Geometry, fill: Any, *outs: Any) -> Any:
+    """Padded images that go through the cache together, with the parts of results for them."""
+    if not geometry.padded and (xp is not np or x.nbytes <= UNPADDED_BYTES):
+        yield x, *outs
         return
-    buffer, inner, source = padded_buffer(xp, step, x, geometry.pads, fill=fill)
-    for block in blocks(n, step):
-        count = block.stop - block.start
-        inner[:count] = source[block]
-        yield block, buffer[:count]
+    images, *results = map(_images, (x, *outs))
+    step = _step(xp, images, geometry)
+    if geometry.padded:
+        buffer, inner, source = padded_buffer(xp, step, images, geometry.pads, fill=fill)
+    for block in blocks(images.shape[0], step):
+        part = images[block]
+        if geometry.padded:
+            part = buffer[: block.stop - block.start]
+            inner[: block.stop - block.start] = source[block]
+        yield part, *[result[block] for result in results]
 
 
 # --------------------------------------------------------------------------------- maxima
 def maximum_values(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> Any:
-    """The maximum of every window: over the rows of windows, then along them."""
-    images = _images(x)
-    counts = geometry.counts(images.shape[2:], kernel)
-    out = xp.empty((images.shape[0], 1, *counts), x.dtype)
-    for block, part in _padded_blocks(xp, images, geometry, _lowest(x.dtype)):
-        rows = [part[:, :, geometry.tap(i, 0, counts)[0]] for i in range(kernel[0])]
-        high = rows[0]
-        for k, row in enumerate(rows[1:]):
-            high = xp.maximum(high, row, **({} if k == 0 else {"out": high}))
-        ends = [high[..., geometry.tap(0, j, counts)[1]] for j in range(kernel[1])]
-        target = out[block]
-        if len(ends) == 1:
-            target[...] = ends[0]
-        else:
-            xp.maximum(ends[0], ends[1], out=target)
-            for end in ends[2:]:
-                xp.maximum(target, end, out=target)
-    return out.reshape((*x.shape[:-2], *counts))
+    """The maximum of every window."""
+    return _folded(xp, xp.maximum, x, kernel, geometry, _lowest(x.dtype))
+
+
+def _folded(xp: Any, fold: Any, x: Any, kernel: Pair, geometry: Geometry, fill: Any) -> Any:
+    """A ufunc over the elements of every window: over the rows of windows, then along them."""
+    height, width = geometry.counts(x.shape[-2:], kernel)
+    out = xp.empty((*x.shape[:-2], height, width), x.dtype)
+    for part, target in _padded_parts(xp, x, geometry, fill, out):
+        rows = part[..., geometry.rows(0, height), :]
+        for i in range(1, kernel[0]):
+            row = part[..., geometry.rows(i, height), :]
+            rows = fold(rows, row, out=None if i == 1 else rows)
+        folded = rows[..., geometry.columns(0, width)]
+        if kernel[1] == 1:
+            target[...] = folded
+        for j in range(1, kernel[1]):
+            folded = fold(folded, rows[..., geometry.columns(j, width)], out=target)
+    return out
 
 
 def maxima(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> tuple[Any, Any]:
@@ -101,23 +105,20 @@ def maxima(xp: Any, x: Any, kernel: Pair, geometry: Geometry) -> tuple[Any, Any]
     made = pool_compiled.maxima(x, kernel, geometry)
     if made is not None:
         return made
-    images = _images(x)
-    counts = geometry.counts(images.shape[2:], kernel)
+    counts = geometry.counts(x.shape[-2:], kernel)
     taps = _taps(kernel)
-    out = xp.empty((images.shape[0], 1, *counts), x.dtype)
+    out = xp.empty((*x.shape[:-2], *counts), x.dtype)
     winners = xp.empty(out.shape, np.uint8 if len(taps) <= 256 else np.int32)
     first: Any = 0
     if geometry.padded:
         first = xp.asarray(_first_inside(kernel, geometry, counts), winners.dtype)
     if len(taps) > MANY_TAPS:
-        return _maxima_of_columns(xp, x, images, kernel, geometry, out, winners, first)
-    for block, part in _padded_blocks(xp, images, geometry, _lowest(x.dtype)):
-        high, which = out[block], winners[block]
+        return _maxima_of_columns(xp, x, kernel, geometry, out, winners, first)
+    for part, high, which in _padded_parts(xp, x, geometry, _lowest(x.dtype), out, winners):
         _fold(xp, part, taps, geometry, high, which, first, xp is not np)
         if xp is np and high.size and high.dtype.kind == "f" and np.isnan(high.max()):
             _fold(xp, part, taps, geometry, high, which, first, True)
-    shape = (*x.shape[:-2], *counts)
-    return out.reshape(shape), winners.reshape(shape)
+    return out, winners
 
 
 def _fold(
@@ -131,14 +132,14 @@ def _fold(
     nans: bool,
 ) -> None:
     """Fold the elements of the windows into the running maxima and winners."""
-    counts = high.shape[2:]
+    counts = high.shape[-2:]
     down, along = geometry.tap(0, 0, counts)
-    high[...] = part[:, :, down, along]
+    high[...] = part[..., down, along]
     which[...] = first
     values, beats = xp.empty(high.shape, high.dtype), xp.empty(high.shape, which.dtype)
     for number, tap in enumerate(taps[1:], start=1):
         down, along = geometry.tap(*tap, counts)
-        values[...] = part[:, :, down, along]
+        values[...] = part[..., down, along]
         wins = xp.greater(values, high)
         if nans:
             wins |= values != values  # noqa: PLR0124
@@ -158,24 +159,18 @@ def _first_inside(kernel: Pair, geometry: Geometry, counts: Pair) -> Any:
 
 
 def _maxima_of_columns(
-    xp: Any,
-    x: Any,
-    images: Any,
-    kernel: Pair,
-    geometry: Geometry,
-    out: Any,
-    winners: Any,
-    first: Any,
+    xp: Any, x: Any, kernel: Pair, geometry: Geometry, out: Any, winners: Any, first: Any
 ) -> tuple[Any, Any]:
-    counts = out.shape[2:]
-    for block, part in _padded_blocks(xp, images, geometry, _lowest(x.dtype)):
-        part = xp.ascontiguousarray(part)
+    counts = out.shape[-2:]
+    for part, high, which in _padded_parts(
+        xp, x, geometry, _lowest(x.dtype), _images(out), _images(winners)
+    ):
+        part = _images(xp.ascontiguousarray(part))
         windows = sliding(xp, part, kernel, counts, geometry).transpose(0, 1, 4, 5, 2, 3)
         windows = windows.reshape((*windows.shape[:4], kernel[0] * kernel[1]))
-        out[block], best = _best(xp, windows)
-        winners[block] = xp.maximum(best, first)
-    shape = (*x.shape[:-2], *counts)
-    return out.reshape(shape), winners.reshape(shape)
+        high[...], best = _best(xp, windows)
+        which[...] = xp.maximum(best, first)
+    return out, winners
 
 
 def _best(xp: Any, rows: Any) -> tuple[Any, Any]:
@@ -280,22 +275,9 @@ def _divided(xp: Any, sums: Any, divisor: Any) -> Any:
 
 
 def means(xp: Any, x: Any, kernel: Pair, geometry: Geometry, divisor: Any) -> Any:
-    """The sum of every window over a divisor: over the rows of windows, then along them."""
-    images = _images(x)
-    counts = geometry.counts(images.shape[2:], kernel)
-    out = xp.empty((images.shape[0], 1, *counts), images.dtype)
-    for block, part in _padded_blocks(xp, images, geometry, 0):
-        sums = part[:, :, geometry.tap(0, 0, counts)[0]]
-        if kernel[0] > 1:
-            sums = sums + part[:, :, geometry.tap(1, 0, counts)[0]]
-            for i in range(2, kernel[0]):
-                sums += part[:, :, geometry.tap(i, 0, counts)[0]]
-        target = out[block]
-        target[...] = sums[..., geometry.tap(0, 0, counts)[1]]
-        for j in range(1, kernel[1]):
-            target += sums[..., geometry.tap(0, j, counts)[1]]
-    out = _divided(xp, out, divisor)
-    return out.astype(x.dtype, copy=False).reshape((*x.shape[:-2], *counts))
+    """The sum of every window over a divisor."""
+    sums = _folded(xp, xp.add, x, kernel, geometry, 0)
+    return _divided(xp, sums, divisor).astype(x.dtype, copy=False)
 
 
 def spread_means(

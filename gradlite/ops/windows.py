@@ -29,12 +29,10 @@ class Geometry(NamedTuple):
 
     def counts(self, size: Pair, kernel: Pair) -> Pair:
         """How many windows fit in both directions (0 or less when none does)."""
-        height, width = (
-            (size[i] + sum(self.pads[i]) - self.dilation[i] * (kernel[i] - 1) - 1) // self.stride[i]
-            + 1
-            for i in (0, 1)
-        )
-        return height, width
+        (down, along), ((top, bottom), (left, right)), (far_down, far_along) = self
+        height = size[0] + top + bottom - far_down * (kernel[0] - 1) - 1
+        width = size[1] + left + right - far_along * (kernel[1] - 1) - 1
+        return height // down + 1, width // along + 1
 
     def numbers(self, x: tuple[int, ...], w: tuple[int, ...], counts: Pair) -> tuple[int, ...]:
         """What a Slide of images.hpp holds: images x, kernels w, and what slides over what."""
@@ -43,11 +41,17 @@ class Geometry(NamedTuple):
 
     def tap(self, i: int, j: int, counts: Pair) -> tuple[slice, slice]:
         """Where element (i, j) of every window lies in the padded image."""
-        top, left = i * self.dilation[0], j * self.dilation[1]
-        return (
-            slice(top, top + (counts[0] - 1) * self.stride[0] + 1, self.stride[0]),
-            slice(left, left + (counts[1] - 1) * self.stride[1] + 1, self.stride[1]),
-        )
+        return self.rows(i, counts[0]), self.columns(j, counts[1])
+
+    def rows(self, i: int, count: int) -> slice:
+        """The rows where row i of so many windows lies."""
+        step, top = self.stride[0], i * self.dilation[0]
+        return slice(top, top + (count - 1) * step + 1, step)
+
+    def columns(self, j: int, count: int) -> slice:
+        """The columns where column j of so many windows lies."""
+        step, left = self.stride[1], j * self.dilation[1]
+        return slice(left, left + (count - 1) * step + 1, step)
 
     @property
     def padded(self) -> bool:
