@@ -39,7 +39,7 @@ class Along(Op):
 
     def forward(xp: Any, x: Any, index: Any, dim: int) -> Any:
         flat = positions.along(xp, x.shape, index, dim)
-        return x.reshape(-1).take(flat).reshape(index.shape)
+        return x.reshape(-1).take(flat)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         index = ctx.saved[-1]
@@ -135,9 +135,24 @@ def within(index: np.ndarray[Any, Any], size: int) -> Any:
         return True
     if index.__class__ is np.ndarray and 0 in index.strides:  # expanded: each number once
         index = index[tuple([slice(0, 1 if step == 0 else None) for step in index.strides])]
-    if index.flags.c_contiguous:  # a negative number is a huge unsigned one: one pass
-        return index.view(np.uint64 if index.itemsize == 8 else np.uint32).max() < size
-    return (index.min() >= 0) & (index.max() < size)
+    # A negative number is a huge unsigned one: one pass.
+    return most(index.view(_UNSIGNED[index.itemsize])) < size
+
+
+_UNSIGNED = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_INDICES = frozenset((np.dtype(np.int32), np.dtype(np.int64)))
+
+
+def most(numbers: Any) -> Any:
+    """The largest of integers, by what NumPy does without a way through Python."""
+    plain = numbers.__class__ is np.ndarray
+    return numbers.item(numbers.argmax()) if plain else numbers.max()
+
+
+def least(numbers: Any) -> Any:
+    """The smallest of integers; see `most`."""
+    plain = numbers.__class__ is np.ndarray
+    return numbers.item(numbers.argmin()) if plain else numbers.min()
 
 
 def _out_of_bounds(index: np.ndarray[Any, Any], dim: int, size: int, name: str) -> str:
@@ -169,7 +184,7 @@ def check_bounds(
 
 def counted_from_front(xp: Any, index: Any, size: int) -> Any:
     """An index array without negative numbers; a GPU is not asked whether there are any."""
-    if xp is np and shortcuts.allowed(~(index < 0).any()):
+    if xp is np and (not index.size or shortcuts.allowed(least(index) >= 0)):
         return index
     K = NAMESPACES[index.__class__].launcher
     if K is not None and not K.serial and index.size:
@@ -216,7 +231,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     check_tensor("gather", "index", 3, index)
     x, i = input.array, index.array
     d = wrap_dim(dim, x.ndim)
-    if i.dtype not in (np.int64, np.int32) and i.size:
+    if i.dtype not in _INDICES and i.size:
         raise RuntimeError("gather(): Expected dtype int32/int64 for index")
     if i.size == 0:
         return input.new_zeros(i.shape) if not input.requires_grad else _nothing(input, i.shape)
@@ -271,7 +286,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     d = wrap_dim(dim, x.ndim)
     if i.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector")
-    if i.dtype not in (np.int64, np.int32):
+    if i.dtype not in _INDICES:
         raise RuntimeError("index_select(): Expected dtype int32 or int64 for index")
     if x.ndim == 0 and i.size != 1:
         raise RuntimeError(
@@ -358,7 +373,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
         raise RuntimeError(
             f"take(): Expected a long tensor for index, but got {type_name(i.dtype)}"
         )
-    if isinstance(i, np.ndarray) and i.size and not (-n <= i.min() and i.max() < n):
+    if isinstance(i, np.ndarray) and i.size and not (-n <= least(i) and most(i) < n):
         bad = int(i.max()) if int(i.max()) >= n else int(i.min())
         raise IndexError(f"out of range: tried to access index {bad} on a tensor of {n} elements.")
     flat = wrap(counted_from_front(NAMESPACES[i.__class__].xp, i, n).reshape(-1))
