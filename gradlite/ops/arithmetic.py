@@ -443,7 +443,8 @@ def check_division(kernel: str, input: Any, other: Any) -> None:
     category = dtypes.category(common)
     if category == 0:
         raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
-    if category == 1 and np.any(np.equal(fitting(b, common), 0)):
+    zero = category == 1 and fitting(b, common) == 0
+    if zero is not False and np.any(zero):
         raise RuntimeError("ZeroDivisionError")
 
 

@@ -32,7 +32,7 @@ class Cdist(Op):
     native_from = native_backward_from = 1 << 8
 
     def forward(xp: Any, x: Any, y: Any, p: float) -> Any:
-        apart = xp.expand_dims(x, -2) - xp.expand_dims(y, -3)
+        apart = x[..., None, :] - y[..., None, :, :]
         if p == math.inf:
             if not x.shape[-1]:
                 return xp.zeros(apart.shape[:-1], x.dtype)
@@ -133,6 +133,8 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> T
     first, second = promoted(x1, x2)
     if first.array.dtype not in dtypes.FLOATING:
         return vector_norm_of(first.unsqueeze(-2) - second.unsqueeze(-3), p, -1, False, None)
-    batch = np.broadcast_shapes(first.array.shape[:-2], second.array.shape[:-2])
-    operands = (t.broadcast_to((*batch, *t.array.shape[-2:])) for t in (first, second))
-    return apply(Cdist, tuple(operands), float(p))  # type: ignore[no-any-return]
+    shapes = first.array.shape[:-2], second.array.shape[:-2]
+    if shapes[0] != shapes[1]:
+        batch = np.broadcast_shapes(*shapes)
+        first, second = (t.expand(*batch, *t.array.shape[-2:]) for t in (first, second))
+    return apply(Cdist, (first, second), float(p))  # type: ignore[no-any-return]

@@ -36,7 +36,7 @@ def integer(dim: Any) -> int:
 
 def wrap_dims(dims: Iterable[int], ndim: int) -> tuple[int, ...]:
     """Dimensions counted from the front; RuntimeError when one comes twice."""
-    wrapped = tuple(wrap_dim(d, ndim) for d in dims)
+    wrapped = tuple([wrap_dim(d, ndim) for d in dims])
     if len(set(wrapped)) != len(wrapped):
         twice = next(d for d in wrapped if wrapped.count(d) > 1)
         raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")

@@ -136,23 +136,11 @@ def within(index: np.ndarray[Any, Any], size: int) -> Any:
     if index.__class__ is np.ndarray and 0 in index.strides:  # expanded: each number once
         index = index[tuple([slice(0, 1 if step == 0 else None) for step in index.strides])]
     # A negative number is a huge unsigned one: one pass.
-    return most(index.view(_UNSIGNED[index.itemsize])) < size
+    return positions.most(index.view(_UNSIGNED[index.itemsize])) < size
 
 
 _UNSIGNED = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 _INDICES = frozenset((np.dtype(np.int32), np.dtype(np.int64)))
-
-
-def most(numbers: Any) -> Any:
-    """The largest of integers, by what NumPy does without a way through Python."""
-    plain = numbers.__class__ is np.ndarray
-    return numbers.item(numbers.argmax()) if plain else numbers.max()
-
-
-def least(numbers: Any) -> Any:
-    """The smallest of integers; see `most`."""
-    plain = numbers.__class__ is np.ndarray
-    return numbers.item(numbers.argmin()) if plain else numbers.min()
 
 
 def _out_of_bounds(index: np.ndarray[Any, Any], dim: int, size: int, name: str) -> str:
@@ -184,7 +172,7 @@ def check_bounds(
 
 def counted_from_front(xp: Any, index: Any, size: int) -> Any:
     """An index array without negative numbers; a GPU is not asked whether there are any."""
-    if xp is np and (not index.size or shortcuts.allowed(least(index) >= 0)):
+    if xp is np and (not index.size or shortcuts.allowed(positions.least(index) >= 0)):
         return index
     K = NAMESPACES[index.__class__].launcher
     if K is not None and not K.serial and index.size:
@@ -336,8 +324,10 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 def broadcast_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     """The shape two shapes broadcast to; RuntimeError naming the sizes that differ."""
-    if a == b:
+    if a == b or not b:
         return a
+    if not a:
+        return b
     try:
         return np.broadcast_shapes(a, b)
     except ValueError:
@@ -373,7 +363,11 @@ def take(input: Tensor, index: Tensor) -> Tensor:
         raise RuntimeError(
             f"take(): Expected a long tensor for index, but got {type_name(i.dtype)}"
         )
-    if isinstance(i, np.ndarray) and i.size and not (-n <= least(i) and most(i) < n):
+    if (
+        isinstance(i, np.ndarray)
+        and i.size
+        and not (-n <= positions.least(i) and positions.most(i) < n)
+    ):
         bad = int(i.max()) if int(i.max()) >= n else int(i.min())
         raise IndexError(f"out of range: tried to access index {bad} on a tensor of {n} elements.")
     flat = wrap(counted_from_front(NAMESPACES[i.__class__].xp, i, n).reshape(-1))

@@ -17,6 +17,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op, number, type_name
+from gradlite.ops.positions import least, most
 from gradlite.ops.softmax import LogSoftmax
 from gradlite.tensor import Tensor, wrap
 
@@ -71,9 +72,9 @@ def check_classes(t: Any, classes: int, ignore_index: int) -> bool:
     if not t.size:
         return True
     if t.dtype == np.int64:
-        inside = t.view(np.uint64).max() < classes  # as unsigned, negative numbers are large
+        inside = most(t.view(np.uint64)) < classes  # as unsigned, negative numbers are large
     else:
-        inside = (t.min() >= 0) & (t.max() < classes)
+        inside = (least(t) >= 0) & (most(t) < classes)
     if shortcuts.allowed(inside):
         return not 0 <= ignore_index < classes
     bad = (t != ignore_index) & ((t < 0) | (t >= classes))

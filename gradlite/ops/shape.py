@@ -137,9 +137,11 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     tensor([[0, 1],
             [2, 3]])
     """
-    target = infer_shape(
-        sizes((shape,)) if not isinstance(shape, int) else (shape,), input.array.size
-    )
+    return _reshaped(input, sizes((shape,)) if not isinstance(shape, int) else (shape,))
+
+
+def _reshaped(input: Tensor, shape: tuple[int, ...]) -> Tensor:
+    target = infer_shape(shape, input.array.size)
     if input.array.flags.c_contiguous:
         return apply_view(View, input, target)
     if _without_copy(input.array, target):
@@ -148,7 +150,7 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _reshape_method(self: Tensor, *shape: Any) -> Tensor:
-    return reshape(self, sizes(shape))
+    return _reshaped(self, sizes(shape))
 
 
 @public(
@@ -169,7 +171,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """
     shape = input.array.shape
     if not shape:
-        return reshape(input, (1,))
+        return _reshaped(input, (1,))
     start, end = wrap_dim(start_dim, len(shape)), wrap_dim(end_dim, len(shape))
     if start > end:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
@@ -178,7 +180,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     merged = 1
     for n in shape[start : end + 1]:
         merged *= n
-    return reshape(input, (*shape[:start], merged, *shape[end + 1 :]))
+    return _reshaped(input, (*shape[:start], merged, *shape[end + 1 :]))
 
 
 @public(samples=lambda: [S(normal(2, 12), 1, (3, 4)), S(normal(12), 0, (-1, 4))], method=True)
@@ -251,7 +253,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """
     shape = input.array.shape
     if dim is None:
-        return apply_view(Squeeze, input, tuple(n for n in shape if n != 1))
+        return apply_view(Squeeze, input, tuple([n for n in shape if n != 1]))
     op = SqueezeDim if isinstance(dim, int) else SqueezeDims
     return apply_view(op, input, squeezed(shape, dim))
 
@@ -259,7 +261,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
 def squeezed(shape: tuple[int, ...], dim: int | Sequence[int]) -> tuple[int, ...]:
     """A shape without those of the named dimensions that have size 1."""
     dims = wrap_dims([dim] if isinstance(dim, int) else dim, len(shape))
-    return tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims)
+    return tuple([n for d, n in enumerate(shape) if n != 1 or d not in dims])
 
 
 @public(
@@ -352,7 +354,7 @@ def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
             f"length of the desired ordering of dimensions i.e. input.dim() = {n} is not equal to "
             f"len(dims) = {len(dims)}"
         )
-    order = tuple(wrap_dim(d, n) for d in dims)
+    order = tuple([wrap_dim(d, n) for d in dims])
     if len(set(order)) != n:
         raise RuntimeError("permute(): duplicate dims are not allowed.")
     return apply_view(Permute, input, order)

@@ -55,10 +55,10 @@ def order_of(xp: Any, x: Any, dim: int, descending: bool, stable: bool = False) 
     options = {"kind": "stable"} if stable and xp is np else {}
     x = single(x)
     if not descending:
-        return xp.argsort(x, axis=dim, **options)
+        return x.argsort(dim, **options)
     # Reversed twice, so that ties keep their order and NaNs come first.
     backwards = (slice(None),) * dim + (slice(None, None, -1),)
-    order = xp.argsort(x[backwards], axis=dim, **options)
+    order = x[backwards].argsort(dim, **options)
     return xp.ascontiguousarray(x.shape[dim] - 1 - order[backwards])
 
 
