@@ -55,21 +55,38 @@ _FAR_1 = (
 )  # fmt: skip
 
 
-def _series(coefficients: tuple[float, ...], w: Any) -> Any:
-    """A Chebyshev series by Clenshaw's recurrence."""
+def _columns(*series: tuple[float, ...]) -> list[Any]:
+    """The coefficients of several series side by side, from the last one: (series, 1) each."""
+    table = np.zeros((max(map(len, series)), len(series), 1))
+    for place, coefficients in enumerate(series):
+        table[: len(coefficients), place, 0] = coefficients
+    return list(table[::-1])
+
+
+def _series(columns: list[Any], w: Any) -> Any:
+    """Chebyshev series by Clenshaw's recurrence, of every row of w its own."""
+    twice = 2 * w
     last = before = np.zeros_like(w)
-    for c in coefficients[:0:-1]:
-        last, before = 2 * w * last - before + c, last
-    return w * last - before + coefficients[0]
+    *others, first = columns
+    for c in others:
+        step = twice * last
+        step -= before
+        step += c
+        last, before = step, last
+    return w * last - before + first
 
 
-def _scaled(x: Any, near: tuple[float, ...], far: tuple[float, ...], order: int) -> Any:
+_BOTH = _columns(_NEAR_0, _FAR_0), _columns(_NEAR_1, _FAR_1)
+
+
+def _scaled(x: Any, order: int) -> Any:
     """exp(-|x|) I(x) in float64."""
     wide = np.asarray(x, np.float64)
     z = np.abs(wide)
     low, high = np.minimum(z, 8.0), np.maximum(z, 8.0)
-    small = _series(near, low / 4 - 1)
-    large = _series(far, 16 / high - 1) / np.sqrt(high)
+    sums = _series(_BOTH[order], np.stack([(low / 4 - 1).reshape(-1), (16 / high - 1).reshape(-1)]))
+    small, large = sums.reshape(2, *wide.shape)
+    large = large / np.sqrt(high)
     if order:
         small, large = small * wide, np.copysign(large, wide)
     return np.where(np.isnan(wide), wide, np.where(z <= 8, small, large))
@@ -84,25 +101,25 @@ def i0e(xp: Any, x: Any) -> Any:
     """exp(-|x|) I0(x)."""
     if xp is not np:
         return special.library().i0e(x)
-    return _scaled(x, _NEAR_0, _FAR_0, 0).astype(x.dtype, copy=False)
+    return _scaled(x, 0).astype(x.dtype, copy=False)
 
 
 def i1e(xp: Any, x: Any) -> Any:
     """exp(-|x|) I1(x)."""
     if xp is not np:
         return special.library().i1e(x)
-    return _scaled(x, _NEAR_1, _FAR_1, 1).astype(x.dtype, copy=False)
+    return _scaled(x, 1).astype(x.dtype, copy=False)
 
 
 def i0(xp: Any, x: Any) -> Any:
     """I0(x)."""
     if xp is not np:
         return special.library().i0(x)
-    return _times_exp(x, _scaled(x, _NEAR_0, _FAR_0, 0)).astype(x.dtype, copy=False)
+    return _times_exp(x, _scaled(x, 0)).astype(x.dtype, copy=False)
 
 
 def i1(xp: Any, x: Any) -> Any:
     """I1(x)."""
     if xp is not np:
         return special.library().i1(x)
-    return _times_exp(x, _scaled(x, _NEAR_1, _FAR_1, 1)).astype(x.dtype, copy=False)
+    return _times_exp(x, _scaled(x, 1)).astype(x.dtype, copy=False)

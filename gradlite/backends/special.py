@@ -7,6 +7,7 @@ with w a Möbius image of z. Largest relative error 3.1e-16. float32: erf(z) = t
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -41,18 +42,25 @@ _TAIL = (
     1.0, -1.25675893, 4.86515403e-01, 2.11101174e-01, -9.35262591e-02, -1.22659937e-01,
     8.98153633e-02, -1.68922588e-01, 2.64527887e-01, -1.62949264e-01, 3.49452645e-02,
 )  # fmt: skip
-# NumPy reads 0-d arrays faster than its own scalars.
-_CELLS = [np.array(c, np.float32) for c in _CDF]
+
+
+@functools.cache
+def cells(numbers: tuple[float, ...], dtype: np.dtype[Any]) -> list[Any]:
+    """Numbers as arrays of no dimension, which NumPy reads faster than its own scalars."""
+    return [np.array(number, dtype) for number in numbers]
+
+
 _MINUS_40, _MINUS_6, _HALF, _6, _40 = [np.array(c, np.float32) for c in (-40, -6, 0.5, 6, 40)]
 _BLOCK = 1 << 16
 
 
 def _horner(coefficients: tuple[float, ...], w: Any) -> Any:
-    kind = w.dtype.type
-    result = np.full_like(w, coefficients[-1])
-    for c in coefficients[-2::-1]:
+    *others, second, first = cells(coefficients, w.dtype)
+    result = w * first
+    result += second
+    for c in reversed(others):
         result *= w
-        result += kind(c)
+        result += c
     return result
 
 
@@ -74,10 +82,8 @@ def _erf64(x: Any) -> Any:
 
 
 def _erf32(x: Any) -> Any:
-    u = np.clip(x, -6.0, 6.0)
-    z = u.copy()
-    np.multiply(u, u, out=u)
-    r = _horner(_TANH, u)
+    z = clip(x, _MINUS_6, _6)
+    r = _horner(_TANH, z * z)
     r *= z
     return np.tanh(r, out=r)
 
@@ -89,7 +95,8 @@ def erf(xp: Any, x: Any) -> Any:
     x = np.asarray(x)
     if x.dtype == np.float64:
         return _erf64(x)
-    return _erf32(np.atleast_1d(x).astype(np.float32)).reshape(x.shape).astype(x.dtype, copy=False)
+    x32 = x.reshape(x.shape or 1).astype(np.float32, copy=False)
+    return _erf32(x32).reshape(x.shape).astype(x.dtype, copy=False)
 
 
 def erfc(xp: Any, x: Any) -> Any:
@@ -136,7 +143,7 @@ def normal_cdf32(xp: Any, x: Any, out: Any = None) -> Any:
     flat, results = xp.ascontiguousarray(x).reshape(-1), out.reshape(-1)
     squares = xp.empty(min(_BLOCK, flat.size), x.dtype)
     multiply, add = xp.multiply, xp.add
-    first, *middle, last = _CELLS
+    first, *middle, last = cells(_CDF, x.dtype)
     for start in range(0, flat.size, _BLOCK):
         part = flat[start : start + _BLOCK]
         r, u = results[start : start + _BLOCK], squares[: part.size]
