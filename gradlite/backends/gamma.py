@@ -18,14 +18,18 @@ from gradlite.backends import special
 # B(2), B(4), ..., the numbers of Bernoulli.
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 _UP = 10
+_DOUBLE = np.dtype(np.float64)
+_ONE, _MOST = special.cells((1.0, _UP), _DOUBLE)
 
 
 def _series(y: Any, factors: Any) -> Any:
     """The sum of B(2k) factor(k) / y^(2k), from the smallest term."""
     square = 1 / (y * y)
-    total: Any = 0.0
-    for number, factor in reversed(list(zip(_BERNOULLI, factors))):
-        total = (total + number * factor) * square
+    terms = tuple([number * factor for number, factor in zip(_BERNOULLI, factors)])
+    *others, last = special.cells(terms, _DOUBLE)
+    total = last * square
+    for term in reversed(others):
+        total = (total + term) * square
     return total
 
 
@@ -42,8 +46,9 @@ def _taylor() -> tuple[float, ...]:
 
 def _near_two(z: Any) -> Any:
     """log gamma(2 + z) for |z| <= 1/2, with its relative accuracy at the zero."""
-    total = np.zeros_like(z)
-    for coefficient in reversed(_taylor()):
+    *others, last = special.cells(_taylor(), _DOUBLE)
+    total = last * z
+    for coefficient in reversed(others):
         total = (total + coefficient) * z
     return total
 
@@ -54,18 +59,19 @@ def lgamma(xp: Any, x: Any) -> Any:
         return special.library().gammaln(x)
     wide = np.asarray(x, np.float64)
     y = _reflected(wide)
-    product = np.ones_like(y)
+    product = _ONE
     for _ in range(_UP):
-        low = y < _UP
-        product = np.where(low, product * y, product)
-        y = np.where(low, y + 1, y)
+        low = y < _MOST
+        product = product * np.where(low, y, _ONE)
+        y = y + low
     tail = y * _series(y, (1 / (k * (k - 1)) for k in range(2, 17, 2)))
     result = (y - 0.5) * np.log(y) - y + 0.5 * math.log(2 * math.pi) + tail - np.log(product)
     # At 1 and 2 it is 0, where differences of large terms would leave an error.
-    z = np.clip(wide - 1, -0.5, 0.5)
-    result = np.where((wide > 0.5) & (wide < 1.5), _near_two(z) - np.log1p(z), result)
-    z = np.clip(wide - 2, -0.5, 0.5)
-    result = np.where((wide >= 1.5) & (wide < 2.5), _near_two(z), result)
+    of_one = wide < 1.5
+    z = np.clip(wide - np.where(of_one, 1.0, 2.0), -0.5, 0.5)
+    near = _near_two(z)
+    near = np.where(of_one, near - np.log1p(z), near)
+    result = np.where((wide > 0.5) & (wide < 2.5), near, result)
     sine = np.abs(np.sin(np.pi * (wide - np.round(wide))))
     result = np.where(wide < 0, np.log(np.pi / sine) - result, result)
     result = np.where(np.isinf(wide) | ((wide <= 0) & (wide == np.floor(wide))), np.inf, result)
@@ -78,11 +84,11 @@ def digamma(xp: Any, x: Any) -> Any:
         return special.library().digamma(x)
     wide = np.asarray(x, np.float64)
     y = _reflected(wide)
-    shift = np.zeros_like(y)
+    shift: Any = 0.0
     for _ in range(_UP):
-        low = y < _UP
-        shift = np.where(low, shift + 1 / y, shift)
-        y = np.where(low, y + 1, y)
+        low = y < _MOST
+        shift = shift + low / y
+        y = y + low
     result = np.log(y) - 0.5 / y - _series(y, (1 / k for k in range(2, 17, 2))) - shift
     result = np.where(wide < 0, result - np.pi / np.tan(np.pi * (wide - np.trunc(wide))), result)
     result = np.where((wide < 0) & (wide == np.floor(wide)), np.nan, result)
