@@ -45,7 +45,13 @@ class Roll(Op):
     row_major = True
 
     def forward(xp: Any, x: Any, shifts: tuple[int, ...], dims: tuple[int, ...] | None) -> Any:
-        return xp.roll(x, shifts if dims is not None else shifts[0], dims)
+        if xp is not np or len(shifts) > 1:
+            return xp.roll(x, shifts if dims is not None else shifts[0], dims)
+        whole, dim = (x.reshape(-1), 0) if dims is None else (x, dims[0])
+        n, before = whole.shape[dim], (slice(None),) * dim  # as NumPy's roll, without its checks
+        first = -shifts[0] % n if n else 0
+        parts = whole[(*before, slice(first, n))], whole[(*before, slice(0, first))]
+        return np.concatenate(parts, dim).reshape(x.shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         shifts, dims = ctx.attrs

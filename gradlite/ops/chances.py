@@ -13,6 +13,7 @@ from gradlite.ops.draws import drawn
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.positions import least, most
 from gradlite.ops.random import fill_with
 from gradlite.random import Generator, default_generator
 from gradlite.tensor import Tensor, wrap
@@ -47,7 +48,7 @@ def bernoulli(
     draws = drawn(g, "random", chances.shape, np.dtype(np.float64), input.device)
     if chances.size:
         message = "Expected p_in >= 0 && p_in <= 1 to be true, but got false."
-        shortcuts.verify((chances.min() >= 0) & (chances.max() <= 1), RuntimeError, message)
+        shortcuts.verify((least(chances) >= 0) & (most(chances) <= 1), RuntimeError, message)
     samples = wrap((draws < chances).astype(chances.dtype))
     return apply(Bernoulli, (input, samples)) if input.requires_grad else samples
 

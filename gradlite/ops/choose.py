@@ -203,7 +203,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     elif input.array.dtype == np.bool_:
         input = cast(input, np.int64)
     kind = input.array.dtype
-    low, high = (None if v is None else filling(as_number(v), kind) for v in (min, max))
+    low = None if min is None else filling(as_number(min), kind)
+    high = None if max is None else filling(as_number(max), kind)
     return apply1(Clamp, input, low, high)
 
 

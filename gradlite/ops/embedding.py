@@ -13,6 +13,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.norms import vector_norm_of
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.positions import least, most
 from gradlite.ops.samples import S, integers, normal
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -212,11 +213,11 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
     elif num_classes > 0 and F.launcher is not None and F.xp is not np:
         return wrap(indexing.one_hot(F.launcher, index, num_classes))
-    elif index.min() < 0:
+    elif least(index) < 0:
         raise RuntimeError("Class values must be non-negative.")
     elif num_classes == -1:
-        num_classes = int(index.max()) + 1
-    elif index.max() >= num_classes:
+        num_classes = int(most(index)) + 1
+    elif most(index) >= num_classes:
         raise RuntimeError("Class values must be smaller than num_classes.")
     rows = index[..., None] == F.xp.arange(num_classes)
     return wrap(rows.astype(np.int64, order="C"))

@@ -11,6 +11,7 @@ import numpy as np
 from gradlite.ops import indexing, shortcuts
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import number
+from gradlite.ops.positions import least, most
 from gradlite.tensor import Tensor
 
 WRONG_TYPE = (
@@ -312,7 +313,7 @@ def _check_bounds(x: Any, dim: int, item: Any, adds: bool, items: list[Any]) -> 
             raise IndexError("index is out of bounds for dimension with size 0")
         K = NAMESPACES[item.__class__].launcher
         if K is None or K.serial:
-            inside = (item.min() >= -n) & (item.max() < n)
+            inside = (least(item) >= -n) & (most(item) < n)
             shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
         elif not (all(map(_are_numbers, items)) and K.takes(x if adds else indexing.movable(x))):
             # A GPU is not asked, since that would wait for it.

@@ -26,6 +26,7 @@ from gradlite.ops.loss_kernels import (
 )
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
+from gradlite.ops.positions import least, most
 from gradlite.ops.reduce import mean, ones, sum
 from gradlite.ops.samples import S, constant, integers, normal, positive, uniform
 from gradlite.ops.softmax import _row_starts, log_softmax, row_max, row_sum
@@ -521,7 +522,7 @@ def binary_cross_entropy(
     # With kernels on a GPU, what is outside makes the loss NaN: to look would wait for the device.
     if p.__class__ is np.ndarray or NAMESPACES[p.__class__].launcher is None:
         if p.size:
-            inside = (p.min() >= 0) & (p.max() <= 1)
+            inside = (least(p) >= 0) & (most(p) <= 1)
             shortcuts.require(
                 inside, RuntimeError, "all elements of input should be between 0 and 1"
             )

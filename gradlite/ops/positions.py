@@ -17,13 +17,13 @@ from gradlite.ops.guard import on_its_device
 
 
 def most(numbers: Any) -> Any:
-    """The largest of integers, by what NumPy does without a way through Python."""
+    """The largest of some numbers, or NaN, by what NumPy does without a way through Python."""
     plain = numbers.__class__ is np.ndarray
     return numbers.item(numbers.argmax()) if plain else numbers.max()
 
 
 def least(numbers: Any) -> Any:
-    """The smallest of integers; see `most`."""
+    """The smallest of some numbers; see `most`."""
     plain = numbers.__class__ is np.ndarray
     return numbers.item(numbers.argmin()) if plain else numbers.min()
 

@@ -301,7 +301,7 @@ def normal(
         if size is None:
             raise TypeError("normal() needs a size where mean and std are numbers")
         values = randn(size=size, generator=generator, dtype=dtype, device=device)
-        values.mul_(std).add_(mean)  # type: ignore[attr-defined]
+        _scale(values.array, std, mean)
         return values.requires_grad_(requires_grad)
     if size is not None or dtype is not None or device is not None:
         raise TypeError("normal() takes no size, dtype and device where mean or std is a tensor")
@@ -352,7 +352,8 @@ def uniform_(
             f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
         )
     draws = _like(self, "random", self.array.dtype, generator)
-    return fill_with(self, _scaled(draws, to - from_, from_))
+    _scale(draws, to - from_, from_)
+    return fill_with(self, draws)
 
 
 @on_its_device
@@ -364,15 +365,18 @@ def normal_(
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
     draws = _like(self, "normal", self.array.dtype, generator)
-    return fill_with(self, _scaled(draws, std, mean))
+    _scale(draws, std, mean)
+    return fill_with(self, draws)
 
 
-def _scaled(draws: Any, scale: float, shift: float) -> Any:
-    """Draws times a number plus another one, both in the draws' dtype; what was drawn is lost."""
+@on_its_device
+def _scale(draws: Any, by: float, shift: float) -> None:
+    """Multiply draws in place by a number, and add one, both in the draws' dtype."""
     number = draws.dtype.type
-    draws *= number(scale)
-    draws += number(shift)
-    return draws
+    if by != 1:
+        draws *= number(by)
+    if shift != 0:
+        draws += number(shift)
 
 
 @functools.cache

@@ -29,25 +29,29 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any 
     if (i.ndim or 1) != (x.ndim or 1):
         raise RuntimeError("Index tensor must have the same number of dimensions as self tensor")
     too_large = any(k != d and n > m for k, (n, m) in enumerate(zip(i.shape, x.shape)))
-    message = (
-        f"Expected index {list(i.shape)} to be no larger than self {list(x.shape)} apart from "
-        f"dimension {d}"
-    )
     if isinstance(src, Tensor):
         s = src.array
         if (i.ndim or 1) != (s.ndim or 1):
             raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
         if too_large or any(n > m for n, m in zip(i.shape, s.shape)):
-            raise RuntimeError(f"{message} and to be no larger size than src {list(s.shape)}")
+            other = f" and to be no larger size than src {list(s.shape)}"
+            raise RuntimeError(_too_large(i.shape, x.shape, d) + other)
         if s.dtype != x.dtype:
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     elif too_large:
-        raise RuntimeError(message)
+        raise RuntimeError(_too_large(i.shape, x.shape, d))
     if beside is not None and beside is not True:
         by_kernel = indexing.inside(x.shape, i.shape, d) and i.size < indexing.MOST
         beside = beside if by_kernel else None
     check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=beside)
     return d
+
+
+def _too_large(index: tuple[int, ...], own: tuple[int, ...], dim: int) -> str:
+    return (
+        f"Expected index {list(index)} to be no larger than self {list(own)} apart from "
+        f"dimension {dim}"
+    )
 
 
 def cut(src: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -38,7 +38,7 @@ def row_max(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     rows, columns = x.shape
     index = x.argmax(1)
     index += _row_starts(rows, columns)
-    return x.reshape(-1).take(index)
+    return x.take(index)
 
 
 def row_sum(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
