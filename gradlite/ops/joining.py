@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.graph import add_part
+from gradlite.ops import guard
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, output_grads, same_device
 from gradlite.ops.keywords import other_keywords
@@ -83,17 +84,15 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
     parts = list(tensors)
     if not parts:
         raise ValueError("gradlite.cat(): expected a non-empty list of Tensors")
+    dim = dim if axis is None else axis
+    if dim.__class__ is int and guard.several is None and _fit(parts, dim):
+        return apply(Cat, parts, dim % parts[0].array.ndim)  # type: ignore[no-any-return]
     for place, part in enumerate(parts):
         if not isinstance(part, Tensor):
             raise TypeError(
                 f"expected Tensor as element {place} in argument 0, but got "
                 f"{part.__class__.__name__}"
             )
-    dim = dim if axis is None else axis
-    shape = parts[0].array.shape
-    if dim.__class__ is int and -len(shape) <= dim < len(shape) and _fit(parts, dim):
-        same_device(*parts)
-        return apply(Cat, parts, dim % len(shape))  # type: ignore[no-any-return]
     real = [p for p in parts if p.array.shape != (0,)] or parts[:1]
     if any(p.array.ndim == 0 for p in real):
         place = next(i for i, p in enumerate(parts) if p.array.ndim == 0)
@@ -119,15 +118,22 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
 concat = concatenate = cat
 
 
-def _fit(parts: Sequence[Tensor], dim: int) -> bool:
-    """Whether tensors have one dtype, and one shape but for a dimension of the first one."""
+def _fit(parts: Sequence[Any], dim: int) -> bool:
+    """Whether these are tensors of one dtype, and of one shape but for a dimension of the first."""
+    if not isinstance(parts[0], Tensor):
+        return False
     first = parts[0].array
-    shape, kind = first.shape, first.dtype
+    shape, kind, library = first.shape, first.dtype, first.__class__
+    if not -len(shape) <= dim < len(shape):
+        return False
     dim %= len(shape)
     others = shape[:dim], shape[dim + 1 :]
     for part in parts:
-        own, array = part.array.shape, part.array
-        if array.dtype != kind:
+        if not isinstance(part, Tensor):
+            return False
+        array = part.array
+        own = array.shape
+        if array.dtype != kind or array.__class__ is not library:
             return False
         if own != shape and (len(own) != len(shape) or (own[:dim], own[dim + 1 :]) != others):
             return False
@@ -135,12 +141,12 @@ def _fit(parts: Sequence[Tensor], dim: int) -> bool:
 
 
 def _all_alike(parts: Sequence[Tensor]) -> bool:
-    """Whether tensors have one shape and one dtype, as those that are joined mostly do."""
+    """Whether tensors have one shape, one dtype and one library, as what is joined mostly has."""
     first = parts[0].array
-    shape, kind = first.shape, first.dtype
+    shape, kind, library = first.shape, first.dtype, first.__class__
     for part in parts:
         array = part.array
-        if array.shape != shape or array.dtype != kind:
+        if array.shape != shape or array.dtype != kind or array.__class__ is not library:
             return False
     return True
 
@@ -185,15 +191,15 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     parts = list(tensors)
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")
-    same_device(*parts)
     first = parts[0].array.shape
-    for place, p in enumerate(parts):
-        if p.array.shape != first:
-            raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 "
-                f"and {list(p.array.shape)} at entry {place}"
-            )
-    if not _all_alike(parts):
+    if guard.several is not None or not _all_alike(parts):
+        same_device(*parts)
+        for place, p in enumerate(parts):
+            if p.array.shape != first:
+                raise RuntimeError(
+                    f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 "
+                    f"and {list(p.array.shape)} at entry {place}"
+                )
         common = dtypes.result_dtype([p.array for p in parts])
         parts = [cast(p, common) for p in parts]
     return apply(Stack, parts, wrap_dim(dim, len(first) + 1))  # type: ignore[no-any-return]
@@ -326,7 +332,7 @@ class Unbind(Op):
 
     def forward(xp: Any, x: Any, dim: int) -> Any:
         before = (slice(None),) * dim
-        return tuple(x[(*before, i, ...)] for i in range(x.shape[dim]))
+        return tuple([x[(*before, i, ...)] for i in range(x.shape[dim])])
 
     def backward(ctx: Any, grads: Any, F: Any) -> tuple[Any, ...]:
         like = next(g for g in (grads if isinstance(grads, list) else [grads]) if g is not None)

@@ -33,27 +33,33 @@ def _link(result: Tensor, input: Tensor, op: Any, attrs: Any, origin: str) -> No
     if version is None:  # of an inference tensor: no view, and outside of every graph
         result._edge, result._requires_grad = None, False
         return
+    base, chain, origin = _base_of(input, origin)
+    result._view = View(base, (*chain, (op, attrs)), version[0], origin)
+
+
+def _base_of(input: Tensor, origin: str) -> tuple[Tensor, tuple[Any, ...], str]:
+    """What views of a tensor are views of, the chain from there, and their origin."""
     above = input._view
     if above is None:
-        result._view = View(input, (*input._redo, (op, attrs)), version[0], origin)
-    else:
-        if origin == "grad" or above.origin == "inference":
-            origin = above.origin
-        result._view = View(above.base, (*above.chain, (op, attrs)), version[0], origin)
-
-
-def _multi_origin() -> str:
-    mode = current_mode()
-    return "multi" if mode == 0 else "no_grad" if mode < INFERENCE else "inference"
+        return input, input._redo, origin
+    if origin == "grad" or above.origin == "inference":
+        origin = above.origin
+    return above.base, above.chain, origin
 
 
 def link_views(
     results: Sequence[Tensor], input: Tensor, op: Any, attrs_of: Callable[[int], tuple[Any, ...]]
 ) -> None:
     """Enter the outputs of an op that returns several views (split, unbind)."""
-    origin = _multi_origin()
+    mode, version = current_mode(), input._counter
+    origin = "multi" if mode == 0 else "no_grad" if mode < INFERENCE else "inference"
+    base, chain, origin = _base_of(input, origin)
     for nr, result in enumerate(results):
-        _link(result, input, op, attrs_of(nr), origin)
+        result._counter = version
+        if version is None:
+            result._edge, result._requires_grad = None, False
+        else:
+            result._view = View(base, (*chain, (op, attrs_of(nr))), version[0], origin)
 
 
 def replay(chain: tuple[Any, ...], xp: Any, array: Any) -> Any:
