@@ -157,10 +157,13 @@ class Stack(Op):
     row_major = True
 
     def forward(xp: Any, arrays: list[Any], dim: int) -> Any:
-        if xp is np:  # what NumPy's stack does, without its checks
-            index = (slice(None),) * dim + (None,)
-            return np.concatenate([a[index] for a in arrays], dim)
-        return xp.stack(arrays, axis=dim)
+        if xp is not np:
+            return xp.stack(arrays, axis=dim)
+        shape = arrays[0].shape
+        if dim == len(shape):
+            return np.concatenate([a[..., None] for a in arrays], dim)
+        # One after the other along the dimension itself, which is then divided.
+        return np.concatenate(arrays, dim).reshape((*shape[:dim], len(arrays), *shape[dim:]))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (dim,) = ctx.attrs

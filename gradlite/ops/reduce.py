@@ -55,7 +55,7 @@ def ones(n: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 def keepdim_shape(shape: tuple[int, ...], dims: Sequence[int]) -> tuple[int, ...]:
     """The shape of a reduction that keeps its dimensions with size 1."""
-    return tuple(1 if d in dims else n for d, n in enumerate(shape))
+    return tuple([1 if d in dims else n for d, n in enumerate(shape)])
 
 
 def count(shape: tuple[int, ...], dims: Sequence[int]) -> int:
