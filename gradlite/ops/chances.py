@@ -106,16 +106,21 @@ def multinomial(
             "probability tensor contains either `inf`, `nan` or element < 0",
         )
     empty = "invalid multinomial distribution (sum of probabilities <= 0)"
-    shortcuts.verify((rows.sum(-1) > 0).all(), RuntimeError, empty)
+    shortcuts.verify(not len(rows) or least(rows.sum(-1)) > 0, RuntimeError, empty)
     if replacement:
         shape = (rows.shape[0], num_samples)
         draws = drawn(g, "random", shape, np.dtype(np.float64), input.device)
         indices = _inverted(xp, rows, draws)
     else:
         draws = drawn(g, "random", rows.shape, np.dtype(np.float64), input.device)
-        times = xp.where(rows > 0, -xp.log1p(-draws) / xp.where(rows > 0, rows, 1.0), np.inf)
-        indices = xp.argsort(times, axis=1, kind="stable")[:, :num_samples]
-    return wrap(indices.astype(np.int64).reshape(*weights.shape[:-1], num_samples))
+        able = rows > 0
+        times = xp.where(able, -xp.log1p(-draws) / xp.where(able, rows, 1.0), np.inf)
+        if num_samples == 1:
+            indices = times.argmin(1)
+        else:
+            indices = xp.argsort(times, axis=1, kind="stable")[:, :num_samples]
+    indices = indices.astype(np.int64, copy=False)
+    return wrap(indices.reshape(*weights.shape[:-1], num_samples))
 
 
 _COMPARISONS = 1 << 20  # no more of them at a time
