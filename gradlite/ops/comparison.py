@@ -11,7 +11,7 @@ from gradlite.ops import guard
 from gradlite.ops.binary import mismatch
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.operands import fitting, operand, plain, same_device_or_scalar
+from gradlite.ops.operands import fitting, operand, same_device_or_scalar
 from gradlite.ops.samples import S, binary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor, wrap
@@ -40,19 +40,16 @@ def _compare(function: str, input: Any, other: Any) -> Tensor:
 
 def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     a, b = operand(input), operand(other)
-    x, y = plain(a), plain(b)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         a, b = same_device_or_scalar(a, b)
         x, y = a.array, b.array
         if x.dtype != y.dtype:
             common = dtypes.result_dtype([x, y])
             x, y = x.astype(common), y.astype(common)
+    elif isinstance(a, Tensor):
+        x, y = _beside_number(a.array, b)
     else:
-        common = dtypes.result_dtype([x, y])
-        if isinstance(a, Tensor):
-            x, y = x if x.dtype == common else x.astype(common), fitting(y, common)
-        else:
-            x, y = fitting(x, common), y if y.dtype == common else y.astype(common)
+        y, x = _beside_number(b.array, a)
     xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
     half = (x if isinstance(a, Tensor) else y).dtype
     if half in dtypes.HALVES:  # numbers are rounded first, and NaN compares without a warning
@@ -61,6 +58,14 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
         return wrap(xp.asarray(getattr(xp, function)(x, y)))
     except ValueError:
         raise RuntimeError(mismatch(x, y)) from None
+
+
+def _beside_number(x: Any, number: Any) -> tuple[Any, Any]:
+    """An array and a number in the dtype that PyTorch compares them in."""
+    if x.dtype in dtypes.FLOATING:
+        return x, number
+    common = dtypes.result_dtype([x, number])
+    return x if x.dtype == common else x.astype(common), fitting(number, common)
 
 
 def _comparison_samples() -> list[Any]:

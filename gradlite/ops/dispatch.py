@@ -286,10 +286,11 @@ _BOTH = (0, 1)
 
 def same_device(*tensors: Tensor) -> None:
     """RuntimeError when tensors live on different devices."""
-    first = tensors[0]
-    for other in tensors[1:]:
-        if other.array.__class__ is not first.array.__class__:
-            a, b = device_of(first.array), device_of(other.array)
+    first = tensors[0].array
+    library = first.__class__
+    for other in tensors:
+        if other.array.__class__ is not library:
+            a, b = device_of(first), device_of(other.array)
             raise RuntimeError(guard.MIXED.format(a, b, a))
     if guard.several is not None:
         guard.several.place(*tensors)

@@ -40,12 +40,12 @@ _column_sums = ColumnSums.forward
 
 
 def check_operands(name: str, a: Tensor, b: Tensor) -> None:
-    for place, value in enumerate((a, b)):
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{name}(): argument '{('input', 'other')[place]}' (position {place + 1}) must be "
-                f"Tensor, not {value.__class__.__name__}"
-            )
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        place = int(isinstance(a, Tensor))
+        raise TypeError(
+            f"{name}(): argument '{('input', 'other')[place]}' (position {place + 1}) must be "
+            f"Tensor, not {(a, b)[place].__class__.__name__}"
+        )
     same_device(a, b)
     if a.array.dtype != b.array.dtype:
         if name in ("dot", "vdot"):
@@ -333,7 +333,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[-2]}x{b[-1]})"
         )
     try:
-        np.broadcast_shapes(a[:-2], b[:-2])
+        if a[:-2] != b[:-2]:
+            np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError:
         raise RuntimeError(
             f"The size of tensor a ({a[-3]}) must match the size of tensor b ({b[-3]}) at "
