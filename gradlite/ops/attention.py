@@ -23,6 +23,7 @@ from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
+from gradlite.ops.positions import least, most
 from gradlite.ops.products import product, product_of
 from gradlite.ops.reduce import ones
 from gradlite.ops.samples import S, bools, constant, normal
@@ -240,7 +241,7 @@ def kernel_size(K: Any, q: Any, k: Any, v: Any) -> int:
 def _weights(s: Any, causal: bool) -> Any:
     """The softmax of NumPy's scores, written into them."""
     rows, columns = s.shape[-2:]
-    high, low = s.max(), s.min()
+    high, low = most(s), least(s)
     if shortcuts.allowed(high - low < 40):  # one shift for all: e**-40 loses no float32 digits
         s -= high
     else:

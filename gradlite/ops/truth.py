@@ -39,7 +39,7 @@ def _truth(function: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
         result = array != 0
     else:
         dims = reduced_dims(dim, array.ndim)
-        result = getattr(xp, function)(array, axis=dims, keepdims=keepdim)
+        result = getattr(array, function)(axis=dims, keepdims=keepdim)
     # PyTorch keeps uint8, its bool of old.
     kind = np.uint8 if array.dtype == np.uint8 else np.bool_
     return wrap(row_major(xp.asarray(result, dtype=kind)))
