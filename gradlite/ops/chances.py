@@ -119,8 +119,7 @@ def multinomial(
             indices = times.argmin(1)
         else:
             indices = xp.argsort(times, axis=1, kind="stable")[:, :num_samples]
-    indices = indices.astype(np.int64, copy=False)
-    return wrap(indices.reshape(*weights.shape[:-1], num_samples))
+    return wrap(indices.astype(np.int64).reshape(*weights.shape[:-1], num_samples))
 
 
 _COMPARISONS = 1 << 20  # no more of them at a time
