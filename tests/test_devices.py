@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import importlib.util
 import subprocess
@@ -360,3 +361,20 @@ def test_streams_are_chosen_for_good_and_devices_reach_each_other(cupy: Any) -> 
     assert gradlite.cuda.current_device() == 0 and gradlite.cuda.current_stream() != stream
     assert gradlite.cuda.can_device_access_peer(0, 1)
     assert not gradlite.cuda.can_device_access_peer(1, "cuda:1")
+
+
+def test_tasks_do_not_mix_their_devices() -> None:
+    async def task(name: str) -> list[str]:
+        found = []
+        for _ in range(3):
+            with gradlite.device(name):
+                await asyncio.sleep(0)
+                found.append(str(gradlite.get_default_device()))
+            await asyncio.sleep(0)
+            found.append(str(gradlite.get_default_device()))
+        return found
+
+    async def main() -> list[list[str]]:
+        return await asyncio.gather(task("cpu:0"), task("cpu:1"))
+
+    assert asyncio.run(main()) == [["cpu:0", "cpu"] * 3, ["cpu:1", "cpu"] * 3]

@@ -455,6 +455,13 @@ def test_multinomial_rows_and_errors() -> None:
         assert str(got.value) == str(expected.value)
 
 
+def test_one_sample_is_the_first_of_several() -> None:
+    weights = seeded(5).random((20, 9), np.float64)
+    weights[weights < 0.3] = 0
+    one, two = (drawn_by_weight(seeded(6), weights, count, False) for count in (1, 2))
+    assert (one == two[:, :1]).all()
+
+
 def test_multinomial_is_the_same_whichever_way_it_searches() -> None:
     """Few places are compared with all weights, many are searched for."""
     weights, few = seeded(5).random((700,), np.float64), 450

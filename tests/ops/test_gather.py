@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gradlite.ops import positions
 from tests.oracle import outcome_of, same
 
 
@@ -126,3 +128,29 @@ def test_take_along_dim_sorts() -> None:
         )
 
     same(program)
+
+
+@pytest.mark.parametrize("dim", range(3))
+def test_places_are_those_that_are_looked_up(dim: int, monkeypatch: Any) -> None:
+    """Where the rows of small indices start is kept; the others' is counted each time."""
+    index = np.random.default_rng(dim).integers(0, 2, (2, 1, 3))
+    x = np.arange(60).reshape(3, 4, 5)
+    cut = tuple(slice(None if d == dim else n) for d, n in enumerate(index.shape))
+    expected = np.take_along_axis(x[cut], index, dim)
+    for few in (index.size, index.size, 0):
+        monkeypatch.setattr(positions, "_FEW", few)
+        places = positions.along(np, x.shape, index, dim)
+        assert (x.reshape(-1)[places] == expected).all() and places.dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint64"])
+def test_least_and_most(dtype: str) -> None:
+    for numbers in ([3, 1, 2], [[0, 5], [7, 7]], 4, [1, np.nan, 9]):
+        if np.isnan(numbers).any() and dtype[0] != "f":
+            continue
+        array = np.array(numbers, dtype)
+        for view in (array, array.T[::-1] if array.ndim else array):
+            with np.errstate(invalid="ignore"):
+                expected = view.min(), view.max()
+            found = positions.least(view), positions.most(view)
+            np.testing.assert_array_equal(found, expected)

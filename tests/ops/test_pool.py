@@ -112,6 +112,25 @@ def test_infinite_gradients_reach_the_winner_alone() -> None:
     assert x.grad.tolist() == [[[0.0, INF], [0.0, 0.0]]]
 
 
+@pytest.mark.parametrize("kind", ["plain", "ties", "nan"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_images_at_once_and_block_by_block(
+    settings: tuple[Any, ...], kind: str, monkeypatch: Any
+) -> None:
+    x = gradlite.tensor(values((3, 2, 7, 6), kind).astype(np.float32)[..., ::-1].copy()).mT
+
+    def results() -> list[bytes]:
+        winners = F.max_pool2d(x, *settings, return_indices=True)
+        with gradlite.no_grad():
+            tensors = F.max_pool2d(x, *settings), F.avg_pool2d(x, *settings), *winners
+        return [t.numpy().tobytes() for t in tensors]
+
+    at_once = results()
+    monkeypatch.setattr(windows, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(pooling, "UNPADDED_BYTES", 100)
+    assert results() == at_once
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int64", "int8", "uint8"])
 def test_max_pool2d_of_other_dtypes(dtype: str) -> None:
     def program(library: Any) -> Any:
