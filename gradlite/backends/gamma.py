@@ -19,7 +19,7 @@ from gradlite.backends import special
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 _UP = 10
 _DOUBLE = np.dtype(np.float64)
-_ONE, _MOST = special.cells((1.0, _UP), _DOUBLE)
+_ONE, _ENOUGH = special.cells((1.0, _UP), _DOUBLE)
 
 
 def _series(y: Any, factors: Any) -> Any:
@@ -61,7 +61,7 @@ def lgamma(xp: Any, x: Any) -> Any:
     y = _reflected(wide)
     product = _ONE
     for _ in range(_UP):
-        low = y < _MOST
+        low = y < _ENOUGH
         product = product * np.where(low, y, _ONE)
         y = y + low
     tail = y * _series(y, (1 / (k * (k - 1)) for k in range(2, 17, 2)))
@@ -86,7 +86,7 @@ def digamma(xp: Any, x: Any) -> Any:
     y = _reflected(wide)
     shift: Any = 0.0
     for _ in range(_UP):
-        low = y < _MOST
+        low = y < _ENOUGH
         shift = shift + low / y
         y = y + low
     result = np.log(y) - 0.5 / y - _series(y, (1 / k for k in range(2, 17, 2))) - shift

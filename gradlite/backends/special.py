@@ -44,7 +44,7 @@ _TAIL = (
 )  # fmt: skip
 
 
-@functools.cache
+@functools.lru_cache(256)
 def cells(numbers: tuple[float, ...], dtype: np.dtype[Any]) -> list[Any]:
     """Numbers as arrays of no dimension, which NumPy reads faster than its own scalars."""
     return [np.array(number, dtype) for number in numbers]

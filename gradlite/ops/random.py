@@ -11,6 +11,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite import random as core
+from gradlite.backends.cpu import loud, quiet
 from gradlite.device import as_device
 from gradlite.ops import guard, shortcuts
 from gradlite.ops.binary import mismatch
@@ -372,11 +373,14 @@ def normal_(
 @on_its_device
 def _scale(draws: Any, by: float, shift: float) -> None:
     """Multiply draws in place by a number, and add one, both in the draws' dtype."""
-    number = draws.dtype.type
-    if by != 1:
-        draws *= number(by)
-    if shift != 0:
-        draws += number(shift)
+    number, token = draws.dtype.type, quiet()
+    try:
+        if by != 1:
+            draws *= number(by)
+        if shift != 0:
+            draws += number(shift)
+    finally:
+        loud(token)
 
 
 @functools.cache
