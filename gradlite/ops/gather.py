@@ -371,7 +371,8 @@ def take(input: Tensor, index: Tensor) -> Tensor:
         bad = int(i.max()) if int(i.max()) >= n else int(i.min())
         raise IndexError(f"out of range: tried to access index {bad} on a tensor of {n} elements.")
     flat = wrap(counted_from_front(NAMESPACES[i.__class__].xp, i, n).reshape(-1))
-    return gather(input.reshape(-1), 0, flat).reshape(i.shape)
+    found = gather(input if input.array.ndim == 1 else input.reshape(-1), 0, flat)
+    return found if i.ndim == 1 else found.reshape(i.shape)
 
 
 @public(
