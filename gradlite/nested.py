@@ -8,6 +8,7 @@ all elements, of which Python's numbers have the default float, int64 and bool.
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gradlite.description import Description
 _PLAIN = frozenset({bool, int, float})
 _MOST_DIMENSIONS = 64  # of NumPy's arrays
 _OVERFLOW = "Overflow when unpacking long long"
+_class = operator.attrgetter("__class__")  # of a recorded array that of an array
 
 
 def array_of(data: Any, wanted: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]:
@@ -50,7 +52,7 @@ def array_of(data: Any, wanted: np.dtype[Any] | None = None) -> np.ndarray[Any, 
     if 0 in shape:
         return np.empty(shape, dtypes.get_default_dtype().numpy if wanted is None else wanted)
     numbers = _elements(data, shape)
-    kinds = set(map(type, numbers))
+    kinds = set(map(_class, numbers))
     if not kinds <= _PLAIN:
         if wanted is None:
             if len(kinds) == 1 and issubclass(type(numbers[0]), np.number):
@@ -62,7 +64,7 @@ def array_of(data: Any, wanted: np.dtype[Any] | None = None) -> np.ndarray[Any, 
         if joined is not None:
             return joined.reshape(shape)
         numbers = _plain(numbers, wanted)
-        kinds = set(map(type, numbers))
+        kinds = set(map(_class, numbers))
     elif wanted is None:
         wanted = _dtype_of_plain(kinds)
         if wanted.kind == "i":  # where too large a number is another error than below
@@ -129,15 +131,15 @@ def _promoted(values: list[Any], kinds: set[type], data: Any) -> np.dtype[Any]:
     found: set[np.dtype[Any]] = set()
     for kind in sorted(kinds, key=lambda kind: kind.__name__):
         if issubclass(kind, Description):
-            found.update({v.array.dtype for v in values if type(v) is kind})
+            found.update({v.array.dtype for v in values if v.__class__ is kind})
         elif issubclass(kind, (np.generic, np.ndarray)) and not issubclass(kind, (str, bytes)):
-            found.update({v.dtype for v in values if type(v) is kind})
+            found.update({v.dtype for v in values if v.__class__ is kind})
         elif issubclass(kind, (bool, int, float)):
             found.add(_dtype_of_plain({next(b for b in (bool, int, float) if issubclass(kind, b))}))
         elif issubclass(kind, complex):
             found.add(np.dtype(complex))
         else:
-            _refuse(next(v for v in values if type(v) is kind), data)
+            _refuse(next(v for v in values if v.__class__ is kind), data)
             found.add(dtypes.int64.numpy)
     known = [dtypes.from_numpy_dtype(d) for d in found]
     return functools.reduce(dtypes.promote_types, known).numpy

@@ -1,20 +1,23 @@
-"""Arrays that a step's own code has got of its tensors, by ``numpy()`` or as NumPy asks for them.
+"""Arrays that a step's own code has got of its variables and tensors, by ``numpy()`` or as it asks.
 
-What NumPy's functions compute of them is recorded. What reads them in C is not seen: SciPy's
-functions, ``table[x]`` and ``table.dot(x)`` of an array ``table``. So what was handed out, and no
-recorded call has used, are values that the step may have gone on with: a replay needs the same.
+What NumPy's functions compute of them is recorded; see `Shown`. Code that reads memory by itself,
+as SciPy's functions and ``table[x]`` and ``table.dot(x)`` of an array ``table`` do, is not seen:
+what it is given are values that the step may go on with, so that a replay needs the same.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gradlite.capturing.recorded import Recorded, active, plain
+from gradlite.capturing.calls import CONSTANT
+from gradlite.capturing.recorded import active, plain
+from gradlite.capturing.shown import Shown
 from gradlite.capturing.sizes import Sizes
+from gradlite.tensor import Tensor
 
 GIVEN = (
     "the step gives a tensor's values to code that is not recorded (numpy() before a function of "
@@ -25,55 +28,79 @@ GIVEN = (
 
 
 class Handing(Sizes):
-    """What a recorder knows of the arrays that the step's own code has.
+    """What a recorder knows of the arrays that the step's own code has."""
 
-    Attributes:
-        handed: those that are not used yet, by the ids of the ordinary arrays: after how many
-            calls they were handed out, and their values then.
-    """
+    paused: int
 
     def __init__(self) -> None:
         super().__init__()
-        self.handed: dict[int, tuple[int, Any, Any]] = {}
+        self._shown_faces: dict[int, Shown] = {}
+        self._read_in_c: dict[int, tuple[int, Any]] = {}  # after how many calls, and the array
 
-    def hand_out(self, value: Any) -> Any:
-        """An array for the step's own code, or several, of which is noted what uses them."""
+    def shown(self, value: Any) -> Any:
+        """An array for the step's own code, or several: the same one every time."""
         if value.__class__ is tuple or value.__class__ is list:
-            for part in value:
-                self.hand_out(part)
-        elif value.__class__ is Recorded and self.depends(value):
-            array = plain(value)
-            self.handed[id(array)] = len(self.calls), value, array.copy()
-        return value
-
-    def uses(self, value: Any) -> bool:
-        """Note that what is recorded uses arrays; whether any of them were the step's own."""
-        if value.__class__ is Recorded:
-            return self.handed.pop(id(plain(value)), None) is not None
-        found = False
-        if value.__class__ is dict:
-            value = tuple(value.values())
-        if value.__class__ is tuple or value.__class__ is list:
-            for part in value:
-                found |= self.uses(part)
-        return found
+            return value.__class__([self.shown(part) for part in value])
+        if isinstance(value, tuple):
+            return getattr(value, "_make", tuple)([self.shown(part) for part in value])
+        array = plain(value)
+        if not isinstance(array, np.ndarray):
+            return value
+        known = self._shown_faces.get(id(array))
+        if known is None:
+            known = self._shown_faces[id(array)] = Shown(array)
+        return known
 
     def view_for_step(self, array: Any) -> Any:
-        """Another view of an array than that of the tensor, whose own uses tell nothing."""
-        if not isinstance(plain(array), np.ndarray) or not array.size:
-            return array
-        return self.hand_out(self.face(plain(array).view()))
+        """Another view of a tensor's array than its own, for the step's own code."""
+        array = plain(array)
+        return self.shown(array.view()) if isinstance(array, np.ndarray) else self.face(array)
 
-    def guard_handed(self) -> None:
-        """Have replays compare what was handed out and not used, each as it was then."""
-        found = sorted(self.handed.values(), key=operator.itemgetter(0), reverse=True)
-        self.handed = {}
-        for place, face, now in found:
-            end = len(self.calls)
-            self.of_one_array(face, now, GIVEN)
-            added = self.calls[end:]
-            del self.calls[end:]
-            self.calls[place:place] = added
+    def hidden(self, value: Any) -> Any:
+        """Arguments as the library has them, in place of what the step's own code has."""
+        if type(value) is Shown:
+            return self.face(value.plain)
+        if value.__class__ is tuple or value.__class__ is list:
+            return value.__class__([self.hidden(part) for part in value])
+        if value.__class__ is dict:
+            return {key: self.hidden(part) for key, part in value.items()}
+        return value
+
+    def give(self, array: np.ndarray[Any, Any]) -> None:
+        """Note that code which is not recorded reads an array: a replay needs the same values."""
+        buffer = self.find(array)
+        known, _ = self._read_in_c.get(id(array), (-1, None))
+        if buffer is None or buffer.kind == CONSTANT or known == len(self.calls):
+            return
+        paused, self.paused = self.paused, 0
+        try:
+            self.of_one_value(self.face(array), GIVEN)
+        finally:
+            self.paused = paused
+        self._read_in_c[id(array)] = len(self.calls), array
+
+    def give_written(self, arrays: Sequence[Any]) -> None:
+        """The same for arrays of the program's own, whose faces nobody has, that calls write to."""
+        for array in arrays:
+            if type(array) is np.ndarray:
+                self.give(array)
+
+
+def is_of_step(value: Any) -> bool:
+    """Whether some array among arguments is one that the step's own code has."""
+    if isinstance(value, (tuple, list, deque)):
+        return any(map(is_of_step, value))
+    return type(value) is Shown
+
+
+def as_lists(value: Any) -> Any:
+    """Arguments of a step's own call, with tensors as arrays and other sequences as lists."""
+    if isinstance(value, Tensor):
+        return value.numpy()
+    if isinstance(value, (tuple, list, deque)):
+        parts = [as_lists(part) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    return value
 
 
 def lending(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,8 +108,9 @@ def lending(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def capsule(self: Any, **options: Any) -> Any:
         lent, recorder = original(self, **options), active()
-        if recorder is not None:
-            recorder.view_for_step(self.array)
+        array = plain(self.array)
+        if recorder is not None and isinstance(array, np.ndarray):
+            recorder.give(array)
         return lent
 
     return capsule
@@ -96,3 +124,12 @@ def handing(original: Callable[..., Any]) -> Callable[..., Any]:
         return array if recorder is None else recorder.view_for_step(array)
 
     return numpy
+
+
+def giving(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Tensor.__array__``, which NumPy asks for, to go on in C."""
+
+    def array(self: Any, dtype: Any = None, copy: bool | None = None) -> Any:
+        return (self.numpy() if active() else original(self)).__array__(dtype, copy)
+
+    return array

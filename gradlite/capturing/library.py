@@ -71,6 +71,7 @@ def _function(function: Any, name: str, recorder: Recorder) -> Any:
         if active() is not recorder:
             return function(*args, **kwargs)
         if mentions_recorded(args) or mentions_recorded(tuple(kwargs.values())):
+            args, kwargs = recorder.hidden(args), recorder.hidden(kwargs)
             if name in LIKE:
                 return recorder.made(function(*plain_values(args), **plain_values(kwargs)), blank)
             on_gpu = args and isinstance(args[0], RecordedGpu)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class Memory:
         kinds: the classes of arrays that get faces.
         calls: what has been recorded.
     """
+
+    shown: Callable[[Any], Any]
 
     def __init__(self) -> None:
         self.gpu: int | None = None
@@ -50,7 +53,7 @@ class Memory:
         buffer = self.find(array) or self._enter(array, STATE)
         buffer.kind = STATE
         self._shown.add(buffer)
-        return self.face(array)
+        return self.shown(array)
 
     def is_shown(self, buffer: Buffer) -> bool:
         """Whether an array of NumPy's lies there that the step has been shown."""

@@ -28,10 +28,12 @@ from gradlite.capturing.watched import (
     ABSENT,
     SIMPLE,
     Current,
+    Elements,
     Items,
     Numbers,
     Slots,
     distributions,
+    is_shown,
     item_name,
     place_of,
     read,
@@ -285,7 +287,7 @@ class Reachable:
             return
         self._placed.add((id(container), key))
         self._places.append((container, key, name))
-        if value.__class__ is np.ndarray and isinstance(container, (dict, types.CellType)):
+        if is_shown(value) and isinstance(container, (dict, types.CellType)):
             self._arrays.append((container, key))
         elif _is_iterator(value) and isinstance(container, (dict, types.CellType, Slots)):
             self._iterators.append((container, key))
@@ -331,7 +333,11 @@ class Reachable:
         elif isinstance(value, GENERATORS):
             self._generators.append(value)
         elif isinstance(value, np.ndarray) or value.__class__ is memoryview:
-            if value.nbytes and not (isinstance(value, np.ndarray) and value.dtype.hasobject):
+            if isinstance(value, np.ndarray) and value.dtype.hasobject:
+                self._places.append((Items(Elements(value)), None, "an array of objects"))
+                for item in Elements(value):
+                    self._look(item, depth - 1)
+            elif value.nbytes:
                 self._places.append((Numbers(value), None, "an array of NumPy's"))
         elif isinstance(value, weakref.ref):
             self._look(value(), depth)
@@ -368,7 +374,7 @@ class Reachable:
             numbers = all(v.__class__ in SIMPLE for v in values)
             self._places.append((Items(values), None, f"a {kind}{' of numbers' * numbers}"))
         for number, item in enumerate(list(values)):
-            if item.__class__ is np.ndarray and isinstance(values, list):
+            if is_shown(item) and isinstance(values, list):
                 self._arrays.append((values, number))
             elif isinstance(values, list) and _is_iterator(item):
                 self._iterators.append((values, number))
@@ -414,7 +420,7 @@ class Reachable:
                 for hook in item.values():
                     for part in hook if isinstance(hook, tuple) else (hook,):
                         self._look(part, DEPTH)
-            elif item.__class__ is np.ndarray:
+            elif is_shown(item):
                 self._arrays.append((module.__dict__, key))
             elif _is_iterator(item):
                 self._iterators.append((module.__dict__, key))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.capturing.calls import CaptureError
+from gradlite.tensor import Tensor
 
 
 class Held:
@@ -39,8 +40,15 @@ def active() -> Any:
     return recorder
 
 
+def current_recorder() -> Any:
+    """The recorder if this thread records, also where it does not note what is called."""
+    recorder = current
+    return None if recorder is None or recorder.thread != threading.get_ident() else recorder
+
+
 METHODS = (
-    "all any argmax argmin argpartition argsort astype choose clip compress copy cumprod cumsum "
+    "all any argmax argmin argpartition argsort astype choose clip compress conj conjugate copy "
+    "cumprod cumsum "
     "diagonal dot fill flatten max mean min nonzero partition prod put ravel "
     "repeat reshape round searchsorted sort squeeze std sum swapaxes take trace transpose var view"
 ).split()
@@ -98,7 +106,9 @@ class Face:
         self._read("repr()")
         return repr(plain(self))
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        self._read("str()")
+        return str(plain(self))
 
     def __format__(self, spec: str) -> str:
         self._read("format()")
@@ -127,21 +137,15 @@ class Face:
         return self.copy()
 
 
-class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
-    """An array whose uses are recorded; see the module's description.
+class OfHost(Face):
+    """A face of an array of NumPy's."""
 
-    Attributes:
-        plain: the ordinary array with the same memory, of which this is another face.
-    """
-
-    __array_priority__ = 1.0  # a method of an ordinary array gives one of these too: see `plain`
-    plain: np.ndarray[Any, Any] | None
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.plain = None
+    __slots__ = ()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         recorder = active()
+        if any(isinstance(value, Tensor) for value in inputs):
+            return NotImplemented  # which is asked next, as if this were an ordinary array
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if recorder is None:
             return function(*map(plain, inputs), **plain_values(kwargs))
@@ -151,6 +155,8 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         recorder = active()
+        if any(issubclass(kind, Tensor) for kind in types):
+            return NotImplemented
         if recorder is None:
             return function(*plain_values(args), **plain_values(kwargs))
         return recorder.run(function, args, kwargs)
@@ -197,6 +203,20 @@ class Recorded(Face, np.ndarray):  # type: ignore[misc, override]
         self._read("pickle")
         return plain(self).__reduce_ex__(protocol)
 
+
+class Recorded(OfHost, np.ndarray):  # type: ignore[misc, override]
+    """An array whose uses are recorded; see the module's description.
+
+    Attributes:
+        plain: the ordinary array with the same memory, of which this is another face.
+    """
+
+    __array_priority__ = 1.0  # a method of an ordinary array gives one of these too: see `plain`
+    plain: np.ndarray[Any, Any] | None
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.plain = None
+
     def setflags(self, *args: Any, **kwargs: Any) -> None:
         np.ndarray.setflags(self, *args, **kwargs)
         plain(self).setflags(*args, **kwargs)
@@ -235,7 +255,7 @@ def plain_values(value: Any) -> Any:
 def _method(name: str) -> Any:
     function = getattr(np.ndarray, name)
 
-    def method(self: Recorded, *args: Any, **kwargs: Any) -> Any:
+    def method(self: OfHost, *args: Any, **kwargs: Any) -> Any:
         recorder = active()
         if recorder is None:
             return function(plain(self), *plain_values(args), **plain_values(kwargs))
@@ -246,4 +266,4 @@ def _method(name: str) -> Any:
 
 
 for _name in METHODS:
-    setattr(Recorded, _name, _method(_name))
+    setattr(OfHost, _name, _method(_name))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import cuda
-from gradlite.capturing.arrays import bounds, twin
+from gradlite.capturing.arrays import bounds, on_gpu, twin
 from gradlite.capturing.asked import Questions
 from gradlite.capturing.calls import (
     CONSTANT,
@@ -31,7 +32,7 @@ from gradlite.capturing.calls import (
     Ref,
     buffers_in,
 )
-from gradlite.capturing.handed import Handing
+from gradlite.capturing.handed import Handing, as_lists, is_of_step
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
 from gradlite.capturing.sizes import FEW, NUMBERS, READS
@@ -120,11 +121,14 @@ class Recorder(Handing):
             writes: the arguments that it writes to; None: see `_written`. With a list the result
                 NotImplemented, or False, says that nothing has been done.
         """
-        of_step = bool(self.handed) and (self.uses(tuple(args)) | self.uses(kwargs))
+        if not is_of_step(tuple(args)) and not is_of_step(tuple(kwargs.values())):
+            return self._run(function, args, kwargs, writes)
+        args = as_lists(tuple(args))
+        kwargs = {name: as_lists(value) for name, value in kwargs.items()}
+        out = kwargs.get("out")
         result = self._run(function, args, kwargs, writes)
-        if of_step:
-            self.hand_out(args[0] if result is None and args else result)
-        return result
+        self.give_written(self._written(function, args, out if isinstance(out, tuple) else (out,)))
+        return self.shown(result)
 
     def _run(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any, writes: Any
@@ -229,8 +233,9 @@ class Recorder(Handing):
 
     @staticmethod
     def _written(function: Any, args: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+        given = [o for o in given if o is not None]
         if given:
-            return [o for o in given if o is not None]
+            return given
         name = getattr(function, "__name__", "")
         owner = getattr(function, "__self__", None)
         if function in WRITERS or (name == "at" and isinstance(owner, np.ufunc)):
@@ -267,7 +272,6 @@ class Recorder(Handing):
     def guard(self, array: Any, value: bool, detail: tuple[str, Any] | None = None) -> None:
         """Note that Python has branched on a value; see `Guard`."""
         ordinary = plain(array)
-        self.handed.pop(id(ordinary), None)
         buffer = self.find(ordinary)
         if buffer is not None and buffer.kind != CONSTANT:
             keeps = any(
@@ -285,7 +289,6 @@ class Recorder(Handing):
     ) -> None:
         """Note a condition that a replay must meet; where it does not, it raises the error."""
         check, arguments = Requirement(error, message), (condition, *values)
-        self.uses(arguments)
         with self.pause():
             check(*plain_values(arguments))
         if self.depends(condition):
@@ -313,7 +316,6 @@ class Recorder(Handing):
         Raises:
             CaptureError: they are others.
         """
-        self.handed.pop(id(array), None)
         whole, key = self._elements.get(id(array), (array, ()))
         if self.find(whole) in self._shown:
             keys = key if key.__class__ is tuple else (key,)
@@ -506,7 +508,8 @@ class Recorder(Handing):
         self._shown.clear()
         self._elements.clear()
         self._masks.clear()
-        self.handed.clear()
+        self._shown_faces.clear()
+        self._read_in_c.clear()
         self._faces.clear()
         self._mentioned.clear()
 
@@ -520,13 +523,14 @@ class Recorder(Handing):
             self.touched[id(tensor)] = (tensor, array)
             if array.size:
                 (self.find(array) or self._enter(array, STATE)).kind = STATE
+        if self.is_of_step(sys._getframe(1).f_code) and not on_gpu(array):
+            return self.shown(array)
         return self.face(array)
 
     def write_array(self, tensor: Tensor, array: Any) -> None:
         """What assigning ``tensor.array`` does during the recording."""
         array = plain(array)
         if active() is self and isinstance(array, self.kinds):
-            self.handed.pop(id(array), None)  # a tensor again
             if id(tensor) in self.touched and id(tensor) not in self.born:
                 old = raw_array.__get__(tensor)
                 if not self.questions.takes(tensor) and self.move(tensor, old, array):

@@ -24,7 +24,7 @@ from gradlite.backends import cuda, special
 from gradlite.capturing import asked, one_call, recorded
 from gradlite.capturing.calls import CaptureError
 from gradlite.capturing.code_names import is_library
-from gradlite.capturing.handed import handing, lending
+from gradlite.capturing.handed import giving, handing, is_of_step, lending
 from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
 from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
@@ -58,7 +58,9 @@ HOST_MODULES = (
 # Of a GPU: kernels that find their arrays by tables of addresses. Which arguments they write to.
 TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "average": 1}
 # Of NumPy's functions those that would hand an ordinary array to the program.
-MAKERS = ("array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray")
+MAKERS = (
+    "array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray", "frombuffer",
+)  # fmt: skip
 # Modules of Python that read the code which is to run, or to be shown.
 LOADING = ("importlib", "linecache", "tokenize", "traceback", "warnings", "zipimport")
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
@@ -234,8 +236,8 @@ def _of_recorded(original: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         recorder = active()
         if recorder is not None and args and recorder.is_of_step(sys._getframe(1).f_code):
-            given = args[0].__array__() if isinstance(args[0], Tensor) else args[0]
-            if isinstance(given, Recorded):
+            given = args[0].numpy() if isinstance(args[0], Tensor) else args[0]
+            if is_of_step(given):
                 return recorder.run(original, (given, *args[1:]), kwargs)
         return original(*args, **kwargs)
 
@@ -540,6 +542,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         if name in cls.__dict__
     ]
     methods.append((Tensor, "numpy", Tensor.numpy, handing))
+    methods.append((Tensor, "__array__", Tensor.__array__, giving))
     methods.append((Tensor, "__dlpack__", Tensor.__dlpack__, lending))
     methods.append((Tensor, "__hash__", Tensor.__hash__, asked.looked_up))
     methods.append((printing, "tensor_str", printing.tensor_str, asked.shown))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gradlite.capturing.calls import STATE, CaptureError
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.watched import spelled
@@ -34,9 +36,9 @@ def kinds(recorder: Recorder, inputs: Sequence[Any], results: Sequence[Any]) -> 
     for value in results:
         if not isinstance(value, Tensor):
             if spelled(value) is None:
-                raise CaptureError(
-                    f"a captured step returned {type(value).__name__}: return tensors"
-                )
+                array = isinstance(value, np.ndarray)
+                name = "an array of NumPy's" if array else type(value).__name__
+                raise CaptureError(f"a captured step returned {name}: return tensors")
             found.append(("value", value))
         elif id(value) in numbers:
             found.append(("input", numbers[id(value)]))

@@ -24,10 +24,12 @@ from gradlite.capturing.effects import InputEffects
 from gradlite.capturing.explain import explain
 from gradlite.capturing.native.build import available
 from gradlite.capturing.plan import GuardError
+from gradlite.capturing.recorded import plain
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
 from gradlite.capturing.replaying import AnsweredRecording, CarryingRecording, Recording
 from gradlite.capturing.results import note
+from gradlite.capturing.shown import shown_to
 from gradlite.capturing.surroundings import Surroundings
 from gradlite.capturing.watched import TAKEN, spelled
 from gradlite.capturing.watching import Findings, watching
@@ -306,9 +308,8 @@ class CapturedStep:
             watch = before.watch(findings, lambda: recorder.paused > 0)
             recorder.is_of_step = watch.foresees
             with before.arrays_as(recorder.state), watching(watch):
-                result = self.step(*args, **kwargs)
+                result = shown_to(self.step, args, kwargs)
             before.add_numbers(recorder.numbers)
-            recorder.guard_handed()
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
         recorder.check_settings()
@@ -460,5 +461,5 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
 
 
 def _detached(leaves: Sequence[Any], spec: TreeSpec) -> Any:
-    results = [v.detach() if isinstance(v, Tensor) else v for v in leaves]
+    results = [v.detach() if isinstance(v, Tensor) else plain(v) for v in leaves]
     return results[0] if spec.kind is None else tree_unflatten(results, spec)

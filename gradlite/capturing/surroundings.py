@@ -32,6 +32,7 @@ from gradlite.capturing.watched import (
     alike,
     described,
     distributions,
+    is_shown,
     item_name,
     place_of,
     progress,
@@ -137,7 +138,7 @@ class Surroundings(Reachable):
         try:
             for container, key in self._arrays:
                 value = read(container, key)
-                if value.__class__ is np.ndarray and value.size and value.dtype.kind in "biuf":
+                if is_shown(value) and value.size:
                     shown.append((container, key, value, face(value)))
                     write(container, key, shown[-1][3])
             for container, key in self._iterators:

@@ -43,6 +43,11 @@ def write(container: Any, key: Any, value: Any) -> None:
         container[key] = value
 
 
+def is_shown(value: Any) -> bool:
+    """Whether the step is shown another array in place of one of NumPy's; others are compared."""
+    return value.__class__ is np.ndarray and value.dtype.kind in "biuf"
+
+
 def place_of(container: Any, key: Any) -> tuple[int, Any]:
     """What tells a place from others, for as long as the container lives."""
     if isinstance(container, Items):
@@ -137,6 +142,18 @@ class Numbers:
         return self._known if now == self._known else now
 
     __getitem__ = get
+
+
+class Elements:
+    """The elements of an array of objects, whatever its shape."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._array.flat)
 
 
 class Slots:
