@@ -52,6 +52,10 @@ def replacements(kernels: bool) -> list[tuple[Any, str, Any, Any]]:
     """
     whole = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
     made: list[tuple[Any, str, Any, Any]] = [_entry(f) for f in whole]
+    if not kernels:
+        masked = attention_compiled.worth_masked
+        way = _in_parts(attention_compiled.in_parts)
+        made.append((attention_compiled, masked.__name__, masked, way))
     for module, name, parts in IN_PARTS:
         way = _as_one_call if kernels else _in_parts(parts)
         made.append((module, name, getattr(module, name), way))

@@ -355,16 +355,8 @@ def scaled_dot_product_attention(
     )
     if not sdp.as_usual:
         one_node = sdp.chosen(q.__class__ is not np.ndarray, one_node) is not sdp.SDPBackend.MATH
-    elif q.__class__ is np.ndarray:
-        if mask is not None and q.dtype not in dtypes.HALVES:
-            # Without compiled code nothing is gained.
-            scores = (*q.shape[:-1], k.shape[-2])
-            one_node = (
-                one_node
-                and attention_compiled.worth(q, k, v)
-                and mask.ndim <= q.ndim
-                and all(m in (1, n) for m, n in zip(mask.array.shape[::-1], scores[::-1]))
-            )
+    elif isinstance(q, np.ndarray) and mask is not None and q.dtype not in dtypes.HALVES:
+        one_node = one_node and attention_compiled.worth_masked(np, q, k, v, mask.array)
     if one_node:
         return apply(Attention, (query, key, value, mask), factor, is_causal)  # type: ignore[no-any-return]
     return _composed(query, key, value, mask, factor, is_causal, dropout_p)

@@ -24,6 +24,18 @@ def worth(q: Any, k: Any, v: Any) -> bool:
     return large and _library(q.dtype.char) is not None
 
 
+def worth_masked(xp: Any, q: Any, k: Any, v: Any, mask: Any) -> bool:
+    """The same of a mask that is broadcast to the scores, without which nothing is gained."""
+    scores = (*q.shape[:-1], k.shape[-2])
+    fits = mask.ndim <= q.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], scores[::-1]))
+    return fits and worth(q, k, v)
+
+
+def in_parts(xp: Any, q: Any, k: Any, v: Any, mask: Any) -> bool:
+    """The same for a compiled plan, which has loops of its own for every call of the rule."""
+    return True
+
+
 @lru_cache(256)
 def room(queries: int, keys: int, causal: bool) -> int:
     """How many numbers of a head are kept for the gradients."""

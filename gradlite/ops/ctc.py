@@ -334,7 +334,7 @@ def ctc_loss(
     _check(targets.array, given, counts, times)
     # Lengths that are in the host's memory say how much there is to do.
     bound = targets.array.shape[-1]
-    if counts.__class__ is np.ndarray:
+    if counts.__class__ is np.ndarray or not isinstance(target_lengths, Tensor):
         bound = int(counts.max())
     labels, steps, lengths = _beside(p.array, targets.array, given, counts)
     inputs = (p, targets if labels is targets.array else wrap(labels), wrap(steps), wrap(lengths))
