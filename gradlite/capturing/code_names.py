@@ -37,6 +37,10 @@ OF_OBJECTS = frozenset(
     )
 )  # fmt: skip
 
+# Methods of layers that no step calls for what it computes.
+ASIDE = frozenset(
+    ("extra_repr", "reset_parameters", "_save_to_state_dict", "_load_from_state_dict")
+)
 COMPARING = frozenset(("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"))
 
 # The methods behind operators, by the signs, and by the names of instructions that have none.
@@ -259,4 +263,15 @@ def names_of_others(code: types.CodeType) -> set[str]:
         if isinstance(constant, types.CodeType):
             found.update(names(constant))
     found.update(names_by_value(code), names_evaluated(code))
+    return found
+
+
+def names_in_methods(kind: type, base: type) -> set[str]:
+    """The names in the methods of a class, but for those of a class that it derives from."""
+    found: set[str] = set()
+    for cls in kind.__mro__[: kind.__mro__.index(base)]:
+        for name, method in cls.__dict__.items():
+            code = getattr(method, "__code__", None)
+            if code is not None and not name.startswith("__") and name not in ASIDE:
+                found.update(names(code))
     return found

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import changes, determinism, graph
+from gradlite.capturing import code_names
 from gradlite.capturing.calls import STATE
 from gradlite.capturing.carried import Carried, UnsettledError, are_data, kind_of
 from gradlite.capturing.conditions import Conditions
@@ -98,6 +99,7 @@ class Surroundings(Reachable):
         self._grown: set[int] = set()  # dictionaries, by their `Items`, with keys of the step's
         self._fresh: set[tuple[int, Any]] = set()  # these
         self._state = self._describe()
+        self._read_by_layers = self._attributes_read()
         self._note_groups()
         self.old_grads = [(p, p._grad) for p in self.parameters()]
         self._memory: list[tuple[Tensor, Any]] = []
@@ -263,6 +265,10 @@ class Surroundings(Reachable):
         """What a step puts into modules anew does not count."""
         attributes = [part for part in self._state[0] if part[:2] not in self._made]
         self._state = (tuple(attributes), *self._state[1:])
+        made = {(id(self.modules[number].__dict__), key) for number, key in self._made}
+        self._read_by_layers = [
+            part for part in self._read_by_layers if (id(part[0]), part[1]) not in made
+        ]
 
     def carry(
         self, recorder: Recorder, places: Sequence[Written], identity: bool
@@ -380,6 +386,24 @@ class Surroundings(Reachable):
             ),
         )
 
+    def _attributes_read(self) -> list[tuple[dict[str, Any], str, Any]]:
+        """The numbers that the code of layers reads of them: their ``__dict__`` may be edited.
+
+        Where somebody sets an attribute the library counts that, see `changes`. Tensors are not
+        among these, for the time that it would take: small layers have little else.
+        """
+        kinds = {type(module) for module in self.modules.values()}
+        names = {kind: code_names.names_in_methods(kind, Module) for kind in kinds}
+        return [
+            (space, key, space[key])
+            for number, module in self.modules.items()
+            for space in [module.__dict__]
+            for key in sorted(names[type(module)] & space.keys())
+            if space[key].__class__ in SIMPLE
+            and (number, key) not in self._made
+            and not self._unread(module, key)
+        ]
+
     def _note_groups(self) -> None:
         """Remember optimizers' groups, and lists of their parameters, as they are told quickly."""
         every = [optimizer.param_groups for optimizer in self.options.optimizers.values()]
@@ -424,6 +448,8 @@ class Surroundings(Reachable):
             add("{}.__dict__ is {}", value, attributes)
         for attributes, size in self._sizes:
             add("len({}) == {}", attributes, size)
+        for attributes, key, value in self._read_by_layers:
+            add("{}[{}] is {}", attributes, key, value)
         for place in self._rewritten:
             add("{}()", place.holds)
         for cell, value in self._cells:
@@ -459,13 +485,19 @@ class Surroundings(Reachable):
         if found is None and self._measurings != changes.measurings[0]:
             self._unchanged = None
         if found is None and (
-            changes.count[0] != self._count[0] or self._regrouped() or not self._has_memory()
+            changes.count[0] != self._count[0]
+            or self._regrouped()
+            or not self._has_memory()
+            or any(
+                space.get(key, ABSENT) is not value for space, key, value in self._read_by_layers
+            )
         ):
             state = self._describe()
             if state != self._state:
                 return self._difference(state)
             self._count[0] = changes.count[0]
             if self._unchanged is None or not self._unchanged():
+                self._read_by_layers = self._attributes_read()
                 self._note_groups()
         return found
 
