@@ -42,6 +42,10 @@ def case(make: Case) -> Case:
     return make
 
 
+def putting(container: Any, key: Any, value: Any) -> Callable[[], None]:
+    return lambda: container.__setitem__(key, value)
+
+
 def _entered(f: Callable[..., Any]) -> Callable[..., Any]:
     @contextlib.contextmanager
     def manager(x: Any) -> Any:
@@ -392,6 +396,55 @@ def an_attribute_that_somebody_gave_a_parameter() -> Any:
 def what_a_distribution_is_made_of() -> Any:
     prior = gradlite.distributions.Normal(gradlite.zeros(2), gradlite.ones(2))
     return lambda x: prior.log_prob(x), lambda: setattr(prior, "loc", gradlite.ones(2))
+
+
+@case
+def what_a_function_has_kept() -> Any:
+    holder = Holder()
+    kept = functools.lru_cache(lambda: holder.number)
+    kept()
+    holder.number = 3.0  # which the function does not know yet
+    return lambda x: x * kept(), kept.cache_clear
+
+
+@case
+def a_function_for_a_class_that_has_another_one() -> Any:
+    scaled = functools.singledispatch(lambda k, x: x * k)
+    return lambda x: scaled(2, x), lambda: scaled.register(int, lambda k, x: x * 3)
+
+
+@case
+def a_variable_in_front_of_a_function_of_pythons() -> Any:
+    variables = {"__builtins__": __builtins__}
+    exec("def step(x): return x * max(1, 2)", variables)
+    return variables["step"], putting(variables, "max", lambda *numbers: 3)
+
+
+@case
+def a_variable_that_was_not_there() -> Any:
+    variables = {"__builtins__": __builtins__}
+    text = "def step(x):\n try: return x * number\n except NameError: return x"
+    exec(text, variables)
+    return variables["step"], putting(variables, "number", 3)
+
+
+@case
+def what_a_view_of_a_dictionary_shows() -> Any:
+    numbers = {"k": 2.0}
+    values = numbers.values()
+    return lambda x: x * sum(values), putting(numbers, "k", 3.0)
+
+
+@case
+def a_number_of_a_layer_past_setattr() -> Any:
+    layer = nn.LeakyReLU(0.5)
+    return lambda x: layer(x), putting(vars(layer), "negative_slope", 0.25)
+
+
+@case
+def another_number_of_a_layer_past_setattr() -> Any:
+    layer = nn.BatchNorm1d(2, affine=False).eval()
+    return lambda x: layer(x[None]), lambda: object.__setattr__(layer, "eps", 2.0)
 
 
 @pytest.mark.parametrize("name", CASES)

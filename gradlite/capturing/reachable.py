@@ -27,6 +27,7 @@ from gradlite.capturing.options import Options
 from gradlite.capturing.watched import (
     ABSENT,
     SIMPLE,
+    Cached,
     Current,
     Elements,
     Items,
@@ -53,6 +54,7 @@ DESCRIPTORS = (
 MAPPINGS = (
     dict, types.MappingProxyType, weakref.WeakKeyDictionary, weakref.WeakValueDictionary,
 )  # fmt: skip
+VIEWS: tuple[type, ...] = ({}.keys().__class__, {}.values().__class__, {}.items().__class__)
 GETTERS = (operator.attrgetter, operator.methodcaller)
 CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
 # Attributes that methods of the library's objects hand out.
@@ -217,9 +219,12 @@ class Reachable:
             self._look(value, DEPTH)
         if function.__kwdefaults__:
             self._look(function.__kwdefaults__, DEPTH)
-        for name in sorted(set(code_names.names_of_globals(code))):
-            if name in function.__globals__:
-                self._place(function.__globals__, name, name)
+        variables = set(code_names.names_of_globals(code))
+        for name in sorted(variables & function.__globals__.keys()):
+            self._place(function.__globals__, name, name)
+        others = variables - function.__globals__.keys()  # functions of Python's, for now
+        if others:
+            self._shadowed(function.__globals__, others, "the variable")
         self._elsewhere(code, set(code_names.names(code)), function.__globals__)
         if function.__dict__:
             self._look(function.__dict__, DEPTH)  # functools.wraps() leaves the function there
@@ -253,6 +258,7 @@ class Reachable:
             return
         self._seen.add(id(function))
         self._keep.append(function)
+        self._look(function.__dict__.get("registry"), DEPTH)  # of functools.singledispatch()
         for cell in function.__closure__:
             try:
                 self._given(cell.cell_contents, owner)
@@ -339,6 +345,8 @@ class Reachable:
                     self._look(item, depth - 1)
             elif value.nbytes:
                 self._places.append((Numbers(value), None, "an array of NumPy's"))
+        elif isinstance(value, VIEWS):
+            self._look(value.mapping, depth)  # type: ignore[attr-defined]
         elif isinstance(value, weakref.ref):
             self._look(value(), depth)
         elif isinstance(value, contextvars.ContextVar):
@@ -393,6 +401,8 @@ class Reachable:
         if is_library_class(kind) and not kind.__module__.startswith(("types", "argparse")):
             if kind.__module__ == "collections":  # containers around others
                 self._look(getattr(value, "__dict__", None), DEPTH)
+            if isinstance(value, functools._lru_cache_wrapper):
+                self._places.append((Cached(value), None, f"what {_name_of(value)} has kept"))
             # functools.cache() and the like lead to a function.
             self._look(getattr(value, "__dict__", {}).get("__wrapped__"), DEPTH)
             if isinstance(value, distributions()):
@@ -524,7 +534,10 @@ class Reachable:
             and any(_is_hidden(kind.__dict__.get(name, ABSENT)) for kind in kinds)
         }
         if hidden:
-            self._shadows.setdefault(id(attributes), (attributes, set(), title))[1].update(hidden)
+            self._shadowed(attributes, hidden, title)
+
+    def _shadowed(self, variables: Any, names: Iterable[str], title: str) -> None:
+        self._shadows.setdefault(id(variables), (variables, set(), title))[1].update(names)
 
     def _members(self, kind: type, attributes: Any, names: set[str]) -> None:
         """The attributes of a class that code may read, and the methods that it may call."""
@@ -598,6 +611,10 @@ def _is_watched(optimizer: Optimizer) -> bool:
     step = optimizer.__dict__["step"]
     own = getattr(step, "__wrapped__", None) is getattr(type(optimizer), "step", ABSENT)
     return own and hasattr(step, "_wrapped_by_lr_sched")
+
+
+def _name_of(cached: Any) -> str:
+    return f"{getattr(cached, '__name__', 'a function')}()"
 
 
 def _is_iterator(value: Any) -> bool:

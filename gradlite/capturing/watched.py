@@ -156,6 +156,26 @@ class Elements:
         return iter(self._array.flat)
 
 
+class Cached:
+    """What `functools.lru_cache` keeps for a function: another one when it has been emptied."""
+
+    __slots__ = ("_function", "_known", "_times")
+
+    def __init__(self, function: Any) -> None:
+        self._function, self._times = function, 0
+        self._known = function.cache_info()
+
+    def get(self, key: None, default: Any = None) -> int:
+        """How often it has been emptied, as far as that can be told."""
+        known = self._known
+        self._known = now = self._function.cache_info()
+        if now.hits < known.hits or now.misses < known.misses:
+            self._times += 1
+        return self._times
+
+    __getitem__ = get
+
+
 class Slots:
     """The attributes of an object that has no dictionary of them."""
 
