@@ -10,8 +10,11 @@ import gc
 import io
 import logging
 import os
+import pathlib
+import secrets
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -233,6 +236,7 @@ def test_what_is_met_is_of_use_for_the_next_recordings() -> None:
         lambda: time.monotonic(),
         datetime.datetime.now,
         lambda: datetime.date.today(),
+        lambda: time.localtime(),
     ],
 )
 def test_asking_for_the_time_is_refused(now: Any) -> None:
@@ -241,6 +245,27 @@ def test_asking_for_the_time_is_refused(now: Any) -> None:
     captured = gradlite.capture(lambda x: x * 2 if now() >= start else x * 3)
     captured(gradlite.ones(2))
     with pytest.raises(gradlite.CaptureError, match="asks for the time"):
+        captured(gradlite.ones(2))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: os.urandom(1),
+        uuid.uuid4,
+        lambda: secrets.randbelow(2),
+        lambda: os.path.exists("stop"),
+        lambda: pathlib.Path("stop").is_file(),
+        lambda: os.listdir("."),
+        lambda: list(pathlib.Path(".").glob("*.stop")),
+        os.getcwd,
+    ],
+)
+def test_asking_the_system_is_refused(ask: Any) -> None:
+    """As a step would that is to stop when somebody makes a file."""
+    captured = gradlite.capture(lambda x: x * 2 if ask() is None else x * 3)
+    captured(gradlite.ones(2))
+    with pytest.raises(gradlite.CaptureError, match="asks for (files|random numbers)"):
         captured(gradlite.ones(2))
 
 

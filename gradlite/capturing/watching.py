@@ -39,10 +39,16 @@ CLOCKS = frozenset(
         datetime.datetime.utcnow,
         datetime.datetime.today,
         datetime.date.today,
+        *(getattr(time, name) for name in ("localtime", "gmtime", "ctime")),
     )
 )
+# What others may change, or chance: also where a library asks for the step.
+ANSWERS = {
+    os.urandom: "random numbers of the system", os.stat: "files", os.lstat: "files",
+    os.listdir: "files", os.scandir: "files", os.access: "files", os.getcwd: "files",
+}  # fmt: skip
 
-NOTED = CLOCKS | {print}
+NOTED = CLOCKS | ANSWERS.keys() | {print}
 
 
 class Asked:
@@ -117,6 +123,8 @@ FIELDS = tuple(
 )
 VARIABLE = type(os.environ).__getitem__.__code__
 VARIABLES = type(os.environ).__iter__.__code__
+# Modules of Python that read the code which is to run, or to be shown.
+LOADING = ("importlib", "linecache", "tokenize", "traceback", "warnings", "zipimport")
 OWN = ("gradlite", "numpy", "cupy")
 HANDING_ON = ("gradlite.ops.random", "gradlite.cuda.devices")  # which only call one of these
 LOGS = logging.Logger.handle.__code__
@@ -151,6 +159,7 @@ class Watch:
         self._new: list[tuple[types.CodeType, Any, Any]] = []  # with globals and locals
         self._thread, self._collecting = threading.get_ident(), False
         self.clock = self.shown = ""
+        self.asked = "", ""
 
     def foresees(self, code: types.CodeType) -> bool:
         """Whether code is the step's, and no library's that it calls."""
@@ -251,9 +260,14 @@ class Watch:
             findings.variables.update(dict.fromkeys(sorted(names - self._variables)))
 
     def _noted(self, frame: types.FrameType, function: Any) -> None:
-        if self._collecting or self._paused() or not self.foresees(frame.f_code):
+        if self._collecting or self._paused():
             return
-        if function is print:
+        if function in ANSWERS:
+            if self._is_of_step(frame) and not _loads(frame):
+                self.asked = f"{function.__module__}.{function.__name__}()", ANSWERS[function]
+        elif not self.foresees(frame.f_code):
+            pass
+        elif function is print:
             self.shown = "print()"
         else:
             owner = getattr(function, "__self__", None)
@@ -272,6 +286,11 @@ class Watch:
             raise CaptureError(
                 f"the step asks for the time ({self.clock}), which a replay would not do: ask "
                 "outside of the step, and give it what depends on it"
+            )
+        if self.asked[0]:
+            raise CaptureError(
+                f"the step asks for {self.asked[1]} ({self.asked[0]}), which a replay would not "
+                "do: ask outside of the step, and give it what depends on it"
             )
         if self.shown and read:
             raise CaptureError(
@@ -293,6 +312,16 @@ class Watch:
             own = [f for f in own if _closes_over(f, values)] or [_made(code, variables, values)]
             found += [(function, None) for function in own]
         self._findings.functions += found
+
+
+def _loads(frame: types.FrameType | None) -> bool:
+    """Whether a call is one of what reads the code which is to run, or to be shown."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__") or ""
+        if name.partition(".")[0] in LOADING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_library(frame: types.FrameType) -> bool:
