@@ -127,3 +127,49 @@ def test_a_graph_in_an_input_is_refused() -> None:
     captured = gradlite.capture(step, warmup=0)
     with pytest.raises(gradlite.CaptureError, match="depends on parameters into an input"):
         captured(gradlite.ones(3))
+
+
+def put(given: dict[str, Any]) -> Any:
+    given["twice"] = given["x"] * 2
+    return given["twice"]
+
+
+def take(given: dict[str, Any]) -> Any:
+    return given.pop("x") * given["y"][0]
+
+
+def move(given: dict[str, Any]) -> Any:
+    given["x"] = given.pop("x")
+    return given["x"] * 2
+
+
+def extend(given: dict[str, Any]) -> Any:
+    given["y"].append(given["x"])
+    return given["y"][0]
+
+
+def replace(given: dict[str, Any]) -> Any:
+    given["y"][0] = given["y"][0] * 2
+    return given["y"][0]
+
+
+@pytest.mark.parametrize("edit", [put, take, move, extend, replace])
+def test_containers_that_are_given_stay_as_they_are(edit: Any) -> None:
+    """What a step puts into one or takes out of it would be missed at the next call."""
+    captured = gradlite.capture(lambda given, **rest: edit(given))
+    given = [{"x": gradlite.ones(2), "y": [gradlite.ones(2)]} for _ in range(3)]
+    captured(given[0])
+    with pytest.raises(gradlite.CaptureError, match="edits a list or a dictionary"):
+        captured(given[1])
+    captured = gradlite.capture(lambda given: edit({**given, "y": [*given["y"]]}))
+    for _ in range(5):
+        captured(given[2])
+    assert captured.replays == 2
+
+
+def test_an_expanded_input_is_not_edited() -> None:
+    captured = gradlite.capture(lambda x: x.add_(1) * 2)
+    for i in range(5):
+        captured(gradlite.full((3, 2), float(i)))
+    with pytest.raises(RuntimeError, match="expanded"):
+        captured(gradlite.ones(1, 2).expand(3, 2))

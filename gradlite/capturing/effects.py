@@ -91,7 +91,12 @@ class InputEffects:
     def check(self, given: Sequence[Any]) -> None:
         """CaptureError where an edit of an input would show in another tensor of the step."""
         for place, _, _ in self._edited:
-            start, stop = bounds(given[place].array)
+            array = given[place].array
+            if any(step == 0 and size > 1 for size, step in zip(array.shape, array.strides)):
+                raise CaptureError(
+                    f"the step edits input {place} in place, which is expanded: give it a clone"
+                )
+            start, stop = bounds(array)
             tensors = [t for t in given if isinstance(t, Tensor) and t is not given[place]]
             others = [bounds(t.array) for t in tensors]
             if any(start < end and first < stop for first, end in (*others, *self._state)):

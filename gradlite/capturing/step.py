@@ -100,10 +100,11 @@ def capture(
     ``tolist()`` or an index reads. What is refused: reading a value in another way (``item()``,
     ``float()``, text), sizes and whole numbers that are others at every call, branching on a value
     after the step has changed it, counting in Python, a list that grows, asking for the time,
-    opening a file to read it, and whatever differs between the two recordings, such as Python's or
-    NumPy's random numbers. Python code of the step, its prints included, does not run in a
-    replay. What is put into the ``__dict__`` of a layer of the
-    library's, past `setattr`, is not noticed.
+    for files or for random numbers of the system, opening a file to read it, editing a list or a
+    dictionary among the arguments, and whatever differs between the two recordings, such as
+    Python's or NumPy's random numbers. Python code of the step, its prints included, does not run
+    in a replay. Of what is put into the ``__dict__`` of a layer of the library's, past `setattr`,
+    numbers and texts are noticed, and tensors not.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
@@ -309,6 +310,11 @@ class CapturedStep:
             recorder.is_of_step = watch.foresees
             with before.arrays_as(recorder.state), watching(watch):
                 result = shown_to(self.step, args, kwargs)
+            if not _same_nesting(tree_flatten((args, kwargs)), inputs, spec):
+                raise CaptureError(
+                    "the step edits a list or a dictionary that it is given, which a replay would "
+                    "not do: work on a copy of it, as dict(batch), and return what it puts there"
+                )
             before.add_numbers(recorder.numbers)
             result_leaves, result_spec = tree_flatten(result)
         recorder.check()
@@ -458,6 +464,13 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
             found = spelled(leaf)
             parts.append((leaf.__class__, id(leaf)) if found is None else found)
     return tuple(parts), pattern(leaves) if len({*map(id, leaves)}) < len(leaves) else None
+
+
+def _same_nesting(found: tuple[list[Any], TreeSpec], leaves: Sequence[Any], spec: TreeSpec) -> bool:
+    """Whether a step's arguments are what they were, in the very order."""
+    now, nesting = found
+    same = len(now) == len(leaves) and all(a is b for a, b in zip(now, leaves))
+    return same and repr(nesting) == repr(spec)
 
 
 def _detached(leaves: Sequence[Any], spec: TreeSpec) -> Any:
