@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -15,6 +16,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
+from gradlite.utils.data import DataLoader, Dataset, Subset
 from tests.capture_support import CALLS, close, replays
 
 __all__ = ["replays"]  # which is used by every test
@@ -27,6 +29,7 @@ class Holder:
         self.row = np.ones(3, np.float32)
         self.table = np.arange(6, dtype=np.float32).reshape(2, 3)
         self.listed = [np.ones(3, np.float32), np.zeros(3, np.float32)]
+        self.fixed = (self.row,)  # for which nothing is put
         self.named = {"row": np.ones(3, np.float32)}
         self.recent = deque([1.0, 2.0, 3.0])
         self.wanted = np.array([0, 1, 1])
@@ -85,6 +88,7 @@ STEPS: dict[str, Callable[[Holder], Callable[[Any], Any]]] = {
         lambda x: x * of(h.named["row"]) + of(_filled(np.zeros(3, np.float32), h.named["row"]))
     ),
     "also as an index in C": lambda h: lambda x: x * of(h.wanted) + of(new()[h.wanted]),
+    "also in a tuple": lambda h: lambda x: x * of(h.row) * float(h.fixed[0][0]),
     "of several": lambda h: lambda x: x * of(h.row) * of(np.array([h.row, h.row]))[1],
     "of a sequence": lambda h: lambda x: x * of(np.stack(deque([h.row, h.row])))[1],
     "of a part, also in C": lambda h: lambda x: x * of(h.table[0]) + of(new().dot(h.table[0])),
@@ -274,6 +278,53 @@ def test_a_buffer_of_an_array_is_refused() -> None:
     captured = gradlite.capture(lambda x: x * sum(memoryview(row)), warmup=0)
     with pytest.raises(gradlite.CaptureError, match="reads memory by itself"):
         captured(gradlite.ones(3))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a class may have buffers from there on")
+def test_a_digest_of_an_array_is_refused() -> None:
+    row = np.ones(3, np.float32)
+    captured = gradlite.capture(lambda x: x * hashlib.sha1(row).digest()[0], warmup=0)
+    with pytest.raises(gradlite.CaptureError, match="reads memory by itself"):
+        captured(gradlite.ones(3))
+
+
+def test_another_shape_of_the_very_array_counts() -> None:
+    row = np.ones(6, np.float32)
+    captured = gradlite.capture(lambda x: x + len(row))
+    for i in range(2 * CALLS):
+        if i == CALLS:
+            row.shape = (2, 3)
+        assert captured(gradlite.zeros(1)).tolist() == [6 if i < CALLS else 2]
+    assert captured.replays > CALLS
+
+
+class Rows(Dataset):
+    def __init__(self) -> None:
+        self.rows, self.factor = np.arange(6, dtype=np.float32).reshape(3, 2), 1.0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[index] * self.factor
+
+
+@pytest.mark.parametrize("around", [lambda rows: rows, lambda rows: Subset(rows, [2, 0])])
+def test_a_data_set_behind_a_loader_is_looked_into(around: Any) -> None:
+    rows = Rows()
+    loader = DataLoader(around(rows), batch_size=2)
+
+    def step() -> Any:
+        return sum(batch.sum() for batch in loader)
+
+    captured = gradlite.capture(step)
+    for i in range(3 * CALLS):
+        close(captured().item(), step().item())
+        if i == CALLS:
+            rows.rows += 1
+        if i == 2 * CALLS:
+            rows.factor = 3.0
+    assert captured.replays > 2 * CALLS
 
 
 def test_a_part_of_an_array_that_nobody_follows_is_refused() -> None:

@@ -414,6 +414,13 @@ def a_function_for_a_class_that_has_another_one() -> Any:
 
 
 @case
+def an_attribute_in_front_of_one_of_the_class_of_a_class() -> Any:
+    meta = type("Meta", (type,), {"__module__": __name__, "by": 2.0})
+    kind: Any = meta("Own", (), {"__module__": __name__})
+    return lambda x: x * kind.by, lambda: setattr(kind, "by", 3.0)
+
+
+@case
 def a_variable_in_front_of_a_function_of_pythons() -> Any:
     variables = {"__builtins__": __builtins__}
     exec("def step(x): return x * max(1, 2)", variables)

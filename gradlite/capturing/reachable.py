@@ -31,6 +31,7 @@ from gradlite.capturing.watched import (
     Current,
     Elements,
     Items,
+    Layout,
     Numbers,
     Slots,
     distributions,
@@ -281,6 +282,8 @@ class Reachable:
             self._look(value, DEPTH)
         elif not is_library_class(value if isinstance(value, type) else type(value)):
             self._look(value, DEPTH)
+        elif type(value).__module__.startswith("gradlite.utils.data"):
+            self._look(value, DEPTH)
 
     def _place(self, container: Any, key: Any, name: str) -> None:
         try:
@@ -294,11 +297,18 @@ class Reachable:
         self._placed.add((id(container), key))
         self._places.append((container, key, name))
         if is_shown(value) and isinstance(container, (dict, types.CellType)):
-            self._arrays.append((container, key))
+            self._shown_array(container, key, value)
         elif _is_iterator(value) and isinstance(container, (dict, types.CellType, Slots)):
             self._iterators.append((container, key))
         elif value is not ABSENT and not isinstance(value, DESCRIPTORS):
             self._look(value, DEPTH)
+
+    def _shown_array(self, container: Any, key: Any, array: Any) -> None:
+        self._arrays.append((container, key))
+        if (id(array), Layout) not in self._placed:
+            self._placed.add((id(array), Layout))
+            self._keep.append(array)
+            self._places.append((Layout(array), None, "the shape of an array of NumPy's"))
 
     def _look(self, value: Any, depth: int) -> None:
         if value.__class__ in SIMPLE or id(value) in self._seen or id(value) in self._passed:
@@ -383,7 +393,7 @@ class Reachable:
             self._places.append((Items(values), None, f"a {kind}{' of numbers' * numbers}"))
         for number, item in enumerate(list(values)):
             if is_shown(item) and isinstance(values, list):
-                self._arrays.append((values, number))
+                self._shown_array(values, number, item)
             elif isinstance(values, list) and _is_iterator(item):
                 self._iterators.append((values, number))
             else:
@@ -409,6 +419,9 @@ class Reachable:
                 for name, item in list(vars(value).items()):
                     if isinstance(item, (Tensor, distributions())) or item.__class__ in SIMPLE:
                         self._place(vars(value), name, f"{kind.__name__}.{name}")
+            if kind.__module__.startswith("gradlite.utils.data"):
+                for item in list(vars(value).values()):  # what the program has it call
+                    self._given(item)
             self._instances.append(value)
             return
         self._class(kind, exposed)
@@ -431,7 +444,7 @@ class Reachable:
                     for part in hook if isinstance(hook, tuple) else (hook,):
                         self._look(part, DEPTH)
             elif is_shown(item):
-                self._arrays.append((module.__dict__, key))
+                self._shown_array(module.__dict__, key, item)
             elif _is_iterator(item):
                 self._iterators.append((module.__dict__, key))
             elif not is_library_class(kind) and not isinstance(item, (Module, Tensor)):
@@ -564,7 +577,9 @@ class Reachable:
                     self._code(method, owner, name in CONSTRUCTORS)
             if not implied or methods:
                 self._place(attributes, name, f"{kind.__name__}.{name}")
-        self._shadow(self._classes[kind], names, kind.__mro__[1:], kind.__name__)
+        meta: type = type(kind)
+        of_class = [k for k in meta.__mro__ if not is_library_class(k)]
+        self._shadow(self._classes[kind], names, (*kind.__mro__[1:], *of_class), kind.__name__)
 
     def _unread(self, module: Module, key: str) -> bool:
         """Whether no code reads an attribute of a module, as of a count of steps beside it."""

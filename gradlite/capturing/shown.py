@@ -153,7 +153,9 @@ def shown_to(step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     try:
         return step(*args, **kwargs)
     except (TypeError, RuntimeError) as error:
-        if Shown.__name__ in str(error) and not isinstance(error, CaptureError):
+        text = str(error)
+        buffer = "buffer" in text and isinstance(error, TypeError)
+        if (Shown.__name__ in text or buffer) and not isinstance(error, CaptureError):
             raise CaptureError(
                 UNSEEN.format(str(error).replace(Shown.__name__, "numpy.ndarray"))
             ) from error

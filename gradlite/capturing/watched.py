@@ -144,6 +144,23 @@ class Numbers:
     __getitem__ = get
 
 
+class Layout:
+    """What an array of NumPy's is beside its values, which programs may set in place."""
+
+    __slots__ = ("_array", "_known")
+
+    def __init__(self, array: Any) -> None:
+        self._array, self._known = array, (array.shape, array.strides, array.dtype)
+
+    def get(self, key: None, default: Any = None) -> tuple[Any, ...]:
+        """The very same tuple as long as nothing is set."""
+        array = self._array
+        now = (array.shape, array.strides, array.dtype)
+        return self._known if now == self._known else now
+
+    __getitem__ = get
+
+
 class Elements:
     """The elements of an array of objects, whatever its shape."""
 
