@@ -138,6 +138,49 @@ def test_every_op_gives_the_same_from_array_calls_and_compiled_code(
             np.testing.assert_allclose(x, y, rtol, atol * max(1.0, finite), err_msg=name)
 
 
+# What is large enough for compiled code of the ops' own, without capture too.
+LARGE: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
+    "depthwise": (
+        lambda x, w, b: F.conv2d(x, w, b, padding=1, groups=16),
+        [(8, 16, 16, 16), (16, 1, 3, 3), (16,)],
+    ),
+    "cross_entropy": (lambda x: F.cross_entropy(x, gradlite.arange(512) % 300), [(512, 300)]),
+    "binary": (
+        lambda x: F.binary_cross_entropy_with_logits(x, (x > 0).to(x.dtype)), [(64, 300)],
+    ),
+    "triplet": (F.triplet_margin_loss, [(64, 30)] * 3),
+    "attention": (F.scaled_dot_product_attention, [(2, 8, 64, 32)] * 3),
+    "with a mask": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, gradlite.arange(64) % 3 > 0),
+        [(2, 8, 64, 32)] * 3,
+    ),
+    "with a small mask": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, gradlite.eye(8) > 0),
+        [(1, 2, 8, 8)] * 3,
+    ),
+    "norms": (lambda x: F.gelu(F.layer_norm(x, (256,))) + x.softmax(-1), [(64, 256)]),
+}  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", LARGE)
+def test_array_calls_give_the_bits_of_large_ops(name: str) -> None:
+    function, shapes = LARGE[name]
+    gradlite.manual_seed(0)
+    given = [gradlite.randn(*shape, requires_grad=True) for shape in shapes]
+
+    def step() -> list[Any]:
+        out = function(*given)  # squared: NumPy makes a scalar of such a gradient of a loss
+        return [out, *gradlite.autograd.grad((out * out).sum(), given)]
+
+    captured = gradlite.capture(step, warmup=0, native=False)
+    for _ in range(4):
+        results = captured()
+    assert captured.replays == 2
+    for ours, theirs in zip(results, step(), strict=True):
+        np.testing.assert_array_equal(ours.detach().array, theirs.detach().array)
+
+
 @needs_compiler
 def test_most_calls_are_compiled() -> None:
     """What users train with leaves nothing to array calls."""

@@ -17,6 +17,7 @@ from gradlite.ops import (
     columns,
     conv_maxima,
     ctc_states,
+    depthwise_compiled,
     pooling,
     products,
     reduce,
@@ -31,8 +32,11 @@ CONVOLUTIONS = (
 POOLINGS = (pooling.maxima, pooling.scatter, conv_maxima.channel_sums)
 STATES = (ctc_states.walk, ctc_states.gradient)
 BAGS = (bags.pool, bags.spread, bags.slopes)
-# What stands for a kernel on the CPU where ops launch them.
-BY_LAUNCHES = (elements.values, sums_compiled.variances)
+# What stands for a kernel on the CPU where ops launch them, and code with kernels of its own.
+BY_LAUNCHES = (
+    elements.values, sums_compiled.variances, depthwise_compiled.convolve,
+    depthwise_compiled.input_gradient, depthwise_compiled.weight_gradient,
+)  # fmt: skip
 # What compiled code does outside of captured steps, and the same by NumPy's calls, of which a
 # compiled plan makes its own.
 IN_PARTS = (

@@ -1,7 +1,8 @@
 """Convolutions of single channels by compiled code, where there is a C++ compiler.
 
 What `gradlite.ops.grouped` does tap by tap with array calls, the functions of depthwise.hpp do
-plane by plane. Each function here gives None where the compiled code does not fit.
+plane by plane. Each function here gives None where the compiled code does not fit. Recorded as
+one call, of which replays of array calls make the same one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LEAST_WORK = 1 << 18
 FUNCTIONS = {"depthwise_convolved": 5, "depthwise_spread": 4, "depthwise_kernels": 4}
 
 
-def convolve(x: Any, w: Any, bias: Any, geometry: Geometry) -> Any:
+def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry) -> Any:
     """The cross-correlation of x (N, C, H, W) with w (C * M, 1, KH, KW), plus a bias (C * M,)."""
     counts = geometry.counts(x.shape[2:], w.shape[2:])
     library = _library(x, w, w.shape, counts)
@@ -33,7 +34,7 @@ def convolve(x: Any, w: Any, bias: Any, geometry: Geometry) -> Any:
     return y
 
 
-def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry, channels: int) -> Any:
+def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, channels: int) -> Any:
     """The gradient of the input, of height and width ``size``."""
     counts = (g.shape[2], g.shape[3])
     library = _library(g, w, w.shape, counts)
@@ -44,7 +45,7 @@ def input_gradient(g: Any, w: Any, size: Pair, geometry: Geometry, channels: int
     return dx
 
 
-def weight_gradient(x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
+def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry) -> Any:
     """The gradient of the kernels."""
     shape, counts = (g.shape[1], 1, *kernel), (g.shape[2], g.shape[3])
     library = _library(x, g, shape, counts)

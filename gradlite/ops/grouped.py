@@ -25,7 +25,7 @@ def convolve(xp: Any, x: Any, w: Any, bias: Any, geometry: Geometry, groups: int
     if groups == 1:
         return columns.convolve(xp, x, w, geometry, bias)
     if inner == 1:
-        made = depthwise_compiled.convolve(x, w, bias, geometry) if xp is np else None
+        made = depthwise_compiled.convolve(xp, x, w, bias, geometry) if xp is np else None
         return _depthwise(xp, x, w, bias, geometry) if made is None else made
     parts = [
         columns.convolve(xp, x[:, i], w[j], geometry, None if bias is None else bias[j])
@@ -43,7 +43,7 @@ def input_gradient(xp: Any, g: Any, w: Any, size: Pair, geometry: Geometry, grou
         return columns.input_gradient(xp, g, w, size, geometry)
     if inner == 1:
         compiled = depthwise_compiled.input_gradient
-        made = compiled(g, w, size, geometry, groups) if xp is np else None
+        made = compiled(xp, g, w, size, geometry, groups) if xp is np else None
         return _depthwise_input_gradient(xp, g, w, size, geometry, groups) if made is None else made
     parts = [
         columns.input_gradient(xp, g[:, j], w[j], size, geometry)
@@ -60,7 +60,7 @@ def weight_gradient(xp: Any, x: Any, g: Any, kernel: Pair, geometry: Geometry, g
     if groups == 1:
         return columns.weight_gradient(xp, x, g, kernel, geometry)
     if c == groups:
-        made = depthwise_compiled.weight_gradient(x, g, kernel, geometry) if xp is np else None
+        made = depthwise_compiled.weight_gradient(xp, x, g, kernel, geometry) if xp is np else None
         return _depthwise_weight_gradient(xp, x, g, kernel, geometry) if made is None else made
     parts = [
         columns.weight_gradient(xp, x[:, i], g[:, j], kernel, geometry)

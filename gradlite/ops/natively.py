@@ -68,6 +68,8 @@ def backward(rule: Any, fused: Any, least: int, dtypes: str) -> Any:
 
     def backward(ctx: Any, grad: Any, F: Any) -> Any:
         if not F.tensors and _size(ctx, grad) >= least and F.xp in LAUNCHERS:
+            if isinstance(grad, np.generic):  # which NumPy makes of arrays of one number
+                grad = np.asarray(grad)
             given = ctx.saved[0] if grad.__class__ is list else grad
             K = LAUNCHERS[F.xp]() if given.dtype.char in dtypes else None
             if K is not None:
