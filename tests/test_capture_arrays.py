@@ -73,6 +73,7 @@ STEPS: dict[str, Callable[[Holder], Callable[[Any], Any]]] = {
     "of chosen rows": lambda h: lambda x: x * gradlite.tensor(h.table[[1, 0]]),
     "on its own": lambda h: lambda x: x + (gradlite.tensor(h.row) * 2).sum(),
     "an element": lambda h: lambda x: x * h.row[0],
+    "a rounded number": lambda h: lambda x: x * round(h.row[0], 1) * round(h.row[1]),
     "a number": lambda h: lambda x: x * float(h.row[0]),
     "a number of a table": lambda h: lambda x: x * h.table[0, 1].item(),
     "of a sum": lambda h: lambda x: x * gradlite.tensor(h.table.sum()),
@@ -325,6 +326,23 @@ def test_a_data_set_behind_a_loader_is_looked_into(around: Any) -> None:
         if i == 2 * CALLS:
             rows.factor = 3.0
     assert captured.replays > 2 * CALLS
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda row: row.astype(object),
+        lambda row: np.frompyfunc(lambda v: v * 2, 1, 1)(row).astype(np.float32),
+        lambda row: np.add(row, 1, out=np.zeros(3, object)),
+        lambda row: row.astype(str)[0][0],
+    ],
+)
+def test_arrays_of_other_things_than_numbers_are_refused(make: Any) -> None:
+    """No replay has memory for Python's objects."""
+    row = np.ones(3, np.float32)
+    captured = gradlite.capture(lambda x: (make(row), x * 2)[1], warmup=0)
+    with pytest.raises(gradlite.CaptureError, match="makes an array of (object|str)"):
+        captured(gradlite.ones(3))
 
 
 def test_a_part_of_an_array_that_nobody_follows_is_refused() -> None:

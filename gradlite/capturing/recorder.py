@@ -55,6 +55,9 @@ DESCRIPTIONS = frozenset(
         np.shares_memory, np.iscomplexobj, np.isrealobj, np.broadcast_shapes,
     )
 )  # fmt: skip
+# What arrays of NumPy's may hold but numbers: objects, text, times.
+NO_NUMBERS = frozenset("OSUMm")
+BYTE = np.dtype(np.uint8)
 # The names that such functions have in CuPy.
 DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
 raw_array: Any = Tensor.__dict__["array"]
@@ -140,6 +143,7 @@ class Recorder(Handing):
         told, writes = writes is not None, [*(writes or []), *given]
         if not told:
             writes = self._written(function, args, given)
+        self._refuse_objects(function, writes)
         for array in writes:
             self.fill_anew(array)
         with self.pause():
@@ -148,6 +152,7 @@ class Recorder(Handing):
             return result
         if not writes and not self.depends(args) and not self.depends(tuple(kwargs.values())):
             return self._constant_result(result)
+        self._refuse_objects(function, (result,))
         kwargs = {k: self.refs(v) for k, v in kwargs.items() if k != "out"}
         if given:
             outs = tuple(self.ref(plain(o)) for o in given if o is not None)
@@ -206,6 +211,17 @@ class Recorder(Handing):
         self._add(call)
         results = [self.face(arrays[i]) if i in arrays else r for i, r in enumerate(results)]
         return result.__class__(results) if several else results[0]
+
+    @staticmethod
+    def _refuse_objects(function: Any, results: Iterable[Any]) -> None:
+        """CaptureError for arrays of what a replay has no memory for, or could not compare."""
+        parts = [p for r in results for p in (r if isinstance(r, (tuple, list)) else [r])]
+        kind = next((p.dtype for p in parts if getattr(p, "dtype", BYTE).kind in NO_NUMBERS), None)
+        if kind is not None:
+            raise CaptureError(
+                f"{getattr(function, '__name__', function)}() makes an array of {kind.name}, which "
+                "a recorded step cannot repeat: keep to arrays of numbers"
+            )
 
     def depends(self, value: Any) -> bool:
         """Whether some array among the arguments may differ in a replay."""

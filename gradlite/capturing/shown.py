@@ -91,6 +91,9 @@ class Shown(OfHost):
     def __contains__(self, item: Any) -> bool:
         return bool((self == item).any())
 
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self.item(), digits)  # as NumPy's scalars do
+
     def __complex__(self) -> complex:
         return complex(float(self))
 
