@@ -8,7 +8,7 @@ import datetime
 import functools
 import gc
 import io
-import logging
+import logging.handlers
 import os
 import pathlib
 import secrets
@@ -299,13 +299,16 @@ def test_what_runs_because_garbage_is_collected_is_not_the_step_s() -> None:
     assert gc.callbacks == before
 
 
-def test_what_libraries_do_for_themselves_is_not_refused() -> None:
-    """Loggers ask for the time, and keep what they have found out."""
+def test_what_libraries_do_for_themselves_is_not_refused(tmp_path: pathlib.Path) -> None:
+    """Loggers ask for the time and for files, and keep what they have found out."""
     stream = io.StringIO()
     logger = logging.Logger("of a test")
     logger.addHandler(logging.StreamHandler(stream))
+    handler = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=1 << 20)
+    logger.addHandler(handler)
 
     def step(x: Any) -> Any:
+        os.makedirs(tmp_path / "a" / "b", exist_ok=True)
         logger.info("a step")
         return x * 2
 
@@ -314,6 +317,7 @@ def test_what_libraries_do_for_themselves_is_not_refused() -> None:
         captured(gradlite.ones(2))
     assert captured.replays >= 2
     assert stream.getvalue().count("a step") == 6 - captured.replays
+    handler.close()
 
 
 def test_methods_that_replays_call_anew_may_count() -> None:

@@ -30,7 +30,6 @@ from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.capturing.scaling import needs_values
-from gradlite.capturing.watching import LOADING
 from gradlite.cuda.kernel import Kernel
 from gradlite.description import Description
 from gradlite.grad_mode import enable_grad
@@ -62,6 +61,8 @@ TABLES = {"zero": 1, "clip": 1, "clamp": 1, "total_norm": 0, "unscale": 1, "aver
 MAKERS = (
     "array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray", "frombuffer",
 )  # fmt: skip
+# Modules of Python that read the code which is to run, or to be shown.
+LOADING = ("importlib", "linecache", "tokenize", "traceback", "warnings", "zipimport")
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
 
 

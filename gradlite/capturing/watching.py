@@ -42,7 +42,11 @@ CLOCKS = frozenset(
         *(getattr(time, name) for name in ("localtime", "gmtime", "ctime")),
     )
 )
-# What others may change, or chance: also where a library asks for the step.
+# What others may change, or chance: also by these modules of Python, but for what makes folders.
+ASKING = frozenset(
+    "fnmatch genericpath glob ntpath os pathlib posixpath random secrets shutil uuid".split()
+)
+MAKING = ("makedirs", "mkdir", "removedirs", "renames")
 ANSWERS = {
     os.urandom: "random numbers of the system", os.stat: "files", os.lstat: "files",
     os.listdir: "files", os.scandir: "files", os.access: "files", os.getcwd: "files",
@@ -123,8 +127,6 @@ FIELDS = tuple(
 )
 VARIABLE = type(os.environ).__getitem__.__code__
 VARIABLES = type(os.environ).__iter__.__code__
-# Modules of Python that read the code which is to run, or to be shown.
-LOADING = ("importlib", "linecache", "tokenize", "traceback", "warnings", "zipimport")
 OWN = ("gradlite", "numpy", "cupy")
 HANDING_ON = ("gradlite.ops.random", "gradlite.cuda.devices")  # which only call one of these
 LOGS = logging.Logger.handle.__code__
@@ -263,7 +265,7 @@ class Watch:
         if self._collecting or self._paused():
             return
         if function in ANSWERS:
-            if self._is_of_step(frame) and not _loads(frame):
+            if self._asks(frame):
                 self.asked = f"{function.__module__}.{function.__name__}()", ANSWERS[function]
         elif not self.foresees(frame.f_code):
             pass
@@ -272,6 +274,18 @@ class Watch:
         else:
             owner = getattr(function, "__self__", None)
             self.clock = f"{getattr(owner, '__name__', 'time')}.{function.__name__}()"
+
+    def _asks(self, frame: types.FrameType | None) -> bool:
+        """Whether the step's code asks, itself or by what hands out what the system answers.
+
+        Handlers of loggers and the like ask for themselves.
+        """
+        while frame is not None and not self.foresees(frame.f_code):
+            name = (frame.f_globals.get("__name__") or "").partition(".")[0]
+            if name not in ASKING or frame.f_code.co_name in MAKING:
+                return False
+            frame = frame.f_back
+        return frame is not None
 
     def finish(self, read: str) -> None:
         """Find the functions of the code that was met.
@@ -312,16 +326,6 @@ class Watch:
             own = [f for f in own if _closes_over(f, values)] or [_made(code, variables, values)]
             found += [(function, None) for function in own]
         self._findings.functions += found
-
-
-def _loads(frame: types.FrameType | None) -> bool:
-    """Whether a call is one of what reads the code which is to run, or to be shown."""
-    while frame is not None:
-        name = frame.f_globals.get("__name__") or ""
-        if name.partition(".")[0] in LOADING:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _is_library(frame: types.FrameType) -> bool:
