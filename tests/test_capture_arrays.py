@@ -82,6 +82,7 @@ STEPS: dict[str, Callable[[Holder], Callable[[Any], Any]]] = {
     "in a dictionary": lambda h: lambda x: x * gradlite.tensor(h.named["row"]),
     "numbers in a deque": lambda h: lambda x: x * gradlite.tensor(list(h.recent)),
     "as an index": lambda h: lambda x: x[gradlite.tensor(h.wanted)],
+    "as a list of indices": lambda h: lambda x: x[list(h.wanted)],
     "a branch": lambda h: lambda x: x * 2 if h.row[0] > 3 else x - 1,
     "also by a method in C": lambda h: lambda x: x * of(h.row) * new().dot(h.row).item(),
     "of a list, also in C": lambda h: lambda x: x * of(h.listed[1]) + of(new().dot(h.listed[1])),

@@ -61,7 +61,9 @@ def _makes_a_tuple(item: Any) -> bool:
     return (
         item is None
         or item is Ellipsis
-        or isinstance(item, (Tensor, list, tuple, range, slice, np.ndarray))
+        or isinstance(item, (Tensor, list, tuple, range, slice))
+        # An element of a recorded array stands for a number of NumPy's.
+        or (isinstance(item, np.ndarray) and (item.ndim > 0 or item.__class__ is np.ndarray))
     )
 
 
