@@ -97,14 +97,15 @@ def capture(
     answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
     a tensor's value that goes another way, a boolean mask that holds in more or fewer places, as
     `nonzero` and on the CPU `unique` may find them, another whole number that ``int()``,
-    ``tolist()`` or an index reads. What is refused: reading a value in another way (``item()``,
-    ``float()``, text), sizes and whole numbers that are others at every call, branching on a value
-    after the step has changed it, counting in Python, a list that grows, asking for the time,
-    for files or for random numbers of the system, opening a file to read it, editing a list or a
-    dictionary among the arguments, and whatever differs between the two recordings, such as
-    Python's or NumPy's random numbers. Python code of the step, its prints included, does not run
-    in a replay. Of what is put into the ``__dict__`` of a layer of the library's, past `setattr`,
-    numbers and texts are noticed, and tensors not.
+    ``tolist()`` or an index reads, other values of an array that code in C reads (``table[a]``,
+    ``table.dot(a)``, SciPy's functions). What is refused: reading a value in another way
+    (``item()``, ``float()``, text), sizes and whole numbers that are others at every call,
+    branching on a value after the step has changed it, counting in Python, a list that grows,
+    asking for the time, for files or for random numbers of the system, opening a file to read it,
+    editing a list or a dictionary among the arguments, and whatever differs between the two
+    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints
+    included, does not run in a replay. Of what is put into the ``__dict__`` of a layer of the
+    library's, past `setattr`, numbers and texts are noticed, and tensors not.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
