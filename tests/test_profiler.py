@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gradlite
@@ -19,6 +20,7 @@ from gradlite.backends.native import NativeLauncher
 from gradlite.capturing import CapturedStep
 from gradlite.cuda.kernel import Kernel
 from gradlite.ops import binary, comparison, dispatch, guard
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.table import TABLE
 from gradlite.optim import optimizer as optimizer_module
@@ -215,11 +217,14 @@ def test_record_function() -> None:
 # -------------------------------------------------------------------------- nothing stays
 def everything_replaced() -> dict[Any, Any]:
     """What runs, or is called by, an op: by where it is kept."""
+    for namespace in NAMESPACES.values():
+        namespace.complete()
     gc.collect()  # ops of arrays that only a recording has had
     classes = [Op, Tensor, Launcher, NativeLauncher, CupyGemm, Kernel, CapturedStep]
     classes += [optim.Optimizer, instruments._FunctionOp, *instruments._all_ops()]
     modules = [graph, dispatch, binary, comparison, guard, optimizer_module]
-    found = {(id(o), n): v for o in (*classes, *modules) for n, v in vars(o).items()}
+    owners = (*classes, *modules, *NAMESPACES.values())
+    found = {(id(o), n): v for o in owners for n, v in vars(o).items()}
     for entry in TABLE.values():
         function = entry.function
         found[entry.name, "code"] = getattr(function, "__code__", None)
@@ -232,6 +237,21 @@ def assert_same(before: dict[Any, Any]) -> None:
     after = everything_replaced()
     assert after.keys() == before.keys()
     assert not [key for key, value in before.items() if after[key] is not value]
+
+
+def test_ops_that_rules_ask_for_first_in_a_profile_are_not_measured_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    F = NAMESPACES[np.ndarray]
+    F.use(F.launcher)  # as at the start
+    with profile():
+        F.exp(np.ones(3))
+
+    def measured(*args: Any) -> None:
+        raise AssertionError(f"measured without a profile: {args}")
+
+    monkeypatch.setattr(instruments, "begin", measured)
+    F.exp(np.ones(3))
 
 
 def test_off_everything_is_the_very_same() -> None:

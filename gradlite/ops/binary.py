@@ -86,8 +86,8 @@ def binary_op(
             a, b = promoted(a, b, true_division=true_division)
         return binary_op(op, a, b, attrs, true_division)
     F = NAMESPACES[x.__class__]
-    if F.twins:
-        op = F.twins.get(op, op)
+    if F.twins is not None:
+        op = F.twins[op]
     token = quiet()
     try:
         if attrs:

@@ -45,8 +45,8 @@ def apply(op: Any, inputs: Sequence[Tensor | None], *attrs: Any) -> Any:
             if t._requires_grad or t._view is not None:
                 tracked = True
     F = NAMESPACES[arrays[0].__class__]
-    if F.twins:
-        op = F.twins.get(op, op)
+    if F.twins is not None:
+        op = F.twins[op]
     token = quiet()
     try:
         if op.variadic:
@@ -181,7 +181,8 @@ def node_of_edit(op: Any, inputs: Sequence[Tensor], attrs: tuple[Any, ...]) -> N
         return None
     arrays = [t.array for t in inputs]
     F = NAMESPACES[arrays[0].__class__]
-    op = F.twins.get(op, op)
+    if F.twins is not None:
+        op = F.twins[op]
     if edges is NOWHERE:
         op, edges = Cut(op), (None,) * len(inputs)
     return recorded(op, edges, inputs, arrays, attrs, F, None, None, None, 1)
@@ -237,8 +238,8 @@ def apply1(op: Any, input: Tensor, *attrs: Any) -> Tensor:
     """`apply` for one input and one output without aux, which most calls are."""
     array = input.array
     F = NAMESPACES[array.__class__]
-    if F.twins:
-        op = F.twins.get(op, op)
+    if F.twins is not None:
+        op = F.twins[op]
     token = quiet()
     try:
         out = op.forward(F.xp, array, *attrs) if attrs else op.forward(F.xp, array)

@@ -405,7 +405,7 @@ class Linear(Op):
     def gradients(ctx: Any, x: Any, weight: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         """The rule for what was saved of x and the weight."""
         shape = ctx.shapes[0]
-        if isinstance(grad, np.ndarray) and not F.twins and len(shape) == 2:
+        if isinstance(grad, np.ndarray) and F.twins is None and len(shape) == 2:
             # The rule below, written out for small networks.
             rows, bias = grad.T, ctx.edges[2]
             if x is not None and bias is not None and small.worth_gradients(grad, x):
@@ -486,7 +486,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.__class__ is not w.__class__:
         same_device(input, weight)
     F = NAMESPACES[x.__class__]
-    if x.__class__ is not np.ndarray or bias is None or F.twins:
+    if x.__class__ is not np.ndarray or bias is None or F.twins is not None:
         return apply(Linear, (input, weight, bias))  # type: ignore[no-any-return]
     return _linear(F, input, weight, bias)
 

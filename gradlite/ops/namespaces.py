@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +13,35 @@ from gradlite.backends import cuda
 from gradlite.backends.kernels import CudaLauncher, DevicesLauncher
 from gradlite.ops import guard
 from gradlite.ops.guard import Guard
-from gradlite.ops.twins import has_kernel, twin
+from gradlite.ops.twins import has_kernel, is_twin, twin
+
+
+class Twins(dict[Any, Any]):
+    """The form of each op that a namespace runs, made when it is first asked for."""
+
+    def __init__(self, launcher: Any, guard: Guard | None, halves: frozenset[Any]) -> None:
+        self.launcher, self.guard, self.halves = launcher, guard, halves
+
+    def __missing__(self, op: Any) -> Any:
+        if is_twin(op):
+            return op
+        found, has = op, self.launcher is not None and has_kernel(op, self.launcher)
+        if has or self.guard is not None or (self.halves and not op.moves):
+            found = twin(op, self.launcher, self.guard, self.halves)
+        return self.setdefault(op, found)  # another thread may have made one meanwhile
 
 
 class Namespace:
-    """What a rule calls F: every primitive op under its ``fname``, on arrays or on Tensors."""
+    """What a rule calls F: every primitive op under its ``fname``, on arrays or on Tensors.
+
+    Ops are bound when they are first asked for: a recording, which has namespaces of its own, runs
+    a few of hundreds.
+
+    Attributes:
+        twins: what runs in the place of each op, or None where every op runs as it is.
+    """
 
     tensors = False
-
-    if TYPE_CHECKING:
-        # Ops are attributes that no checker can know of.
-        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(
         self, xp: Any, launcher: Any = None, guard: Guard | None = None, numbers: bool = False
@@ -33,19 +51,28 @@ class Namespace:
 
     def use(self, launcher: Any) -> None:
         """Run the ops that have kernels with a launcher's; None: run the rules alone."""
-        self.launcher = launcher
-        self.halves = dtypes.halves_in_use()
-        self.twins: dict[Any, Any] = {}
-        for op in OPS.values():
-            self.enter(op)
+        halves = dtypes.halves_in_use()
+        plain = launcher is None and self.guard is None and not halves
+        self.launcher, self.twins = launcher, None if plain else Twins(launcher, self.guard, halves)
+        for name in OPS:
+            self.__dict__.pop(name, None)
 
-    def enter(self, op: Any) -> None:
-        """Enter one op."""
-        runs = op
-        has = self.launcher is not None and has_kernel(op, self.launcher)
-        if has or self.guard is not None or (self.halves and not op.moves):
-            runs = self.twins[op] = twin(op, self.launcher, self.guard, self.halves)
-        setattr(self, op.fname, self._bind(runs))
+    def __getattr__(self, name: str) -> Any:
+        op = OPS.get(name)
+        if op is None:
+            raise AttributeError(f"there is no op {name!r}")
+        bound = self._bind(self.runs(op))
+        setattr(self, name, bound)
+        return bound
+
+    def runs(self, op: Any) -> Any:
+        """What runs in the place of an op."""
+        return op if self.twins is None else self.twins[op]
+
+    def complete(self) -> None:
+        """Bind every op now: later ones would be bound to what is in its place by then."""
+        for name in OPS:
+            getattr(self, name)
 
     def _bind(self, op: Any) -> Callable[..., Any]:
         forward, xp = op.forward, self.xp

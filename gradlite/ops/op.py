@@ -125,8 +125,6 @@ class Op:
         if not hasattr(cls, "forward"):
             return  # a base of several ops, or CopySlices, which nobody calls
         OPS[cls.fname] = cls
-        for namespace in NAMESPACES.values():
-            namespace.enter(cls)
 
     @classmethod
     def _run_natively(cls, rule: str, least: int | None, made: Any) -> None:

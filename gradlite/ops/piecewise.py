@@ -96,7 +96,7 @@ class Relu(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (out,) = ctx.saved
-        if grad.__class__ is np.ndarray and not F.twins:
+        if grad.__class__ is np.ndarray and F.twins is None:
             return (_threshold_backward(np, grad, out),)
         return (F.threshold_backward(grad, F.detach(out)),)
 

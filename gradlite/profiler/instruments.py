@@ -120,6 +120,8 @@ class Instruments:
     def _install(self) -> None:
         if backend.status()[0]:  # a namespace that was made later would keep measuring functions
             _ = NAMESPACES[backend.module().ndarray]
+        for namespace in NAMESPACES.values():
+            namespace.complete()
         planned = [*_ops(), *_functions(), *_ranges(), *_kernels()]
         for owner, name, made in planned:
             original = vars(owner).get(name, MISSING)
