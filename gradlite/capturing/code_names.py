@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dis
+import functools
 import importlib.util
 import os
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
+Found = TypeVar("Found")
 HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 PYTHON = os.path.dirname(os.__file__) + os.sep
 INSTALLED = tuple(os.sep + folder + os.sep for folder in ("site-packages", "dist-packages"))
@@ -69,6 +72,28 @@ OPERATORS_3_10 = {
 }  # fmt: skip
 
 
+def once(function: Callable[[types.CodeType], Found]) -> Callable[[types.CodeType], Found]:
+    """Read each code once: recordings read that of everything that they reach."""
+    known: weakref.WeakKeyDictionary[types.CodeType, Found] = weakref.WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def read(code: types.CodeType) -> Found:
+        try:
+            return known[code]
+        except KeyError:
+            found = known[code] = function(code)
+            return found
+
+    return read
+
+
+def once_each(
+    function: Callable[[types.CodeType], Iterable[Found]],
+) -> Callable[[types.CodeType], tuple[Found, ...]]:
+    """The same for what yields."""
+    return once(functools.wraps(function)(lambda code: tuple(dict.fromkeys(function(code)))))
+
+
 def compares(name: str, method: Any) -> bool:
     """Whether a method compares objects, and somebody wrote it: what dataclasses make does not."""
     code = getattr(method, "__code__", None)
@@ -103,6 +128,7 @@ def is_library_class(cls: type) -> bool:
     return not made and is_library(cls.__module__)
 
 
+@once_each
 def names(code: types.CodeType) -> Iterator[str]:
     """The names of globals and attributes in a function, and in those defined inside of it.
 
@@ -116,6 +142,7 @@ def names(code: types.CodeType) -> Iterator[str]:
     yield from names_evaluated(code)
 
 
+@once_each
 def operators(code: types.CodeType) -> Iterator[str]:
     """The methods of objects that a function's operators, and functions like ``abs``, call."""
     for name in code.co_names:
@@ -134,6 +161,7 @@ def operators(code: types.CodeType) -> Iterator[str]:
             yield from operators(constant)
 
 
+@once_each
 def names_of_globals(code: types.CodeType) -> Iterator[str]:
     """Those among `names` that may be globals, and not the attributes of something alone."""
     if not EVALUATED.isdisjoint(code.co_names):
@@ -170,23 +198,29 @@ def strings(code: types.CodeType) -> Iterator[str]:
 
 def imports(code: types.CodeType, variables: Mapping[str, Any]) -> Iterator[types.ModuleType]:
     """The modules that a function, or one defined inside of it, imports, with their parents."""
+    for name in _imported(code):
+        try:
+            name = importlib.util.resolve_name(name, variables.get("__package__"))
+        except ImportError:
+            continue
+        parts = name.split(".")
+        for stop in range(1, len(parts) + 1):
+            module = sys.modules.get(".".join(parts[:stop]))
+            if module is not None:
+                yield module
+
+
+@once_each
+def _imported(code: types.CodeType) -> Iterator[str]:
+    """The names of these as they are written, with a dot for each step up."""
     instructions = list(dis.get_instructions(code)) if code.co_names else []
     for place, instruction in enumerate(instructions):
         if instruction.opname == "IMPORT_NAME":
             level = instructions[place - 2].argval
-            name = "." * (level if isinstance(level, int) else 0) + instruction.argval
-            try:
-                name = importlib.util.resolve_name(name, variables.get("__package__"))
-            except ImportError:
-                continue
-            parts = name.split(".")
-            for stop in range(1, len(parts) + 1):
-                module = sys.modules.get(".".join(parts[:stop]))
-                if module is not None:
-                    yield module
+            yield "." * (level if isinstance(level, int) else 0) + instruction.argval
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from imports(constant, variables)
+            yield from _imported(constant)
 
 
 def names_by_value(code: types.CodeType) -> Iterator[str]:
@@ -195,6 +229,7 @@ def names_by_value(code: types.CodeType) -> Iterator[str]:
         yield from (c for c in code.co_consts if isinstance(c, str))
 
 
+@once
 def reads_any(code: types.CodeType) -> bool:
     """Whether a function may read attributes whose names its code does not hold."""
     if "vars" in code.co_names or "__dict__" in code.co_names:
@@ -208,6 +243,7 @@ def reads_any(code: types.CodeType) -> bool:
     return any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
+@once
 def looks_which(code: types.CodeType) -> bool:
     """Whether a function, or one inside of it, may ask which object another one is."""
     instructions = list(dis.get_instructions(code))
@@ -232,7 +268,8 @@ def _named(instructions: list[dis.Instruction]) -> bool:
     return found
 
 
-def names_of_owner(code: types.CodeType) -> set[str] | None:
+@once
+def names_of_owner(code: types.CodeType) -> frozenset[str] | None:
     """The attributes that a method takes from its first argument.
 
     None when it does anything else with that argument, so that any attribute may be read.
@@ -248,10 +285,11 @@ def names_of_owner(code: types.CodeType) -> set[str] | None:
         if following is None or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
             return None
         found.add(following.argval)
-    return found
+    return frozenset(found)
 
 
-def names_of_others(code: types.CodeType) -> set[str]:
+@once
+def names_of_others(code: types.CodeType) -> frozenset[str]:
     """The names in a method that are not taken from its first argument alone."""
     first, found, previous = code.co_varnames[0], set[str](), None
     for instruction in dis.get_instructions(code):
@@ -263,7 +301,7 @@ def names_of_others(code: types.CodeType) -> set[str]:
         if isinstance(constant, types.CodeType):
             found.update(names(constant))
     found.update(names_by_value(code), names_evaluated(code))
-    return found
+    return frozenset(found)
 
 
 def names_in_methods(kind: type, base: type) -> set[str]:
