@@ -2,14 +2,22 @@
 
 A mutant is caught when a test of its file fails: a wrong result, a fault that the runner finds, or
 arguments that do not fit. Pytest itself runs the tests, thread by thread, until one fails; those
-that look for races come first.
+that look for races come first, and before all of them the one that noticed it the last time, which
+spares compiling what other tests need. Which ones these were is in noticed.json:
+
+    python -m tests.kernels.mutation
+
+writes it anew, and prints every mutant with what caught it. Only time depends on it.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +32,7 @@ from tests.kernels import conftest
 from tests.kernels.support import ThreadsLauncher
 
 HERE = Path(__file__).parent
+NOTICED = HERE / "noticed.json"
 CAUGHT = (AssertionError, TypeError, ValueError, KernelError, pytest.fail.Exception)
 # Without what collects garbage several times at the end of each session.
 OPTIONS = (
@@ -92,6 +101,9 @@ class Tests:
     Args:
         mutant: the planted bug.
         tests: the beginnings of the names of tests, "" for all, by file.
+
+    Attributes:
+        failure: the first test that failed, as in noticed.json, and what it raised.
     """
 
     def __init__(self, mutant: Mutant, tests: dict[str, str]) -> None:
@@ -107,6 +119,11 @@ class Tests:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         config.option.tbstyle = "no"  # nobody reads the source of what fails
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self, collector: pytest.Collector, name: str) -> Any:
+        begins = self.tests[collector.path.stem]
+        return None if name.startswith(begins.partition("[")[0]) else []
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -131,7 +148,8 @@ class Tests:
             needs = re.search("torch|oracle", str(call.excinfo.value))
             self.lacks_torch |= needs is not None and find_spec("torch") is None
         else:
-            self.failure = self.failure or (item.name.partition("[")[0], call.excinfo.value)
+            name = f"{item.path.stem}::{item.name}"
+            self.failure = self.failure or (name, call.excinfo.value)
 
 
 def caught(mutant: Mutant) -> str | None:
@@ -143,20 +161,50 @@ def caught(mutant: Mutant) -> str | None:
         ValueError: the text is not in the file, or not once, or the mutant has no tests.
         RuntimeError: the mutant does not compile.
     """
-    tests = dict(t.partition("::")[::2] for t in mutant.tests or (_tests_of(mutant),))
-    plugin = Tests(mutant, tests)
-    with _planted(mutant), mock.patch.object(conftest, "ThreadsLauncher", plugin.launcher):
-        pytest.main([*OPTIONS, *(f"{HERE / name}.py" for name in tests)], plugins=[plugin])
+    failure = first_failure(mutant)
+    return None if failure is None else _said(*failure)
+
+
+def first_failure(mutant: Mutant) -> tuple[str, BaseException] | None:
+    """The test that notices a mutant, and what it raises: the one of the last time, or the first.
+
+    Raises:
+        as `caught`.
+    """
+    tests = mutant.tests or (_tests_of(mutant),)
+    last = noticed().get(key_of(mutant))
+    with _planted(mutant):
+        plugin = _run(mutant, (last,)) if last else None
+        if plugin is None or plugin.failure is None:
+            plugin = _run(mutant, tests)
     if plugin.failure is None:
         if not plugin.ran:
             raise ValueError(f"no test ran of {', '.join(tests)}")
         if plugin.lacks_torch:
             pytest.skip("the tests that notice it compare with PyTorch, which is not installed")
         return None
-    name, error = plugin.failure
-    if isinstance(error, CAUGHT):
-        return f"{name}: {_brief(error)}"
-    raise error
+    if isinstance(plugin.failure[1], CAUGHT):
+        return plugin.failure
+    raise plugin.failure[1]
+
+
+def _run(mutant: Mutant, tests: tuple[str, ...]) -> Tests:
+    by_file = dict(test.partition("::")[::2] for test in tests)
+    plugin = Tests(mutant, by_file)
+    with mock.patch.object(conftest, "ThreadsLauncher", plugin.launcher):
+        pytest.main([*OPTIONS, *(f"{HERE / name}.py" for name in by_file)], plugins=[plugin])
+    return plugin
+
+
+@cache
+def noticed() -> dict[str, str]:
+    """The test that noticed each mutant the last time."""
+    return json.loads(NOTICED.read_text(encoding="utf-8")) if NOTICED.exists() else {}
+
+
+def key_of(mutant: Mutant) -> str:
+    """Where `noticed` has a mutant."""
+    return f"{mutant.file}: {mutant.bug}"
 
 
 @contextmanager
@@ -192,6 +240,10 @@ def _tests_of(mutant: Mutant) -> str:
     return f"test_{Path(file).stem}"
 
 
+def _said(test: str, error: BaseException) -> str:
+    return f"{test.partition('::')[2].partition('[')[0]}: {_brief(error)}"
+
+
 def _brief(error: BaseException) -> str:
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         return "wrong result"
@@ -201,9 +253,23 @@ def _brief(error: BaseException) -> str:
     return re.sub(r"^\w+: | \(block [^)]*\)$|thread \d+ of ", "", message)
 
 
-def table(mutants: list[Mutant]) -> str:
-    """Every mutant and what caught it, in Markdown."""
-    rows = ["| file | bug | caught by |", "| --- | --- | --- |"]
-    for mutant in mutants:
-        rows.append(f"| {mutant.file} | {mutant.bug} | {caught(mutant) or 'nothing'} |")
-    return "\n".join(rows)
+def main() -> None:
+    """Print every mutant and what caught it, in Markdown, and note the tests that did."""
+    from tests.kernels.mutants import MUTANTS
+
+    noticed().clear()
+    rows, found = ["| file | bug | caught by |", "| --- | --- | --- |"], {}
+    for mutant in MUTANTS:
+        failure = first_failure(mutant)
+        if failure is not None:
+            found[key_of(mutant)] = failure[0]
+        by = None if failure is None else _said(*failure)
+        rows.append(f"| {mutant.file} | {mutant.bug} | {by or 'nothing'} |")
+    made = NOTICED.with_suffix(".new")
+    made.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(made, NOTICED)
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ import pytest
 from gradlite.backends.kernel_source import index
 from tests.cuda_on_cpu import compiler
 from tests.kernels.mutants import MUTANTS
-from tests.kernels.mutation import Mutant, caught
+from tests.kernels.mutation import Mutant, caught, key_of, noticed
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and g++")
 
@@ -41,6 +41,15 @@ def test_without_pytorch_a_bug_that_it_alone_shows_is_skipped(
         caught(shown)
     (other,) = [mutant for mutant in MUTANTS if mutant.bug == "all lanes write a distance"]
     assert caught(other) is not None
+
+
+@pytest.mark.parametrize("last", ["test_columns::test_no_such[f32]", "test_softmax::test_the_last"])
+def test_another_test_may_notice_it_than_the_last_time(
+    last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mutant,) = [mutant for mutant in MUTANTS if mutant.bug == "all lanes write a distance"]
+    monkeypatch.setitem(noticed(), key_of(mutant), last)
+    assert caught(mutant) is not None
 
 
 def test_a_text_that_is_not_there_is_an_error() -> None:
