@@ -407,7 +407,10 @@ def running(pid: int) -> bool:
 def test_interrupt_ends_quietly() -> None:
     # A signal that comes just before it sleeps is seen when it wakes up: so it does soon.
     waits = "\n    for _ in range(600): time.sleep(0.1)"
-    process = run_script(SCRIPT.format(persistent=False) + waits, start_new_session=True)
+    # Where the tests run in the background of a shell, the signal is ignored.
+    heeded = "\n    import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = heeded + SCRIPT.format(persistent=False) + waits
+    process = run_script(script, start_new_session=True)
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
     os.killpg(process.pid, signal.SIGINT)
