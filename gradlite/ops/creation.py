@@ -244,7 +244,7 @@ def scalar_tensor(
 def filled(
     maker: str, shape: Any, dtype: Any, where: Any, requires_grad: bool, *fill: Any
 ) -> Tensor:
-    if any(n < 0 for n in shape):
+    if min(shape, default=0) < 0:
         bad = next(n for n in shape if n < 0)
         raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
     if fill:
