@@ -42,7 +42,7 @@ def pytest_collection(session: pytest.Session) -> Any:
     finally:
         if enabled:
             gc.enable()
-        if not gc.get_freeze_count():  # a session within a test would freeze what is garbage after
+        if len(_sessions) == 1:  # one within a test would freeze what is garbage after it
             gc.collect()
             gc.freeze()
 
