@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from gradlite import accelerator as accelerator
 from gradlite import amp as amp
 from gradlite import autograd as autograd
+from gradlite import compiler as compiler
 from gradlite import copying as copying
 from gradlite import cuda as cuda
 from gradlite import distributed as distributed
 from gradlite import dtypes as dtypes
 from gradlite import func as func
+from gradlite import jit as jit
 from gradlite import linalg as linalg
 from gradlite import nn as nn
 from gradlite import onnx as onnx
@@ -50,6 +52,7 @@ from gradlite.backends.threads import set_num_threads as set_num_threads
 from gradlite.capturing import CaptureError as CaptureError
 from gradlite.capturing import capture as capture
 from gradlite.changes import Noticing as _Noticing
+from gradlite.compiler import compile as compile
 from gradlite.cuda import amp as _cuda_amp
 from gradlite.description import Size as Size
 from gradlite.determinism import (
@@ -191,9 +194,6 @@ for _name in ("", ".autograd", ".func", ".linalg", ".nn", ".nn.functional", ".nn
 _NO_COMPLEX = "there are no complex numbers"
 _INSTEAD = {
     "as_strided": "Tensor.unfold() gives sliding windows, diagonal() and movedim() other views",
-    "compile": "models run as they are; gradlite.capture(step) records a whole training step, "
-    "backward and optimizer included, and replays it as compiled code",
-    "jit": "there is nothing to script or trace; gradlite.capture(step) compiles a training step",
     "quantization": "there are no quantized tensors",
     **dict.fromkeys(
         ("complex", "complex64", "complex128", "cfloat", "cdouble"),
@@ -216,7 +216,7 @@ _INSTEAD = {
 
 def __getattr__(name):  # type: ignore[no-untyped-def]  # or every name would be an attribute
     """Subpackages that most programs do not need are imported when they are asked for."""
-    if name in ("distributions", "onnx"):
+    if name in ("distributions", "multiprocessing", "onnx"):
         return _import_module(f"gradlite.{name}")
     instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
     raise AttributeError(f"module 'gradlite' has no attribute {name!r}{instead}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gradlite import changes
+from gradlite import changes, compiler
 from gradlite.nn.conversion import ConversionMethods
 from gradlite.nn.hooks import HookMethods
 from gradlite.nn.members import Members, type_name
@@ -355,6 +355,14 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
             child.apply(fn)
         fn(self)
         return self
+
+    def compile(self, **options: Any) -> None:
+        """Nothing but what `gradlite.compile` does with its options: the module runs as it is.
+
+        Raises:
+            RuntimeError: no such backend or mode, or a mode and options.
+        """
+        compiler.check_options(**options, stacklevel=3)
 
     # -------------------------------------------------------------------------- modes
     def train(self: Self, mode: bool = True) -> Self:

@@ -121,6 +121,8 @@ def same_error(torch: Any, function: Callable[[Any], Any]) -> None:
         lambda t: t.utils.data.WeightedRandomSampler([[1.0]], 1),
         lambda t: list(t.utils.data.WeightedRandomSampler([0.0, 0.0], 1)),
         lambda t: list(t.utils.data.WeightedRandomSampler([1.0], 2, replacement=False)),
+        lambda t: t.utils.data.DistributedSampler([1], 2, 2),
+        lambda t: t.utils.data.DistributedSampler([1], 2, -1),
         lambda t: t.utils.data.BatchSampler([1], 0, False),
         lambda t: t.utils.data.BatchSampler([1], True, False),
         lambda t: t.utils.data.BatchSampler([1], 1, 0),
@@ -366,3 +368,35 @@ def test_collate_is_where_programs_import_it_from() -> None:
 
     assert place.default_collate is gradlite.utils.data.default_collate
     assert gradlite.utils.data._utils.collate.default_convert is gradlite.utils.data.default_convert
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 2, 9, 10])
+def test_a_data_set_shared_out_among_processes(size: int, drop_last: bool) -> None:
+    oracle = pytest.importorskip("tests.oracle", reason="needs PyTorch")
+
+    def program(t: Any) -> Any:
+        parts = [
+            t.utils.data.DistributedSampler(
+                range(size), 3, rank, shuffle=False, drop_last=drop_last
+            )
+            for rank in range(3)
+        ]
+        return [[list(p), len(p), p.num_samples, p.total_size, p.epoch, p.seed] for p in parts]
+
+    oracle.same(program)
+
+
+def test_processes_shuffle_alike_and_otherwise_each_epoch() -> None:
+    from gradlite.utils.data.distributed import DistributedSampler
+
+    parts = [DistributedSampler(range(100), 4, rank, seed=3) for rank in range(4)]
+    first = [list(part) for part in parts]
+    assert sorted(sum(first, [])) == list(range(100)) and first == [list(part) for part in parts]
+    for part in parts:
+        part.set_epoch(1)
+    second = [list(part) for part in parts]
+    assert sorted(sum(second, [])) == list(range(100)) and second != first
+    assert second == [list(DistributedSampler(range(100), 4, r, seed=4)) for r in range(4)]
+    with pytest.raises(RuntimeError, match="Requires distributed package to be available"):
+        DistributedSampler(range(3))

@@ -1,7 +1,9 @@
-"""PyTorch's place of what goes with states of wrapped modules."""
+"""PyTorch's place of helpers that programs import: sizes as tuples, prefixes of states."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 __all__ = ["consume_prefix_in_state_dict_if_present"]
@@ -22,6 +24,20 @@ def consume_prefix_in_state_dict_if_present(state_dict: dict[str, Any], prefix: 
         if whole and whole in metadata:
             metadata[""] = metadata.pop(whole)
         _strip(metadata, prefix)
+
+
+def _ntuple(n: int, name: str = "parse") -> Callable[[Any], tuple[Any, ...]]:
+    """A function that makes a tuple of ``n`` of one value, and one of what has several."""
+
+    def parse(x: Any) -> tuple[Any, ...]:
+        return tuple(x) if isinstance(x, Iterable) else tuple(repeat(x, n))
+
+    parse.__name__ = name
+    return parse
+
+
+_single, _pair = _ntuple(1, "_single"), _ntuple(2, "_pair")
+_triple, _quadruple = _ntuple(3, "_triple"), _ntuple(4, "_quadruple")
 
 
 def _strip(entries: dict[str, Any], prefix: str) -> None:

@@ -13,6 +13,7 @@ from gradlite.utils.data.dataset import StackDataset as StackDataset
 from gradlite.utils.data.dataset import Subset as Subset
 from gradlite.utils.data.dataset import TensorDataset as TensorDataset
 from gradlite.utils.data.dataset import random_split as random_split
+from gradlite.utils.data.distributed import DistributedSampler as DistributedSampler
 from gradlite.utils.data.sampler import BatchSampler as BatchSampler
 from gradlite.utils.data.sampler import RandomSampler as RandomSampler
 from gradlite.utils.data.sampler import Sampler as Sampler
