@@ -28,6 +28,7 @@ from gradlite.ops.matrix_functions import matrix_exp, tensorinv, tensorsolve
 from gradlite.ops.norms import linalg_norm as norm
 from gradlite.ops.norms import matrix_norm, vector_norm
 from gradlite.ops.out import take_out
+from gradlite.ops.reflections import householder_product
 from gradlite.ops.shape import diagonal as _diagonal
 from gradlite.ops.triangular import solve_triangular
 from gradlite.tensor import Tensor
@@ -42,6 +43,7 @@ __all__ = [
     "diagonal",
     "eigh",
     "eigvalsh",
+    "householder_product",
     "inv",
     "lstsq",
     "matmul",

@@ -25,7 +25,7 @@ from gradlite.tensor import Tensor
 __all__ = ["cholesky_inverse", "cholesky_solve"]
 
 
-def _substituted(xp: Any, a: Any, b: Any, upper: bool, unit: bool) -> Any:
+def substituted(xp: Any, a: Any, b: Any, upper: bool, unit: bool) -> Any:
     """X of A X = B, where one triangle of A is read.
 
     Without a triangular solver in NumPy the general one does it: of an upper triangle the LU
@@ -63,7 +63,7 @@ class SolveTriangular(Op):
 
     def forward(xp: Any, a: Any, b: Any, upper: bool, unit: bool) -> Any:
         try:
-            return xp.ascontiguousarray(_substituted(xp, a, b, upper, unit))
+            return xp.ascontiguousarray(substituted(xp, a, b, upper, unit))
         except np.linalg.LinAlgError:
             return _divided(xp, a, b, upper, unit)
 
@@ -110,7 +110,7 @@ class CholeskyInverse(Op):
     def forward(xp: Any, factor: Any, upper: bool) -> Any:
         n, turned = factor.shape[-1], factor.swapaxes(-1, -2)
         eye = xp.broadcast_to(xp.eye(n, dtype=factor.dtype), factor.shape)
-        inverse = _substituted(xp, turned if upper else factor, eye, False, False)
+        inverse = substituted(xp, turned if upper else factor, eye, False, False)
         return xp.matmul(inverse.swapaxes(-1, -2), inverse)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Weight and spectral normalisation as parametrizations."""
+"""Weight and spectral normalisation and orthogonal weights as parametrizations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from gradlite.grad_mode import no_grad
 from gradlite.nn import functional as F
 from gradlite.nn.module import Module
 from gradlite.nn.modules.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from gradlite.nn.utils.orthogonal import orthogonal
 from gradlite.nn.utils.parametrize import register_parametrization
 from gradlite.nn.utils.weight_norm import length
 from gradlite.tensor import Tensor
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 ModuleT = TypeVar("ModuleT", bound=Module)
 
