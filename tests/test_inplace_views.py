@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.oracle import outcome_of, same
+from tests.views import VIEWS
 
 
 def leaf(T: Any, *values: float) -> Any:
@@ -84,37 +85,6 @@ def test_in_place_ops_return_the_same_object():
         ]
 
     same(program)
-
-
-VIEWS = {
-    "select": lambda t: t[0],
-    "slice": lambda t: t[:, 1:],
-    "step": lambda t: t[:, ::2],
-    "column": lambda t: t[:, 1],
-    "transpose": lambda t: t.transpose(0, 1),
-    "t": lambda t: t.t(),
-    "T": lambda t: t.T,
-    "mT": lambda t: t.mT,
-    "permute": lambda t: t.permute(1, 0),
-    "view": lambda t: t.view(3, 2),
-    "flat": lambda t: t.view(-1),
-    "reshape": lambda t: t.reshape(6),
-    "flatten": lambda t: t.flatten(),
-    "unsqueeze": lambda t: t.unsqueeze(1),
-    "squeeze": lambda t: t.unsqueeze(1).squeeze(1),
-    "narrow": lambda t: t.narrow(1, 0, 2),
-    "diagonal": lambda t: t.diagonal(),
-    "view_as": lambda t: t.view_as(t),
-    "newaxis": lambda t: t[None],
-    "ellipsis": lambda t: t[..., 1],
-    "of_a_view": lambda t: t[:, 1:][0],
-    "of_a_view_of_a_view": lambda t: t.t()[1:][0].unsqueeze(0),
-    "unflatten": lambda t: t.view(6).unflatten(0, (2, 3)),
-    "movedim": lambda t: t.movedim(0, 1),
-    "swapaxes": lambda t: t.swapaxes(0, 1),
-    "detach": lambda t: t.detach(),
-    "expand": lambda t: t[None].expand(1, 2, 3),
-}
 
 
 @pytest.mark.parametrize("name", VIEWS)

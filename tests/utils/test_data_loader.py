@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from gradlite.utils import data
 from gradlite.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     SequentialSampler,
     Subset,
@@ -23,57 +21,7 @@ from gradlite.utils.data import (
     default_collate,
     default_convert,
 )
-
-Point = namedtuple("Point", "x y")
-
-
-class Numbers(Dataset[int]):
-    """The integers below n."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __getitem__(self, index: int) -> int:
-        if not -self.n <= index < self.n:
-            raise IndexError(index)
-        return index % self.n
-
-    def __len__(self) -> int:
-        return self.n
-
-
-class Stream(IterableDataset[int]):
-    def __init__(self, n: int, length: int | None = None) -> None:
-        self.n = n
-        self.length = length
-
-    def __iter__(self):
-        return iter(range(self.n))
-
-    def __len__(self) -> int:
-        if self.length is None:
-            raise TypeError("no length")
-        return self.length
-
-
-def seeded(seed: int = 1) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def values(loader: Any) -> list[Any]:
-    """The batches as plain Python objects."""
-    return [plain(batch) for batch in loader]
-
-
-def plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
+from tests.utils.loading import Numbers, Point, Stream, seeded, values
 
 # -- batches of tensor datasets -----------------------------------------------------------------
 

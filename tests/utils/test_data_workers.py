@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import random as python_random
@@ -24,43 +23,13 @@ from gradlite.utils.data import (
     get_worker_info,
 )
 from gradlite.utils.data import workers as workers_module
+from tests.utils.loading_workers import Numbers, Stream
 
 # Two processors at most are taken for granted; more workers than processors only warn.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
-
-@pytest.fixture(autouse=True)
-def no_process_is_left() -> Iterator[None]:
-    yield
-    gc.collect()
-    left = multiprocessing.active_children()
-    for process in left:
-        process.kill()
-    assert not left
-
-
-class Numbers(Dataset[int]):
-    def __init__(self, n: int = 10) -> None:
-        self.n = n
-
-    def __getitem__(self, index: int) -> Any:
-        return index
-
-    def __len__(self) -> int:
-        return self.n
-
-
-class Stream(IterableDataset[int]):
-    """A worker's share of the integers from start to end."""
-
-    def __init__(self, start: int, end: int) -> None:
-        self.start, self.end = start, end
-
-    def __iter__(self) -> Iterator[int]:
-        info = get_worker_info()
-        if info is None:
-            return iter(range(self.start, self.end))
-        return iter(range(self.start + info.id, self.end, info.num_workers))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+    pytest.mark.usefixtures("no_process_is_left"),
+]
 
 
 def values(loader: Any) -> list[Any]:
