@@ -1,4 +1,7 @@
-"""einsum: an equation taken apart into diagonals, sums, permutations and matrix products."""
+"""einsum: an equation taken apart into diagonals, sums, permutations and matrix products.
+
+How it is taken apart depends on the equation and the shapes alone, and is kept.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from gradlite.ops.matmul import bmm
 from gradlite.ops.op import type_name
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -16,9 +18,11 @@ __all__ = ["einsum"]
 
 ELLIPSIS = "..."
 Labels = list[Any]  # a letter for a subscript, an int < 0 for a dimension of the ellipsis
+Term = tuple[Any, ...]  # what is written: letters and `ELLIPSIS`
+Shape = tuple[int, ...]
 
 
-def _letters(term: str, start: int, which: str) -> Labels:
+def _letters(term: str, start: int, which: str) -> Term:
     """The subscripts of one term, the ellipsis as one item.
 
     ``start`` and ``which`` are the place and the name of the term, for messages.
@@ -47,12 +51,12 @@ def _letters(term: str, start: int, which: str) -> Labels:
             )
         labels.append(letter)
         place += 1
-    return labels
+    return tuple(labels)
 
 
 @lru_cache(maxsize=256)
-def _parse(equation: str, count: int) -> tuple[list[Labels], Labels | None]:
-    """The subscripts of the operands and of the result; nobody may change them."""
+def _parse(equation: str, count: int) -> tuple[tuple[Term, ...], Term | None]:
+    """The subscripts of the operands and of the result."""
     left, arrow, right = equation.partition("->")
     terms, start = [], 0
     for place, term in enumerate(left.split(",")):
@@ -63,18 +67,20 @@ def _parse(equation: str, count: int) -> tuple[list[Labels], Labels | None]:
         raise RuntimeError(
             f"einsum(): {which} operands were provided than specified in the equation"
         )
-    return terms, _letters(right, len(left) + 2, "output") if arrow else None
+    return tuple(terms), _letters(right, len(left) + 2, "output") if arrow else None
 
 
-def _from_sublists(operands: tuple[Any, ...]) -> tuple[list[Labels], Labels | None, list[Any]]:
+def _from_sublists(
+    operands: tuple[Any, ...],
+) -> tuple[tuple[Term, ...], Term | None, list[Any]]:
     """einsum(a, [0, 1], b, [1, 2], [0, 2]): numbers as subscripts."""
 
-    def labels(numbers: Any) -> Labels:
-        return [ELLIPSIS if i is Ellipsis else _numbered(int(i)) for i in numbers]
+    def labels(numbers: Any) -> Term:
+        return tuple(ELLIPSIS if i is Ellipsis else _numbered(int(i)) for i in numbers)
 
     pairs = len(operands) // 2
     tensors = [operands[2 * i] for i in range(pairs)]
-    terms = [labels(operands[2 * i + 1]) for i in range(pairs)]
+    terms = tuple(labels(operands[2 * i + 1]) for i in range(pairs))
     return terms, labels(operands[-1]) if len(operands) % 2 else None, tensors
 
 
@@ -86,14 +92,11 @@ def _numbered(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else chr(ord("a") + number - 26)
 
 
-def _without_ellipses(terms: list[Labels], tensors: list[Any]) -> int:
-    """Replace each ellipsis by numbered dimensions, counted from the right; returns how many.
-
-    The terms are a new list; the labels in it are not.
-    """
+def _without_ellipses(terms: list[Labels], shapes: tuple[Shape, ...]) -> int:
+    """Replace each ellipsis by numbered dimensions, counted from the right; returns how many."""
     widest = 0
-    for place, (labels, tensor) in enumerate(zip(terms, tensors)):
-        n = tensor.array.ndim
+    for place, (labels, shape) in enumerate(zip(terms, shapes)):
+        n = len(shape)
         if ELLIPSIS not in labels:
             if len(labels) != n:
                 raise RuntimeError(
@@ -114,7 +117,7 @@ def _without_ellipses(terms: list[Labels], tensors: list[Any]) -> int:
     return widest
 
 
-def _output(terms: list[Labels], given: Labels | None, widest: int) -> Labels:
+def _output(terms: list[Labels], given: Term | None, widest: int) -> Labels:
     seen = [label for labels in terms for label in labels]
     if given is None:
         once = sorted(s for s in set(seen) if isinstance(s, str) and seen.count(s) == 1)
@@ -137,10 +140,10 @@ def _output(terms: list[Labels], given: Labels | None, widest: int) -> Labels:
     return result
 
 
-def _check_sizes(terms: list[Labels], tensors: list[Any]) -> None:
+def _check_sizes(terms: list[Labels], shapes: tuple[Shape, ...]) -> None:
     known: dict[Any, int] = {}
-    for place, (labels, tensor) in enumerate(zip(terms, tensors)):
-        for label, n in zip(labels, tensor.array.shape):
+    for place, (labels, shape) in enumerate(zip(terms, shapes)):
+        for label, n in zip(labels, shape):
             size = known.setdefault(label, n)
             if size == 1:
                 known[label] = n
@@ -152,56 +155,112 @@ def _check_sizes(terms: list[Labels], tensors: list[Any]) -> None:
                 )
 
 
-def _diagonals(tensor: Any, labels: Labels) -> tuple[Any, Labels]:
+class Plan:
+    """What to call on which tensors, one after the other.
+
+    Attributes:
+        steps: a method's name, the place of the tensor it is a method of, that of another operand
+            or -1, and the other arguments. Each result gets the next place; each is used once.
+    """
+
+    def __init__(self, operands: int) -> None:
+        self.steps: list[tuple[str, int, int, tuple[Any, ...]]] = []
+        self._places = operands
+
+    def add(self, name: str, first: int, second: int, args: tuple[Any, ...], shape: Any) -> Sketch:
+        """Another step, whose result has this shape."""
+        self.steps.append((name, first, second, args))
+        self._places += 1
+        return Sketch(self, self._places - 1, tuple(shape))
+
+    def run(self, tensors: list[Any]) -> Any:
+        """The result of the last step, or the only operand where there are no steps."""
+        values = [*tensors]
+        for name, first, second, args in self.steps:
+            method = getattr(values[first], name)
+            values[first] = None  # nothing is kept for longer than it is needed
+            values.append(method(*args) if second < 0 else method(values[second]))
+        return values[-1]
+
+
+class Sketch:
+    """An operand or a result while a plan is made: its shape, and its place among the values."""
+
+    def __init__(self, plan: Plan, place: int, shape: tuple[int, ...]) -> None:
+        self.plan, self.place, self.shape = plan, place, shape
+
+    def _step(self, name: str, shape: Any, *args: Any) -> Sketch:
+        return self.plan.add(name, self.place, -1, args, shape)
+
+    def diagonal(self, first: int, second: int) -> Sketch:
+        """Two dimensions become one, the last."""
+        rest = [n for d, n in enumerate(self.shape) if d not in (first, second)]
+        return self._step("diagonal", (*rest, self.shape[first]), 0, first, second)
+
+    def without(self, name: str, dims: list[int]) -> Sketch:
+        """Some dimensions summed or squeezed."""
+        rest = [n for d, n in enumerate(self.shape) if d not in dims]
+        return self._step(name, rest, dims)
+
+    def permute(self, dims: list[int]) -> Sketch:
+        """The dimensions in another order, itself where that is its own."""
+        if dims == list(range(len(dims))):
+            return self
+        return self._step("permute", [self.shape[d] for d in dims], dims)
+
+    def reshape(self, *shape: int) -> Sketch:
+        """In another shape, itself where that is its own."""
+        return self if self.shape == shape else self._step("reshape", shape, shape)
+
+    def by(self, name: str, other: Sketch, *shape: int) -> Sketch:
+        """The product with another, of this shape."""
+        return self.plan.add(name, self.place, other.place, (), shape)
+
+
+def _diagonals(part: Sketch, labels: Labels) -> tuple[Sketch, Labels]:
     """Subscripts that repeat within one operand, as diagonals."""
-    if len({*labels}) == len(labels):
-        return tensor, labels
     labels = list(labels)
     for label in dict.fromkeys(labels):
         while labels.count(label) > 1:
             first = labels.index(label)
             second = labels.index(label, first + 1)
-            a, b = tensor.array.shape[first], tensor.array.shape[second]
+            a, b = part.shape[first], part.shape[second]
             if a != b:
                 raise RuntimeError(
                     f"einsum(): subscript {label} is repeated for operand but the sizes don't "
                     f"match, {b} != {a}"
                 )
-            tensor = tensor.diagonal(0, first, second)
+            part = part.diagonal(first, second)
             labels = [s for d, s in enumerate(labels) if d not in (first, second)] + [label]
-    return tensor, labels
+    return part, labels
 
 
-def _sum_out(tensor: Any, labels: Labels, keep: set[Any]) -> tuple[Any, Labels]:
+def _sum_out(part: Sketch, labels: Labels, keep: set[Any]) -> tuple[Sketch, Labels]:
     """Sum over the dimensions that nobody needs any more."""
     drop = [d for d, label in enumerate(labels) if label not in keep]
     if not drop:
-        return tensor, labels
-    return tensor.sum(drop), [label for label in labels if label in keep]
+        return part, labels
+    return part.without("sum", drop), [label for label in labels if label in keep]
 
 
-def _ordered(tensor: Any, labels: Labels, order: Labels) -> Any:
-    """The tensor with its dimensions in another order."""
-    dims = [labels.index(label) for label in order]
-    return tensor if dims == list(range(len(dims))) else tensor.permute(dims)
+def _ordered(part: Sketch, labels: Labels, order: Labels) -> Sketch:
+    """The dimensions in another order."""
+    return part.permute([labels.index(label) for label in order])
 
 
-def _spread_ones(tensor: Any, labels: Labels, sizes: dict[Any, int]) -> tuple[Any, Labels]:
+def _spread_ones(part: Sketch, labels: Labels, sizes: dict[Any, int]) -> tuple[Sketch, Labels]:
     """Drop dimensions of size 1 that the other operand has in full size."""
-    drop = [d for d, s in enumerate(labels) if tensor.array.shape[d] == 1 and sizes.get(s, 1) != 1]
+    drop = [d for d, s in enumerate(labels) if part.shape[d] == 1 and sizes.get(s, 1) != 1]
     if not drop:
-        return tensor, labels
-    return tensor.squeeze(drop), [s for d, s in enumerate(labels) if d not in drop]
+        return part, labels
+    return part.without("squeeze", drop), [s for d, s in enumerate(labels) if d not in drop]
 
 
-def _shaped(tensor: Any, *shape: int) -> Any:
-    """The tensor in a shape, itself where that is its own."""
-    return tensor if tensor.array.shape == shape else tensor.reshape(shape)
-
-
-def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[Any, Labels]:
+def _pair(
+    a: Sketch, left: Labels, b: Sketch, right: Labels, keep: set[Any]
+) -> tuple[Sketch, Labels]:
     """The product of two operands, summed over the subscripts that only they have."""
-    sizes_a, sizes_b = dict(zip(left, a.array.shape)), dict(zip(right, b.array.shape))
+    sizes_a, sizes_b = dict(zip(left, a.shape)), dict(zip(right, b.shape))
     a, left = _spread_ones(a, left, sizes_b)
     b, right = _spread_ones(b, right, sizes_a)
     a, left = _sum_out(a, left, keep | set(right))
@@ -209,7 +268,7 @@ def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[
     both = [s for s in left if s in right]
     batch, summed = [s for s in both if s in keep], [s for s in both if s not in keep]
     rows, columns = [s for s in left if s not in both], [s for s in right if s not in both]
-    sizes = {**dict(zip(left, a.array.shape)), **dict(zip(right, b.array.shape))}
+    sizes = {**dict(zip(left, a.shape)), **dict(zip(right, b.shape))}
 
     def shape(labels: Labels) -> list[int]:
         return [sizes[s] for s in labels]
@@ -217,23 +276,44 @@ def _pair(a: Any, left: Labels, b: Any, right: Labels, keep: set[Any]) -> tuple[
     def count(labels: Labels) -> int:
         return math.prod(shape(labels))
 
+    made = batch + rows + columns
     if not summed:  # nothing to add up: a product with broadcasting
         wide = _ordered(a, left, batch + rows)
-        wide = _shaped(wide, *shape(batch + rows), *[1] * len(columns))
+        wide = wide.reshape(*shape(batch + rows), *[1] * len(columns))
         tall = _ordered(b, right, batch + columns)
-        tall = _shaped(tall, *shape(batch), *[1] * len(rows), *shape(columns))
-        return wide * tall, batch + rows + columns
-    wide = _ordered(a, left, batch + rows + summed)
-    tall = _ordered(b, right, batch + summed + columns)
-    if batch:
-        product: Any = bmm(
-            _shaped(wide, count(batch), count(rows), count(summed)),
-            _shaped(tall, count(batch), count(summed), count(columns)),
-        )
-    else:
-        left_matrix = _shaped(wide, count(rows), count(summed))
-        product = left_matrix @ _shaped(tall, count(summed), count(columns))
-    return product.reshape(shape(batch + rows + columns)), batch + rows + columns
+        tall = tall.reshape(*shape(batch), *[1] * len(rows), *shape(columns))
+        return wide.by("mul", tall, *shape(made)), made
+    sides = (count(rows), count(summed)), (count(summed), count(columns))
+    many, name = ((count(batch),), "bmm") if batch else ((), "matmul")
+    wide = _ordered(a, left, batch + rows + summed).reshape(*many, *sides[0])
+    tall = _ordered(b, right, batch + summed + columns).reshape(*many, *sides[1])
+    product = wide.by(name, tall, *many, sides[0][0], sides[1][1])
+    return product.reshape(*shape(made)), made
+
+
+@lru_cache(maxsize=512)
+def _plan(written: tuple[Term, ...], given: Term | None, shapes: tuple[Shape, ...]) -> Plan:
+    """How to compute an equation of operands of these shapes."""
+    terms: list[Labels] = [[*term] for term in written]
+    widest = _without_ellipses(terms, shapes)
+    output = _output(terms, given, widest)
+    _check_sizes(terms, shapes)
+    plan = Plan(len(shapes))
+    sketches = [Sketch(plan, place, shape) for place, shape in enumerate(shapes)]
+    parts = [_diagonals(part, labels) for part, labels in zip(sketches, terms)]
+    result, labels = parts[0]
+    for place in range(1, len(parts)):
+        needed = set(output).union(*(rest for _, rest in parts[place + 1 :]))
+        first, second = (result, labels), parts[place]
+        own = [s for s in output if (s in labels) != (s in second[1])]
+        if own and own[0] in second[1]:  # so that the product comes in the order of the output
+            first, second = second, first
+        result, labels = _pair(*first, *second, needed)
+    result, labels = _sum_out(result, labels, set(output))
+    result = _ordered(result, labels, output)
+    if not plan.steps:
+        result._step("view", result.shape, result.shape)
+    return plan
 
 
 @public(
@@ -306,25 +386,11 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
         terms, given = _parse(equation, len(tensors))
     if not tensors:
         raise RuntimeError("einsum(): must provide at least one operand")
-    terms = [*terms]
-    widest = _without_ellipses(terms, tensors)
-    output = _output(terms, given, widest)
-    _check_sizes(terms, tensors)
+    plan = _plan(terms, given, tuple([tensor.array.shape for tensor in tensors]))
     for tensor in tensors[1:]:
         if tensor.array.dtype != tensors[0].array.dtype:
             raise RuntimeError(
                 f"expected scalar type {type_name(tensors[0].array.dtype)} but found "
                 f"{type_name(tensor.array.dtype)}"
             )
-    parts = [_diagonals(tensor, labels) for tensor, labels in zip(tensors, terms)]
-    result, labels = parts[0]
-    for place in range(1, len(parts)):
-        needed = set(output).union(*(rest for _, rest in parts[place + 1 :]))
-        first, second = (result, labels), parts[place]
-        own = [s for s in output if (s in labels) != (s in second[1])]
-        if own and own[0] in second[1]:  # so that the product comes in the order of the output
-            first, second = second, first
-        result, labels = _pair(*first, *second, needed)
-    result, labels = _sum_out(result, labels, set(output))
-    result = _ordered(result, labels, output)
-    return result.view(result.array.shape) if result is tensors[0] else result  # type: ignore[no-any-return]
+    return plan.run(tensors)  # type: ignore[no-any-return]
