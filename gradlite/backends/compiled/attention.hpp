@@ -154,8 +154,9 @@ static inline void scaled(float* panel, i64 size, const Queries (&factors)[SIDES
   }
 }
 
-static inline Queries& at(float* strip, i64 key, int side) {
-  return *(Queries*)(strip + key * STRIP + side * LANES);
+// A pointer: clang takes a reference that a function returns to lie where vectors usually do.
+static inline Queries* at(float* strip, i64 key, int side) {
+  return (Queries*)(strip + key * STRIP + side * LANES);
 }
 
 // What is added to the scores of a head: bools, which hide a key, or numbers; rows of queries may be
@@ -190,7 +191,7 @@ struct Hidden {
     if (row == 0 || rows == 1) {
       query(first, keys, room);
       for (i64 key = 0; key < keys; key++) {
-        UNROLLED for (int side = 0; side < SIDES; side++) at(strip, key, side) += room[key];
+        UNROLLED for (int side = 0; side < SIDES; side++) *at(strip, key, side) += room[key];
       }
       return;
     }
@@ -199,7 +200,7 @@ struct Hidden {
     turned_strip({room, keys, 1}, 0, rows, keys, columns);
     for (int side = 0; side < SIDES; side++, columns += keys * LANES) {
       for (i64 key = 0; key < keys; key++) {
-        at(strip, key, side) += *(const Queries*)(columns + key * LANES);
+        *at(strip, key, side) += *(const Queries*)(columns + key * LANES);
       }
     }
   }
@@ -214,11 +215,11 @@ static void weigh(float* strip, i64 keys, i64 first, bool causal) {
     UNROLLED for (int l = 0; l < LANES; l++) place[l] = side * LANES + l;
     Queries top = Queries{} - __builtin_inff();
     for (i64 key = 0; key < open; key++) {
-      const Queries score = at(strip, key, side);
+      const Queries score = *at(strip, key, side);
       top = score > top ? score : top;
     }
     for (i64 key = open; key < keys; key++) {
-      Queries& score = at(strip, key, side);
+      Queries& score = *at(strip, key, side);
       score = place < int(key - first) ? Queries{} - __builtin_inff() : score;
       top = score > top ? score : top;
     }
@@ -226,10 +227,10 @@ static void weigh(float* strip, i64 keys, i64 first, bool causal) {
     top = magnitude < __builtin_inff() ? top : Queries{};
     Queries total = {};
     for (i64 key = 0; key < keys; key++) {
-      Queries& score = at(strip, key, side);
+      Queries& score = *at(strip, key, side);
       total += score = power_of_two(score - top);
     }
-    at(strip, keys, side) = 1.0f / (total == 0 ? total + 1.0f : total);
+    *at(strip, keys, side) = 1.0f / (total == 0 ? total + 1.0f : total);
   }
 }
 
@@ -294,7 +295,7 @@ static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows&
     const float* inverse = strips + seen * STRIP;
     Queries factor[SIDES], own[SIDES];
     for (int side = 0; side < SIDES; side++) {
-      own[side] = at(strips, seen, side);
+      own[side] = *at(strips, seen, side);
       factor[side] = own[side] * h.scale;
     }
     turned_strip(grad, first, rows, h.value_size, panel);
@@ -312,11 +313,11 @@ static void backward(const Head& h, const Rows& grad, const Rows& q, const Rows&
                            h.value_size);
     for (int side = 0; side < SIDES; side++) {
       Queries along = {};
-      for (i64 key = 0; key < seen; key++) along += at(strips, key, side) * at(slopes, key, side);
+      for (i64 key = 0; key < seen; key++) along += *at(strips, key, side) * *at(slopes, key, side);
       along *= own[side];
       for (i64 key = 0; key < seen; key++) {
-        Queries& slope = at(slopes, key, side);
-        slope = at(strips, key, side) * (slope - along);
+        Queries& slope = *at(slopes, key, side);
+        slope = *at(strips, key, side) * (slope - along);
       }
     }
     if (dq.data) {

@@ -48,6 +48,7 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
     inner, (xi,) = collapsed([x.shape[d] for d in axes], [[x.strides[d] for d in axes]])
     extreme = kind in ("max", "min")
     neutral, join, clause = KINDS.get("sum" if kind == "mean" else kind, ("", "", ""))
+    loop = f"LOOP_FOR_{kind}" if extreme else f'_Pragma("omp simd {clause}")'
     finish = f"t / {T}({count})" if kind == "mean" else "t"
     # Compilers make no vectors of loops that touch bool in memory.
     read = f"{T}(*({'u8' if x.dtype.kind == 'b' else CTYPES[named(x.dtype)]}*)"
@@ -100,7 +101,6 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
         lines.append(f"  {T} t = {read}xo);")
         lines.append("  int nan = 0;")
         join = f"t = x {'>' if kind == 'max' else '<'} t ? x : t; nan |= x != x;"
-        clause = f"reduction({kind}:t) reduction(|:nan)"
         if x.dtype.kind in "fV":
             finish = "nan ? " + T + '(__builtin_nan("")) : t'
     else:
@@ -119,7 +119,7 @@ def reduction(kind: str, x: Place, axes: Sequence[int], out: Place) -> list[str]
             lines.append(f"  const i64 stop = {_end(run, inner[-1])};")
             lines.append(f"  {T} t = 0;")
             first, stop = "start", "stop"
-        lines.append(f'  _Pragma("omp simd {clause}")')
+        lines.append(f"  {loop}")
         lines.append(f"  for (i64 i = {first}; i < {stop}; i++) {{")
         lines.append(f"    const {T} x = {read}(xr + i * {xi[-1]}));")
         lines.append(f"    {join}")
@@ -193,7 +193,7 @@ def arg_extreme(kind: str, x: Place, axis: int, out: Place) -> list[str] | None:
         extreme = "max" if kind == "argmax" else "min"
         search = [
             "  int nan = 0;",
-            f'  _Pragma("omp simd reduction({extreme}:t) reduction(|:nan)")',
+            f"  LOOP_FOR_{extreme}",
             f"  for (i64 i = 0; i < {n}; i++) {{",
             f"    const {T} x = (({T}*)xo)[i];",
             f"    t = x {sign} t ? x : t; nan |= x != x;",
