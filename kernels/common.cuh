@@ -72,12 +72,26 @@ DEVICE To bit_cast(From from) {
   return both.to;
 }
 
+#if GRADLITE_ON_CPU
+DEVICE float half_of(u16 bits) {
+  _Float16 half;
+  __builtin_memcpy(&half, &bits, sizeof half);
+  return float(half);
+}
+DEVICE u16 bits_of_half(float value) {
+  const _Float16 half = _Float16(value);
+  u16 bits;
+  __builtin_memcpy(&bits, &half, sizeof bits);
+  return bits;
+}
+#endif
+
 DEVICE float widen(float value) { return value; }
 DEVICE double widen(double value) { return value; }
 DEVICE float widen(bfloat16_t value) { return bit_cast<float>(u32(value.bits) << 16); }
 DEVICE float widen(half_t value) {
 #if GRADLITE_ON_CPU
-  return float(bit_cast<_Float16>(value.bits));
+  return half_of(value.bits);
 #else
   float result;
   asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
@@ -102,7 +116,7 @@ template <>
 struct Narrow<half_t> {
   static __device__ half_t of(float value) {
 #if GRADLITE_ON_CPU
-    return half_t{bit_cast<u16>(_Float16(value))};
+    return half_t{bits_of_half(value)};
 #else
     u16 bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));

@@ -11,6 +11,12 @@
 // the order that these functions need.
 #pragma once
 
+// Half precision, to keep numbers in: clang has _Float16 on x86-64 from its version 15 on, or where
+// the processor computes in it.
+#if defined(__clang__) && !defined(__FLT16_MANT_DIG__)
+#define _Float16 __fp16
+#endif
+
 namespace float_math {
 
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
