@@ -300,14 +300,20 @@ DEVICE float lost(float a, float b, float product) {
 }
 // a b, not regrouped with what it is multiplied by where a CPU compiler may do that.
 DEVICE float product(float a, float b) {
-#if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
+#if defined(GRADLITE_NATIVE) && defined(__clang__)
+#pragma clang fp reassociate(off)
+  return a * b;
+#elif defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
   return __builtin_fmaf(a, b, 0.0f);
 #else
   return a * b;
 #endif
 }
 DEVICE double product(double a, double b) {
-#if defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
+#if defined(GRADLITE_NATIVE) && defined(__clang__)
+#pragma clang fp reassociate(off)
+  return a * b;
+#elif defined(GRADLITE_NATIVE) && FLOAT_MATH_FUSES
   return __builtin_fma(a, b, 0.0);
 #else
   return a * b;
