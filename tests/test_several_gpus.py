@@ -127,9 +127,12 @@ def test_mixing_two_gpus_is_refused() -> None:
             call()
 
 
-def test_copies_between_gpus_wait_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_between_gpus_wait_for_both() -> None:
     a = gradlite.arange(4.0, device="cuda:0")
     side = gradlite.cuda.Stream("cuda:0")
+    # Streams are ordered by events alone: a copy waits for the current streams of the two GPUs,
+    # and the one of the first has to wait for the stream on which ``a`` was made.
+    side.wait_stream(gradlite.cuda.current_stream("cuda:0"))
     with gradlite.cuda.stream(side):
         b = a[::2].to(THERE)
     assert b.device == gradlite.device(THERE) and b.tolist() == [0.0, 2.0]

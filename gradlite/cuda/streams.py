@@ -1,11 +1,18 @@
-"""Streams, the queues of work of a GPU, and events, marks in them."""
+"""Streams, the queues of work of a GPU, and events, marks in them.
+
+A backward pass is ordered like any other work of the current stream, whatever streams the ops that
+it goes back over ran on: it waits for those, and what is asked of them later waits for it, since
+the memory that it has read is theirs. The rules themselves run on the current stream.
+"""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gradlite import graph
 from gradlite.backends import asserts
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.cuda.devices import DeviceLike, index_of, is_initialized
@@ -131,7 +138,9 @@ def set_stream(stream: Stream) -> None:
     """Let a stream take up this thread's work from here on, on its GPU; `stream` is preferred."""
     cupy = cupy_module()
     cupy.cuda.Device(stream.device_index).use()
+    _may_hold_ops(stream.device_index, cupy.cuda.get_current_stream())
     stream.cupy_stream.use()
+    _may_hold_ops(stream.device_index, stream.cupy_stream)
 
 
 def is_current_stream_capturing() -> bool:
@@ -141,10 +150,59 @@ def is_current_stream_capturing() -> bool:
 
 @contextmanager
 def stream(stream: Stream | None) -> Iterator[None]:
-    """Context manager: work inside the block goes to a stream; None changes nothing."""
+    """Context manager: work inside the block goes to a stream; None changes nothing.
+
+    A backward pass that is started elsewhere waits for the ops that were recorded inside.
+    """
     if stream is None:
         yield
         return
     cupy = cupy_module()
-    with cupy.cuda.Device(stream.device_index), stream.cupy_stream:
-        yield
+    with cupy.cuda.Device(stream.device_index):
+        _may_hold_ops(stream.device_index, cupy.cuda.get_current_stream())
+        first = graph.next_sequence_number()
+        try:
+            with stream.cupy_stream:
+                yield
+        finally:
+            # Not where nothing was recorded: copies of the next batch go on while a pass runs.
+            if graph.next_sequence_number() > first + 1:
+                _may_hold_ops(stream.device_index, stream.cupy_stream)
+
+
+# --------------------------------------------------------------------------- backward passes
+# By device and address: those on which a pass may find what it reads.
+_with_ops: weakref.WeakValueDictionary[tuple[int, int], Any] = weakref.WeakValueDictionary()
+
+
+def _may_hold_ops(index: int, cupy_stream: Any) -> None:
+    if graph.quiet is not _begin_pass:
+        _around_passes.append((graph.quiet, graph.loud))
+        graph.quiet, graph.loud = _begin_pass, _end_pass
+    _with_ops[index, cupy_stream.ptr] = cupy_stream
+
+
+_around_passes: list[Any] = []  # what programs with one stream do at both ends of a pass
+
+
+def _begin_pass() -> Any:
+    _order(pass_waits=True)
+    return _around_passes[0][0]()
+
+
+def _end_pass(token: Any) -> None:
+    _around_passes[0][1](token)
+    _order(pass_waits=False)
+
+
+def _order(pass_waits: bool) -> None:
+    """Let the current streams wait for those with ops, or these for the current ones."""
+    cupy = cupy_module()
+    for (index, _), other in list(_with_ops.items()):
+        with cupy.cuda.Device(index):
+            here = cupy.cuda.get_current_stream()
+            # A captured stream is ordered with others of its capture alone.
+            if here.ptr == other.ptr or here.is_capturing() != other.is_capturing():
+                continue
+            first, then = (other, here) if pass_waits else (here, other)
+            then.wait_event(first.record(cupy.cuda.Event(disable_timing=True)))
