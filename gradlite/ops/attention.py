@@ -17,9 +17,11 @@ from gradlite.ops.attention_weights import (
     mask_arguments,
     weights_gradient,
 )
+from gradlite.ops.binary import mismatch
 from gradlite.ops.dispatch import apply, gradients_of
 from gradlite.ops.dropout import dropout
 from gradlite.ops.layout import row_major
+from gradlite.ops.matmul_errors import broadcast
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import cast
@@ -258,6 +260,21 @@ def _weights(s: Any, causal: bool) -> Any:
     return s
 
 
+def _check_mask(q: Any, k: Any, mask: Any) -> None:
+    """RuntimeError unless a mask broadcasts to the scores; nothing where there are none."""
+    lead, others = tuple(q.shape[:-2]), tuple(k.shape[:-2])
+    if q.shape[-1] != k.shape[-1] or not broadcast(lead, others):
+        return
+    shape = (*np.broadcast_shapes(lead, others), q.shape[-2], k.shape[-2])
+    if not broadcast(shape, mask.shape):
+        raise RuntimeError(mismatch(shape, mask.shape))
+    whole = np.broadcast_shapes(shape, mask.shape)
+    if whole != shape:
+        raise RuntimeError(
+            f"output with shape {list(shape)} doesn't match the broadcast shape {list(whole)}"
+        )
+
+
 def _composed(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, causal: bool, p: float = 0.0
 ) -> Tensor:
@@ -324,10 +341,12 @@ def scaled_dot_product_attention(
             "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
             "is_causal=True"
         )
-    if q.dtype not in dtypes.FLOATING or min(q.ndim, k.ndim, v.ndim) < 2:
+    if q.dtype not in dtypes.FLOATING:
+        raise RuntimeError(f"Expected query, key, and value to be floating, but got {query.dtype}")
+    if min(q.ndim, k.ndim, v.ndim) < 2:
         raise RuntimeError(
-            "Expected query, key, and value to all be at least 2 dimensional floating tensors, but "
-            f"got {q.ndim}, {k.ndim} and {v.ndim} dimensions of {query.dtype}"
+            "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: "
+            f"{q.ndim} key.dim: {k.ndim} and value.dim: {v.ndim} instead."
         )
     if enable_gqa and q.ndim > 2 and q.shape[-3] != k.shape[-3]:
         groups = q.shape[-3] // k.shape[-3]
@@ -347,9 +366,14 @@ def scaled_dot_product_attention(
                 f"{type_name(q.dtype).lower()} instead."
             )
         mask = cast(mask, q.dtype)
+    if mask is not None and mask.array.shape != (*q.shape[:-1], k.shape[-2]):
+        _check_mask(query.array, key.array, mask.array)
     one_node = (
         dropout_p == 0.0
         and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        # Kernels are told each size once; products say which of two does not fit.
+        and q.shape[-1] == k.shape[-1]
+        and k.shape[-2] == v.shape[-2]
         and q.size > 0 < k.size
         and (mask is None or not mask.requires_grad)
     )

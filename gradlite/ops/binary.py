@@ -98,7 +98,7 @@ def binary_op(
         else:
             out = op.forward(F.xp, x, y)
     except ValueError:
-        raise RuntimeError(mismatch(x, y)) from None
+        raise RuntimeError(mismatch(x.shape, y.shape)) from None
     finally:
         loud(token)
     if out.__class__ is not x.__class__ and out.__class__ not in NAMESPACES:
@@ -163,9 +163,8 @@ def _cell(number: Any, dtype: np.dtype[Any]) -> Any:
     return cell
 
 
-def mismatch(x: Any, y: Any) -> str:
-    """PyTorch's words for shapes that do not broadcast."""
-    shapes = x.shape, y.shape
+def mismatch(*shapes: tuple[int, ...]) -> str:
+    """PyTorch's words for two shapes that do not broadcast."""
     n = max(len(shape) for shape in shapes)
     a, b = ((1,) * (n - len(shape)) + shape for shape in shapes)
     for dim in range(n - 1, -1, -1):

@@ -57,7 +57,7 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     try:
         return wrap(xp.asarray(getattr(xp, function)(x, y)))
     except ValueError:
-        raise RuntimeError(mismatch(x, y)) from None
+        raise RuntimeError(mismatch(x.shape, y.shape)) from None
 
 
 def _beside_number(x: Any, number: Any) -> tuple[Any, Any]:

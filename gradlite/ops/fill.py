@@ -116,7 +116,7 @@ def _copy_message(array: Any, value: Any) -> str:
     try:
         broadcast = np.broadcast_shapes(array.shape, value.shape)
     except ValueError:
-        return mismatch(array, value)
+        return mismatch(array.shape, value.shape)
     return (
         f"output with shape {list(array.shape)} doesn't match the broadcast shape {list(broadcast)}"
     )

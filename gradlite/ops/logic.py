@@ -38,7 +38,7 @@ def _constant(function: str, *inputs: Any) -> Tensor:
     try:
         return wrap(xp.asarray(getattr(xp, function)(*arrays)))
     except ValueError:
-        raise RuntimeError(mismatch(*arrays)) from None
+        raise RuntimeError(mismatch(*(a.shape for a in arrays))) from None
 
 
 @public(
@@ -167,7 +167,7 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
     try:
         return wrap(xp.asarray(getattr(xp, function)(left, right)))
     except ValueError:
-        raise RuntimeError(mismatch(left, right)) from None
+        raise RuntimeError(mismatch(left.shape, right.shape)) from None
 
 
 @public(

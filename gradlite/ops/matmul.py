@@ -17,6 +17,7 @@ from gradlite.ops.casting import lowered
 from gradlite.ops.column_sums import column_sums
 from gradlite.ops.dispatch import NOWHERE, Cut, apply, edges_of, recorded, same_device
 from gradlite.ops.layout import row_major
+from gradlite.ops.matmul_errors import broadcast, refusal
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.products import LEAST_SIZE, known_gradient
@@ -317,29 +318,15 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         return dot(input, other)
     if n == 2 and m == 1:
         return mv(input, other)
-    if n == 1:
-        return matmul(input.unsqueeze(0), other).squeeze(-2)
-    if m == 1:
+    if n == 1 or m == 1:
+        if input.array.shape[-1] != other.array.shape[-2 if n == 1 else 0]:
+            raise RuntimeError(refusal(input, other))
+        if n == 1:
+            return matmul(input.unsqueeze(0), other).squeeze(-2)
         return matmul(input, other.unsqueeze(-1)).squeeze(-1)
     a, b = input.array.shape, other.array.shape
-    if a[-1] != b[-2]:
-        if n == 3 and m == 3 and a[0] == b[0]:
-            raise RuntimeError(
-                "Expected size for first two dimensions of batch2 tensor to be: "
-                f"[{a[0]}, {a[2]}] but got: [{b[0]}, {b[1]}]."
-            )
-        rows = int(np.prod(a[:-1], dtype=np.int64))
-        raise RuntimeError(
-            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[-2]}x{b[-1]})"
-        )
-    try:
-        if a[:-2] != b[:-2]:
-            np.broadcast_shapes(a[:-2], b[:-2])
-    except ValueError:
-        raise RuntimeError(
-            f"The size of tensor a ({a[-3]}) must match the size of tensor b ({b[-3]}) at "
-            f"non-singleton dimension {max(n, m) - 3}"
-        ) from None
+    if a[-1] != b[-2] or not broadcast(a[:-2], b[:-2]):
+        raise RuntimeError(refusal(input, other))
     return apply(MatmulFolded, (input, other))  # type: ignore[no-any-return]
 
 

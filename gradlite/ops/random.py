@@ -312,7 +312,7 @@ def normal(
     try:
         shape = np.broadcast_shapes(*(t.array.shape for t in tensors))
     except ValueError:
-        raise RuntimeError(mismatch(tensors[0].array, tensors[1].array)) from None
+        raise RuntimeError(mismatch(*(t.array.shape for t in tensors))) from None
     draws = randn(*shape, generator=generator, dtype=first.dtype, device=first.device)
     return _of_tensors(mean, std, draws)
 

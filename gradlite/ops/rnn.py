@@ -187,7 +187,16 @@ class LstmSequence(_Sequence):
         )  # fmt: skip
 
 
-def _check(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, gates: int) -> None:
+def _check(
+    x: Tensor,
+    h0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    biases: tuple[Tensor | None, ...],
+    gates: int,
+    c0: Tensor | None = None,
+    w_hr: Tensor | None = None,
+) -> None:
     hidden = w_hh.array.shape[1]
     if x.array.ndim != 3:
         raise RuntimeError(f"input must have 3 dimensions, got {x.array.ndim}")
@@ -205,6 +214,24 @@ def _check(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, gates: int) -> Non
             "input, hidden state and weights must have the same dtype, got "
             f"{x.dtype}, {h0.dtype} and {w_ih.dtype}"
         )
+    # Kernels are told each size once.
+    cells = hidden if w_hr is None or c0 is None else c0.array.shape[-1]
+    rows = gates * cells
+    _fit("w_ih", w_ih, (rows, x.array.shape[-1]))
+    _fit("w_hh", w_hh, (rows, hidden))
+    for bias in biases:
+        if bias is not None:
+            _fit("a bias", bias, (rows,))
+    if c0 is not None:
+        _fit("c0", c0, (h0.array.shape[0], cells))
+    if w_hr is not None:
+        _fit("w_hr", w_hr, (hidden, cells))
+
+
+def _fit(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.array.shape != shape:
+        given = list(tensor.array.shape)
+        raise RuntimeError(f"{name} must have the shape {list(shape)}, got {given}")
 
 
 def _weights(gates: int) -> list[Any]:
@@ -255,7 +282,7 @@ def lstm_sequence(
     >>> out.shape
     gradlite.Size([5, 2, 3])
     """
-    _check(input, h0, w_ih, w_hh, 4)
+    _check(input, h0, w_ih, w_hh, (b_ih, b_hh), 4, c0, w_hr)
     if w_hr is not None:
         tensors = (input, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
         return apply(LstmProjected, tensors, reverse)  # type: ignore[no-any-return]
@@ -412,7 +439,7 @@ def gru_sequence(
     >>> out.shape
     gradlite.Size([5, 2, 3])
     """
-    _check(input, h0, w_ih, w_hh, 3)
+    _check(input, h0, w_ih, w_hh, (b_ih, b_hh), 3)
     return apply(GruSequence, (input, h0, w_ih, w_hh, b_ih, b_hh), reverse)  # type: ignore[no-any-return]
 
 
@@ -525,6 +552,6 @@ def rnn_sequence(
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    _check(input, h0, w_ih, w_hh, 1)
+    _check(input, h0, w_ih, w_hh, (b_ih, b_hh), 1)
     tensors = (input, h0, w_ih, w_hh, b_ih, b_hh)
     return apply(RnnSequence, tensors, nonlinearity, reverse)  # type: ignore[no-any-return]

@@ -82,3 +82,32 @@ def test_queries_and_keys_without_elements(causal: bool) -> None:
         return attend(nothing, nothing, value, is_causal=causal)
 
     same(program)
+
+
+def refused(q: Any, k: Any, v: Any, mask: Any = None, kind: str = "float32") -> None:
+    same(
+        lambda T: T.nn.functional.scaled_dot_product_attention(
+            *(T.ones(*shape, requires_grad=True) for shape in (q, k, v)),
+            attn_mask=None if mask is None else T.ones(*mask, dtype=getattr(T, kind)),
+        ),
+        raises=RuntimeError,
+        message="exact",
+    )
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_sizes_that_do_not_fit(place: int) -> None:
+    for shape in ((2, 3, 4, 3), (3, 2, 4, 3), (3,), (2, 2, 4, 2), (2, 2, 4, 6), (4, 2)):
+        if place == 2 and shape[-1] in (2, 6):
+            continue  # values may be of any size
+        shapes: list[Any] = [(2, 2, 4, 3), (2, 2, 4, 3), (2, 2, 4, 3)]
+        shapes[place] = shape
+        refused(*shapes)
+        refused(*shapes, (4, 4))
+
+
+def test_masks_that_do_not_fit() -> None:
+    for shape in ((3, 5), (8, 5), (4, 4), (3, 4, 5), (3, 1, 4, 5), (2, 2, 3, 5), (0, 5), (4, 0),
+                  (6, 2, 2, 4, 5)):  # fmt: skip
+        for kind in ("bool", "float32"):
+            refused((2, 2, 4, 3), (2, 2, 5, 3), (2, 2, 5, 3), shape, kind)

@@ -16,6 +16,7 @@ from gradlite import nn
 from gradlite.backends import launches, libraries, multiply, native, small
 from gradlite.nn import functional as F
 from gradlite.ops import products
+from tests.oracle import same
 from tests.switched import launched
 
 needs_code = pytest.mark.skipif(
@@ -332,3 +333,21 @@ def test_the_benchmark_of_layers_marks_what_runs_compiled() -> None:
         found = benchmark.of_layer(size, "float32", 1)
         assert [taken for _, taken in found] == both
         assert all(0 < ratio for ratio, _ in found)
+
+
+def test_sizes_that_do_not_fit() -> None:
+    shapes = [(3,), (0,), (3, 4), (4, 5), (0, 4), (2, 3, 4), (2, 5, 3), (2, 2, 3, 4), (2, 2, 5, 3),
+              (3, 2, 4, 3), (2, 1, 4, 3), (2, 2, 4, 0), (1, 2, 2, 4, 5)]  # fmt: skip
+    for a, b in itertools.product(shapes, shapes):
+        contracted = b[-2] if len(b) > 1 else b[0]
+        batches = itertools.zip_longest(a[-3::-1], b[-3::-1], fillvalue=1)
+        if a[-1] == contracted and all(n == m or 1 in (n, m) for n, m in batches):
+            continue
+        if len(a) == 1 and 0 in b:
+            continue  # of nothing PyTorch says something else, which is right as well
+        for wants in (False, True):
+            refused(a, b, wants)
+
+
+def refused(a: tuple[int, ...], b: tuple[int, ...], wants: bool) -> None:
+    same(lambda T: T.ones(a, requires_grad=wants) @ T.ones(b), raises=RuntimeError, message="exact")
