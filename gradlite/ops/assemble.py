@@ -338,6 +338,7 @@ def diagonal_scatter(
         S(normal(3), np.array([3]), normal(1)),
         S(normal(3), np.array([0, 1]), normal(1)),
         S(normal(3), np.array([0.0]), normal(1)),
+        S(normal(0), np.array([0]), normal(1)),
     ],
 )
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
@@ -364,6 +365,8 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
             f"source.numel() = {values.size}, index.numel() = {places.size}"
         )
     n = input.array.size
+    if not n and places.size:
+        raise IndexError("put_(): Tried to put elements into an empty tensor")
     if isinstance(places, np.ndarray) and places.size:
         high, low = places.max(), places.min()
         if not (-n <= low and high < n):

@@ -30,7 +30,7 @@ def pool(
     columns = weight.shape[1]
     out = xp.zeros((bags, columns), weight.dtype)
     chosen = (xp.full(out.shape, -1),) if mode == "max" else ()
-    if not index.size:
+    if not index.size or not out.size:
         return out, xp.ones(bags, np.int64), *chosen
     bag, size, kept = bags_of(xp, starts, index.size, bags), index.size, None
     if padding >= 0:
@@ -66,8 +66,8 @@ def spread(
 ) -> Any:
     """The gradients of the rows that the indices name, (size, columns), one by one."""
     bags, columns = grad.shape
-    if not size:
-        return xp.zeros((0, columns), grad.dtype)
+    if not size or not grad.size:
+        return xp.zeros((size, columns), grad.dtype)
     if mode == "mean":
         grad = grad / counts[:, None].astype(grad.dtype)
     bag = bags_of(xp, starts, size, bags)
@@ -79,6 +79,8 @@ def spread(
 
 def slopes(xp: Any, grad: Any, weight: Any, index: Any, starts: Any, padding: int) -> Any:
     """The gradients of the factors of sums."""
+    if not grad.size:
+        return xp.zeros(index.shape, grad.dtype)
     rows = weight.take(index, axis=0)
     products = grad.take(bags_of(xp, starts, index.size, grad.shape[0]), axis=0) * rows
     return xp.where(index != padding, products.sum(1), 0).astype(grad.dtype)

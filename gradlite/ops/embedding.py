@@ -8,7 +8,7 @@ import numpy as np
 
 from gradlite.ops import indexing, positions, shortcuts
 from gradlite.ops.dispatch import apply, same_device
-from gradlite.ops.gather import check_tensor, within
+from gradlite.ops.gather import check_not_empty, check_tensor, within
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.norms import vector_norm_of
@@ -111,6 +111,7 @@ class EmbeddingDenseBackward(Op):
         S(np.array([1.0]), normal(5, 2)),
         S(np.array([1]), normal(5, 2), padding_idx=5),
         S(np.array([1]), normal(5)),
+        S(np.array([1]), normal(0, 2)),
     ],
 )
 def embedding(
@@ -157,6 +158,7 @@ def embedding(
     else:
         padding_idx %= rows
     same_device(weight, input)
+    check_not_empty(index, rows)
     if isinstance(index, np.ndarray):
         shortcuts.require(within(index, rows), IndexError, "index out of range in self")
     if max_norm is not None:

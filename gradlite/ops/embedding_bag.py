@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.ops import shortcuts
 from gradlite.ops.dispatch import apply, same_device
 from gradlite.ops.embedding import limit_rows
@@ -44,14 +45,13 @@ def _starts(
     if offsets.array.ndim != 1:
         raise ValueError("offsets has to be a 1D Tensor")
     starts = offsets.array
+    if include_last and not starts.size:
+        raise RuntimeError("include_last_offset: numBags should be at least 1")
     if not isinstance(starts, np.ndarray):
         if by_kernel:  # which looks at them
             return starts[:-1] if include_last else starts
         starts = starts.get()
     size = input.array.size
-    if include_last:
-        if not starts.size:
-            raise RuntimeError("include_last_offset: numBags should be at least 1")
     if starts.size:
         first, last = starts[0], starts[-1]
         shortcuts.require(first == 0, RuntimeError, _wrong_start, first)
@@ -130,6 +130,8 @@ def _pooled(weight: Tensor, index: Tensor, starts: Any, factors: Any, attrs: Any
         S(np.array([[1, 2]]), normal(5, 2), padding_idx=-6),
         S(np.array([[1.0, 2.0]]), normal(5, 2)),
         S(np.array([1, 2]), normal(5, 2), np.array([0.0])),
+        S(np.array([[1, 2]]), integers(0, 5, 5, 2)),
+        S(np.array([[1, 2]]), normal(0, 2)),
     ],
 )
 @on_its_device
@@ -185,12 +187,20 @@ def embedding_bag(
                 f"types: Long, Int; but got {tensor_type(given.array)} instead (while checking "
                 "arguments for embedding_bag)"
             )
+    if weight.array.dtype not in dtypes.FLOATING:
+        raise RuntimeError(
+            "Expected tensor for argument #1 'weight' to have one of the following scalar types: "
+            f"Half, BFloat16, Float, Double; but got {tensor_type(weight.array)} instead (while "
+            "checking arguments for embedding_bag)"
+        )
     K = NAMESPACES[weight.array.__class__].launcher
     by_kernel = (
         K is not None
         and K.takes(weight.array)
         and input.array.__class__ is weight.array.__class__
         and 0 not in input.array.shape
+        and 0 not in weight.array.shape
+        and (offsets is None or offsets.array.size > 0)
     )
     starts = _starts(input, offsets, include_last_offset, by_kernel)
     if mode not in ("sum", "mean", "max"):
@@ -218,12 +228,12 @@ def embedding_bag(
         raise NotImplementedError("embedding_bag: sparse gradients are not supported")
     same_device(weight, input)
     index: Any = input.reshape(-1)  # type: ignore[attr-defined]
+    wrong = _invalid_in_max if mode == "max" else _invalid_index
     if isinstance(index.array, np.ndarray):
-        shortcuts.require(
-            within(index.array, rows_of_table), RuntimeError,
-            _invalid_in_max if mode == "max" else _invalid_index,
-            index.array, rows_of_table,
-        )  # fmt: skip
+        inside = within(index.array, rows_of_table)
+        shortcuts.require(inside, RuntimeError, wrong, index.array, rows_of_table)
+    elif not rows_of_table and index.array.size:
+        raise RuntimeError(wrong(index.array.get(), rows_of_table))
     if max_norm is not None:
         limit_rows(weight, index.array, max_norm, norm_type)
     count = input.array.shape[0] if starts is None else starts.size

@@ -155,13 +155,15 @@ def check_bounds(
     error: type[Exception] = RuntimeError,
     name: str = "",
     beside: Any = None,
+    text: str = "",
 ) -> None:
     """An error unless 0 <= index < size; of a GPU's array it comes late, as that of an assert.
 
     Where kernels take the array ``beside``, they look at the index by themselves; True: they do.
     """
     if isinstance(index, np.ndarray):
-        shortcuts.require(within(index, size), error, _out_of_bounds, index, dim, size, name)
+        said = text or _out_of_bounds
+        shortcuts.require(within(index, size), error, said, index, dim, size, name)
     elif not size and index.size:  # nor may anything be written there before the error comes
         raise error(_out_of_bounds(index, dim, size, name))
     else:
@@ -259,6 +261,8 @@ def _nothing(input: Tensor, shape: tuple[int, ...]) -> Tensor:
         S(normal(3, 4), 1, np.array([[0]])),
         S(normal(3, 4), 1, np.array([0.0])),
         S(normal(), 0, np.array([0, 0])),
+        S(normal(), 0, np.array([1])),
+        S(normal(2, 0), 1, np.array([1])),
     ],
 )
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -280,10 +284,19 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
         raise RuntimeError(
             f"index_select(): Index to scalar can have only 1 value, got {i.size} value(s)"
         )
-    n = x.shape[d] if x.ndim else 1
-    if isinstance(i, np.ndarray):
-        shortcuts.require(within(i, n), RuntimeError, _outside, i, n)
+    if not x.ndim:
+        check_bounds(i, 0, 1, IndexError, text="index out of range in self")
+    else:
+        check_not_empty(i, x.shape[d])
+        if isinstance(i, np.ndarray):
+            shortcuts.require(within(i, x.shape[d]), RuntimeError, _outside, i, x.shape[d])
     return apply(IndexSelect, (input, index), d)  # type: ignore[no-any-return]
+
+
+def check_not_empty(index: Any, size: int) -> None:
+    """RuntimeError where an index reads slices of a dimension without any."""
+    if not size and index.size:
+        raise RuntimeError("index_select(): self indexing axis dim should be positive")
 
 
 def _outside(i: np.ndarray[Any, Any], n: int) -> str:
@@ -347,7 +360,11 @@ def broadcast_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 @public(
     samples=lambda: [S(normal(3, 4), integers(-12, 12, 2, 3)), S(normal(5), np.array(2))],
     method=True,
-    errors=lambda: [S(normal(3), np.array([3])), S(normal(3), np.array([0.0]))],
+    errors=lambda: [
+        S(normal(3), np.array([3])),
+        S(normal(3), np.array([0.0])),
+        S(normal(0), np.array([0])),
+    ],
 )
 @on_its_device
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -363,6 +380,8 @@ def take(input: Tensor, index: Tensor) -> Tensor:
         raise RuntimeError(
             f"take(): Expected a long tensor for index, but got {type_name(i.dtype)}"
         )
+    if not n and i.size:
+        raise IndexError("take(): tried to take from an empty tensor")
     if (
         isinstance(i, np.ndarray)
         and i.size
@@ -415,6 +434,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         broadcast_shape((*x.shape[:d], 1, *x.shape[d + 1 :]), (*i.shape[:d], 1, *i.shape[d + 1 :]))
     )
     source = input.expand((*both[:d], x.shape[d], *both[d + 1 :]))
+    if not x.shape[d]:  # before the numbers are counted from the front
+        check_bounds(i, d, 0)
     i = counted_from_front(NAMESPACES[i.__class__].xp, i, x.shape[d])
     index = wrap(i).expand((*both[:d], i.shape[d], *both[d + 1 :]))
     return gather(source, d, index)

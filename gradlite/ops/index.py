@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply, apply1, node_of_edit
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
 from gradlite.ops.guard import on_its_device
-from gradlite.ops.index_items import item_of, items_of, plain, split
+from gradlite.ops.index_items import WRONG_DTYPE, item_of, items_of, plain, split
 from gradlite.ops.inplace import assign, check_inplace, lies_apart, rebase, refuse_overlap
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
@@ -263,7 +264,11 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         new, basic, last = found
     else:
         items = items_of(None if index is True else index)
-        new, basic, advanced, last = split(array, items, index)
+        try:
+            new, basic, advanced, last = split(array, items, index)
+        except IndexError:
+            _check_shape_first(array, items, value)
+            raise
     target = self if new is None else apply_view(NewDims, self, new)
     if basic is not None and last != "alias":
         target = apply_view(_BY_NAME[last], target, basic)
@@ -330,7 +335,7 @@ def _put(
     accumulate: bool,
     ndim: int | None = None,
 ) -> Tensor:
-    """Write or add values at index arrays, in place; ``ndim`` is for `_put_message`."""
+    """Write or add values at index arrays, in place; ``ndim`` is for `_put_error`."""
     check_inplace(target)
     array = target.array
     if (
@@ -384,18 +389,34 @@ def _put_error(
         array[index]
     except (IndexError, ValueError) as error:
         return _mismatch(error, index)
-    return RuntimeError(_put_message(array, index, values, ndim))
+    wrong = _wrong_shape(array, index, values, ndim)
+    return RuntimeError(_dtypes_differ(array, values) if wrong is None else wrong)
 
 
-def _put_message(
-    array: Any, index: tuple[Any, ...], values: Tensor, ndim: int | None = None
-) -> str:
+def _check_shape_first(array: Any, items: list[Any], values: Any) -> None:
+    """RuntimeError where values do not fit an index whose numbers are out of bounds besides."""
+    if not (isinstance(array, np.ndarray) and isinstance(values, Tensor)):
+        return
+    firsts = [
+        np.zeros_like(i) if isinstance(i, np.ndarray) and i.dtype.kind == "i" else i for i in items
+    ]
+    with contextlib.suppress(IndexError):
+        new, basic, advanced, _ = split(array, firsts)
+        if new is None and basic is None and advanced is not None:
+            wrong = _wrong_shape(array, advanced, _without_leading_ones(values), None)
+            if wrong is not None:
+                raise RuntimeError(wrong)
+
+
+def _wrong_shape(
+    array: Any, index: tuple[Any, ...], values: Tensor, ndim: int | None
+) -> str | None:
     """What is wrong with values for an index, by which an array has ``ndim`` dimensions."""
     shape, own = array[index].shape, values.array.shape
     if ndim is not None:
         shape = shape[len(shape) - ndim :]
     if len(own) <= len(shape) and fits(own, shape):
-        return _dtypes_differ(array, values)
+        return None
     return (
         f"shape mismatch: value tensor of shape {list(own)} cannot be broadcast "
         f"to indexing result of shape {list(shape)}"
@@ -425,12 +446,18 @@ def _put_index(
                 f"expected Tensor as element {place} in argument 0, "
                 f"but got {item.__class__.__name__}"
             )
+        if item is not None and item.array.dtype not in _INDICES:
+            raise IndexError(WRONG_DTYPE)
     if values.array.dtype != self.array.dtype:
         raise RuntimeError(_dtypes_differ(self.array, values))
     if not indices:
         raise RuntimeError("index_put(): there is no index")
     items = [slice(None) if i is None else _item_array(i) for i in indices]
-    *_, advanced, _ = split(self.array, items, adds=accumulate)
+    try:
+        *_, advanced, _ = split(self.array, items, adds=accumulate)
+    except IndexError:
+        _check_shape_first(self.array, items, values)
+        raise
     index = _to_device(self.array, advanced or (slice(None),))
     used = dims = 0
     arrays = [i.array for i in indices if i is not None]
@@ -448,6 +475,7 @@ def _put_index(
 
 
 MASKS = frozenset(map(np.dtype, ("bool", "uint8")))
+_INDICES = MASKS | {np.dtype(np.int64), np.dtype(np.int32)}
 
 
 def _item_array(item: Tensor) -> Any:
@@ -473,6 +501,8 @@ def _item_array(item: Tensor) -> Any:
         S(normal(3), (np.array([0, 3]),), normal(2)),
         S(normal(3, 2), (np.array([0, 1]),), normal(3)),
         S(normal(3), (np.array([0]),), np.arange(1)),
+        S(normal(3, 2), (np.array([0, 3]),), normal(3)),
+        S(normal(3), (np.array([0], np.int8),), normal(1)),
     ],
     autocast=("", "widest"),
 )

@@ -383,7 +383,20 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return results  # type: ignore[no-any-return]
 
 
-@public(samples=lambda: [S(normal(3, 2), 0, 1), S(normal(3, 2), 1, -1)], method=True)
+@public(
+    samples=lambda: [
+        S(normal(3, 2), 0, 1),
+        S(normal(3, 2), 1, -1),
+        S(normal(3, 2), 0, np.array(1, np.uint8)),
+    ],
+    method=True,
+    errors=lambda: [
+        S(normal(3, 2), 0, 3),
+        S(normal(), 0, 0),
+        S(normal(3), 0, np.array([1, 0])),
+        S(normal(3), 0, np.array(1.0)),
+    ],
+)
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """A view of one index of a dimension, which it loses.
 
@@ -395,12 +408,20 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
     d = wrap_dim(dim, input.array.ndim)
     n = input.array.shape[d]
+    if isinstance(index, Tensor):
+        index = _as_int(index)
     if not -n <= index < n:
         raise IndexError(
             f"select(): index {index} out of range for tensor of size {list(input.array.shape)} "
             f"at dimension {d}"
         )
     return apply_view(Select, input, d, int(index))
+
+
+def _as_int(index: Tensor) -> int:
+    if index.array.dtype.kind not in "iu" or index.array.size != 1:
+        raise TypeError("select(): argument 'index' (position 2) must be int, not Tensor")
+    return int(index.item())
 
 
 @public(samples=lambda: [S(normal(4, 2), 0, 1, 2), S(normal(2, 4), 1, -3, 2)], method=True)

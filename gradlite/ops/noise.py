@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite import dtypes
 from gradlite.device import array_module
 from gradlite.ops.dispatch import apply
 from gradlite.ops.draws import drawn
@@ -17,7 +18,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.like import zeros_like
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Op, type_name
 from gradlite.ops.piecewise import leaky_relu
 from gradlite.ops.pointwise import value_of
 from gradlite.ops.samples import S, distinct, normal
@@ -73,6 +74,7 @@ class Rrelu(Op):
 @public(
     samples=lambda: [S(distinct(3, 4)), S(distinct(5), 0.2, 0.6), S(distinct(5), 0.3, 0.3, True)],
     torch="nn.functional.rrelu",
+    errors=lambda: [S(normal(3), 0.6, 0.2), S(np.arange(3), training=True)],
 )
 @on_its_device
 def rrelu(
@@ -97,6 +99,10 @@ def rrelu(
     if not training:
         return _result(input, leaky_relu(x, (lower + upper) / 2), inplace)
     array = input.array
+    if array.dtype not in dtypes.FLOATING:
+        raise NotImplementedError(
+            f"\"rrelu_with_noise_out_cpu\" not implemented for '{type_name(array.dtype)}'"
+        )
     draws = drawn(default_generator, "random", array.shape, array.dtype, input.device)
     return _result(input, apply(Rrelu, (x, wrap(draws)), lower, upper), inplace)
 

@@ -260,6 +260,18 @@ def batch_norm(
     return _per_channel(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
+REPEATS = (
+    "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+)
+
+
+def _vector(parameter: Tensor | None) -> Tensor | None:
+    """A parameter of one element per channel, whatever its shape, as rules and kernels take it."""
+    if parameter is None or parameter.array.ndim == 1:
+        return parameter
+    return parameter.reshape(-1)  # type: ignore[attr-defined,no-any-return]
+
+
 def _per_channel(
     input: Tensor,
     running_mean: Tensor | None,
@@ -288,11 +300,18 @@ def _per_channel(
             raise RuntimeError(
                 f"{name} should contain {channels} elements not {parameter.array.size}"
             )
-        elif name.startswith("running") and parameter.requires_grad and current_mode() == 0:
+        elif not name.startswith("running"):
+            continue
+        elif parameter.array.ndim != 1:
+            raise RuntimeError(
+                f"TensorAccessor expected 1 dims but tensor has {parameter.array.ndim}"
+            )
+        elif parameter.requires_grad and current_mode() == 0:
             raise RuntimeError(
                 "The function 'native_batch_norm' is not differentiable with respect to argument "
                 f"'{name}'. This input cannot have requires_grad True."
             )
+    weight, bias = (_vector(p) for p in (weight, bias))
     dtype = _check("batch_norm", "batch_norm", input, weight, bias, running_mean, running_var)
     if len(shape) < 2:
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but got {len(shape)}")
@@ -433,6 +452,8 @@ def instance_norm(
                 raise RuntimeError(
                     f"{name} should contain {n * c} elements not {n * parameter.array.size}"
                 )
+            if parameter is not None and parameter.array.ndim > 1:
+                raise RuntimeError(REPEATS)
         dtype = _check("instance_norm", "batch_norm", input, weight, bias)
         return apply(  # type: ignore[no-any-return]
             InstanceNorm, (input, weight, bias), c, eps, dtype

@@ -10,6 +10,7 @@ from gradlite import dtypes
 from gradlite.ops import guard
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
+from gradlite.ops.gather import check_tensor
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, constant, distinct, integers
@@ -74,6 +75,7 @@ def scatter_reduce(
         raise RuntimeError(
             f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
         )
+    check_tensor("scatter", "index", 3, index)
     d = check_scatter(input, dim, index, src, _seen_by_kernels(input, dim, index, reduce))
     values: Any = cut(src, index.array.shape)
     if reduce in OPS:
