@@ -247,3 +247,8 @@ def test_all_three_dtypes_decide_about_that_of_clamp(dims: tuple[int, ...]) -> N
         ]
 
     same(program)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+def test_an_index_of_select_is_a_number_whatever_its_dtype(dtype: str) -> None:
+    same(lambda T: T.arange(12).reshape(3, 4).select(0, T.tensor(2, dtype=getattr(T, dtype))))
