@@ -300,6 +300,8 @@ CASES: dict[str, Case] = {
     "binary_forward": Case(3, lambda T, x, y: T.remainder(x, y), _like),
     "binary_backward": Case(4, lambda T, x, y: T.atan2(x, y), _like, backward=True),
     "product_backward": Case(5, lambda T, x, y: x * y, _like, backward=True, both=True),
+    "add_scaled_forward": Case(
+        3, lambda T, x, y: T.add(x, y, alpha=0.5), lambda T, x: (T.rand_like(x),)),
     "addcmul_forward": Case(4, _product, _two_like),
     "addcmul_backward": Case(
         3, lambda T, a, x, b: T.addcmul(x, a, b), _two_like, backward=True),

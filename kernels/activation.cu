@@ -17,8 +17,9 @@ DEVICE void backward(Activation activation, const scalar_t* grad, const scalar_t
       n, dx, [=](acc_t g, acc_t value) { return activation.gradient(g, value); }, grad, saved);
 }
 
+// y may be x.
 KERNEL(relu_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Relu{}, x, y, n);
 }
 

@@ -100,6 +100,16 @@ KERNEL(clamp_between_backward)
 
 // ------------------------------------------------------------------- sums with a product in them
 // out may be x.
+KERNEL(add_scaled_forward)
+(const scalar_t* x, const scalar_t* y, scalar_t* out, i64 n, double alpha, i64 x_inner, i64 x_size,
+ i64 y_inner, i64 y_size) {
+  scalar_t* const to[1] = {out};
+  map(
+      n, to, [=](acc_t* result, acc_t v, acc_t w) { result[0] = v + acc_t(alpha) * w; },
+      Operand{x, x_inner, x_size}, Operand{y, y_inner, y_size});
+}
+
+// out may be x.
 KERNEL(addcmul_forward)
 (const scalar_t* x, const scalar_t* a, const scalar_t* b, scalar_t* out, i64 n, double value,
  i64 x_inner, i64 x_size, i64 a_inner, i64 a_size, i64 b_inner, i64 b_size) {

@@ -21,6 +21,7 @@ from gradlite.ops.pointwise import (
 )
 from gradlite.ops.samples import S, binary, distinct, normal, positive
 from gradlite.ops.table import public
+from gradlite.ops.together import forward as forward_of_several
 from gradlite.ops.together import read_in_place, wanted_shapes
 from gradlite.tensor import Tensor
 
@@ -84,6 +85,13 @@ class RsubScalar(Rsub):
     constants = (1,)
 
 
+def scaled_sum(K: Any, a: Any, b: Any, alpha: Any) -> Any:
+    """a + alpha b by a kernel, where neither is a Python number."""
+    if not hasattr(a, "shape") or not hasattr(b, "shape"):
+        return NotImplemented
+    return forward_of_several(K, "add_scaled_forward", (a, b), float(alpha))
+
+
 class AddScaled(Binary):
     """a + alpha b."""
 
@@ -95,6 +103,9 @@ class AddScaled(Binary):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         right = grad * ctx.attrs[0] if ctx.edges[1] is not None else None
         return unbroadcast(ctx, F, grad, right)
+
+    def fused_forward(K: Any, a: Any, b: Any, alpha: Any) -> Any:
+        return scaled_sum(K, a, b, alpha)
 
 
 class SubScaled(Binary):
@@ -108,6 +119,9 @@ class SubScaled(Binary):
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         right = grad * -ctx.attrs[0] if ctx.edges[1] is not None else None
         return unbroadcast(ctx, F, grad, right)
+
+    def fused_forward(K: Any, a: Any, b: Any, alpha: Any) -> Any:
+        return scaled_sum(K, a, b, -alpha)
 
 
 class Mul(Binary):

@@ -9,8 +9,8 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
 from gradlite.grad_mode import INFERENCE, current_mode
-from gradlite.graph import record
-from gradlite.ops.dispatch import INFERENCE_SAVED, OUT, Cut
+from gradlite.graph import Node, record
+from gradlite.ops.dispatch import INFERENCE_SAVED, NOWHERE, OUT, Cut, edges_of
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.operands import operand, promoted, same_device_or_scalar
@@ -146,6 +146,37 @@ def binary_op(
             result._edge = record(op, (p, q), saved, versions, attrs, F, None, shapes)
             result._requires_grad = True
     return result
+
+
+def node_of_edit(op: Any, a: Tensor, b: Any, attrs: tuple[Any, ...]) -> Node | None:
+    """The node of an op that is run on the memory of its first operand.
+
+    None where nothing is recorded, or where the rule reads that operand or the result. The other
+    one is a Tensor of the same dtype and device, which broadcasts to the first, or a number.
+    """
+    other = b if isinstance(b, Tensor) else None
+    edges = edges_of((a, other))
+    if edges is None:
+        return None
+    x, y = a.array, b if other is None else other.array
+    F = NAMESPACES[x.__class__]
+    if F.twins is not None:
+        op = F.twins[op]
+    if edges is NOWHERE:
+        op, edges = Cut(op), (None, None)
+    wanted = tuple(map(bool, edges))
+    saved: Any = op.plans.get(wanted) or op.plan(wanted) if op.saves else ()
+    versions: Any = None
+    if any(position is not None and position < 1 for position in saved):
+        return None
+    if saved:
+        saved, versions = _saved(saved, a, other, x, y, None, None)
+    shapes = None
+    if other is not None and y.shape != x.shape:
+        shapes = (x.shape, y.shape)
+    elif other is None and x.shape:
+        shapes = (x.shape, ())
+    return record(op, edges, saved, versions, attrs, F, None, shapes)
 
 
 # Numbers as 0-d arrays, of which NumPy makes one at every call that it is given a number.

@@ -198,7 +198,9 @@ def assign(t: Tensor, result: Tensor) -> Tensor:
 
 def lies_apart(t: Tensor, others: Sequence[Any]) -> bool:
     """Whether an edit of a tensor that is no view may write where arrays are not read from."""
-    return t._view is None and not any(o is t.array or o.base is not None for o in others)
+    return t._view is None and not any(
+        o is t.array or getattr(o, "base", None) is not None for o in others
+    )
 
 
 def _check_result(array: Any, value: Any) -> None:

@@ -10,12 +10,29 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.grad_mode import current_mode
 from gradlite.ops import guard
-from gradlite.ops.arithmetic import add, div, floor_divide, mul, remainder, rsub, sub
+from gradlite.ops.arithmetic import (
+    Add,
+    AddScaled,
+    Div,
+    Mul,
+    Sub,
+    SubScaled,
+    add,
+    div,
+    floor_divide,
+    mul,
+    remainder,
+    rsub,
+    sub,
+)
+from gradlite.ops.binary import node_of_edit
 from gradlite.ops.blend import LEGACY
 from gradlite.ops.comparison import eq, ge, gt, le, lt, ne
-from gradlite.ops.inplace import assign, check_inplace, refuse_overlap
+from gradlite.ops.fill import fits
+from gradlite.ops.inplace import assign, check_inplace, lies_apart, rebase, refuse_overlap
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.powers import pow
+from gradlite.ops.together import write
 from gradlite.tensor import Tensor
 
 LARGE = 1e4  # any floating dtype holds a number below
@@ -63,11 +80,71 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
                         edit(array, value, out=array)
                 self._bump()
                 return self
+        if array.__class__ is not np.ndarray and _edited(self, name, ufunc, other, options):
+            return self
         return assign(self, function(self, other, **options))
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"In-place version of `{function.__name__}`."
     return method
+
+
+# Whose rules may be asked for a node before the edit; with ``alpha``, those behind.
+_OPS: dict[str, tuple[Any, Any]] = {
+    "add_": (Add, AddScaled), "sub_": (Sub, SubScaled), "mul_": (Mul, None), "div_": (Div, None),
+}  # fmt: skip
+
+
+def _edited(self: Tensor, name: str, ufunc: str, other: Any, options: dict[str, Any]) -> bool:
+    """Edit an array of a GPU by one launch, which `assign` needs a copy more for.
+
+    False, and nothing is done: an operand is of another dtype or device, or shares its memory, or
+    the rule of what has to be recorded reads the values that are written over.
+    """
+    plain, scaled = _OPS.get(name, (None, None))
+    alpha: Any = options.get("alpha")
+    op = scaled if options else plain
+    if op is None or len(options) > 1 or (options and alpha.__class__ not in (int, float)):
+        return False
+    array, value = self.array, other
+    floating = array.dtype in dtypes.FLOATING
+    if isinstance(other, Tensor):
+        value = other.array
+        if value.__class__ is not array.__class__ or value.dtype != array.dtype:
+            return False
+        if value.shape != array.shape and not fits(value.shape, array.shape):
+            return False
+        if other is self:
+            return False
+    elif other.__class__ is not int and (other.__class__ is not float or not floating):
+        return False
+    elif options:
+        return False
+    elif not floating and (array.dtype.char not in "ilq" or not -LARGE < other < LARGE):
+        return False  # what no element can hold wraps around, which array libraries refuse
+    if not floating and (name == "div_" or options or array.dtype.kind not in "iu"):
+        return False
+    node = None
+    if current_mode() == 0 and (self.requires_grad or getattr(other, "requires_grad", False)):
+        if not lies_apart(self, (value,)):
+            return False
+        node = node_of_edit(op, self, other, (alpha,) if options else ())
+        if node is None:
+            return False
+    F = NAMESPACES[array.__class__]
+    with guard.on(array, value):
+        if options:
+            alpha = float(-alpha if name == "sub_" else alpha)
+            if F.launcher is None or (
+                write(F.launcher, "add_scaled_forward", array, (value,), alpha) is NotImplemented
+            ):
+                return False
+        else:
+            getattr(F.xp, ufunc)(array, value, out=array)
+    self._bump()
+    if node is not None:
+        rebase(self, node)
+    return True
 
 
 def _is_scaled(name: str, array: Any, options: dict[str, Any]) -> bool:

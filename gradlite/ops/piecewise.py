@@ -12,16 +12,20 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import clip
+from gradlite.grad_mode import current_mode
+from gradlite.graph import record
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import map_columns, sum_parts, total
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.fused import activation_kernels, fused_slope
-from gradlite.ops.inplace import assign, check_inplace
+from gradlite.ops.guard import on
+from gradlite.ops.inplace import assign, check_inplace, rebase
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, check_floating, filling
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, gradient_edge
 
 __all__ = [
     "hardshrink",
@@ -112,6 +116,39 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     if inplace:
         return input.relu_()  # type: ignore[attr-defined,no-any-return]
     return apply1(Relu, input)
+
+
+_methods: Any = Tensor
+_relu_in_place = _methods.relu_
+
+
+def relu_(self: Tensor) -> Tensor:
+    """In-place version of `relu`."""
+    array = self.array
+    if array.__class__ is np.ndarray:
+        return _relu_in_place(self)  # type: ignore[no-any-return]
+    F = NAMESPACES[array.__class__]
+    K = F.launcher
+    if K is None or not (array.flags.c_contiguous and K.takes(array)):
+        return _relu_in_place(self)  # type: ignore[no-any-return]
+    recorded = current_mode() == 0 and self.requires_grad
+    if recorded and self._view is not None:
+        return _relu_in_place(self)  # type: ignore[no-any-return]
+    check_inplace(self)
+    edge = gradient_edge(self) if recorded else None
+    with on(array):
+        K.elementwise("relu_forward", array.dtype, array.size, array, array, array.size)
+    self._bump()
+    if recorded:  # now, as hooks may look at the values that are saved
+        counter: Any = self._counter
+        version = (counter, counter[0])
+        rebase(
+            self, record(F.runs(Relu), (edge,), (array,), (version,), (), F, None, (array.shape,))
+        )
+    return self
+
+
+_methods.relu_ = relu_
 
 
 class LeakyRelu(Op):

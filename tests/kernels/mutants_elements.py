@@ -14,6 +14,8 @@ BLEND = [
     Mutant("a NaN is clamped", "blend.cu",
            "v = v < acc_t(low) ? acc_t(low) : v;", "v = v >= acc_t(low) ? v : acc_t(low);",
            ("test_blend::test_extreme",)),
+    Mutant("a sum is not scaled", "blend.cu",
+           "result[0] = v + acc_t(alpha) * w;", "result[0] = v + w;"),
     Mutant("a factor is forgotten", "blend.cu",
            "results[1] = slope * (first * acc_t(value));", "results[1] = slope * first;",
            ("test_blend::test_values",)),

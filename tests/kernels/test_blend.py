@@ -10,7 +10,7 @@ import pytest
 import gradlite
 from gradlite.backends import kernels
 from gradlite.nn import functional as F
-from gradlite.ops import blend, choose, noise, triangle
+from gradlite.ops import arithmetic, blend, choose, noise, triangle
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.truth import close_by_kernel
 from tests.kernels.support import (
@@ -28,6 +28,8 @@ from tests.kernels.support import (
 SIZES = [1, 31, 32, 33, 1023, 1024, 1025, 100003]
 # The op, how many operands it has, and its attributes.
 OPS: dict[str, tuple[Any, int, tuple[Any, ...]]] = {
+    "add scaled": (arithmetic.AddScaled, 2, (-1.5,)),
+    "sub scaled": (arithmetic.SubScaled, 2, (0.75,)),
     "addcmul": (blend.Addcmul, 3, (-1.5,)),
     "addcdiv": (blend.Addcdiv, 3, (0.5,)),
     "lerp": (blend.Lerp, 2, (0.25,)),
@@ -113,7 +115,9 @@ def test_triangles(launcher: Any, name: str, dtype: str) -> None:
 BROADCAST = [((3, 4), (4,)), ((3, 1), (1, 5)), ((), (33,)), ((2, 33), ()), ((2, 3, 4), (3, 1))]
 
 
-@pytest.mark.parametrize("name", ["addcmul", "addcdiv", "lerp_tensor", "where", "clamp between"])
+@pytest.mark.parametrize(
+    "name", ["add scaled", "addcmul", "addcdiv", "lerp_tensor", "where", "clamp between"]
+)
 @pytest.mark.parametrize("shapes", BROADCAST, ids=str)
 def test_operands_that_broadcast(launcher: Any, name: str, shapes: Any) -> None:
     count = OPS[name][1]
@@ -143,7 +147,7 @@ def test_no_race_and_nothing_out_of_bounds(threads: ThreadsLauncher, name: str, 
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("name", ["addcmul", "lerp_tensor", "where", "clamp"])
+@pytest.mark.parametrize("name", ["add scaled", "addcmul", "lerp_tensor", "where", "clamp"])
 def test_arrays_that_start_anywhere(launcher: Any, name: str, dtype: str) -> None:
     op, count, attrs = OPS[name]
     arrays = operands(name, ((77,),) * count, dtype)
