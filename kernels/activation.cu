@@ -1,6 +1,6 @@
 // The activation functions, elementwise, forward and backward: what they compute is in
 // activations.cuh. `saved` is the input, or the result where that is what the rule reads. And glu,
-// which works on rows.
+// which works on rows. In a forward kernel without a third array, y may be x.
 #include "activations.cuh"
 
 #include "rows.cuh"
@@ -17,7 +17,6 @@ DEVICE void backward(Activation activation, const scalar_t* grad, const scalar_t
       n, dx, [=](acc_t g, acc_t value) { return activation.gradient(g, value); }, grad, saved);
 }
 
-// y may be x.
 KERNEL(relu_forward)
 (const scalar_t* x, scalar_t* y, i64 n) {
   forward(Relu{}, x, y, n);
@@ -30,7 +29,7 @@ KERNEL(relu_backward)
 }
 
 KERNEL(leaky_relu_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double slope) {
+(const scalar_t* x, scalar_t* y, i64 n, double slope) {
   forward(LeakyRelu{acc_t(slope)}, x, y, n);
 }
 
@@ -41,7 +40,7 @@ KERNEL(leaky_relu_backward)
 }
 
 KERNEL(elu_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double alpha, double scale,
+(const scalar_t* x, scalar_t* y, i64 n, double alpha, double scale,
  double input_scale) {
   forward(Elu{acc_t(alpha), acc_t(scale), acc_t(input_scale)}, x, y, n);
 }
@@ -71,7 +70,7 @@ KERNEL(gelu_backward)
 }
 
 KERNEL(gelu_tanh_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(GeluTanh{}, x, y, n);
 }
 
@@ -82,7 +81,7 @@ KERNEL(gelu_tanh_backward)
 }
 
 KERNEL_BLOCKS(silu_forward, 4)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Silu{}, x, y, n);
 }
 
@@ -93,7 +92,7 @@ KERNEL(silu_backward)
 }
 
 KERNEL(mish_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Mish{}, x, y, n);
 }
 
@@ -104,7 +103,7 @@ KERNEL(mish_backward)
 }
 
 KERNEL(softplus_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double beta, double threshold) {
+(const scalar_t* x, scalar_t* y, i64 n, double beta, double threshold) {
   forward(Softplus{acc_t(beta), acc_t(threshold)}, x, y, n);
 }
 
@@ -115,7 +114,7 @@ KERNEL(softplus_backward)
 }
 
 KERNEL(logsigmoid_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(LogSigmoid{}, x, y, n);
 }
 
@@ -126,7 +125,7 @@ KERNEL(logsigmoid_backward)
 }
 
 KERNEL(sigmoid_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Sigmoid{}, x, y, n);
 }
 
@@ -137,7 +136,7 @@ KERNEL(sigmoid_backward)
 }
 
 KERNEL(tanh_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Tanh{}, x, y, n);
 }
 
@@ -148,7 +147,7 @@ KERNEL(tanh_backward)
 }
 
 KERNEL(tanhshrink_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Tanhshrink{}, x, y, n);
 }
 
@@ -159,7 +158,7 @@ KERNEL(tanhshrink_backward)
 }
 
 KERNEL(softsign_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Softsign{}, x, y, n);
 }
 
@@ -170,7 +169,7 @@ KERNEL(softsign_backward)
 }
 
 KERNEL(hardtanh_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double low, double high) {
+(const scalar_t* x, scalar_t* y, i64 n, double low, double high) {
   forward(Hardtanh{acc_t(low), acc_t(high)}, x, y, n);
 }
 
@@ -181,7 +180,7 @@ KERNEL(hardtanh_backward)
 }
 
 KERNEL(hardsigmoid_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Hardsigmoid{}, x, y, n);
 }
 
@@ -192,7 +191,7 @@ KERNEL(hardsigmoid_backward)
 }
 
 KERNEL(hardswish_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n) {
+(const scalar_t* x, scalar_t* y, i64 n) {
   forward(Hardswish{}, x, y, n);
 }
 
@@ -203,7 +202,7 @@ KERNEL(hardswish_backward)
 }
 
 KERNEL(hardshrink_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double lambd) {
+(const scalar_t* x, scalar_t* y, i64 n, double lambd) {
   forward(Hardshrink{acc_t(lambd)}, x, y, n);
 }
 
@@ -214,7 +213,7 @@ KERNEL(hardshrink_backward)
 }
 
 KERNEL(softshrink_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double lambd) {
+(const scalar_t* x, scalar_t* y, i64 n, double lambd) {
   forward(Softshrink{acc_t(lambd)}, x, y, n);
 }
 
@@ -225,7 +224,7 @@ KERNEL(softshrink_backward)
 }
 
 KERNEL(threshold_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double threshold,
+(const scalar_t* x, scalar_t* y, i64 n, double threshold,
  double otherwise) {
   forward(Threshold{acc_t(threshold), acc_t(otherwise)}, x, y, n);
 }

@@ -130,6 +130,37 @@ def test_relu_is_one_launch(recorded: bool) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+ACTIVATIONS: dict[str, tuple[Any, ...]] = {
+    "relu": (), "relu6": (), "leaky_relu": (0.2,), "elu": (0.7,), "celu": (0.7,), "selu": (),
+    "silu": (), "mish": (), "hardtanh": (-0.5, 0.75), "hardsigmoid": (), "hardswish": (),
+    "threshold": (0.1, 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: str, wanted: bool) -> None:
+    values = np.random.default_rng(2).normal(0, 2, (3, 5))
+    found: list[list[Any]] = []
+    for device in ("cpu", "cuda"):
+        x = gradlite.tensor(values, device=device, requires_grad=wanted)
+        y = x.clone()
+        with counting(counts := {}):
+            out = getattr(gradlite.nn.functional, name)(y, *ACTIVATIONS[name], inplace=True)
+        assert out is y and y._version == 1
+        found.append([y.detach().cpu().numpy()])
+        if wanted:
+            (slope,) = gradlite.autograd.grad((y * y).sum(), x, create_graph=True)
+            found[-1] += [slope.detach().cpu().numpy()]
+            if slope.requires_grad:
+                (curve,) = gradlite.autograd.grad(slope.sum(), x)
+                found[-1] += [curve.cpu().numpy()]
+    kept = wanted and name != "relu"
+    assert sum(counts.values()) == (2 if kept else 1), counts
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, 1e-12, 1e-12)
+
+
 @pytest.mark.parametrize("edit", ["mul_", "div_"])
 def test_a_value_that_a_rule_reads_is_noticed_where_it_is_edited(edit: str) -> None:
     x = gradlite.ones(3, device="cuda", requires_grad=True)

@@ -9,13 +9,13 @@ import numpy as np
 
 from gradlite.backends import special
 from gradlite.ops import elements_compiled
+from gradlite.ops.activation_edits import activated
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op, logistic
 from gradlite.ops.fused import activation_kernels, fused_slope
 from gradlite.ops.op import Op
 from gradlite.ops.operands import check_floating
-from gradlite.ops.piecewise import maybe_inplace
 from gradlite.ops.pointwise import slope
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
@@ -71,7 +71,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     tensor([-0.6321,  2.0000])
     """
     check_floating("elu_cpu", input)
-    return maybe_inplace(input, apply1(Elu, input, alpha, 1.0, 1.0), inplace)
+    return activated(Elu, input, inplace, alpha, 1.0, 1.0)
 
 
 @public(
@@ -88,7 +88,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
     check_floating("elu_cpu", input)
-    return maybe_inplace(input, apply1(Celu, input, alpha, 1.0, 1.0 / alpha), inplace)
+    return activated(Celu, input, inplace, alpha, 1.0, 1.0 / alpha)
 
 
 @public(samples=lambda: unary(distinct), torch="nn.functional.selu")
@@ -101,7 +101,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """
     alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
     check_floating("elu_cpu", input)
-    return maybe_inplace(input, apply1(Elu, input, alpha, scale, 1.0), inplace)
+    return activated(Elu, input, inplace, alpha, scale, 1.0)
 
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -270,7 +270,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     tensor([-0.2689,  1.7616])
     """
     check_floating("silu_cpu", input)
-    return maybe_inplace(input, apply1(Silu, input), inplace)
+    return activated(Silu, input, inplace)
 
 
 class Softplus(Op):
@@ -363,7 +363,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     tensor([-0.3034,  1.9440])
     """
     check_floating("mish_cpu", input)
-    return maybe_inplace(input, apply1(Mish, input), inplace)
+    return activated(Mish, input, inplace)
 
 
 class Softsign(Op):

@@ -36,6 +36,8 @@ def activation_kernels(name: str) -> tuple[Callable[..., Any], ...]:
     def fused_forward(K: Any, x: Any, *attrs: float) -> Any:
         return fused_map(K, f"{name}_forward", x, *attrs)
 
+    fused_forward.activation = name  # type: ignore[attr-defined]
+
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         dx = fused_slope(K, f"{name}_backward", grad, ctx.saved[0], *ctx.attrs)
         return dx if dx is NotImplemented else (dx,)

@@ -12,20 +12,16 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import clip
-from gradlite.grad_mode import current_mode
-from gradlite.graph import record
+from gradlite.ops.activation_edits import activated, edited
 from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import map_columns, sum_parts, total
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.fused import activation_kernels, fused_slope
-from gradlite.ops.guard import on
-from gradlite.ops.inplace import assign, check_inplace, rebase
-from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
 from gradlite.ops.operands import as_number, check_floating, filling
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor, gradient_edge
+from gradlite.tensor import Tensor
 
 __all__ = [
     "hardshrink",
@@ -47,15 +43,6 @@ _WORDS = {
     np.dtype(f"float{n}"): (np.dtype(f"int{n}"), np.array(0, f"int{n}"), np.array(1, f"int{n}"))
     for n in (32, 64)
 }
-
-
-def maybe_inplace(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
-    """Write a result into the input when asked to."""
-    if not inplace:
-        return result
-
-    check_inplace(input)
-    return assign(input, result)
 
 
 class ThresholdBackward(Op):
@@ -124,28 +111,9 @@ _relu_in_place = _methods.relu_
 
 def relu_(self: Tensor) -> Tensor:
     """In-place version of `relu`."""
-    array = self.array
-    if array.__class__ is np.ndarray:
-        return _relu_in_place(self)  # type: ignore[no-any-return]
-    F = NAMESPACES[array.__class__]
-    K = F.launcher
-    if K is None or not (array.flags.c_contiguous and K.takes(array)):
-        return _relu_in_place(self)  # type: ignore[no-any-return]
-    recorded = current_mode() == 0 and self.requires_grad
-    if recorded and self._view is not None:
-        return _relu_in_place(self)  # type: ignore[no-any-return]
-    check_inplace(self)
-    edge = gradient_edge(self) if recorded else None
-    with on(array):
-        K.elementwise("relu_forward", array.dtype, array.size, array, array, array.size)
-    self._bump()
-    if recorded:  # now, as hooks may look at the values that are saved
-        counter: Any = self._counter
-        version = (counter, counter[0])
-        rebase(
-            self, record(F.runs(Relu), (edge,), (array,), (version,), (), F, None, (array.shape,))
-        )
-    return self
+    if self.array.__class__ is not np.ndarray and edited(Relu, self):
+        return self
+    return _relu_in_place(self)  # type: ignore[no-any-return]
 
 
 _methods.relu_ = relu_
@@ -176,7 +144,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     tensor([-0.0100,  2.0000])
     """
     check_floating("leaky_relu_cpu", input)
-    return maybe_inplace(input, apply1(LeakyRelu, input, negative_slope), inplace)
+    return activated(LeakyRelu, input, inplace, negative_slope)
 
 
 class Hardtanh(Op):
@@ -215,7 +183,7 @@ def hardtanh(
         raise RuntimeError("Bool inputs not supported for hardtanh")
     if kind == "u" and min_val < 0:
         raise RuntimeError("cannot do hardtanh on an unsigned type with negative limits")
-    return maybe_inplace(input, apply1(Hardtanh, input, min_val, max_val), inplace)
+    return activated(Hardtanh, input, inplace, min_val, max_val)
 
 
 @public(samples=lambda: [*unary(distinct), S(distinct(5) * 5)], torch="nn.functional.relu6")
@@ -256,7 +224,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     tensor([0.0000, 0.5000, 0.7500])
     """
     check_floating("hardsigmoid_cpu", input)
-    return maybe_inplace(input, apply1(Hardsigmoid, input), inplace)
+    return activated(Hardsigmoid, input, inplace)
 
 
 class Hardswish(Op):
@@ -283,7 +251,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     tensor([-0.0000,  1.1250])
     """
     check_floating("hardswish_cpu", input)
-    return maybe_inplace(input, apply1(Hardswish, input), inplace)
+    return activated(Hardswish, input, inplace)
 
 
 class Hardshrink(Op):
@@ -372,7 +340,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     if input.array.dtype == np.bool_:
         raise NotImplementedError("\"threshold_cpu\" not implemented for 'Bool'")
     value = filling(as_number(value), input.array.dtype)
-    return maybe_inplace(input, apply1(Threshold, input, threshold, value), inplace)
+    return activated(Threshold, input, inplace, threshold, value)
 
 
 class Prelu(Op):

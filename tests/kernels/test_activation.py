@@ -83,6 +83,19 @@ def test_values_and_gradients(launcher: Any, name: str, dtype: str) -> None:
         compare(launcher, name, *draw(n, dtype))
 
 
+@pytest.mark.parametrize("name", [n for n in CALLS if n not in ("gelu", "log_sigmoid")])
+def test_values_in_place(threads: ThreadsLauncher, name: str) -> None:
+    threads.check = True  # that no two threads touch an element, and no promise is broken
+    op, attrs = OPS[name], [float(a) for a in CALLS[name]]
+    for n, start in ((1, 0), (33, 0), (2000, 0), (2000, 1)):
+        x = np.zeros(n + 4, np.float32)[start : start + n]
+        x[...] = draw(n, "float32")[0]
+        expected = op.fused_forward(threads, x.copy(), *CALLS[name])
+        kernel = f"{op.fused_forward.activation}_forward"
+        threads.elementwise(kernel, x.dtype, n, x, x, n, *attrs)
+        np.testing.assert_array_equal(x, expected)
+
+
 @pytest.mark.parametrize("name", ["relu", "gelu", "threshold"])
 def test_long_arrays(launcher: Any, name: str) -> None:
     compare(launcher, name, *draw(SIZES[-1], "float32"))
