@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.backends import transfer
 from gradlite.backends.memory import address
 from gradlite.description import owner
-from gradlite.device import CPU, array_module, device, device_of
+from gradlite.device import CPU, array_module, beside, device, device_of
 from gradlite.tensor import Tensor, make
 
 _OF_THE_GRAPH = ("_accumulator", "_extra", "_redo", "_retains", "_undo")
@@ -25,6 +26,11 @@ def copied(array: Any, memo: dict[Any, Any]) -> Any:
 
     What shares memory shares it in the copies too: ``memo`` holds the copies by their owners.
     """
+    with beside(array):
+        return _copied(array, memo)
+
+
+def _copied(array: Any, memo: dict[Any, Any]) -> Any:
     whole = owner(array)
     dense = whole.flags.c_contiguous or whole.flags.f_contiguous
     if not dense or whole.__class__ is not array.__class__:
@@ -69,7 +75,7 @@ def _reduce(self: Tensor, protocol: Any) -> tuple[Any, ...]:
 
 def _rebuild(cls: type, array: Any, requires_grad: bool, where: str) -> Any:
     if where != str(CPU):
-        array = array_module(device(where)).asarray(array)
+        array = transfer.to_gpu(array, device(where).index, array.dtype, False, False)
     return make(cls, array, requires_grad)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -94,6 +95,7 @@ class device:
 CPU = device("cpu")
 _gpus: dict[int, device] = {}  # those that arrays were on
 _default = CPU
+_anywhere: AbstractContextManager[Any] = nullcontext()
 
 
 def set_default_device(device: str | int | device | None) -> None:
@@ -121,6 +123,11 @@ def as_device(d: str | int | device | None) -> device:
 def array_module(d: device) -> Any:
     """numpy or cupy for a device; RuntimeError saying what is missing for CUDA, or which GPU."""
     return np if d.type == "cpu" else cuda.module(d.index)
+
+
+def beside(array: Any) -> AbstractContextManager[Any]:
+    """A context in which the device of a raw array is the current one, where copies of it go."""
+    return _anywhere if isinstance(array, np.ndarray) else array.device  # type: ignore[no-any-return]
 
 
 def device_of(array: Any) -> device:

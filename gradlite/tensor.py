@@ -18,6 +18,7 @@ from gradlite import changes, dtypes, graph, graph_errors, graph_hooks, graph_pa
 from gradlite._methods import TensorMethods
 from gradlite.backends import asserts, cpu, cuda
 from gradlite.description import Description
+from gradlite.device import beside
 from gradlite.grad_copies import copy, copy_for
 from gradlite.grad_mode import INFERENCE, current_mode, is_grad_enabled
 from gradlite.graph import AccumulateGrad, Node, OutputEdge, next_sequence_number
@@ -567,7 +568,8 @@ def _c_name(d: dtypes.dtype) -> str:
 
 def _has_nan(value: Any) -> bool:
     array = unwrap(value)
-    return bool((array != array).any())
+    with beside(array):
+        return bool((array != array).any())
 
 
 def _is_array(value: Any) -> bool:

@@ -1,8 +1,11 @@
 """Two GPUs, on the stand-in for CuPy: what computes on arrays beside the ops (checks of gradients,
-Jacobians, L-BFGS) does it on the device of its tensors, whichever is current."""
+Jacobians, L-BFGS), copies or scales them does it on the device of its tensors, whichever is
+current."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +18,7 @@ from gradlite.autograd import functional as AF
 from gradlite.autograd import gradcheck, gradgradcheck
 from tests import cupy_stand_in as stand_in
 from tests.cupy_stand_in import runtime
+from tests.test_stand_in import tensors
 
 THERE = "cuda:1"
 
@@ -150,3 +154,101 @@ def test_functional_call_and_stacked_models() -> None:
         models[0], dict(models[1].named_parameters()), (gradlite.ones(1, 3, device=THERE),)
     )
     assert out.tolist() == models[1](gradlite.ones(1, 3, device=THERE)).tolist()
+
+
+# --------------------------------------------------- what is no op: copies, states, scalers, modes
+def test_copies_stay_where_they_are_made_from() -> None:
+    x = gradlite.arange(6.0, device=THERE).reshape(2, 3).T  # as its memory lies
+    p = gradlite.ones(2, device=THERE, requires_grad=True)
+    p.grad = gradlite.ones(2, device=THERE)
+    buffer = nn.Buffer(gradlite.zeros(2, device=THERE))
+    twin = copy.deepcopy(p)
+    copies = [copy.deepcopy(x), copy.copy(x), pickle.loads(pickle.dumps(x)), twin, twin.grad,
+              copy.deepcopy(nn.Parameter(x)),
+              copy.deepcopy(buffer), gradlite.as_tensor(x.array),
+              *copy.deepcopy(nn.Linear(2, 2).to(THERE)).state_dict().values()]  # fmt: skip
+    assert {str(t.device) for t in copies} == {THERE}
+    assert copies[0].tolist() == copies[1].tolist() == copies[2].tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [
+        ("SGD", False),
+        ("SGD", True),
+        ("Adam", False),
+        ("Adam", True),
+        ("RMSprop", False),
+        ("LBFGS", False),
+    ],
+)
+def test_states_of_optimizers_are_taken_over_where_their_parameters_are(
+    name: str, fused: bool
+) -> None:
+    options: dict[str, Any] = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+    options |= {"fused": True} if fused else {}
+    model = nn.Linear(3, 2).to(THERE)
+    x = gradlite.randn(4, 3, device=THERE)
+
+    def step(optimizer: Any) -> None:
+        def closure() -> Any:
+            optimizer.zero_grad()
+            loss = model(x).pow(2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    def make() -> Any:
+        return getattr(gradlite.optim, name)(model.parameters(), lr=0.01, **options)
+
+    optimizer, other = make(), make()
+    step(optimizer)
+    other.load_state_dict(optimizer.state_dict())
+    step(other)
+    for found in (other, copy.deepcopy(other)):
+        tensors_of = [t for state in found.state.values() for t in tensors(dict(state)) if t.ndim]
+        assert tensors_of and {str(t.device) for t in tensors_of} == {THERE}
+
+
+def test_a_learning_rate_that_is_a_tensor_is_scheduled_where_it_is() -> None:
+    model = nn.Linear(2, 2).to(THERE)
+    optimizer = gradlite.optim.SGD(model.parameters(), lr=gradlite.tensor(0.5, device=THERE))
+    schedule = gradlite.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    model(gradlite.ones(1, 2, device=THERE)).sum().backward()
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"].item() == 0.25
+
+
+def test_gradients_are_scaled_on_both_devices() -> None:
+    here, there = nn.Linear(3, 2).cuda(0), nn.Linear(2, 2).to(THERE)
+    parameters = [*here.parameters(), *there.parameters()]
+    for fused in (False, True):
+        scaler = gradlite.amp.GradScaler("cuda", init_scale=8.0, growth_interval=1)
+        optimizer = gradlite.optim.Adam(parameters, lr=0.1, fused=fused)
+        for factor in (1.0, float("inf")):
+            optimizer.zero_grad()
+            out = there(here(gradlite.ones(4, 3, device="cuda:0")).to(THERE))
+            scaler.scale((out * factor).sum()).backward()
+            before = [p.tolist() for p in parameters]
+            scaler.step(optimizer)
+            scaler.update()
+            assert (before == [p.tolist() for p in parameters]) == (factor != 1)
+        assert scaler.get_scale() == 8.0  # doubled, and halved
+        state = scaler.state_dict()
+        for new_scale in (4.0, gradlite.tensor(4.0, device="cuda:0")):
+            scaler.update(new_scale)
+            assert scaler.get_scale() == 4.0
+        scaler.load_state_dict(state)
+        assert scaler.get_scale() == 8.0
+
+
+def test_initial_values_and_anomalies_are_found_on_the_device_that_is_not_current() -> None:
+    for name, *arguments in (("eye_",), ("dirac_",), ("sparse_", 0.5), ("constant_", 2.0)):
+        empty = gradlite.empty(*((2, 2, 3) if name == "dirac_" else (2, 2)), device=THERE)
+        assert getattr(nn.init, name)(empty, *arguments) is empty
+    x = gradlite.zeros(2, device=THERE, requires_grad=True)
+    with gradlite.autograd.set_detect_anomaly(True), pytest.warns(UserWarning, match="Traceback"):
+        with pytest.raises(RuntimeError, match="returned nan"):
+            (x / x).sum().backward()

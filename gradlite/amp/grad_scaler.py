@@ -230,6 +230,14 @@ class GradScaler:
         if not self._enabled:
             return
         scale, tracker = self._started("update")
+        with guard.on(scale):
+            self._set_or_adapt(scale, tracker, new_scale)
+        scale._bump()
+        self._per_optimizer_states = defaultdict(_fresh_state)
+
+    def _set_or_adapt(
+        self, scale: Tensor, tracker: Tensor, new_scale: float | Tensor | None
+    ) -> None:
         if isinstance(new_scale, Tensor):
             if (
                 new_scale.device.type != self._device
@@ -240,7 +248,7 @@ class GradScaler:
                     "new_scale should be a float or a 1-element torch.cuda.FloatTensor or "
                     "torch.FloatTensor with requires_grad=False."
                 )
-            scale.array[...] = new_scale.array.reshape(())
+            scale.array[...] = new_scale.to(scale.device).array.reshape(())  # type: ignore[attr-defined]
         elif new_scale is not None:
             scale.array[...] = float(new_scale)
         else:
@@ -255,8 +263,6 @@ class GradScaler:
             settings = (self._growth_factor, self._backoff_factor, self._growth_interval)
             if not many.adapt_scale(scale.array, tracker.array, flags, *settings):
                 self._adapt(scale, tracker, any(value.item() for value in found))
-        scale._bump()
-        self._per_optimizer_states = defaultdict(_fresh_state)
 
     def _adapt(self, scale: Tensor, tracker: Tensor, overflowed: bool) -> None:
         if overflowed:
@@ -353,9 +359,9 @@ class GradScaler:
         self._growth_interval = state_dict["growth_interval"]
         self._init_growth_tracker = state_dict["_growth_tracker"]
         if self._scale is not None:
-            self._scale.array[...] = self._init_scale
+            guard.fill(self._scale.array, self._init_scale)
         if self._growth_tracker is not None:
-            self._growth_tracker.array[...] = self._init_growth_tracker
+            guard.fill(self._growth_tracker.array, self._init_growth_tracker)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()

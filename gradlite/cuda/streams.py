@@ -14,6 +14,7 @@ from typing import Any
 
 from gradlite import graph
 from gradlite.backends import asserts
+from gradlite.backends.cpu import loud, quiet
 from gradlite.backends.cuda import module as cupy_module
 from gradlite.cuda.devices import DeviceLike, index_of, is_initialized
 from gradlite.device import device as Device
@@ -176,22 +177,17 @@ _with_ops: weakref.WeakValueDictionary[tuple[int, int], Any] = weakref.WeakValue
 
 
 def _may_hold_ops(index: int, cupy_stream: Any) -> None:
-    if graph.quiet is not _begin_pass:
-        _around_passes.append((graph.quiet, graph.loud))
-        graph.quiet, graph.loud = _begin_pass, _end_pass
+    graph.quiet, graph.loud = _begin_pass, _end_pass  # programs with one stream do without
     _with_ops[index, cupy_stream.ptr] = cupy_stream
-
-
-_around_passes: list[Any] = []  # what programs with one stream do at both ends of a pass
 
 
 def _begin_pass() -> Any:
     _order(pass_waits=True)
-    return _around_passes[0][0]()
+    return quiet()
 
 
 def _end_pass(token: Any) -> None:
-    _around_passes[0][1](token)
+    loud(token)
     _order(pass_waits=False)
 
 

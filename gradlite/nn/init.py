@@ -89,6 +89,7 @@ def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
     return _calculate_fan_in_and_fan_out(tensor)[modes.index(mode.lower())]
 
 
+@on_its_device
 def _fill(tensor: Tensor, values: Any) -> Tensor:
     """Put values, an array of the tensor's shape or a number, into a tensor."""
     tensor.array[...] = values
@@ -169,6 +170,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return _fill(tensor, 0)
 
 
+@on_its_device
 def eye_(tensor: Tensor) -> Tensor:
     """Fill a matrix with ones on the diagonal and zeros elsewhere.
 
@@ -180,6 +182,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return _fill(tensor, array_module(tensor.device).eye(*tensor.shape))
 
 
+@on_its_device
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Fill a convolution's weight so that it hands on as many channels as it can.
 
@@ -272,6 +275,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = N
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
+@on_its_device
 def sparse_(
     tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None
 ) -> Tensor:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from gradlite import changes
+from gradlite.device import beside, device_of
 from gradlite.device import device as Device
-from gradlite.device import device_of
 from gradlite.dtypes import dtype as DType
 from gradlite.dtypes import from_numpy_dtype
 from gradlite.ops.creation import empty
@@ -49,8 +49,9 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
-            twin = make(type(self), self.array.copy(order="K")).requires_grad_(self.requires_grad)
-            memo[id(self)] = twin
+            with beside(self.array):
+                twin = make(type(self), self.array.copy(order="K"))
+            memo[id(self)] = twin.requires_grad_(self.requires_grad)
         return memo[id(self)]
 
     def __repr__(self) -> str:

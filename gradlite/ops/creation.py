@@ -127,7 +127,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
         if as_device(None).type == "cpu":
             return wrap(np.asarray(data, dtype=wanted.numpy))
     if device is None and hasattr(type(data), "__cuda_array_interface__"):  # stays on its device
-        array = array_module(_Device("cuda")).asarray(data)
+        cupy = array_module(_Device("cuda"))
+        array = data if isinstance(data, cupy.ndarray) else cupy.asarray(data)
         dtypes.from_numpy_dtype(array.dtype)  # an error, or halves that ops hear of
         return as_tensor(wrap(array), dtype=dtype)
     return tensor(data, dtype=dtype, device=device)

@@ -23,6 +23,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.backends.cpu import loud, quiet
+from gradlite.device import device_of
 from gradlite.grad_mode import enable_grad
 from gradlite.ops import guard
 from gradlite.optim.launch import Launch
@@ -351,9 +352,7 @@ class ElementwiseOptimizer(Optimizer):
                 with guard.on(cohorts[0].members[0][1]):
                     found.append((Launch(launcher, kernels, cohorts), at))
         for launch, at in found:
-            flags: list[Any] = []
-            if launch.on_device:
-                flags = [unwrap(getattr(self, name, None)) for name in ("found_inf", "grad_scale")]
+            flags = self._flags(launch) if launch.on_device else []
             if len(launches) == 1:
                 _, _, grads, numbers, rate = launches[0]
                 work: Any = [grads], [numbers], [rate]
@@ -365,6 +364,14 @@ class ElementwiseOptimizer(Optimizer):
             else:
                 with guard.on(launch.cohorts[0].members[0][1]):
                     launch.run(*work, *flags)
+
+    def _flags(self, launch: Any) -> list[Any]:
+        """What a `GradScaler` has left here, on the device of a launch."""
+        flags = [getattr(self, name, None) for name in ("found_inf", "grad_scale")]
+        if guard.several is not None:
+            there = device_of(launch.cohorts[0].members[0][1])
+            flags = [f.to(there) if isinstance(f, Tensor) else f for f in flags]  # type: ignore[attr-defined]
+        return [unwrap(flag) for flag in flags]
 
     def _unscaled(self, jobs: list[Any]) -> list[Any]:
         """Steps of the host after `GradScaler` has left its findings here: perhaps none."""
@@ -478,16 +485,22 @@ class ElementwiseOptimizer(Optimizer):
         for together in newcomers.values():
             there = on_device(group) and launcher_for(together[0].array) is not None
             dtype = np.float64 if double and not there else np.float32
-            for slot in build_segment(together, buffers, counters, dtype, there, self.rescales):
-                p, state = slot.param, self._state[slot.param]
-                for row, name in enumerate(counters):
-                    if name.startswith("_"):
-                        if any(state.get(name) is not None for name in buffers):
-                            slot.segment.counters[row, slot.column] = 1.0
-                    elif state.get(name) is not None:
-                        slot.segment.counters[row, slot.column] = number(unwrap(state[name]))
-                for name in buffers:
-                    if state.get(name) is not None:
-                        slot.entries[name].array[...] = unwrap(state[name])
-                state.update(slot.entries)
-                self._slots[id(p)] = slot
+            with guard.on(together[0].array):
+                for slot in build_segment(together, buffers, counters, dtype, there, self.rescales):
+                    state = self._state[slot.param]
+                    self._keep(slot, state, counters, buffers)
+                    state.update(slot.entries)
+                    self._slots[id(slot.param)] = slot
+
+    @staticmethod
+    def _keep(slot: Any, state: Any, counters: Any, buffers: Any) -> None:
+        """Copy the state that a parameter has into its flat one."""
+        for row, name in enumerate(counters):
+            if name.startswith("_"):
+                if any(state.get(name) is not None for name in buffers):
+                    slot.segment.counters[row, slot.column] = 1.0
+            elif state.get(name) is not None:
+                slot.segment.counters[row, slot.column] = number(unwrap(state[name]))
+        for name in buffers:
+            if state.get(name) is not None:
+                slot.entries[name].array[...] = unwrap(state[name])

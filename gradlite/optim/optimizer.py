@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from gradlite import changes, dtypes
-from gradlite.device import array_module
+from gradlite.device import beside
 from gradlite.graph_hooks import RemovableHandle, add_hook
 from gradlite.ops import many
+from gradlite.ops.conversion import array_on
 from gradlite.tensor import Tensor, wrap
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -509,13 +510,11 @@ def _cast(p: Tensor, value: Any, group: dict[str, Any], key: Any = None) -> Any:
         array = value.array
         if key == "step":
             if not (group.get("capturable") or group.get("fused")):
-                return wrap(array.copy())
-            return wrap(array_module(p.device).asarray(array, dtype=np.float32))
-        xp = array_module(p.device)
-        if xp is np and not isinstance(array, np.ndarray):
-            array = array.get()
+                with beside(array):
+                    return wrap(array.copy())
+            return wrap(array_on(array, p.device, np.float32, copy=False))
         dtype = p.array.dtype if p.array.dtype in dtypes.FLOATING else array.dtype
-        return wrap(xp.array(array, dtype=dtype))
+        return wrap(array_on(array, p.device, dtype, copy=True))
     if isinstance(value, dict):
         return {k: _cast(p, v, group, k) for k, v in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+import weakref
 from typing import Any
 
 from gradlite.backends import bessel, gamma, special
@@ -61,6 +62,7 @@ def install(monkeypatch: Any, devices: int = 1) -> Any:
     from gradlite import graph
     from gradlite.backends import cuda
     from gradlite.backends import kernels as launching
+    from gradlite.cuda import streams
     from gradlite.ops import guard, namespaces
 
     runtime.reset(monkeypatch)
@@ -76,8 +78,10 @@ def install(monkeypatch: Any, devices: int = 1) -> Any:
     monkeypatch.setattr(cuda, "_cache", (True, ""))
     monkeypatch.setattr(cuda, "_handed_out", False)
     monkeypatch.setattr(launching, "check_all", True)
-    for function in ("add", "add_in_place"):  # which several devices replace
+    # Which several devices replace, and several streams.
+    for function in ("add", "add_in_place", "quiet", "loud"):
         monkeypatch.setattr(graph, function, getattr(graph, function))
+    monkeypatch.setattr(streams, "_with_ops", weakref.WeakValueDictionary())
     monkeypatch.setattr(guard, "several", None)
     namespace = namespaces.of_cupy(MODULE)
     if compiler() is None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gradlite.device import beside
+from gradlite.ops import guard
 from gradlite.optim.optimizer import Optimizer
 from gradlite.optim.replayed import replay_own, replayed
 from gradlite.tensor import Tensor, wrap
@@ -28,7 +30,10 @@ _ORDER_HELP = (
 
 def copied(value: Any) -> Any:
     """A value that shares no memory with the optimizer's: tensors are cloned."""
-    return wrap(value.array.copy()) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    with beside(value.array):
+        return wrap(value.array.copy())
 
 
 def group_values(optimizer: Optimizer, key: str) -> list[Any]:
@@ -40,7 +45,7 @@ def set_group_value(group: dict[str, Any], key: str, value: Any) -> None:
     """Set an option of a group; one that is a tensor keeps its identity."""
     known = group[key]
     if isinstance(known, Tensor):
-        known.array[...] = value.array if isinstance(value, Tensor) else value
+        guard.fill(known.array, value.array if isinstance(value, Tensor) else value)
         known._bump()
     else:
         group[key] = value
