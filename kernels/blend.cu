@@ -21,8 +21,9 @@ KERNEL(where_backward)
 }
 
 // Bounds that are not there are infinite. A NaN stays one, and gets no gradient.
+// y may be x.
 KERNEL(clamp_forward)
-(const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, double low, double high) {
+(const scalar_t* x, scalar_t* y, i64 n, double low, double high) {
   elementwise(
       n, y,
       [=](acc_t v) {

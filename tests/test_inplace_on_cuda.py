@@ -161,6 +161,26 @@ def test_activations(name: str, wanted: bool) -> None:
         np.testing.assert_allclose(ours, theirs, 1e-12, 1e-12)
 
 
+@pytest.mark.parametrize(
+    "bounds", [(-0.5, 0.75), (None, 1), (0.25, None), (1.0, 1.0), (2.0, -2.0), (0, 1e300)], ids=str
+)
+def test_bounds(bounds: tuple[Any, Any]) -> None:
+    values = np.array([[-2.0, 0.5, np.nan, np.inf], [3.0, 1.0, -np.inf, -0.25]])
+    for dtype in ("float16", "float32", "float64"):
+        found = []
+        for device in ("cpu", "cuda"):
+            x = gradlite.tensor(values, device=device, dtype=getattr(gradlite, dtype))
+            with counting(counts := {}):
+                try:
+                    assert x.clamp_(*bounds) is x and x._version == 1
+                except RuntimeError as error:  # a bound that the dtype does not hold
+                    found.append(str(error))
+                    continue
+            found.append(x.tolist())
+        assert repr(found[0]) == repr(found[1])
+        assert not isinstance(found[1], list) or bounds[0] == 2.0 or sum(counts.values()) == 1
+
+
 @pytest.mark.parametrize("edit", ["mul_", "div_"])
 def test_a_value_that_a_rule_reads_is_noticed_where_it_is_edited(edit: str) -> None:
     x = gradlite.ones(3, device="cuda", requires_grad=True)

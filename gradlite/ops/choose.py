@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes
-from gradlite.ops import together
+from gradlite.grad_mode import current_mode
+from gradlite.ops import guard, together
 from gradlite.ops.binary import sum_to
 from gradlite.ops.chosen import chosen
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.gather import broadcast_shape, nonzero
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.inplace import check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.operands import (
@@ -206,6 +208,40 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     low = None if min is None else filling(as_number(min), kind)
     high = None if max is None else filling(as_number(max), kind)
     return apply1(Clamp, input, low, high)
+
+
+_methods: Any = Tensor
+_clamp_in_place = _methods.clamp_
+
+
+def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """In-place version of `clamp`."""
+    array = self.array
+    if array.__class__ is np.ndarray:
+        return _clamp_in_place(self, min, max)  # type: ignore[no-any-return]
+    numbers = [v for v in (min, max) if v is not None]
+    K = NAMESPACES[array.__class__].launcher
+    if (
+        K is None
+        or not (array.flags.c_contiguous and K.takes(array))
+        or not all(isinstance(v, (int, float)) for v in numbers)
+        or not numbers
+        or not numbers[0] <= numbers[-1]
+        or (current_mode() == 0 and self.requires_grad)  # the rule reads what is written over
+    ):
+        return _clamp_in_place(self, min, max)  # type: ignore[no-any-return]
+    check_inplace(self)
+    kind = array.dtype
+    low, high = (None if v is None else filling(as_number(v), kind) for v in (min, max))
+    with guard.on(array):
+        K.elementwise(
+            "clamp_forward", kind, array.size, array, array, array.size, *_bounds(array, low, high)
+        )
+    self._bump()
+    return self
+
+
+_methods.clamp_ = clamp_
 
 
 class ClampBetween(Op):

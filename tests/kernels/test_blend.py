@@ -185,6 +185,16 @@ def test_drawn_slopes_in_place_of_a_chain(native_kernels: None) -> None:
     assert ((slope >= 0.2) & (slope <= 0.6) | (slope == 1)).all()
 
 
+def test_bounds_in_place(threads: ThreadsLauncher) -> None:
+    threads.check = True
+    for n, start in ((1, 0), (33, 0), (2000, 0), (2000, 1)):
+        x = np.zeros(n + 4, np.float32)[start : start + n]
+        x[...] = normals((n,), "float32")
+        expected = x.clip(-0.5, 0.75)
+        threads.elementwise("clamp_forward", x.dtype, n, x, x, n, -0.5, 0.75)
+        np.testing.assert_array_equal(x, expected)
+
+
 def test_outputs_that_start_anywhere(threads: ThreadsLauncher) -> None:
     threads.check = True
     grad, x, y = (normals((64,), "float32", k) for k in range(3))
