@@ -158,7 +158,8 @@ def embedding(
     else:
         padding_idx %= rows
     same_device(weight, input)
-    check_not_empty(index, rows)
+    if not rows:
+        check_not_empty(index)
     if isinstance(index, np.ndarray):
         shortcuts.require(within(index, rows), IndexError, "index out of range in self")
     if max_norm is not None:

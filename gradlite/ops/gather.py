@@ -287,15 +287,16 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if not x.ndim:
         check_bounds(i, 0, 1, IndexError, text="index out of range in self")
     else:
-        check_not_empty(i, x.shape[d])
+        if not x.shape[d]:
+            check_not_empty(i)
         if isinstance(i, np.ndarray):
             shortcuts.require(within(i, x.shape[d]), RuntimeError, _outside, i, x.shape[d])
     return apply(IndexSelect, (input, index), d)  # type: ignore[no-any-return]
 
 
-def check_not_empty(index: Any, size: int) -> None:
-    """RuntimeError where an index reads slices of a dimension without any."""
-    if not size and index.size:
+def check_not_empty(index: Any) -> None:
+    """RuntimeError if an index reads slices of a dimension, of which there are none."""
+    if index.size:
         raise RuntimeError("index_select(): self indexing axis dim should be positive")
 
 
