@@ -252,3 +252,44 @@ def test_initial_values_and_anomalies_are_found_on_the_device_that_is_not_curren
     with gradlite.autograd.set_detect_anomaly(True), pytest.warns(UserWarning, match="Traceback"):
         with pytest.raises(RuntimeError, match="returned nan"):
             (x / x).sum().backward()
+
+
+def test_what_is_copied_for_a_graph_stays_with_its_tensor() -> None:
+    for device in ("cpu", THERE):
+        x = gradlite.arange(1.0, 7.0, device=device).reshape(3, 2).requires_grad_()
+        rows = x[[0, 2]] + x[gradlite.tensor([0, 2], device=device)] + x[np.array([1, 1])]
+        y = x * 1
+        y.mul_(x * 2)  # whose rule reads what is written over
+        with gradlite.autograd.graph.save_on_cpu():
+            z = x * 1
+            z.mul_(x * 2)
+        (rows.sum() + (y + z).sum()).backward()
+        assert x.grad.device == gradlite.device(device)
+        assert x.grad.tolist() == [[10.0, 18.0], [26.0, 34.0], [42.0, 50.0]], device
+        out = gradlite.add(x.detach(), 1, out=gradlite.zeros(0, device=device))
+        assert out.tolist() == (x + 1).tolist() and out.device == x.device
+        assert sorted(gradlite.randperm(3, dtype=gradlite.int32, device=device).tolist()) == [
+            0,
+            1,
+            2,
+        ]
+
+
+def test_helpers_of_training_compute_on_the_device_that_is_not_current() -> None:
+    table = gradlite.full((4, 2), 5.0, device=THERE)
+    found = nn.functional.embedding(gradlite.tensor([1, 1], device=THERE), table, max_norm=1.0)
+    assert found.norm(dim=1).tolist() == pytest.approx([1.0, 1.0], rel=1e-4)
+    sequences = [gradlite.ones(n, 2, device=THERE) * n for n in (1, 3, 2)]
+    packed = nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False)
+    out, state = nn.GRU(2, 3).to(THERE)(packed)
+    assert out.data.device == state.device == gradlite.device(THERE)
+    data = gradlite.utils.data.TensorDataset(gradlite.arange(6.0, device=THERE))
+    batches = [b.tolist() for (b,) in gradlite.utils.data.DataLoader(data, batch_size=4)]
+    assert batches == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0]]
+    averages = gradlite.optim.swa_utils
+    for options in ({"use_buffers": True}, {"multi_avg_fn": averages.get_ema_multi_avg_fn(0.5)}):
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).to(THERE)
+        averaged = averages.AveragedModel(model, **options)
+        averaged.update_parameters(model)
+        averaged.update_parameters(model)
+        assert averaged.module[0].weight.tolist() == model[0].weight.tolist()

@@ -167,6 +167,7 @@ def embedding(
     return apply(Embedding, (weight, input), padding_idx, scale_grad_by_freq)  # type: ignore[no-any-return]
 
 
+@on_its_device
 def limit_rows(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
     """Scale the rows that an index reads down to a norm, outside the graph."""
     xp = NAMESPACES[index.__class__].xp

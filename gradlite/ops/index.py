@@ -198,7 +198,8 @@ def _to_device(array: Any, advanced: tuple[Any, ...]) -> tuple[Any, ...]:
     xp = NAMESPACES[array.__class__].xp
     if xp is np:
         return advanced
-    return tuple(i if isinstance(i, slice) else xp.asarray(i) for i in advanced)
+    with guard.on(array):
+        return tuple(i if isinstance(i, slice) else xp.asarray(i) for i in advanced)
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
@@ -225,8 +226,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     if advanced is not None:
         advanced = _to_device(array, advanced)
         if current_mode() == 0 and self.requires_grad:
-            # The caller may edit an index before backward runs.
-            advanced = tuple([i if isinstance(i, slice) else i.copy() for i in advanced])
+            with guard.on(array):
+                # The caller may edit an index before backward runs.
+                advanced = tuple([i if isinstance(i, slice) else i.copy() for i in advanced])
         try:
             result = apply1(Index, result, advanced)
         except (IndexError, ValueError) as error:

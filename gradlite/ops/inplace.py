@@ -239,6 +239,11 @@ class Overwrite(Op):
 
 def _keep_input(node: Node, t: Tensor) -> None:
     """Let a node that reads the old values of an edited tensor keep a copy of them."""
+    with guard.on(t.array):  # where copies go
+        _keep_copy(node, t)
+
+
+def _keep_copy(node: Node, t: Tensor) -> None:
     if node.saved.__class__ is Packed:
         # Packed anew, as the hook may have kept the array itself.
         node.saved = Packed(

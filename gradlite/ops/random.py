@@ -181,7 +181,8 @@ def randperm(
             )
         dtypes.check_fits(n, n, numpy_dtype)
     order = drawn(g, "permutation", (n,), np.dtype(np.int64), as_device(device))
-    return finish(order.astype(numpy_dtype, copy=False), requires_grad)
+    with guard.on(order):
+        return finish(order.astype(numpy_dtype, copy=False), requires_grad)
 
 
 def rand_like(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gradlite.grad_mode import no_grad
 from gradlite.nn import Module
-from gradlite.ops import many
+from gradlite.ops import guard, many
 from gradlite.ops.creation import tensor
 from gradlite.optim.lr_scheduler.base import LRScheduler, per_group
 from gradlite.optim.optimizer import Optimizer
@@ -38,16 +38,18 @@ def _move_all(
         return
     by: Any = weight
     if count is not None:  # on a GPU without waiting for it
-        by = 1 / (float(count) + 1 if count.is_cpu else count.array + 1)
+        with guard.on(count):
+            by = 1 / (float(count) + 1 if count.is_cpu else count.array + 1)
     for old, new in zip(averaged, current):
-        if old.is_floating_point():
-            change = new.array - old.array
-            change *= by
-            old.array[...] += change
-        elif count is None:
-            old.array[...] = old.array * (1 - weight) + new.array * weight
-        else:
-            old.array[...] = old.array + (new.array - old.array) / (float(count) + 1)
+        with guard.on(old):
+            if old.is_floating_point():
+                change = new.array - old.array
+                change *= by
+                old.array[...] += change
+            elif count is None:
+                old.array[...] = old.array * (1 - weight) + new.array * weight
+            else:
+                old.array[...] = old.array + (new.array - old.array) / (float(count) + 1)
         old._bump()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlite import dtypes
 from gradlite.ops.creation import full
+from gradlite.ops.guard import on_its_device
 from gradlite.ops.joining import cat
 from gradlite.tensor import Tensor, wrap
 
@@ -100,6 +101,7 @@ class PackedSequence(NamedTuple):
         return bool(self.data.is_cuda)
 
 
+@on_its_device
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation that undoes another one."""
     if permutation is None:
@@ -110,6 +112,7 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     return wrap(inverse)
 
 
+@on_its_device
 def range_like(array: Any) -> Any:
     """0, 1, 2, ... as an array of the same length, dtype and device."""
     return (array * 0 + 1).cumsum() - 1

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 
 from gradlite import random
+from gradlite.ops.guard import on_its_device
 from gradlite.tensor import Tensor, wrap
 
 T_co = TypeVar("T_co", covariant=True)
@@ -76,7 +77,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         # A gradient has to find its way through the samples' own graph.
         if rows is None or any(tensor._requires_grad for tensor in self.tensors):
             return None
-        return [wrap(tensor.array[rows]) for tensor in self.tensors]
+        return [_taken(tensor.array, rows) for tensor in self.tensors]
 
     def __len__(self) -> int:
         return int(self.tensors[0].size(0))
@@ -296,6 +297,11 @@ def collated_at(dataset: Any, indices: Any) -> list[Tensor] | None:
         if "__getitem__" in members or "__getitems__" in members:
             break
     return None
+
+
+@on_its_device
+def _taken(array: Any, rows: np.ndarray[Any, Any]) -> Tensor:
+    return wrap(array[rows])
 
 
 def rows_of(indices: Any, count: int) -> np.ndarray[Any, Any] | None:
