@@ -36,9 +36,9 @@ def check() -> None:
         host = reference()
         if host is not None and host[0]:
             if not host.all():  # the kernel may not have written the rest yet
-                cupy = cuda.module().cuda
-                for index in range(cupy.runtime.getDeviceCount()):  # one of which has met it
-                    cupy.Device(index).synchronize()
+                cupy = cuda.module()
+                for index in range(cupy.cuda.runtime.getDeviceCount()):  # one of which has met it
+                    cupy.cuda.Device(index).synchronize()
             _, index, size = host.tolist()
             host.fill(0)
             raise RuntimeError(
