@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import gradlite
-from gradlite.capturing import carried, plan, step, surroundings
+from gradlite.capturing import carried, effects, plan, surroundings
 from gradlite.capturing.native.build import available
 from tests import cublaslt_stand_in, cupy_stand_in, fuzz_surroundings
 from tests.cuda_on_cpu import compiler
@@ -76,7 +76,7 @@ def test_edits_of_inputs_that_are_forgotten_are_found(monkeypatch: pytest.Monkey
     def forget(self: Any, given: Any) -> None:
         """As if nothing had been done to the inputs."""
 
-    monkeypatch.setattr(step.InputEffects, "hand_on", forget)
+    monkeypatch.setattr(effects.InputEffects, "hand_on", forget)
     assert search(False, 60)[0] is not None
 
 

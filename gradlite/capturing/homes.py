@@ -27,6 +27,7 @@ from gradlite.capturing.calls import (
     Ref,
 )
 from gradlite.capturing.memory import Memory
+from gradlite.capturing.watched import tensors_in
 from gradlite.tensor import Tensor
 
 SHARED = (
@@ -159,6 +160,26 @@ class Homes(Memory):
         """CaptureError where the step leaves a tensor with what another one was before."""
         if not self._stale.isdisjoint(map(id, leaves)):
             raise CaptureError(SHARED.format("what it leaves"))
+
+
+def lasting(
+    changed: Sequence[tuple[tuple[Any, Any, str], Any, Any]],
+    places: Iterable[tuple[tuple[Any, Any, str], Any]],
+    tensors: Iterable[Tensor],
+) -> tuple[list[Tensor], set[int]]:
+    """The tensors that a step has found around itself and left there; ids of the others.
+
+    Args:
+        changed: places with the values that were there before, and those that are there now.
+        places: all places, with the values that were there before.
+        tensors: all that it has found.
+    """
+    others = {(id(container), key) for (container, key, _), _, _ in changed}
+    values = [now for *_, now in changed]
+    values += [v for (container, key, _), v in places if (id(container), key) not in others]
+    there = {id(t) for value in values for t in tensors_in(value)}
+    gone = {id(t) for _, old, _ in changed for t in tensors_in(old)} - there
+    return [t for t in tensors if id(t) not in gone], gone
 
 
 def _array_of(tensor: Tensor) -> Any:

@@ -48,29 +48,27 @@ IN_PARTS = (
 )
 
 
-def replacements(kernels: bool) -> list[tuple[Any, str, Any, Any]]:
-    """``(module, name, function, what to make of it)`` for every such function.
+def replacements(kernels: bool) -> list[tuple[Any, str, Any]]:
+    """``(module, name, what to make of it)`` for every such function.
 
     Args:
         kernels: whether replays call compiled functions as the ops do, or have code of their own.
     """
     whole = (*CONVOLUTIONS, *POOLINGS, *STATES, *BAGS, special.normal_cdf32)
-    made: list[tuple[Any, str, Any, Any]] = [_entry(f) for f in whole]
+    made: list[tuple[Any, str, Any]] = [_entry(f) for f in whole]
     if not kernels:
-        masked = attention_compiled.worth_masked
         way = _in_parts(attention_compiled.in_parts)
-        made.append((attention_compiled, masked.__name__, masked, way))
+        made.append((attention_compiled, "worth_masked", way))
     for module, name, parts in IN_PARTS:
         way = _as_one_call if kernels else _in_parts(parts)
-        made.append((module, name, getattr(module, name), way))
+        made.append((module, name, way))
     if kernels:
         made += [_entry(f) for f in BY_LAUNCHES]
-    attend = [getattr(attention_compiled, name) for name in attention_compiled.WRITTEN]
-    return [*made, *((attention_compiled, f.__name__, f, _written) for f in attend)]
+    return [*made, *((attention_compiled, name, _written) for name in attention_compiled.WRITTEN)]
 
 
-def _entry(function: Any) -> tuple[Any, str, Any, Any]:
-    return sys.modules[function.__module__], function.__name__, function, _as_one_call
+def _entry(function: Any) -> tuple[Any, str, Any]:
+    return sys.modules[function.__module__], function.__name__, _as_one_call
 
 
 def _as_one_call(original: Any) -> Any:

@@ -12,27 +12,24 @@ import io
 import pathlib
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from gradlite import autocast_mode, printing
-from gradlite.amp import GradScaler
 from gradlite.backends import cuda, special
 from gradlite.capturing import asked, one_call, recorded
 from gradlite.capturing.calls import CaptureError
-from gradlite.capturing.code_names import is_library
 from gradlite.capturing.handed import giving, handing, is_of_step, lending
+from gradlite.capturing.host_methods import called_anew, on_the_host, step_taken
 from gradlite.capturing.library import GpuLibrary, Library, RecordingLauncher
 from gradlite.capturing.recorded import Recorded, active, plain_values
 from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
-from gradlite.capturing.scaling import needs_values
 from gradlite.cuda.kernel import Kernel
 from gradlite.description import Description
-from gradlite.grad_mode import enable_grad
 from gradlite.ops import (
     draws,
     many,
@@ -40,12 +37,7 @@ from gradlite.ops import (
     shortcuts,
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
-from gradlite.optim import averages_in_graph, optimizer, replayed
-from gradlite.optim.elementwise import ElementwiseOptimizer
-from gradlite.optim.in_graph import obstacle
-from gradlite.optim.lr_scheduler import LRScheduler
-from gradlite.optim.optimizer import Optimizer
-from gradlite.optim.swa_utils import AveragedModel
+from gradlite.optim import optimizer, replayed
 from gradlite.random import Generator
 from gradlite.tensor import Tensor
 
@@ -64,6 +56,9 @@ MAKERS = (
 # Modules of Python that read the code which is to run, or to be shown.
 LOADING = ("importlib", "linecache", "tokenize", "traceback", "warnings", "zipimport")
 DRAWS = ("words", "random", "normal", "integers", "bernoulli_mask", "permutation")
+
+
+Replacement = tuple[Any, str, Callable[[Any], Any]]
 
 
 def is_recording() -> bool:
@@ -267,141 +262,6 @@ def _but_for_graphs(original: Any) -> Any:
     return verify
 
 
-def _on_the_host(original: Any, note: str = "") -> Any:
-    """A method of an optimizer, scheduler or scaler that a replay calls anew."""
-
-    @functools.wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = active()
-        if recorder is None:
-            return original(self, *args, **kwargs)
-        if any(isinstance(a, Tensor) for a in (*args, *kwargs.values())):
-            raise CaptureError(f"{original.__qualname__}() takes a tensor inside a captured step")
-        params = [
-            p
-            for holder in (self, *args)
-            if isinstance(holder, Optimizer)
-            for group in holder.param_groups
-            for p in group["params"]
-        ]
-        call = functools.partial(original, self, *args, **kwargs)
-        functools.update_wrapper(call, original)
-        return recorder.host_call(
-            call,
-            params,
-            changed=lambda: _changed_by((self, *args)),
-            of_host=isinstance(self, LRScheduler) and _computes_numbers(self),
-            note=note,
-        )
-
-    return method
-
-
-def _scaling(original: Any) -> Any:
-    """A scaler's method: recorded call by call for a GPU, where that is possible."""
-
-    @functools.wraps(original)
-    def method(self: GradScaler, *args: Any, **kwargs: Any) -> Any:
-        recorder = active()
-        if recorder is None or (recorder.gpu is not None and not self.is_enabled()):
-            return original(self, *args, **kwargs)
-        scaling, step = recorder.scaling, original.__name__ == "step"
-        with recorder.pause():
-            inside = recorder.gpu is not None and scaling.takes(self)
-            if inside and step:
-                scaling.refused = scaling.refused or needs_values(args[0], args[1:], kwargs)
-            if inside and scaling.refused:  # nobody will want the rest of the recording
-                return original(self, *args, **kwargs)
-        if not inside:
-            note = f"between graphs, because {scaling.outside}" if scaling.outside else ""
-            return _on_the_host(original, note)(self, *args, **kwargs)
-        if step and not getattr(args[0], "_step_supports_amp_scaling", False):
-            return self._step_by_kernels(args[0])
-        return original(self, *args, **kwargs)
-
-    return method
-
-
-def _averaging(original: Any) -> Any:
-    """`AveragedModel.update_parameters`: recorded call by call for a GPU, where that can be."""
-
-    @functools.wraps(original)
-    def method(self: AveragedModel, *args: Any, **kwargs: Any) -> Any:
-        recorder = active()
-        if recorder is None:
-            return original(self, *args, **kwargs)
-        note = ""
-        if recorder.gpu is not None:
-            with recorder.pause():
-                found = averages_in_graph.obstacle(self, args, kwargs)
-            if found is None:
-                return recorder.graph_average(self, *args)
-            note = f"between graphs, because {found}"
-        return _on_the_host(original, note)(self, *args, **kwargs)
-
-    return method
-
-
-def _changed_by(holders: Iterable[Any]) -> list[Tensor]:
-    """The tensors that methods of optimizers and the like may write to."""
-    found: list[Tensor] = []
-    for holder in holders:
-        if isinstance(holder, LRScheduler):
-            holder = holder.optimizer
-        if isinstance(holder, Optimizer):
-            found += [p for group in holder.param_groups for p in group["params"]]
-            parts: list[Any] = [*holder.state.values(), *holder.param_groups]
-        elif isinstance(holder, AveragedModel):
-            parts = [holder.state_dict()]
-        else:
-            parts = [vars(holder)] if isinstance(holder, GradScaler) else []
-        found += [v for part in parts for v in part.values() if isinstance(v, Tensor)]
-    return found
-
-
-def _computes_numbers(schedule: LRScheduler) -> bool:
-    """Whether a schedule does nothing but set numbers: its place among array calls is free."""
-    return (
-        type(schedule).__module__.startswith("gradlite.optim.lr_scheduler.")
-        and not any(map(callable, vars(schedule).values()))
-        and not vars(schedule).keys() & {"lr_lambdas", "_schedulers"}
-        and not any(isinstance(g["lr"], Tensor) for g in schedule.optimizer.param_groups)
-    )
-
-
-def _step_taken(step: Any, self: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
-    """What an optimizer's step asks first: its result, if it has been taken care of."""
-    recorder = active()
-    if recorder is None:
-        return None
-    closure = args[0] if args else kwargs.get("closure")
-    if closure is not None:
-        return _step_with_closure(self, closure)
-    note = ""
-    params = [p for group in self.param_groups for p in group["params"]]
-    if any(not p.is_cpu for p in params):
-        with recorder.pause():
-            found = obstacle(self, args, kwargs)
-        if found is None:
-            call = functools.partial(step, self, *args, **kwargs)
-            return (recorder.graph_update(call, self, params),)
-        note = f"between graphs, because {found}"
-    return (_on_the_host(step, note)(self, *args, **kwargs),)
-
-
-def _step_with_closure(self: Any, closure: Callable[[], Any]) -> tuple[Any]:
-    """The loss that a closure returns, recorded as any other part of the step, and a step."""
-    if not isinstance(self, ElementwiseOptimizer) or not is_library(type(self).__module__):
-        raise CaptureError(
-            f"{type(self).__name__}.step() calls a function of the step as often as it likes, "
-            "which a replay could not repeat: leave it out of the captured step"
-        )
-    with enable_grad():
-        loss = closure()
-    self.step()
-    return (loss,)
-
-
 def _opened(original: Any) -> Any:
     """``open``: what a step reads of a file, a replay would not read again."""
 
@@ -459,15 +319,6 @@ def _special(library: GpuLibrary, recorder: Recorder) -> Any:
     return around
 
 
-def _of_the_host(method: Any, self: Any, args: Any, kwargs: Any) -> Any:
-    """A call of a scheduler's, a scaler's or an average's method, which replays make anew."""
-    kinds: tuple[tuple[type, Any], ...] = (
-        (LRScheduler, _on_the_host), (GradScaler, _scaling), (AveragedModel, _averaging),
-    )  # fmt: skip
-    (around,) = [way for kind, way in kinds if isinstance(self, kind)]
-    return around(method)(self, *args, **kwargs)
-
-
 recording_lock = threading.Lock()  # one recording at a time, and no other replacements meanwhile
 # A profile's replacements, where there is one, are taken away for as long as something is recorded:
 # what a replay calls is the library's own, and the same in every recording.
@@ -505,6 +356,58 @@ def recording(
         yield recorder
 
 
+def _replacements(kernels: bool, branches: bool) -> list[Replacement]:
+    """What is replaced on any device: in which object, under which name, and by what around it."""
+    found: list[Replacement] = [(Generator, name, _drawn) for name in DRAWS]
+    openers = (builtins, io, getattr(np.lib, "_datasource", io))  # the last one has its own
+    found += [(module, "open", _opened) for module in dict.fromkeys(openers)]
+    accessor: Any = getattr(pathlib, "_NormalAccessor", None)  # of Python 3.10: `open` of paths
+    if accessor is not None:
+        found.append((accessor, "open", lambda f: staticmethod(_opened(f))))
+    found += [
+        (replayed, "intercept", lambda _: called_anew),
+        (Generator, "state_array", _state_saved),
+        (Generator, "set_state_array", _state_restored),
+        (Generator, "manual_seed", on_the_host),
+    ]
+    found += [
+        (cls, name, asked.asking)
+        for cls in (Tensor, Description)
+        for name in (*asked.METHODS, *asked.PROPERTIES)
+        if name in cls.__dict__
+    ]
+    found += [
+        (Tensor, "numpy", handing),
+        (Tensor, "__array__", giving),
+        (Tensor, "__dlpack__", lending),
+        (Tensor, "__hash__", asked.looked_up),
+        (printing, "tensor_str", asked.shown),
+        (Tensor, "_accumulate", _noting_leaf),
+        (Tensor, "grad", _noting_reader),
+    ]
+    found += one_call.replacements(kernels)
+    ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)
+    functions = (shortcuts.allowed, shortcuts.require)
+    found += [(shortcuts, f.__name__, way) for f, way in zip(functions, ways)]
+    found += [
+        (shortcuts, "verify", _but_for_graphs),
+        (optimizer, "intercept", lambda _: step_taken),
+        (Kernel, "_run_on_cpu", _kernel_run),
+    ]
+    return found
+
+
+def _replacements_on_gpu(library: GpuLibrary, recorder: Recorder) -> list[Replacement]:
+    """The same for a GPU."""
+    found: list[Replacement] = [
+        (cuda, "module", lambda f: _seen_by_ops(f, library, recorder)),
+        (special, "library", _special(library, recorder)),
+        (draws, "intercept", lambda _: _place_of_draw),
+        (Kernel, "_launch", _kernel_launched),
+    ]
+    return [*found, *((many, name, _by_table) for name in TABLES)]
+
+
 @contextmanager
 def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     recorder = Recorder()
@@ -517,60 +420,24 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         and not name.removeprefix("gradlite.").startswith(HOST_MODULES)
         and module.__dict__.get("np") is np
     ]
-    methods: list[tuple[Any, str, Any, Any]] = [
-        (Generator, name, Generator.__dict__[name], _drawn) for name in DRAWS
-    ]
     for name in MAKERS:
         getattr(library, name)  # which is to have NumPy's own
-        methods.append((np, name, getattr(np, name), _of_recorded))
-    openers = (builtins, io, getattr(np.lib, "_datasource", io))  # the last one has its own
-    methods += [(module, "open", module.open, _opened) for module in dict.fromkeys(openers)]
-    accessor: Any = getattr(pathlib, "_NormalAccessor", None)  # of Python 3.10: `open` of paths
-    if accessor is not None:
-        methods.append((accessor, "open", accessor.open, lambda f: staticmethod(_opened(f))))
-    methods.append((replayed, "intercept", replayed.intercept, lambda _: _of_the_host))
-    for name, around in (
-        ("state_array", _state_saved),
-        ("set_state_array", _state_restored),
-        ("manual_seed", _on_the_host),
-    ):
-        methods.append((Generator, name, Generator.__dict__[name], around))
-    methods += [
-        (cls, name, cls.__dict__[name], asked.asking)
-        for cls in (Tensor, Description)
-        for name in (*asked.METHODS, *asked.PROPERTIES)
-        if name in cls.__dict__
-    ]
-    methods.append((Tensor, "numpy", Tensor.numpy, handing))
-    methods.append((Tensor, "__array__", Tensor.__array__, giving))
-    methods.append((Tensor, "__dlpack__", Tensor.__dlpack__, lending))
-    methods.append((Tensor, "__hash__", Tensor.__hash__, asked.looked_up))
-    methods.append((printing, "tensor_str", printing.tensor_str, asked.shown))
-    methods.append((Tensor, "_accumulate", Tensor._accumulate, _noting_leaf))
-    methods.append((Tensor, "grad", Tensor.__dict__["grad"], _noting_reader))
-    methods += one_call.replacements(kernels)
-    ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)
-    for function, way in zip((shortcuts.allowed, shortcuts.require), ways):
-        methods.append((shortcuts, function.__name__, function, way))
-    methods.append((shortcuts, "verify", shortcuts.verify, _but_for_graphs))
-    methods.append((optimizer, "intercept", optimizer.intercept, lambda _: _step_taken))
-    methods.append((Kernel, "_run_on_cpu", Kernel._run_on_cpu, _kernel_run))
+    replaced: list[Replacement] = [(np, name, _of_recorded) for name in MAKERS]
+    replaced += _replacements(kernels, branches)
     cupy = cuda.module() if cuda.in_use() else None
     launcher = None
     if cupy is not None:
         gpu = GpuLibrary(cupy, recorder, cupy.ufunc)
         real = NAMESPACES[cupy.ndarray].launcher
         launcher = None if real is None else RecordingLauncher(real, gpu, recorder)
-        methods.append((cuda, "module", cuda.module, lambda f: _seen_by_ops(f, gpu, recorder)))
-        methods.append((special, "library", special.library, _special(gpu, recorder)))
-        methods.append((draws, "intercept", draws.intercept, lambda _: _place_of_draw))
-        methods.append((Kernel, "_launch", Kernel._launch, _kernel_launched))
-        methods += [(many, name, getattr(many, name), _by_table) for name in TABLES]
+        replaced += _replacements_on_gpu(gpu, recorder)
+    # As they are found there: a class has functions and properties, no methods.
+    originals = [(holder, name, holder.__dict__[name]) for holder, name, _ in replaced]
     try:
         for module in modules:
             module.__dict__["np"] = library
-        for cls, name, original, wrapped in methods:
-            setattr(cls, name, wrapped(original))
+        for (holder, name, around), (*_, original) in zip(replaced, originals):
+            setattr(holder, name, around(original))
         tensor_class.array = property(recorder.read_array, recorder.write_array)
         tensor_class.__getattr__ = asked.missing
         NAMESPACES[Recorded] = Namespace(library)
@@ -588,7 +455,7 @@ def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
         tensor_class.array = raw_array
         if "__getattr__" in tensor_class.__dict__:
             del tensor_class.__getattr__
-        for cls, name, original, _ in methods:
-            setattr(cls, name, original)
+        for holder, name, original in originals:
+            setattr(holder, name, original)
         for module in modules:
             module.__dict__["np"] = np

@@ -106,7 +106,7 @@ class Recording:
         self._scaling = recorder.scaling
         self._expected = self._gradients.expected
         # Whether there is more to ask than most recordings mind.
-        self._puts = surroundings.puts
+        self._puts = surroundings.filled.puts
         self._more = bool(
             self._updates
             or self._gradients.present

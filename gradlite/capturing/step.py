@@ -8,32 +8,28 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradlite import dtypes, graph
 from gradlite.autocast_mode import current_autocast
 from gradlite.backends import sdp
-from gradlite.capturing.asked import Answers, Questions, pattern, replicas
+from gradlite.capturing.asked import Questions, pattern
+from gradlite.capturing.attempt import Attempt, detached
 from gradlite.capturing.calls import (
     CaptureError,
     LateGuardError,
 )
 from gradlite.capturing.carried import Carried, UnsettledError
 from gradlite.capturing.compare import difference
-from gradlite.capturing.effects import InputEffects
 from gradlite.capturing.explain import explain
 from gradlite.capturing.native.build import available
 from gradlite.capturing.plan import GuardError
-from gradlite.capturing.recorded import plain
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
-from gradlite.capturing.replaying import AnsweredRecording, CarryingRecording, Recording
-from gradlite.capturing.results import note
-from gradlite.capturing.shown import shown_to
+from gradlite.capturing.replaying import Recording
 from gradlite.capturing.surroundings import Surroundings
-from gradlite.capturing.watched import TAKEN, spelled
-from gradlite.capturing.watching import Findings, watching
-from gradlite.capturing.written import Written
+from gradlite.capturing.watched import spelled
+from gradlite.capturing.watching import Findings
 from gradlite.grad_mode import current_mode
 from gradlite.tensor import Tensor
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -148,6 +144,20 @@ def capture(
     return CapturedStep(step, tuple(state), warmup, max_recordings, native)
 
 
+class Earlier(NamedTuple):
+    """A recording that waits for another one.
+
+    Attributes:
+        recorder: what has recorded the step.
+        surroundings: what was there then.
+        attempts: how many recordings before it were others.
+    """
+
+    recorder: Recorder
+    surroundings: Surroundings
+    attempts: int
+
+
 class CapturedStep:
     """A function that is recorded and replayed; made by `capture`.
 
@@ -176,7 +186,7 @@ class CapturedStep:
         self._no_scaling = ""  # why scalers' arithmetic cannot be part of a CUDA graph
         self._branches: dict[Any, int] = {}  # recordings because of a branch
         self._unsettled = 0  # recordings in a row that find one tensor in two places
-        self._pending: dict[Any, list[tuple[Recorder, Surroundings, int]]] = {}
+        self._pending: dict[Any, list[Earlier]] = {}
         self._kept: OrderedDict[Any, list[Recording]] = OrderedDict()
         self._latest: Recording | None = None
         self._in_vain = 0
@@ -209,7 +219,7 @@ class CapturedStep:
         if is_recording():
             return self.step(*args, **kwargs)  # a captured step inside another is part of it
         if graph.anomaly_enabled:  # a replay would look for no NaNs
-            return _detached(*tree_flatten(self.step(*args, **kwargs)))
+            return detached(*tree_flatten(self.step(*args, **kwargs)))
         leaves, spec = tree_flatten((args, kwargs))
         key = _signature(leaves, spec)
         known = self._kept.get(key, ())
@@ -226,7 +236,7 @@ class CapturedStep:
             avoidable = self._shortcuts and any(r.avoidable for r in fitting)
             if len(alike) > BRANCHES or tries >= (BRANCHES if avoidable else 4 * BRANCHES):
                 if not avoidable:
-                    return _detached(*tree_flatten(self.step(*args, **kwargs)))
+                    return detached(*tree_flatten(self.step(*args, **kwargs)))
                 self._without_shortcuts(key)
                 tries = 0
             self._branches[key] = tries + 1
@@ -236,7 +246,7 @@ class CapturedStep:
             calls = self._calls.get(key, 0)
             if calls < self._warmup:
                 self._calls[key] = calls + 1
-                return _detached(*tree_flatten(self.step(*args, **kwargs)))
+                return detached(*tree_flatten(self.step(*args, **kwargs)))
         with self._turns:
             return self._record(key, leaves, spec)
 
@@ -253,16 +263,19 @@ class CapturedStep:
         self.replays += 1
         return result
 
-    def _complain(self, surroundings: Surroundings, questions: Questions | None = None) -> None:
+    def _complain(
+        self, surroundings: Surroundings, questions: Questions | None = None, depth: int = 3
+    ) -> None:
         """Have data that changes taken for inputs; warn when nothing is ever replayed.
 
         Args:
             surroundings: those of a recording that does not fit.
             questions: of another one that was made at the call behind it, if it was.
+            depth: how many calls deep the program's own is.
         """
         self._in_vain += 1
         if questions is not None or self._in_vain == GIVEN_ANEW:
-            surroundings.given_anew()
+            surroundings.filled.given_anew()
         if self._in_vain == IN_VAIN:
             name = surroundings.changed() or "a gradient that was there before"
             if questions is not None and questions.answers:
@@ -272,7 +285,7 @@ class CapturedStep:
                 f"{name} changes between the calls: give it to the step as a tensor, or keep it "
                 "out of the step",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=depth,
             )
 
     def reset(self) -> None:
@@ -289,150 +302,28 @@ class CapturedStep:
         return explain([r for recordings in self._kept.values() for r in recordings])
 
     def _record(self, key: Any, leaves: Sequence[Any], spec: TreeSpec) -> Any:
-        inputs = replicas(leaves)
-        args, kwargs = tree_unflatten(inputs, spec)
-        flat = not kwargs and len(args) == len(inputs) and all(a is b for a, b in zip(args, inputs))
-        others = [v.__class__ if isinstance(v, Tensor) else v for v in leaves]
-        findings, met = self._findings, self._findings.size()
-        findings.blind = sys.getprofile() is not None
-        before = Surroundings(self.step, (*self._declared, *others), findings)
-        questions = Questions(inputs, leaves)
-        questions.identity, around = before.looks_which(), before.tensor_ids()
-        if questions.identity and not around.isdisjoint(map(id, leaves)):
+        attempt = Attempt(self.step, self._declared, self._findings, leaves, spec)
+        if attempt.mistakes_an_input():
             args, kwargs = tree_unflatten(leaves, spec)
-            return _detached(*tree_flatten(self.step(*args, **kwargs)))
+            return detached(*tree_flatten(self.step(*args, **kwargs)))
         pending = self._pending.get(key, [])
-        alike = [p for p in pending if p[1].changed() is None]
-        drawn = before.random_numbers()
-        with recording(not self._native, self._shortcuts, self._no_scaling) as recorder:
-            recorder.old_grads, recorder.questions = before.old_grads, questions
-            recorder.start(before.options.settings)
-            watch = before.watch(findings, lambda: recorder.paused > 0)
-            recorder.is_of_step = watch.foresees
-            with before.arrays_as(recorder.state), watching(watch):
-                result = shown_to(self.step, args, kwargs)
-            if not _same_nesting(tree_flatten((args, kwargs)), inputs, spec):
-                raise CaptureError(
-                    "the step edits a list or a dictionary that it is given, which a replay would "
-                    "not do: work on a copy of it, as dict(batch), and return what it puts there"
-                )
-            before.add_numbers(recorder.numbers)
-            result_leaves, result_spec = tree_flatten(result)
-        recorder.check()
-        recorder.check_settings()
-        if recorder.moved:
-            lasting, gone = before.lasting()
-            for _, around_then, _ in pending:  # which hold on to what the last calls have found
-                gone.update(map(id, around_then.parameters()))
-            recorder.return_home(recorder.touched, lasting, gone)
-        watch.finish(recorder.has_read)
-        questions.check()
-        taken = before.taken()
-        if taken is not None:
-            raise CaptureError(TAKEN.format(taken))
-        if questions.identity and not around.isdisjoint(map(id, leaves)):
-            raise CaptureError(
-                "the step looks up an input, which is also one of its own tensors: give it a view"
-            )
-        if before.random_numbers() != drawn:
-            raise CaptureError(
-                "the step is another one at every call: it draws random numbers of Python's or "
-                "NumPy's, which a replay would not draw: use gradlite's, or give them to the step"
-            )
-        looked = {*recorder.touched, *recorder.used_grads, *map(id, result_leaves)}
-        attributes = before.made_anew(recorder, looked)
-        for space, name in attributes:
-            space[name] = space[name].detach()  # without the graph of the recording
-        places = before.rewritten(recorder, inputs, looked)
-        changed, switches = before.left()
-        if changed is not None:
-            raise CaptureError(
-                f"the step itself replaces {changed}, which a replay would not do: change tensors "
-                "in place (copy_, add_), give and return the value, or count outside of the step. "
-                "What may be put there anew at every call are tensors, in a list all of them"
-            )
-        carried = self._carry(before, recorder, places, questions.identity)
-        effects, found = InputEffects(inputs, recorder), carried.tensors if carried else []
-        on = carried.tensors if carried else ()
-        if recorder.replaced or not recorder.moved.keys().isdisjoint(map(id, on)):
-            raise CaptureError("the step gives a tensor other memory (.data = ...): use copy_()")
-        if effects:
-            effects.check([*leaves, *found])
-            effects.hand_on(leaves)
-            effects.bind(None)
-        if carried is not None:
-            carried.check(leaves, found, effects.edits)
-        left = [leaf for place in places for leaf in place.leaves]
-        recorder.check_leaves([*result_leaves, *left, *(space[name] for space, name in attributes)])
-        for place in places:
-            place.leave([*inputs, *found], [*leaves, *found])
-        if len(found) < sum(len(place.found) for place in places):
-            recorder.release()
-            return _detached(result_leaves, result_spec)
-        self._no_scaling = recorder.scaling.unfinished() or self._no_scaling
-        if findings.size() != met:
-            self._meetings += 1
-            if self._meetings > MEETINGS:
-                raise CaptureError("the step is another one at every call: it runs other code")
-        if recorder.scaling.unfinished() or findings.size() != met:
-            recorder.release()
-            return _detached(result_leaves, result_spec)
-        results = note(recorder, inputs, result_leaves, before.old_grads, result_spec, found)
-        if carried is not None:
-            carried.note(recorder, inputs)
-            places = [place for place in places if not place.carries]
-        for place in places:
-            place.note(recorder, [*inputs, *found])
-        recorder.note_missing()
-        alike = [p for p in alike if questions.same(p[0].questions)]
-        earlier = next((p for p in alike if recorder.went_as(p[0])), None)
-        attempts = 1
-        if pending and not alike:
-            self._complain(pending[-1][1], questions)
-        if earlier is None and len(alike) >= IN_A_ROW and self._shortcuts and recorder.avoids():
-            # Of many ops with a shortcut each, some other one goes another way every time.
-            self._without_shortcuts(key)
-            recorder.release()
-            return _detached(result_leaves, result_spec)
-        if earlier is None and len(alike) > BRANCHES and key not in self._kept:
-            raise CaptureError(recorder.complaint([p[0] for p in alike]))
-        if earlier is not None:
-            pending.remove(earlier)
-            if not pending:
-                del self._pending[key]
-            reason = difference(earlier[0], recorder)
-            if reason is None:
-                made = (recorder, before, inputs, results, result_spec, flat, self._native)
-                answers = Answers(questions, leaves, around, effects.edits)
-                kind: type[Recording] = AnsweredRecording if answers else Recording
-                kind = kind if carried is None else CarryingRecording
-                more = effects, attributes, places, switches, answers, carried
-                try:
-                    self._keep(key, kind(*made, *more))
-                except LateGuardError:
-                    self._without_shortcuts(key)  # which were taken too late to go back
-                recorder.release()
-                return _detached(result_leaves, result_spec)
-            attempts = earlier[2] + 1
-            if attempts > ATTEMPTS:
-                raise CaptureError(f"the step is another one at every call: {reason}")
-        recorder.part()
-        recorder.release()
-        pending.append((recorder, before, attempts))
-        self._pending[key] = pending
-        del pending[: -self._limit]
-        while len(self._pending) > WAITING * self._limit:  # of signatures that never came again
-            del self._pending[next(iter(self._pending))]
-        return _detached(result_leaves, result_spec)
+        alike = [e for e in pending if e.surroundings.changed() is None]
+        attempt.run(recording(not self._native, self._shortcuts, self._no_scaling))
+        attempt.check(e.surroundings for e in pending)
+        attempt.find_places()
+        settled = attempt.hand_on(self._carry(attempt))
+        if settled and self._has_met_all(attempt):
+            attempt.note()
+            self._compare(key, attempt, pending, alike)
+        return attempt.result()
 
-    def _carry(
-        self, before: Surroundings, recorder: Recorder, places: Sequence[Written], identity: bool
-    ) -> Carried | None:
+    def _carry(self, attempt: Attempt) -> Carried | None:
         """What the step carries on from call to call; None too where that is still to be seen."""
+        before, places = attempt.surroundings, attempt.places
         try:
-            carried = before.carry(recorder, places, identity)
+            carried = before.carry(attempt.recorder, places, attempt.questions.identity)
         except CaptureError as error:
-            if before.keep_given(places):
+            if before.filled.keep_given(places):
                 return None
             self._unsettled += 1
             if not isinstance(error, UnsettledError) or self._unsettled > ATTEMPTS:
@@ -440,6 +331,64 @@ class CapturedStep:
             return None
         self._unsettled = 0
         return carried
+
+    def _has_met_all(self, attempt: Attempt) -> bool:
+        """Whether all code that has run was found before, and all is part of the recording."""
+        unfinished = attempt.recorder.scaling.unfinished()
+        self._no_scaling = unfinished or self._no_scaling
+        if attempt.met:
+            self._meetings += 1
+            if self._meetings > MEETINGS:
+                raise CaptureError("the step is another one at every call: it runs other code")
+        return not unfinished and not attempt.met
+
+    def _compare(
+        self, key: Any, attempt: Attempt, pending: list[Earlier], alike: Sequence[Earlier]
+    ) -> None:
+        """Compare a recording with earlier ones, and keep it for replays, or for the next one.
+
+        Args:
+            key: the signature of the inputs.
+            attempt: what has recorded the step.
+            pending: earlier recordings of this signature.
+            alike: those among them whose surroundings were like these.
+        """
+        recorder = attempt.recorder
+        alike = [e for e in alike if attempt.questions.same(e.recorder.questions)]
+        earlier = next((e for e in alike if recorder.went_as(e.recorder)), None)
+        if pending and not alike:
+            self._complain(pending[-1].surroundings, attempt.questions, depth=5)
+        if earlier is None and len(alike) >= IN_A_ROW and self._shortcuts and recorder.avoids():
+            # Of many ops with a shortcut each, some other one goes another way every time.
+            self._without_shortcuts(key)
+            return
+        if earlier is None and len(alike) > BRANCHES and key not in self._kept:
+            raise CaptureError(recorder.complaint([e.recorder for e in alike]))
+        attempts = 1
+        if earlier is not None:
+            pending.remove(earlier)
+            if not pending:
+                del self._pending[key]
+            reason = difference(earlier.recorder, recorder)
+            if reason is None:
+                try:
+                    self._keep(key, attempt.recording(self._native))
+                except LateGuardError:
+                    self._without_shortcuts(key)  # which were taken too late to go back
+                return
+            attempts = earlier.attempts + 1
+            if attempts > ATTEMPTS:
+                raise CaptureError(f"the step is another one at every call: {reason}")
+        recorder.part()
+        self._wait(key, pending, Earlier(recorder, attempt.surroundings, attempts))
+
+    def _wait(self, key: Any, pending: list[Earlier], recorded: Earlier) -> None:
+        """Keep a recording until there is another one to compare it with."""
+        pending.append(recorded)
+        self._pending[key] = pending
+        del pending[: -self._limit]
+        while len(self._pending) > WAITING * self._limit:  # of signatures that never came again
+            del self._pending[next(iter(self._pending))]
 
     def _keep(self, key: Any, recording: Recording) -> None:
         kept = self._kept.setdefault(key, [])
@@ -465,15 +414,3 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
             found = spelled(leaf)
             parts.append((leaf.__class__, id(leaf)) if found is None else found)
     return tuple(parts), pattern(leaves) if len({*map(id, leaves)}) < len(leaves) else None
-
-
-def _same_nesting(found: tuple[list[Any], TreeSpec], leaves: Sequence[Any], spec: TreeSpec) -> bool:
-    """Whether a step's arguments are what they were, in the very order."""
-    now, nesting = found
-    same = len(now) == len(leaves) and all(a is b for a, b in zip(now, leaves))
-    return same and repr(nesting) == repr(spec)
-
-
-def _detached(leaves: Sequence[Any], spec: TreeSpec) -> Any:
-    results = [v.detach() if isinstance(v, Tensor) else plain(v) for v in leaves]
-    return results[0] if spec.kind is None else tree_unflatten(results, spec)

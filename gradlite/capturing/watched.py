@@ -17,6 +17,7 @@ from gradlite.description import Size
 from gradlite.device import device
 from gradlite.dtypes import dtype
 from gradlite.tensor import Tensor
+from gradlite.utils._pytree import tree_flatten
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 TAKEN = (
@@ -98,6 +99,13 @@ def described(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple([(key, described(item)) for key, item in value.items()])
     return id(value)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of a value that is one, or nests some in tuples, lists and dictionaries."""
+    if value.__class__ in SIMPLE:
+        return []
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
 
 
 def item_name(key: Any) -> str:

@@ -1,0 +1,85 @@
+"""Which attributes of objects count: those that the step's code has the names of."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable
+
+from gradlite.capturing import code_names
+from gradlite.capturing.code_names import is_library_class
+from gradlite.nn import Module
+
+
+class Named:
+    """The names in the step's code: of any object's attributes, or of one class's alone.
+
+    Attributes:
+        everywhere: names that may be read of any object.
+        own: those that methods of a class read of their owner.
+        tried: names of attributes that need not be there.
+        any: whether attributes are looked up by names that are values.
+    """
+
+    def __init__(self) -> None:
+        self.everywhere: set[str] = set()
+        self.own: dict[type, set[str]] = {}
+        self.tried: set[str] = set()
+        self.any = False
+
+    def note(self, code: types.CodeType, owner: type | None, makes: bool) -> None:
+        """Take up the names in a function's code.
+
+        Args:
+            code: the code.
+            owner: the class of its first argument.
+            makes: whether it makes an object of that class, which it finds without attributes.
+        """
+        own = None if owner is None else code_names.names_of_owner(code)
+        if owner is not None and makes:
+            self.everywhere.update(code_names.names_of_others(code))
+        elif owner is None or own is None:
+            self.everywhere.update(code_names.names(code))
+        else:
+            self.add(owner, own)
+            self.everywhere.update(code_names.names_of_others(code))
+        self.tried.update(code_names.names_by_value(code))
+        self.any = self.any or (not makes and code_names.reads_any(code))
+
+    def add(self, kind: type, names: Iterable[str]) -> None:
+        """Take up attributes of the objects of one class."""
+        self.own.setdefault(kind, set()).update(names)
+
+    def of_class(self, kind: type, exposed: bool) -> set[str]:
+        """The names that count in a class; exposed: its objects not only their methods have."""
+        meta: type = type(kind)
+        names = set(self.everywhere if exposed else ())
+        for other, own in self.own.items():
+            # Without `issubclass`, which some classes answer as they like, or refuse.
+            if kind in other.__mro__ or other in kind.__mro__:
+                names |= own
+            elif other in meta.__mro__:  # of a class of classes
+                names |= own
+        return names
+
+    def of_object(self, kind: type, exposed: bool) -> set[str]:
+        """The names that count in an object of a class."""
+        names = self.everywhere if exposed else set[str]()
+        return names.union(*(self.own.get(k, ()) for k in kind.__mro__))
+
+    def reads(self, module: Module, key: str) -> bool:
+        """Whether code has the name of an attribute of a module of the program's own class."""
+        return key != "training" and (key in self.everywhere or self._is_own(type(module), key))
+
+    def unread(self, module: Module, key: str) -> bool:
+        """Whether no code reads an attribute of a module, as of a count of steps beside it."""
+        kind = type(module)
+        if self.any or key in self.everywhere or key.startswith("_") or key == "training":
+            return False
+        if hasattr(kind, key) or any(
+            is_library_class(k) and k not in Module.__mro__ for k in kind.__mro__
+        ):  # which reads attributes of its own
+            return False
+        return not is_library_class(kind) and not self._is_own(kind, key)
+
+    def _is_own(self, kind: type, key: str) -> bool:
+        return any(key in names for other, names in self.own.items() if other in kind.__mro__)
