@@ -300,6 +300,24 @@ def test_another_shape_of_the_very_array_counts() -> None:
     assert captured.replays > CALLS
 
 
+def test_an_array_that_can_no_more_be_written_to_counts() -> None:
+    row = np.ones(2, np.float32)
+
+    def step(x: Any) -> Any:
+        try:
+            row[0] = 2.0
+        except ValueError:
+            return x * 3
+        return x * 2
+
+    captured = gradlite.capture(step)
+    for i in range(2 * CALLS):
+        if i == CALLS:
+            row.flags.writeable = False
+        assert captured(gradlite.ones(1)).tolist() == [2.0 if i < CALLS else 3.0]
+    assert captured.replays > CALLS
+
+
 class Rows(Dataset):
     def __init__(self) -> None:
         self.rows, self.factor = np.arange(6, dtype=np.float32).reshape(3, 2), 1.0

@@ -14,6 +14,7 @@ import pytest
 
 import gradlite
 from gradlite import nn
+from gradlite.capturing.code_names import reads_any
 from gradlite.nn import functional as F
 from tests.capture_support import assert_change_counts
 
@@ -271,3 +272,25 @@ def test_what_is_written_to_a_file_and_what_is_imported_is_not_refused(tmp_path:
         sys.path.remove(str(tmp_path))
         sys.modules.pop("rates_of_a_program", None)
     assert captured.replays >= 2
+
+
+@pytest.mark.parametrize(
+    ("function", "dynamic"),
+    [
+        (lambda o, k: getattr(o, k), True),
+        (lambda o, k: getattr(o, "a" + k), True),
+        (lambda o, k: getattr(o, f"a{k}"), True),
+        (lambda o, k: getattr(o, "a%s" % k), True),  # noqa: UP031
+        (lambda o, k: getattr(o, "a{}".format(k)), True),  # noqa: UP032
+        (lambda o, k: getattr(o, "".join(k)), True),
+        (lambda o, k: getattr(o, k, "default"), True),
+        (lambda o, k: getattr(o, k or "a"), True),
+        (lambda o, k: getattr(o, "a" if o.b else k), True),
+        (lambda o, k: getattr(o, "a"), False),  # noqa: B009
+        (lambda o, k: getattr(o.b[0].c, "a", None), False),
+        (lambda o, k: getattr(o, "a", k * 2), False),
+        (lambda o, k: getattr(o, "a", o.default), False),
+    ],
+)
+def test_which_look_ups_may_be_of_any_attribute(function: Any, dynamic: bool) -> None:
+    assert reads_any(function.__code__) is dynamic

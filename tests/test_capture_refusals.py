@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import queue
 import random
@@ -224,6 +226,28 @@ def test_replacing_a_number_in_the_closure_is_refused() -> None:
         return x * 2
 
     refused(step, "replaces count")
+
+
+@pytest.mark.parametrize("text", [io.StringIO(), io.BytesIO()])
+def test_writing_into_a_text_is_refused(text: Any) -> None:
+    line: Any = "a line" if isinstance(text, io.StringIO) else b"a line"
+    refused(lambda x: x * (text.write(line) and 2), "replaces the contents of a .*IO")
+
+
+def test_printing_into_a_text_is_refused() -> None:
+    text = io.StringIO()
+
+    def step(x: Any) -> Any:
+        with contextlib.redirect_stdout(text):
+            print("a line")
+        return x
+
+    refused(step, "replaces the contents of a StringIO")
+
+
+def test_putting_something_into_a_queue_is_refused() -> None:
+    waiting: queue.Queue[int] = queue.Queue()
+    refused(lambda x: x if waiting.put(1) is None else x * 2, "replaces")
 
 
 def test_giving_a_tensor_other_memory_is_refused() -> None:

@@ -436,6 +436,19 @@ def a_variable_that_was_not_there() -> Any:
 
 
 @case
+def an_attribute_that_was_not_there() -> Any:
+    settings = types.SimpleNamespace(factor=2.0)
+
+    def step(x: Any) -> Any:
+        try:
+            return x * settings.weight
+        except AttributeError:
+            return x * settings.factor
+
+    return step, lambda: setattr(settings, "weight", 3.0)
+
+
+@case
 def what_a_view_of_a_dictionary_shows() -> Any:
     numbers = {"k": 2.0}
     values = numbers.values()
@@ -452,6 +465,20 @@ def a_number_of_a_layer_past_setattr() -> Any:
 def another_number_of_a_layer_past_setattr() -> Any:
     layer = nn.BatchNorm1d(2, affine=False).eval()
     return lambda x: layer(x[None]), lambda: object.__setattr__(layer, "eps", 2.0)
+
+
+@case
+def a_tensor_of_a_layer_past_setattr() -> Any:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = gradlite.ones(2)
+
+        def forward(self, x: Any) -> Any:
+            return x * self.weight
+
+    layer = Scale()
+    return lambda x: layer(x), putting(vars(layer), "weight", gradlite.full((2,), 3.0))
 
 
 @pytest.mark.parametrize("name", CASES)

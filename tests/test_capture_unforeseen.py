@@ -11,6 +11,7 @@ import io
 import logging.handlers
 import os
 import pathlib
+import random
 import secrets
 import threading
 import time
@@ -32,6 +33,9 @@ CASES: dict[str, Case] = {}
 def case(make: Case) -> Case:
     CASES[make.__name__.replace("_", " ").strip()] = make
     return make
+
+
+SYSTEM = random.SystemRandom()
 
 
 @dataclasses.dataclass
@@ -151,6 +155,73 @@ def a_variable_of_a_hook_in_a_trainer() -> Any:
     return trainer.step, lambda: trainer.by.__setitem__(0, 3.0)
 
 
+class Telling:
+    """It hands itself on to others, and knows their methods by their names."""
+
+    def __init__(self) -> None:
+        self.scale, self.listeners = 2.0, [Listener()]
+
+    def step(self, x: Any) -> Any:
+        return self.tell("scaled", x)
+
+    def tell(self, name: str, x: Any) -> Any:
+        for listener in self.listeners:
+            x = getattr(listener, name)(self, x)
+        return x
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.on = True
+
+    def scaled(self, trainer: Telling, x: Any) -> Any:
+        return x * trainer.scale if self.on else x
+
+
+def test_what_nobody_reads_of_an_object_that_tells_others_may_change() -> None:
+    """As a trainer that calls its listeners counts beside the step."""
+    trainer = Telling()
+    captured = gradlite.capture(trainer.step, native=False)
+    for i in range(8):
+        trainer.epoch = i  # type: ignore[attr-defined]
+        captured(gradlite.ones(2))
+    assert captured.replays >= 3
+
+
+@case
+def an_object_that_is_told_by_a_name() -> Any:
+    trainer = Telling()
+    return trainer.step, lambda: setattr(trainer.listeners[0], "on", False)
+
+
+@case
+def what_is_read_of_an_object_that_hands_itself_on() -> Any:
+    trainer = Telling()
+    return trainer.step, lambda: setattr(trainer, "scale", 3.0)
+
+
+@case
+def an_attribute_of_a_name_that_others_put_together() -> Any:
+    class Choosing(Telling):
+        kind = "linear"
+
+        def step(self, x: Any) -> Any:
+            return self.chosen(x)
+
+        def chosen(self, x: Any) -> Any:
+            return x * getattr(self, "by_" + self.kind)
+
+    trainer: Any = Choosing()
+    trainer.by_linear, trainer.by_other = 2.0, 3.0
+    return trainer.step, lambda: setattr(trainer, "by_linear", 5.0)
+
+
+@case
+def one_object_more_that_is_told() -> Any:
+    trainer = Telling()
+    return trainer.step, lambda: trainer.listeners.append(Listener())
+
+
 # ------------------------------------------------------------- what libraries hand out
 @case
 def a_variable_of_the_environment_by_a_variable() -> Any:
@@ -254,6 +325,7 @@ def test_asking_for_the_time_is_refused(now: Any) -> None:
         lambda: os.urandom(1),
         uuid.uuid4,
         lambda: secrets.randbelow(2),
+        lambda: SYSTEM.random(),
         lambda: os.path.exists("stop"),
         lambda: pathlib.Path("stop").is_file(),
         lambda: os.listdir("."),

@@ -114,7 +114,7 @@ def build(name: str, text: str, options: Sequence[str] = ()) -> Path:
                 [path, *options, "-x", "c++", "-", "-o", str(made)],
                 input=text,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",  # whatever the locale
             )
             if result.returncode != 0:
                 raise RuntimeError(f"{name} does not compile with {path}:\n{result.stderr}")

@@ -81,7 +81,7 @@ class Attributes:
         names = self._named.of_object(type(value), exposed)
         title = type(value).__name__
         if attributes is not None:
-            if self._named.any and exposed:
+            if self._named.any_of(type(value), exposed):
                 self._search.look(attributes)
             for name in sorted(names):
                 if name in attributes or name in self._named.tried:

@@ -236,11 +236,34 @@ def reads_any(code: types.CodeType) -> bool:
         return True
     instructions = list(dis.get_instructions(code))
     for place, instruction in enumerate(instructions):
-        if instruction.argval in LOOK_UPS and not _named(instructions[place + 1 :]):
-            return True
+        if instruction.argval in LOOK_UPS:
+            first = instruction.argval == "__getattribute__"
+            if not _named(instructions[place + 1 :], 0 if first else 1):
+                return True
         if instruction.opname == "MATCH_CLASS":
             return True
     return any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
+
+
+@once
+def spares_owner(code: types.CodeType) -> bool:
+    """Whether a method looks attributes up by values, but those of its first argument.
+
+    As a trainer does that calls methods of its listeners by their names.
+    """
+    first = code.co_varnames[0]
+    instructions = [i for i in dis.get_instructions(code) if i.opname != "PUSH_NULL"]
+    for instruction, following in zip(instructions, instructions[1:]):
+        if instruction.opname == "MATCH_CLASS":
+            return False
+        if instruction.argval not in BY_NAME:
+            continue
+        looked_up = following.argval
+        if isinstance(looked_up, tuple):
+            looked_up = looked_up[0]
+        if "GLOBAL" not in instruction.opname or looked_up == first:
+            return False
+    return not any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
 @once
@@ -256,15 +279,29 @@ def looks_which(code: types.CodeType) -> bool:
     return any(looks_which(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
-def _named(instructions: list[dis.Instruction]) -> bool:
-    """Whether the arguments of a call have a string of the code among them, and none made of it."""
-    found = False
+def _named(instructions: list[dis.Instruction], place: int) -> bool:
+    """Whether a call is given a string of the code itself as the argument at some place.
+
+    Args:
+        instructions: what comes after the function was put on the stack.
+        place: of the argument.
+    """
+    depth, found = 0, False
     for instruction in instructions:
-        if "STRING" in instruction.opname:
-            return False
-        if instruction.opname.startswith("CALL"):
+        name = instruction.opname
+        if name.startswith(("CALL", "PRECALL")):
             break
-        found = found or instruction.opname == "LOAD_CONST" and type(instruction.argval) is str
+        if name in ("EXTENDED_ARG", "KW_NAMES", "PUSH_NULL"):
+            continue
+        if "JUMP" in name:
+            return False  # it depends
+        starts = name == "LOAD_CONST" and depth == place
+        of_it = name in ("LOAD_ATTR", "LOAD_METHOD") and depth == place + 1
+        depth += dis.stack_effect(instruction.opcode, instruction.arg, jump=False)
+        if starts:
+            found = type(instruction.argval) is str
+        elif depth <= place + 1 or of_it:
+            found = False  # another one is put together of it
     return found
 
 

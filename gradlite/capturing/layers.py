@@ -76,10 +76,10 @@ class Layers:
         )
 
     def _attributes_read(self) -> list[tuple[dict[str, Any], str, Any]]:
-        """The numbers that the code of layers reads of them: their ``__dict__`` may be edited.
+        """What the code of layers reads of them: their ``__dict__`` may be edited.
 
-        Where somebody sets an attribute the library counts that, see `changes`. Tensors are not
-        among these, for the time that it would take: small layers have little else.
+        Where somebody sets an attribute the library counts that, see `changes`. Parameters and
+        buffers are not among these, for the time that it would take: small layers have little else.
         """
         kinds = {type(module) for module in self._modules.values()}
         names = {kind: code_names.names_in_methods(kind, Module) for kind in kinds}
@@ -88,7 +88,7 @@ class Layers:
             for number, module in self._modules.items()
             for space in [module.__dict__]
             for key in sorted(names[type(module)] & space.keys())
-            if space[key].__class__ in SIMPLE
+            if (space[key].__class__ in SIMPLE or _is_loose(module, key))
             and (number, key) not in self._made
             and not self._named.unread(module, key)
         ]
@@ -230,6 +230,12 @@ class Layers:
         if state[3:] != self._state[3:]:
             return "a mode or function of the library, or hooks of all modules or optimizers"
         return "a tensor's flags, hooks or memory"
+
+
+def _is_loose(module: Module, key: str) -> bool:
+    """Whether an attribute is a tensor that is neither a parameter nor a buffer."""
+    registered = key in module._parameter_names or key in module._buffer_names
+    return isinstance(module.__dict__[key], Tensor) and not registered
 
 
 def _of_another_flag(value: Any, before: Any, now: Any) -> bool:

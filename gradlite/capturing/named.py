@@ -16,15 +16,19 @@ class Named:
     Attributes:
         everywhere: names that may be read of any object.
         own: those that methods of a class read of their owner.
+        handed_on: classes with methods that hand their owner to other code.
         tried: names of attributes that need not be there.
         any: whether attributes are looked up by names that are values.
+        spared: classes with methods that do so, but for their owners; None stands for other code.
     """
 
     def __init__(self) -> None:
         self.everywhere: set[str] = set()
         self.own: dict[type, set[str]] = {}
+        self.handed_on: set[type] = set()
         self.tried: set[str] = set()
         self.any = False
+        self.spared: set[type | None] = set()
 
     def note(self, code: types.CodeType, owner: type | None, makes: bool) -> None:
         """Take up the names in a function's code.
@@ -39,11 +43,18 @@ class Named:
             self.everywhere.update(code_names.names_of_others(code))
         elif owner is None or own is None:
             self.everywhere.update(code_names.names(code))
+            if owner is not None:
+                self.handed_on.add(owner)
         else:
             self.add(owner, own)
             self.everywhere.update(code_names.names_of_others(code))
         self.tried.update(code_names.names_by_value(code))
-        self.any = self.any or (not makes and code_names.reads_any(code))
+        if "AttributeError" in code_names.names(code):
+            self.tried.update(code_names.names(code))
+        if not makes and code_names.reads_any(code):
+            self.any = True
+            spared = owner is not None and code.co_argcount and code_names.spares_owner(code)
+            self.spared.add(owner if spared else None)
 
     def add(self, kind: type, names: Iterable[str]) -> None:
         """Take up attributes of the objects of one class."""
@@ -52,7 +63,7 @@ class Named:
     def of_class(self, kind: type, exposed: bool) -> set[str]:
         """The names that count in a class; exposed: its objects not only their methods have."""
         meta: type = type(kind)
-        names = set(self.everywhere if exposed else ())
+        names = set(self.everywhere if exposed or self.is_handed_on(kind) else ())
         for other, own in self.own.items():
             # Without `issubclass`, which some classes answer as they like, or refuse.
             if kind in other.__mro__ or other in kind.__mro__:
@@ -63,8 +74,18 @@ class Named:
 
     def of_object(self, kind: type, exposed: bool) -> set[str]:
         """The names that count in an object of a class."""
-        names = self.everywhere if exposed else set[str]()
+        names = self.everywhere if exposed or self.is_handed_on(kind) else set[str]()
         return names.union(*(self.own.get(k, ()) for k in kind.__mro__))
+
+    def is_handed_on(self, kind: type) -> bool:
+        """Whether other code has the objects of a class, from a method of that."""
+        return any(k in self.handed_on for k in kind.__mro__)
+
+    def any_of(self, kind: type, exposed: bool) -> bool:
+        """Whether attributes of the objects of a class may be looked up by values."""
+        if exposed or not self.is_handed_on(kind):
+            return self.any and exposed
+        return any(spared is None or spared not in kind.__mro__ for spared in self.spared)
 
     def reads(self, module: Module, key: str) -> bool:
         """Whether code has the name of an attribute of a module of the program's own class."""

@@ -7,11 +7,12 @@ import functools
 import os
 import sys
 import types
+from abc import ABCMeta, get_cache_token
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gradlite import changes
-from gradlite.capturing import code_names
+from gradlite.capturing import code_names, interpreter
 from gradlite.capturing.attributes import Attributes
 from gradlite.capturing.code_names import is_library, is_library_class, is_library_code
 from gradlite.capturing.values import Values
@@ -63,6 +64,12 @@ class Search(Values):
         for (_, name), module in changes.places.items():
             self.look(module.__dict__.get(name))
         Attributes(self, self._without).look_into()
+        for name, ask in interpreter.asked(self.named.everywhere).items():
+            self.found.places.append((Asked(ask), None, name))
+        if any(isinstance(kind, ABCMeta) for kind in self.classes):
+            if not self.named.everywhere.isdisjoint(("isinstance", "issubclass")):
+                ask, name = get_cache_token, "which classes are registered with an abstract one"
+                self.found.places.append((Asked(ask), None, name))
 
     def _met(self) -> None:
         """What earlier recordings of the step have met."""
@@ -155,7 +162,8 @@ class Search(Values):
                 self._variable(name)
         self.found.options.note(found, strings)
 
-    def _variable(self, name: str) -> None:
+    def _variable(self, name: Any) -> None:
+        name = os.fsdecode(name)  # `os.environb` has the same ones
         self.found.variables.add(name)
         self.place(os.environ, name, f"the variable {name} of the environment")
 

@@ -86,7 +86,8 @@ def capture(
     else puts into a variable, an attribute or a container for every call, as the next batch, are
     taken for inputs once that has been seen. `explain` lists the places of both. On the CPU a
     tensor that the step gives other data (``p.data = values``) has them where it was before, which
-    is refused while the program has another tensor there.
+    is refused while the program has another tensor there; an array of NumPy's that was made of it
+    before the recording shows them too.
     What makes another recording: inputs of another shape, dtype or number, train and eval
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
@@ -99,9 +100,11 @@ def capture(
     branching on a value after the step has changed it, counting in Python, a list that grows,
     asking for the time, for files or for random numbers of the system, opening a file to read it,
     editing a list or a dictionary among the arguments, and whatever differs between the two
-    recordings, such as Python's or NumPy's random numbers. Python code of the step, its prints
-    included, does not run in a replay. Of what is put into the ``__dict__`` of a layer of the
-    library's, past `setattr`, numbers and texts are noticed, and tensors not.
+    recordings, such as Python's or NumPy's random numbers. Python code of the step does not run
+    in a replay: it prints, logs and warns of nothing then, and writes to no file (writing into an
+    ``io.StringIO`` is refused). Of what is put into the ``__dict__`` of a layer of the library's,
+    past `setattr`, parameters and buffers are not noticed. Tensors, layers and optimizers that the
+    step knows by weak references live as long as a recording of it.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and

@@ -5,13 +5,14 @@ from __future__ import annotations
 import array
 import contextvars
 import functools
+import io
 import operator
 import types
 import weakref
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Container, Iterator
-from random import Random
+from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +27,12 @@ from gradlite.capturing.watched import (
     Elements,
     Items,
     Layout,
+    Memory,
     Numbers,
+    Referent,
     Slots,
     distributions,
+    has_memory,
     is_shown,
     item_name,
     place_of,
@@ -47,9 +51,19 @@ DESCRIPTORS = (
     staticmethod, classmethod, property, functools.cached_property, functools.partialmethod,
     functools.singledispatchmethod,
 )  # fmt: skip
-MAPPINGS = (
-    dict, types.MappingProxyType, weakref.WeakKeyDictionary, weakref.WeakValueDictionary,
+MAPPINGS = (dict, types.MappingProxyType, contextvars.Context)
+WEAK: tuple[Any, ...] = (
+    weakref.WeakKeyDictionary, weakref.WeakSet, weakref.WeakValueDictionary,
 )  # fmt: skip
+# Modules of Python's with classes whose methods read what others may change.
+STATEFUL = frozenset(
+    (
+        "concurrent.futures._base", "configparser", "multiprocessing.shared_memory",
+        "multiprocessing.sharedctypes", "queue",
+    )
+)  # fmt: skip
+OF_LIBRARY = (Module, Tensor, Optimizer, LRScheduler, GradScaler)
+TEXTS = (io.StringIO, io.BytesIO)
 VIEWS: tuple[type, ...] = ({}.keys().__class__, {}.values().__class__, {}.items().__class__)
 GETTERS = (operator.attrgetter, operator.methodcaller)
 DEPTH = 12  # of containers that are looked into
@@ -81,11 +95,16 @@ class Values(ABC):
         self.classes: dict[type, Any] = {}
         self.exposed: set[type] = set()
         self.made_of: set[type] = set()
+        self._weakly: list[Any] = []  # for as long as it lasts, so that their ids stay their own
         self._passed: set[int] = set()  # functions and modules of Python's that were looked at
 
     @abstractmethod
     def function(self, function: Any) -> None:
         """Look into what can be called."""
+
+    @abstractmethod
+    def code(self, function: types.FunctionType, owner: type | None = None) -> None:
+        """Look into a function's code, with the class of its first argument."""
 
     @abstractmethod
     def module_of_python(self, module: types.ModuleType) -> None:
@@ -123,6 +142,9 @@ class Values(ABC):
 
     def look(self, value: Any, depth: int = DEPTH) -> None:
         """Look into a value, and that many containers deep."""
+        if type(value) in weakref.ProxyTypes:
+            self._referent(weakref.ref(value.__init__.__self__), depth)
+            return
         if value.__class__ in SIMPLE or id(value) in self.found.seen or id(value) in self._passed:
             return
         self.found.kept.append(value)  # so that its id stays its own
@@ -159,7 +181,8 @@ class Values(ABC):
             elif isinstance(value, LRScheduler):
                 self.look(value.optimizer, depth)
         elif isinstance(value, GENERATORS):
-            self.found.generators.append(value)
+            if not isinstance(value, SystemRandom):  # of which `Watch` tells
+                self.found.generators.append(value)
         elif isinstance(value, np.ndarray) or value.__class__ is memoryview:
             if isinstance(value, np.ndarray) and value.dtype.hasobject:
                 self.found.places.append((Items(Elements(value)), None, "an array of objects"))
@@ -170,7 +193,9 @@ class Values(ABC):
         elif isinstance(value, VIEWS):
             self.look(value.mapping, depth)  # type: ignore[attr-defined]
         elif isinstance(value, weakref.ref):
-            self.look(value(), depth)
+            self._referent(value, depth)
+        elif isinstance(value, WEAK):
+            self.look(value.data, depth)
         elif isinstance(value, contextvars.ContextVar):
             self.place(Current(value), None, f"the context variable {value.name}")
         elif isinstance(value, GETTERS):
@@ -194,7 +219,25 @@ class Values(ABC):
         else:
             if _is_iterator(value):
                 self.found.loose.append(value)
+            if not isinstance(value, np.generic) and has_memory(value):
+                name = f"the contents of a {type(value).__name__}"
+                self.found.places.append((Memory(value), None, name))
             self.object(value)
+
+    def _referent(self, reference: Any, depth: int) -> None:
+        """What a weak reference refers to: a recording does not hold on to the program's own."""
+        self.found.places.append((Referent(reference), None, "what a weak reference refers to"))
+        value = reference()
+        owner = value.__self__ if isinstance(value, types.MethodType) else value
+        if isinstance(owner, OF_LIBRARY) or not hasattr(owner, "__dict__"):
+            self.look(value, depth)
+            return
+        if owner is not value:
+            self.code(value.__func__, type(owner))
+        if id(owner) not in self.found.seen:
+            self.found.seen.add(id(owner))
+            self._weakly.append(owner)
+            self.object(owner, held=False)
 
     def _sequence(self, values: Any, depth: int) -> None:
         if (id(values), Items) in self._without:
@@ -217,11 +260,17 @@ class Values(ABC):
         if not is_library_class(type(container)):
             self.object(container)
 
-    def object(self, value: Any, exposed: bool = True) -> None:
-        """An object of a class of its own, or of one that only holds attributes."""
+    def object(self, value: Any, exposed: bool = True, held: bool = True) -> None:
+        """An object of a class of its own, or of one that only holds attributes.
+
+        Args:
+            value: the object.
+            exposed: whether others than its methods have it.
+            held: whether a recording may hold on to it.
+        """
         kind = type(value)
         if is_library_class(kind) and not kind.__module__.startswith(("types", "argparse")):
-            if kind.__module__ == "collections":  # containers around others
+            if kind.__module__ == "collections" or kind.__module__ in STATEFUL:
                 self.look(getattr(value, "__dict__", None))
             if isinstance(value, functools._lru_cache_wrapper):
                 self.found.places.append((Cached(value), None, f"what {_name_of(value)} has kept"))
@@ -238,7 +287,7 @@ class Values(ABC):
             return
         self._class(kind, exposed)
         attributes = getattr(value, "__dict__", None)
-        if exposed:
+        if exposed and held:
             self.found.kinds.append((value, kind))
             if attributes is not None and attributes is value.__dict__:
                 self.found.spaces.append((value, attributes))
@@ -280,4 +329,7 @@ def _name_of(cached: Any) -> str:
 
 def _is_iterator(value: Any) -> bool:
     """Whether a value hands out items that code of no class of the program's own computes."""
-    return isinstance(value, Iterator) and is_library_class(type(value))
+    kind = type(value)
+    if kind in weakref.ProxyTypes or isinstance(value, TEXTS):
+        return False  # of the latter `Memory` tells
+    return isinstance(value, Iterator) and is_library_class(kind)

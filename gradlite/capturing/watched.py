@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import io
 import operator
 import sys
 import types
@@ -158,15 +159,66 @@ class Layout:
     __slots__ = ("_array", "_known")
 
     def __init__(self, array: Any) -> None:
-        self._array, self._known = array, (array.shape, array.strides, array.dtype)
+        self._array, self._known = array, _layout(array)
 
     def get(self, key: None, default: Any = None) -> tuple[Any, ...]:
         """The very same tuple as long as nothing is set."""
-        array = self._array
-        now = (array.shape, array.strides, array.dtype)
+        now = _layout(self._array)
         return self._known if now == self._known else now
 
     __getitem__ = get
+
+
+def _layout(array: Any) -> tuple[Any, ...]:
+    return array.shape, array.strides, array.dtype, array.flags.writeable
+
+
+class Referent:
+    """Whether a weak reference still has something to refer to: the same thing, if so."""
+
+    __slots__ = ("_reference",)
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    def get(self, key: None, default: Any = None) -> bool:
+        """The answer."""
+        return self._reference() is not None
+
+    __getitem__ = get
+
+
+class Memory:
+    """The bytes of an object that hands out its memory, or keeps a text: read as one value."""
+
+    __slots__ = ("_known", "_owner")
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        self._known = _memory(owner)
+
+    def get(self, key: None, default: Any = None) -> Any:
+        """The very same value as long as nothing is edited; ValueError when it is closed."""
+        now = _memory(self._owner)
+        return self._known if now == self._known else now
+
+    __getitem__ = get
+
+
+def _memory(owner: Any) -> Any:
+    if isinstance(owner, (io.StringIO, io.BytesIO)):
+        return owner.tell(), owner.getvalue()
+    with memoryview(owner) as view:
+        return view.tobytes()
+
+
+def has_memory(value: Any) -> bool:
+    """Whether `Memory` can tell what an object of Python's, or of ``ctypes``, holds."""
+    try:
+        _memory(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class Elements:

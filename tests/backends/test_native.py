@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import locale
 import os
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def test_what_does_not_compile_says_why_and_leaves_nothing(folder: Path) -> None
     with pytest.raises(RuntimeError, match=r"(?s)wrong does not compile with .*error: "):
         library("wrong", "no C++ at all")
     assert list(folder.iterdir()) == []
+
+
+def test_a_locale_without_such_letters_does_not_matter(folder: Path) -> None:
+    """Programs of text may set one; the sources of kernels have letters of their own."""
+    before = locale.setlocale(locale.LC_ALL)
+    locale.setlocale(locale.LC_ALL, "C")
+    try:
+        assert library("answer", "// x² und ß\n" + ANSWER, ("-DANSWER=42",)).answer() == 42
+        with pytest.raises(RuntimeError, match="does not compile"):
+            library("wrong", "ß is no C++")
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
