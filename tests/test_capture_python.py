@@ -285,6 +285,7 @@ def test_what_is_written_to_a_file_and_what_is_imported_is_not_refused(tmp_path:
         (lambda o, k: getattr(o, "".join(k)), True),
         (lambda o, k: getattr(o, k, "default"), True),
         (lambda o, k: getattr(o, k or "a"), True),
+        (lambda o, k: hasattr(o, k), True),
         (lambda o, k: getattr(o, "a" if o.b else k), True),
         (lambda o, k: getattr(o, "a"), False),  # noqa: B009
         (lambda o, k: getattr(o.b[0].c, "a", None), False),

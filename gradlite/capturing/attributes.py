@@ -42,6 +42,7 @@ class Attributes:
         while done != (done := self._size()):
             for tensor in list(self._found.parameters()):
                 self._hooks(tensor)
+            self._tried_of_tensors()
             for kind, attributes in list(self._search.classes.items()):
                 names = self._named.of_class(kind, kind in self._search.exposed)
                 self._members(kind, attributes, names)
@@ -57,10 +58,18 @@ class Attributes:
     def _size(self) -> int:
         return len(self._named.everywhere) + len(self._found.kept) + len(self._found.places)
 
+    def _tried_of_tensors(self) -> None:
+        """Attributes that tensors need not have, as marks of parameters without weight decay."""
+        tried = sorted(name for name in self._named.tried if not hasattr(Tensor, name))
+        for tensor in list(self._found.parameters()) if tried else ():
+            for name in tried:
+                self._search.place(tensor.__dict__, name, f"{type(tensor).__name__}.{name}")
+
     def _modules_of_python(self) -> None:
         place, everywhere = self._search.place, self._named.everywhere
         for library in list(self._search.libraries):
-            for name in sorted({"__getattr__", *everywhere} & library.__dict__.keys()):
+            there = {"__getattr__", *everywhere} & library.__dict__.keys()
+            for name in sorted(there | self._named.tried):
                 place(library.__dict__, name, f"{library.__name__}.{name}")
         for name in sorted(everywhere & sys.__dict__.keys() if self._search.asks_python else ()):
             if sys.__dict__[name].__class__ in (*SIMPLE, list):
@@ -84,7 +93,7 @@ class Attributes:
             if self._named.any_of(type(value), exposed):
                 self._search.look(attributes)
             for name in sorted(names):
-                if name in attributes or name in self._named.tried:
+                if name in attributes or name in self._named.tried or name in self._named.caught:
                     self._search.place(attributes, name, f"{title}.{name}")
             self._shadow(attributes, names, type(value).__mro__, title)
         for kind in type(value).__mro__:
@@ -144,6 +153,8 @@ class Attributes:
                     self._search.code(method, owner, name in CONSTRUCTORS)
             if not implied or methods:
                 self._search.place(attributes, name, f"{kind.__name__}.{name}")
+        for name in sorted((self._named.tried & names) - attributes.keys()):
+            self._search.place(attributes, name, f"{kind.__name__}.{name}")
         meta: type = type(kind)
         of_class = [k for k in meta.__mro__ if not is_library_class(k)]
         self._shadow(

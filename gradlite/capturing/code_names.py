@@ -28,7 +28,7 @@ BY_NAME = frozenset(
         "getattr_static", "attrgetter", "methodcaller",
     )
 )  # fmt: skip
-LOOK_UPS = ("getattr", "setattr", "__getattribute__")
+LOOK_UPS = ("getattr", "setattr", "hasattr", "__getattribute__")
 # What looks variables up by a value.
 EVALUATED = frozenset(("globals", "locals", "eval", "exec"))
 # Methods that Python calls by itself, but not for what a step computes.
@@ -229,19 +229,37 @@ def names_by_value(code: types.CodeType) -> Iterator[str]:
         yield from (c for c in code.co_consts if isinstance(c, str))
 
 
+@once_each
+def names_tried(code: types.CodeType) -> Iterator[str]:
+    """The names of attributes that a function asks for by `getattr`: they need not be there."""
+    for name in _looked_up(code):
+        yield from strings(code) if name is None else (name,)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names_tried(constant)
+
+
+@once_each
+def _looked_up(code: types.CodeType) -> Iterator[str | None]:
+    """The strings that are given to `getattr` and the like; None for what is no string of code."""
+    if BY_NAME.isdisjoint(code.co_names):
+        return
+    instructions = list(dis.get_instructions(code))
+    for place, instruction in enumerate(instructions):
+        if instruction.argval in LOOK_UPS:
+            first = instruction.argval == "__getattribute__"
+            yield _given(instructions[place + 1 :], 0 if first else 1)
+
+
 @once
 def reads_any(code: types.CodeType) -> bool:
     """Whether a function may read attributes whose names its code does not hold."""
     if "vars" in code.co_names or "__dict__" in code.co_names:
         return True
-    instructions = list(dis.get_instructions(code))
-    for place, instruction in enumerate(instructions):
-        if instruction.argval in LOOK_UPS:
-            first = instruction.argval == "__getattribute__"
-            if not _named(instructions[place + 1 :], 0 if first else 1):
-                return True
-        if instruction.opname == "MATCH_CLASS":
-            return True
+    if None in _looked_up(code):
+        return True
+    if any(instruction.opname == "MATCH_CLASS" for instruction in dis.get_instructions(code)):
+        return True
     return any(reads_any(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
@@ -279,14 +297,14 @@ def looks_which(code: types.CodeType) -> bool:
     return any(looks_which(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
-def _named(instructions: list[dis.Instruction], place: int) -> bool:
-    """Whether a call is given a string of the code itself as the argument at some place.
+def _given(instructions: list[dis.Instruction], place: int) -> str | None:
+    """The string of the code itself that a call is given as the argument at some place.
 
     Args:
         instructions: what comes after the function was put on the stack.
         place: of the argument.
     """
-    depth, found = 0, False
+    depth, found = 0, None
     for instruction in instructions:
         name = instruction.opname
         if name.startswith(("CALL", "PRECALL")):
@@ -294,14 +312,14 @@ def _named(instructions: list[dis.Instruction], place: int) -> bool:
         if name in ("EXTENDED_ARG", "KW_NAMES", "PUSH_NULL"):
             continue
         if "JUMP" in name:
-            return False  # it depends
+            return None  # it depends
         starts = name == "LOAD_CONST" and depth == place
         of_it = name in ("LOAD_ATTR", "LOAD_METHOD") and depth == place + 1
         depth += dis.stack_effect(instruction.opcode, instruction.arg, jump=False)
         if starts:
-            found = type(instruction.argval) is str
+            found = instruction.argval if type(instruction.argval) is str else None
         elif depth <= place + 1 or of_it:
-            found = False  # another one is put together of it
+            found = None  # another one is put together of it
     return found
 
 

@@ -17,7 +17,8 @@ class Named:
         everywhere: names that may be read of any object.
         own: those that methods of a class read of their owner.
         handed_on: classes with methods that hand their owner to other code.
-        tried: names of attributes that need not be there.
+        tried: names of attributes that need not be there, as a default is given.
+        caught: and those where an error is caught.
         any: whether attributes are looked up by names that are values.
         spared: classes with methods that do so, but for their owners; None stands for other code.
     """
@@ -27,6 +28,7 @@ class Named:
         self.own: dict[type, set[str]] = {}
         self.handed_on: set[type] = set()
         self.tried: set[str] = set()
+        self.caught: set[str] = set()
         self.any = False
         self.spared: set[type | None] = set()
 
@@ -48,9 +50,9 @@ class Named:
         else:
             self.add(owner, own)
             self.everywhere.update(code_names.names_of_others(code))
-        self.tried.update(code_names.names_by_value(code))
+        self.tried.update(code_names.names_tried(code))
         if "AttributeError" in code_names.names(code):
-            self.tried.update(code_names.names(code))
+            self.caught.update(code_names.names(code))
         if not makes and code_names.reads_any(code):
             self.any = True
             spared = owner is not None and code.co_argcount and code_names.spares_owner(code)
