@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import abc
 import configparser
+import contextlib
 import contextvars
 import ctypes
 import decimal
@@ -182,6 +183,18 @@ def a_result_that_is_there_later() -> Any:
         lambda x: x * future.result() if future.done() else x,
         lambda: future.set_result(3.0),
     )
+
+
+@case
+def an_object_in_a_context_that_does_nothing() -> Any:
+    holder = Holder()
+    context = contextlib.nullcontext(holder)
+
+    def step(x: Any) -> Any:
+        with context as held:
+            return x * held.number
+
+    return step, setting(holder, "number", 3.0)
 
 
 @case

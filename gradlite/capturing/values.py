@@ -58,7 +58,7 @@ WEAK: tuple[Any, ...] = (
 # Modules of Python's with classes whose methods read what others may change.
 STATEFUL = frozenset(
     (
-        "concurrent.futures._base", "configparser", "multiprocessing.shared_memory",
+        "concurrent.futures._base", "configparser", "contextlib", "multiprocessing.shared_memory",
         "multiprocessing.sharedctypes", "queue",
     )
 )  # fmt: skip
