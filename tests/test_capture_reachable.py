@@ -444,6 +444,36 @@ def keys_in_another_order() -> Any:
 
 
 @case
+def an_object_that_is_a_key() -> Any:
+    holder = Holder()
+    weights = {holder: 2.0}
+    return (
+        lambda x: x * sum(key.number * weight for key, weight in weights.items()),
+        setting(holder, "number", 3.0),
+    )
+
+
+@case
+def a_layer_in_a_key() -> Any:
+    layer = nn.LeakyReLU(0.5)
+    weights = {("first", layer): 2.0}
+    return (
+        lambda x: sum(key(x) * weight for (_, key), weight in weights.items()),
+        setting(layer, "negative_slope", 0.25),
+    )
+
+
+@case
+def an_object_that_is_weakly_known_as_a_key() -> Any:
+    holder = Holder()
+    weights = weakref.WeakKeyDictionary({holder: 2.0})
+    return (
+        lambda x: x * sum(key.number * weight for key, weight in weights.items()),
+        setting(holder, "number", 3.0),
+    )
+
+
+@case
 def a_dictionary_in_a_list() -> Any:
     settings = [{"by": 2.0}]
     return lambda x: x * settings[0]["by"], putting(settings, 0, {"by": 3.0})

@@ -209,8 +209,7 @@ class Values(ABC):
             self.found.places.append((Items(value), None, f"a key of a {type(value).__name__}"))
             for key in list(value):
                 self.place(value, key, item_name(key))
-                if isinstance(key, Tensor):
-                    self.look(key, depth)
+                self.look(key, depth - 1)
             if isinstance(value, defaultdict):
                 self.look(value.default_factory, depth)
             self._extended(value)
