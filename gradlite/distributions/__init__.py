@@ -6,6 +6,7 @@
 tensor([-1.3863, -1.3863])
 """
 
+from gradlite.distributions import constraint_registry as constraint_registry
 from gradlite.distributions import constraints as constraints
 from gradlite.distributions import kl as kl
 from gradlite.distributions import transforms as transforms
@@ -16,6 +17,7 @@ from gradlite.distributions.binomial import Binomial
 from gradlite.distributions.categorical import Categorical
 from gradlite.distributions.cauchy import Cauchy
 from gradlite.distributions.chi2 import Chi2
+from gradlite.distributions.constraint_registry import biject_to, transform_to
 from gradlite.distributions.dirichlet import Dirichlet
 from gradlite.distributions.distribution import Distribution
 from gradlite.distributions.exponential import Exponential
@@ -43,16 +45,20 @@ from gradlite.distributions.transformed_distribution import TransformedDistribut
 from gradlite.distributions.transforms import (
     AbsTransform,
     AffineTransform,
+    CatTransform,
     ComposeTransform,
+    CorrCholeskyTransform,
     CumulativeDistributionTransform,
     ExpTransform,
     IndependentTransform,
     LowerCholeskyTransform,
+    PositiveDefiniteTransform,
     PowerTransform,
     ReshapeTransform,
     SigmoidTransform,
     SoftmaxTransform,
     SoftplusTransform,
+    StackTransform,
     StickBreakingTransform,
     TanhTransform,
     Transform,
@@ -66,10 +72,12 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Binomial",
+    "CatTransform",
     "Categorical",
     "Cauchy",
     "Chi2",
     "ComposeTransform",
+    "CorrCholeskyTransform",
     "CumulativeDistributionTransform",
     "Dirichlet",
     "Distribution",
@@ -91,6 +99,7 @@ __all__ = [
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "Poisson",
+    "PositiveDefiniteTransform",
     "PowerTransform",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
@@ -98,13 +107,16 @@ __all__ = [
     "SigmoidTransform",
     "SoftmaxTransform",
     "SoftplusTransform",
+    "StackTransform",
     "StickBreakingTransform",
     "StudentT",
     "TanhTransform",
     "Transform",
     "TransformedDistribution",
     "Uniform",
+    "biject_to",
     "identity_transform",
     "kl_divergence",
     "register_kl",
+    "transform_to",
 ]

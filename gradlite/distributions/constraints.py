@@ -16,6 +16,7 @@ from gradlite.ops.truth import isclose
 
 __all__ = [
     "Constraint",
+    "MixtureSameFamilyConstraint",
     "boolean",
     "cat",
     "corr_cholesky",

@@ -118,6 +118,15 @@ class Transform:
         return shape
 
 
+class OfNothing(Transform):
+    """Base of the transforms without parameters, which are all alike."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class _InverseTransform(Transform):
     """The other direction of a transform."""
 
@@ -389,3 +398,9 @@ def _replaced(shape: Size, old: Size, new: Size) -> Size:
 def is_number(value: Any) -> bool:
     """Whether a parameter is a Python number."""
     return isinstance(value, Number)
+
+
+def at_least(dims: int, shape: Any) -> None:
+    """Refuse a shape of fewer dimensions."""
+    if len(shape) < dims:
+        raise ValueError("Too few dimensions on input")

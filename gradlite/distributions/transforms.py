@@ -11,11 +11,19 @@ from gradlite.distributions.distribution import Distribution
 from gradlite.distributions.transform import (
     ComposeTransform,
     IndependentTransform,
+    OfNothing,
     ReshapeTransform,
     Transform,
+    at_least,
     identity_transform,
     is_number,
 )
+from gradlite.distributions.transforms_of_matrices import (
+    CorrCholeskyTransform,
+    LowerCholeskyTransform,
+    PositiveDefiniteTransform,
+)
+from gradlite.distributions.transforms_of_parts import CatTransform, StackTransform
 from gradlite.distributions.utils import broadcast_all, lazy_property
 from gradlite.functions import broadcast_shapes
 from gradlite.ops.activation import softplus
@@ -26,16 +34,20 @@ from gradlite.ops.softmax import softmax
 __all__ = [
     "AbsTransform",
     "AffineTransform",
+    "CatTransform",
     "ComposeTransform",
+    "CorrCholeskyTransform",
     "CumulativeDistributionTransform",
     "ExpTransform",
     "IndependentTransform",
     "LowerCholeskyTransform",
+    "PositiveDefiniteTransform",
     "PowerTransform",
     "ReshapeTransform",
     "SigmoidTransform",
     "SoftmaxTransform",
     "SoftplusTransform",
+    "StackTransform",
     "StickBreakingTransform",
     "TanhTransform",
     "Transform",
@@ -43,16 +55,7 @@ __all__ = [
 ]
 
 
-class _OfNothing(Transform):
-    """Base of the transforms without parameters, which are all alike."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class ExpTransform(_OfNothing):
+class ExpTransform(OfNothing):
     """y = exp(x)."""
 
     domain = constraints.real
@@ -70,7 +73,7 @@ class ExpTransform(_OfNothing):
         return x
 
 
-class SigmoidTransform(_OfNothing):
+class SigmoidTransform(OfNothing):
     """y = 1 / (1 + exp(-x)), kept off 0 and 1."""
 
     domain = constraints.real
@@ -94,7 +97,7 @@ def _inside(y: Any) -> Any:
     return y.clamp(min=limits.tiny, max=1.0 - limits.eps)
 
 
-class TanhTransform(_OfNothing):
+class TanhTransform(OfNothing):
     """y = tanh(x).
 
     The inverse of a value near 1 or -1 is lost to rounding: ``cache_size=1`` remembers it.
@@ -121,7 +124,7 @@ class TanhTransform(_OfNothing):
         return 2.0 * (math.log(2.0) - x - softplus(-2.0 * x))
 
 
-class SoftplusTransform(_OfNothing):
+class SoftplusTransform(OfNothing):
     """y = log(1 + exp(x))."""
 
     domain = constraints.real
@@ -139,7 +142,7 @@ class SoftplusTransform(_OfNothing):
         return -softplus(-x)  # type: ignore[operator]
 
 
-class AbsTransform(_OfNothing):
+class AbsTransform(OfNothing):
     """y = |x|, whose inverse is one of two."""
 
     domain = constraints.real
@@ -264,7 +267,7 @@ def _alike(one: Any, other: Any) -> bool:
     return bool((one == other).all())
 
 
-class SoftmaxTransform(_OfNothing):
+class SoftmaxTransform(OfNothing):
     """Vectors onto the simplex, by exp and division by the sum; shifted vectors give the same."""
 
     domain = constraints.real_vector
@@ -277,18 +280,13 @@ class SoftmaxTransform(_OfNothing):
         return y.log()
 
     def forward_shape(self, shape: Any) -> Any:
-        _at_least(1, shape)
+        at_least(1, shape)
         return shape
 
     inverse_shape = forward_shape
 
 
-def _at_least(dims: int, shape: Any) -> None:
-    if len(shape) < dims:
-        raise ValueError("Too few dimensions on input")
-
-
-class StickBreakingTransform(_OfNothing):
+class StickBreakingTransform(OfNothing):
     """Vectors onto the simplex of one dimension more, by breaking off parts of what is left."""
 
     domain = constraints.real_vector
@@ -315,25 +313,12 @@ class StickBreakingTransform(_OfNothing):
         return (-x - softplus(-x) + y[..., :-1].log()).sum(-1)
 
     def forward_shape(self, shape: Any) -> Any:
-        _at_least(1, shape)
+        at_least(1, shape)
         return (*shape[:-1], shape[-1] + 1)
 
     def inverse_shape(self, shape: Any) -> Any:
-        _at_least(1, shape)
+        at_least(1, shape)
         return (*shape[:-1], shape[-1] - 1)
-
-
-class LowerCholeskyTransform(_OfNothing):
-    """Matrices onto lower triangular ones with a positive diagonal."""
-
-    domain = constraints.independent(constraints.real, 2)
-    codomain = constraints.lower_cholesky
-
-    def _call(self, x: Any) -> Any:
-        return x.tril(-1) + x.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
-
-    def _inverse(self, y: Any) -> Any:
-        return y.tril(-1) + y.diagonal(dim1=-2, dim2=-1).log().diag_embed()
 
 
 class CumulativeDistributionTransform(Transform):

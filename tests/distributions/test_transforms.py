@@ -64,6 +64,40 @@ TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Any]] = {
         ),
         X,
     ),
+    "positive definite": (lambda T: T.distributions.PositiveDefiniteTransform(), MATRICES),
+    "correlations": (lambda T: T.distributions.CorrCholeskyTransform(), X),
+    "concatenated": (
+        lambda T: T.distributions.CatTransform(
+            [T.distributions.ExpTransform(), T.distributions.TanhTransform()], 1, [1, 2]
+        ),
+        X,
+    ),
+    "concatenated vectors": (
+        lambda T: T.distributions.CatTransform(
+            [T.distributions.ExpTransform(), T.distributions.AffineTransform(0.5, 2.0, 1)],
+            -1,
+            [2, 1],
+        ),
+        X,
+    ),
+    "concatenated batches": (
+        lambda T: T.distributions.CatTransform(
+            [T.distributions.ExpTransform(), T.distributions.AffineTransform(0.5, 2.0, 1)]
+        ),
+        X,
+    ),
+    "stacked": (
+        lambda T: T.distributions.StackTransform(
+            [T.distributions.ExpTransform(), T.distributions.TanhTransform()]
+        ),
+        X,
+    ),
+    "stacked at the end": (
+        lambda T: T.distributions.StackTransform(
+            [T.distributions.ExpTransform(), T.distributions.TanhTransform()] * 2, -1
+        ),
+        np.stack([X, X, X + 1, X - 1], -1),
+    ),
     "nothing": (lambda T: T.distributions.identity_transform, X),
 }
 
@@ -212,3 +246,100 @@ def test_the_names_are_pytorchs() -> None:
     assert set(gradlite.distributions.transforms.__all__) <= set(
         torch.distributions.transforms.__all__
     )
+
+
+CONSTRAINTS: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "real": (lambda C: C.real, X),
+    "positive": (lambda C: C.positive, X),
+    "nonnegative": (lambda C: C.nonnegative, X),
+    "greater_than": (lambda C: C.greater_than(2.0), X),
+    "less_than": (lambda C: C.less_than(-1.0), X),
+    "unit_interval": (lambda C: C.unit_interval, X),
+    "interval": (lambda C: C.interval(-1.0, 3.0), X),
+    "half_open_interval": (lambda C: C.half_open_interval(0, 1), X),
+    "simplex": (lambda C: C.simplex, X),
+    "lower_cholesky": (lambda C: C.lower_cholesky, MATRICES),
+    "corr_cholesky": (lambda C: C.corr_cholesky, X),
+    "positive_definite": (lambda C: C.positive_definite, MATRICES),
+    "positive_semidefinite": (lambda C: C.positive_semidefinite, MATRICES),
+    "independent": (lambda C: C.independent(C.positive, 1), X),
+    "cat": (lambda C: C.cat([C.positive, C.unit_interval], -1, [2, 1]), X),
+    "stack": (lambda C: C.stack([C.positive, C.real, C.less_than(1.0)], -1), X),
+    "boolean": (lambda C: C.boolean, X),
+    "dependent": (lambda C: C.dependent, X),
+}
+
+
+@pytest.mark.parametrize("registry", ["biject_to", "transform_to"])
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_transforms_onto_constraints(name: str, registry: str) -> None:
+    make, x = CONSTRAINTS[name]
+
+    def program(T: Any) -> Any:
+        constraint = make(T.distributions.constraints)
+        t = outcome_of(lambda: getattr(T.distributions, registry)(constraint))
+        if isinstance(t, NotImplementedError):
+            return t
+        y = t(T.tensor(x))
+        assert constraint.check(y).all()
+        return repr(t), repr(t.domain), repr(t.codomain), y, t.inv(y)
+
+    same(program, message="exact", rtol=1e-10)
+
+
+def test_registering_transforms() -> None:
+    def program(T: Any) -> Any:
+        D = T.distributions
+        registry = D.constraint_registry.ConstraintRegistry()
+
+        class Even(D.constraints.Constraint):  # type: ignore[misc, name-defined]
+            pass
+
+        @registry.register(Even)
+        def double(constraint: Any) -> Any:
+            return D.AffineTransform(0, 2)
+
+        registry.register(D.constraints.boolean, lambda constraint: D.ExpTransform())
+        return [
+            double.__name__, registry(Even()).scale, repr(registry(D.constraints.boolean)),
+            outcome_of(lambda: registry(D.constraints.real)),
+            outcome_of(lambda: registry.register(int, double)),
+        ]  # fmt: skip
+
+    same(program, message="exact")
+
+
+def test_parts_and_triangles_that_do_not_fit() -> None:
+    def program(T: Any) -> Any:
+        D = T.distributions
+        exp, x, m = D.ExpTransform(), T.ones(4), T.ones(3, 2)
+        cat, stacked = D.CatTransform([exp, exp], 1), D.StackTransform([exp], -2)
+        corr, utils = D.CorrCholeskyTransform(), D.utils
+        asked = [
+            lambda: D.CatTransform([exp, 3]), lambda: D.CatTransform([exp], 0, [1, 2]),
+            lambda: D.StackTransform([None]),
+            lambda: cat(x), lambda: cat(m.T), lambda: cat.inv(x), lambda: cat.inv(m.T),
+            lambda: cat.log_abs_det_jacobian(x, x), lambda: cat.log_abs_det_jacobian(m, m.T),
+            lambda: stacked(x), lambda: stacked(m), lambda: stacked.inv(m),
+            lambda: stacked.log_abs_det_jacobian(x, x), lambda: stacked.log_abs_det_jacobian(m, m),
+            lambda: corr(T.ones(5)),
+            lambda: corr.forward_shape(()), lambda: corr.forward_shape((4,)),
+            lambda: corr.inverse_shape((2,)), lambda: corr.inverse_shape((3, 2)),
+            lambda: tuple(corr.forward_shape((2, 6))), lambda: tuple(corr.inverse_shape((2, 4, 4))),
+            lambda: utils.tril_matrix_to_vec(T.ones(2, 2), 2),
+            lambda: utils.vec_to_tril_matrix(T.ones(5)),
+        ]  # fmt: skip
+        return [outcome_of(f) for f in asked]
+
+    same(program, message="exact")
+
+
+@pytest.mark.parametrize("diag", [-2, -1, 0])
+def test_triangles_of_vectors(diag: int) -> None:
+    def program(T: Any) -> Any:
+        utils = T.distributions.utils
+        vec = T.arange(1.0, 13.0).reshape(2, 6)
+        mat = utils.vec_to_tril_matrix(vec, diag)
+        return mat, utils.tril_matrix_to_vec(mat, diag)
+
+    same(program)
