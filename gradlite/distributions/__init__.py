@@ -8,6 +8,8 @@ tensor([-1.3863, -1.3863])
 
 from gradlite.distributions import constraint_registry as constraint_registry
 from gradlite.distributions import constraints as constraints
+from gradlite.distributions import divergences as _divergences  # noqa: F401 (registers them)
+from gradlite.distributions import divergences_across as _across  # noqa: F401 (registers them)
 from gradlite.distributions import kl as kl
 from gradlite.distributions import transforms as transforms
 from gradlite.distributions import utils as utils
@@ -24,19 +26,24 @@ from gradlite.distributions.exponential import Exponential
 from gradlite.distributions.gamma import Gamma
 from gradlite.distributions.geometric import Geometric
 from gradlite.distributions.gumbel import Gumbel
+from gradlite.distributions.half_cauchy import HalfCauchy
 from gradlite.distributions.half_normal import HalfNormal
 from gradlite.distributions.independent import Independent
 from gradlite.distributions.kl import kl_divergence, register_kl
 from gradlite.distributions.laplace import Laplace
 from gradlite.distributions.log_normal import LogNormal
+from gradlite.distributions.logistic_normal import LogisticNormal
+from gradlite.distributions.lowrank_multivariate_normal import LowRankMultivariateNormal
 from gradlite.distributions.mixture_same_family import MixtureSameFamily
 from gradlite.distributions.multinomial import Multinomial
 from gradlite.distributions.multivariate_normal import MultivariateNormal
+from gradlite.distributions.negative_binomial import NegativeBinomial
 from gradlite.distributions.normal import Normal
 from gradlite.distributions.one_hot_categorical import (
     OneHotCategorical,
     OneHotCategoricalStraightThrough,
 )
+from gradlite.distributions.pareto import Pareto
 from gradlite.distributions.poisson import Poisson
 from gradlite.distributions.relaxed_bernoulli import RelaxedBernoulli
 from gradlite.distributions.relaxed_categorical import RelaxedOneHotCategorical
@@ -65,6 +72,8 @@ from gradlite.distributions.transforms import (
     identity_transform,
 )
 from gradlite.distributions.uniform import Uniform
+from gradlite.distributions.von_mises import VonMises
+from gradlite.distributions.weibull import Weibull
 
 __all__ = [
     "AbsTransform",
@@ -86,18 +95,23 @@ __all__ = [
     "Gamma",
     "Geometric",
     "Gumbel",
+    "HalfCauchy",
     "HalfNormal",
     "Independent",
     "IndependentTransform",
     "Laplace",
     "LogNormal",
+    "LogisticNormal",
+    "LowRankMultivariateNormal",
     "LowerCholeskyTransform",
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "Pareto",
     "Poisson",
     "PositiveDefiniteTransform",
     "PowerTransform",
@@ -114,6 +128,8 @@ __all__ = [
     "Transform",
     "TransformedDistribution",
     "Uniform",
+    "VonMises",
+    "Weibull",
     "biject_to",
     "identity_transform",
     "kl_divergence",

@@ -7,13 +7,18 @@ from typing import Any
 
 from gradlite.distributions import constraints
 from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.matrices import (
+    factor_of_precision,
+    inverse_of_factor,
+    log_diagonal,
+    product,
+    square,
+)
 from gradlite.distributions.utils import lazy_property
 from gradlite.functions import broadcast_shapes
-from gradlite.ops.creation import eye
 from gradlite.ops.linear_systems import cholesky
 from gradlite.ops.matmul import matmul
 from gradlite.ops.random import randn
-from gradlite.ops.triangular import solve_triangular
 
 __all__ = ["MultivariateNormal"]
 
@@ -85,10 +90,7 @@ class MultivariateNormal(Distribution):
         elif name == "covariance_matrix":
             self._narrow_scale = cholesky(matrix)
         else:
-            # P = M^T M with the lower triangular M that flipping both sides makes of a factor of
-            # the flipped P; C is then M^-1 M^-T.
-            factor: Any = cholesky(matrix.flip(-2, -1))
-            self._narrow_scale = _inverse(factor.flip(-2, -1).swapaxes(-2, -1))
+            self._narrow_scale = factor_of_precision(matrix)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = super().expand(batch_shape, _instance)
@@ -106,22 +108,30 @@ class MultivariateNormal(Distribution):
     @lazy_property
     def covariance_matrix(self) -> Any:
         """C = L L^T."""
-        scale = self._narrow_scale
-        return self._wide(matmul(scale, scale.swapaxes(-2, -1)))
+        return self._wide(square(self._narrow_scale))
 
     @lazy_property
     def precision_matrix(self) -> Any:
         """The inverse of C."""
-        inverse = self._inverse_scale
-        return self._wide(matmul(inverse.swapaxes(-2, -1), inverse))
+        return self._wide(square(self._inverse_scale.swapaxes(-2, -1)))
 
     @lazy_property
     def _inverse_scale(self) -> Any:
-        return _inverse(self._narrow_scale)
+        return inverse_of_factor(self._narrow_scale)
 
     @property
     def _half_log_det(self) -> Any:
-        return self._narrow_scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return log_diagonal(self._narrow_scale)
+
+    # What divergences ask for.
+    @property
+    def _roots(self) -> list[Any]:
+        """Matrices whose squares have the covariance as their sum."""
+        return [self._narrow_scale]
+
+    def _distance(self, columns: Any) -> Any:
+        """The sum of x^T C^-1 x over the columns x of matrices."""
+        return (matmul(self._inverse_scale, columns) ** 2).sum((-2, -1))  # type: ignore[operator]
 
     @property
     def mean(self) -> Any:
@@ -139,12 +149,12 @@ class MultivariateNormal(Distribution):
     def rsample(self, sample_shape: Any = ()) -> Any:
         shape = self._extended_shape(sample_shape)
         eps: Any = randn(*shape, dtype=self.loc.dtype, device=self.loc.device)
-        return self.loc + _product(self._narrow_scale, eps)
+        return self.loc + product(self._narrow_scale, eps)
 
     def log_prob(self, value: Any) -> Any:
         if self._validate_args:
             self._validate_sample(value)
-        distance = (_product(self._inverse_scale, value - self.loc) ** 2).sum(-1)
+        distance = (product(self._inverse_scale, value - self.loc) ** 2).sum(-1)
         constant = self._event_shape[0] * math.log(2 * math.pi)
         return -0.5 * (constant + distance) - self._half_log_det
 
@@ -153,13 +163,3 @@ class MultivariateNormal(Distribution):
         return (0.5 * n * (1.0 + math.log(2 * math.pi)) + self._half_log_det).expand(
             self._batch_shape
         )
-
-
-def _product(matrix: Any, vector: Any) -> Any:
-    return matmul(matrix, vector.unsqueeze(-1)).squeeze(-1)  # type: ignore[attr-defined]
-
-
-def _inverse(matrix: Any) -> Any:
-    """The inverse of lower triangular matrices."""
-    identity: Any = eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return solve_triangular(matrix, identity.expand(matrix.shape), upper=False)

@@ -52,6 +52,14 @@ MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loc": [0.0, 1.0], "scale": [1.0, 2.0]},
         {"loc": [2.0, 1.0], "scale": [0.5, 2.0]},
     ),
+    "LowRankMultivariateNormal": (
+        {
+            "loc": [0.5, -1.0],
+            "cov_factor": [[[1.0], [0.3]], [[0.2], [2.0]]],
+            "cov_diag": [0.5, 1.0],
+        },
+        {"loc": [0.0, 1.0], "cov_factor": [[0.4], [-1.0]], "cov_diag": [[1.5, 1.0]] * 2},
+    ),
     "MultivariateNormal": (
         {"loc": [[0.0, 1.0], [2.0, 3.0]], "covariance_matrix": COVARIANCE},
         {"loc": [1.0, 1.0], "scale_tril": [[1.0, 0.0], [0.5, 2.0]]},
@@ -61,6 +69,10 @@ MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loc": [2.0, 1.0], "scale": [0.5, 2.0]},
     ),
     "OneHotCategorical": ({"logits": LOGITS}, {"probs": PROBABILITIES}),
+    "Pareto": (
+        {"scale": [1.0, 2.0], "alpha": [1.5, 3.0]},
+        {"scale": [0.4, 2.5], "alpha": [2.0, 1.0]},
+    ),
     "Poisson": ({"rate": [0.5, 3.0]}, {"rate": [1.5, 2.0]}),
     "Uniform": ({"low": [0.2, 0.5], "high": [0.5, 0.9]}, {"low": [0.0, 0.6], "high": [1.0, 2.0]}),
 }
@@ -110,7 +122,11 @@ def test_of_no_support_and_wrong_families() -> None:
     def program(T: Any) -> Any:
         p = T.distributions.Uniform(**negative)
         others = [made(T, name, 1)[0] for name in ("Exponential", "Gamma", "Beta")]
-        return [T.distributions.kl_divergence(p, q).detach() for q in others]
+        heavy = T.distributions.Pareto(1.0, T.tensor([0.5, 1.0], dtype=T.float64))
+        return [
+            *[T.distributions.kl_divergence(p, q).detach() for q in others],
+            *[T.distributions.kl_divergence(heavy, q).detach() for q in others],
+        ]
 
     same(program)
     same(lambda T: divergence(T, "Cauchy", "Normal"), message="exact")

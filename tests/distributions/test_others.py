@@ -82,6 +82,46 @@ def test_independent() -> None:
     same(program, message="exact")
 
 
+def test_low_rank_arguments_that_do_not_fit() -> None:
+    def program(T: Any) -> Any:
+        make = T.distributions.LowRankMultivariateNormal
+        loc, W, D = T.zeros(2), T.ones(2, 1), T.ones(2)
+        wrong = [
+            (loc[0], W, D), (loc, D, D), (loc, T.ones(3, 1), D), (loc, W, T.ones(3)),
+            (T.zeros(2, 2), W, T.ones(3, 2)), (loc, W, -10 * D), (loc * np.nan, W, D),
+        ]  # fmt: skip
+        d = make(loc, W, T.ones(4, 2))
+        return [outcome_of(lambda a=a: make(*a)) for a in wrong], [
+            d.scale_tril, d.precision_matrix, d.covariance_matrix, d.expand((3, 4)).scale_tril
+        ]  # fmt: skip
+
+    same(program, message="exact")
+
+
+def test_the_density_of_angles() -> None:
+    """PyTorch's Bessel functions have seven digits: beside sums over the circle."""
+    D = gradlite.distributions
+    kappa = gradlite.tensor([1e-9, 0.3, 8.0, 700.0], dtype=gradlite.float64)
+    d = D.VonMises(gradlite.zeros(4, dtype=gradlite.float64), kappa)
+    angles = gradlite.arange(4000, dtype=gradlite.float64).reshape(-1, 1) * (2 * np.pi / 4000)
+    weights = d.log_prob(angles).exp() * (2 * np.pi / 4000)
+    np.testing.assert_allclose(weights.sum(0), 1, rtol=1e-12)
+    variance = (weights * (1 - angles.cos())).sum(0)
+    np.testing.assert_allclose(d.variance, variance, rtol=1e-11)
+
+
+def test_angles_of_all_concentrations() -> None:
+    """The mean of the cosine, whose variance is known as well, from nearly flat to a needle."""
+    gradlite.manual_seed(2)
+    kappa = gradlite.tensor([1e-12, 0.1, 1.0, 10.0, 1e4, 1e9], dtype=gradlite.float64)
+    d = gradlite.distributions.VonMises(gradlite.zeros(6, dtype=gradlite.float64), kappa)
+    samples = d.sample((20_000,))
+    squares = (samples / 2).sin() ** 2 * 2  # 1 - cos
+    error = 5 * squares.std(0) / 20_000**0.5
+    expected = gradlite.where(kappa < 1e8, d.variance, 0.5 / kappa)  # 1 - 1 + what is lost
+    assert ((squares.mean(0) - expected).abs() < error).all()
+
+
 def test_classes_of_programs() -> None:
     def program(T: Any) -> Any:
         D = T.distributions

@@ -140,7 +140,8 @@ def test_what_is_refused(case: Case) -> None:
     def refused(values: Any, changed: dict[str, Any]) -> None:
         same(lambda T: asked(T, values, changed), raises=ValueError, message="exact")
         changed = {**changed, "validate_args": False}
-        same(lambda T: outcome_of(lambda: asked(T, values, changed)), message="type")
+        rtol = case.rtol if case.name == "VonMises" else None
+        same(lambda T: outcome_of(lambda: asked(T, values, changed)), message="type", rtol=rtol)
 
     if case.outside is not None:
         refused(case.outside, {})
