@@ -126,6 +126,7 @@ from gradlite.ops.extrema import *
 from gradlite.ops.fill import *
 from gradlite.ops.floats import *
 from gradlite.ops.gather import *
+from gradlite.ops.incomplete_gamma import *
 from gradlite.ops.index import *
 from gradlite.ops.joining import *
 from gradlite.ops.least_squares import *

@@ -844,6 +844,18 @@ class TensorMethods:
         def i0_(self) -> Tensor:
             """In-place version of `i0`."""
 
+        def igamma(self, other: Tensor) -> Tensor:
+            """The part of gamma(a) that the integral of t^(a-1) exp(-t) from 0 to x has, elementwise."""
+
+        def igamma_(self, other: Tensor) -> Tensor:
+            """In-place version of `igamma`."""
+
+        def igammac(self, other: Tensor) -> Tensor:
+            """``1 - igamma(input, other)``, precise where it is small."""
+
+        def igammac_(self, other: Tensor) -> Tensor:
+            """In-place version of `igammac`."""
+
         def index_add(self, dim: int_, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
             """The input with ``alpha * source`` added to the slices along ``dim`` that ``index`` names."""
 

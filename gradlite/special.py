@@ -7,6 +7,8 @@ from gradlite.ops.arguments import take_arguments
 from gradlite.ops.bessel import i0, i0e, i1, i1e
 from gradlite.ops.elementwise import exp2, expm1, log1p
 from gradlite.ops.elementwise import sigmoid as expit
+from gradlite.ops.incomplete_gamma import igamma as gammainc
+from gradlite.ops.incomplete_gamma import igammac as gammaincc
 from gradlite.ops.out import take_out
 from gradlite.ops.rounding import round
 from gradlite.ops.softmax import log_softmax, logsumexp, softmax
@@ -34,6 +36,8 @@ __all__ = [
     "exp2",
     "expit",
     "expm1",
+    "gammainc",
+    "gammaincc",
     "gammaln",
     "i0",
     "i0e",

@@ -64,9 +64,43 @@ def test_polygamma_everywhere(n: int) -> None:
     same(lambda T: T.polygamma(n, T.tensor(points)), rtol=1e-8, atol=1e-12)
 
 
+SHAPES = np.array([1e-6, 1e-3, 0.3, 1.0, 2.5, 9.5, 10.5, 40.0, 300.0, 5e3])[:, None]
+PLACES = np.array([1e-3, 0.2, 0.8, 1.0, 1.3, 2.5, 8.0])
+
+
+@pytest.mark.parametrize("name", ["igamma", "igammac"])
+def test_incomplete_gamma_functions_everywhere(name: str) -> None:
+    """PyTorch's have nine digits around shapes of 30."""
+
+    def program(T: Any) -> Any:
+        found = [getattr(T, name)(T.tensor(SHAPES), T.tensor(x)) for x in (SHAPES * PLACES, PLACES)]
+        a = T.tensor([0, 0, 0, 1, 1, np.inf, np.inf, 2, -1, np.nan, 1, np.inf, 3])
+        x = T.tensor([0, 1, np.inf, 0, np.inf, 1, np.inf, -1, 1, 1, np.nan, 0, -0.0])
+        return *found, getattr(T, name)(a, x)
+
+    same(program, rtol=4e-9, atol=1e-300)
+
+
+def test_incomplete_gamma_functions_of_large_shapes() -> None:
+    """Where PyTorch's lose all but two digits: sums of a Poisson distribution's probabilities."""
+    for n in (1000, 100_000, 4_000_000):
+        steps = np.arange(int(20 * n**0.5))
+        for sigmas in (-5.5, -1.0, 0.1, 3.0, 7.0):
+            x = n + sigmas * n**0.5
+            a, place = (gradlite.tensor(float(t), dtype=gradlite.float64) for t in (n, x))
+            lower, upper = gradlite.igamma(a, place).item(), gradlite.igammac(a, place).item()
+            k = n - 1 - steps if sigmas > 0 else n + steps
+            logs = k * np.log(x) - x - gradlite.lgamma(gradlite.tensor(k + 1.0)).numpy()
+            found = upper if sigmas > 0 else lower
+            np.testing.assert_allclose(found, np.exp(logs).sum(), rtol=1e-7)
+            np.testing.assert_allclose(lower + upper, 1, rtol=1e-14)
+
+
 ARGUMENTS: dict[str, list[Any]] = {
     "multigammaln": [[3.0, 4.5], 3],
     "polygamma": [2, [0.5, 3.0]],
+    "gammainc": [(0.5, 3.0, 20.0), [0.1, 3.5, 17.0]],
+    "gammaincc": [(0.5, 3.0, 20.0), [0.1, 3.5, 17.0]],
     "softmax": [[[1.0, 2.0]], 1],
     "log_softmax": [[[1.0, 2.0]], 1],
     "logsumexp": [[[1.0, 2.0]], 1],
@@ -84,11 +118,11 @@ def test_the_functions_of_torch_special(name: str) -> None:
     def program(T: Any) -> Any:
         arguments = ARGUMENTS.get(name, [[0.3, 1.7, 2.5]])
         tensors = [
-            T.tensor(a, dtype=T.float64, requires_grad=True) if isinstance(a, list) else a
+            a if isinstance(a, int) else T.tensor(a, dtype=T.float64, requires_grad=type(a) is list)
             for a in arguments
         ]
         out = getattr(T.special, name)(*tensors)
-        leaves = [t for t in tensors if not isinstance(t, int)]
+        leaves = [t for t in tensors if T.is_tensor(t) and t.requires_grad]
         grads = T.autograd.grad(out.sum(), leaves, materialize_grads=True)
         # A gradient that is 0 everywhere may be no array in PyTorch.
         return out.detach(), [g + T.zeros(1, dtype=T.float64) for g in grads]

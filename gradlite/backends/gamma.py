@@ -22,7 +22,7 @@ _DOUBLE = np.dtype(np.float64)
 _ONE, _ENOUGH = special.cells((1.0, _UP), _DOUBLE)
 
 
-def _series(y: Any, factors: Any) -> Any:
+def series(y: Any, factors: Any) -> Any:
     """The sum of B(2k) factor(k) / y^(2k), from the smallest term."""
     square = 1 / (y * y)
     terms = tuple([number * factor for number, factor in zip(_BERNOULLI, factors)])
@@ -44,7 +44,7 @@ def _taylor() -> tuple[float, ...]:
     return (1 - np.euler_gamma, *((-1) ** k * zeta / k for k, zeta in enumerate(zetas, start=2)))
 
 
-def _near_two(z: Any) -> Any:
+def near_two(z: Any) -> Any:
     """log gamma(2 + z) for |z| <= 1/2, with its relative accuracy at the zero."""
     *others, last = special.cells(_taylor(), _DOUBLE)
     total = last * z
@@ -64,12 +64,12 @@ def lgamma(xp: Any, x: Any) -> Any:
         low = y < _ENOUGH
         product = product * np.where(low, y, _ONE)
         y = y + low
-    tail = y * _series(y, (1 / (k * (k - 1)) for k in range(2, 17, 2)))
+    tail = y * series(y, (1 / (k * (k - 1)) for k in range(2, 17, 2)))
     result = (y - 0.5) * np.log(y) - y + 0.5 * math.log(2 * math.pi) + tail - np.log(product)
     # At 1 and 2 it is 0, where differences of large terms would leave an error.
     of_one = wide < 1.5
     z = np.clip(wide - np.where(of_one, 1.0, 2.0), -0.5, 0.5)
-    near = _near_two(z)
+    near = near_two(z)
     near = np.where(of_one, near - np.log1p(z), near)
     result = np.where((wide > 0.5) & (wide < 2.5), near, result)
     sine = np.abs(np.sin(np.pi * (wide - np.round(wide))))
@@ -89,7 +89,7 @@ def digamma(xp: Any, x: Any) -> Any:
         low = y < _ENOUGH
         shift = shift + low / y
         y = y + low
-    result = np.log(y) - 0.5 / y - _series(y, (1 / k for k in range(2, 17, 2))) - shift
+    result = np.log(y) - 0.5 / y - series(y, (1 / k for k in range(2, 17, 2))) - shift
     result = np.where(wide < 0, result - np.pi / np.tan(np.pi * (wide - np.trunc(wide))), result)
     result = np.where((wide < 0) & (wide == np.floor(wide)), np.nan, result)
     return np.where(wide == 0, np.copysign(np.inf, -wide), result).astype(x.dtype, copy=False)
@@ -111,7 +111,7 @@ def _zeta_from(count: int, s: int, x: Any) -> Any:
     for k in range(2, 17, 2):  # s (s + 1) ... (s + k - 2) / k!
         factor *= (s + k - 3) * (s + k - 2) / (k * (k - 1))
         factors.append(factor)
-    tail = y ** (1 - s) / (s - 1) + 0.5 * y**-s + y ** (1 - s) * _series(y, factors)
+    tail = y ** (1 - s) / (s - 1) + 0.5 * y**-s + y ** (1 - s) * series(y, factors)
     return total + tail
 
 

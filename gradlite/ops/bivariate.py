@@ -207,7 +207,7 @@ def _chosen(ctx: Any, grad: Any, F: Any, first: Any) -> tuple[Any, Any]:
 
 
 # -------------------------------------------------------------------------- functions
-def _floating(name: str, op: Any, input: Any, other: Any) -> Tensor:
+def floating_op(name: str, op: Any, input: Any, other: Any) -> Tensor:
     """Two tensors whose common dtype must be floating."""
     check_tensor(name, "input", 1, input)
     check_tensor(name, "other", 2, other)
@@ -253,7 +253,7 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
     >>> gradlite.hypot(gradlite.tensor([3.0]), gradlite.tensor([4.0]))
     tensor([5.])
     """
-    return _floating("hypot", Hypot, input, other)
+    return floating_op("hypot", Hypot, input, other)
 
 
 @public(
@@ -296,7 +296,7 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     >>> gradlite.logaddexp(gradlite.tensor([1000.0]), gradlite.tensor([1000.0]))
     tensor([1000.6932])
     """
-    return _floating("logaddexp", Logaddexp, input, other)
+    return floating_op("logaddexp", Logaddexp, input, other)
 
 
 @public(samples=lambda: binary(), method=True, errors=lambda: [S(np.arange(3), np.arange(3))])
@@ -307,7 +307,7 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     >>> gradlite.logaddexp2(gradlite.tensor([1.0]), gradlite.tensor([1.0]))
     tensor([2.])
     """
-    return _floating("logaddexp2", Logaddexp2, input, other)
+    return floating_op("logaddexp2", Logaddexp2, input, other)
 
 
 @public(

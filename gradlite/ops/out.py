@@ -29,13 +29,13 @@ CAST = """
     arctanh asin asinh atan atan2 atanh bernoulli bitwise_and bitwise_left_shift bitwise_or
     bitwise_right_shift bitwise_xor cat cholesky clamp clamp_max clamp_min clip column_stack concat
     concatenate copysign cos cosh deg2rad diff digamma div divide dstack entr eq erf erfc erfinv exp
-    exp2 expit expm1 floor_divide fmax fmin fmod gammaln gcd ge ger greater greater_equal gt hstack
-    hypot inner kron lcm ldexp le lerp less less_equal lgamma log log10 log1p log2 logaddexp
-    logaddexp2 logical_and logical_not logical_or logical_xor logit logsumexp lt matrix_power max
-    maximum mean min minimum mul multigammaln multiply mvlgamma nanmean ndtr ndtri ne nextafter
-    normal not_equal outer poisson polygamma pow psi rad2deg reciprocal remainder row_stack rsqrt
-    sigmoid sin sinc sinh sqrt square stack std sub subtract tan tanh threshold true_divide var
-    vecdot vstack xlog1py xlogy
+    exp2 expit expm1 floor_divide fmax fmin fmod gammainc gammaincc gammaln gcd ge ger greater
+    greater_equal gt hstack hypot igamma igammac inner kron lcm ldexp le lerp less less_equal lgamma
+    log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logit
+    logsumexp lt matrix_power max maximum mean min minimum mul multigammaln multiply mvlgamma
+    nanmean ndtr ndtri ne nextafter normal not_equal outer poisson polygamma pow psi rad2deg
+    reciprocal remainder row_stack rsqrt sigmoid sin sinc sinh sqrt square stack std sub subtract
+    tan tanh threshold true_divide var vecdot vstack xlog1py xlogy
 """.split()
 # The result's own dtype alone.
 SAME = """

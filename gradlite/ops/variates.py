@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends.cpu import loud, quiet
+from gradlite.backends.incomplete_gamma import reach_above, reach_below, rule
 from gradlite.ops import shortcuts
 from gradlite.ops.dispatch import OUT, apply
 from gradlite.ops.draws import drawn
@@ -89,40 +90,14 @@ def _implicit_gradient(F: Any, a: Any, z: Any) -> Any:
     a, z = F.to_copy(a, _DOUBLE), F.to_copy(z, _DOUBLE)
     shape, value = F.array(a), F.array(z)
     xp = NAMESPACES[value.__class__].xp
-    nodes, weights = (xp.asarray(x).reshape(-1, *[1] * value.ndim) for x in _rule())
+    nodes, weights = (xp.asarray(x).reshape(-1, *[1] * value.ndim) for x in rule())
     above = value > shape
-    reach = xp.where(above, _reach_above(xp, shape, value), _reach_below(xp, shape, value))
+    reach = xp.where(above, reach_above(xp, shape, value), reach_below(xp, shape, value))
     step = xp.where(above, reach, -reach)
     s = nodes * step
     exponent = a * s - z * xp.expm1(s)
     integrand = F.exp(exponent) * (F.log(z) + s - F.digamma(a)) * (weights * step)
     return F.to_copy(z * F.sum_dim(integrand, (0,), False), dtype)
-
-
-@functools.cache
-def _rule() -> tuple[Any, Any]:
-    """Places on [0, 1] and their weights: Gauss and Legendre's rule for the square root.
-
-    The squares lie close to 0, where a small shape's integrand changes fast.
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(48)
-    roots = (nodes + 1) / 2
-    return roots * roots, weights * roots
-
-
-def _reach_above(xp: Any, a: Any, z: Any) -> Any:
-    """No less than the s with z (exp(s) - 1) - a s = 40, for z > a, and not much more."""
-    near = xp.sqrt(80 / z)  # exp(s) - 1 - s >= s^2 / 2
-    far = xp.log(160 / z)  # and >= exp(s) / 4 from 1 on
-    reach = xp.where(far > 1, xp.minimum(near, far), near)
-    return xp.minimum(reach, 40 / xp.where(z > a, z - a, 1e-300))
-
-
-def _reach_below(xp: Any, a: Any, z: Any) -> Any:
-    """No less than the s with a s - z (1 - exp(-s)) = 40, for z <= a, and not much more."""
-    # s - 1 + exp(-s) >= s^2 / 3 up to 1, and >= s / e from there on.
-    reach = xp.where(z >= 120, xp.sqrt(120 / xp.maximum(z, 1.0)), 40 / (a - z * (1 - 1 / math.e)))
-    return xp.minimum(reach, 40 / xp.where(a > z, a - z, 1e-300))
 
 
 @on_its_device

@@ -11,7 +11,7 @@ import types
 import weakref
 from typing import Any
 
-from gradlite.backends import bessel, gamma, special
+from gradlite.backends import bessel, gamma, incomplete_gamma, special
 from tests.cuda_on_cpu import compiler
 from tests.cupy_stand_in import kernels, runtime
 from tests.cupy_stand_in.arrays import Array, _computed
@@ -54,6 +54,17 @@ def _polygamma(n: Any, x: Any) -> Any:
 
 
 SPECIAL.polygamma = _polygamma
+
+
+def _of_two(name: str, function: Any) -> Any:
+    def call(a: Any, x: Any) -> Any:
+        return _computed(name, lambda: function(incomplete_gamma.np, a.host, x.host), x, a)
+
+    return call
+
+
+SPECIAL.gammainc = _of_two("gammainc", incomplete_gamma.lower)
+SPECIAL.gammaincc = _of_two("gammaincc", incomplete_gamma.upper)
 CUPYX.scipy, SCIPY.special = SCIPY, SPECIAL
 
 
