@@ -8,6 +8,7 @@ from gradlite.distributions import constraints
 from gradlite.distributions.distribution import Distribution
 from gradlite.distributions.utils import broadcast_all
 from gradlite.ops.creation import as_tensor
+from gradlite.ops.incomplete_gamma import igamma
 from gradlite.ops.special import xlogy
 from gradlite.ops.variates import standard_gamma
 
@@ -59,6 +60,12 @@ class Gamma(Distribution):
             self._validate_sample(value)
         a, rate = self.concentration, self.rate
         return xlogy(a, rate) + xlogy(a - 1, value) - rate * value - a.lgamma()  # type: ignore[operator]
+
+    def cdf(self, value: Any) -> Any:
+        """Differentiable by the rate and the value, and not by the concentration."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return igamma(self.concentration, self.rate * value)
 
     def entropy(self) -> Any:
         a = self.concentration

@@ -71,19 +71,22 @@ def test_quantities(case: Case, name: str) -> None:
 @cases
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_values(case: Case, name: str) -> None:
-    if name == "cdf" and case.name in ("Gamma", "Chi2"):
-        with pytest.raises(NotImplementedError):  # it needs the incomplete gamma function
-            case.make(gradlite).cdf(values_of(gradlite, case.values))
-        return
-
     def program(T: Any) -> Any:
         tensors = case.tensors(T)
         d = getattr(T.distributions, case.name)(**tensors)
         value = values_of(T, case.values, grad=True)
         result = outcome_of(lambda: getattr(d, name)(value))
+        if name == "cdf" and case.name in SHAPES_OF_CDF:
+            asked = outcome_of(lambda: result.sum().backward(retain_graph=True))
+            assert isinstance(asked, NotImplementedError)
+            tensors.pop(SHAPES_OF_CDF[case.name])
         return with_gradients(T, result, [*tensors.values(), value])
 
     same(program, rtol=case.rtol, atol=1e-12, message="type")
+
+
+# Of igamma, which PyTorch has no derivative of by its first argument.
+SHAPES_OF_CDF = {"Gamma": "concentration", "Chi2": "df", "InverseGamma": "concentration"}
 
 
 @cases
