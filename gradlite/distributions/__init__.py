@@ -23,13 +23,16 @@ from gradlite.distributions.constraint_registry import biject_to, transform_to
 from gradlite.distributions.dirichlet import Dirichlet
 from gradlite.distributions.distribution import Distribution
 from gradlite.distributions.exponential import Exponential
+from gradlite.distributions.fishersnedecor import FisherSnedecor
 from gradlite.distributions.gamma import Gamma
 from gradlite.distributions.geometric import Geometric
 from gradlite.distributions.gumbel import Gumbel
 from gradlite.distributions.half_cauchy import HalfCauchy
 from gradlite.distributions.half_normal import HalfNormal
 from gradlite.distributions.independent import Independent
+from gradlite.distributions.inverse_gamma import InverseGamma
 from gradlite.distributions.kl import kl_divergence, register_kl
+from gradlite.distributions.kumaraswamy import Kumaraswamy
 from gradlite.distributions.laplace import Laplace
 from gradlite.distributions.log_normal import LogNormal
 from gradlite.distributions.logistic_normal import LogisticNormal
@@ -92,6 +95,7 @@ __all__ = [
     "Distribution",
     "ExpTransform",
     "Exponential",
+    "FisherSnedecor",
     "Gamma",
     "Geometric",
     "Gumbel",
@@ -99,6 +103,8 @@ __all__ = [
     "HalfNormal",
     "Independent",
     "IndependentTransform",
+    "InverseGamma",
+    "Kumaraswamy",
     "Laplace",
     "LogNormal",
     "LogisticNormal",
