@@ -34,6 +34,7 @@ from gradlite.distributions.inverse_gamma import InverseGamma
 from gradlite.distributions.kl import kl_divergence, register_kl
 from gradlite.distributions.kumaraswamy import Kumaraswamy
 from gradlite.distributions.laplace import Laplace
+from gradlite.distributions.lkj_cholesky import LKJCholesky
 from gradlite.distributions.log_normal import LogNormal
 from gradlite.distributions.logistic_normal import LogisticNormal
 from gradlite.distributions.lowrank_multivariate_normal import LowRankMultivariateNormal
@@ -105,6 +106,7 @@ __all__ = [
     "IndependentTransform",
     "InverseGamma",
     "Kumaraswamy",
+    "LKJCholesky",
     "Laplace",
     "LogNormal",
     "LogisticNormal",

@@ -41,6 +41,7 @@ class Case:
 PROBABILITIES = [[0.1, 0.6, 0.3], [0.0, 0.25, 0.75]]
 LOGITS = [[0.5, -1.0, 2.0], [3.0, 0.0, -0.3]]
 COVARIANCE = [[2.0, 0.5], [0.5, 1.0]]
+CORRELATIONS = [[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [-0.48, 0.6, 0.64]]
 CASES = [
     Case("Normal", {"loc": [0.5, -1.0], "scale": [[1.0, 2.0], [0.3, 4.0]]}, [0.3, -2.0],
          np.nan, {"scale": [[1.0, 2.0], [0.0, 4.0]]}),
@@ -130,4 +131,7 @@ CASES = [
          [0.1, 0.4, 0.9], 1.5, {"concentration0": [0.7, 0.0, 1.0]}, rtol=1e-8),
     Case("FisherSnedecor", {"df1": [1.0, 3.0, 8.0], "df2": [2.0, 3.5, 7.0]}, [0.2, 1.0, 2.5],
          -1.0, {"df1": [1.0, -3.0, 8.0]}, rtol=1e-8),
+    Case("LKJCholesky", {"dim": 3, "concentration": [0.5, 2.0]}, CORRELATIONS,
+         (np.eye(3) * 2).tolist(), {"concentration": [0.5, 0.0]}),
+    Case("LKJCholesky", {"dim": 2}, [[1.0, 0.0], [0.6, 0.8]], None, {"concentration": -1.0}),
 ]  # fmt: skip
