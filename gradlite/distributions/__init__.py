@@ -20,11 +20,14 @@ from gradlite.distributions.categorical import Categorical
 from gradlite.distributions.cauchy import Cauchy
 from gradlite.distributions.chi2 import Chi2
 from gradlite.distributions.constraint_registry import biject_to, transform_to
+from gradlite.distributions.continuous_bernoulli import ContinuousBernoulli
 from gradlite.distributions.dirichlet import Dirichlet
 from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.exponential import Exponential
 from gradlite.distributions.fishersnedecor import FisherSnedecor
 from gradlite.distributions.gamma import Gamma
+from gradlite.distributions.generalized_pareto import GeneralizedPareto
 from gradlite.distributions.geometric import Geometric
 from gradlite.distributions.gumbel import Gumbel
 from gradlite.distributions.half_cauchy import HalfCauchy
@@ -90,14 +93,17 @@ __all__ = [
     "Cauchy",
     "Chi2",
     "ComposeTransform",
+    "ContinuousBernoulli",
     "CorrCholeskyTransform",
     "CumulativeDistributionTransform",
     "Dirichlet",
     "Distribution",
     "ExpTransform",
     "Exponential",
+    "ExponentialFamily",
     "FisherSnedecor",
     "Gamma",
+    "GeneralizedPareto",
     "Geometric",
     "Gumbel",
     "HalfCauchy",

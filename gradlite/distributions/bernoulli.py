@@ -8,6 +8,7 @@ from typing import Any
 from gradlite.description import Size
 from gradlite.distributions import constraints
 from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.utils import (
     broadcast_all,
     lazy_property,
@@ -19,6 +20,7 @@ from gradlite.ops.chances import bernoulli
 from gradlite.ops.choose import where
 from gradlite.ops.creation import arange
 from gradlite.ops.loss import binary_cross_entropy_with_logits
+from gradlite.ops.special import logit
 
 __all__ = ["Bernoulli"]
 
@@ -56,7 +58,7 @@ class OfProbability(Distribution):
         return self._param.size()
 
 
-class Bernoulli(OfProbability):
+class Bernoulli(OfProbability, ExponentialFamily):
     """1 with a probability, else 0.
 
     Args:
@@ -73,6 +75,7 @@ class Bernoulli(OfProbability):
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.boolean
     has_enumerate_support = True
+    _mean_carrier_measure = 0
     _expands = {"probs": 0, "logits": 0}
 
     def __init__(
@@ -112,3 +115,10 @@ class Bernoulli(OfProbability):
         values: Any = arange(2, dtype=self._param.dtype, device=self._param.device)
         values = values.view(-1, *[1] * len(self._batch_shape))
         return values.expand(-1, *self._batch_shape) if expand else values
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (logit(self.probs),)
+
+    def _log_normalizer(self, x: Any) -> Any:  # type: ignore[override]
+        return x.exp().log1p()

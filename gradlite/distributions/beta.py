@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 from gradlite.distributions import constraints
 from gradlite.distributions.dirichlet import Dirichlet
-from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.utils import broadcast_all
 from gradlite.ops.joining import stack
 
 __all__ = ["Beta"]
 
 
-class Beta(Distribution):
+class Beta(ExponentialFamily):
     """The beta distribution of numbers from 0 to 1.
 
     Args:
@@ -78,3 +78,10 @@ class Beta(Distribution):
 
     def entropy(self) -> Any:
         return self._dirichlet.entropy()
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return self.concentration1, self.concentration0
+
+    def _log_normalizer(self, x: Any, y: Any) -> Any:  # type: ignore[override]
+        return x.lgamma() + y.lgamma() - (x + y).lgamma()

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.distributions import constraints
-from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.ops.choose import where
 from gradlite.ops.creation import arange
 from gradlite.ops.special import xlogy
@@ -15,7 +15,7 @@ from gradlite.ops.variates import standard_gamma
 __all__ = ["Dirichlet"]
 
 
-class Dirichlet(Distribution):
+class Dirichlet(ExponentialFamily):
     """The Dirichlet distribution of vectors with the sum 1.
 
     A sample is a vector of gamma samples over their sum, and has their gradients.
@@ -86,3 +86,10 @@ class Dirichlet(Distribution):
         total = a.sum(-1)
         rest = (total - a.size(-1)) * total.digamma() - ((a - 1.0) * a.digamma()).sum(-1)
         return a.lgamma().sum(-1) - total.lgamma() + rest
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (self.concentration,)
+
+    def _log_normalizer(self, x: Any) -> Any:  # type: ignore[override]
+        return x.lgamma().sum(-1) - x.sum(-1).lgamma()

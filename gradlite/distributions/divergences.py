@@ -10,7 +10,9 @@ from gradlite.distributions.beta import Beta
 from gradlite.distributions.binomial import Binomial
 from gradlite.distributions.categorical import Categorical
 from gradlite.distributions.cauchy import Cauchy
+from gradlite.distributions.continuous_bernoulli import ContinuousBernoulli
 from gradlite.distributions.dirichlet import Dirichlet
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.exponential import Exponential
 from gradlite.distributions.gamma import Gamma
 from gradlite.distributions.geometric import Geometric
@@ -41,6 +43,16 @@ def _bernoulli(p: Any, q: Any) -> Any:
     other: Any = (1 - p.probs) * (softplus(q.logits) - softplus(p.logits))
     other = where(p.probs == 1, 0.0, where(q.probs == 1, math.inf, other))
     return one + other
+
+
+@register_kl(ContinuousBernoulli, ContinuousBernoulli)
+def _continuous_bernoulli(p: Any, q: Any) -> Any:
+    return of_products(q, p.mean) - of_products(p, p.mean)
+
+
+def of_products(d: Any, mean: Any) -> Any:
+    """Minus the mean of a continuous Bernoulli's log density over values of this mean."""
+    return -mean * d.logits - (-d.probs).log1p() - d._log_norm()
 
 
 @register_kl(Categorical, Categorical)
@@ -170,3 +182,21 @@ def _independent(p: Any, q: Any) -> Any:
     if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims:
         raise NotImplementedError
     return sum_rightmost(kl_divergence(p.base_dist, q.base_dist), p.reinterpreted_batch_ndims)
+
+
+@register_kl(ExponentialFamily, ExponentialFamily)
+def _exponential_family(p: Any, q: Any) -> Any:
+    """Bregman's divergence of the log normalizer: what it lies above its tangent at p."""
+    if type(p) is not type(q):
+        raise NotImplementedError(
+            "The cross KL-divergence between different exponential families cannot be computed "
+            "using Bregman divergences"
+        )
+    params, normalizer, means = p._means()
+    others = q._natural_params
+    dims = max(len(p.batch_shape), len(q.batch_shape))
+    result = q._log_normalizer(*others) - normalizer
+    for one, other, mean in zip(params, others, means):
+        term = (other - one) * mean
+        result = result - sum_rightmost(term, term.dim() - dims)
+    return result

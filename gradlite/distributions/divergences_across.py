@@ -8,6 +8,8 @@ from typing import Any
 from gradlite.distributions.bernoulli import Bernoulli
 from gradlite.distributions.beta import Beta
 from gradlite.distributions.binomial import Binomial
+from gradlite.distributions.continuous_bernoulli import ContinuousBernoulli
+from gradlite.distributions.divergences import of_products
 from gradlite.distributions.exponential import Exponential
 from gradlite.distributions.gamma import Gamma
 from gradlite.distributions.gumbel import Gumbel
@@ -38,6 +40,7 @@ def _beta_uniform(p: Any, q: Any) -> Any:
 
 
 @register_kl(Beta, Normal)
+@register_kl(ContinuousBernoulli, Normal)
 @register_kl(Exponential, Normal)
 @register_kl(Gamma, Normal)
 @register_kl(Gumbel, Normal)
@@ -53,6 +56,7 @@ def _normal_term(q: Any, variance: Any, mean: Any) -> Any:
 
 
 @register_kl(Beta, Exponential)
+@register_kl(ContinuousBernoulli, Exponential)
 @register_kl(Gamma, Exponential)
 @register_kl(Pareto, Exponential)
 @register_kl(Uniform, Exponential)
@@ -68,6 +72,25 @@ def _to_gamma(p: Any, q: Any) -> Any:
     a = q.concentration
     normalizer = a.lgamma() - a * q.rate.log()
     return _where_positive(p, normalizer - (a - 1) * _mean_log(p) + q.rate * _mean(p) - p.entropy())
+
+
+@register_kl(Beta, ContinuousBernoulli)
+def _beta_continuous_bernoulli(p: Any, q: Any) -> Any:
+    return of_products(q, p.mean) - p.entropy()
+
+
+@register_kl(Uniform, ContinuousBernoulli)
+def _uniform_continuous_bernoulli(p: Any, q: Any) -> Any:
+    """Infinite where p's values have a bound of q's, as PyTorch has it."""
+    result = of_products(q, p.mean) - p.entropy()
+    return where((p.high >= 1) | (p.low <= 0), math.inf, result)
+
+
+@register_kl(ContinuousBernoulli, Uniform)
+def _continuous_bernoulli_uniform(p: Any, q: Any) -> Any:
+    """Infinite where q's values have a bound of p's, as PyTorch has it."""
+    result = (q.high - q.low).log() - p.entropy()
+    return where((q.low >= 0) | (q.high <= 1), math.inf, result)
 
 
 @register_kl(Uniform, Beta)
@@ -110,28 +133,35 @@ def _uniform_pareto(p: Any, q: Any) -> Any:
 
 
 @register_kl(Beta, Pareto)
+@register_kl(ContinuousBernoulli, Pareto)
 @register_kl(Exponential, Beta)
+@register_kl(Exponential, ContinuousBernoulli)
 @register_kl(Exponential, Pareto)
 @register_kl(Exponential, Uniform)
 @register_kl(Gamma, Beta)
+@register_kl(Gamma, ContinuousBernoulli)
 @register_kl(Gamma, Pareto)
 @register_kl(Gamma, Uniform)
 @register_kl(Gumbel, Beta)
+@register_kl(Gumbel, ContinuousBernoulli)
 @register_kl(Gumbel, Exponential)
 @register_kl(Gumbel, Gamma)
 @register_kl(Gumbel, Pareto)
 @register_kl(Gumbel, Uniform)
 @register_kl(Laplace, Beta)
+@register_kl(Laplace, ContinuousBernoulli)
 @register_kl(Laplace, Exponential)
 @register_kl(Laplace, Gamma)
 @register_kl(Laplace, Pareto)
 @register_kl(Laplace, Uniform)
 @register_kl(Normal, Beta)
+@register_kl(Normal, ContinuousBernoulli)
 @register_kl(Normal, Exponential)
 @register_kl(Normal, Gamma)
 @register_kl(Normal, Pareto)
 @register_kl(Normal, Uniform)
 @register_kl(Pareto, Beta)
+@register_kl(Pareto, ContinuousBernoulli)
 @register_kl(Pareto, Uniform)
 @register_kl(Poisson, Bernoulli)
 @register_kl(Poisson, Binomial)

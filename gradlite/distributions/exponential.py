@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite.distributions import constraints
-from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.utils import broadcast_all
 from gradlite.ops.like import zeros_like
 from gradlite.ops.random import rand
@@ -13,7 +13,7 @@ from gradlite.ops.random import rand
 __all__ = ["Exponential"]
 
 
-class Exponential(Distribution):
+class Exponential(ExponentialFamily):
     """The exponential distribution, of waiting times.
 
     Args:
@@ -28,6 +28,7 @@ class Exponential(Distribution):
     arg_constraints = {"rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
+    _mean_carrier_measure = 0
     _expands = {"rate": 0}
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
@@ -70,3 +71,10 @@ class Exponential(Distribution):
 
     def entropy(self) -> Any:
         return 1.0 - self.rate.log()
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (-self.rate,)
+
+    def _log_normalizer(self, x: Any) -> Any:  # type: ignore[override]
+        return -(-x).log()

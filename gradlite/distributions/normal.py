@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 from gradlite.distributions import constraints
-from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.utils import broadcast_all
 from gradlite.ops.random import randn
 
 __all__ = ["Normal"]
 
 
-class Normal(Distribution):
+class Normal(ExponentialFamily):
     """The normal distribution.
 
     Args:
@@ -30,6 +30,7 @@ class Normal(Distribution):
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
+    _mean_carrier_measure = 0
     _expands = {"loc": 0, "scale": 0}
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
@@ -73,3 +74,10 @@ class Normal(Distribution):
 
     def entropy(self) -> Any:
         return 0.5 + 0.5 * math.log(2 * math.pi) + self.scale.log()
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return self.loc / self.scale**2, -0.5 * self.scale**-2
+
+    def _log_normalizer(self, x: Any, y: Any) -> Any:  # type: ignore[override]
+        return -0.25 * x**2 / y + 0.5 * (-math.pi / y).log()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite.distributions import constraints
-from gradlite.distributions.distribution import Distribution
+from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.utils import broadcast_all
 from gradlite.grad_mode import no_grad
 from gradlite.ops.special import xlogy
@@ -14,7 +14,7 @@ from gradlite.ops.variates import poisson
 __all__ = ["Poisson"]
 
 
-class Poisson(Distribution):
+class Poisson(ExponentialFamily):
     """The Poisson distribution, of counts of rare events.
 
     Args:
@@ -55,3 +55,10 @@ class Poisson(Distribution):
             self._validate_sample(value)
         rate, value = broadcast_all(self.rate, value)
         return xlogy(value, rate) - rate - (value + 1).lgamma()
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (self.rate.log(),)
+
+    def _log_normalizer(self, x: Any) -> Any:  # type: ignore[override]
+        return x.exp()

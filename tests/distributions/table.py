@@ -18,6 +18,7 @@ class Case:
     outside: Any = None  # a value beyond the support
     wrong: dict[str, Any] = field(default_factory=dict)  # parameters that are refused
     rtol: float = 1e-10
+    dtype: str = "float64"
 
     @property
     def id(self) -> str:
@@ -25,9 +26,9 @@ class Case:
         return f"{self.name}-{'-'.join(self.parameters)}-{dims}"
 
     def tensors(self, T: Any, **changed: Any) -> dict[str, Any]:
-        """The parameters, those that are lists as double tensors that require grad."""
+        """The parameters, those that are lists as tensors that require grad."""
         return {
-            name: T.tensor(value, dtype=T.float64, requires_grad=True)
+            name: T.tensor(value, dtype=getattr(T, self.dtype), requires_grad=True)
             if isinstance(value, list)
             else value
             for name, value in {**self.parameters, **changed}.items()
@@ -134,4 +135,13 @@ CASES = [
     Case("LKJCholesky", {"dim": 3, "concentration": [0.5, 2.0]}, CORRELATIONS,
          (np.eye(3) * 2).tolist(), {"concentration": [0.5, 0.0]}),
     Case("LKJCholesky", {"dim": 2}, [[1.0, 0.0], [0.6, 0.8]], None, {"concentration": -1.0}),
+    Case("ContinuousBernoulli", {"probs": [0.0, 0.3, 0.4995, 0.5, 0.9]}, [0.1, 0.4, 0.9, 0.0, 1.0],
+         1.5, {"probs": [0.1, np.nan, 0.5, 0.3, 0.2]}, rtol=1e-8),
+    Case("ContinuousBernoulli", {"logits": [-3.0, 0.001, 2.0]}, [0.1, 0.4, 0.9], -0.5,
+         {"logits": [np.nan, 0.0, 1.0]}),
+    # PyTorch's has no densities in double precision.
+    Case("GeneralizedPareto", {"loc": [0.0, 0.5, 1.0, 0.0, 0.0], "scale": [1.0, 2.0, 0.5, 1.0, 1.0],
+                               "concentration": [0.0, 0.3, -0.5, -0.8, 1.5]},
+         [0.3, 2.0, 1.5, 0.7, 8.0], -1.0, {"scale": [1.0, 2.0, 0.0, 1.0, 1.0]}, rtol=1e-5,
+         dtype="float32"),
 ]  # fmt: skip

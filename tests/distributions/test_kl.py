@@ -29,6 +29,7 @@ MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loc": [0.0, 1.0], "scale": [1.0, 2.0]},
         {"loc": [2.0, 1.0], "scale": [0.5, 2.0]},
     ),
+    "ContinuousBernoulli": ({"probs": [0.3, 0.5]}, {"probs": [0.7, 0.2]}),
     "Dirichlet": (
         {"concentration": [[0.5, 1.0, 3.0], [2.0, 0.9, 0.4]]},
         {"concentration": [[1.5, 2.0, 3.0], [2.0, 1.9, 0.4]]},
@@ -112,6 +113,7 @@ def test_every_pair_of_these_families_that_pytorch_has() -> None:
         *MEMBERS,
         "Independent",
         "TransformedDistribution",
+        "ExponentialFamily",
     }
 
 

@@ -110,6 +110,68 @@ def test_the_density_of_angles() -> None:
     np.testing.assert_allclose(d.variance, variance, rtol=1e-11)
 
 
+def test_the_generalised_pareto_distribution_in_double_precision() -> None:
+    """Where PyTorch's fails: the slope of the distribution function is the density."""
+    loc, scale, k = (
+        gradlite.tensor(t, dtype=gradlite.float64)
+        for t in ([0.5] * 5, [2.0] * 5, [0.0, 0.3, -0.5, -1.0, 1.5])
+    )
+    d = gradlite.distributions.GeneralizedPareto(loc, scale, k)
+    places = gradlite.tensor([[0.1], [0.5], [0.9]], dtype=gradlite.float64).expand(3, 5)
+    x = d.icdf(places).requires_grad_()
+    np.testing.assert_allclose(d.cdf(x).detach(), places, rtol=1e-12)
+    np.testing.assert_allclose(d.log_cdf(x).detach(), places.log(), rtol=1e-12)
+    np.testing.assert_allclose(d.log_survival_function(x).detach(), (1 - places).log(), rtol=1e-12)
+    (slope,) = gradlite.autograd.grad(d.cdf(x).sum(), x)
+    np.testing.assert_allclose(slope.log(), d.log_prob(x).detach(), rtol=1e-12, atol=1e-12)
+    assert d.log_prob(loc + scale)[3].item() == -np.log(2)  # at the end of a uniform distribution
+
+
+def test_exponential_families() -> None:
+    """Entropies and divergences of log normalizers, beside the families' own and PyTorch's."""
+
+    def program(T: Any) -> Any:
+        D = T.distributions
+        a, b = constant(T, 0.3, 0.8), constant(T, 1.5, 0.4)
+        members = [
+            D.Bernoulli(a), D.Beta(a, b), D.ContinuousBernoulli(a), D.Dirichlet(T.stack([a, b])),
+            D.Exponential(b), D.Gamma(b, a), D.Normal(a, b), D.Poisson(b),
+        ]  # fmt: skip
+        others = [
+            D.Bernoulli(1 - a), D.Beta(b, a), D.ContinuousBernoulli(1 - a),
+            D.Dirichlet(T.stack([b, a])), D.Exponential(a), D.Gamma(a, b), D.Normal(b, a),
+            D.Poisson(a),
+        ]  # fmt: skip
+        bregman = D.kl.kl_divergence
+        found = []
+        for p, q in zip(members, others):
+            entropy = outcome_of(lambda p=p: D.ExponentialFamily.entropy(p).detach())
+            found.append((entropy, of_families(T)(p, q).detach(), bregman(p, q)))
+        return found
+
+    same(program, rtol=1e-8, message="type")
+    D = gradlite.distributions
+    loc = gradlite.tensor([0.3, 0.8], requires_grad=True)
+    p, q = D.Normal(loc, 2.0), D.Normal(0.5, 1.0)
+    with pytest.raises(NotImplementedError, match="cross KL-divergence between different"):
+        of_families(gradlite)(p, D.Poisson(1.0))
+    found = [
+        gradlite.autograd.grad(f(p, q).sum(), loc)[0]
+        for f in (of_families(gradlite), D.kl_divergence)
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def of_families(T: Any) -> Any:
+    """The divergence of two members of an exponential family, whatever else is registered."""
+    registry = getattr(T.distributions.kl, "_REGISTRY" if T is gradlite else "_KL_REGISTRY")
+    return registry[T.distributions.ExponentialFamily, T.distributions.ExponentialFamily]
+
+
+def constant(T: Any, *values: float) -> Any:
+    return T.tensor(values, dtype=T.float64)
+
+
 def test_angles_of_all_concentrations() -> None:
     """The mean of the cosine, whose variance is known as well, from nearly flat to a needle."""
     gradlite.manual_seed(2)
