@@ -31,8 +31,12 @@ TOLERANCES = {
     "float64": (1e-11, 1e-11),
 }
 
-# Warnings about PyTorch's own insides: its use of NumPy and of its compiler.
-NOISE = r"torch\.jit|__array(_wrap)?__|list of numpy.ndarrays is extremely slow"
+# Warnings about PyTorch's own insides: its use of NumPy and of its compiler, and of every sample
+# of a Wishart distribution that is not singular.
+NOISE = (
+    r"torch\.jit|__array(_wrap)?__|list of numpy.ndarrays is extremely slow|"
+    r"Singular sample detected"
+)
 
 
 def normalised(message: str) -> str:

@@ -81,6 +81,7 @@ from gradlite.distributions.transforms import (
 from gradlite.distributions.uniform import Uniform
 from gradlite.distributions.von_mises import VonMises
 from gradlite.distributions.weibull import Weibull
+from gradlite.distributions.wishart import Wishart
 
 __all__ = [
     "AbsTransform",
@@ -144,6 +145,7 @@ __all__ = [
     "Uniform",
     "VonMises",
     "Weibull",
+    "Wishart",
     "biject_to",
     "identity_transform",
     "kl_divergence",

@@ -6,24 +6,15 @@ import math
 from typing import Any
 
 from gradlite.distributions import constraints
-from gradlite.distributions.distribution import Distribution
-from gradlite.distributions.matrices import (
-    factor_of_precision,
-    inverse_of_factor,
-    log_diagonal,
-    product,
-    square,
-)
-from gradlite.distributions.utils import lazy_property
+from gradlite.distributions.matrices import OfCovariance, only_one, product
 from gradlite.functions import broadcast_shapes
-from gradlite.ops.linear_systems import cholesky
 from gradlite.ops.matmul import matmul
 from gradlite.ops.random import randn
 
 __all__ = ["MultivariateNormal"]
 
 
-class MultivariateNormal(Distribution):
+class MultivariateNormal(OfCovariance):
     """The normal distribution of vectors, with one of three matrices.
 
     Args:
@@ -63,19 +54,11 @@ class MultivariateNormal(Distribution):
     ) -> None:
         if loc.dim() < 1:
             raise ValueError("loc must be at least one-dimensional.")
-        matrices = {
-            "covariance_matrix": covariance_matrix,
-            "precision_matrix": precision_matrix,
-            "scale_tril": scale_tril,
-        }
-        given = [name for name, matrix in matrices.items() if matrix is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
-                "specified."
-            )
-        name = given[0]
-        matrix = matrices[name]
+        name, matrix = only_one(
+            covariance_matrix=covariance_matrix,
+            precision_matrix=precision_matrix,
+            scale_tril=scale_tril,
+        )
         if matrix.dim() < 2:
             kind = "scale_tril matrix" if name == "scale_tril" else name
             raise ValueError(
@@ -85,43 +68,12 @@ class MultivariateNormal(Distribution):
         setattr(self, name, matrix.expand(*batch, -1, -1))
         self.loc = loc.expand(*batch, -1)
         super().__init__(batch, self.loc.shape[-1:], validate_args=validate_args)
-        if name == "scale_tril":
-            self._narrow_scale = matrix
-        elif name == "covariance_matrix":
-            self._narrow_scale = cholesky(matrix)
-        else:
-            self._narrow_scale = factor_of_precision(matrix)
+        self._factor(name, matrix)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = super().expand(batch_shape, _instance)
         new._narrow_scale = self._narrow_scale
         return new
-
-    def _wide(self, matrix: Any) -> Any:
-        return matrix.expand(*self._batch_shape, *self._event_shape, *self._event_shape)
-
-    @lazy_property
-    def scale_tril(self) -> Any:
-        """L."""
-        return self._wide(self._narrow_scale)
-
-    @lazy_property
-    def covariance_matrix(self) -> Any:
-        """C = L L^T."""
-        return self._wide(square(self._narrow_scale))
-
-    @lazy_property
-    def precision_matrix(self) -> Any:
-        """The inverse of C."""
-        return self._wide(square(self._inverse_scale.swapaxes(-2, -1)))
-
-    @lazy_property
-    def _inverse_scale(self) -> Any:
-        return inverse_of_factor(self._narrow_scale)
-
-    @property
-    def _half_log_det(self) -> Any:
-        return log_diagonal(self._narrow_scale)
 
     # What divergences ask for.
     @property

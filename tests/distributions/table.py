@@ -144,4 +144,10 @@ CASES = [
                                "concentration": [0.0, 0.3, -0.5, -0.8, 1.5]},
          [0.3, 2.0, 1.5, 0.7, 8.0], -1.0, {"scale": [1.0, 2.0, 0.0, 1.0, 1.0]}, rtol=1e-5,
          dtype="float32"),
+    Case("Wishart", {"df": [3.0, 4.5], "covariance_matrix": COVARIANCE}, [[1.0, 0.2], [0.2, 3.0]],
+         [[1.0, 2.0], [2.0, 1.0]], {"covariance_matrix": [[1.0, 0.5], [0.2, 1.0]]}, rtol=1e-8),
+    Case("Wishart", {"df": 5, "precision_matrix": COVARIANCE}, [[1.0, 0.2], [0.2, 3.0]],
+         [[1.0, 0.2], [0.1, 1.0]], {"df": 1}, rtol=1e-8),
+    Case("Wishart", {"df": [3.0, 7.0], "scale_tril": [[1.0, 0.0], [0.3, 2.0]]},
+         [[1.0, 0.2], [0.2, 3.0]], None, {"df": [3.0, 0.9]}, rtol=1e-8),
 ]  # fmt: skip

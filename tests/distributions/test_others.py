@@ -162,6 +162,50 @@ def test_exponential_families() -> None:
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
+def test_wishart() -> None:
+    def program(T: Any) -> Any:
+        make = T.distributions.Wishart
+        C = constant(T, 2.0, 0.5, 0.5, 1.0).reshape(2, 2)
+        df = constant(T, 2.5, 6.0)
+        L = T.linalg.cholesky(T.stack([C, C * 3, C + 1])).reshape(3, 1, 2, 2)
+        p, q = make(4.0, C), make(3.5, precision_matrix=C)
+        wide = make(df, scale_tril=L)
+        wrong = [
+            lambda: make(3, C, C), lambda: make(3), lambda: make(3, C[0]), lambda: make(df - 2, C),
+            lambda: make(1, scale_tril=C), lambda: make(df, -C), lambda: make(df, C[:1]),
+        ]  # fmt: skip
+        x = wide.expand((2, 3, 2)).sample()
+        return [
+            [outcome_of(f) for f in wrong], T.distributions.kl_divergence(p, q).detach(),
+            [tuple(wide.batch_shape), tuple(wide.event_shape), tuple(x.shape)],
+            [wide.mean, wide.mode, wide.variance, wide.entropy(), wide.log_prob(C)],
+            [wide.covariance_matrix, wide.precision_matrix, wide.expand((2, 3, 2)).log_prob(C)],
+        ]  # fmt: skip
+
+    same(program, message="prefix", rtol=1e-9)
+    for df in (1.5, [1.5, 3.0]):
+        same(
+            lambda T, df=df: T.distributions.Wishart(T.tensor(df), T.eye(2)).df,
+            warns="Low df values detected",
+        )
+
+
+def test_divergences_of_batches_of_wishart_distributions() -> None:
+    """Which PyTorch sums over the batch; with gradients to both sides, where it has one."""
+    D = gradlite.distributions
+    C = gradlite.tensor(
+        [[[2.0, 0.5], [0.5, 1.0]], [[1.0, 0.2], [0.2, 3.0]]], dtype=gradlite.float64
+    )
+    df = gradlite.tensor([4.0, 5.5], dtype=gradlite.float64, requires_grad=True)
+    q = D.Wishart(gradlite.tensor([3.5, 7.0], dtype=gradlite.float64), C.flip(0))
+    found = D.kl_divergence(D.Wishart(df, C), q)
+    alone = [
+        D.kl_divergence(D.Wishart(df[i], C[i]), D.Wishart(q.df[i], C[1 - i])) for i in range(2)
+    ]
+    np.testing.assert_allclose(found.detach(), [one.item() for one in alone], rtol=1e-12)
+    assert gradlite.autograd.gradcheck(lambda df: D.kl_divergence(D.Wishart(df, C), q), (df,))
+
+
 def of_families(T: Any) -> Any:
     """The divergence of two members of an exponential family, whatever else is registered."""
     registry = getattr(T.distributions.kl, "_REGISTRY" if T is gradlite else "_KL_REGISTRY")

@@ -32,6 +32,7 @@ def drawn(T: Any, case: Case, method: str, **changed: Any) -> Any:
     return columns(getattr(case.make(T, **changed), method)((N,)).detach().numpy())
 
 
+@pytest.mark.filterwarnings("ignore:Singular sample detected")  # of PyTorch's, for no reason
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_samples_are_distributed_as_pytorchs(case: Case) -> None:
     method = "rsample" if case.make(gradlite).has_rsample else "sample"
