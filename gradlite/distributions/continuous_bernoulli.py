@@ -14,6 +14,7 @@ from gradlite.distributions.utils import (
     lazy_property,
     logits_to_probs,
 )
+from gradlite.ops import shortcuts
 from gradlite.ops.choose import where
 from gradlite.ops.loss import binary_cross_entropy_with_logits
 from gradlite.ops.random import rand
@@ -57,10 +58,9 @@ class ContinuousBernoulli(OfProbability, ExponentialFamily):
         self._set(probs, logits)
         if probs is not None:
             # Before they are limited: then the check below refuses none.
-            if validate_args is not None and not bool(
-                constraints.unit_interval.check(self.probs).all()
-            ):
-                raise ValueError("The parameter probs has invalid values")
+            if validate_args is not None:
+                valid = constraints.unit_interval.check(self.probs).all()
+                shortcuts.verify(valid.array, ValueError, "The parameter probs has invalid values")
             self.probs = clamp_probs(self.probs)
         self._lims = lims
         super().__init__(self._param.shape, validate_args=validate_args)

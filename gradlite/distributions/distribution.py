@@ -259,14 +259,16 @@ class Message(ABC):
     def __call__(self, array: Any) -> str:
         """The message."""
 
+    def _wrapped(self, array: Any) -> Tensor:
+        value = self._value()
+        return wrap(array) if value is None or value.array is not array else value
+
     def _parts(self, array: Any) -> tuple[str, str, str]:
-        distribution, value = self._distribution(), self._value()
-        if value is None or value.array is not array:
-            value = wrap(array)
+        distribution = self._distribution()
         return (
             f"(Tensor of shape {tuple(array.shape)})",
             f"{self._class}(...)" if distribution is None else repr(distribution),
-            f"but found invalid values:\n{value}",
+            f"but found invalid values:\n{self._wrapped(array)}",
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from gradlite import dtypes
 from gradlite.distributions import constraints
 from gradlite.distributions.chi2 import Chi2
+from gradlite.distributions.distribution import Message
 from gradlite.distributions.exp_family import ExponentialFamily
 from gradlite.distributions.matrices import OfCovariance, only_one, square
 from gradlite.functions import broadcast_shapes
@@ -23,6 +24,17 @@ from gradlite.ops.triangular import cholesky_solve
 from gradlite.tensor import Tensor
 
 __all__ = ["Wishart"]
+
+
+class _TooFew(Message):
+    """What is wrong with degrees of freedom."""
+
+    def __call__(self, array: Any) -> str:
+        return _too_few(self._wrapped(array), self._constraint.lower_bound)
+
+
+def _too_few(df: Any, least: int) -> str:
+    return f"Value of df={df} expected to be greater than ndim - 1 = {least}."
 
 
 class Wishart(OfCovariance, ExponentialFamily):
@@ -78,13 +90,14 @@ class Wishart(OfCovariance, ExponentialFamily):
             self.df: Any = df.expand(batch)
         else:
             self.df = tensor(df, dtype=matrix.dtype, device=matrix.device)
-        shortcuts.verify(
-            (self.df > n - 1).all().array,
-            ValueError,
-            f"Value of df={df} expected to be greater than ndim - 1 = {n - 1}.",
-        )
+        enough, least = (self.df > n - 1).all().array, constraints.greater_than(n - 1)
+        if isinstance(df, Tensor):
+            message = _TooFew(self, "df", least, df)
+            shortcuts.verify(enough, ValueError, message, df.array)
+        else:
+            shortcuts.verify(enough, ValueError, _too_few(df, n - 1))
         setattr(self, name, matrix.expand(*batch, -1, -1))
-        if (df < n) if not isinstance(df, Tensor) else bool((df < n).any()):
+        if shortcuts.allowed((self.df < n).any().array):
             warnings.warn(
                 "Low df values detected. Singular samples are highly likely to occur for ndim - 1 "
                 "< df < ndim.",

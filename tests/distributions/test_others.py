@@ -162,6 +162,16 @@ def test_exponential_families() -> None:
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
+def test_continuous_bernoulli_parameters() -> None:
+    def program(T: Any) -> Any:
+        make, x = T.distributions.ContinuousBernoulli, T.tensor([0.2, 1.0])
+        asked = [lambda v=v: make(x * 2, validate_args=v).probs for v in (None, True, False)]
+        wide = make(x, lims=(0.1, 0.9)).expand((3, 2))
+        return [outcome_of(f) for f in asked], make(x, validate_args=True).probs, wide.mean
+
+    same(program, message="exact")
+
+
 def test_wishart() -> None:
     def program(T: Any) -> Any:
         make = T.distributions.Wishart
