@@ -43,6 +43,7 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
     "VonMises": lambda x: D.VonMises(x, x.exp()),
     "NegativeBinomial": lambda x: D.NegativeBinomial(4, logits=x),
     "Weibull": lambda x: D.Weibull(x.exp(), 2.0),
+    "LKJCholesky": lambda x: D.LKJCholesky(3, x.exp()),
     "Geometric": lambda x: D.Geometric(logits=x),
     "Multinomial": lambda x: D.Multinomial(5, logits=x),
     "LogNormal": lambda x: D.LogNormal(x, 1.0),

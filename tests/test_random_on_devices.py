@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradlite
+from gradlite import distributions as D
 from gradlite.nn import functional as F
 from gradlite.random import Generator
 from tests import cupy_stand_in as stand_in
@@ -39,6 +40,23 @@ DRAWS: dict[str, Callable[[str], Any]] = {
         gradlite.ones(5, 4, 3, device=d), 0.3, True
     ),
     "rrelu": lambda d: F.rrelu(-gradlite.ones(9, device=d), training=True),
+    "von Mises": lambda d: D.VonMises(gradlite.zeros(6, device=d), 2.0).sample(),
+    "negative binomial": lambda d: D.NegativeBinomial(
+        gradlite.full((6,), 3.0, device=d), 0.4
+    ).sample(),
+    "LKJ": lambda d: D.LKJCholesky(3, gradlite.ones(2, device=d)).sample(),
+    "Wishart": lambda d: D.Wishart(4.0, scale_tril=gradlite.eye(2, device=d)).sample(),
+    "low-rank normal": lambda d: D.LowRankMultivariateNormal(
+        *(gradlite.ones(*shape, device=d) for shape in ((2,), (2, 1), (2,)))
+    ).sample((3,)),
+    "inverse gamma": lambda d: D.InverseGamma(gradlite.ones(4, device=d), 2.0).sample(),
+    "continuous coins": lambda d: D.ContinuousBernoulli(
+        gradlite.full((4,), 0.3, device=d)
+    ).sample(),
+    "generalised Pareto": lambda d: D.GeneralizedPareto(
+        gradlite.ones(4, device=d), 2.0, 0.3
+    ).sample(),
+    "F": lambda d: D.FisherSnedecor(gradlite.ones(4, device=d), 2.0).sample(),
     "gumbel_softmax": lambda d: F.gumbel_softmax(gradlite.zeros(3, 4, device=d)),
 }
 
