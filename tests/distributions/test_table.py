@@ -194,4 +194,4 @@ def test_a_wrong_density_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_names_are_pytorchs() -> None:
-    assert set(gradlite.distributions.__all__) <= set(torch.distributions.__all__)
+    assert set(gradlite.distributions.__all__) == set(torch.distributions.__all__)
