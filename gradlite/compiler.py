@@ -44,6 +44,7 @@ def compile(
     recompile_limit: int | None = None,
     isolate_recompiles: bool = False,
     shapes_spec: Any = None,
+    _stacklevel: int = 2,
 ) -> Any:
     """The model or function itself, which runs as it is; without one, a decorator that does this.
 
@@ -70,7 +71,14 @@ def compile(
     >>> double(gradlite.ones(2))
     tensor([2., 2.])
     """
-    check_options(backend, mode, options, disable, stacklevel=3)
+    _check(backend, mode, options)
+    if not disable and backend not in AS_THEY_ARE:
+        warnings.warn(
+            "compile() gives back what it is given, which runs as it is: gradlite.capture(step) "
+            "records a whole training step, backward and optimizer included, and replays it as "
+            "compiled code",
+            stacklevel=_stacklevel,
+        )
     return _same if model is None else _same(model)
 
 
@@ -80,15 +88,7 @@ def _same(model: Any) -> Any:
     return model
 
 
-def check_options(
-    backend: Any = None,
-    mode: str | None = None,
-    options: dict[str, Any] | None = None,
-    disable: bool = False,
-    stacklevel: int = 2,
-    **of_no_effect: Any,
-) -> None:
-    """An error for what PyTorch would not take; a warning where compiled code is asked for."""
+def _check(backend: Any, mode: str | None, options: dict[str, Any] | None) -> None:
     if mode is not None and options is not None:
         raise RuntimeError(
             "Either mode or options can be specified, but both can't be specified at the same time."
@@ -103,13 +103,6 @@ def check_options(
     if backend is not None and backend not in BACKENDS:
         raise RuntimeError(
             f"Invalid backend: {backend!r}, it should be one of: {', '.join(BACKENDS)}"
-        )
-    if not disable and backend not in AS_THEY_ARE:
-        warnings.warn(
-            "compile() gives back what it is given, which runs as it is: gradlite.capture(step) "
-            "records a whole training step, backward and optimizer included, and replays it as "
-            "compiled code",
-            stacklevel=stacklevel,
         )
 
 

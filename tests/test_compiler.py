@@ -26,6 +26,13 @@ def test_options_that_pytorch_does_not_take(way: str, options: dict[str, Any]) -
     same(program, raises=RuntimeError, message="exact")
 
 
+@pytest.mark.parametrize("way", ["function", "method"])
+def test_an_option_that_nobody_has(way: str) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'full_graph'"):
+        model.compile(full_graph=True) if way == "method" else gradlite.compile(full_graph=True)
+
+
 def test_backends_that_pytorch_does_not_know() -> None:
     for library in (torch, gradlite):
         with pytest.raises(RuntimeError, match="Invalid backend: 'nothing', "):

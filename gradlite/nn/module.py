@@ -361,8 +361,9 @@ class Module(ConversionMethods, HookMethods, StateDictMethods):
 
         Raises:
             RuntimeError: no such backend or mode, or a mode and options.
+            TypeError: no such option.
         """
-        compiler.check_options(**options, stacklevel=3)
+        compiler.compile(self, **options, _stacklevel=3)
 
     # -------------------------------------------------------------------------- modes
     def train(self: Self, mode: bool = True) -> Self:

@@ -148,7 +148,7 @@ def binary_op(
     return result
 
 
-def node_of_edit(op: Any, a: Tensor, b: Any, attrs: tuple[Any, ...]) -> Node | None:
+def node_of_operand_edit(op: Any, a: Tensor, b: Any, attrs: tuple[Any, ...]) -> Node | None:
     """The node of an op that is run on the memory of its first operand.
 
     None where nothing is recorded, or where the rule reads that operand or the result. The other

@@ -25,7 +25,7 @@ from gradlite.ops.arithmetic import (
     rsub,
     sub,
 )
-from gradlite.ops.binary import node_of_edit
+from gradlite.ops.binary import node_of_operand_edit
 from gradlite.ops.blend import LEGACY
 from gradlite.ops.comparison import eq, ge, gt, le, lt, ne
 from gradlite.ops.fill import fits
@@ -128,7 +128,7 @@ def _edited(self: Tensor, name: str, ufunc: str, other: Any, options: dict[str, 
     if current_mode() == 0 and (self.requires_grad or getattr(other, "requires_grad", False)):
         if not lies_apart(self, (value,)):
             return False
-        node = node_of_edit(op, self, other, (alpha,) if options else ())
+        node = node_of_operand_edit(op, self, other, (alpha,) if options else ())
         if node is None:
             return False
     F = NAMESPACES[array.__class__]

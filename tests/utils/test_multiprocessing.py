@@ -13,6 +13,8 @@ import pytest
 import gradlite
 from gradlite import multiprocessing as mp
 
+pytestmark = pytest.mark.usefixtures("no_process_is_left")
+
 
 def _send(i: int, results: Any, t: gradlite.Tensor) -> None:
     results.put((i, (t * i).tolist()))
@@ -43,14 +45,12 @@ def test_all_end_well() -> None:
 
 
 def test_an_exception_ends_the_others() -> None:
-    start = time.monotonic()
     with pytest.raises(mp.ProcessRaisedException) as found:
         mp.start_processes(_fail, (False,), nprocs=2, start_method="fork")
     assert "-- Process 1 terminated with the following error:\nTraceback" in str(found.value)
     assert str(found.value).endswith("ValueError: the reason\n") and found.value.error_index == 1
     with pytest.raises(mp.ProcessRaisedException, match=r"Process 1 .*\n\.{1000}"):
         mp.start_processes(_fail, (True,), nprocs=2, start_method="fork")
-    assert time.monotonic() - start < 50
 
 
 def test_other_ends() -> None:

@@ -15,28 +15,24 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
+// LOOP stands ahead of a loop whose steps do not meet in memory, UNROLLED of one over registers, to
+// be unrolled before the compiler decides what lives in memory, and LOOP_FOR_max and _min of one for
+// the extreme `t` of numbers and whether one of them is `nan`.
 #if defined(__clang__)
 #define LOOP _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define LOOP _Pragma("GCC ivdep")
-#endif
-// A loop over registers, unrolled before the compiler decides what lives in memory.
-#if defined(__clang__)
 #define UNROLLED _Pragma("clang loop unroll(full)")
-#else
-#define UNROLLED _Pragma("GCC unroll 32")
-#endif
-// A loop for the extreme `t` of numbers, and whether one of them is `nan`. The lanes of OpenMP's own
-// max begin in clang with the least finite number, which is larger than -inf.
-#if defined(__clang__)
+// The lanes of OpenMP's own max begin here with the least finite number, which is larger than -inf.
 #define NUMBERS bool, i8, i16, int, i64, u8, float, double
 #pragma omp declare reduction(largest : NUMBERS : omp_out = omp_in > omp_out ? omp_in : omp_out) \
     initializer(omp_priv = omp_orig)
 #pragma omp declare reduction(least : NUMBERS : omp_out = omp_in < omp_out ? omp_in : omp_out) \
     initializer(omp_priv = omp_orig)
+#undef NUMBERS
 #define LOOP_FOR_max _Pragma("omp simd reduction(largest:t) reduction(|:nan)")
 #define LOOP_FOR_min _Pragma("omp simd reduction(least:t) reduction(|:nan)")
 #else
+#define LOOP _Pragma("GCC ivdep")
+#define UNROLLED _Pragma("GCC unroll 32")
 #define LOOP_FOR_max _Pragma("omp simd reduction(max:t) reduction(|:nan)")
 #define LOOP_FOR_min _Pragma("omp simd reduction(min:t) reduction(|:nan)")
 #endif

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from gradlite.device import array_module
+from gradlite.dtypes import finfo
 from gradlite.grad_mode import no_grad
 from gradlite.nn import functional as F
 from gradlite.nn.module import Module
@@ -14,6 +15,7 @@ from gradlite.ops.factorizations import linalg_qr as qr
 from gradlite.ops.linear_systems import solve
 from gradlite.ops.matrix_functions import matrix_exp
 from gradlite.ops.reflections import householder_product
+from gradlite.ops.truth import allclose
 from gradlite.tensor import Tensor, wrap
 
 __all__ = ["orthogonal"]
@@ -95,7 +97,7 @@ def _is_orthogonal(Q: Any) -> bool:
     """Whether a square is, to some digits: then it is taken as it is."""
     n = Q.shape[-1]
     one = eye(n, dtype=Q.dtype, device=Q.device)
-    return bool(((Q.mT @ Q - one).abs() < 10.0 * n * 1.2e-7).all())
+    return allclose(Q.mT @ Q, one, atol=10 * n * finfo(Q.dtype).eps)
 
 
 def _orthonormal(A: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sized
 from itertools import cycle, islice
 
-from gradlite import distributed, random
+from gradlite import random
 from gradlite.utils.data.sampler import Sampler
 
 __all__ = ["DistributedSampler"]
@@ -41,7 +41,6 @@ class DistributedSampler(Sampler[int]):
         drop_last: bool = False,
     ) -> None:
         if num_replicas is None or rank is None:
-            assert not distributed.is_available()
             raise RuntimeError(
                 "Requires distributed package to be available: give num_replicas and rank"
             )
