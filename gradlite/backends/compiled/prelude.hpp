@@ -22,10 +22,11 @@ typedef unsigned long long u64;
 #define LOOP _Pragma("clang loop vectorize(assume_safety)")
 #define UNROLLED _Pragma("clang loop unroll(full)")
 // The lanes of OpenMP's own max begin here with the least finite number, which is larger than -inf.
-#define NUMBERS bool, i8, i16, int, i64, u8, float, double
+// (Of a name in front of < clang remembers which of the types' variables it was the first time.)
+#define NUMBERS bool, i8, i16, int, i64, u8, u16, u32, u64, float, double
 #pragma omp declare reduction(largest : NUMBERS : omp_out = omp_in > omp_out ? omp_in : omp_out) \
     initializer(omp_priv = omp_orig)
-#pragma omp declare reduction(least : NUMBERS : omp_out = omp_in < omp_out ? omp_in : omp_out) \
+#pragma omp declare reduction(least : NUMBERS : omp_out = omp_out > omp_in ? omp_in : omp_out) \
     initializer(omp_priv = omp_orig)
 #undef NUMBERS
 #define LOOP_FOR_max _Pragma("omp simd reduction(largest:t) reduction(|:nan)")
