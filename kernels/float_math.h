@@ -11,9 +11,11 @@
 // the order that these functions need.
 #pragma once
 
-// Half precision, to keep numbers in: clang has _Float16 on x86-64 from its version 15 on, or where
-// the processor computes in it.
+// Half precision, to keep numbers in. clang has _Float16 on x86-64 from its version 15 on, or where
+// the processor computes in it, and g++ on ARM from 13 on; they have had __fp16 for long.
 #if defined(__clang__) && !defined(__FLT16_MANT_DIG__)
+#define _Float16 __fp16
+#elif defined(__aarch64__) && !defined(__clang__) && __GNUC__ < 13
 #define _Float16 __fp16
 #endif
 
