@@ -57,6 +57,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "linalg.cholesky": ("strides", REALS, COLUMNS),
     "linalg.cholesky_ex": ("strides", REALS, COLUMNS),
     "linalg.eigh": ("strides, values", REALS, "vectors of other signs, column by column there"),
+    "linalg.householder_product": ("strides", REALS, COLUMNS),
     "linalg.inv": ("strides", REALS, COLUMNS),
     "linalg.lstsq": ("strides", REALS, COLUMNS),
     "linalg.lstsq.grad_oriented": ("strides", REALS, COLUMNS),
