@@ -36,6 +36,7 @@ from gradlite.capturing.handed import Handing, as_lists, is_of_step
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
 from gradlite.capturing.sizes import FEW, NUMBERS, READS
+from gradlite.capturing.trials import BY_VALUES, FACTORING, Factoring, Trial
 from gradlite.ops import shortcuts
 from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
@@ -89,6 +90,7 @@ class Recorder(Handing):
         super().__init__()
         self.paused = 0
         self.avoidable = False  # whether what is branched on now need not be
+        self.shortcuts = True  # whether ops may take ways that depend on values
         self.thread = threading.get_ident()
         self.touched: dict[int, tuple[Tensor, Any]] = {}
         self.born: set[int] = set()  # tensors made during the recording
@@ -146,8 +148,16 @@ class Recorder(Handing):
         self._refuse_objects(function, writes)
         for array in writes:
             self.fill_anew(array)
-        with self.pause():
-            result = function(*plain_values(tuple(args)), **plain_values(kwargs))
+        try:
+            with self.pause():
+                result = function(*plain_values(tuple(args)), **plain_values(kwargs))
+        except BY_VALUES as error:
+            values = (*args, *kwargs.values())
+            if not writes and self.gpu is None and self.depends(values):
+                named = {name: self.refs(value) for name, value in kwargs.items()}
+                # The step may catch it: replays hold while it is raised.
+                self._tried(Call(function, self.refs(tuple(args)), named), type(error), True)
+            raise
         if told and (result is NotImplemented or result is False or _refused(result)):
             return result
         if not writes and not self.depends(args) and not self.depends(tuple(kwargs.values())):
@@ -191,7 +201,11 @@ class Recorder(Handing):
                     self._enter(part, MADE)
             outs = tuple(map(self.ref, fresh))
             places = tuple(range(len(outs)))
-            self._add(Call(function, self.refs(tuple(args)), kwargs, outs, (), places))
+            call = Call(function, self.refs(tuple(args)), kwargs, outs, (), places)
+            if function in FACTORING and self.gpu is None:
+                self._factored(call)
+            else:
+                self._add(call)
         faces = [self.face(p) for p in parts]
         if not isinstance(result, (tuple, list)):
             return faces[0]
@@ -222,6 +236,29 @@ class Recorder(Handing):
                 f"{getattr(function, '__name__', function)}() makes an array of {kind.name}, which "
                 "a recorded step cannot repeat: keep to arrays of numbers"
             )
+
+    def _factored(self, call: Call) -> None:
+        """Enter a call that finds a result now: a replay in which it does not is no replay.
+
+        Where it comes too late to go back from, such a replay raises the error.
+        """
+        if not self.shortcuts:
+            call.function = Factoring(call.function)
+            self._add(call)
+            return
+        self.avoidable, before = True, self.avoidable
+        try:
+            self._tried(call, np.linalg.LinAlgError, False)
+        finally:
+            self.avoidable = before
+
+    def _tried(self, call: Call, error: type[Exception], failed: bool) -> None:
+        flag = np.array(failed)
+        self._enter(flag, MADE)
+        call.function, call.outs = Trial(call.function, error), (self.ref(flag), *call.outs)
+        call.fresh = tuple(range(len(call.outs)))
+        self._add(call)
+        self.guard(flag, failed)
 
     def depends(self, value: Any) -> bool:
         """Whether some array among the arguments may differ in a replay."""

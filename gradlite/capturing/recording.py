@@ -411,6 +411,7 @@ def _replacements_on_gpu(library: GpuLibrary, recorder: Recorder) -> list[Replac
 @contextmanager
 def _in_place(kernels: bool, branches: bool) -> Iterator[Recorder]:
     recorder = Recorder()
+    recorder.shortcuts = branches
     library = Library(np, recorder)
     tensor_class: Any = Tensor
     modules = [

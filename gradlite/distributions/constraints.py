@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradlite import dtypes
+from gradlite.ops import shortcuts
 from gradlite.ops.creation import full
+from gradlite.ops.factorizations import eigvalsh
 from gradlite.ops.joining import cat as concatenate
 from gradlite.ops.joining import stack as stacked
+from gradlite.ops.linear_systems import cholesky_ex
 from gradlite.ops.truth import isclose
 
 __all__ = [
@@ -350,33 +353,32 @@ class _Symmetric(_Square):
 class _PositiveSemidefinite(_Symmetric):
     """Symmetric matrices without negative eigenvalues."""
 
-    strict = False
+    def check(self, value: Any) -> Any:
+        symmetric = super().check(value)
+        if value.shape[-2] != value.shape[-1] or shortcuts.allowed(~symmetric.all()):
+            return symmetric
+        return symmetric & (eigvalsh(value.detach()) >= 0).all(-1)
+
+
+class _PositiveDefinite(_Symmetric):
+    """Symmetric matrices with positive eigenvalues."""
 
     def check(self, value: Any) -> Any:
-        if value.shape[-2] != value.shape[-1]:
-            return super().check(value)
-        return super().check(value) & self._pivots(value)
-
-    def _pivots(self, value: Any) -> Any:
-        """Whether what elimination leaves on the diagonal is positive, or 0 where that is allowed.
-
-        No eigenvalues and no factor: neither stops at a matrix that has none.
-        """
+        symmetric = super().check(value)
+        if value.shape[-2] != value.shape[-1] or shortcuts.allowed(~symmetric.all()):
+            return symmetric
         rest = value.detach()
-        fine = full(rest.shape[:-2], True, dtype=dtypes.bool_, device=rest.device)
+        if shortcuts.allowed(True):
+            return symmetric & (cholesky_ex(rest).info == 0)
+        # A CUDA graph can neither factor a matrix nor stop at one that has no factor: what
+        # elimination leaves on the diagonal is positive.
         for _ in range(value.shape[-1]):
             pivot, row = rest[..., 0, 0], rest[..., 0, 1:]
-            fine = fine & (pivot > 0 if self.strict else pivot >= 0)
+            symmetric = symmetric & (pivot > 0)
             scale = (pivot + (pivot == 0)).unsqueeze(-1).unsqueeze(-1)
             outer = row.unsqueeze(-1) * row.unsqueeze(-2)
             rest = rest[..., 1:, 1:] - outer / scale
-        return fine
-
-
-class _PositiveDefinite(_PositiveSemidefinite):
-    """Symmetric matrices with positive eigenvalues."""
-
-    strict = True
+        return symmetric
 
 
 class _Parts(Constraint):

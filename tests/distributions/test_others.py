@@ -325,6 +325,28 @@ def test_double_backward_goes_through_samples() -> None:
         np.testing.assert_allclose(found.numpy(), expected.detach().numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["positive_definite", "positive_semidefinite"])
+def test_which_matrices_are_positive(name: str) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        n = seed % 5 + 1
+        a = rng.standard_normal((3, n, n)).astype([np.float32, np.float64][seed % 2])
+        a = a @ a.swapaxes(-1, -2) * [1.0, 1.0, 1e-4, -1.0][seed % 4]
+        if seed % 3 == 0:
+            a[1] -= np.eye(n) * 0.3
+        if seed % 7 == 0:
+            a[2, 0, 0] = np.nan
+        if seed % 11 == 0:
+            a[0, -1, 0] += 1
+        if seed % 13 == 0:
+            a = a[..., :-1]
+
+        def program(T: Any, a: Any = a) -> Any:
+            return getattr(T.distributions.constraints, name).check(T.tensor(a))
+
+        same(program)
+
+
 def test_it_is_imported_when_it_is_asked_for() -> None:
     code = """
 import sys, gradlite

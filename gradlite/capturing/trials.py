@@ -1,0 +1,53 @@
+"""Calls that may find no result: whether they do is something that a step branches on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradlite.ops.matrices import LinAlgError
+
+_NAMES = ("cholesky", "eig", "eigh", "eigvals", "eigvalsh", "inv", "lstsq", "pinv", "solve", "svd")
+# Of matrices alone it can not be told beforehand whether they have what is asked for.
+FACTORING = frozenset(getattr(np.linalg, name) for name in _NAMES)
+# What functions raise because of values.
+BY_VALUES = (ArithmeticError, IndexError, ValueError)  # LinAlgError is a ValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A function that says first, as a bool, whether it has raised an error of some type."""
+
+    function: Callable[..., Any]
+    error: type[Exception]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.function, "__name__", str(self.function))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        try:
+            found = self.function(*args, **kwargs)
+        except self.error:
+            return (np.True_,)
+        return (np.False_, *found) if isinstance(found, (tuple, list)) else (np.False_, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Factoring:
+    """A function of linear algebra that raises the library's error in a replay, not NumPy's."""
+
+    function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.function, "__name__", str(self.function))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.function(*args, **kwargs)
+        except np.linalg.LinAlgError as error:
+            raise LinAlgError(f"linalg.{self.__name__}: {error}") from None
