@@ -175,8 +175,9 @@ class Cholesky(Op):
         # With P the lower triangle of L^T G, its diagonal halved: L^-T (P + P^T) / 2 L^-1.
         lower = F.tril(F.matmul(transposed, grad), 0)
         both = lower + F.tril(lower, -1).swapaxes(-1, -2)
-        inner = F.solve(transposed, both)
-        return (F.solve(transposed, inner.swapaxes(-1, -2)).swapaxes(-1, -2) * 0.5,)
+        inner = F.solve_triangular(transposed, both, True, False)
+        inner = F.solve_triangular(transposed, inner.swapaxes(-1, -2), True, False)
+        return (inner.swapaxes(-1, -2) * 0.5,)
 
 
 # ---------------------------------------------------------------------------- functions

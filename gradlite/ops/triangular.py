@@ -25,17 +25,36 @@ from gradlite.tensor import Tensor
 __all__ = ["cholesky_inverse", "cholesky_solve"]
 
 
+BLOCK = 64  # rows, up to which the general solver is no slower than two halves
+
+
 def substituted(xp: Any, a: Any, b: Any, upper: bool, unit: bool) -> Any:
     """X of A X = B, where one triangle of A is read.
 
-    Without a triangular solver in NumPy the general one does it: of an upper triangle the LU
-    factors are the identity and the triangle itself, so that no more is rounded than in
-    substitution. A lower triangle is an upper one when rows and columns are reversed.
+    Without a triangular solver in NumPy the general one does it, for blocks on the diagonal: what
+    is between them are products of matrices, as in the recursive algorithms of LAPACK.
     """
     n = a.shape[-1]
+    if n <= BLOCK or xp is not np:
+        return _solved(xp, a, b, upper, unit)
+    first, last = slice(0, n // 2), slice(n // 2, n)
+    if upper:
+        first, last = last, first
+    x = substituted(xp, a[..., first, first], b[..., first, :], upper, unit)
+    rest = b[..., last, :] - xp.matmul(a[..., last, first], x)
+    y = substituted(xp, a[..., last, last], rest, upper, unit)
+    return xp.concatenate((y, x) if upper else (x, y), -2)
+
+
+def _solved(xp: Any, a: Any, b: Any, upper: bool, unit: bool) -> Any:
+    """The same by the general solver, which makes LU factors.
+
+    Of an upper triangle they are the identity and the triangle itself, so that no more is rounded
+    than in substitution. A lower triangle is an upper one when rows and columns are reversed.
+    """
     triangle = (xp.triu if upper else xp.tril)(a)
     if unit:
-        eye = xp.eye(n, dtype=a.dtype)
+        eye = xp.eye(a.shape[-1], dtype=a.dtype)
         triangle = triangle * (1 - eye) + eye
     if not upper:
         triangle, b = triangle[..., ::-1, ::-1], b[..., ::-1, :]
