@@ -13,8 +13,8 @@ from gradlite.ops.matrices import LinAlgError
 _NAMES = ("cholesky", "eig", "eigh", "eigvals", "eigvalsh", "inv", "lstsq", "pinv", "solve", "svd")
 # Of matrices alone it can not be told beforehand whether they have what is asked for.
 FACTORING = frozenset(getattr(np.linalg, name) for name in _NAMES)
-# What functions raise because of values.
-BY_VALUES = (ArithmeticError, IndexError, ValueError)  # LinAlgError is a ValueError
+# What functions raise because of values: a ValueError is mostly of shapes, which do not change.
+BY_VALUES = (np.linalg.LinAlgError, IndexError, FloatingPointError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,14 @@ from gradlite.ops.dispatch import apply, apply1, node_of_edit
 from gradlite.ops.fill import FillFrom, FillTensor, copy_, fits, set_all
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.index_items import WRONG_DTYPE, item_of, items_of, plain, split
-from gradlite.ops.inplace import assign, check_inplace, lies_apart, rebase, refuse_overlap
+from gradlite.ops.inplace import (
+    assign,
+    check_inplace,
+    lies_apart,
+    rebase,
+    refuse_overlap,
+    refuse_shared,
+)
 from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, tensor_type, type_name
@@ -25,9 +32,12 @@ from gradlite.ops.samples import S, bools, integers, normal
 from gradlite.ops.shape import View
 from gradlite.ops.table import public
 from gradlite.ops.views import apply_view
-from gradlite.tensor import Tensor, wrap
+from gradlite.tensor import Tensor, refresh, wrap
 
 __all__ = ["index_put"]
+
+_WIDE = frozenset(map(np.dtype, ("float32", "float64")))
+_FITTING = 1e30  # either holds a number below
 
 
 # -------------------------------------------------------------------------------- views
@@ -264,6 +274,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     found = plain(array.shape, index if index.__class__ is tuple else (index,))
     if found is not None:
         new, basic, last = found
+        if new is None and basic is not None and _set_at_once(self, array, basic, value):
+            return
     else:
         items = items_of(None if index is True else index)
         try:
@@ -295,6 +307,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             shape = value.array.shape
             if len(shape) > len(place) or not fits(shape, place):
                 raise RuntimeError(_expand_message(value, place))
+            if value.array.shape != place:
+                value = value.expand(place)  # whose elements lie apart: `x[:] = x[0]` is fine
         copy_(target, value)
         return
     where, value = _to_device(array, advanced), _without_leading_ones(value)
@@ -302,6 +316,37 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         check_inplace(target)
         raise _put_error(target.array, where, value)
     _put(target, where, cast(value, array.dtype), False)
+
+
+def _set_at_once(self: Tensor, array: Any, basic: tuple[Any, ...], value: Any) -> bool:
+    """Write a value of the right shape where no graph has to know; False: it is not that simple."""
+    free = current_mode() & NO_GRAD
+    if array.__class__ is not np.ndarray or self._counter is None:
+        return False
+    if not free and self.requires_grad:
+        return False
+    place = array[basic]
+    if 0 in place.strides:
+        return False
+    if isinstance(value, Tensor):
+        given = value.array
+        if given.__class__ is not np.ndarray or not (free or not value.requires_grad):
+            return False
+        if given.ndim:
+            if given.shape != place.shape:
+                return False  # it is another one's to say whether it fits
+            if value._view is not None and not current_mode():
+                refresh(value)  # a view that can no longer be used says so first
+            refuse_shared(place, given)
+    elif value.__class__ is float or value.__class__ is int:
+        if array.dtype not in _WIDE or not -_FITTING < value < _FITTING:
+            return False
+        given = value
+    else:
+        return False
+    place[...] = given
+    self._bump()
+    return True
 
 
 def _is_one_mask(index: tuple[Any, ...]) -> bool:

@@ -106,6 +106,16 @@ def _number(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
+def _whole_number(item: Any) -> int | None:
+    """The whole number that a 0-d Tensor or a scalar of NumPy's is; None for anything else."""
+    if isinstance(item, Tensor):
+        array = item.array
+        if array.__class__ is not np.ndarray or array.ndim or array.dtype not in INDEX_DTYPES:
+            return None
+        return int(array) if array.dtype.kind == "i" else None
+    return int(item) if isinstance(item, np.integer) else None
+
+
 def plain(
     shape: tuple[int, ...], index: Any
 ) -> tuple[tuple[int, ...] | None, tuple[Any, ...] | None, str] | None:
@@ -147,13 +157,6 @@ def plain(
                     item = _WHOLE
                 basic.append(item)
                 dim += 1
-            elif cls is int:
-                n = shape[dim]
-                if not -n <= item < n:
-                    return None
-                basic.append(item)
-                dim += 1
-                cut, last = True, "select"
             elif item is None:
                 places.append(len(basic))
                 basic.append(_WHOLE)
@@ -166,7 +169,16 @@ def plain(
                 basic += [_WHOLE] * skipped
                 dim += skipped
             else:
-                return None
+                if cls is not int:
+                    item = _whole_number(item)
+                    if item is None:
+                        return None
+                n = shape[dim]
+                if not -n <= item < n:
+                    return None
+                basic.append(item)
+                dim += 1
+                cut, last = True, "select"
     except IndexError:  # more parts than dimensions
         return None
     if not places:

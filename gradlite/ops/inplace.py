@@ -148,26 +148,42 @@ def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) ->
     """
     if source._view is not None and current_mode() == 0:
         tensor_module.refresh(source)  # a view that can no longer be used says so first
-    written, read = target.array, source.array
+    refuse_shared(target.array, source.array, same_too)
+
+
+def refuse_shared(written: Any, read: Any, same_too: bool = False) -> None:
+    """`refuse_overlap` of arrays."""
     if written.__class__ is not np.ndarray or read.__class__ is not np.ndarray:
         return
-    if written is read and not same_too:
+    if (written is read and not same_too) or _own_memory(written, read):
         return
     if not (written.size and read.size and np.may_share_memory(written, read)):
         return
-    if not (is_dense(written) and is_dense(read)):
-        return
-    same = (
-        written.__array_interface__["data"] == read.__array_interface__["data"]
-        and written.shape == read.shape
-        and written.strides == read.strides
-    )
-    if not same or same_too:
+    if not same_too and written.shape == read.shape and written.strides == read.strides:
+        first = (0,) * written.ndim + (Ellipsis,)
+        if np.may_share_memory(written[first], read[first]):
+            return
+    if is_dense(written) and is_dense(read):
         raise RuntimeError(
             "unsupported operation: some elements of the input tensor and the written-to tensor "
             "refer to a single memory location. Please clone() the tensor before performing the "
             "operation."
         )
+
+
+def _own_memory(a: Any, b: Any) -> bool:
+    """Whether arrays are of two that have memory of their own each, which takes no addresses."""
+    first, second = a.base, b.base
+    first, second = a if first is None else first, b if second is None else second
+    return (
+        first is not second
+        and first.__class__ is np.ndarray
+        and second.__class__ is np.ndarray
+        and first.base is None
+        and second.base is None
+        and first.flags.owndata
+        and second.flags.owndata
+    )
 
 
 def assign(t: Tensor, result: Tensor) -> Tensor:

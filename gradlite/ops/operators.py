@@ -55,7 +55,7 @@ def _inplace(function: Any, ufunc: str, name: str) -> Any:
             refuse_overlap(self, other)
         if (
             (not options or _is_scaled(name, array, options))
-            and (current_mode() or not (self._requires_grad or self._view is not None))
+            and (current_mode() or not self.requires_grad)
             and (
                 other.__class__ is float
                 or other.__class__ is int

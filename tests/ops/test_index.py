@@ -366,3 +366,31 @@ def test_plain_indices_are_what_any_index_is(seed: int) -> None:
         # A slice of everything is one without ends there.
         assert _cut(x, new, basic) == _cut(x, new, expected[1])
     assert served > 500
+
+
+def test_parts_are_assigned_from_parts_of_the_same_memory() -> None:
+    """Rows written to all rows, parts onto themselves, and parts that overlap."""
+    rows, first = slice(0, 2), slice(0, 3)
+
+    def program(T: Any) -> Any:
+        def edited(*edits: Any) -> Any:
+            x = T.arange(8.0).view(2, 4)
+            found = [outcome_of(lambda e=e: e(x)) for e in edits]
+            return x, x._version, found
+
+        def add(x: Any, at: Any, what: Any) -> None:
+            x[at] += what
+
+        return [
+            edited(lambda x: x.__setitem__(rows, x[1])),
+            edited(lambda x: x.__setitem__(rows, x[1:2])),
+            edited(lambda x: x.__setitem__((0, first), x[0, 1:2])),
+            edited(lambda x: x.__setitem__((0, first), x[0, 1:4])),
+            edited(lambda x: x.__setitem__((0, first), x[0, 0:3])),
+            edited(lambda x: x.__setitem__(1, x[0])),
+            edited(lambda x: add(x, 1, 2.0), lambda x: add(x, T.tensor(0), x[1])),
+            edited(lambda x: add(x, np.int64(1), x[1]), lambda x: add(x, (0, first), x[0, 1:4])),
+            edited(lambda x: x.__setitem__((1, 2), 7), lambda x: x.__setitem__((0, 0), 1e39)),
+        ]
+
+    same(program)
