@@ -443,6 +443,17 @@ def test_variable_is_the_tensor():
     same(program)
 
 
+def test_variables_of_old_programs():
+    def program(T):
+        Variable = T.autograd.Variable
+        return Variable(T.ones(2), volatile=True), Variable(), [
+            outcome_of(lambda: Variable(T.ones(2), requires_grad=True, volatile=True)),
+            outcome_of(lambda: Variable(3)),
+        ]  # fmt: skip
+
+    same(program, message="exact", warns="volatile was removed")
+
+
 def test_gradient_edges():
     def program(T):
         x = leaf(T)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from gradlite.graph import current_pass
+from gradlite.ops.creation import empty
 from gradlite.tensor import Tensor
 
 
@@ -42,5 +44,19 @@ class Variable(metaclass=_AnyTensor):
 
     _execution_engine = _Engine()
 
-    def __new__(cls, data: Tensor, requires_grad: bool = False) -> Any:
+    def __new__(
+        cls, data: Tensor | None = None, requires_grad: bool = False, volatile: bool = False
+    ) -> Any:
+        if volatile:
+            warnings.warn(
+                "volatile was removed and now has no effect. Use `with gradlite.no_grad():` "
+                "instead.",
+                stacklevel=2,
+            )
+            if requires_grad:
+                raise ValueError("Variable can't be volatile and require_grad at the same time!")
+        if data is None:
+            data = empty(0)
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {data.__class__.__name__}")
         return data.detach().requires_grad_(requires_grad)
