@@ -33,6 +33,7 @@ __all__ = [
 
 
 FEW = 512  # elements, which are sorted sooner than parted
+PART = 16  # numbers, of which only the largest counts at first
 
 
 class Sort(Along):
@@ -169,18 +170,56 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         index = xp.zeros((), np.int64)
     elif xp is np and 0 < k < n // 4 and array.size > FEW:
         array = single(array)
-        where = array.argpartition(n - k if largest else k - 1, d)
-        part = (slice(None),) * d + (slice(n - k, n) if largest else slice(0, k),)
-        where = where[part].copy()
-        where.sort(d)
-        take = np.take if array.ndim == 1 else np.take_along_axis
-        chosen = take(array, where, d)
-        index = take(where, order_of(np, chosen, d, largest), d)
+        index = _first_by_parts(array, k, d, largest)
+        if index is None:
+            index = _first_by_partition(array, k, d, largest)
     else:
         order = order_of(xp, array, d, largest, array.size <= FEW)
         index = order[(slice(None),) * d + (slice(0, k),)]
     places = wrap(xp.ascontiguousarray(index).reshape(index.shape))
     return return_types.topk((apply(Topk, (input, places), d), places))
+
+
+def _first_by_partition(x: Any, k: int, d: int, largest: bool) -> Any:
+    n = x.shape[d]
+    where = x.argpartition(n - k if largest else k - 1, d)
+    part = (slice(None),) * d + (slice(n - k, n) if largest else slice(0, k),)
+    where = where[part].copy()
+    where.sort(d)
+    take = np.take if x.ndim == 1 else np.take_along_axis
+    return take(where, order_of(np, take(x, where, d), d, largest), d)
+
+
+def _first_by_parts(x: Any, k: int, d: int, largest: bool) -> Any:
+    """The same for few of many numbers, or None where some are equal, NaN, or too many remain.
+
+    The k-th largest of the maxima of parts is no larger than the k-th largest of all, so that few
+    numbers have to be put in order: to find them costs two looks at all. Without equal numbers
+    there is one order, which the other way has too.
+    """
+    n = x.shape[d]
+    count = n // PART
+    if x.__class__ is not np.ndarray or x.dtype.kind != "f" or count < 2 * k or n < FEW // 2:
+        return None
+    shape = (*x.shape[:d], *x.shape[d + 1 :])
+    rows = np.ascontiguousarray(np.moveaxis(x, d, -1)).reshape(-1, n)
+    if not largest:
+        rows = -rows
+    maxima = rows[:, : count * PART].reshape(-1, PART, count).max(1)
+    if np.isnan(maxima).any() or (n % PART and np.isnan(rows[:, count * PART :]).any()):
+        return None
+    bounds = np.partition(maxima, count - k, 1)[:, count - k, None]
+    found = np.flatnonzero(rows >= bounds)
+    if found.size > 16 * k * len(rows):
+        return None
+    row, values = found // n, rows.reshape(-1)[found]
+    order = np.lexsort((-values, row))
+    row, values = row[order], values[order]
+    if ((values[1:] == values[:-1]) & (row[1:] == row[:-1])).any():
+        return None
+    starts = np.searchsorted(row, np.arange(len(rows)))
+    index = (found[order] % n)[starts[:, None] + np.arange(k)]
+    return np.moveaxis(index.reshape(*shape, k), -1, d)
 
 
 @public(

@@ -54,6 +54,31 @@ def test_topk_agrees_with_sort(k: int, largest: bool) -> None:
     assert (x.gather(1, indices) == values).all()
 
 
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dim", [0, -1])
+@pytest.mark.parametrize("kind", ["distinct", "equal", "nan", "nan at the end", "inf", "few large"])
+def test_topk_of_many_numbers(kind: str, dim: int, largest: bool) -> None:
+    """Few of so many that most are never put in order."""
+    x = np.random.default_rng(0).standard_normal((3, 517)).astype(np.float32)
+    if kind == "equal":
+        x = x.round(1)
+    elif kind == "nan":
+        x[1, [5, 300]] = np.nan
+    elif kind == "nan at the end":
+        x[2, -1] = np.nan
+    elif kind == "inf":
+        x[0, [3, 4, 400]], x[1, 7] = np.inf, -np.inf
+    elif kind == "few large":
+        x[:, 2 :: 517 // 16] += np.float32(100.0 if largest else -100.0)
+    whole = np.ascontiguousarray(x.T) if dim == 0 else x
+
+    def program(T: Any) -> Any:
+        found = T.tensor(whole).topk(9, dim, largest)
+        return found.values, found.indices if kind in ("distinct", "few large") else None
+
+    same(program)
+
+
 def test_messages() -> None:
     def program(T: Any) -> Any:
         t = T.arange(3.0)
