@@ -308,6 +308,9 @@ def test_what_is_met_is_of_use_for_the_next_recordings() -> None:
         datetime.datetime.now,
         lambda: datetime.date.today(),
         lambda: time.localtime(),
+        lambda: time.strftime("%S"),
+        lambda: time.clock_gettime(time.CLOCK_MONOTONIC),
+        lambda: os.times().elapsed,
     ],
 )
 def test_asking_for_the_time_is_refused(now: Any) -> None:
@@ -331,6 +334,7 @@ def test_asking_for_the_time_is_refused(now: Any) -> None:
         lambda: os.listdir("."),
         lambda: list(pathlib.Path(".").glob("*.stop")),
         os.getcwd,
+        lambda: os.read(os.open(__file__, os.O_RDONLY), 1),
     ],
 )
 def test_asking_the_system_is_refused(ask: Any) -> None:

@@ -39,7 +39,9 @@ CLOCKS = frozenset(
         datetime.datetime.utcnow,
         datetime.datetime.today,
         datetime.date.today,
-        *(getattr(time, name) for name in ("localtime", "gmtime", "ctime")),
+        *(getattr(time, name) for name in ("asctime", "ctime", "gmtime", "localtime", "strftime")),
+        *(getattr(time, f"clock_gettime{suffix}", time.time) for suffix in ("", "_ns")),
+        os.times,
     )
 )
 # What others may change, or chance: also by these modules of Python, but for what makes folders.
@@ -51,6 +53,7 @@ ANSWERS = {
     os.urandom: "random numbers of the system", os.stat: "files", os.lstat: "files",
     os.listdir: "files", os.scandir: "files", os.access: "files", os.getcwd: "files",
 }  # fmt: skip
+    os.read: "files",
 
 NOTED = CLOCKS | ANSWERS.keys() | {print}
 
