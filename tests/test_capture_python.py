@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
+import functools
 import io
 import json
+import math
+import operator
+import random
 import sys
 import warnings
 from pathlib import Path
@@ -78,6 +83,25 @@ def test_a_function_in_place_of_the_librarys_counts(
         monkeypatch.setattr(module, name, lambda x, *args, **kwargs: mine(x))
 
     assert_change_counts(step, replace)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "step"),
+    [
+        (builtins, "pow", lambda x: x * pow(2, 3)),
+        (math, "sqrt", lambda x: x * math.sqrt(4.0)),
+        (math, "pi", lambda x: x * math.pi),
+        (functools, "reduce", lambda x: x * functools.reduce(operator.mul, [1, 2, 3])),
+        (random, "random", lambda x: x * random.random()),
+    ],
+)
+def test_what_is_put_in_place_of_pythons_own_counts(
+    module: Any, name: str, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module is random:  # which would be refused
+        monkeypatch.setattr(random, "random", lambda: 0.5)
+    other = 3.0 if name == "pi" else lambda *args: 7.0
+    assert_change_counts(step, lambda: monkeypatch.setattr(module, name, other))
 
 
 def test_the_librarys_function_again_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from gradlite.tensor import Tensor
 if TYPE_CHECKING:
     from gradlite.capturing.search import Search
 
+# What programs may replace in modules that come with Python, but for streams and the like.
+OF_PYTHON = (*SIMPLE, list, type, types.FunctionType, types.BuiltinFunctionType)
 CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
 # Attributes that methods of the library's objects hand out.
 HANDED_OUT = {"get_last_lr": "_last_lr", "get_scale": "_scale"}
@@ -71,9 +72,10 @@ class Attributes:
             there = {"__getattr__", *everywhere} & library.__dict__.keys()
             for name in sorted(there | self._named.tried):
                 place(library.__dict__, name, f"{library.__name__}.{name}")
-        for name in sorted(everywhere & sys.__dict__.keys() if self._search.asks_python else ()):
-            if sys.__dict__[name].__class__ in (*SIMPLE, list):
-                place(sys.__dict__, name, f"sys.{name}")
+        for library in list(self._search.standard):
+            for name in sorted(everywhere & library.__dict__.keys()):
+                if isinstance(library.__dict__[name], OF_PYTHON):
+                    place(library.__dict__, name, f"{library.__name__}.{name}")
 
     def _layers(self) -> None:
         for owner, key in list(self._search.held):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import os
@@ -35,7 +36,7 @@ class Search(Values):
 
     Attributes:
         libraries: modules of Python's that are the program's own, or installed.
-        asks_python: whether it reads `sys.argv` or the like.
+        standard: those that come with Python.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Search(Values):
         super().__init__(found, without)
         self._findings = findings
         self.libraries: list[types.ModuleType] = []
-        self.asks_python = False
+        self.standard: list[types.ModuleType] = []
 
     def run(self, function: Callable[..., Any], declared: Iterable[Any]) -> None:
         """Find what a step can reach.
@@ -145,6 +146,8 @@ class Search(Values):
         others = variables - function.__globals__.keys()  # functions of Python's, for now
         if others:
             self.found.shadow(function.__globals__, others, "the variable")
+        for name in sorted(others & builtins.__dict__.keys()):
+            self.place(builtins.__dict__, name, f"{name}()")
         self._elsewhere(code, set(code_names.names(code)), function.__globals__)
         if function.__dict__:
             self.look(function.__dict__)  # functools.wraps() leaves the function there
@@ -169,10 +172,13 @@ class Search(Values):
 
     def module_of_python(self, module: types.ModuleType) -> None:
         """A module of Python's: the program's own are looked into."""
-        self.asks_python = self.asks_python or module is sys
-        if not is_library(module.__name__) and id(module) not in self.found.seen:
-            self.found.seen.add(id(module))
+        if id(module) in self.found.seen:
+            return
+        self.found.seen.add(id(module))
+        if not is_library(module.__name__):
             self.libraries.append(module)
+        elif module.__name__.partition(".")[0] in sys.stdlib_module_names:
+            self.standard.append(module)
 
     def _behind(self, function: types.FunctionType, owner: type | None) -> None:
         """What a library's function has been given to call, as those that decorators make have."""
