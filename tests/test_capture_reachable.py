@@ -503,6 +503,32 @@ def numbers_of_numpy_in_a_tuple() -> Any:
     return lambda x: x * gradlite.tensor(fixed[0]), lambda: fixed[0].fill(3)
 
 
+@case
+def a_number_in_many_lists() -> Any:
+    inner = [2.0]
+    root: Any = functools.reduce(lambda found, _: [found], range(2000), inner)
+
+    def step(x: Any) -> Any:
+        found = root
+        while isinstance(found, list):
+            found = found[0]
+        return x * found
+
+    return step, putting(inner, 0, 3.0)
+
+
+@case
+def a_number_behind_many_functions() -> Any:
+    numbers = [2.0]
+
+    def around(inner: Any) -> Any:
+        return lambda x: x * numbers[0] if x.ndim == 1 else inner(x)
+
+    return functools.reduce(lambda f, _: around(f), range(1000), around(None)), putting(
+        numbers, 0, 3.0
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_change_counts(name: str) -> None:
     assert_change_counts(*CASES[name]())

@@ -13,7 +13,6 @@ from gradlite.capturing.layers import Layers
 from gradlite.capturing.places import Places
 from gradlite.capturing.reachable import Reachable
 from gradlite.capturing.recorder import Recorder
-from gradlite.capturing.values import DEPTH
 from gradlite.capturing.watched import (
     ABSENT,
     Items,
@@ -246,13 +245,14 @@ class Filled:
         self._kinds_before.clear()
 
 
-def _leads_to(value: Any, containers: Container[int], depth: int = DEPTH) -> bool:
+def _leads_to(value: Any, containers: Container[int]) -> bool:
     """Whether a list or dictionary is one of some, or holds one of them."""
-    if id(value) in containers:
-        return True
-    parts = value.values() if isinstance(value, dict) else value
-    return (
-        depth > 0
-        and isinstance(value, (dict, list, tuple, deque))
-        and any(_leads_to(part, containers, depth - 1) for part in parts)
-    )
+    stack, seen = [value], set[int]()
+    while stack:
+        value = stack.pop()
+        if id(value) in containers:
+            return True
+        if isinstance(value, (dict, list, tuple, deque)) and id(value) not in seen:
+            seen.add(id(value))
+            stack += value.values() if isinstance(value, dict) else value
+    return False

@@ -66,7 +66,7 @@ OF_LIBRARY = (Module, Tensor, Optimizer, LRScheduler, GradScaler)
 TEXTS = (io.StringIO, io.BytesIO)
 VIEWS: tuple[type, ...] = ({}.keys().__class__, {}.values().__class__, {}.items().__class__)
 GETTERS = (operator.attrgetter, operator.methodcaller)
-DEPTH = 12  # of containers that are looked into
+DEPTH = 30  # of values that lead to others; what lies deeper is looked into afterwards
 
 
 class Values(ABC):
@@ -96,6 +96,8 @@ class Values(ABC):
         self.exposed: set[type] = set()
         self.made_of: set[type] = set()
         self._weakly: list[Any] = []  # for as long as it lasts, so that their ids stay their own
+        self._depth = 0
+        self._deeper: list[Any] = []  # what is still to be looked into
         self._passed: set[int] = set()  # functions and modules of Python's that were looked at
 
     @abstractmethod
@@ -140,10 +142,22 @@ class Values(ABC):
             self.found.kept.append(array)
             self.found.places.append((Layout(array), None, "the shape of an array of NumPy's"))
 
-    def look(self, value: Any, depth: int = DEPTH) -> None:
-        """Look into a value, and that many containers deep."""
+    def look(self, value: Any) -> None:
+        """Look into a value, and into all that it leads to."""
+        if self._depth == DEPTH:
+            self._deeper.append(value)
+            return
+        self._depth += 1
+        try:
+            self._look(value)
+        finally:
+            self._depth -= 1
+        while self._deeper and not self._depth:
+            self.look(self._deeper.pop())
+
+    def _look(self, value: Any) -> None:
         if type(value) in weakref.ProxyTypes:
-            self._referent(weakref.ref(value.__init__.__self__), depth)
+            self._referent(weakref.ref(value.__init__.__self__))
             return
         if value.__class__ in SIMPLE or id(value) in self.found.seen or id(value) in self._passed:
             return
@@ -163,9 +177,9 @@ class Values(ABC):
         elif isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
             if owner is not None and not isinstance(owner, types.ModuleType):
-                self.look(owner, depth)
+                self.look(owner)
         elif value.__class__ is types.MethodWrapperType:
-            self.look(value.__self__, depth)
+            self.look(value.__self__)
         elif isinstance(value, Module):
             for module in value.modules():
                 self._module(module)
@@ -179,7 +193,7 @@ class Values(ABC):
             if isinstance(value, Optimizer):
                 self.found.options.optimizers[id(value)] = value
             elif isinstance(value, LRScheduler):
-                self.look(value.optimizer, depth)
+                self.look(value.optimizer)
         elif isinstance(value, GENERATORS):
             if not isinstance(value, SystemRandom):  # of which `Watch` tells
                 self.found.generators.append(value)
@@ -187,34 +201,32 @@ class Values(ABC):
             if isinstance(value, np.ndarray) and value.dtype.hasobject:
                 self.found.places.append((Items(Elements(value)), None, "an array of objects"))
                 for item in Elements(value):
-                    self.look(item, depth - 1)
+                    self.look(item)
             elif value.nbytes:
                 self.found.places.append((Numbers(value), None, "an array of NumPy's"))
         elif isinstance(value, VIEWS):
-            self.look(value.mapping, depth)  # type: ignore[attr-defined]
+            self.look(value.mapping)  # type: ignore[attr-defined]
         elif isinstance(value, weakref.ref):
-            self._referent(value, depth)
+            self._referent(value)
         elif isinstance(value, WEAK):
-            self.look(value.data, depth)
+            self.look(value.data)
         elif isinstance(value, contextvars.ContextVar):
             self.place(Current(value), None, f"the context variable {value.name}")
         elif isinstance(value, GETTERS):
             for part in value.__reduce__()[1]:
                 if isinstance(part, str):
                     self.named.everywhere.update(part.split("."))
-                self.look(part, depth)
-        elif not depth:
-            pass
+                self.look(part)
         elif isinstance(value, MAPPINGS):
             self.found.places.append((Items(value), None, f"a key of a {type(value).__name__}"))
             for key in list(value):
                 self.place(value, key, item_name(key))
-                self.look(key, depth - 1)
+                self.look(key)
             if isinstance(value, defaultdict):
-                self.look(value.default_factory, depth)
+                self.look(value.default_factory)
             self._extended(value)
         elif isinstance(value, (list, tuple, set, frozenset, deque, bytearray, array.array)):
-            self._sequence(value, depth)
+            self._sequence(value)
         else:
             if _is_iterator(value):
                 self.found.loose.append(value)
@@ -223,13 +235,13 @@ class Values(ABC):
                 self.found.places.append((Memory(value), None, name))
             self.object(value)
 
-    def _referent(self, reference: Any, depth: int) -> None:
+    def _referent(self, reference: Any) -> None:
         """What a weak reference refers to: a recording does not hold on to the program's own."""
         self.found.places.append((Referent(reference), None, "what a weak reference refers to"))
         value = reference()
         owner = value.__self__ if isinstance(value, types.MethodType) else value
         if isinstance(owner, OF_LIBRARY) or not hasattr(owner, "__dict__"):
-            self.look(value, depth)
+            self.look(value)
             return
         if owner is not value:
             self.code(value.__func__, type(owner))
@@ -238,7 +250,7 @@ class Values(ABC):
             self._weakly.append(owner)
             self.object(owner, held=False)
 
-    def _sequence(self, values: Any, depth: int) -> None:
+    def _sequence(self, values: Any) -> None:
         if (id(values), Items) in self._without:
             return
         if not isinstance(values, (tuple, frozenset)):
@@ -251,7 +263,7 @@ class Values(ABC):
             elif isinstance(values, list) and _is_iterator(item):
                 self.found.iterators.append((values, number))
             else:
-                self.look(item, depth - 1)
+                self.look(item)
         self._extended(values)
 
     def _extended(self, container: Any) -> None:
