@@ -364,6 +364,28 @@ def test_arrays_of_other_things_than_numbers_are_refused(make: Any) -> None:
         captured(gradlite.ones(3))
 
 
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (lambda x, row: x * (_edited(row), float(row[0]))[1], "float.. reads"),
+        (lambda x, row: x * (_edited(row[:1]), int(row[0]))[1], "int.. reads"),
+        (lambda x, row: x * (float(row[0]), _edited(row))[0], "replaces an array"),
+    ],
+)
+def test_a_number_that_the_step_itself_edits_is_refused(step: Any, told: str) -> None:
+    """As of a generator of random numbers, which goes on in every call."""
+    row, same, x = np.array([1, 5]), np.array([1, 5]), gradlite.ones(1)
+    captured = gradlite.capture(lambda x: step(x, row))
+    with pytest.raises(gradlite.CaptureError, match=told):
+        for _ in range(CALLS):
+            expected = step(x, same).item()
+            assert captured(x).item() == expected
+
+
+def _edited(row: Any) -> None:
+    row[0] = (row[0] * 5 + 1) % 8
+
+
 def test_a_part_of_an_array_that_nobody_follows_is_refused() -> None:
     row = np.ones(3, np.float32)
     captured = gradlite.capture(lambda x: x * row.byteswap()[0], warmup=0)

@@ -103,6 +103,7 @@ class Attempt:
                     "not do: work on a copy of it, as dict(batch), and return what it puts there"
                 )
             before.add_numbers(recorder.numbers)
+            before.add_absent(watch.missed.places())
             self._result, self._result_spec = tree_flatten(result)
 
     def check(self, holders: Iterable[Surroundings]) -> None:

@@ -110,7 +110,8 @@ class Attributes:
         if attributes.__class__ is not dict:
             return
         handed = {HANDED_OUT[name] for name in self._named.everywhere & HANDED_OUT.keys()}
-        for name in sorted((self._named.everywhere | handed) & attributes.keys()):
+        tried = {name for name in self._named.tried if not hasattr(type(value), name)}
+        for name in sorted((self._named.everywhere | handed) & attributes.keys() | tried):
             if name == "step" and isinstance(value, Optimizer) and _is_watched(value):
                 # By a scheduler: the step is Python's, which replays call, as without one.
                 if (id(attributes), name) not in self._search.placed:

@@ -297,6 +297,16 @@ def looks_which(code: types.CodeType) -> bool:
     return any(looks_which(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
+@once
+def catches(code: types.CodeType) -> bool:
+    """Whether a function, or one inside of it, has something to do where an error is raised."""
+    if sys.version_info >= (3, 11):
+        handles = bool(code.co_exceptiontable)
+    else:
+        handles = any(i.opname.startswith("SETUP_") for i in dis.get_instructions(code))
+    return handles or any(catches(c) for c in code.co_consts if isinstance(c, types.CodeType))
+
+
 def _given(instructions: list[dis.Instruction], place: int) -> str | None:
     """The string of the code itself that a call is given as the argument at some place.
 

@@ -24,11 +24,14 @@ class Places:
         """The places, each with the value that was there."""
         return iter(self._entries)
 
-    def add_numbers(self, arrays: Iterable[Any]) -> None:
-        """Take the values of arrays of NumPy's into what must stay the same."""
-        for array in arrays:
-            numbers = Numbers(array)
-            self._entries.append(((numbers, None, "an array of NumPy's"), numbers.get(None)))
+    def add_numbers(self, read: Iterable[Numbers]) -> None:
+        """Take numbers of NumPy's arrays, as the step has read them, into what must stay."""
+        for numbers in read:
+            self._entries.append(((numbers, None, "an array of NumPy's"), numbers.known))
+
+    def add_absent(self, places: Iterable[tuple[Any, Any, str]]) -> None:
+        """Take places into what must stay in which the step has found nothing."""
+        self._entries += [(place, ABSENT) for place in places]
 
     def leave_out(self, taken: Container[tuple[int, Any]]) -> None:
         """Do without some places, which are told by the ids of containers, and keys."""

@@ -31,12 +31,14 @@ from gradlite.capturing.calls import (
     HostCall,
     Ref,
     buffers_in,
+    written_by,
 )
 from gradlite.capturing.handed import Handing, as_lists, is_of_step
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
 from gradlite.capturing.sizes import FEW, NUMBERS, READS
 from gradlite.capturing.trials import BY_VALUES, FACTORING, Factoring, Trial
+from gradlite.capturing.watched import Numbers
 from gradlite.ops import shortcuts
 from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
@@ -100,7 +102,7 @@ class Recorder(Handing):
         self.is_of_step: Callable[[Any], bool] = lambda code: False
         self.questions = Questions((), ())  # what it asks of its inputs
         self.asked_of: dict[int, set[str]] = {}  # and what of other tensors, by their ids
-        self.numbers: list[Any] = []  # parts of them that Python has read
+        self.numbers: list[Numbers] = []  # parts of NumPy's arrays that Python has read
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
         self.missing: set[int] = set()  # leaves in used_grads that had none before the step
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
@@ -370,9 +372,10 @@ class Recorder(Handing):
             CaptureError: they are others.
         """
         whole, key = self._elements.get(id(array), (array, ()))
-        if self.find(whole) in self._shown:
+        buffer = self.find(whole)
+        if buffer in self._shown and not any(buffer in written_by(call) for call in self.calls):
             keys = key if key.__class__ is tuple else (key,)
-            self.numbers.append(whole[(*keys, ...)])
+            self.numbers.append(Numbers(whole[(*keys, ...)]))  # as they are now
         elif array.dtype.kind in "biu" and how in NUMBERS and array.size <= FEW:
             self.has_read = how
             self.of_one_value(self.face(array), READS.format(how))

@@ -21,7 +21,7 @@ from gradlite.capturing.layers import Layers
 from gradlite.capturing.places import Places
 from gradlite.capturing.reachable import Reachable
 from gradlite.capturing.recorder import Recorder
-from gradlite.capturing.watched import place_of, tensors_in
+from gradlite.capturing.watched import Numbers, place_of, tensors_in
 from gradlite.capturing.watching import Findings, Watch
 from gradlite.capturing.written import Written
 from gradlite.tensor import Tensor
@@ -73,9 +73,14 @@ class Surroundings:
         """The ids of all tensors."""
         return frozenset(map(id, self._found.parameters()))
 
-    def add_numbers(self, arrays: Iterable[Any]) -> None:
-        """Take the values of arrays of NumPy's into what must stay the same."""
-        self._places.add_numbers(arrays)
+    def add_numbers(self, read: Iterable[Numbers]) -> None:
+        """Take numbers of NumPy's arrays, as the step has read them, into what must stay."""
+        self._places.add_numbers(read)
+        self._renew()
+
+    def add_absent(self, places: Iterable[tuple[Any, Any, str]]) -> None:
+        """Take places into what must stay in which the step has found nothing."""
+        self._places.add_absent(places)
         self._renew()
 
     def lasting(self) -> tuple[list[Tensor], set[int]]:

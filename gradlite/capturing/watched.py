@@ -138,17 +138,22 @@ class Items:
 
 
 class Numbers:
-    """A part of an array of NumPy's, as the numbers in it: read as one value."""
+    """A part of an array of NumPy's, as the numbers in it: read as one value.
 
-    __slots__ = ("_array", "_known")
+    Attributes:
+        known: the bytes of the numbers when this was made.
+    """
+
+    __slots__ = ("_array", "known")
 
     def __init__(self, array: Any) -> None:
-        self._array, self._known = array, array.tobytes()
+        self._array: Any = array
+        self.known: bytes = array.tobytes()
 
     def get(self, key: None, default: Any = None) -> bytes:
         """The very same bytes as long as nothing is edited."""
         now: bytes = self._array.tobytes()
-        return self._known if now == self._known else now
+        return self.known if now == self.known else now
 
     __getitem__ = get
 

@@ -18,11 +18,12 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from gradlite.capturing.calls import CaptureError
-from gradlite.capturing.code_names import is_installed, is_library, is_library_code
+from gradlite.capturing.code_names import catches, is_installed, is_library, is_library_code
+from gradlite.capturing.missed import Missed
 from gradlite.optim.lr_scheduler import LRScheduler
 from gradlite.optim.optimizer import Optimizer
 from gradlite.random import Generator
@@ -52,8 +53,8 @@ MAKING = ("makedirs", "mkdir", "removedirs", "renames")
 ANSWERS = {
     os.urandom: "random numbers of the system", os.stat: "files", os.lstat: "files",
     os.listdir: "files", os.scandir: "files", os.access: "files", os.getcwd: "files",
-}  # fmt: skip
     os.read: "files",
+}  # fmt: skip
 
 NOTED = CLOCKS | ANSWERS.keys() | {print}
 
@@ -145,6 +146,9 @@ class Watch:
         seen: the ids of the objects that were found before.
         variables: the variables of the environment that were.
         paused: whether what runs now runs in replays too.
+
+    Attributes:
+        missed: attributes that were not there.
     """
 
     def __init__(
@@ -158,8 +162,10 @@ class Watch:
         self._findings, self._seen, self._paused = findings, seen, paused
         self._variables = variables
         self._known: dict[int, types.CodeType] = {}
+        self.missed, self._catches = Missed(), False
         for code in foreseen:
             self._know(code)
+            self._catches = self._catches or catches(code)
         self._foreseen = set(self._known)
         self._new: list[tuple[types.CodeType, Any, Any]] = []  # with globals and locals
         self._thread, self._collecting = threading.get_ident(), False
@@ -188,6 +194,10 @@ class Watch:
                 self._noted(frame, argument)
 
         return look
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Has errors be looked at, if code that was found catches some: that takes time."""
+        return self.missed.noting() if self._catches else nullcontext()
 
     @contextmanager
     def without_collections(self) -> Iterator[None]:
@@ -378,7 +388,7 @@ def watching(watch: Watch) -> Iterator[None]:
     if sys.getprofile() is not None:
         yield
         return
-    with watch.without_collections():
+    with watch.without_collections(), watch.errors():
         sys.setprofile(watch.looking())
         try:
             yield
