@@ -8,6 +8,7 @@ import itertools
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tenso
 Closure = Callable[[], Any]
 StateDict = dict[str, Any]
 
+_NO_HOOKS: Any = MappingProxyType({})
 _global_optimizer_pre_hooks: dict[int, Callable[..., Any]] = {}
 _global_optimizer_post_hooks: dict[int, Callable[..., Any]] = {}
 # Set while a step is recorded: takes over the steps of optimizers, which a replay makes anew.
@@ -120,8 +122,7 @@ def global_step_hooks() -> tuple[dict[int, Callable[..., Any]], ...]:
 
 def step_hooks(optimizer: Optimizer) -> tuple[dict[int, Callable[..., Any]], ...]:
     """The hooks around the steps of one optimizer."""
-    hooks = optimizer.__dict__
-    return hooks["_optimizer_step_pre_hooks"], hooks["_optimizer_step_post_hooks"]
+    return optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
 
 
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -202,6 +203,9 @@ class Optimizer:
     """
 
     _in_hooked_step = False
+    # Of wrappers around another optimizer, which do without the initialisation of this class.
+    _optimizer_step_pre_hooks: dict[int, Callable[..., Any]] = _NO_HOOKS
+    _optimizer_step_post_hooks: dict[int, Callable[..., Any]] = _NO_HOOKS
     param_groups: list[dict[str, Any]]
     defaults: dict[str, Any]
 
@@ -478,8 +482,6 @@ class Optimizer:
         """Call ``hook(optimizer)`` after `load_state_dict`."""
         return _add_ordered(self._optimizer_load_state_dict_post_hooks, hook, prepend)
 
-    _optimizer_step_pre_hooks: dict[int, Callable[..., Any]]
-    _optimizer_step_post_hooks: dict[int, Callable[..., Any]]
     _optimizer_state_dict_pre_hooks: dict[int, Callable[..., Any]]
     _optimizer_state_dict_post_hooks: dict[int, Callable[..., Any]]
     _optimizer_load_state_dict_pre_hooks: dict[int, Callable[..., Any]]

@@ -474,6 +474,35 @@ def test_step_hooks() -> None:
     same(program)
 
 
+def test_a_wrapper_that_does_without_the_initialisation_of_optimizers() -> None:
+    """As implementations of Lookahead: PyTorch's class gives a step hooks when it makes objects."""
+
+    def program(T: Any) -> Any:
+        class Averaging(T.optim.Optimizer):  # type: ignore[misc, name-defined]
+            def __init__(self, inner: Any) -> None:
+                self.inner, self.param_groups, self.state = inner, inner.param_groups, inner.state
+                self.slow = [p.detach().clone() for p in inner.param_groups[0]["params"]]
+
+            def zero_grad(self, set_to_none: bool = True) -> None:
+                self.inner.zero_grad(set_to_none)
+
+            def step(self, closure: Any = None) -> Any:
+                self.inner.step(closure)
+                for p, slow in zip(self.param_groups[0]["params"], self.slow):
+                    slow.add_(p.detach() - slow, alpha=0.5)
+                    p.data.copy_(slow)
+
+        p = T.ones(2, requires_grad=True)
+        optimizer = Averaging(T.optim.SGD([p], lr=0.5, momentum=0.9))
+        for _ in range(3):
+            optimizer.zero_grad()
+            p.square().sum().backward()
+            optimizer.step()
+        return p.detach()
+
+    same(program)
+
+
 def test_global_step_hooks() -> None:
     def program(T: Any) -> Any:
         module = importlib.import_module(f"{T.__name__}.optim.optimizer")
