@@ -28,6 +28,7 @@ STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "argwhere": lambda out, y, m: out.take(T.argwhere(m)).square().sum(),
     "written": lambda out, y, m: _written(out, m).square().sum(),
     "int()": lambda out, y, m: out[: int(m.sum())].square().sum(),
+    "item()": lambda out, y, m: out[: m.sum().item()].sum() / float(m.sum() + 1),
     "range of a tensor": lambda out, y, m: sum(out[i].square().sum() for i in range(m.sum())),
     "tolist()": lambda out, y, m: out.split([n := m.sum().tolist(), 10 - n])[0].square().sum(),
 }

@@ -76,12 +76,12 @@ class Face:
             recorder.read(plain(self), how)
 
     def item(self, *args: Any) -> Any:
-        """A value as a Python number: refused in a recording."""
+        """A value as a Python number: in a recording a whole one."""
         self._read("item()")
         return plain(self).item(*args)
 
     def tolist(self) -> Any:
-        """The values as Python numbers: refused in a recording."""
+        """The values as Python numbers: in a recording whole ones."""
         self._read("tolist()")
         return plain(self).tolist()
 

@@ -39,7 +39,7 @@ READS = (
     "recording. Return the tensor from the step and read it there"
 )
 # How whole numbers are read to go on with them, and how many: they are compared in every replay.
-NUMBERS = frozenset(("tolist()", "int()", "index()"))
+NUMBERS = frozenset(("tolist()", "int()", "index()", "item()", "float()"))
 FEW = 1024
 ANOTHER_BRANCH = (
     "the step is another one at every call: it always takes another branch, by values of tensors "

@@ -93,10 +93,11 @@ def capture(
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
     answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
     a tensor's value that goes another way, a boolean mask that holds in more or fewer places, as
-    `nonzero` and on the CPU `unique` may find them, another whole number that ``int()``,
-    ``tolist()`` or an index reads, other values of an array that code in C reads (``table[a]``,
-    ``table.dot(a)``, SciPy's functions). What is refused: reading a value in another way
-    (``item()``, ``float()``, text), sizes and whole numbers that are others at every call,
+    `nonzero` and on the CPU `unique` may find them, another whole number that ``item()``,
+    ``int()``, ``float()``, ``tolist()`` or an index reads of a tensor of whole numbers, other
+    values of an array that code in C reads (``table[a]``, ``table.dot(a)``, SciPy's functions).
+    What is refused: reading a value in another way (``item()`` of other tensors, as of a loss,
+    text), sizes and whole numbers that are others at every call,
     branching on a value after the step has changed it, counting in Python, a list that grows,
     asking for the time, for files or for random numbers of the system, opening a file to read it,
     editing a list or a dictionary among the arguments, and whatever differs between the two
