@@ -180,13 +180,6 @@ def test_the_same_memory_again_needs_no_other_recording() -> None:
     assert captured.replays == 5 and captured.recordings == 1
 
 
-@pytest.fixture
-def on_the_cpu(replays: str) -> None:
-    if replays in ("stand-in", "gpu"):
-        pytest.skip("other data are given to tensors on the CPU alone")
-
-
-@pytest.mark.usefixtures("on_the_cpu")
 @pytest.mark.parametrize("step", OTHER_DATA)
 def test_other_data(step: Callable[[Training, Any], Any]) -> None:
     t = follow(step)
@@ -262,7 +255,6 @@ def test_something_else_that_shares_the_memory(kind: str) -> None:
             captured(gradlite.ones(5, 3))
 
 
-@pytest.mark.usefixtures("on_the_cpu")
 @pytest.mark.parametrize("calls", [1, 2, 6])
 def test_a_program_that_keeps_what_was_there_still_has_it(calls: int) -> None:
     t = Training()

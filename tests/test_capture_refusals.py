@@ -252,7 +252,7 @@ def test_putting_something_into_a_queue_is_refused() -> None:
 
 
 def test_giving_a_tensor_other_memory_is_refused() -> None:
-    weight = gradlite.ones(30)  # of another shape: others are copied on the CPU
+    weight = gradlite.ones(30)  # of another shape: others are copied
 
     def step(x: Any) -> Any:
         weight.data = weight.data[1:] + 1

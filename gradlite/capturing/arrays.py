@@ -46,6 +46,13 @@ def twin(array: Any) -> Any:
     return copy
 
 
+def part(memory: Any, offset: int, like: Any) -> Any:
+    """An array in another one's memory, so many bytes behind its start; ``like``: of which form."""
+    if on_gpu(memory):
+        return type(memory)(like.shape, like.dtype, memory.data + offset, like.strides)
+    return np.ndarray(like.shape, like.dtype, memory, offset, like.strides)
+
+
 def content(array: Any) -> bytes:
     """The values of an array, read by the host."""
     return (array if isinstance(array, np.ndarray) else array.get()).tobytes()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gradlite.backends.memory import address
-from gradlite.capturing.arrays import bounds, on_gpu
+from gradlite.capturing.arrays import bounds, on_gpu, part
 from gradlite.capturing.asked import OWN, pattern
 from gradlite.capturing.calls import Buffer, CaptureError, HostCall, Ref, refs_of
 from gradlite.capturing.effects import written_state
@@ -315,7 +315,7 @@ class Carried:
                 places[numbers[0]] = buffer.root
             else:
                 buffer.root = library.empty(size, BYTE)
-                places.update((n, _part(buffer.root, r.offset, r)) for n, r in zip(numbers, refs))
+                places.update((n, part(buffer.root, r.offset, r)) for n, r in zip(numbers, refs))
             buffer.start = address(buffer.root)
             buffer.stop = buffer.start + size
         self._copies = [(n, places[n]) for n in self.edited]
@@ -435,7 +435,7 @@ class Carried:
             memory = array if lasting else array.copy()
             for number, offset, ref in parts:
                 _, leaf, inference = self._made[number]
-                tensor = wrap(memory if ref is None else _part(memory, offset, ref))
+                tensor = wrap(memory if ref is None else part(memory, offset, ref))
                 tensor._requires_grad = leaf
                 tensor._counter = None if inference else [0]
                 made[number] = tensor
@@ -526,13 +526,6 @@ def _is_row_major(ref: Ref) -> bool:
             return False
         step *= size
     return True
-
-
-def _part(memory: Any, offset: int, ref: Ref) -> Any:
-    """An array in a piece of memory, which lies in it as a recorded one does."""
-    if on_gpu(memory):
-        return type(memory)(ref.shape, ref.dtype, memory.data + offset, ref.strides)
-    return np.ndarray(ref.shape, ref.dtype, memory, offset, ref.strides)
 
 
 def _view(tensor: Tensor, delta: int, ref: Ref) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends.memory import address
-from gradlite.capturing.arrays import bounds, on_gpu
+from gradlite.capturing.arrays import bounds, on_gpu, part
 from gradlite.capturing.calls import (
     CONSTANT,
     MADE,
@@ -28,6 +28,7 @@ from gradlite.capturing.calls import (
 )
 from gradlite.capturing.memory import Memory
 from gradlite.capturing.watched import tensors_in
+from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
 
 SHARED = (
@@ -86,7 +87,7 @@ class Homes(Memory):
             tensor: a tensor from before the step, no input.
             old, new: its ordinary array, and the next one.
         """
-        if on_gpu(new) or on_gpu(old) or not old.size:
+        if on_gpu(new) != on_gpu(old) or not old.size:
             return False
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             return False
@@ -99,9 +100,10 @@ class Homes(Memory):
             return False
         self.fill_anew(new)  # the tensor's edits are edits of it
         target, values = self.ref(old), self.ref(new)
-        self.calls.append(Call(np.copyto, (target, values), {}, (), (target,)))
+        copyto = np.copyto if self._cupy is None or not on_gpu(old) else self._cupy.copyto
+        self.calls.append(Call(copyto, (target, values), {}, (), (target,)))
         start, stop = bounds(old)
-        gone = Buffer(old, start, stop, MADE)
+        gone = Buffer(old, start, stop, MADE, on_gpu(old))
         self._left.add(gone)
         self._meanings[:0] = [
             (*bounds(new), target.buffer, target.offset),
@@ -130,7 +132,7 @@ class Homes(Memory):
         """
         own = {*touched, *map(id, lasting), *gone}
         found = (o for o in gc.get_objects() if issubclass(type(o), Tensor) and id(o) not in own)
-        others = [(t, a) for t in (*lasting, *found) if (a := _array_of(t)) is not None]
+        others = [(t, a) for t in (*lasting, *found) if (a := self._array_of(t)) is not None]
         for tensor, home in self.moved.values():
             start, stop = bounds(home)
             sizes = [bounds(array) for other, array in others if other is not tensor]
@@ -145,16 +147,25 @@ class Homes(Memory):
                     continue
                 first, last = bounds(array)
                 if start <= first and last <= stop:
-                    at = address(array) - start
-                    sharing.array = np.ndarray(array.shape, array.dtype, home, at, array.strides)
+                    sharing.array = part(home, address(array) - start, array)
                 elif (first < stop and start < last) or (first < old[1] and old[0] < last):
                     self._stale.add(id(sharing))
             tensor.array = home
             self._meanings = [m for m in self._meanings if m[0] != address(home)]
         homes = {id(array): home for array, home in self._given}
-        for call in self.calls:
-            if isinstance(call, HostCall) and homes:
+        for call in self.calls if homes else ():
+            if isinstance(call, HostCall):
                 call.changes = [homes.get(id(array), array) for array in call.changes]
+            elif isinstance(call, Call) and isinstance(call.function, GraphUpdate):
+                call.function.move(homes)
+
+    def _array_of(self, tensor: Tensor) -> Any:
+        """A tensor's array, if it has one, with elements."""
+        try:
+            array = tensor.array
+        except (AttributeError, ValueError):  # one that is just being made, or a lazy layer's
+            return None
+        return array if isinstance(array, self.kinds) and array.size else None
 
     def check_leaves(self, leaves: Iterable[Any]) -> None:
         """CaptureError where the step leaves a tensor with what another one was before."""
@@ -180,15 +191,6 @@ def lasting(
     there = {id(t) for value in values for t in tensors_in(value)}
     gone = {id(t) for _, old, _ in changed for t in tensors_in(old)} - there
     return [t for t in tensors if id(t) not in gone], gone
-
-
-def _array_of(tensor: Tensor) -> Any:
-    """A tensor's array of the host, if it has one, with elements."""
-    try:
-        array = tensor.array
-    except (AttributeError, ValueError):  # one that is just being made, or a lazy layer's
-        return None
-    return array if array.__class__ is np.ndarray and array.size else None
 
 
 class Watched:

@@ -84,10 +84,10 @@ def capture(
     ``detach()``: a graph that goes on from call to call is refused, and so is a tensor that the
     step reads by another way as well, or that shares memory with one that lasts. Data that somebody
     else puts into a variable, an attribute or a container for every call, as the next batch, are
-    taken for inputs once that has been seen. `explain` lists the places of both. On the CPU a
-    tensor that the step gives other data (``p.data = values``) has them where it was before, which
-    is refused while the program has another tensor there; an array of NumPy's that was made of it
-    before the recording shows them too.
+    taken for inputs once that has been seen. `explain` lists the places of both. A tensor
+    that the step gives other data (``p.data = values``) has them where it was before, which is
+    refused while the program has another tensor there; an array of NumPy's or CuPy's that was made
+    of it before the recording shows them too.
     What makes another recording: inputs of another shape, dtype or number, train and eval
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another

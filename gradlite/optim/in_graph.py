@@ -11,7 +11,7 @@ soon as somebody asks the optimizer for its state (`Mirror.catch_up`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -200,6 +200,10 @@ class GraphUpdate(InGraph):
         self._counted: list[Counted] = []
         self._mirrors: dict[int, Mirror] = {}
         self._before: list[tuple[Mirror, Any]] = []
+
+    def move(self, homes: Mapping[int, Any]) -> None:
+        """Take the arrays that parameters have from now on, by the ids of those they had."""
+        self._arrays = [homes.get(id(array), array) for array in self._arrays]
 
     def _all(self) -> list[Group]:
         return self.optimizer.param_groups
