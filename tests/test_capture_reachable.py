@@ -504,6 +504,44 @@ def numbers_of_numpy_in_a_tuple() -> Any:
 
 
 @case
+def a_value_of_a_class_that_a_constructor_reads() -> Any:
+    class Base:
+        factor = 2.0
+
+        def __init__(self, number: float) -> None:
+            self.number = number * self.factor
+
+    class Made(Base):
+        shift = 0.0
+
+        def __init__(self) -> None:
+            super().__init__(1.0 + self.shift)
+
+    return lambda x: x * Made().number, lambda: setattr(Base, "factor", 3.0)
+
+
+@case
+def a_value_of_a_class_of_layers_that_a_constructor_reads() -> Any:
+    class Made(nn.Module):
+        factor = 2.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.by = self.factor
+
+    return lambda x: x * Made().by, lambda: setattr(Made, "factor", 3.0)
+
+
+@case
+def the_names_of_all_attributes() -> Any:
+    holder = types.SimpleNamespace(factor=2.0)
+    return (
+        lambda x: x * sum(not name.startswith("_") for name in dir(holder)),
+        lambda: setattr(holder, "other", 3.0),
+    )
+
+
+@case
 def a_number_in_many_lists() -> Any:
     inner = [2.0]
     root: Any = functools.reduce(lambda found, _: [found], range(2000), inner)

@@ -28,6 +28,7 @@ BY_NAME = frozenset(
         "getattr_static", "attrgetter", "methodcaller",
     )
 )  # fmt: skip
+LISTING = frozenset(("vars", "dir", "getmembers", "__dict__"))  # what gives them all
 LOOK_UPS = ("getattr", "setattr", "hasattr", "__getattribute__")
 # What looks variables up by a value.
 EVALUATED = frozenset(("globals", "locals", "eval", "exec"))
@@ -254,7 +255,7 @@ def _looked_up(code: types.CodeType) -> Iterator[str | None]:
 @once
 def reads_any(code: types.CodeType) -> bool:
     """Whether a function may read attributes whose names its code does not hold."""
-    if "vars" in code.co_names or "__dict__" in code.co_names:
+    if not LISTING.isdisjoint(code.co_names):
         return True
     if None in _looked_up(code):
         return True

@@ -16,6 +16,7 @@ class Named:
     Attributes:
         everywhere: names that may be read of any object.
         own: those that methods of a class read of their owner.
+        constructing: those in its constructors, whose owner has what its class has, and no more.
         handed_on: classes with methods that hand their owner to other code.
         tried: names of attributes that need not be there, as a default is given.
         caught: and those where an error is caught.
@@ -26,6 +27,7 @@ class Named:
     def __init__(self) -> None:
         self.everywhere: set[str] = set()
         self.own: dict[type, set[str]] = {}
+        self.constructing: dict[type, set[str]] = {}
         self.handed_on: set[type] = set()
         self.tried: set[str] = set()
         self.caught: set[str] = set()
@@ -42,6 +44,7 @@ class Named:
         """
         own = None if owner is None else code_names.names_of_owner(code)
         if owner is not None and makes:
+            self.constructing.setdefault(owner, set()).update(code_names.names(code))
             self.everywhere.update(code_names.names_of_others(code))
         elif owner is None or own is None:
             self.everywhere.update(code_names.names(code))
@@ -66,7 +69,7 @@ class Named:
         """The names that count in a class; exposed: its objects not only their methods have."""
         meta: type = type(kind)
         names = set(self.everywhere if exposed or self.is_handed_on(kind) else ())
-        for other, own in self.own.items():
+        for other, own in (*self.own.items(), *self.constructing.items()):
             # Without `issubclass`, which some classes answer as they like, or refuse.
             if kind in other.__mro__ or other in kind.__mro__:
                 names |= own
