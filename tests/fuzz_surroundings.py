@@ -73,6 +73,16 @@ class Named(dict[str, Any]):
         self.v = v
 
 
+class Late:
+    """An object with an attribute that is not there at first."""
+
+    def __init__(self, v: Any) -> None:
+        self.first = v
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
 class Part(nn.Module):
     def __init__(self, v: Any) -> None:
         super().__init__()
@@ -165,6 +175,9 @@ LAYERS = [
     Layer(lambda v: [0, v], "{}[-1]", lambda holder, v: holder.append(v)),
     Layer(lambda v: deque([v]), "{}[0]", lambda holder, v: operator.setitem(holder, 0, v)),
     Layer(Part, "{}()", set_v),
+    Layer(lambda v: Part([v]), "{}.v[-1]", lambda holder, v: set_v(holder, [v])),
+    Layer(lambda v: Part(([v],)), "{}.v[0][-1]", lambda holder, v: holder.v[0].append(v)),
+    Layer(Late, "late({})", set_v),
     Layer(variable, "{}.get()", lambda holder, v: holder.set(v)),
     Layer(with_default, "{}()", set_default),
     Layer(
@@ -196,7 +209,10 @@ FORMS = (
     "def part(x): return x * {}\nrows = gradlite.func.vmap(part)\ndef step(x): return rows(x)",
     "def part(root, x): return x * {}\nstep = functools.partial(part, root)",
 )
-BY_NAME = "def by_name(holder): return getattr(holder, 'v')\n"
+BY_NAME = (
+    "def by_name(holder): return getattr(holder, 'v')\n"
+    "def late(holder):\n try: return holder.v\n except Exception: return holder.first\n"
+)
 
 
 class Way:

@@ -148,6 +148,59 @@ def test_what_a_module_holds_is_looked_at_once(name: str, monkeypatch: pytest.Mo
     assert looks and captured.replays >= 3
 
 
+class Factors(nn.Module):
+    """A module that goes by a container of numbers."""
+
+    def __init__(self, factors: Any) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, x: Any) -> Any:
+        return x * sum(self.factors.values() if isinstance(self.factors, dict) else self.factors)
+
+
+class Named(dict[str, float]):
+    extra = 0.0
+
+    def values(self) -> Any:
+        return [*super().values(), self.extra]
+
+
+CONTAINERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "a list": (lambda: [2.0], lambda found: found.append(3.0)),
+    "a dictionary": (lambda: {"a": 2.0}, lambda found: found.update(b=3.0)),
+    "a class of its own": (Named, lambda found: setattr(found, "extra", 3.0)),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_another_container_with_the_same_items_is_looked_at_from_then_on(name: str) -> None:
+    make, edit = CONTAINERS[name]
+    layer = Factors(make())
+    captured = gradlite.capture(layer)
+    for i in range(14):
+        if i == 5:
+            layer.factors = make()
+        if i == 9:
+            edit(layer.factors)
+        assert captured(gradlite.ones(2)).tolist() == layer(gradlite.ones(2)).tolist()
+    assert captured.replays > 5
+
+
+def test_containers_that_a_layer_makes_anew_for_every_call_make_no_other_recording() -> None:
+    class Noting(nn.Module):
+        def forward(self, x: Any) -> Any:
+            self.shapes = [*x.shape]
+            return x.sum() * len(self.shapes)
+
+    layer = Noting()
+    captured = gradlite.capture(layer)
+    for i in range(12):
+        x = gradlite.ones(2, 3) * i
+        assert captured(x).item() == layer(x).item()
+    assert captured.replays == 9
+
+
 def switched(model: Any) -> None:
     model.eval()
     model.train()

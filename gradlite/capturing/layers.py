@@ -10,12 +10,14 @@ from gradlite import changes, determinism, graph
 from gradlite.capturing import code_names
 from gradlite.capturing.conditions import Conditions
 from gradlite.capturing.reachable import Reachable
-from gradlite.capturing.watched import ABSENT, SIMPLE, alike, described, distributions
+from gradlite.capturing.watched import ABSENT, SIMPLE, alike, described, distributions, is_edited
 from gradlite.device import get_default_device
 from gradlite.graph_hooks import saved_hooks
 from gradlite.nn import Module, global_hooks
 from gradlite.optim.optimizer import global_step_hooks, step_hooks
 from gradlite.tensor import Tensor
+
+OF_MODULES = frozenset(vars(Module()))
 
 
 class Layers:
@@ -34,6 +36,13 @@ class Layers:
         self._made: set[tuple[int, str]] = set()
         self._count = [changes.count[0]]  # a list, which the conditions read
         self._state = self._describe()
+        self._containers = [
+            (module, key, value)
+            for module in self._modules.values()
+            if not code_names.is_library_class(type(module))
+            for key, value in module.__dict__.items()
+            if is_edited(value) and key not in OF_MODULES and not self._named.unread(module, key)
+        ]
         self._read_by_layers = self._attributes_read()
         self._options_read = self._options.read()
         self.note_groups()
@@ -160,6 +169,9 @@ class Layers:
         state = self._describe()
         if state != self._state:
             return self._difference(state)
+        for module, key, value in self._containers:
+            if module.__dict__.get(key) is not value:  # whose items are not looked at
+                return f"{type(module).__name__}.{key}"
         self._count[0] = changes.count[0]
         return None
 
@@ -187,6 +199,12 @@ class Layers:
 
     def left(self) -> tuple[str | None, list[tuple[Any, str, bool]]]:
         """What the step itself has changed: what no replay does, and the flags that each sets."""
+        # Where it puts a new one with the same items for every call, it goes by no other's.
+        self._containers = [
+            (module, key, value)
+            for module, key, value in self._containers
+            if module.__dict__.get(key) is value
+        ]
         state = self._describe()
         if state == self._state:
             return None, []

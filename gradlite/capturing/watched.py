@@ -96,10 +96,17 @@ def described(value: Any) -> Any:
         hooks = () if extra is None else (*extra.prehooks, "|", *extra.post_accumulate)
         return id(value), value._requires_grad, id(value.array), hooks
     if isinstance(value, (tuple, list)):
-        return tuple(map(described, value))
+        return value.__class__, *map(described, value)
     if isinstance(value, dict):
-        return tuple([(key, described(item)) for key, item in value.items()])
+        return value.__class__, *[(key, described(item)) for key, item in value.items()]
     return id(value)
+
+
+def is_edited(value: Any) -> bool:
+    """Whether a value is a container that programs edit, or holds one."""
+    if isinstance(value, tuple):
+        return any(map(is_edited, value))
+    return isinstance(value, (list, dict))
 
 
 def tensors_in(value: Any) -> list[Tensor]:
