@@ -117,8 +117,9 @@ def capture(
         native: whether replays on the CPU run compiled code instead of array calls. By default
             they do where there is a C++ compiler, unless the variable ``GRADLITE_NATIVE`` is 0.
             Array calls give the very bits that the step gives without capture, unless an op takes
-            a shortcut by values that come of parameters the step has updated, which a recording
-            does without; compiled code rounds differently.
+            a shortcut by values that a recording does without: such as come of parameters the step
+            has updated, go another way too often, or are the lengths of CTC's targets; compiled
+            code rounds differently.
 
     Raises:
         CaptureError: a `RuntimeError`: the step does what a replay could not repeat.
