@@ -92,7 +92,8 @@ def capture(
     mode, grad mode, a layer frozen or unfrozen, another module, tensor or number behind a variable
     of the step or in what it leads to (containers, attributes, classes, modules, hooks), another
     answer to what the step asks of its inputs (layout, address, identity, attributes), a branch on
-    a tensor's value that goes another way, a boolean mask that holds in more or fewer places, as
+    a tensor's value that goes another way, a matrix that has no factor or solution where it had
+    one (`linalg.cholesky`, `linalg.solve`), a boolean mask that holds in more or fewer places, as
     `nonzero` and on the CPU `unique` may find them, another whole number that ``item()``,
     ``int()``, ``float()``, ``tolist()`` or an index reads of a tensor of whole numbers, other
     values of an array that code in C reads (``table[a]``, ``table.dot(a)``, SciPy's functions).
