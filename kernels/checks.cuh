@@ -10,6 +10,9 @@ DEVICE void note(i64* place, i64 value) {
 #endif
 }
 
+// Where the n-th kind of number is noted that an op's kernels look at (`Launcher.errors`).
+DEVICE i64* kind(i64* errors, int n) { return errors + 3 * n; }
+
 // The index counted from the front, or -1 for one that is not valid.
 DEVICE i64 checked(i64 index, i64 lowest, i64 size, i64* errors) {
   if (index >= lowest && index < size) return index < 0 ? index + size : index;

@@ -7,8 +7,9 @@
 // logits again, rather than a gradient that forward would have had to write: as much memory
 // traffic, none of it where no gradient is wanted, and nothing to keep but what is there anyway.
 //
-// A class number out of range makes its loss and its gradient NaN.
+// A class number out of range makes its loss and its gradient NaN, and forward notes it.
 #define BLOCKS 2
+#include "checks.cuh"
 #include "rows.cuh"
 
 // The distribution that a position is compared with: weight[class] * (rate + uniform) at its
@@ -43,13 +44,14 @@ struct Position {
   acc_t top, total, mass, along;  // sums of exp(x - top), of q and of q (x - top)
 
   // Adds what a class number says; `number` is not read where there are probabilities.
-  __device__ acc_t count(const Target& target, i64 number, const scalar_t* logits, i64 step) {
+  __device__ acc_t count(const Target& target, i64 number, const scalar_t* logits, i64 step,
+                         i64* errors) {
     if (target.probabilities) return acc_t(1);
     if (number == target.ignored) {
       mass = along = 0;
       return acc_t(0);
     }
-    if (number < 0 || number >= target.classes) {
+    if (checked(number, 0, target.classes, errors) < 0) {
       mass = along = infinity() - infinity();
       return acc_t(1);
     }
@@ -73,8 +75,8 @@ struct Position {
 KERNEL(cross_entropy_rows)
 (const scalar_t* __restrict__ x, const i64* __restrict__ numbers,
  const scalar_t* __restrict__ probabilities, const scalar_t* __restrict__ weight,
- acc_t* __restrict__ losses, acc_t* __restrict__ kept, i64 rows, i64 classes, i64 ignored,
- double smoothing) {
+ acc_t* __restrict__ losses, acc_t* __restrict__ kept, i64* errors, i64 rows, i64 classes,
+ i64 ignored, double smoothing) {
   const Target target = target_of(numbers, probabilities, weight, classes, ignored, smoothing);
   for_each_row(rows, [&](auto team, i64 r) {
     with_row<1>(team, classes, aligned(x, probabilities, weight), [&](auto row) {
@@ -100,7 +102,7 @@ KERNEL(cross_entropy_rows)
         row.each([&](acc_t value) { total += math::exp(value - top); }, in);
       }
       found.total = team.sum(total);
-      const acc_t counts = found.count(target, numbers ? numbers[r] : 0, logits, 1);
+      const acc_t counts = found.count(target, numbers ? numbers[r] : 0, logits, 1, errors);
       if (team.rank() == 0) found.write(r, rows, counts, losses, kept);
     });
   });
@@ -170,8 +172,8 @@ DEVICE void for_each_tile(i64 samples, i64 length, Body body) {
 KERNEL(cross_entropy_positions)
 (const scalar_t* __restrict__ x, const i64* __restrict__ numbers,
  const scalar_t* __restrict__ probabilities, const scalar_t* __restrict__ weight,
- acc_t* __restrict__ losses, acc_t* __restrict__ kept, i64 samples, i64 classes, i64 length,
- i64 ignored, double smoothing) {
+ acc_t* __restrict__ losses, acc_t* __restrict__ kept, i64* errors, i64 samples, i64 classes,
+ i64 length, i64 ignored, double smoothing) {
   const Target target = target_of(numbers, probabilities, weight, classes, ignored, smoothing);
   for_each_tile(samples, length, [&](i64 sample, i64 first, i64 width) {
     const i64 start = sample * classes * length + first;
@@ -195,7 +197,8 @@ KERNEL(cross_entropy_positions)
     for (i64 j = 0; j < width; j++) {
       const i64 at = sample * length + first + j;
       Position found = {top[j], total[j], mass[j], along[j]};
-      const acc_t counts = found.count(target, numbers ? numbers[at] : 0, x + start + j, length);
+      const acc_t counts =
+          found.count(target, numbers ? numbers[at] : 0, x + start + j, length, errors);
       found.write(at, samples * length, counts, losses, kept);
     }
   });
@@ -259,14 +262,14 @@ KERNEL(cross_entropy_targets_backward)
 // The negative log-likelihood of class numbers: x holds log-probabilities.
 KERNEL(nll_loss_forward)
 (const scalar_t* __restrict__ x, const i64* __restrict__ numbers,
- const scalar_t* __restrict__ weight, acc_t* __restrict__ losses, i64 samples, i64 classes,
- i64 length, i64 ignored) {
+ const scalar_t* __restrict__ weight, acc_t* __restrict__ losses, i64* errors, i64 samples,
+ i64 classes, i64 length, i64 ignored) {
   const i64 positions = samples * length;
   for (i64 i = thread_index(); i < positions; i += thread_count()) {
     const i64 c = numbers[i], sample = i / length;
     acc_t loss = 0, counts = 0;
     if (c != ignored) {
-      const bool valid = c >= 0 && c < classes;
+      const bool valid = checked(c, 0, classes, errors) >= 0;
       counts = valid && weight ? widen(weight[c]) : acc_t(1);
       loss = valid ? -counts * widen(x[(sample * classes + c) * length + (i - sample * length)])
                    : infinity() - infinity();

@@ -60,10 +60,11 @@ DEVICE Sequence sequence_of(Team team, i64 n, const i64* steps, const i64* lengt
     room = total - start;
   }
   // `checked` wants numbers below a size: the last sequence has all that is left.
-  const i64 labels = checked(lengths[n], 0, room + 1, errors);
+  i64* wrong_length = kind(errors, 1);
+  const i64 labels = checked(lengths[n], 0, room + 1, wrong_length);
   const bool left = longest == 0 && n == batch - 1 && labels >= 0 && labels < room;
-  if (left) checked(total, 0, start + labels + 1, errors);
-  const i64 count = checked(steps[n], 0, times + 1, errors);
+  if (left) checked(total, 0, start + labels + 1, wrong_length);
+  const i64 count = checked(steps[n], 0, times + 1, kind(errors, 2));
   return {start, labels < 0 || count < 0 || left ? -1 : labels, count};
 }
 

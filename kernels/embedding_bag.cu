@@ -1,8 +1,9 @@
 // Sums, means and maxima of the rows of a table that bags of indices name.
 //
 // Bag n has the indices from starts[n] to the next start, or to the end; without starts, `length`
-// of them. Rows at `padding` count for nothing, nor do indices out of range, which are noted. A
-// team has a bag: the sums are in the order of the indices, and the same bits at every run.
+// of them. Rows at `padding` count for nothing, nor do indices out of range, which are noted, and
+// so are such starts, apart. A team has a bag: the sums are in the order of the indices, and the
+// same bits at every run.
 #include "checks.cuh"
 #include "team.cuh"
 
@@ -15,7 +16,7 @@ struct Bags {
   __device__ i64 first(i64 n) const {
     if (!starts) return n * length;
     const i64 lowest = n == 0 ? 0 : starts[n - 1];
-    const i64 at = checked(starts[n], lowest, n == 0 ? 1 : size + 1, errors);
+    const i64 at = checked(starts[n], lowest, n == 0 ? 1 : size + 1, kind(errors, 1));
     return at < 0 ? size : at;
   }
   __device__ i64 last(i64 n) const {
@@ -29,16 +30,18 @@ struct Bags {
   }
 };
 
+// With `ends`, one more start follows the last, which is no more than the number of indices.
 // `counts` (bags) becomes how many rows there are in each, at least 1, and for maxima `chosen`
 // (bags, columns) the place among the indices where each one is, -1 where there is none.
 KERNEL_BLOCKS(embedding_bag_forward, 6)
 (const scalar_t* __restrict__ weight, const i64* __restrict__ index,
  const i64* __restrict__ starts, const scalar_t* __restrict__ factors, scalar_t* __restrict__ out,
  i64* __restrict__ counts, i64* __restrict__ chosen, i64* errors, i64 bags, i64 size, i64 length,
- i64 rows, i64 columns, i64 padding, i64 mode) {
+ i64 rows, i64 columns, i64 padding, i64 mode, i64 ends) {
   const Bags all = {index, starts, errors, bags, size, length, rows, padding};
   for_each_row(bags, [&](auto team, i64 n) {
     const i64 first = all.first(n), last = all.last(n);
+    if (ends && n + 1 == bags) checked(starts[bags], 0, size + 1, kind(errors, 1));
     i64 count = 0;
     ROLLED
     for (i64 k = first + team.rank(); k < last; k += team.size()) count += all.row(k) >= 0;

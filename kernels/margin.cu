@@ -2,8 +2,9 @@
 //
 // Forward writes what it computes of a row to `values`, or to `losses` where a sum follows;
 // backward takes grad of each row or of all, times `scale`. A score that is NaN counts nothing, as
-// in PyTorch; a class or a label out of range makes its row NaN.
+// in PyTorch; a class or a label out of range makes its row NaN, and forward notes it.
 #define BLOCKS 4
+#include "checks.cuh"
 #include "row_loss.cuh"
 
 // Columns that a thread looks at together: vectors on the CPU.
@@ -34,13 +35,14 @@ DEVICE acc_t share_of(const scalar_t* weight, i64 y, i64 classes) {
 KERNEL(multi_margin_forward)
 (const scalar_t* __restrict__ x, const i64* __restrict__ numbers,
  const scalar_t* __restrict__ weight, scalar_t* __restrict__ values, acc_t* __restrict__ losses,
- i64 rows, i64 classes, i64 p, double margin) {
+ i64 rows, i64 classes, i64* errors, i64 p, double margin) {
   const bool squared = p == 2;
   for_each_row(rows, [&](auto team, i64 r) {
     const scalar_t* scores = x + r * classes;
     const i64 y = numbers[r];
     const acc_t share = share_of(weight, y, classes);
     const acc_t least = acc_t(margin) - (share == share ? widen(scores[y]) : share);
+    if (team.rank() == 0) checked(y, 0, classes, errors);
     acc_t total = 0;
 #pragma unroll 4
     for (i64 c = team.rank(); c < classes; c += team.size()) {
@@ -116,18 +118,18 @@ DEVICE acc_t least_of(const scalar_t* scores, i64 label, i64 classes) {
   return label < classes ? 1 - widen(scores[label]) : no_number();
 }
 
-// Whether some label is out of range.
+// The largest label, which is out of range where any is.
 template <class Team>
-DEVICE bool strange(const Team& team, const i64* labels, i64 count, i64 classes) {
+DEVICE i64 largest(const Team& team, const i64* labels, i64 count) {
   i64 most = 0;
   for (i64 k = team.rank(); k < count; k += team.size()) most = math::larger(labels[k], most);
-  return team.max(most) >= classes;
+  return team.max(most);
 }
 
 // sum over labels y and other columns c of max(0, 1 - x[y] + x[c]), by the number of classes
 KERNEL(multilabel_margin_forward)
 (const scalar_t* __restrict__ x, const i64* __restrict__ targets, scalar_t* __restrict__ values,
- acc_t* __restrict__ losses, i64 rows, i64 classes) {
+ acc_t* __restrict__ losses, i64 rows, i64 classes, i64* errors) {
   for_each_row(rows, [&](auto team, i64 r) {
     const scalar_t* scores = x + r * classes;
     const i64* labels = targets + r * classes;
@@ -143,7 +145,12 @@ KERNEL(multilabel_margin_forward)
       }
     });
     total = team.sum(total) / acc_t(classes);
-    if (strange(team, labels, count, classes)) total = no_number();
+    const i64 most = largest(team, labels, count);
+    if (most >= classes) total = no_number();
+    if (team.rank() == 0) {
+      checked(most, 0, classes, errors);
+      if (count < classes) checked(labels[count], -1, classes, errors);  // what ends the list
+    }
     write(team, r, total, values, losses);
   });
 }
@@ -161,7 +168,7 @@ KERNEL(multilabel_margin_backward)
     u8* mark = marks + r * classes;
     scalar_t* out = dx + r * classes;
     const i64 count = listed(team, labels, classes);
-    const bool bad = strange(team, labels, count, classes);
+    const bool bad = largest(team, labels, count) >= classes;
     const acc_t g = bad ? no_number() : grad_of(grad, r, each, scale) / acc_t(classes);
     for_each_tile(team, labels, count, classes, [&](const Tile& tile) {
       acc_t close[TILE] = {};

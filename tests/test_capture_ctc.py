@@ -72,6 +72,6 @@ def test_a_length_that_does_not_fit_is_an_error_in_a_replay(replays: str) -> Non
     for _ in range(5):
         step(scores, targets, steps, lengths)
     steps[1] = TIMES + 1
-    with pytest.raises(RuntimeError, match="at most 9, but got value 10|index 10 is out of"):
+    with pytest.raises(RuntimeError, match="at most 9, but got value 10|input_length 10 is out of"):
         loss, _ = step(scores, targets, steps, lengths)
         loss.item()  # on a GPU the host hears of it here

@@ -64,7 +64,9 @@ def test_offsets_that_do_not_fit_are_errors_in_replays(replays: str) -> None:
     for _ in range(5):
         step(index, offsets)
     offsets[1] = 4
-    with pytest.raises(RuntimeError, match=r"index 4 is out of bounds|greater than input's length"):
+    with pytest.raises(
+        RuntimeError, match=r"offset 4 is out of bounds|greater than input's length"
+    ):
         step(index, offsets).item()
 
 

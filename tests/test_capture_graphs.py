@@ -245,6 +245,26 @@ def test_indices_out_of_bounds_are_told_of_when_the_host_waits() -> None:
     assert captured(gradlite.tensor([2])).tolist() == [2.0]
 
 
+LOSSES: dict[str, Any] = {
+    "cross_entropy": F.cross_entropy, "nll_loss": F.nll_loss,
+    "multi_margin_loss": F.multi_margin_loss,
+    "multilabel_margin_loss": lambda x, y: F.multilabel_margin_loss(x, y[:, None].expand(4, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_class_numbers_out_of_bounds_are_told_of_when_the_host_waits(name: str) -> None:
+    x = gradlite.randn(4, 3).requires_grad_()
+    captured = gradlite.capture(lambda y: LOSSES[name](x, y))
+    y = gradlite.tensor([0, 2, 1, 0])
+    losses = [captured(y).item() for _ in range(5)]
+    y[1] = 7
+    with pytest.raises(RuntimeError, match=rf"assert triggered\n{name}: [Tt]arget 7 is out of"):
+        captured(y).item()
+    y[1] = 2
+    assert captured(y).item() == losses[-1] and captured.recordings == 1
+
+
 def test_gradients_that_accumulate_are_added_in_the_graph() -> None:
     weight = gradlite.ones(2, requires_grad=True)
 

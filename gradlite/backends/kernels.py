@@ -66,7 +66,7 @@ class Launcher:
         self.empty = xp.empty
         self.zeros = xp.zeros
         self._entries: dict[Any, Entry] = {}
-        self._notes: dict[int, Any] = {}
+        self._notes: dict[int, asserts.Notes] = {}
         self.tables: dict[Any, Any] = {}  # those of tables.py
         self._constants: dict[Any, tuple[Any, ...]] = {}
         self.set_processors(processors)
@@ -173,16 +173,21 @@ class Launcher:
                 self._constants[key] = found
         return found
 
-    @property
-    def errors(self) -> Any:
-        """Where a kernel notes an index out of bounds: `asserts.check` makes an error of it."""
+    def errors(self, op: str, *what: str) -> Any:
+        """Where kernels of an op note an index out of bounds: `asserts.check` makes an error of it.
+
+        Args:
+            op: its public name.
+            what: the numbers that its kernels look at, each of which has three places, one after
+                another (``noting`` in ``checks.cuh``); "index" alone by default.
+        """
         if asserts.watched:
             asserts.check()
         device = 0 if self.xp is np else self.xp.cuda.runtime.getDevice()
-        found = self._notes.get(device)
-        if found is None:
-            found = self._notes[device] = asserts.note(self.xp, device)
-        return found
+        notes = self._notes.get(device)
+        if notes is None:
+            notes = self._notes[device] = asserts.Notes(self.xp, device)
+        return notes.place(op, *(what or ("index",)))
 
     def addresses(self, arrays: list[Any], dtype: Any, out: Any) -> bool:
         """Write the addresses of arrays into one of NumPy; False unless all are fit for a kernel.

@@ -33,6 +33,11 @@ def _sizes(lp: Any, targets: Any) -> tuple[tuple[int, ...], int]:
     return (times, batch, classes, longest, targets.size), batch * longest or targets.size
 
 
+def noted(K: Any) -> Any:
+    """Where the kernels note labels and lengths that are none."""
+    return K.errors("ctc_loss", "Target", "target_length", "input_length")
+
+
 def forward(
     K: Any,
     lp: Any,
@@ -57,7 +62,7 @@ def forward(
     threads = min(256, max(64, 32 * -(-(bound + 1) // 32)))
     K.launch(
         "ctc_loss_forward", dtype, (min(batch, 65535),), (threads,), K.reach(lp), K.dense(targets),
-        K.dense(steps), K.dense(lengths), alpha, kept, losses, spare, K.errors, *sizes, blank, room,
+        K.dense(steps), K.dense(lengths), alpha, kept, losses, spare, noted(K), *sizes, blank, room,
         by_time, by_batch, int(mean), int(zero_infinity), shared=room * K.acc(dtype).itemsize,
     )  # fmt: skip
     return losses, alpha, kept
@@ -91,7 +96,7 @@ def backward(
     K.launch(
         "ctc_loss_backward", dtype, (min(batch, 65535),), (256,), K.dense(grad), K.reach(lp),
         K.dense(targets), K.dense(steps), K.dense(lengths), alpha, kept,
-        K.empty(alpha.shape, alpha.dtype), out, spare, K.errors, *sizes, blank, room, by_time,
+        K.empty(alpha.shape, alpha.dtype), out, spare, noted(K), *sizes, blank, room, by_time,
         by_batch, *order, int(grad.ndim), int(mean), int(zero_infinity), scale,
         shared=room * K.acc(dtype).itemsize,
     )  # fmt: skip

@@ -102,9 +102,10 @@ OUT_OF_BOUNDS = "Target {} is out of bounds."
 
 def check_noted(K: Any) -> None:
     """IndexError when the kernels of a launcher on the CPU have met a label that is none."""
-    if K.errors[0]:
-        index = int(K.errors[1])
-        K.errors[:] = 0
+    found = ctc_launch.noted(K)
+    if found[:, 0].any():
+        index = int(found[found[:, 0].argmax(), 1])
+        found[...] = 0
         raise IndexError(OUT_OF_BOUNDS.format(index))
 
 

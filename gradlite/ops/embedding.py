@@ -39,7 +39,9 @@ class Embedding(Op):
     def fused_forward(K: Any, weight: Any, index: Any, padding_idx: int, by_freq: bool) -> Any:
         if K.serial or not index.size or not K.takes(weight):  # NumPy takes rows as fast
             return NotImplemented
-        return indexing.take_slices(K, weight, index, 0, (*index.shape, weight.shape[1]))
+        return indexing.take_slices(
+            K, "embedding", weight, index, 0, (*index.shape, weight.shape[1])
+        )
 
 
 def _by_frequency(xp: Any, out: Any, index: Any) -> Any:
@@ -77,7 +79,7 @@ class EmbeddingDenseBackward(Op):
         if not K.takes(grad):
             return NotImplemented
         out = K.zeros((rows, grad.shape[-1]), grad.dtype)
-        indexing.add_rows(K, out, index, grad, skipped=padding_idx)
+        indexing.add_rows(K, "embedding", out, index, grad, skipped=padding_idx)
         return _by_frequency(K.xp, out, index) if by_freq else out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

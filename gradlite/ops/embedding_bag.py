@@ -49,7 +49,7 @@ def _starts(
         raise RuntimeError("include_last_offset: numBags should be at least 1")
     if not isinstance(starts, np.ndarray):
         if by_kernel:  # which looks at them
-            return starts[:-1] if include_last else starts
+            return starts
         starts = starts.get()
     size = input.array.size
     if starts.size:
@@ -120,6 +120,7 @@ def _pooled(weight: Tensor, index: Tensor, starts: Any, factors: Any, attrs: Any
         S(np.array([[1, 2]]), normal(5, 2), np.array([0])),
         S(np.array([1, 2]), normal(5, 2), np.array([1])),
         S(np.array([1, 2]), normal(5, 2), np.array([0, 3])),
+        S(np.array([1, 2]), normal(5, 2), np.array([0, 3]), include_last_offset=True),
         S(np.array([[1, 2]]), normal(5, 2), mode="min"),
         S(np.array([[1, 2]]), normal(5, 2), mode="sum", per_sample_weights=normal(2)),
         S(np.array([[1, 2]]), normal(5, 2), mode="max", scale_grad_by_freq=True),
@@ -237,5 +238,7 @@ def embedding_bag(
     if max_norm is not None:
         limit_rows(weight, index.array, max_norm, norm_type)
     count = input.array.shape[0] if starts is None else starts.size
+    if by_kernel and include_last_offset and not isinstance(starts, np.ndarray):
+        count -= 1
     padding = -1 if padding_idx is None else padding_idx % rows_of_table
     return _pooled(weight, index, starts, factors, (count, padding, mode, scale_grad_by_freq))

@@ -20,8 +20,14 @@ from gradlite.tensor import Tensor, wrap
 MODES = ("sum", "mean", "max")
 
 
+def _noted(K: Any) -> Any:
+    return K.errors("embedding_bag", "index", "offset")
+
+
 class EmbeddingBag(Op):
     """(rows, columns) and indices in one row -> (bags, columns).
+
+    Where each bag starts may be followed by where the last one ends, which kernels look at.
 
     aux: how many rows there are in each bag, at least 1, and for maxima the place among the indices
     of each one, -1 where there is none.
@@ -35,6 +41,7 @@ class EmbeddingBag(Op):
         xp: Any, weight: Any, index: Any, starts: Any, factors: Any, bags: int, padding: int,
         mode: str, by_freq: bool,
     ) -> Any:  # fmt: skip
+        starts = None if starts is None else starts[:bags]
         out, counts, *chosen = rules.pool(xp, weight, index, starts, factors, bags, padding, mode)
         return out, (counts, chosen[0] if chosen else None)
 
@@ -44,7 +51,7 @@ class EmbeddingBag(Op):
         counts, chosen = ctx.aux
         index = F.array(index)
         xp = NAMESPACES[index.__class__].xp
-        starts = None if starts is None else F.array(starts)
+        starts = None if starts is None else F.array(starts)[:bags]
         shape = tuple(ctx.shapes[0])
         if F.tensors:
             bag = rules.bags_of(xp, starts, index.size, bags)
@@ -78,10 +85,11 @@ class EmbeddingBag(Op):
         rows, columns = weight.shape
         out, counts = K.empty((bags, columns), weight.dtype), K.empty(bags, np.int64)
         chosen = K.empty(out.shape, np.int64) if mode == "max" else None
+        ends = int(starts is not None and starts.size > bags)
         K.rows(
             "embedding_bag_forward", weight.dtype, bags, columns, K.dense(weight), index, starts,
-            factors, out, counts, chosen, K.errors, bags, index.size, index.size // bags, rows,
-            columns, padding, MODES.index(mode),
+            factors, out, counts, chosen, _noted(K), bags, index.size, index.size // bags, rows,
+            columns, padding, MODES.index(mode), ends,
         )  # fmt: skip
         return out, (counts, chosen)
 
@@ -97,17 +105,17 @@ class EmbeddingBag(Op):
             values = K.empty((index.size, columns), grad.dtype)
             K.rows(
                 "embedding_bag_spread", grad.dtype, bags, columns, grad, starts, factors, *ctx.aux,
-                values, K.errors, *sizes, MODES.index(mode),
+                values, _noted(K), *sizes, MODES.index(mode),
             )  # fmt: skip
             dweight = K.zeros((rows, columns), grad.dtype)
-            indexing.add_rows(K, dweight, index, values, skipped=padding)
+            indexing.add_rows(K, "embedding_bag", dweight, index, values, skipped=padding)
             if by_freq:
                 dweight /= rules.frequencies(K.xp, index, rows)
         if ctx.edges[3] is not None:
             dfactors = K.empty(index.shape, grad.dtype)
             K.rows(
                 "embedding_bag_factors", grad.dtype, bags, columns, grad, K.dense(weight), index,
-                starts, dfactors, K.errors, *sizes,
+                starts, dfactors, _noted(K), *sizes,
             )  # fmt: skip
         return dweight, None, None, dfactors
 

@@ -239,7 +239,7 @@ class Pick(Op):
         if not x.ndim or not K.takes(x) or not 0 < index.size < indexing.MOST:
             return NotImplemented
         rows = index.reshape(keepdim_shape(x.shape, (dim,)))
-        return indexing.take_along(K, x, rows, dim).reshape(index.shape)
+        return indexing.take_along(K, "gather", x, rows, dim).reshape(index.shape)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         (index,), (dim,), shape = ctx.saved, ctx.attrs, tuple(ctx.shapes[0])
@@ -247,7 +247,7 @@ class Pick(Op):
             return NotImplemented
         kept = keepdim_shape(shape, (dim,))
         out = K.zeros(shape, grad.dtype)
-        indexing.add_along(K, out, index.reshape(kept), grad.reshape(kept), dim)
+        indexing.add_along(K, "gather", out, index.reshape(kept), grad.reshape(kept), dim)
         return out, None
 
 

@@ -52,7 +52,7 @@ class Along(Op):
             return NotImplemented
         if not indexing.inside(x.shape, index.shape, dim):
             return NotImplemented
-        out = indexing.take_along(K, moved, index, dim)
+        out = indexing.take_along(K, "gather", moved, index, dim)
         return out if moved is x else out.view(x.dtype)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -60,7 +60,7 @@ class Along(Op):
         if not indexing.inside(shape, index.shape, dim) or not indexing.adds(K, shape, dim, grad):
             return NotImplemented
         out = K.zeros(shape, grad.dtype)
-        indexing.add_along(K, out, index, grad, dim)
+        indexing.add_along(K, "gather", out, index, grad, dim)
         return out, None
 
 
@@ -92,7 +92,7 @@ class IndexSelect(Op):
         if K.serial or not x.ndim or not index.size or not K.takes(x):
             return NotImplemented
         shape = (*x.shape[:dim], index.size, *x.shape[dim + 1 :])
-        return indexing.take_slices(K, x, index, dim, shape)
+        return indexing.take_slices(K, "index_select", x, index, dim, shape)
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         shape = tuple(ctx.shapes[0])
@@ -100,7 +100,7 @@ class IndexSelect(Op):
         if not shape or not indexing.adds(K, shape, dim, grad):
             return NotImplemented
         out = K.zeros(shape, grad.dtype)
-        indexing.add_slices(K, out, ctx.saved[0], grad, dim)
+        indexing.add_slices(K, "index_select", out, ctx.saved[0], grad, dim)
         return out, None
 
 
@@ -149,6 +149,7 @@ def _out_of_bounds(index: np.ndarray[Any, Any], dim: int, size: int, name: str) 
 
 
 def check_bounds(
+    op: str,
     index: Any,
     dim: int,
     size: int,
@@ -169,16 +170,16 @@ def check_bounds(
     else:
         K = NAMESPACES[index.__class__].launcher
         if K is not None and beside is not True and (beside is None or not K.takes(beside)):
-            indexing.check(K, index, 0, size)
+            indexing.check(K, op, index, 0, size)
 
 
-def counted_from_front(xp: Any, index: Any, size: int) -> Any:
+def counted_from_front(op: str, xp: Any, index: Any, size: int) -> Any:
     """An index array without negative numbers; a GPU is not asked whether there are any."""
     if xp is np and (not index.size or shortcuts.allowed(positions.least(index) >= 0)):
         return index
     K = NAMESPACES[index.__class__].launcher
     if K is not None and not K.serial and index.size:
-        return indexing.counted_from_front(K, index, size)
+        return indexing.counted_from_front(K, op, index, size)
     return xp.where(index < 0, index + size, index)
 
 
@@ -236,7 +237,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     read_by_kernel = None
     if not isinstance(i, np.ndarray) and indexing.inside(x.shape, i.shape, d):
         read_by_kernel = indexing.movable(x)
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=read_by_kernel)
+    check_bounds("gather", i, d, x.shape[d] if x.ndim else 1, beside=read_by_kernel)
     return apply(Gather, (input, index), d)  # type: ignore[no-any-return]
 
 
@@ -285,7 +286,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
             f"index_select(): Index to scalar can have only 1 value, got {i.size} value(s)"
         )
     if not x.ndim:
-        check_bounds(i, 0, 1, IndexError, text="index out of range in self")
+        check_bounds("index_select", i, 0, 1, IndexError, text="index out of range in self")
     else:
         if not x.shape[d]:
             check_not_empty(i)
@@ -390,7 +391,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     ):
         bad = int(i.max()) if int(i.max()) >= n else int(i.min())
         raise IndexError(f"out of range: tried to access index {bad} on a tensor of {n} elements.")
-    flat = wrap(counted_from_front(NAMESPACES[i.__class__].xp, i, n).reshape(-1))
+    flat = wrap(counted_from_front("take", NAMESPACES[i.__class__].xp, i, n).reshape(-1))
     found = gather(input if input.array.ndim == 1 else input.reshape(-1), 0, flat)
     return found if i.ndim == 1 else found.reshape(i.shape)
 
@@ -436,8 +437,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     )
     source = input.expand((*both[:d], x.shape[d], *both[d + 1 :]))
     if not x.shape[d]:  # before the numbers are counted from the front
-        check_bounds(i, d, 0)
-    i = counted_from_front(NAMESPACES[i.__class__].xp, i, x.shape[d])
+        check_bounds("take_along_dim", i, d, 0)
+    i = counted_from_front("take_along_dim", NAMESPACES[i.__class__].xp, i, x.shape[d])
     index = wrap(i).expand((*both[:d], i.shape[d], *both[d + 1 :]))
     return gather(source, d, index)
 

@@ -113,14 +113,14 @@ class Index(Op):
         moved = indexing.movable(x)
         if K.serial or not K.takes(moved) or not indexing.names_rows(index):
             return NotImplemented
-        out = _taken(K, moved, len(index), *indexing.row_numbers(K, x.shape, index))
+        out = _taken(K, moved, len(index), *indexing.row_numbers(K, "index", x.shape, index))
         return out if moved is x else out.view(x.dtype)
 
 
 def _taken(K: Any, x: Any, n: int, rows: Any, lowest: int) -> Any:
     """The rows of an array that numbers name, of the first n dimensions together."""
     table = K.dense(x).reshape(math.prod(x.shape[:n]), -1)
-    return indexing.take_slices(K, table, rows, 0, (*rows.shape, *x.shape[n:]), lowest)
+    return indexing.take_slices(K, "index", table, rows, 0, (*rows.shape, *x.shape[n:]), lowest)
 
 
 class IndexAccumulate(Op):
@@ -139,7 +139,7 @@ class IndexAccumulate(Op):
         if not K.takes(x) or not indexing.names_rows(index):
             return NotImplemented
         out = K.zeros(shape, x.dtype)
-        indexing.put_rows(K, out, index, x, True)
+        indexing.put_rows(K, "index", out, index, x, True)
         return out
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
@@ -154,7 +154,7 @@ class IndexPut(Op):
 
     def forward(xp: Any, x: Any, values: Any, index: tuple[Any, ...], accumulate: bool) -> Any:
         if xp is not np:
-            indexing.check_all(x, index)
+            indexing.check_all("index_put", x, index)
         out = x.copy()
         if accumulate:
             return positions.add_indexed(xp, out, index, values)
@@ -165,7 +165,7 @@ class IndexPut(Op):
         if not indexing.puts_rows(K, x, index, values, accumulate):
             return NotImplemented
         out = K.xp.array(x, order="C")
-        indexing.put_rows(K, out, index, values, accumulate)
+        indexing.put_rows(K, "index_put", out, index, values, accumulate)
         return out
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -173,11 +173,11 @@ class IndexPut(Op):
         if K.serial or not indexing.puts_rows(K, grad, index, grad, False):
             return NotImplemented
         n, left = len(index), grad
-        rows, lowest = indexing.row_numbers(K, grad.shape, index)
+        rows, lowest = indexing.row_numbers(K, "index_put", grad.shape, index)
         if ctx.edges[0] is not None and not accumulate:
             left = K.xp.array(grad, order="C")
             table = left.reshape(math.prod(grad.shape[:n]), -1)
-            indexing.put_slices(K, table, rows, 0, lowest=lowest)
+            indexing.put_slices(K, "index_put", table, rows, 0, lowest=lowest)
         right = None
         if ctx.edges[1] is not None:
             right = _taken(K, grad, n, rows, lowest)
@@ -413,7 +413,7 @@ def _written(array: Any, index: tuple[Any, ...], values: Any, accumulate: bool) 
         return False
     with guard.on(array):
         if NAMESPACES[array.__class__].launcher is not None:
-            indexing.check_all(array, index)
+            indexing.check_all("index_put", array, index)
         array[index] = values
         return True
 
@@ -425,7 +425,7 @@ def _written_by_kernel(array: Any, index: tuple[Any, ...], values: Any, accumula
     with guard.on(array):
         if not indexing.puts_rows(K, array, index, values, accumulate):
             return False
-        indexing.put_rows(K, array, index, values, accumulate)
+        indexing.put_rows(K, "index_put", array, index, values, accumulate)
         return True
 
 

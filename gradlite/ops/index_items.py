@@ -331,7 +331,7 @@ def _check_bounds(x: Any, dim: int, item: Any, adds: bool, items: list[Any]) -> 
             shortcuts.require(inside, IndexError, _out_of_bounds, item, dim, n)
         elif not (all(map(_are_numbers, items)) and K.takes(x if adds else indexing.movable(x))):
             # A GPU is not asked, since that would wait for it.
-            indexing.check(K, item, -n, n)
+            indexing.check(K, "index", item, -n, n)
 
 
 def _are_numbers(item: Any) -> bool:

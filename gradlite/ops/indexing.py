@@ -3,7 +3,8 @@
 An array is seen as (outer, size, inner) with the indices going along the middle, as in
 kernels/index.cu and put.cu. The functions that add give the same bits at every run, but for sums
 of many terms in few rows, and for these too after `use_deterministic_algorithms`; of what is
-written to one place any may stay, and after that the last.
+written to one place any may stay, and after that the last. ``op`` is who hears of an index out of
+bounds (`Launcher.errors`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def as_index(K: Any, index: Any) -> Any:
 
 
 def take_slices(
-    K: Any, x: Any, index: Any, dim: int, out_shape: tuple[int, ...], lowest: int = 0
+    K: Any, op: str, x: Any, index: Any, dim: int, out_shape: tuple[int, ...], lowest: int = 0
 ) -> Any:
     """The slices along a dimension that an array of indices names."""
     outer, size, inner = split(x.shape, dim)
@@ -47,11 +48,11 @@ def take_slices(
     x, index, out = K.dense(x), as_index(K, index), K.empty(out_shape, dtype)
     if inner >= SHORT or out.size >= MOST:
         K.rows(
-            "take_rows", dtype, outer * count, inner, x, index, out, K.errors, lowest, outer, size,
-            count, inner,
+            "take_rows", dtype, outer * count, inner, x, index, out, K.errors(op), lowest, outer,
+            size, count, inner,
         )  # fmt: skip
     else:
-        _take(K, x, index, out, lowest, outer, size, count, inner, (0, 1, 0))
+        _take(K, op, x, index, out, lowest, outer, size, count, inner, (0, 1, 0))
     return out
 
 
@@ -82,14 +83,14 @@ def movable(x: Any) -> Any:
     return x if floats is None else x.view(floats)
 
 
-def take_along(K: Any, x: Any, index: Any, dim: int) -> Any:
+def take_along(K: Any, op: str, x: Any, index: Any, dim: int) -> Any:
     """Elements along a dimension: the index is `inside` the shape of x."""
     x = _part(x, index, dim)
     outer, size, inner = split(x.shape, dim)
     count = index.shape[dim]
     out = K.empty(index.shape, x.dtype)
     index, steps = walked(K, index, dim)
-    _take(K, K.dense(x), index, out, 0, outer, size, count, inner, steps)
+    _take(K, op, K.dense(x), index, out, 0, outer, size, count, inner, steps)
     return out
 
 
@@ -105,16 +106,18 @@ def walked(K: Any, index: Any, dim: int) -> tuple[Any, tuple[int, int, int]]:
 
 
 def _take(
-    K: Any, x: Any, index: Any, out: Any, lowest: int, outer: int, size: int, count: int,
+    K: Any, op: str, x: Any, index: Any, out: Any, lowest: int, outer: int, size: int, count: int,
     inner: int, steps: tuple[int, int, int],
 ) -> None:  # fmt: skip
     K.elementwise(
-        "take_along", x.dtype, out.size, x, index, out, K.errors, lowest, outer, size, count, inner,
-        *steps,
+        "take_along", x.dtype, out.size, x, index, out, K.errors(op), lowest, outer, size, count,
+        inner, *steps,
     )  # fmt: skip
 
 
-def add_rows(K: Any, out: Any, index: Any, values: Any, lowest: int = 0, skipped: int = -1) -> None:
+def add_rows(
+    K: Any, op: str, out: Any, index: Any, values: Any, lowest: int = 0, skipped: int = -1
+) -> None:
     """out[index[i]] += values[i], for a row-major out of (rows, inner); not for index `skipped`."""
     rows, inner = out.shape
     count, dtype = index.size, out.dtype
@@ -124,7 +127,7 @@ def add_rows(K: Any, out: Any, index: Any, values: Any, lowest: int = 0, skipped
         tiles = -(-inner * dtype.itemsize // 512)
         grid = (K.row_geometry(rows, 1)[0][0], min(tiles, 65535))
         K.launch(
-            "add_rows_searched", dtype, grid, (32, 8), values, index, out, K.errors, lowest,
+            "add_rows_searched", dtype, grid, (32, 8), values, index, out, K.errors(op), lowest,
             skipped, rows, count, inner,
         )  # fmt: skip
     elif narrow or values.size >= MOST or determinism.are_deterministic_algorithms_enabled():
@@ -133,29 +136,29 @@ def add_rows(K: Any, out: Any, index: Any, values: Any, lowest: int = 0, skipped
         order = K.xp.argsort(index.reshape(-1))
         K.rows(
             "add_rows_sorted", dtype, count, inner, values, index.reshape(-1)[order], order, out,
-            K.errors, skipped, rows, count, inner,
+            K.errors(op), skipped, rows, count, inner,
         )  # fmt: skip
     else:
-        _add_atomic(K, out, index, values, lowest, skipped, 1, rows, count, inner, (0, 1, 0))
+        _add_atomic(K, op, out, index, values, lowest, skipped, 1, rows, count, inner, (0, 1, 0))
 
 
-def add_slices(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
+def add_slices(K: Any, op: str, out: Any, index: Any, values: Any, dim: int) -> None:
     """Add slices along a dimension to those that a vector of indices names."""
     outer, size, inner = split(out.shape, dim)
     if outer == 1:
-        add_rows(K, out.reshape(size, inner), index, values)
+        add_rows(K, op, out.reshape(size, inner), index, values)
     else:
-        _add(K, out, index, values, outer, size, index.size, inner, (0, 1, 0))
+        _add(K, op, out, index, values, outer, size, index.size, inner, (0, 1, 0))
 
 
-def add_along(K: Any, out: Any, index: Any, values: Any, dim: int) -> None:
+def add_along(K: Any, op: str, out: Any, index: Any, values: Any, dim: int) -> None:
     """Add elements at indices along a dimension, which are `inside` the shape of ``out``."""
     part = _part(out, index, dim)
     sums = K.dense(part)
     outer, size, inner = split(sums.shape, dim)
     count = index.shape[dim]
     index, steps = walked(K, index, dim)
-    _add(K, sums, index, values, outer, size, count, inner, steps)
+    _add(K, op, sums, index, values, outer, size, count, inner, steps)
     if sums is not part:
         part[...] = sums
 
@@ -172,8 +175,8 @@ def few_to_a_place(count: int, places: int) -> bool:
 
 
 def _add(
-    K: Any, out: Any, index: Any, values: Any, outer: int, size: int, count: int, inner: int,
-    steps: tuple[int, int, int],
+    K: Any, op: str, out: Any, index: Any, values: Any, outer: int, size: int, count: int, inner:
+    int, steps: tuple[int, int, int],
 ) -> None:  # fmt: skip
     index, values = as_index(K, index), K.dense(values)
     dtype = out.dtype
@@ -181,20 +184,20 @@ def _add(
     ordered = few or determinism.are_deterministic_algorithms_enabled()
     if K.acc(dtype) != dtype or values.size >= MOST or (ordered and not K.serial):
         K.elementwise(
-            "add_along", dtype, outer * inner, values, index, out, K.errors, 0, outer, size, count,
-            inner, *steps,
+            "add_along", dtype, outer * inner, values, index, out, K.errors(op), 0, outer, size,
+            count, inner, *steps,
         )  # fmt: skip
     else:
-        _add_atomic(K, out, index, values, 0, -1, outer, size, count, inner, steps)
+        _add_atomic(K, op, out, index, values, 0, -1, outer, size, count, inner, steps)
 
 
 def _add_atomic(
-    K: Any, out: Any, index: Any, values: Any, lowest: int, skipped: int, outer: int, size: int,
-    count: int, inner: int, steps: tuple[int, int, int],
+    K: Any, op: str, out: Any, index: Any, values: Any, lowest: int, skipped: int, outer: int, size:
+    int, count: int, inner: int, steps: tuple[int, int, int],
 ) -> None:  # fmt: skip
     K.elementwise(
-        "add_along_atomic", out.dtype, values.size, values, index, out, K.errors, lowest, skipped,
-        outer, size, count, inner, *steps,
+        "add_along_atomic", out.dtype, values.size, values, index, out, K.errors(op), lowest,
+        skipped, outer, size, count, inner, *steps,
     )  # fmt: skip
 
 
@@ -215,7 +218,9 @@ def puts_slices(K: Any, x: Any, index: Any, dim: int) -> bool:
     return size > 0 and puts(K, x, x.size // size * index.size)
 
 
-def put_along(K: Any, out: Any, index: Any, dim: int, values: Any = None, number: Any = 0) -> None:
+def put_along(
+    K: Any, op: str, out: Any, index: Any, dim: int, values: Any = None, number: Any = 0
+) -> None:
     """Write values, or a number, at indices along a dimension.
 
     The index is `inside` the shape of ``out`` and has the shape of the values. Which of those at
@@ -226,22 +231,29 @@ def put_along(K: Any, out: Any, index: Any, dim: int, values: Any = None, number
     written = K.dense(part)
     sizes, count = split(written.shape, dim), index.shape[dim]
     index, steps = walked(K, index, dim)
-    _put(K, written, index, values, number, 0, sizes, count, steps)
+    _put(K, op, written, index, values, number, 0, sizes, count, steps)
     if written is not part:
         part[...] = written
 
 
 def put_slices(
-    K: Any, out: Any, index: Any, dim: int, values: Any = None, number: Any = 0, lowest: int = 0
+    K: Any,
+    op: str,
+    out: Any,
+    index: Any,
+    dim: int,
+    values: Any = None,
+    number: Any = 0,
+    lowest: int = 0,
 ) -> None:
     """Write slices, or a number, where a vector of indices names those of a row-major array."""
     out = movable(out)
     sizes = split(out.shape, dim)
-    _put(K, out, as_index(K, index), values, number, lowest, sizes, index.size, (0, 1, 0))
+    _put(K, op, out, as_index(K, index), values, number, lowest, sizes, index.size, (0, 1, 0))
 
 
 def _put(
-    K: Any, out: Any, index: Any, values: Any, number: Any, lowest: int,
+    K: Any, op: str, out: Any, index: Any, values: Any, number: Any, lowest: int,
     sizes: tuple[int, int, int], count: int, steps: tuple[int, int, int],
 ) -> None:  # fmt: skip
     outer, size, inner = sizes
@@ -256,8 +268,8 @@ def _put(
         values = K.dense(values)
     in_turn = count if determinism.are_deterministic_algorithms_enabled() else 1
     K.elementwise(
-        "put_along", dtype, outer * (count // in_turn) * inner, values, bits, index, out, K.errors,
-        lowest, in_turn, outer, size, count, inner, *steps, *value_steps,
+        "put_along", dtype, outer * (count // in_turn) * inner, values, bits, index, out,
+        K.errors(op), lowest, in_turn, outer, size, count, inner, *steps, *value_steps,
     )  # fmt: skip
 
 
@@ -272,7 +284,8 @@ def masked_scatter(K: Any, x: Any, mask: Any, source: Any) -> Any:
     counts, read = scans.running_count(K, mask), K.dense(source) if source.size else x
     arrays = movable(x), mask, counts, movable(read), movable(out)
     dtype, n = arrays[0].dtype, x.size
-    K.elementwise("masked_scatter", dtype, n, *arrays, K.errors, source.size, n)
+    errors = K.errors("masked_scatter", "element of source")
+    K.elementwise("masked_scatter", dtype, n, *arrays, errors, source.size, n)
     return out
 
 
@@ -313,7 +326,7 @@ def names_rows(index: tuple[Any, ...]) -> bool:
     )
 
 
-def row_numbers(K: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[Any, int]:
+def row_numbers(K: Any, op: str, shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[Any, int]:
     """Index arrays for the first dimensions as numbers of rows, and the lowest that is valid.
 
     Numbers below 0 count from the end. Who reads the numbers checks them; those of several arrays
@@ -328,7 +341,7 @@ def row_numbers(K: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple
             item = K.xp.broadcast_to(item, common)
         K.elementwise(
             "row_numbers", np.float32, numbers.size, numbers if place else None, as_index(K, item),
-            numbers, K.errors, -n, n, numbers.size,
+            numbers, K.errors(op), -n, n, numbers.size,
         )  # fmt: skip
     return numbers, 0
 
@@ -342,42 +355,44 @@ def puts_rows(K: Any, x: Any, index: tuple[Any, ...], values: Any, accumulate: b
     return bool(taken) and rows * math.prod(x.shape[len(index) :]) < MOST
 
 
-def put_rows(K: Any, out: Any, index: tuple[Any, ...], values: Any, accumulate: bool) -> None:
+def put_rows(
+    K: Any, op: str, out: Any, index: tuple[Any, ...], values: Any, accumulate: bool
+) -> None:
     """Write values to a row-major array at index arrays for its first dimensions, or add them."""
     n = len(index)
-    rows, lowest = row_numbers(K, out.shape, index)
+    rows, lowest = row_numbers(K, op, out.shape, index)
     shape = (*rows.shape, *out.shape[n:])
     if values.shape != shape:
         values = K.xp.broadcast_to(values, shape)
     table = out.reshape(math.prod(out.shape[:n]), -1)
     if accumulate:
-        add_rows(K, table, rows, values, lowest)
+        add_rows(K, op, table, rows, values, lowest)
     else:
-        put_slices(K, table, rows, 0, values, lowest=lowest)
+        put_slices(K, op, table, rows, 0, values, lowest=lowest)
 
 
-def check_all(x: Any, index: tuple[Any, ...]) -> None:
+def check_all(op: str, x: Any, index: tuple[Any, ...]) -> None:
     """`check` index arrays that were left to kernels, which do not serve."""
     K = NAMESPACES[x.__class__].launcher
     if K is not None and not K.serial and names_rows(index):
         for n, item in zip(x.shape, index):
-            check(K, item, -n, n)
+            check(K, op, item, -n, n)
 
 
-def check(K: Any, index: Any, lowest: int, size: int) -> None:
+def check(K: Any, op: str, index: Any, lowest: int, size: int) -> None:
     """Note an error, of which the host will hear, unless lowest <= index < size everywhere."""
     n = index.size
     if n:
         with guard.on(index):
             index = as_index(K, index)
-            K.elementwise("check_indices", np.float32, n, index, K.errors, lowest, size, n)
+            K.elementwise("check_indices", np.float32, n, index, K.errors(op), lowest, size, n)
 
 
-def counted_from_front(K: Any, index: Any, size: int) -> Any:
+def counted_from_front(K: Any, op: str, index: Any, size: int) -> Any:
     """An index without negative numbers, and checked; 0 stands for those that are not valid."""
     with guard.on(index):
         numbers, n = K.empty(index.shape, np.int64), index.size
-        arrays = None, as_index(K, index), numbers, K.errors
+        arrays = None, as_index(K, index), numbers, K.errors(op)
         K.elementwise("row_numbers", np.float32, n, *arrays, -size, size, n)
     return numbers
 
@@ -385,6 +400,6 @@ def counted_from_front(K: Any, index: Any, size: int) -> Any:
 def one_hot(K: Any, index: Any, classes: int) -> Any:
     """Rows of int64 with a 1 at each index."""
     out = K.empty((*index.shape, classes), np.int64)
-    count = index.size
-    K.rows("one_hot", np.float32, count, classes, K.dense(index), out, K.errors, count, classes)
+    count, errors = index.size, K.errors("one_hot", "Class value")
+    K.rows("one_hot", np.float32, count, classes, K.dense(index), out, errors, count, classes)
     return out

@@ -169,8 +169,8 @@ def cross_entropy(
     tensor(0.4100)
 
     Raises:
-        ValueError, IndexError, RuntimeError: shapes that do not fit, a class out of range. On a
-            GPU such a class makes the loss NaN, because looking for one would wait for the GPU.
+        ValueError, IndexError, RuntimeError: shapes that do not fit, a class out of range. A
+            GPU notes such a class, and the error comes when the host next waits for it.
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce, reduction, 4)

@@ -254,15 +254,16 @@ class CrossEntropyLoss(Op):
         operands = (x, None, K.dense(target)) if spread else (x, _numbers(K, target), None)
         losses = K.empty((2, positions), K.acc(dtype))
         kept = K.empty((3, positions), K.acc(dtype))
+        errors = K.errors("cross_entropy", "Target")
         if _as_rows(classes, length):
             K.kept_rows(
                 "cross_entropy_rows", dtype, samples, classes, 1, *operands, weight,
-                losses, kept, samples, classes, ignore_index, smoothing,
+                losses, kept, errors, samples, classes, ignore_index, smoothing,
             )  # fmt: skip
         else:
             K.elementwise(
                 "cross_entropy_positions", dtype, 4 * positions, *operands, weight,
-                losses, kept, samples, classes, length, ignore_index, smoothing,
+                losses, kept, errors, samples, classes, length, ignore_index, smoothing,
             )  # fmt: skip
         dim = class_dim(x)
         shape = x.shape[:dim] + x.shape[dim + 1 :]
@@ -360,7 +361,8 @@ class NllLoss(Op):
         losses = K.empty((2, samples * length), K.acc(x.dtype))
         K.elementwise(
             "nll_loss_forward", x.dtype, 4 * samples * length, K.dense(x), _numbers(K, target),
-            _dense(K, weight), losses, samples, classes, length, ignore_index,
+            _dense(K, weight), losses, K.errors("nll_loss", "Target"), samples, classes, length,
+            ignore_index,
         )  # fmt: skip
         dim = class_dim(x)
         return _reduced(K, x, losses, x.shape[:dim] + x.shape[dim + 1 :], reduction, True)
@@ -385,7 +387,7 @@ def with_kernels(
 ) -> Tensor | None:
     """One of the ops above, or None where there are no kernels for these operands.
 
-    A class number out of range makes its loss NaN on a GPU: to look for one would wait for it.
+    A GPU's kernels look for class numbers out of range: the host would have to wait for it.
     """
     x, t = input.array, target.array
     F = NAMESPACES[x.__class__]

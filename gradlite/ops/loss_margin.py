@@ -61,7 +61,7 @@ class MultiMarginLoss(Op):
         inputs = K.dense(x), K.dense(y), None if weight is None else K.dense(weight)
         return launch_rows(
             K, "multi_margin_forward", x.dtype, x.shape[:1], x.shape[1], 1, reduction, inputs,
-            p, margin,
+            K.errors("multi_margin_loss", "target"), p, margin,
         )  # fmt: skip
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
@@ -124,8 +124,9 @@ class MultilabelMarginLoss(Op):
             return NotImplemented
         inputs = K.dense(x), K.dense(y)
         return launch_rows(
-            K, "multilabel_margin_forward", x.dtype, x.shape[:1], x.shape[1], 1, reduction, inputs
-        )
+            K, "multilabel_margin_forward", x.dtype, x.shape[:1], x.shape[1], 1, reduction, inputs,
+            K.errors("multilabel_margin_loss", "target"),
+        )  # fmt: skip
 
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         x, y = ctx.saved

@@ -80,7 +80,7 @@ class Scatter(Writer):
         return indexing.puts_along(K, x, index, dim)
 
     def launch(K: Any, out: Any, index: Any, src: Any, dim: int) -> None:
-        indexing.put_along(K, out, index, dim, src)
+        indexing.put_along(K, "scatter", out, index, dim, src)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -106,7 +106,7 @@ class ScatterValue(Writer):
         return indexing.puts_along(K, x, index, dim)
 
     def launch(K: Any, out: Any, index: Any, dim: int, value: Any) -> None:
-        indexing.put_along(K, out, index, dim, number=indexing.bits_of(value, out.dtype))
+        indexing.put_along(K, "scatter", out, index, dim, number=indexing.bits_of(value, out.dtype))
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -130,9 +130,11 @@ class ScatterAdd(Writer):
 
     def launch(K: Any, out: Any, index: Any, src: Any, dim: int) -> None:
         if out.dtype == np.int64:
-            scatter_combine.combine_whole(K, scatter_combine.SUM, out, index, src, dim)
+            scatter_combine.combine_whole(
+                K, "scatter_add", scatter_combine.SUM, out, index, src, dim
+            )
         else:
-            indexing.add_along(K, out, index, src, dim)
+            indexing.add_along(K, "scatter_add", out, index, src, dim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -160,7 +162,7 @@ class IndexAdd(Writer):
     def launch(K: Any, out: Any, index: Any, source: Any, dim: int, alpha: Any) -> None:
         # Not times a Python float, which CuPy takes bfloat16 to float32 with.
         values = source if alpha == 1 else source * source.dtype.type(alpha)
-        indexing.add_slices(K, out, index, values, dim)
+        indexing.add_slices(K, "index_add", out, index, values, dim)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -185,7 +187,9 @@ class IndexCopy(Writer):
         return indexing.puts(K, x, source.size)
 
     def launch(K: Any, out: Any, index: Any, source: Any, dim: int) -> None:
-        indexing.put_slices(K, out if out.ndim else out.reshape(1), index, dim, source)
+        indexing.put_slices(
+            K, "index_copy", out if out.ndim else out.reshape(1), index, dim, source
+        )
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -204,7 +208,7 @@ class IndexFill(Writer):
 
     def write(xp: Any, out: Any, index: Any, dim: int, value: Any) -> Any:
         if xp is not np:
-            index = counted_from_front(xp, index, out.shape[dim] if out.ndim else 1)
+            index = counted_from_front("index_fill", xp, index, out.shape[dim] if out.ndim else 1)
         out.reshape(-1)[positions.slices(xp, out.shape, index, dim).reshape(-1)] = value
         return out
 
@@ -214,7 +218,7 @@ class IndexFill(Writer):
     def launch(K: Any, out: Any, index: Any, dim: int, value: Any) -> None:
         out = out if out.ndim else out.reshape(1)
         bits = indexing.bits_of(value, out.dtype)
-        indexing.put_slices(K, out, index, dim, number=bits, lowest=-out.shape[dim])
+        indexing.put_slices(K, "index_fill", out, index, dim, number=bits, lowest=-out.shape[dim])
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (index,) = ctx.saved
@@ -302,7 +306,9 @@ def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Call:
             f"source slice shape: {[n for k, n in enumerate(s.shape) if k != d]} at dimension {d}."
         )
     beside = None if isinstance(x, np.ndarray) or s.size >= indexing.MOST else indexing.movable(x)
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, IndexError, "index_copy_(): ", beside)
+    check_bounds(
+        "index_copy", i, d, x.shape[d] if x.ndim else 1, IndexError, "index_copy_(): ", beside
+    )
     return IndexCopy, (input, index, source), (d,)
 
 
@@ -321,9 +327,9 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Call:
     by_kernel = K is not None and indexing.puts_slices(K, x, i, d) and not by_tensor
     if not by_kernel:
         if n:
-            index = wrap(counted_from_front(F.xp, i, n))
+            index = wrap(counted_from_front("index_fill", F.xp, i, n))
         if F.xp is np or not n:
-            check_bounds(index.array, d, n, IndexError)
+            check_bounds("index_fill", index.array, d, n, IndexError)
     if isinstance(value, Tensor):
         if value.array.ndim:
             raise RuntimeError(

@@ -43,7 +43,7 @@ def check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, beside: Any 
     if beside is not None and beside is not True:
         by_kernel = indexing.inside(x.shape, i.shape, d) and i.size < indexing.MOST
         beside = beside if by_kernel else None
-    check_bounds(i, d, x.shape[d] if x.ndim else 1, beside=beside)
+    check_bounds("scatter", i, d, x.shape[d] if x.ndim else 1, beside=beside)
     return d
 
 
@@ -99,6 +99,6 @@ def check_slices(name: str, input: Tensor, dim: int, index: Tensor, source: Tens
             f"({s.shape[d] if s.ndim else 1}), for dim: {d}"
         )
     check_bounds(
-        i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError, "", x
+        name, i, d, x.shape[d] if x.ndim else 1, IndexError if x.ndim < 2 else RuntimeError, "", x
     )
     return d

@@ -51,11 +51,11 @@ def _combine(how: int) -> Any:
         out = K.xp.array(x, dtype, order="C")
         if not include_self:
             number = indexing.bits_of(NOTHING[how], dtype)
-            indexing.put_along(K, out, index, dim, number=number)
+            indexing.put_along(K, "scatter_reduce", out, index, dim, number=number)
         index, in_turn, threads, sizes = _walk(K, how, index, x.shape, dim)
         K.elementwise(
-            "scatter_reduce", x.dtype, threads, K.dense(src), index, out, K.errors, how, in_turn,
-            *sizes,
+            "scatter_reduce", x.dtype, threads, K.dense(src), index, out,
+            K.errors("scatter_reduce"), how, in_turn, *sizes,
         )  # fmt: skip
         return out.astype(x.dtype, copy=False)
 
@@ -70,19 +70,19 @@ def _combine_whole(
     if not include_self:
         info = np.iinfo(x.dtype)
         number = (1, int(info.min), int(info.max))[how]
-        indexing.put_along(K, out, index, dim, number=number)
-    combine_whole(K, how, out, index, src, dim)
+        indexing.put_along(K, "scatter_reduce", out, index, dim, number=number)
+    combine_whole(K, "scatter_reduce", how, out, index, src, dim)
     return out.astype(x.dtype, copy=False)
 
 
-def combine_whole(K: Any, how: int, out: Any, index: Any, src: Any, dim: int) -> None:
+def combine_whole(K: Any, op: str, how: int, out: Any, index: Any, src: Any, dim: int) -> None:
     """Combine what is in an array of int64 with what an index sends there."""
     outer, size, inner = indexing.split(out.shape, dim)
     values = K.dense(src if src.dtype == np.int64 else src.astype(np.int64))
     index, steps = indexing.walked(K, index, dim)
     K.elementwise(
-        "scatter_reduce_whole", np.float32, values.size, values, index, out, K.errors, how, outer,
-        size, values.size // (outer * inner), inner, *steps,
+        "scatter_reduce_whole", np.float32, values.size, values, index, out, K.errors(op), how,
+        outer, size, values.size // (outer * inner), inner, *steps,
     )  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def _gradients(K: Any, how: int, ctx: Any, grad: Any) -> Any:
     products = K.xp.ones(shape, K.acc(dtype)) if how == PRODUCT else None
     index, in_turn, threads, sizes = _walk(K, how, index, shape, dim)
     K.elementwise(
-        "scatter_reduce_parts", dtype, threads, src, index, out, counts, products, K.errors, how,
-        in_turn, *sizes,
+        "scatter_reduce_parts", dtype, threads, src, index, out, counts, products,
+        K.errors("scatter_reduce"), how, in_turn, *sizes,
     )  # fmt: skip
     left = right = None
     if ctx.edges[0] is not None:
@@ -113,7 +113,7 @@ def _gradients(K: Any, how: int, ctx: Any, grad: Any) -> Any:
         right = K.empty(src.shape, dtype)
         K.elementwise(
             "scatter_reduce_values_backward", dtype, right.size, grad, x, src, index, out, counts,
-            products, right, K.errors, how, int(include_self), *sizes,
+            products, right, K.errors("scatter_reduce"), how, int(include_self), *sizes,
         )  # fmt: skip
     return left, None, right
 

@@ -10,10 +10,11 @@ from gradlite import return_types
 from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply
 from gradlite.ops.extrema import Pick
-from gradlite.ops.gather import Along, check_tensor
+from gradlite.ops.gather import Along, check_bounds, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.op import type_name
 from gradlite.ops.operands import same_device_or_scalar
 from gradlite.ops.samples import S, bools, constant, distinct, integers
 from gradlite.ops.table import public
@@ -372,6 +373,22 @@ def unique_consecutive(
 
 
 # ---------------------------------------------------------------------------- searching
+def _check_sorter(rows: Any, sorter: Any) -> None:
+    what = "gradlite.searchsorted(): "
+    if sorter.shape != rows.shape:
+        raise RuntimeError(
+            f"{what}boundary and sorter must have the same size, but got boundary tensor "
+            f"{list(rows.shape)}and got sorter tensor {list(sorter.shape)}"
+        )
+    if sorter.dtype != np.int64:
+        raise RuntimeError(
+            f"{what}sorter must be a tensor of long dtype but got dtype {type_name(sorter.dtype)}"
+        )
+    if sorter.size:
+        text = f"{what}sorter index out of range"
+        check_bounds("searchsorted", sorter, -1, sorter.shape[-1], text=text)
+
+
 @public(
     samples=lambda: [
         S(np.array([1.0, 2.0, 2.0, 3.0]), np.array([[2.0, 5.0], [0.0, 2.5]])),
@@ -387,6 +404,10 @@ def unique_consecutive(
         S(np.array([1.0]), np.array([2.0]), side="x"),
         S(np.array([1.0]), np.array([2.0]), side="left", right=True),
         S(np.array([[1.0], [2.0]]), np.array([2.0])),
+        S(np.array([1.0, 2.0]), np.array([2.0]), sorter=np.array([0, 2])),
+        S(np.array([1.0, 2.0]), np.array([2.0]), sorter=np.array([-1, 0])),
+        S(np.array([1.0, 2.0]), np.array([2.0]), sorter=np.array([0])),
+        S(np.array([1.0, 2.0]), np.array([2.0]), sorter=np.array([0, 1], np.int32)),
     ],
 )
 @on_its_device
@@ -418,7 +439,8 @@ def searchsorted(
             "while right was True"
         )
     rows = sorted_sequence.array
-    xp = NAMESPACES[rows.__class__].xp
+    F = NAMESPACES[rows.__class__]
+    xp = F.xp
     if isinstance(input, Tensor):
         values = same_device_or_scalar(input, sorted_sequence)[0].array
     else:
@@ -430,7 +452,8 @@ def searchsorted(
             f"boundaries tensor {list(rows.shape)} and input value tensor {list(values.shape)}"
         )
     if sorter is not None:
-        rows = xp.take_along_axis(rows, sorter.array, -1)
+        _check_sorter(rows, sorter.array)
+        rows = F.gather(rows, sorter.array, rows.ndim - 1)
     rows, values = single(rows), single(values)
     where = "right" if right or side == "right" else "left"
     if rows.ndim == 1:

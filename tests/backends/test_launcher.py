@@ -177,11 +177,32 @@ def test_a_rule_uses_the_kernels_of_other_ops(K: Any) -> None:
 def test_an_error_that_is_half_written_is_waited_for(
     cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = asserts.note(cupy)
-    (host,) = (h for r in asserts.watched if (h := r()) is not None and h is note.memory.mem.owner)
-    host[0] = 1
-    monkeypatch.setattr(cupy.cuda.Device, "synchronize", lambda self: host.__setitem__(1, 7))
-    with pytest.raises(RuntimeError, match="index 7 is out of bounds for dimension with size 0"):
+    notes = asserts.Notes(cupy)
+    assert len(notes.place("gather", "index")) == 1 and len(notes.place("bag", "row", "start")) == 2
+    row = notes.host[2]
+    row[0] = 1
+    monkeypatch.setattr(cupy.cuda.Device, "synchronize", lambda self: row.__setitem__(1, 7))
+    with pytest.raises(
+        RuntimeError, match="triggered\nbag: start 7 is out of bounds for dimension with size 0$"
+    ):
         asserts.check()
-    assert not host.any()
+    assert not notes.host.any()
     asserts.check()
+
+
+def test_an_error_says_all_that_was_noted(cupy: Any) -> None:
+    notes = asserts.Notes(cupy)
+    for op in ("gather", "nll_loss"):
+        notes.place(op, "index")[...] = cupy.asarray([[1, 8, 5]])
+    with pytest.raises(RuntimeError, match="\ngather: index 8 is out of.*\nnll_loss: index 8 is"):
+        asserts.check()
+    asserts.check()
+
+
+def test_there_is_room_for_more_kinds_of_numbers_than_ops_look_at(cupy: Any) -> None:
+    notes = asserts.Notes(cupy)
+    for kind in range(asserts.KINDS):
+        notes.place(f"op {kind}", "index")
+    with pytest.raises(RuntimeError, match="more than 64 kinds"):
+        notes.place("another op", "index")
+    assert notes.place("op 0", "index").shape == (1, 3)

@@ -512,7 +512,7 @@ LOSSES = [
     Mutant("no barrier before a class is written again", "cross_entropy.cu",
            "      team.sync();  // the element of the class is written twice\n", ""),
     Mutant("a class out of range is read", "cross_entropy.cu",
-           "if (number < 0 || number >= target.classes) {", "if (number < 0) {",
+           "checked(number, 0, target.classes, errors) < 0", "number < 0",
            ("test_cross_entropy::test_a_class",)),
     Mutant("what is ignored counts in a mean", "cross_entropy.cu",
            "mass = along = 0;\n      return acc_t(0);", "mass = along = 0;\n      return acc_t(1);",

@@ -70,6 +70,17 @@ def host(array: Any) -> np.ndarray:
     return array if isinstance(array, (np.ndarray, np.generic)) else array.get()
 
 
+def taken(K: Any) -> list[str]:
+    """What the kernels of a launcher have noted, which it forgets."""
+    if K.xp is not np:
+        K.xp.cuda.Device().synchronize()
+    return [line for notes in K._notes.values() for line in notes.take()]
+
+
+def said(what: str, index: int, size: int) -> str:
+    return f"{what} {index} is out of bounds for dimension with size {size}"
+
+
 class Context:
     """What backward reads of a node: see `gradlite.ops.op`."""
 

@@ -11,7 +11,16 @@ import gradlite
 from gradlite.backends import kernels
 from gradlite.nn import functional as F
 from gradlite.ops.loss_kernels import CrossEntropyLoss, NllLoss
-from tests.kernels.support import Context, ThreadsLauncher, by_kernel, by_rule, host, wide
+from tests.kernels.support import (
+    Context,
+    ThreadsLauncher,
+    by_kernel,
+    by_rule,
+    host,
+    said,
+    taken,
+    wide,
+)
 
 # (N, C, ...): a thread to a position, a warp and a block to a position, rows in registers and
 # longer ones, and enough positions for their losses to be summed in two steps.
@@ -142,6 +151,7 @@ def test_a_class_out_of_range_is_nan_and_reads_nothing(
     there = target == bad
     assert (np.isnan(losses) == there).all()
     assert (np.isnan(dx) == np.broadcast_to(np.expand_dims(there, 1), shape)).all()
+    assert taken(launcher) == [said("cross_entropy: Target", bad, shape[1])]
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 40), (2, 3, 2)], ids=str)
@@ -202,6 +212,8 @@ def test_a_class_out_of_range_in_the_likelihood(launcher: Any) -> None:
     target = launcher.xp.asarray(np.array([0, 3, -1, -100]))
     out, aux = NllLoss.fused_forward(launcher, x, target, None, -100, "none")
     assert np.isnan(host(out)).tolist() == [False, True, True, False]
+    (noted,) = taken(launcher)
+    assert noted in (said("nll_loss: Target", bad, 3) for bad in (3, -1))
     context = Context(NllLoss, [x, target, None], (-100, "none"), out, aux, (True, False, False))
     (dx, *_) = NllLoss.fused_backward(launcher, context, launcher.xp.asarray(np.ones(4, "f4")))
     assert host(dx).tolist() == [[-1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]

@@ -93,6 +93,7 @@ WRONG = {
     "a start beyond the end": (2, [0, 5], 5, 5),
     "no start at 0": (2, [1, 2], 1, 1),
     "a start before the last one": (2, [0, 3, 1], 1, 5),
+    "an end beyond the end": (2, [0, 2, 5], 5, 5),
 }
 
 
@@ -105,10 +106,12 @@ def test_what_does_not_fit_is_noted(threads: ThreadsLauncher, mode: str, what: s
     inputs[place] = np.array(value)
     for array in inputs[:3]:
         array.flags.writeable = False
-    attrs = (inputs[2].size, -1, mode, False)
+    bags = inputs[2].size - (what == "an end beyond the end")
+    attrs = (bags, -1, mode, False)
     out, _ = EmbeddingBag.fused_forward(threads, *inputs, *attrs)
     assert np.isfinite(out).all()
-    assert threads.errors.tolist() == [1, index, size]
+    found = threads.errors("embedding_bag", "index", "offset")
+    assert found[place - 1].tolist() == [1, index, size] and not found[2 - place].any()
 
 
 def test_the_first_of_equal_maxima(launcher: Any) -> None:

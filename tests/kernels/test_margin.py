@@ -19,7 +19,9 @@ from tests.kernels.support import (
     compare,
     host,
     normals,
+    said,
     starting_anywhere,
+    taken,
 )
 
 # The rule makes a table of labels and classes, gigabytes of it for the longest row. These kernels
@@ -127,6 +129,7 @@ def test_a_class_out_of_range_is_nan_and_reads_nothing(
         launcher, MultiMarginLoss, [x, numbers, weight], (1, 1.0, "none"), ones, (1, 0, 0)
     )
     assert np.isnan(found[0]).tolist() == [False, True, False, False]
+    assert taken(launcher) == [said("multi_margin_loss: target", bad, shape[1])]
     if bad > 0:
         lists = labels(shape)
         lists[1, :2] = 0, bad
@@ -135,6 +138,7 @@ def test_a_class_out_of_range_is_nan_and_reads_nothing(
         )
         assert np.isnan(found[0]).tolist() == [False, True, False, False]
         assert np.isnan(found[1]).all(1).tolist() == [False, True, False, False]
+        assert taken(launcher) == [said("multilabel_margin_loss: target", bad, shape[1])]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -69,18 +69,18 @@ def compare(K: Any, shape: Any, count: int, dtype: str, repeated: bool) -> None:
             (None, bits),
         ):
             out, expected = K.xp.array(x), host(x).copy()
-            indexing.put_along(K, out, K.xp.asarray(own), 1, given, number)
+            indexing.put_along(K, "op", out, K.xp.asarray(own), 1, given, number)
             expected[o, own, c] = host(one if given is None else given)
             np.testing.assert_array_equal(host(out), expected)
     vector = np.ascontiguousarray(index[0, :, 0])
     expanded = K.xp.broadcast_to(K.xp.asarray(vector)[:, None], index.shape)
     out, expected = K.xp.array(x), host(x).copy()
-    indexing.put_along(K, out, expanded, 1, source)
+    indexing.put_along(K, "op", out, expanded, 1, source)
     expected[:, vector] = host(source)
     np.testing.assert_array_equal(host(out), expected)
     for lowest, named in ((0, vector), (-size, vector - size)):
         out = K.xp.array(x)
-        indexing.put_slices(K, out, K.xp.asarray(named), 1, source, lowest=lowest)
+        indexing.put_slices(K, "op", out, K.xp.asarray(named), 1, source, lowest=lowest)
         np.testing.assert_array_equal(host(out), expected)
 
 
@@ -91,7 +91,7 @@ def compare_rows(K: Any, sizes: tuple[int, int, int], shape: tuple[int, ...]) ->
         generator.integers(-n, n, tuple(m if k == d else 1 for k, m in enumerate(shape)))
         for d, n in enumerate(sizes)
     ]
-    rows, lowest = indexing.row_numbers(K, (*sizes, 2), tuple(map(K.xp.asarray, index)))
+    rows, lowest = indexing.row_numbers(K, "op", (*sizes, 2), tuple(map(K.xp.asarray, index)))
     whole = np.broadcast_arrays(*(i % n for i, n in zip(index, sizes)))
     np.testing.assert_array_equal(host(rows), np.ravel_multi_index(tuple(whole), sizes))
     assert lowest == 0
@@ -132,14 +132,14 @@ def test_no_race_in_order(threads: ThreadsLauncher, in_order: None) -> None:
 
 def test_nothing_is_written_at_a_wrong_index(threads: ThreadsLauncher) -> None:
     x, source = np.zeros((5, 3), np.float32), np.ones((4, 3), np.float32)
-    indexing.put_slices(threads, x, np.array([1, -1, 5, 4]), 0, source)
+    indexing.put_slices(threads, "op", x, np.array([1, -1, 5, 4]), 0, source)
     np.testing.assert_array_equal(x.sum(1), [0, 3, 0, 0, 3])
-    assert threads.errors[0] == 1 and threads.errors[2] == 5
-    threads.errors[...] = 0
+    assert threads.errors("op")[0, [0, 2]].tolist() == [1, 5]
+    threads.errors("op")[...] = 0
     index = np.array([1, 5, 2]), np.array([0, 1, -2])
-    rows, _ = indexing.row_numbers(threads, x.shape, index)
+    rows, _ = indexing.row_numbers(threads, "op", x.shape, index)
     np.testing.assert_array_equal(rows, [3, 1, 7])
-    np.testing.assert_array_equal(threads.errors, [1, 5, 5])
+    np.testing.assert_array_equal(threads.errors("op"), [[1, 5, 5]])
 
 
 # ---------------------------------------------------------------------- as the ops use them
@@ -253,7 +253,10 @@ def test_masked_scatter_does_not_wait(cupy: Any) -> None:
 def test_a_source_that_is_too_short(cupy: Any) -> None:
     x, source = gradlite.zeros(5, device="cuda"), gradlite.ones(2, device="cuda")
     assert x.masked_scatter(x > 0, source[:0]).tolist() == [0.0] * 5
-    with pytest.raises(RuntimeError, match="device-side assert.*\nindex 4 is out of bounds"):
+    with pytest.raises(
+        RuntimeError,
+        match="device-side assert.*\nmasked_scatter: element of source 4 is out of bounds",
+    ):
         x.masked_scatter(x == 0, source)
         gradlite.cuda.synchronize()
 
