@@ -1,4 +1,4 @@
-"""What one training step asks of a GPU, by name, as the stand-in for CuPy counts it.
+"""What one training step, or an op, asks of a GPU, by name, as the stand-in for CuPy counts it.
 
     python -m tests.launches
 
@@ -41,9 +41,32 @@ MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
 }
 
 
-def counted(name: str) -> dict[str, dict[str, int]]:
-    """The kernels, the calls of the array library and the reads of the second training step."""
-    gradlite.manual_seed(0)
+# Ops composed of many others, and the shapes of what they are called with: forward and backward.
+OPS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
+    "matrix_exp": (gradlite.matrix_exp, ((2, 4, 4),)),
+    "matrix_exp of one": (gradlite.matrix_exp, ((4, 4),)),
+    "gradient": (lambda x: gradlite.gradient(x, dim=1)[0], ((5, 6),)),
+    "gradient of order 2": (lambda x: gradlite.gradient(x, dim=1, edge_order=2)[0], ((5, 6),)),
+    "diff": (gradlite.diff, ((5, 6),)),
+    "lstsq": (lambda a, b: gradlite.linalg.lstsq(a, b).solution, ((6, 3), (6, 2))),
+    "cov": (gradlite.cov, ((3, 8),)),
+    "corrcoef": (gradlite.corrcoef, ((3, 8),)),
+    "ldexp": (gradlite.ldexp, ((3, 8), (8,))),
+    "ldexp of integers": (lambda x: gradlite.ldexp(x, x.detach().int()), ((3, 8),)),
+    "mvlgamma": (lambda x: gradlite.mvlgamma(x, 4), ((3, 8),)),
+    "normalize": (lambda x: F.normalize(x, p=3), ((3, 8),)),
+    "det": (gradlite.det, ((4, 4),)),
+}
+
+
+def _step_of(op: str) -> Callable[[], None]:
+    function, shapes = OPS[op]
+    inputs = [gradlite.randn(shape).cuda().requires_grad_() for shape in shapes]
+    ones = gradlite.ones_like(function(*inputs))
+    return lambda: function(*inputs).backward(ones, inputs=inputs)
+
+
+def _step_of_training(name: str) -> Callable[[], None]:
     model, x, y = MODELS[name]()
     model, x, y = model.cuda(), x.cuda(), y.cuda()
     optimizer = gradlite.optim.AdamW(model.parameters(), lr=1e-3)
@@ -55,6 +78,13 @@ def counted(name: str) -> dict[str, dict[str, int]]:
         loss.backward()
         optimizer.step()
 
+    return step
+
+
+def counted(name: str) -> dict[str, dict[str, int]]:
+    """The kernels, the calls of the array library and the reads of the second step."""
+    gradlite.manual_seed(0)
+    step = _step_of(name) if name in OPS else _step_of_training(name)
     step()  # what is made once is not counted
     arrays.calls, arrays.reads = calls, reads = [], []
     try:
@@ -84,7 +114,7 @@ def main() -> None:
 
     old = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
     table = {}
-    for name in MODELS:
+    for name in (*MODELS, *OPS):
         with pytest.MonkeyPatch.context() as monkeypatch:
             cupy_stand_in.install(monkeypatch)
             cublaslt_stand_in.install(monkeypatch)

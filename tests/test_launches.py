@@ -22,7 +22,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     return cupy
 
 
-@pytest.mark.parametrize("name", launches.MODELS)
+@pytest.mark.parametrize("name", [*launches.MODELS, *launches.OPS])
 def test_a_step_launches_what_the_table_says(name: str) -> None:
     changed = launches.difference(TABLE[name], launches.counted(name))
     assert not changed, "\n".join(

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from gradlite import dtypes, return_types
-from gradlite.ops.arithmetic import floor_divide, mul, sub
+from gradlite.ops.arithmetic import mul
 from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import apply, same_device
+from gradlite.ops.elementwise import exp2
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op, type_name
-from gradlite.ops.operands import cast, fitting, operand, placed
+from gradlite.ops.operands import cast, fitting, operand, placed, same_device_or_scalar
 from gradlite.ops.pointwise import value
 from gradlite.ops.powers import pow
 from gradlite.ops.rounding import Flat, sign
@@ -84,15 +85,31 @@ def frexp(input: Tensor) -> Any:
     return return_types.frexp(apply(Frexp, (input,)))
 
 
+class Ldexp(Op):
+    """x * 2**n for integers n, in one step: 2**n alone may overflow."""
+
+    reads = ((1,), ())
+    constants = (1,)
+
+    def forward(xp: Any, x: Any, n: Any) -> Any:
+        return xp.ldexp(x, n)
+
+    def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
+        return unbroadcast(ctx, F, F.ldexp(grad, F.array(ctx.saved[0])), None)
+
+
 # PyTorch's gradient is wrong where the exponent is a negative integer: it takes 2**other for 0.
 @public(
     samples=lambda: [
         S(normal(3, 4), integers(0, 4, 4)),
         S(integers(1, 9, 3), integers(-3, 4, 3)),
         S(normal(3), normal(3)),
+        S(normal(2), np.array([3, 0], np.int32)),
+        S(np.array([2, 3]), np.array([True, False])),
     ],
     method=True,
     inplace="composed",
+    errors=lambda: [S(normal(3), np.array([True, False, True]))],
 )
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """``input * 2**other``, broadcast.
@@ -102,14 +119,17 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
     tensor([12.])
     """
     check_tensor("ldexp", "other", 2, other)
-    if other.array.dtype.kind in "iu":  # in two steps: 2**other alone may overflow
-        half = floor_divide(other, 2)
-        result = mul(mul(input, pow(2.0, half)), pow(2.0, sub(other, half)))
-    else:
-        result = mul(input, pow(2.0, other))
-    if other.array.dtype in dtypes.FLOATING or input.array.dtype not in dtypes.HALVES:
-        return result
-    return cast(result, input.array.dtype)  # the powers of integers are in float32
+    x = input.array
+    if other.array.dtype.kind in "iu":
+        if x.dtype not in dtypes.FLOATING:
+            input = cast(input, dtypes.get_default_dtype().numpy)
+        broadcast_shape(x.shape, other.array.shape)
+        return apply(Ldexp, same_device_or_scalar(input, other))  # type: ignore[no-any-return]
+    if other.array.dtype == np.bool_:
+        if x.dtype in dtypes.FLOATING:
+            raise NotImplementedError("\"ldexp_cpu_exp\" not implemented for 'Bool'")
+        return mul(input, pow(2.0, other))
+    return mul(input, exp2(other))
 
 
 class Nextafter(Binary):

@@ -41,7 +41,10 @@ __all__ = ["pinverse"]
 
 def _inverted(xp: Any, values: Any, size: Any, atol: Any, rtol: Any) -> Any:
     """1 over the values whose size is above a tolerance, 0 for the others."""
-    kept = size > xp.maximum(atol, rtol * size.max(-1))[..., None]
+    least = rtol * size.max(-1)
+    if atol.__class__ is not float or atol:
+        least = xp.maximum(atol, least)
+    kept = size > least[..., None]
     return xp.where(kept, 1 / xp.where(kept, values, 1), 0).astype(values.dtype)
 
 
@@ -87,25 +90,43 @@ class Lstsq(Op):
     It is computed from A's singular values, and what counts as 0 of them is 0 already.
     """
 
-    reads = ((0, 1), (0,), (), (), ())
+    reads = ((0, 1, 2, 3, 4, OUT), (0, 2, 3, 4), (), (), ())
     constants = (2, 3, 4)
     grad_name = "LinalgLstsqBackward0"
 
-    def forward(xp: Any, a: Any, b: Any, u: Any, inverse: Any, vh: Any, rtol: float) -> Any:
-        inside = xp.matmul(u.swapaxes(-1, -2), b) * inverse[..., :, None]
-        return xp.matmul(vh.swapaxes(-1, -2), inside)
+    def forward(
+        xp: Any, a: Any, b: Any, u: Any, inverse: Any, vh: Any, rtol: float, full: bool
+    ) -> Any:
+        F = NAMESPACES[a.__class__]
+        inside = F.matmul(u.swapaxes(-1, -2), b) * inverse[..., :, None]
+        return F.matmul(vh.swapaxes(-1, -2), inside)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
-        a, b = ctx.saved
-        like = F.array(a)
-        none, rtol = beside(like, 0.0, like.dtype), beside(like, ctx.attrs[0], like.dtype)
-        inverse = F.pinv(a, none, rtol, False)
-        left = right = None
-        if ctx.edges[0] is not None:
-            left = _of_inverse(F, F.matmul(grad, b.swapaxes(-1, -2)), inverse, a)
-        if ctx.edges[1] is not None:
-            right = F.matmul(inverse.swapaxes(-1, -2), grad)
-        return left, right, None, None, None
+        """With P the pseudo-inverse, Q = P^T G and R = B - A X.
+
+        Those of B and of A are Q and R (P Q)^T - Q X^T + P^T X (G - A^T Q)^T, from that of P
+        (`_of_inverse`). R is 0 where A has full rank and is wide, and the last where it is not.
+        """
+        a, b, u, inverse, vh, x = ctx.saved
+        if F.tensors:
+            like, (rtol, full) = F.array(a), ctx.attrs
+            none, rtol = (beside(like, value, like.dtype) for value in (0.0, rtol))
+            p = F.pinv(a, none, rtol, False)
+        else:
+            full = ctx.attrs[1]
+            p = F.matmul(vh.swapaxes(-1, -2) * inverse[..., None, :], u.swapaxes(-1, -2))
+        m, n = a.shape[-2:]
+        turned = p.swapaxes(-1, -2)
+        q = F.matmul(turned, grad)
+        if ctx.edges[0] is None:
+            return None, q, None, None, None
+        left = F.matmul(q, x.swapaxes(-1, -2)) * -1
+        if not full or m > n:
+            left = left + F.matmul(b - F.matmul(a, x), F.matmul(p, q).swapaxes(-1, -2))
+        if not full or m < n:
+            rest = grad - F.matmul(a.swapaxes(-1, -2), q)
+            left = left + F.matmul(F.matmul(turned, x), rest.swapaxes(-1, -2))
+        return left, q if ctx.edges[1] is not None else None, None, None, None
 
 
 # ------------------------------------------------------------------------- tolerances
@@ -339,15 +360,14 @@ def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None)
     if right.array.shape[:-2] != batch:
         right = right.expand(*batch, *right.array.shape[-2:])
     rtol = _usual(a) if rcond is None else float(rcond)
-    u, values, vh, inverse, rank = _factors(matrix, rtol)
-    full = driver != "gelsy" and bool((rank == min(a.shape[-2:])).all())  # type: ignore[attr-defined]
+    u, values, vh, inverse, rank, full = _factors(matrix, rtol, driver)
     if driver == "gels" and not full:
         raise LinAlgError(
             "gradlite.linalg.lstsq: The least squares solution could not be computed because the "
             "input matrix does not have full rank."
         )
-    solution: Any = apply(Lstsq, (matrix, right, u, inverse, vh), rtol)
-    none: Any = wrap(beside(a, np.empty(0), a.dtype))
+    solution: Any = apply(Lstsq, (matrix, right, u, inverse, vh), rtol, full)
+    none: Any = wrap(NAMESPACES[a.__class__].xp.empty(0, a.dtype))
     residuals = solution.reshape(-1)[:0].clone()  # in the graph even then, as in PyTorch
     if full and a.shape[-2] > a.shape[-1]:
         residuals = (matrix @ solution - right).square().sum(-2)
@@ -355,24 +375,29 @@ def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None)
         (
             solution.squeeze(-1) if vector else solution,
             residuals,
-            wrap(beside(a, np.empty(0), np.int64)) if driver == "gels" else rank,
-            none.clone() if driver in ("gels", "gelsy") else values,
+            none.long() if driver == "gels" else rank,
+            none if driver in ("gels", "gelsy") else values,
         )
     )
 
 
 @on_its_device
-def _factors(A: Tensor, rtol: float) -> tuple[Tensor, ...]:
-    """U, S and Vh of matrices, 1 / S where that is not 0, and their ranks."""
+def _factors(A: Tensor, rtol: float, driver: str) -> tuple[Any, ...]:
+    """U, S and Vh of matrices, 1 / S where that is not 0, their ranks, and whether all are full.
+
+    "gels" has no ranks, and "gelsy" does not look whether they are full.
+    """
     xp, a = NAMESPACES[A.array.__class__].xp, A.array
     try:
         u, s, vh = svd_of_arrays(xp, a, full_matrices=False)
     except np.linalg.LinAlgError:
         svdvals(A)  # which says what is wrong
         raise
-    inverse = _inverted(xp, s, s, 0.0, rtol) if s.size else s
-    rank = xp.asarray((inverse != 0).sum(-1, dtype=np.int64))
-    return tuple(map(wrap, (u, s, vh, inverse, rank)))
+    inverse, rank = _inverted(xp, s, s, 0.0, rtol) if s.size else s, None
+    full = driver != "gelsy" and bool((inverse != 0).all())
+    if driver != "gels":
+        rank = wrap(xp.asarray((inverse != 0).sum(-1, dtype=np.int64)))
+    return (*map(wrap, (u, s, vh, inverse)), rank, full)
 
 
 # ------------------------------------------------------------------ condition numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from gradlite.ops.dispatch import apply1
 from gradlite.ops.linear_systems import inv, solve
 from gradlite.ops.matrices import check_square
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.samples import S, normal
 from gradlite.ops.table import public
@@ -24,22 +26,36 @@ LARGEST_NORM = 0.7
 TERMS = 16
 
 
-def _series(xp: Any, a: Any) -> Any:
-    """The power series of exp to degree 16, by six products.
+@cache
+def _weights(dtype: Any) -> Any:
+    """What each power up to the fourth counts in a quarter of the series, (4, 5), in order.
+
+    A power of 4 and more belongs to the next quarter, but for the last one's.
+    """
+    weights = np.zeros((4, 5))
+    for power in range(TERMS):
+        weights[divmod(power, 4)] = 1 / math.factorial(power)
+    weights[3, 4] = 1 / math.factorial(TERMS)
+    return weights.astype(dtype)
+
+
+def _series(F: Any, a: Any) -> Any:
+    """The power series of exp to degree 16 of (batch, n, n), by six products and one of weights.
 
     Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials" (1973).
     """
-    eye = xp.eye(a.shape[-1], dtype=a.dtype)
-    second = xp.matmul(a, a)
-    third = xp.matmul(second, a)
-    fourth = xp.matmul(second, second)
-    powers = (eye, a, second, third)
-    result = eye * (1 / math.factorial(TERMS))
-    for first in range(TERMS - 4, -1, -4):
-        result = xp.matmul(result, fourth)
-        for place, power in enumerate(powers):
-            result = result + power * (1 / math.factorial(first + place))
+    second = F.matmul(a, a)
+    third, fourth = F.matmul(second, a), F.matmul(second, second)
+    eye = F.xp.broadcast_to(F.xp.eye(a.shape[-1], dtype=a.dtype), a.shape)
+    powers = F.xp.stack([eye, a, second, third, fourth])
+    weights = _weights(a.dtype)
+    if F.launcher is not None and F.xp is not np:
+        (weights,) = F.launcher.constants(("matrix_exp", a.dtype), lambda: (weights,))
+    parts = F.matmul(F.xp.asarray(weights), powers.reshape(5, -1)).reshape(4, *a.shape)
+    result = parts[3]
+    for part in (2, 1, 0):
+        result = F.baddbmm(parts[part], result, fourth, 1, 1)
     return result
 
 
@@ -56,15 +72,18 @@ class MatrixExp(Op):
     def forward(xp: Any, a: Any) -> Any:
         if not a.size:
             return a.copy()
-        norm = xp.abs(a).sum(-2).max(-1)
-        halvings = xp.ceil(xp.log2(xp.maximum(norm, LARGEST_NORM) / LARGEST_NORM))
-        halvings = xp.where(xp.isfinite(halvings), halvings, 0)[..., None, None].astype(a.dtype)
-        result = _series(xp, a * xp.exp2(-halvings))
-        done = 0
-        while bool((halvings > done).any()):
-            result = xp.where(halvings > done, xp.matmul(result, result), result)
-            done += 1
-        return result
+        F = NAMESPACES[a.__class__]
+        batch = a.reshape(-1, *a.shape[-2:])
+        norm = F.amax(F.vector_norm(batch, 1.0, (1,), True), (2,), True)
+        scale = xp.floor(xp.log2(LARGEST_NORM / xp.maximum(norm, LARGEST_NORM)))
+        scale = xp.where(xp.isfinite(scale), scale, 0)  # 0 or less
+        result = _series(F, batch * xp.exp2(scale))
+        least, done = scale if len(batch) == 1 else scale.min(), 0
+        while bool(least < done):
+            square = F.matmul(result, result)
+            result = square if len(batch) == 1 else xp.where(scale < done, square, result)
+            done -= 1
+        return result.reshape(a.shape)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (a,) = ctx.saved

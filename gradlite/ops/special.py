@@ -15,12 +15,14 @@ from gradlite.ops.activation import erfc
 from gradlite.ops.binary import Binary, binary_op, unbroadcast
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.elementwise import float_op
+from gradlite.ops.guard import on_its_device
+from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import Op
 from gradlite.ops.operands import cast, in_single
 from gradlite.ops.pointwise import slope, slope_of, slopes, value, value_of, value_of_two
 from gradlite.ops.samples import S, integers, positive, unary, uniform
 from gradlite.ops.table import public
-from gradlite.tensor import Tensor
+from gradlite.tensor import Tensor, wrap
 
 __all__ = [
     "digamma",
@@ -258,6 +260,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     inplace="composed",
     errors=lambda: [S(positive(2), 0)],
 )
+@on_its_device
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension ``p``.
 
@@ -272,10 +275,11 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     x: Any = input
     if x.array.dtype not in dtypes.FLOATING:
         x = cast(x, dtypes.get_default_dtype().numpy)
+    if p > 1:
+        halves: Any = wrap(NAMESPACES[x.array.__class__].xp.arange(p))
+        x = x.unsqueeze(-1) - cast(halves / 2, x.array.dtype)
     total: Any = lgamma(x)
-    for i in range(1, p):
-        total = total + lgamma(x - i / 2)
-    return total + p * (p - 1) / 4 * math.log(math.pi)  # type: ignore[no-any-return]
+    return total if p == 1 else total.sum(-1) + p * (p - 1) / 4 * math.log(math.pi)  # type: ignore[no-any-return]
 
 
 @public(
