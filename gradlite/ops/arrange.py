@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gradlite import dtypes
 from gradlite.memory_format import contiguous_format
 from gradlite.ops.dims import sizes, wrap_dim
 from gradlite.ops.dispatch import apply1
@@ -198,6 +197,8 @@ def _tile_method(self: Tensor, *dims: Any) -> Tensor:
     errors=lambda: [
         S(normal(2, 2), np.array([1, 2, 3]), dim=0),
         S(normal(3), np.array([1.0])),
+        S(normal(3), np.array([1, 0, 2], np.int8)),
+        S(np.array([True, False])),
         S(normal(3), -1),
         S(normal(3), 2, 1),
     ],
@@ -241,7 +242,7 @@ def repeat_interleave(
 
 
 def _counts(array: Any) -> Any:
-    if array.dtype in dtypes.FLOATING:
+    if array.dtype not in (np.int64, np.int32):
         raise NotImplementedError(
             f"\"repeat_interleave_cpu\" not implemented for '{type_name(array.dtype)}'"
         )
