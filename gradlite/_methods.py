@@ -1468,7 +1468,7 @@ class TensorMethods:
         def relu(self, inplace: bool_ = False) -> Tensor:
             """``max(x, 0)``; the gradient at 0 is 0."""
 
-        def relu_(self) -> Tensor:
+        def relu_(self, inplace: bool_ = False) -> Tensor:
             """In-place version of `relu`."""
 
         def remainder(self, other: Any) -> Tensor:

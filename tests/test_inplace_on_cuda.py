@@ -108,26 +108,27 @@ def test_what_is_read_from_the_memory_that_is_written() -> None:
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_relu_is_one_launch(recorded: bool) -> None:
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])
+def test_a_method_of_an_activation_is_one_launch(name: str, recorded: bool) -> None:
     values = np.array([[-1.0, 2.0, -0.5], [0.0, 3.0, np.nan]], np.float32)
     found = []
     for device in ("cpu", "cuda"):
         x = gradlite.tensor(values, device=device, requires_grad=recorded)
         y = x * 1
         with counting(counts := {}), gradlite.autograd.graph.save_on_cpu():
-            assert y.relu_() is y and y._version == 1
+            assert getattr(y, f"{name}_")() is y and y._version == 1
         found.append([y.detach().cpu().numpy().copy()])
         if recorded:
-            assert y.grad_fn.name() == "ReluBackward0"
+            assert y.grad_fn.name() == f"{name.capitalize()}Backward0"
             z = (y * y).sum()
             found[-1] += [g.cpu().numpy() for g in gradlite.autograd.grad(z, x, retain_graph=True)]
             y.mul_(2)
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 z.backward()
-    assert {k: n for k, n in counts.items() if "relu" in k} == {"kernel:relu_forward": 1}
+    assert {k: n for k, n in counts.items() if name in k} == {f"kernel:{name}_forward": 1}
     assert "setitem" not in counts
     for ours, theirs in zip(*found):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, 0 if name == "relu" else 1e-6)
 
 
 ACTIVATIONS: dict[str, tuple[Any, ...]] = {

@@ -173,6 +173,31 @@ def _bounds(x: Any, low: Any, high: Any) -> tuple[float, float]:
     )
 
 
+def _edit_clamp(self: Tensor, min: Any = None, max: Any = None) -> bool:
+    """Whether a kernel has limited the values of a tensor on a GPU where they are."""
+    array = self.array
+    numbers = [v for v in (min, max) if v is not None]
+    K = NAMESPACES[array.__class__].launcher
+    if (
+        K is None
+        or not (array.flags.c_contiguous and K.takes(array))
+        or not all(isinstance(v, (int, float)) for v in numbers)
+        or not numbers
+        or not numbers[0] <= numbers[-1]
+        or (current_mode() == 0 and self.requires_grad)  # the rule reads what is written over
+    ):
+        return False
+    check_inplace(self)
+    kind = array.dtype
+    low, high = (None if v is None else filling(as_number(v), kind) for v in (min, max))
+    with guard.on(array):
+        K.elementwise(
+            "clamp_forward", kind, array.size, array, array, array.size, *_bounds(array, low, high)
+        )
+    self._bump()
+    return True
+
+
 @public(
     samples=lambda: [
         S(distinct(3, 4), -0.5, 0.8),
@@ -182,7 +207,7 @@ def _bounds(x: Any, low: Any, high: Any) -> tuple[float, float]:
         S(distinct(3, 4), distinct(4) - 2, distinct(3, 1) + 2),
     ],
     method=True,
-    inplace=True,
+    inplace=_edit_clamp,
 )
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Values limited to [min, max]; either bound may be a number, a tensor or None.
@@ -208,40 +233,6 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     low = None if min is None else filling(as_number(min), kind)
     high = None if max is None else filling(as_number(max), kind)
     return apply1(Clamp, input, low, high)
-
-
-_methods: Any = Tensor
-_clamp_in_place = _methods.clamp_
-
-
-def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """In-place version of `clamp`."""
-    array = self.array
-    if array.__class__ is np.ndarray:
-        return _clamp_in_place(self, min, max)  # type: ignore[no-any-return]
-    numbers = [v for v in (min, max) if v is not None]
-    K = NAMESPACES[array.__class__].launcher
-    if (
-        K is None
-        or not (array.flags.c_contiguous and K.takes(array))
-        or not all(isinstance(v, (int, float)) for v in numbers)
-        or not numbers
-        or not numbers[0] <= numbers[-1]
-        or (current_mode() == 0 and self.requires_grad)  # the rule reads what is written over
-    ):
-        return _clamp_in_place(self, min, max)  # type: ignore[no-any-return]
-    check_inplace(self)
-    kind = array.dtype
-    low, high = (None if v is None else filling(as_number(v), kind) for v in (min, max))
-    with guard.on(array):
-        K.elementwise(
-            "clamp_forward", kind, array.size, array, array, array.size, *_bounds(array, low, high)
-        )
-    self._bump()
-    return self
-
-
-_methods.clamp_ = clamp_
 
 
 class ClampBetween(Op):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.memory_format import memory_format, preserve_format
 from gradlite.ops import elements_compiled
+from gradlite.ops.activation_edits import edited
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.fused import activation_kernels
 from gradlite.ops.layout import copy_order, laid_out
@@ -345,7 +347,7 @@ class Sigmoid(Op):
         return (grad * (out * (1 - out)),)
 
 
-@public(samples=lambda: unary(), method=True, inplace=True)
+@public(samples=lambda: unary(), method=True, inplace=partial(edited, Sigmoid))
 def sigmoid(input: Tensor) -> Tensor:
     """``1 / (1 + exp(-x))``, elementwise.
 

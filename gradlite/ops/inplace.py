@@ -326,10 +326,19 @@ def rebase(t: Tensor, node: Node) -> None:
     hang_on(t, outer)
 
 
-def inplace_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The in-place method of an op: compute out of place, then `assign`."""
+def inplace_method(
+    function: Callable[..., Any], name: str, edit: Callable[..., bool] | None = None
+) -> Callable[..., Any]:
+    """The in-place method of an op: compute out of place, then `assign`.
+
+    Args:
+        edit: what lets a kernel write over an array of a GPU instead, and says whether it did.
+    """
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if edit is not None and self.array.__class__ is not np.ndarray:
+            if edit(self, *args, **kwargs):
+                return self
         check_inplace(self)
         return assign(self, function(self, *args, **kwargs))
 

@@ -92,7 +92,11 @@ class Relu(Op):
         return (F.threshold_backward(grad, F.detach(out)),)
 
 
-@public(samples=lambda: unary(distinct), method=True, inplace=True)
+def _edit_relu(input: Tensor, inplace: bool = False) -> bool:
+    return edited(Relu, input)
+
+
+@public(samples=lambda: unary(distinct), method=True, inplace=_edit_relu)
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """``max(x, 0)``; the gradient at 0 is 0.
 
@@ -103,20 +107,6 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     if inplace:
         return input.relu_()  # type: ignore[attr-defined,no-any-return]
     return apply1(Relu, input)
-
-
-_methods: Any = Tensor
-_relu_in_place = _methods.relu_
-
-
-def relu_(self: Tensor) -> Tensor:
-    """In-place version of `relu`."""
-    if self.array.__class__ is not np.ndarray and edited(Relu, self):
-        return self
-    return _relu_in_place(self)  # type: ignore[no-any-return]
-
-
-_methods.relu_ = relu_
 
 
 class LeakyRelu(Op):

@@ -48,7 +48,7 @@ def public(
     *,
     torch: str | None = None,
     method: bool | str = False,
-    inplace: bool | str = False,
+    inplace: bool | str | Callable[..., bool] = False,
     differentiable: bool = True,
     errors: Callable[[], Iterable[Sample]] = tuple,
     autocast: casting.Policy = "",
@@ -61,7 +61,7 @@ def public(
             in ``torch`` and then in ``torch.nn.functional``; "" when it has none.
         method: also make it a Tensor method (of another name, when a string).
         inplace: also make the method with an underscore; "composed" when the function consists
-            of several ops.
+            of several ops; or what lets a kernel write over an array of a GPU (`inplace_method`).
         differentiable: whether its float inputs get gradients.
         errors: calls that PyTorch refuses, and so must we, with the same exception type.
         autocast: how its operands are cast under autocast; see `gradlite.ops.casting`. Methods
@@ -85,8 +85,11 @@ def public(
         if method:
             setattr(Tensor, method if isinstance(method, str) else name, function)
         if inplace:
-            make = composed_inplace_method if inplace == "composed" else inplace_method
-            setattr(Tensor, f"{name}_", make(raw, f"{name}_"))
+            if inplace == "composed":
+                edit = composed_inplace_method(raw, f"{name}_")
+            else:
+                edit = inplace_method(raw, f"{name}_", inplace if callable(inplace) else None)
+            setattr(Tensor, f"{name}_", edit)
         return function
 
     return enter

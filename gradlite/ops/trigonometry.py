@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from gradlite.ops.activation_edits import edited
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.fused import activation_kernels
@@ -262,7 +264,7 @@ class Tanh(Op):
         return (grad * (1 - out * out),)
 
 
-@public(samples=lambda: unary(), method=True, inplace=True)
+@public(samples=lambda: unary(), method=True, inplace=partial(edited, Tanh))
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent, elementwise.
 
