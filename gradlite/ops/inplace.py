@@ -61,7 +61,7 @@ class CopySlices(Op):
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         chain, inner = ctx.attrs[:2]
-        edges = (ctx.edges[0] or True, *ctx.edges[1:])
+        edges = ctx.edges  # of a constant base nobody wants the gradient, and no rule may expect it
         node = graph.copy_node(inner, edges, ctx.saved)
         node.aux = ctx.aux
         if F.tensors:
