@@ -102,9 +102,10 @@ def test_what_is_read_from_the_memory_that_is_written() -> None:
         x.add_(x)
         x.sub_(x, alpha=0.5)
         assert x.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
-    x.add_(x[1])
-    x[0].add_(x[1], alpha=2)
-    assert x.tolist() == [[15.0, 21.0, 27.0], [6.0, 8.0, 10.0]]
+        with pytest.raises(RuntimeError, match="refer to a single memory location"):
+            x.add_(x[1])
+        x[0].add_(x[1], alpha=2)
+        assert x.tolist() == [[6.0, 9.0, 12.0], [3.0, 4.0, 5.0]]
 
 
 @pytest.mark.parametrize("recorded", [False, True])
@@ -129,6 +130,29 @@ def test_a_method_of_an_activation_is_one_launch(name: str, recorded: bool) -> N
     assert "setitem" not in counts
     for ours, theirs in zip(*found):
         np.testing.assert_allclose(ours, theirs, 0 if name == "relu" else 1e-6)
+
+
+def test_a_view_of_a_constant_that_comes_into_a_graph() -> None:
+    x = gradlite.tensor(2.0, device="cuda", requires_grad=True)
+    base = gradlite.tensor(3.0, device="cuda")
+    view = base.unsqueeze(0)
+    view.mul_(x)
+    (base.sum() + view.sum()).backward()
+    assert x.grad.item() == 6.0
+
+
+def test_what_is_read_may_not_be_what_is_written_to() -> None:
+    x = gradlite.arange(6.0, device="cuda").reshape(2, 3)
+    for edit in (
+        lambda: x.__setitem__([0], x[:1]),
+        lambda: x[1:].copy_(x.reshape(-1)[1:4].reshape(1, 3)),
+        lambda: x.view(-1)[1:].add_(x.view(-1)[:-1]),
+    ):
+        with pytest.raises(RuntimeError, match="refer to a single memory location"):
+            edit()
+    x[0].copy_(x[1])
+    x.add_(x)
+    assert x.tolist() == [[6.0, 8.0, 10.0]] * 2
 
 
 ACTIVATIONS: dict[str, tuple[Any, ...]] = {

@@ -153,15 +153,17 @@ def refuse_overlap(target: Tensor, source: Tensor, *, same_too: bool = False) ->
 
 def refuse_shared(written: Any, read: Any, same_too: bool = False) -> None:
     """`refuse_overlap` of arrays."""
-    if written.__class__ is not np.ndarray or read.__class__ is not np.ndarray:
+    if written.__class__ is not read.__class__:
         return
+    F = NAMESPACES.get(written.__class__)
+    if F is None or written.__class__ is not F.xp.ndarray:
+        return  # what a captured step is recorded with
     if (written is read and not same_too) or _own_memory(written, read):
         return
-    if not (written.size and read.size and np.may_share_memory(written, read)):
+    if not (written.size and read.size and F.xp.may_share_memory(written, read)):
         return
     if not same_too and written.shape == read.shape and written.strides == read.strides:
-        first = (0,) * written.ndim + (Ellipsis,)
-        if np.may_share_memory(written[first], read[first]):
+        if _start_together(written, read):
             return
     if is_dense(written) and is_dense(read):
         raise RuntimeError(
@@ -184,6 +186,14 @@ def _own_memory(a: Any, b: Any) -> bool:
         and first.flags.owndata
         and second.flags.owndata
     )
+
+
+def _start_together(a: Any, b: Any) -> bool:
+    """Whether the first elements of two arrays are one; of NumPy's addresses are slow to ask."""
+    if a.__class__ is np.ndarray:
+        first = (0,) * a.ndim + (Ellipsis,)
+        return np.may_share_memory(a[first], b[first])
+    return bool(a.data.ptr == b.data.ptr)
 
 
 def assign(t: Tensor, result: Tensor) -> Tensor:

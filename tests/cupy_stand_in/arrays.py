@@ -36,7 +36,7 @@ ACCUMULATE = {"add", "multiply"}
 _ATOMIC = {"int32", "uint32", "uint64", "float32", "float64"}
 AT = {"add": _ATOMIC | {"float16"}, "maximum": _ATOMIC, "minimum": _ATOMIC}
 HOST = {"asarray", "array", "ascontiguousarray", "asfortranarray"}
-NO_LAUNCH = {"empty", "empty_like"}
+NO_LAUNCH = {"empty", "empty_like", "may_share_memory"}
 IN_PLACE = set("copyto fill fill_diagonal partition place put put_along_axis putmask sort".split())
 # While a stream captures: what waits for a value, and what cuBLAS and cuSOLVER compute.
 WAITING = set("argwhere bincount compress extract flatnonzero histogram nonzero unique".split())
