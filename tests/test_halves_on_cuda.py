@@ -63,6 +63,7 @@ WIDENED = {
     "gumbel_softmax": {"random_uniform", "unary_forward"},  # in float64
     "interpolate": AVERAGES | {"take_rows"},
     "lp_pool3d": AVERAGES,
+    "matrix_exp": {"vector_norm_rows", "extreme_rows"},
     "max_pool3d": {"take_along"},
     "one_hot": {"one_hot"},
 }
