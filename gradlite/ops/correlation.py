@@ -126,8 +126,8 @@ def corrcoef(input: Tensor) -> Tensor:
 
     >>> import gradlite
     >>> gradlite.corrcoef(gradlite.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]))
-    tensor([[ 1., -1.],
-            [-1.,  1.]])
+    tensor([[ 1.0000, -1.0000],
+            [-1.0000,  1.0000]])
     """
     if input.array.ndim > 2:
         raise RuntimeError(
