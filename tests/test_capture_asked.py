@@ -254,3 +254,15 @@ def test_hooks_of_an_input_are_refused() -> None:
     x.requires_grad_(False)
     with pytest.raises(gradlite.CaptureError, match="has hooks"):
         captured(x)
+
+
+def test_an_input_made_in_inference_mode_is_refused_as_without_capture() -> None:
+    w = gradlite.ones(3, requires_grad=True)
+    captured = gradlite.capture(lambda x: (x * w).sum())
+    for _ in range(4):
+        captured(gradlite.ones(3))
+    with gradlite.inference_mode():
+        x = gradlite.ones(3)
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        captured(x)
+    assert captured(gradlite.ones(3)).item() == 3.0

@@ -65,7 +65,8 @@ class Recording:
         numbers = pattern(inputs)
         if flat and all(isinstance(t, Tensor) for t in inputs) and len({*numbers}) == len(numbers):
             self._kinds = [
-                (t.__class__, t.array.__class__, t.array.shape, t.array.dtype) for t in inputs
+                (t.__class__, t.array.__class__, t.array.shape, t.array.dtype, t._counter is None)
+                for t in inputs
             ]
         self._results = results
         self._gradients = Gradients(surroundings.old_grads, recorder)
@@ -130,8 +131,8 @@ class Recording:
         kinds = self._kinds
         if kinds is None or len(args) != len(kinds) or current_mode() != self._mode:
             return False
-        for a, (cls, kind, shape, dtype) in zip(args, kinds):
-            if a.__class__ is not cls or a._requires_grad:
+        for a, (cls, kind, shape, dtype, inference) in zip(args, kinds):
+            if a.__class__ is not cls or a._requires_grad or (a._counter is None) is not inference:
                 return False
             array = a.array
             if array.__class__ is not kind or array.shape != shape or array.dtype is not dtype:

@@ -414,7 +414,7 @@ def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             array = leaf.array
-            kinds = leaf.__class__, array.__class__
+            kinds = leaf.__class__, array.__class__, leaf._counter is None  # made for inference
             parts.append((*kinds, array.shape, array.dtype, leaf._requires_grad))
         else:
             found = spelled(leaf)
