@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlite import return_types
+from gradlite.ops import guard
 from gradlite.ops.choose import where
 from gradlite.ops.dispatch import OUT, apply, same_device
 from gradlite.ops.factorizations import eigvalsh, svdvals, symmetric
@@ -367,7 +368,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None)
             "input matrix does not have full rank."
         )
     solution: Any = apply(Lstsq, (matrix, right, u, inverse, vh), rtol, full)
-    none: Any = wrap(NAMESPACES[a.__class__].xp.empty(0, a.dtype))
+    with guard.on(a):
+        none: Any = wrap(NAMESPACES[a.__class__].xp.empty(0, a.dtype))
     residuals = solution.reshape(-1)[:0].clone()  # in the graph even then, as in PyTorch
     if full and a.shape[-2] > a.shape[-1]:
         residuals = (matrix @ solution - right).square().sum(-2)
