@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,8 @@ from gradlite.capturing.handed import Handing, as_lists, is_of_step
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
 from gradlite.capturing.sizes import FEW, NUMBERS, READS
-from gradlite.capturing.trials import BY_VALUES, FACTORING, Factoring, Trial
+from gradlite.capturing.trials import BY_VALUES, FACTORING, Factoring, Requirement, Trial
 from gradlite.capturing.watched import Numbers
-from gradlite.ops import shortcuts
 from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
@@ -64,21 +62,6 @@ BYTE = np.dtype(np.uint8)
 # The names that such functions have in CuPy.
 DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
 raw_array: Any = Tensor.__dict__["array"]
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """What a replay raises an error without."""
-
-    error: type[Exception]
-    message: str | Callable[..., str]
-
-    @property
-    def __name__(self) -> str:
-        return "require"
-
-    def __call__(self, condition: Any, *values: Any) -> None:
-        shortcuts.require(condition, self.error, self.message, *values)
 
 
 class Recorder(Handing):

@@ -1,4 +1,4 @@
-"""Calls that may find no result: whether they do is something that a step branches on."""
+"""Calls that may find no result, and conditions: what a replay looks at, or raises an error for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlite.ops import shortcuts
 from gradlite.ops.matrices import LinAlgError
 
 _NAMES = ("cholesky", "eig", "eigh", "eigvals", "eigvalsh", "inv", "lstsq", "pinv", "solve", "svd")
@@ -18,15 +19,21 @@ BY_VALUES = (np.linalg.LinAlgError, IndexError, FloatingPointError)
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A function that says first, as a bool, whether it has raised an error of some type."""
+class _Named:
+    """What takes a function's place in a recording, and has its name there."""
 
     function: Callable[..., Any]
-    error: type[Exception]
 
     @property
     def __name__(self) -> str:
         return getattr(self.function, "__name__", str(self.function))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(_Named):
+    """A function that says first, as a bool, whether it has raised an error of some type."""
+
+    error: type[Exception]
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         try:
@@ -37,17 +44,26 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Factoring:
+class Factoring(_Named):
     """A function of linear algebra that raises the library's error in a replay, not NumPy's."""
-
-    function: Callable[..., Any]
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.function, "__name__", str(self.function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.function(*args, **kwargs)
         except np.linalg.LinAlgError as error:
             raise LinAlgError(f"linalg.{self.__name__}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a replay raises an error without."""
+
+    error: type[Exception]
+    message: str | Callable[..., str]
+
+    @property
+    def __name__(self) -> str:
+        return "require"
+
+    def __call__(self, condition: Any, *values: Any) -> None:
+        shortcuts.require(condition, self.error, self.message, *values)
