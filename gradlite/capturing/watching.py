@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -134,6 +135,8 @@ VARIABLES = type(os.environ).__iter__.__code__
 OWN = ("gradlite", "numpy", "cupy")
 HANDING_ON = ("gradlite.ops.random", "gradlite.cuda.devices")  # which only call one of these
 LOGS = logging.Logger.handle.__code__
+# What an import runs, finders that packages and test runners add among it, runs once.
+IMPORTS = (importlib._bootstrap._find_and_load.__code__,)  # type: ignore[attr-defined]
 SPECIAL = frozenset((*HANDING_OUT, *OPTIONS, *FIELDS, VARIABLE, VARIABLES, LOGS))
 
 
@@ -248,8 +251,8 @@ class Watch:
         while frame is not None and id(frame.f_code) not in self._foreseen:
             name = frame.f_globals.get("__name__") or ""
             own = name.partition(".")[0] in OWN and name not in HANDING_ON and not through
-            if own or not is_library(name):
-                return False  # a hook, what replays call anew, or a library's library
+            if own or not is_library(name) or frame.f_code in IMPORTS:
+                return False  # a hook, what replays call anew, a library's library; or once only
             frame = frame.f_back
         return frame is not None
 
