@@ -35,8 +35,9 @@ draw                   per block   value ``i``
                                    ``-log(1 - u(j)) / w(j)``, one ``u(j)`` per weight ``w(j)``
 =====================  ==========  ==========================================================
 
-Uniform numbers, integers, masks and permutations are the same bits on every machine. A float32
-normal is computed in float64 and rounded once, so that the last-place differences between
+On the CPU NumPy makes draws of few numbers, and compiled kernels, where there is a compiler, those
+of many. Uniform numbers, integers, masks and permutations are the same bits on every machine. A
+float32 normal is computed in float64 and rounded once, so that the last-place differences between
 mathematical libraries show in about one value of 50 million.
 """
 
@@ -75,6 +76,7 @@ _LITTLE_ENDIAN = sys.byteorder == "little"
 _CHUNK = 1 << 14
 # Of the circle, for Box-Muller; and from how many pairs on these save more than they cost.
 _ARCS, _MANY = 4096, 512
+_WORTH_COMPILED = 4096  # words for which it pays to load what orders them
 # Values per block, by the type of the value; both spellings of a dtype are keys, because the
 # look-up stands on the path of every draw.
 _UNIFORM_PER_BLOCK: dict[Any, tuple[np.dtype[Any], int]] = {
@@ -142,6 +144,9 @@ class Generator:
     # Puts the state in a tensor for get_state; the tensor module, which stands above this one,
     # sets it.
     wrap_state: ClassVar[Callable[[Array], Any]] = staticmethod(lambda array: array)
+    # Makes a draw's values by compiled code: `compiled(kernel, array, seed, offset, *numbers)`,
+    # False where there is none; the module of draws, which knows of kernels, sets it.
+    compiled: ClassVar[Callable[..., bool]] = staticmethod(lambda *_: False)
 
     __slots__ = ("_device", "_lock", "_numpy", "_offset", "_philox", "_position", "_seed")
 
@@ -312,9 +317,22 @@ class Generator:
             self._position = self._offset
         return values
 
+    def _compiled(
+        self, kernel: str, shape: Shape, kind: Any, per_block: int, *numbers: int
+    ) -> Array | None:
+        """A draw of so many values per block by compiled code; None where there is none."""
+        values = np.empty(shape, kind)
+        with self._lock:
+            offset = self._offset
+            if not type(self).compiled(kernel, values, self._seed, offset, *numbers):
+                return None
+            self._offset = (offset - (-values.size // per_block)) % _WORD
+        return values
+
     def words(self, count: int) -> Array:
         """The next ``count`` 64-bit words, as uint64; whole blocks are used up."""
-        return self._blocks((count + 3) >> 2)[:count]
+        values = self._compiled("random_words", count, np.uint64, 4)
+        return self._blocks((count + 3) >> 2)[:count] if values is None else values
 
     def _blocks(self, blocks: int) -> Array:
         """The words of so many blocks."""
@@ -329,6 +347,10 @@ class Generator:
         """
         kind, per_block = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
         count = _size(shape)
+        if per_block != 16:
+            made = self._compiled("random_uniform", shape, kind, per_block)
+            if made is not None:
+                return made
         blocks = -(-count // per_block)
         if per_block == 16:
             words = self._blocks(blocks)
@@ -351,6 +373,10 @@ class Generator:
         """
         kind, _ = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
         count = _size(shape)
+        if kind != np.float64:  # in which every difference between two logarithms would show
+            made = self._compiled("random_normal", shape, np.float32, 8)
+            if made is not None:
+                return made if kind == np.float32 else made.astype(kind)
         if kind == np.float64:
             pairs, bits = self._blocks((count + 3) >> 2).reshape(-1, 2), 53
             pairs >>= _SHIFT_DOUBLE
@@ -386,12 +412,16 @@ class Generator:
             )
         if width > _WORD:
             raise RuntimeError(f"from={low} to={high} is wider than 64 bits")
-        values = self.words(_size(shape))
+        count = _size(shape)
+        kind = np.dtype(getattr(dtype, "numpy", dtype))
+        made = self._compiled("random_integers", shape, np.int64, 4, low, width)
+        if made is not None:
+            return made.astype(kind, copy=False)
+        values = self._blocks((count + 3) >> 2)[:count]
         if width != _WORD:
             values = _multiply_high(values, width)
         if low:
             values += np.array(low % _WORD, np.uint64)
-        kind = np.dtype(getattr(dtype, "numpy", dtype))
         if kind != np.uint64:
             values = values.view(np.int64)
         return values.astype(kind, copy=False).reshape(shape)
@@ -408,8 +438,11 @@ class Generator:
         if not 0.0 <= p <= 1.0:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
         count = _size(shape)
-        words = self._blocks((count + 7) >> 3)
         threshold = int(p * 4294967296.0 + 0.5)
+        made = self._compiled("random_mask", shape, np.bool_, 8, threshold)
+        if made is not None:
+            return made
+        words = self._blocks((count + 7) >> 3)
         if threshold >= 1 << 32:
             return np.ones(shape, np.bool_)
         lanes = _lanes(words, np.uint32)[:count]
@@ -422,7 +455,14 @@ class Generator:
         >>> Generator().manual_seed(7).permutation(5)
         array([4, 1, 3, 2, 0])
         """
-        return _stable_argsort(self.words(_size(operator.index(n))))
+        words = self.words(_size(operator.index(n)))
+        if n >= _WORTH_COMPILED:
+            from gradlite.backends import orders  # late: it takes a while
+
+            order = orders.argsort(words)
+            if order is not None:
+                return order
+        return _stable_argsort(words)
 
 
 @lru_cache(1)

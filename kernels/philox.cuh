@@ -17,6 +17,14 @@ struct Block {
   __device__ u32 lane16(int l) const { return lane32(l >> 1) >> (l & 1 ? 16 : 0) & 0xffffu; }
 };
 
+// The words of several blocks, one after another: lanes are numbered on from block to block.
+struct Words {
+  const u64* word;
+
+  __device__ u32 lane32(int l) const { return u32(word[l >> 1] >> 32 * (l & 1)); }
+  __device__ u32 lane16(int l) const { return u32(word[l >> 2] >> 16 * (l & 3)) & 0xffffu; }
+};
+
 DEVICE u64 multiply_high(u64 a, u64 b) {
 #if GRADLITE_ON_CPU
   return u64((unsigned __int128)(a) * b >> 64);

@@ -26,11 +26,36 @@ DEVICE void store_both(T* out, i64 b, const Values<T, HALF>& low, const Values<T
 }
 #endif
 
-// out[i] for the n values of a draw, N of them to a block: fill(block, values) makes those of one.
-template <int N, class T, class Fill>
-DEVICE void draw_blocks(const Draw& draw, i64 n, T* out, Fill fill) {
+// out[i] for the n values of a draw, N of them to a block of UNITS units: make(block, u, values)
+// makes those of unit u.
+#if defined(GRADLITE_NATIVE)
+template <int N, int UNITS, class T, class Make>
+DEVICE void draw_blocks(const Draw& draw, i64 n, T* __restrict__ out, Make make) {
+  constexpr int BLOCKS = 8, VALUES = N * BLOCKS, EACH = N / UNITS;
+  for (i64 i = 0; i < n; i += VALUES) {
+    u64 words[4 * BLOCKS];
+    for (int b = 0; b < BLOCKS; b++) {
+      const Block block = draw.block(i / N + b);
+      for (int w = 0; w < 4; w++) words[4 * b + w] = block.word[w];
+    }
+    const Words several{words};
+    if (i + VALUES <= n) {
+      for (int u = 0; u < UNITS * BLOCKS; u++) make(several, u, out + i + u * EACH);
+    } else {
+      T values[VALUES];
+      for (int u = 0; u < UNITS * BLOCKS; u++) make(several, u, values + u * EACH);
+      for (int k = 0; k < n - i; k++) out[i + k] = values[k];
+    }
+  }
+}
+#else
+template <int N, int UNITS, class T, class Make>
+DEVICE void draw_blocks(const Draw& draw, i64 n, T* out, Make make) {
+  const auto fill = [&](const Block& block, T* values) {
+#pragma unroll
+    for (int u = 0; u < UNITS; u++) make(block, u, values + u * (N / UNITS));
+  };
   i64 done = 0;
-#if !defined(GRADLITE_NATIVE)
   if (aligned(out)) {
     done = n / N / 32 * 32;  // by whole warps
     ROLLED
@@ -48,7 +73,6 @@ DEVICE void draw_blocks(const Draw& draw, i64 n, T* out, Fill fill) {
       }
     }
   }
-#endif
   ROLLED
   for (i64 b = done + thread_index(); b * N < n; b += thread_count()) {
     T values[N];
@@ -59,6 +83,7 @@ DEVICE void draw_blocks(const Draw& draw, i64 n, T* out, Fill fill) {
     }
   }
 }
+#endif
 
 // Uniform in [0, 1): as many bits as the type holds exactly.
 template <class T>
@@ -66,31 +91,42 @@ struct Uniform;
 template <>
 struct Uniform<half_t> {
   static constexpr int PER_BLOCK = 16;
-  static __device__ acc_t of(const Block& b, int l) { return acc_t(b.lane16(l) >> 5) * 0x1p-11f; }
+  template <class Lanes>
+  static __device__ acc_t of(const Lanes& lanes, int l) {
+    return acc_t(lanes.lane16(l) >> 5) * 0x1p-11f;
+  }
 };
 template <>
 struct Uniform<bfloat16_t> {
   static constexpr int PER_BLOCK = 16;
-  static __device__ acc_t of(const Block& b, int l) { return acc_t(b.lane16(l) >> 8) * 0x1p-8f; }
+  template <class Lanes>
+  static __device__ acc_t of(const Lanes& lanes, int l) {
+    return acc_t(lanes.lane16(l) >> 8) * 0x1p-8f;
+  }
 };
 template <>
 struct Uniform<float> {
   static constexpr int PER_BLOCK = 8;
-  static __device__ acc_t of(const Block& b, int l) { return acc_t(b.lane32(l) >> 8) * 0x1p-24f; }
+  template <class Lanes>
+  static __device__ acc_t of(const Lanes& lanes, int l) {
+    return acc_t(lanes.lane32(l) >> 8) * 0x1p-24f;
+  }
 };
 template <>
 struct Uniform<double> {
   static constexpr int PER_BLOCK = 4;
-  static __device__ acc_t of(const Block& b, int l) { return acc_t(b.word[l] >> 11) * 0x1p-53; }
+  template <class Lanes>
+  static __device__ acc_t of(const Lanes& lanes, int l) {
+    return acc_t(lanes.word[l] >> 11) * 0x1p-53;
+  }
 };
 
 KERNEL(random_uniform)
 (scalar_t* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n) {
   constexpr int PER_BLOCK = Uniform<scalar_t>::PER_BLOCK;
-  draw_blocks<PER_BLOCK>(
-      Draw::at(state, seed, offset), n, out, [](const Block& block, scalar_t* values) {
-#pragma unroll
-        for (int l = 0; l < PER_BLOCK; l++) values[l] = narrow(Uniform<scalar_t>::of(block, l));
+  draw_blocks<PER_BLOCK, PER_BLOCK>(
+      Draw::at(state, seed, offset), n, out, [](const auto& lanes, int u, scalar_t* values) {
+        values[0] = narrow(Uniform<scalar_t>::of(lanes, u));
       });
 }
 
@@ -99,33 +135,60 @@ struct Normals {
 };
 
 // Box and Muller's two normals of two integers below 1 / unit, in float64.
+#if GRADLITE_ON_CPU
+// Free of branches and calls, so that loops become vectors; the radius and both factors are within
+// 2 units in the last place.
+DEVICE Normals box_muller(double a, double b, double unit) {
+  // log((a + 1) unit) = k log(2) + log(m), m around 1; s is m's (m - 1) / (m + 1), and log(m)
+  // twice the series of its inverse hyperbolic tangent.
+  constexpr u64 ROOT_OF_HALF = 0x3fe6a09e667f3bcdull;
+  const u64 bits = bit_cast<u64>((a + 1.0) * unit);
+  const u64 k = (bits - ROOT_OF_HALF + (1024ull << 52)) >> 52;  // plus 1024
+  const double f = bit_cast<double>(bits - ((k - 1024) << 52)) - 1.0;
+  const double s = f / (f + 2.0), ss = s * s;
+  double series = 1.0 / 21;
+#pragma unroll
+  for (int n = 19; n > 1; n -= 2) series = series * ss + 1.0 / n;
+  const double exponent = bit_cast<double>(k | 0x4330000000000000ull) - (0x1p52 + 1024);
+  const double logarithm =
+      exponent * 0.693147180559945309417 + (2.0 * s + 2.0 * s * (ss * series));
+  const double radius = math::sqrt(-2.0 * logarithm);
+  // The angle is q quarters of a turn and r, at most an eighth.
+  const double quarters = b * (4.0 * unit), q = math::floor(quarters + 0.5);
+  const double r = (quarters - q) * 1.57079632679489661923, rr = r * r;
+  double sine = 1.0, cosine = 1.0;
+#pragma unroll
+  for (int n = 16; n > 0; n -= 2) {
+    sine = 1.0 - sine * (rr * (1.0 / (n * (n + 1))));
+    cosine = 1.0 - cosine * (rr * (1.0 / (n * (n - 1))));
+  }
+  sine *= r;
+  const u64 quadrant = bit_cast<u64>(q + 0x1p52);
+  const double x = quadrant & 1 ? sine : cosine, y = quadrant & 1 ? cosine : sine;
+  return {radius * bit_cast<double>(bit_cast<u64>(x) ^ ((quadrant + 1) & 2) << 62),
+          radius * bit_cast<double>(bit_cast<u64>(y) ^ (quadrant & 2) << 62)};
+}
+#else
 CALLED Normals box_muller(double a, double b, double unit) {
   const double radius = math::sqrt(-2.0 * math::log((a + 1.0) * unit));
-#if GRADLITE_ON_CPU
-  const double angle = b * (6.283185307179586476925 * unit);
-  return {radius * math::cos(angle), radius * math::sin(angle)};
-#else
   double cosine, sine;
   ::sincospi(b * (2.0 * unit), &sine, &cosine);
   return {radius * cosine, radius * sine};
-#endif
 }
+#endif
 
 KERNEL(random_normal)
 (scalar_t* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n) {
   constexpr bool DOUBLE = sizeof(scalar_t) == 8;
   constexpr int PER_BLOCK = DOUBLE ? 4 : 8;
-  draw_blocks<PER_BLOCK>(
-      Draw::at(state, seed, offset), n, out, [](const Block& block, scalar_t* values) {
-#pragma unroll
-        for (int l = 0; l < PER_BLOCK; l += 2) {
-          const Normals two =
-              DOUBLE ? box_muller(double(block.word[l] >> 11), double(block.word[l + 1] >> 11),
-                                  0x1p-53)
-                     : box_muller(block.lane32(l), block.lane32(l + 1), 0x1p-32);
-          values[l] = narrow(acc_t(two.cosine));
-          values[l + 1] = narrow(acc_t(two.sine));
-        }
+  draw_blocks<PER_BLOCK, PER_BLOCK / 2>(
+      Draw::at(state, seed, offset), n, out, [](const auto& lanes, int u, scalar_t* values) {
+        const int l = 2 * u;
+        const Normals two = DOUBLE ? box_muller(double(lanes.word[l] >> 11),
+                                                double(lanes.word[l + 1] >> 11), 0x1p-53)
+                                   : box_muller(lanes.lane32(l), lanes.lane32(l + 1), 0x1p-32);
+        values[0] = narrow(acc_t(two.cosine));
+        values[1] = narrow(acc_t(two.sine));
       });
 }
 
@@ -133,30 +196,27 @@ KERNEL(random_normal)
 KERNEL(random_integers)
 (i64* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n, i64 low,
  i64 width) {
-  draw_blocks<4>(Draw::at(state, seed, offset), n, out, [=](const Block& block, i64* values) {
-#pragma unroll
-    for (int l = 0; l < 4; l++) {
-      const u64 word = block.word[l];
-      values[l] = i64(u64(low) + (width ? multiply_high(word, u64(width)) : word));
-    }
-  });
+  draw_blocks<4, 4>(
+      Draw::at(state, seed, offset), n, out, [=](const auto& lanes, int u, i64* values) {
+        const u64 word = lanes.word[u];
+        values[0] = i64(u64(low) + (width ? multiply_high(word, u64(width)) : word));
+      });
 }
 
 // The words themselves: the keys of a permutation.
 KERNEL(random_words)
 (u64* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n) {
-  draw_blocks<4>(Draw::at(state, seed, offset), n, out, [](const Block& block, u64* values) {
-#pragma unroll
-    for (int l = 0; l < 4; l++) values[l] = block.word[l];
-  });
+  draw_blocks<4, 4>(
+      Draw::at(state, seed, offset), n, out,
+      [](const auto& lanes, int u, u64* values) { values[0] = lanes.word[u]; });
 }
 
 // True where the lane is below the threshold, which is 2^32 times the probability.
 KERNEL(random_mask)
 (bool* __restrict__ out, const u64* __restrict__ state, i64 seed, i64 offset, i64 n,
  i64 threshold) {
-  draw_blocks<8>(Draw::at(state, seed, offset), n, out, [=](const Block& block, bool* values) {
-#pragma unroll
-    for (int l = 0; l < 8; l++) values[l] = u64(block.lane32(l)) < u64(threshold);
-  });
+  draw_blocks<8, 8>(
+      Draw::at(state, seed, offset), n, out, [=](const auto& lanes, int u, bool* values) {
+        values[0] = u64(lanes.lane32(u)) < u64(threshold);
+      });
 }

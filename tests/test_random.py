@@ -13,9 +13,31 @@ import pytest
 
 import gradlite
 from gradlite import random as R
+from gradlite.backends import native, orders
+from gradlite.ops import draws
 from gradlite.random import Generator
 
 U64 = 1 << 64
+
+
+@pytest.fixture(
+    params=[
+        "numpy",
+        pytest.param(
+            "compiled",
+            marks=pytest.mark.skipif(
+                native.on_demand() is None, reason="kernels cannot be compiled"
+            ),
+        ),
+    ],
+    autouse=True,
+)
+def draws_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything by NumPy alone, and everything that can be by compiled code, however little."""
+    if request.param == "numpy":
+        monkeypatch.setattr(Generator, "compiled", staticmethod(lambda *_: False))
+    monkeypatch.setattr(draws, "LEAST", 0)
+    monkeypatch.setattr(R, "_WORTH_COMPILED", 0 if request.param == "compiled" else math.inf)
 
 
 def seeded(seed: int = 1234) -> Generator:
@@ -139,7 +161,7 @@ def test_mask_mapping() -> None:
         assert mask.tolist() == [int(v) < math.floor(p * 2**32 + 0.5) for v in lanes]
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 1000, 5000])
+@pytest.mark.parametrize("n", [0, 1, 2, 9, 1000, 5000, 40_001])
 def test_permutation_is_the_stable_argsort(n: int) -> None:
     order = seeded(3).permutation(n)
     assert order.dtype == np.int64
@@ -152,8 +174,23 @@ def test_permutation_with_ties_keeps_their_order() -> None:
     few = rng.integers(0, 50, 3000, dtype=np.uint64)
     in_low_bits = few | np.uint64(1 << 40)
     in_high_bits = few << np.uint64(50)
-    for keys in (few, in_low_bits, in_high_bits):
-        np.testing.assert_array_equal(R._stable_argsort(keys), np.argsort(keys, kind="stable"))
+    in_both = rng.integers(0, 6, 3000, dtype=np.uint64) | few << np.uint64(58)
+    for keys in (few, in_low_bits, in_high_bits, in_both):
+        expected = np.argsort(keys, kind="stable")
+        np.testing.assert_array_equal(R._stable_argsort(keys), expected)
+        found = orders.argsort(keys)
+        if found is not None:
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_the_last_blocks_of_a_stream_are_followed_by_the_first() -> None:
+    """The counter of 64 bits carries, and the place in the stream begins again."""
+    bits = np.random.Philox(key=3)
+    bits.advance(U64 - 3)
+    g = seeded(3)
+    g.set_offset(U64 - 3)
+    assert g.words(20).tolist() == bits.random_raw(20).tolist()
+    assert g.get_offset() == 2
 
 
 # -- blocks -------------------------------------------------------------------------------------

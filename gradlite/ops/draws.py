@@ -1,4 +1,4 @@
-"""Draws where they are wanted: by NumPy on the CPU, by kernels on the device elsewhere.
+"""Draws where they are wanted: by kernels on the device, and by kernels or NumPy on the CPU.
 
 A kernel is handed the place of its draw in the generator's stream and makes the very numbers that
 `Generator` makes for it; nothing is computed on the host, and nothing is copied.
@@ -15,10 +15,14 @@ from gradlite.device import array_module
 from gradlite.device import device as Device
 from gradlite.ops.conversion import array_on
 from gradlite.ops.namespaces import NAMESPACES
+from gradlite.ops.natively import LAUNCHERS
 from gradlite.random import Generator
 
 _UNIFORM_PER_BLOCK = {"float16": 16, "bfloat16": 16, "float32": 8, "float64": 4}
 _NORMAL_PER_BLOCK = {"float16": 8, "bfloat16": 8, "float32": 8, "float64": 4}
+LEAST = 1 << 8  # numbers for which kernels on the CPU are loaded
+_loaded: dict[tuple[str, str], np.dtype[Any]] = {}
+_HALF = 1 << 63
 _ANY = np.dtype(np.float32)  # for kernels whose file is compiled for a dtype that they do not use
 
 
@@ -36,8 +40,10 @@ class Place(NamedTuple):
 
 def signed(value: int) -> int:
     """The 64-bit integer with the same bits, as a kernel's i64 takes it."""
-    value %= 1 << 64
-    return value - (1 << 64) if value >> 63 else value
+    if 0 <= value < _HALF:  # as most are
+        return value
+    value %= 2 * _HALF
+    return value - 2 * _HALF if value >= _HALF else value
 
 
 def place(generator: Generator, values: int, per_block: int) -> Place:
@@ -53,6 +59,29 @@ def place(generator: Generator, values: int, per_block: int) -> Place:
 def threshold(p: float) -> int:
     """What a lane of 32 bits is below with probability p."""
     return int(p * 4294967296.0 + 0.5)
+
+
+def _compiled(kernel: str, out: Any, seed: int, offset: int, *numbers: int) -> bool:
+    """Make the values of a draw by a kernel on the CPU; see `Generator.compiled`.
+
+    For few numbers alone none is loaded, which takes some 30 ms.
+    """
+    key, size = (kernel, out.dtype.char), out.size
+    if np not in LAUNCHERS or size < LEAST and key not in _loaded:
+        return False
+    K, dtype = LAUNCHERS[np](), _loaded.get(key)
+    if dtype is None:
+        dtype = out.dtype if key[1] in "fd" else _ANY
+    if K is None or not K.ready(kernel, dtype):
+        return False
+    _loaded[key] = dtype
+    if size:
+        values = map(signed, numbers)
+        K.elementwise(kernel, dtype, size, out, None, signed(seed), signed(offset), size, *values)
+    return True
+
+
+Generator.compiled = staticmethod(_compiled)  # type: ignore[method-assign]
 
 
 def _launch(
