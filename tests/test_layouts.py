@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gradlite
+from gradlite.ops import samples
+from gradlite.ops.table import TABLE
+from tests import cupy_stand_in
 from tests.library import library
 from tests.oracle import outcome_of, same, torch
+from tests.test_stand_in import convert, tensors
 
 INPUTS = {
     "rows": lambda T: T.arange(24.0).reshape(2, 3, 4),
@@ -163,6 +168,65 @@ def test_gradients_of_leaves_lie_as_the_leaves_do(op, name):
 @pytest.mark.parametrize("name", ["rows", "transposed", "permuted", "moved"])
 def test_elementwise_ops_keep_the_layout(op, name):
     same(lambda T: layout(OPS[op](T, INPUTS[name](T))))
+
+
+LARGE = {
+    "addcmul": lambda T, x: T.addcmul(x, x, x),
+    "gelu": lambda T, x: T.nn.functional.gelu(x),
+    "isclose": lambda T, x: T.isclose(x, x),
+    "mse_loss": lambda T, x: T.nn.functional.mse_loss(x, x, reduction="none"),
+    "normalize": lambda T, x: T.nn.functional.normalize(x, dim=1),
+    "prelu": lambda T, x: T.nn.functional.prelu(x, T.arange(150.0)),
+    "rsqrt": lambda T, x: x.rsqrt(),
+    "silu": lambda T, x: T.nn.functional.silu(x),
+}
+
+
+@pytest.mark.parametrize("op", LARGE)
+def test_elementwise_results_of_kernels_keep_the_layout(op: str) -> None:
+    def program(T: Any) -> Any:
+        y = LARGE[op](T, T.arange(30000.0).reshape(2, 100, 150).transpose(1, 2))
+        return layout(y), y
+
+    same(program)
+
+
+# What lies otherwise on a GPU: results of cuBLASLt, the heads side by side, and masks of channels.
+ELSEWHERE = set(
+    """addbmm addcdiv addcmul addr dropout1d dropout2d glu gru_sequence kron lstm_sequence
+    rnn_sequence scaled_dot_product_attention""".split()
+)
+
+
+@pytest.mark.parametrize("where", ["stand-in", pytest.param("gpu", marks=pytest.mark.cuda)])
+def test_results_lie_on_a_gpu_as_on_the_cpu(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "stand-in":
+        cupy_stand_in.install(monkeypatch)
+
+    def turned(value: Any, device: str) -> Any:
+        if isinstance(value, np.ndarray) and value.ndim > 1:
+            return convert(value.swapaxes(-1, -2).copy(), device).detach().mT
+        if isinstance(value, (list, tuple)):
+            return type(value)(turned(v, device) for v in value)
+        if isinstance(value, dict):
+            return {k: turned(v, device) for k, v in value.items()}
+        return convert(value, device)
+
+    def strides(name: str, sample: Any, device: str) -> Any:
+        gradlite.manual_seed(0)
+        args, kwargs = turned((sample.args, sample.kwargs), device)
+        found = outcome_of(lambda: tensors(TABLE[name].function(*args, **kwargs)))
+        if isinstance(found, Exception):  # as of a view of what is no longer in one piece
+            return type(found)
+        return [[s for n, s in zip(t.shape, t.stride()) if n > 1] for t in found]
+
+    samples.fresh()
+    found = [
+        (name, strides(name, sample, "cuda"), strides(name, sample, "cpu"))
+        for name in sorted(set(TABLE) - ELSEWHERE)
+        for sample in TABLE[name].samples()[:2]
+    ]
+    assert [case for case in found if case[1] != case[2]] == []
 
 
 @pytest.mark.parametrize("name", [name for name in INPUTS if "expanded" not in name])

@@ -14,7 +14,8 @@ from gradlite.ops.dims import wrap_dim
 from gradlite.ops.dispatch import apply, apply1
 from gradlite.ops.elementwise import float_op, logistic
 from gradlite.ops.fused import activation_kernels, fused_slope
-from gradlite.ops.op import Op
+from gradlite.ops.layout import as_operands_lie
+from gradlite.ops.op import Elementwise, Op
 from gradlite.ops.operands import check_floating
 from gradlite.ops.pointwise import slope
 from gradlite.ops.samples import S, distinct, normal, unary
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-class Elu(Op):
+class Elu(Elementwise):
     """x, or alpha (exp(x s) - 1), all times scale."""
 
     reads = ((0,),)
@@ -108,7 +109,7 @@ _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 
 
-class Erf(Op):
+class Erf(Elementwise):
     reads = ((0,),)
     fused_backward = slope("erf", 2 / math.sqrt(math.pi), -1.0)
 
@@ -121,7 +122,7 @@ class Erf(Op):
         return (grad * (F.exp(-(x * x)) * (2 / math.sqrt(math.pi))),)
 
 
-class Erfc(Op):
+class Erfc(Elementwise):
     reads = ((0,),)
     fused_backward = slope("erf", -2 / math.sqrt(math.pi), -1.0)
 
@@ -156,7 +157,7 @@ def erfc(input: Tensor) -> Tensor:
     return float_op(Erfc, input)
 
 
-class Gelu(Op):
+class Gelu(Elementwise):
     """x Phi(x), Phi the normal cdf."""
 
     reads = ((0,),)
@@ -183,6 +184,8 @@ class Gelu(Op):
         cdf = special.normal_cdf(xp, x)
         return x * cdf, (cdf, None)
 
+    forward = as_operands_lie(forward, operands=1)
+
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         if F.tensors:
@@ -202,7 +205,7 @@ class Gelu(Op):
         return (slope,)
 
 
-class GeluTanh(Op):
+class GeluTanh(Elementwise):
     """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x³)))."""
 
     reads = ((0,),)
@@ -244,7 +247,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     raise RuntimeError("approximate argument must be either none or tanh.")
 
 
-class Silu(Op):
+class Silu(Elementwise):
     """x sigmoid(x)."""
 
     reads = ((0,),)
@@ -273,7 +276,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     return activated(Silu, input, inplace)
 
 
-class Softplus(Op):
+class Softplus(Elementwise):
     """log(1 + exp(beta x)) / beta; x itself where beta x exceeds the threshold."""
 
     reads = ((0,),)
@@ -337,7 +340,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     return apply1(LogSigmoid, input)
 
 
-class Mish(Op):
+class Mish(Elementwise):
     """x tanh(log(1 + exp(x)))."""
 
     reads = ((0,),)
@@ -366,7 +369,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return activated(Mish, input, inplace)
 
 
-class Softsign(Op):
+class Softsign(Elementwise):
     reads = ((0,),)
     grad_name = "DivBackward0"
     fused_forward, fused_backward = activation_kernels("softsign")
@@ -392,7 +395,7 @@ def softsign(input: Tensor) -> Tensor:
     return float_op(Softsign, input)
 
 
-class Tanhshrink(Op):
+class Tanhshrink(Elementwise):
     reads = ((0,),)
     grad_name = "SubBackward0"
     fused_forward, fused_backward = activation_kernels("tanhshrink")

@@ -11,7 +11,8 @@ from typing import Any
 from gradlite.backends import bessel
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.elementwise import float_op
-from gradlite.ops.op import Op
+from gradlite.ops.layout import as_operands_lie
+from gradlite.ops.op import Elementwise
 from gradlite.ops.samples import unary
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -19,23 +20,27 @@ from gradlite.tensor import Tensor
 __all__ = ["i0"]
 
 
-class I0(Op):
+class I0(Elementwise):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
         return bessel.i0(xp, x)
+
+    forward = as_operands_lie(forward, operands=1)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
         return (grad * F.i1(x),)
 
 
-class I0e(Op):
+class I0e(Elementwise):
     reads = ((0, OUT),)
     grad_name = "SpecialI0EBackward0"
 
     def forward(xp: Any, x: Any) -> Any:
         return bessel.i0e(xp, x)
+
+    forward = as_operands_lie(forward, operands=1)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         x, out = ctx.saved
@@ -48,12 +53,14 @@ def _divisor(F: Any, x: Any) -> tuple[Any, Any]:
     return at_zero, F.where(at_zero, F.zero_beside(x) + 1, x)
 
 
-class I1(Op):
+class I1(Elementwise):
     reads = ((0,),)  # for a half the result is rounded, and what is made of it less precise
     grad_name = "SpecialI1Backward0"
 
     def forward(xp: Any, x: Any) -> Any:
         return bessel.i1(xp, x)
+
+    forward = as_operands_lie(forward, operands=1)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved
@@ -62,12 +69,14 @@ class I1(Op):
         return (grad * F.where(at_zero, F.zero_beside(x) + 0.5, slope),)
 
 
-class I1e(Op):
+class I1e(Elementwise):
     reads = ((0,),)
     grad_name = "SpecialI1EBackward0"
 
     def forward(xp: Any, x: Any) -> Any:
         return bessel.i1e(xp, x)
+
+    forward = as_operands_lie(forward, operands=1)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         (x,) = ctx.saved

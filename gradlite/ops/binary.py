@@ -12,7 +12,7 @@ from gradlite.grad_mode import INFERENCE, current_mode
 from gradlite.graph import Node, record
 from gradlite.ops.dispatch import INFERENCE_SAVED, NOWHERE, OUT, Cut, edges_of
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Elementwise
 from gradlite.ops.operands import operand, promoted, same_device_or_scalar
 from gradlite.tensor import Tensor, gradient_edge, wrap
 
@@ -249,7 +249,7 @@ def _saved(
     return tuple(saved), tuple(versions)
 
 
-class Binary(Op):
+class Binary(Elementwise):
     """Base of the two-operand ops.
 
     Attributes:

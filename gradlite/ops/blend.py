@@ -19,7 +19,7 @@ from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import assign, check_inplace
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Elementwise, type_name
 from gradlite.ops.operands import as_number, promote
 from gradlite.ops.pointwise import slopes_of
 from gradlite.ops.samples import S, normal, positive, uniform
@@ -39,7 +39,7 @@ LEGACY = (
 )
 
 
-class Addcmul(Op):
+class Addcmul(Elementwise):
     """x + value * a * b."""
 
     reads = ((), (2,), (1,))
@@ -77,7 +77,7 @@ class Addcmul(Op):
         return _gradients(K, "addcmul_backward", ctx, grad)
 
 
-class Addcdiv(Op):
+class Addcdiv(Elementwise):
     """x + value * a / b."""
 
     reads = ((), (2,), (1, 2))
@@ -126,7 +126,7 @@ def _gradients(K: Any, kernel: str, ctx: Any, grad: Any) -> Any:
     return found if found is NotImplemented else (first, *found)
 
 
-class Lerp(Op):
+class Lerp(Elementwise):
     """start + weight * (end - start), from the nearer end."""
 
     reads = ((), ())
@@ -168,7 +168,7 @@ class Lerp(Op):
         return slopes_of(K, "lerp", grad, (), shapes, float(ctx.attrs[0]))
 
 
-class LerpTensor(Op):
+class LerpTensor(Elementwise):
     """`Lerp` with a tensor of weights."""
 
     reads = ((2,), (2,), (0, 1))

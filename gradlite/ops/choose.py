@@ -17,7 +17,7 @@ from gradlite.ops.gather import broadcast_shape, nonzero
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.inplace import check_inplace
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Elementwise
 from gradlite.ops.operands import (
     as_number,
     cast,
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class Where(Op):
+class Where(Elementwise):
     native_backward_from = 1 << 13
     reads = ((), (0,), (0,))
     constants = (0,)
@@ -116,7 +116,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     return apply(Where, (condition, a, b))
 
 
-class Clamp(Op):
+class Clamp(Elementwise):
     """Between bounds; the gradient passes where the value lies within them, ends included."""
 
     reads = ((0,),)
@@ -235,7 +235,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     return apply1(Clamp, input, low, high)
 
 
-class ClampBetween(Op):
+class ClampBetween(Elementwise):
     """Between bounds that are arrays, or None; where they cross, the upper one counts."""
 
     reads = ((0, 1, 2),) * 3
@@ -342,7 +342,7 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
     return apply1(ClampMax, input, None, max)
 
 
-class NanToNum(Op):
+class NanToNum(Elementwise):
     """Numbers in the place of NaN and infinities, which get no gradient."""
 
     reads = ((0,),)

@@ -10,6 +10,7 @@ from gradlite import dtypes
 from gradlite.ops import guard
 from gradlite.ops.binary import mismatch
 from gradlite.ops.halves import single
+from gradlite.ops.layout import elementwise
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.operands import fitting, operand, same_device_or_scalar
 from gradlite.ops.samples import S, binary
@@ -55,7 +56,8 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     if half in dtypes.HALVES:  # numbers are rounded first, and NaN compares without a warning
         x, y = (single(xp.asarray(value, half)) for value in (x, y))
     try:
-        return wrap(xp.asarray(getattr(xp, function)(x, y)))
+        made = getattr(xp, function)(x, y) if xp is np else elementwise(xp, function, x, y)
+        return wrap(xp.asarray(made))
     except ValueError:
         raise RuntimeError(mismatch(x.shape, y.shape)) from None
 

@@ -15,7 +15,7 @@ from gradlite.ops.activation_edits import edited
 from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.fused import activation_kernels
 from gradlite.ops.layout import copy_order, laid_out
-from gradlite.ops.op import Op
+from gradlite.ops.op import Elementwise, Op
 from gradlite.ops.operands import cast
 from gradlite.ops.pointwise import slope, value
 from gradlite.ops.samples import S, bools, normal, unary
@@ -57,7 +57,7 @@ def float_op(op: Any, input: Tensor) -> Tensor:
     return apply1(op, input)
 
 
-class Exp(Op):
+class Exp(Elementwise):
     reads = ((OUT,),)
 
     def forward(xp: Any, x: Any) -> Any:
@@ -84,7 +84,7 @@ def exp(input: Tensor) -> Tensor:
     return float_op(Exp, input)
 
 
-class Expm1(Op):
+class Expm1(Elementwise):
     reads = ((OUT,),)
     fused_backward = slope("one_more")
 
@@ -112,7 +112,7 @@ def expm1(input: Tensor) -> Tensor:
     return float_op(Expm1, input)
 
 
-class Exp2(Op):
+class Exp2(Elementwise):
     reads = ((OUT,),)
     fused_backward = slope("scaled", math.log(2))
 
@@ -135,7 +135,7 @@ def exp2(input: Tensor) -> Tensor:
     return float_op(Exp2, input)
 
 
-class Log(Op):
+class Log(Elementwise):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
@@ -162,7 +162,7 @@ def log(input: Tensor) -> Tensor:
     return float_op(Log, input)
 
 
-class Log2(Op):
+class Log2(Elementwise):
     reads = ((0,),)
     fused_backward = slope("quotient", math.log(2))
 
@@ -190,7 +190,7 @@ def log2(input: Tensor) -> Tensor:
     return float_op(Log2, input)
 
 
-class Log10(Op):
+class Log10(Elementwise):
     reads = ((0,),)
     fused_backward = slope("quotient", math.log(10))
 
@@ -218,7 +218,7 @@ def log10(input: Tensor) -> Tensor:
     return float_op(Log10, input)
 
 
-class Log1p(Op):
+class Log1p(Elementwise):
     grad_name = "Log1PBackward0"
     reads = ((0,),)
     fused_backward = slope("log1p")
@@ -247,7 +247,7 @@ def log1p(input: Tensor) -> Tensor:
     return float_op(Log1p, input)
 
 
-class Sqrt(Op):
+class Sqrt(Elementwise):
     reads = ((OUT,),)
     fused_backward = slope("quotient", 2.0)
 
@@ -270,7 +270,7 @@ def sqrt(input: Tensor) -> Tensor:
     return float_op(Sqrt, input)
 
 
-class Rsqrt(Op):
+class Rsqrt(Elementwise):
     reads = ((OUT,),)
     fused_forward, fused_backward = value("rsqrt"), slope("rsqrt")
 
@@ -298,7 +298,7 @@ def rsqrt(input: Tensor) -> Tensor:
     return float_op(Rsqrt, input)
 
 
-class Reciprocal(Op):
+class Reciprocal(Elementwise):
     reads = ((OUT,),)
     fused_backward = slope("reciprocal")
 
@@ -334,7 +334,7 @@ def logistic(xp: Any, x: Any) -> Any:
     return xp.reciprocal(out, out=out)
 
 
-class Sigmoid(Op):
+class Sigmoid(Elementwise):
     reads = ((OUT,),)
     fused_forward, fused_backward = activation_kernels("sigmoid")
     native_from = native_backward_from = 1 << 16
@@ -358,7 +358,7 @@ def sigmoid(input: Tensor) -> Tensor:
     return float_op(Sigmoid, input)
 
 
-class Neg(Op):
+class Neg(Elementwise):
     one_step = delegates = True
 
     def forward(xp: Any, x: Any) -> Any:
@@ -403,7 +403,7 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
-class Abs(Op):
+class Abs(Elementwise):
     reads = ((0,),)
     fused_backward = slope("abs")
 

@@ -15,8 +15,9 @@ from gradlite.ops.elementwise import exp2
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
+from gradlite.ops.layout import elementwise
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Elementwise, type_name
 from gradlite.ops.operands import cast, fitting, operand, placed, same_device_or_scalar
 from gradlite.ops.pointwise import value
 from gradlite.ops.powers import pow
@@ -46,11 +47,11 @@ __all__ = [
 @on_its_device
 def _constant(input: Tensor, function: str) -> Tensor:
     xp = NAMESPACES[input.array.__class__].xp
-    return wrap(xp.asarray(getattr(xp, function)(input.array)))
+    return wrap(xp.asarray(elementwise(xp, function, input.array)))
 
 
 # -------------------------------------------------------------------------- floating point
-class Frexp(Op):
+class Frexp(Elementwise):
     """The mantissa; the exponent is an aux that the function hands out."""
 
     has_aux = True
@@ -85,7 +86,7 @@ def frexp(input: Tensor) -> Any:
     return return_types.frexp(apply(Frexp, (input,)))
 
 
-class Ldexp(Op):
+class Ldexp(Elementwise):
     """x * 2**n for integers n, in one step: 2**n alone may overflow."""
 
     reads = ((1,), ())
@@ -304,7 +305,7 @@ def _integers(name: str, function: str, input: Any, other: Any) -> Tensor:
     xp = NAMESPACES[(a if isinstance(a, Tensor) else b).array.__class__].xp
     left, right = (placed(xp, fitting(v, common)).astype(common, copy=False) for v in arrays)
     broadcast_shape(left.shape, right.shape)
-    return wrap(xp.asarray(getattr(xp, function)(left, right)))
+    return wrap(xp.asarray(elementwise(xp, function, left, right)))
 
 
 @public(

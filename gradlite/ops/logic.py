@@ -9,6 +9,7 @@ import numpy as np
 from gradlite import dtypes
 from gradlite.ops.binary import mismatch
 from gradlite.ops.guard import on_its_device
+from gradlite.ops.layout import elementwise
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import fitting, operand, placed
@@ -36,7 +37,8 @@ def _constant(function: str, *inputs: Any) -> Tensor:
     xp = NAMESPACES[inputs[0].array.__class__].xp
     arrays = [i.array if isinstance(i, Tensor) else i for i in inputs]
     try:
-        return wrap(xp.asarray(getattr(xp, function)(*arrays)))
+        made = getattr(xp, function)(*arrays) if xp is np else elementwise(xp, function, *arrays)
+        return wrap(xp.asarray(made))
     except ValueError:
         raise RuntimeError(mismatch(*(a.shape for a in arrays))) from None
 
@@ -165,7 +167,12 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
     xp = NAMESPACES[a.array.__class__].xp
     left, right = (placed(xp, fitting(v, common)).astype(common, copy=False) for v in arrays)
     try:
-        return wrap(xp.asarray(getattr(xp, function)(left, right)))
+        made = (
+            getattr(xp, function)(left, right)
+            if xp is np
+            else elementwise(xp, function, left, right)
+        )
+        return wrap(xp.asarray(made))
     except ValueError:
         raise RuntimeError(mismatch(left.shape, right.shape)) from None
 

@@ -15,6 +15,7 @@ import numpy as np
 from gradlite.ops.binary import sum_to
 from gradlite.ops.dispatch import apply
 from gradlite.ops.expansion import broadcast_to
+from gradlite.ops.layout import lies_row_major
 from gradlite.ops.loss_kernels import total_loss
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
@@ -164,6 +165,8 @@ def with_kernels(
     if not all(isinstance(t, Tensor) for t in operands):
         return None
     arrays = [t.array for t in operands]
+    if reduction == "none" and not lies_row_major(*arrays):
+        return None
     try:
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:

@@ -19,15 +19,18 @@ from gradlite.ops.twins import has_kernel, is_twin, twin
 class Twins(dict[Any, Any]):
     """The form of each op that a namespace runs, made when it is first asked for."""
 
-    def __init__(self, launcher: Any, guard: Guard | None, halves: frozenset[Any]) -> None:
-        self.launcher, self.guard, self.halves = launcher, guard, halves
+    def __init__(
+        self, launcher: Any, guard: Guard | None, halves: frozenset[Any], lays_out: bool
+    ) -> None:
+        self.launcher, self.guard, self.halves, self.lays_out = launcher, guard, halves, lays_out
 
     def __missing__(self, op: Any) -> Any:
         if is_twin(op):
             return op
         found, has = op, self.launcher is not None and has_kernel(op, self.launcher)
-        if has or self.guard is not None or (self.halves and not op.moves):
-            found = twin(op, self.launcher, self.guard, self.halves)
+        lays_out = self.lays_out and op.elementwise
+        if has or lays_out or self.guard is not None or (self.halves and not op.moves):
+            found = twin(op, self.launcher, self.guard, self.halves, lays_out)
         return self.setdefault(op, found)  # another thread may have made one meanwhile
 
 
@@ -52,8 +55,10 @@ class Namespace:
     def use(self, launcher: Any) -> None:
         """Run the ops that have kernels with a launcher's; None: run the rules alone."""
         halves = dtypes.halves_in_use()
-        plain = launcher is None and self.guard is None and not halves
-        self.launcher, self.twins = launcher, None if plain else Twins(launcher, self.guard, halves)
+        lays_out = self.numbers  # results of CuPy, and of kernels, are row-major
+        plain = launcher is None and self.guard is None and not halves and not lays_out
+        self.launcher = launcher
+        self.twins = None if plain else Twins(launcher, self.guard, halves, lays_out)
         for name in OPS:
             self.__dict__.pop(name, None)
 

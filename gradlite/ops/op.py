@@ -19,7 +19,7 @@ from gradlite.graph import Node, OutputEdge
 from gradlite.graph_hooks import Packed, unpack_saved
 from gradlite.ops import natively
 from gradlite.ops.dispatch import OUT, apply
-from gradlite.ops.layout import row_major_result
+from gradlite.ops.layout import as_operands_lie, row_major_result
 from gradlite.ops.namespaces import NAMESPACES, OPS, Namespace
 from gradlite.ops.twins import fused, is_twin
 from gradlite.tensor import Tensor, wrap
@@ -65,6 +65,8 @@ class Op:
             rounds once by itself; where operands were broadcast, sums follow in the rule.
         mixes: whether inputs after the first may be in float32 beside a first one in half
             precision, which is the result's dtype then; theirs is the last attr.
+        elementwise: whether each element of the result comes of the elements in its place, of
+            operands that are broadcast; it then lies in memory as they do (`layout.py`).
         row_major: whether the result lies in row-major order whatever the inputs' strides are,
             as PyTorch allocates it; NumPy's functions keep the order of their inputs.
 
@@ -80,6 +82,7 @@ class Op:
     has_aux = False
     variadic = False
     row_major = False
+    elementwise = False
     used_up = False
     user_defined = False  # as a Function is, whose backward runs wanted or not
     multiplies = False
@@ -134,6 +137,8 @@ class Op:
         name, attribute = f"fused_{rule}", f"native{'' if rule == 'forward' else '_backward'}_from"
         if not {rule, name, attribute}.isdisjoint(cls.__dict__):  # else what it inherits does
             setattr(cls, name, staticmethod(function))
+            if cls.elementwise and rule == "forward":
+                function = as_operands_lie(function, len(cls.reads))
             setattr(
                 cls,
                 rule,
@@ -175,6 +180,12 @@ class Op:
     def describe(value: Any) -> str:
         """A saved value in error messages, as ``gradlite.FloatTensor [3]``."""
         return describe(value)
+
+
+class Elementwise(Op):
+    """Base of the ops whose results lie as their operands do."""
+
+    elementwise = True
 
 
 TYPE_NAMES = {

@@ -17,7 +17,7 @@ from gradlite.ops.binary import sum_to
 from gradlite.ops.column_sums import map_columns, sum_parts, total
 from gradlite.ops.dispatch import OUT, apply, apply1
 from gradlite.ops.fused import activation_kernels, fused_slope
-from gradlite.ops.op import Op, type_name
+from gradlite.ops.op import Elementwise, type_name
 from gradlite.ops.operands import as_number, check_floating, filling
 from gradlite.ops.samples import S, distinct, normal, unary
 from gradlite.ops.table import public
@@ -45,7 +45,7 @@ _WORDS = {
 }
 
 
-class ThresholdBackward(Op):
+class ThresholdBackward(Elementwise):
     """grad where out > 0, else 0: exact for infinite and NaN gradients too."""
 
     reads = ((1,), ())
@@ -72,7 +72,7 @@ class ThresholdBackward(Op):
 _threshold_backward = ThresholdBackward.forward
 
 
-class Relu(Op):
+class Relu(Elementwise):
     reads = ((OUT,),)
     fused_forward, fused_backward = activation_kernels("relu")
 
@@ -109,7 +109,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return apply1(Relu, input)
 
 
-class LeakyRelu(Op):
+class LeakyRelu(Elementwise):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("leaky_relu")
     native_from = native_backward_from = 1 << 14
@@ -137,7 +137,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return activated(LeakyRelu, input, inplace, negative_slope)
 
 
-class Hardtanh(Op):
+class Hardtanh(Elementwise):
     """Between bounds; the gradient at the bounds is 0."""
 
     reads = ((0,),)
@@ -187,7 +187,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-class Hardsigmoid(Op):
+class Hardsigmoid(Elementwise):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardsigmoid")
     native_from = native_backward_from = 1 << 14
@@ -217,7 +217,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return activated(Hardsigmoid, input, inplace)
 
 
-class Hardswish(Op):
+class Hardswish(Elementwise):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardswish")
     native_from = native_backward_from = 1 << 14
@@ -244,7 +244,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return activated(Hardswish, input, inplace)
 
 
-class Hardshrink(Op):
+class Hardshrink(Elementwise):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("hardshrink")
     native_from = native_backward_from = 1 << 14
@@ -272,7 +272,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return apply1(Hardshrink, input, lambd)
 
 
-class Softshrink(Op):
+class Softshrink(Elementwise):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("softshrink")
     native_from = native_backward_from = 1 << 14
@@ -306,7 +306,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return apply1(Softshrink, input, lambd)
 
 
-class Threshold(Op):
+class Threshold(Elementwise):
     reads = ((0,),)
     fused_forward, fused_backward = activation_kernels("threshold")
     native_from = native_backward_from = 1 << 14
@@ -333,7 +333,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return activated(Threshold, input, inplace, threshold, value)
 
 
-class Prelu(Op):
+class Prelu(Elementwise):
     reads = ((0, 1), (0,))
     grad_name = "PreluKernelBackward0"
     native_from = native_backward_from = 1 << 14
@@ -356,7 +356,7 @@ class Prelu(Op):
             return NotImplemented
         x, weight = K.dense(x), K.dense(weight)
         out = K.empty_like(x)
-        planes, length, channels = _planes(x.shape, weight.size)
+        planes, length, channels = _planes(x.shape, weight.shape)
         if length == 1 < channels:
             map_columns(K, "prelu_columns_forward", x.dtype, planes // channels, channels, x,
                         weight, out)  # fmt: skip
@@ -374,7 +374,7 @@ class Prelu(Op):
         arrays = K.dense(grad), K.dense(x), K.dense(weight), K.empty_like(x)
         dtype = x.dtype
         right = None if ctx.edges[1] is None else K.empty(weight.shape, dtype)
-        planes, length, channels = _planes(x.shape, weight.size)
+        planes, length, channels = _planes(x.shape, weight.shape)
         if length == 1 < channels:
             kernel = "prelu_columns_backward"
             partials, _ = sum_parts(K, kernel, dtype, 1, planes // channels, channels, *arrays)
@@ -393,13 +393,14 @@ class Prelu(Op):
         return arrays[3], right
 
 
-def _planes(shape: tuple[int, ...], channels: int) -> tuple[int, int, int]:
-    """Of an array with its channels in dimension 1: the planes, of one channel each in turn, how
-    long they are, and the channels. With one weight the array is one plane."""
+def _planes(shape: tuple[int, ...], weights: tuple[int, ...]) -> tuple[int, int, int]:
+    """Of an array with its channels where the weights are: the planes, of one channel each in
+    turn, how long they are, and the channels. With one weight the array is one plane."""
+    channels = math.prod(weights)
     if channels == 1:
         return 1, math.prod(shape), 1
-    planes = shape[0] * channels
-    return planes, math.prod(shape) // planes, channels
+    length = math.prod(shape[weights.index(channels) + 1 :])
+    return math.prod(shape) // length, length, channels
 
 
 def _pieces(planes: int, length: int) -> int:

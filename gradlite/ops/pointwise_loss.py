@@ -11,6 +11,7 @@ from typing import Any
 
 from gradlite import dtypes
 from gradlite.ops.dispatch import apply
+from gradlite.ops.layout import lies_row_major
 from gradlite.ops.loss_kernels import total_loss
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
@@ -197,6 +198,8 @@ def with_kernels(
     if K is None or y is None or x.shape != y.shape or x.size >= 1 << 31:
         return None
     if reduction not in _REDUCTIONS or not K.takes(x, y):
+        return None
+    if reduction == "none" and not lies_row_major(x, y):
         return None
     for given in (weight, positive):
         if given is None:

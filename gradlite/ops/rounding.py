@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlite.ops import elements_compiled
 from gradlite.ops.dispatch import apply1
-from gradlite.ops.op import Op
+from gradlite.ops.op import Elementwise
 from gradlite.ops.operands import check_floating
 from gradlite.ops.pointwise import value
 from gradlite.ops.samples import S, distinct, unary
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-class Flat(Op):
+class Flat(Elementwise):
     """Base of the step functions: their gradient is 0 everywhere."""
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from gradlite.ops.extrema import Pick
 from gradlite.ops.gather import Along, check_bounds, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.halves import single
+from gradlite.ops.layout import row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
 from gradlite.ops.operands import same_device_or_scalar
@@ -57,7 +58,7 @@ def order_of(xp: Any, x: Any, dim: int, descending: bool, stable: bool = False) 
     options = {"kind": "stable"} if stable and xp is np else {}
     x = single(x)
     if not descending:
-        return x.argsort(dim, **options)
+        return row_major(x.argsort(dim, **options))
     # Reversed twice, so that ties keep their order and NaNs come first.
     backwards = (slice(None),) * dim + (slice(None, None, -1),)
     order = x[backwards].argsort(dim, **options)

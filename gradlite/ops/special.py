@@ -17,7 +17,7 @@ from gradlite.ops.dispatch import OUT, apply1
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.namespaces import NAMESPACES
-from gradlite.ops.op import Op
+from gradlite.ops.op import Elementwise
 from gradlite.ops.operands import cast, in_single
 from gradlite.ops.pointwise import slope, slope_of, slopes, value, value_of, value_of_two
 from gradlite.ops.samples import S, integers, positive, unary, uniform
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class Lgamma(Op):
+class Lgamma(Elementwise):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
@@ -49,7 +49,7 @@ class Lgamma(Op):
         return (grad * F.digamma(x),) if made is None else made
 
 
-class Digamma(Op):
+class Digamma(Elementwise):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any) -> Any:
@@ -62,7 +62,7 @@ class Digamma(Op):
         return (grad * F.polygamma(x, 1),) if made is None else made
 
 
-class Polygamma(Op):
+class Polygamma(Elementwise):
     reads = ((0,),)
 
     def forward(xp: Any, x: Any, n: int) -> Any:
@@ -74,7 +74,7 @@ class Polygamma(Op):
         return (grad * F.polygamma(x, ctx.attrs[0] + 1),)
 
 
-class Erfinv(Op):
+class Erfinv(Elementwise):
     reads = ((OUT,),)
     fused_backward = slope("erf", math.sqrt(math.pi) / 2, 1.0)
 
@@ -87,7 +87,7 @@ class Erfinv(Op):
         return (grad * (F.exp(out * out) * (math.sqrt(math.pi) / 2)),)
 
 
-class Logit(Op):
+class Logit(Elementwise):
     """log(x / (1 - x)), x limited to [eps, 1 - eps] when there is an eps."""
 
     reads = ((0,),)
@@ -116,7 +116,7 @@ class Logit(Op):
         return slope_of(K, "logit", grad, ctx.saved[0], float(eps), 1 - eps)
 
 
-class Sinc(Op):
+class Sinc(Elementwise):
     """sin(pi x) / (pi x), 1 at 0."""
 
     reads = ((0,),)
@@ -179,7 +179,7 @@ class SpecialXlog1py(Binary):
         return unbroadcast(ctx, F, left, right)
 
 
-class SpecialEntr(Op):
+class SpecialEntr(Elementwise):
     """-x log(x), 0 at 0 and -inf below."""
 
     reads = ((0,),)

@@ -12,7 +12,7 @@ from gradlite.ops.activation_edits import edited
 from gradlite.ops.dispatch import OUT
 from gradlite.ops.elementwise import float_op
 from gradlite.ops.fused import activation_kernels
-from gradlite.ops.op import Op
+from gradlite.ops.op import Elementwise
 from gradlite.ops.pointwise import slope
 from gradlite.ops.samples import S, unary, uniform
 from gradlite.ops.table import public
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class Sin(Op):
+class Sin(Elementwise):
     reads = ((0,),)
     fused_backward = slope("sin")
 
@@ -65,7 +65,7 @@ def sin(input: Tensor) -> Tensor:
     return float_op(Sin, input)
 
 
-class Cos(Op):
+class Cos(Elementwise):
     reads = ((0,),)
     fused_backward = slope("cos")
 
@@ -88,7 +88,7 @@ def cos(input: Tensor) -> Tensor:
     return float_op(Cos, input)
 
 
-class Tan(Op):
+class Tan(Elementwise):
     reads = ((OUT,),)
     fused_backward = slope("tan")
 
@@ -116,7 +116,7 @@ def tan(input: Tensor) -> Tensor:
     return float_op(Tan, input)
 
 
-class Asin(Op):
+class Asin(Elementwise):
     reads = ((0,),)
     fused_backward = slope("asin", 1.0)
 
@@ -144,7 +144,7 @@ def asin(input: Tensor) -> Tensor:
     return float_op(Asin, input)
 
 
-class Acos(Op):
+class Acos(Elementwise):
     reads = ((0,),)
     fused_backward = slope("asin", -1.0)
 
@@ -172,7 +172,7 @@ def acos(input: Tensor) -> Tensor:
     return float_op(Acos, input)
 
 
-class Atan(Op):
+class Atan(Elementwise):
     reads = ((0,),)
     fused_backward = slope("atan", 1.0)
 
@@ -195,7 +195,7 @@ def atan(input: Tensor) -> Tensor:
     return float_op(Atan, input)
 
 
-class Sinh(Op):
+class Sinh(Elementwise):
     reads = ((0,),)
     fused_backward = slope("sinh")
 
@@ -223,7 +223,7 @@ def sinh(input: Tensor) -> Tensor:
     return float_op(Sinh, input)
 
 
-class Cosh(Op):
+class Cosh(Elementwise):
     reads = ((0,),)
     fused_backward = slope("cosh")
 
@@ -251,7 +251,7 @@ def cosh(input: Tensor) -> Tensor:
     return float_op(Cosh, input)
 
 
-class Tanh(Op):
+class Tanh(Elementwise):
     reads = ((OUT,),)
     fused_forward, fused_backward = activation_kernels("tanh")
     native_backward_from = 1 << 16
@@ -275,7 +275,7 @@ def tanh(input: Tensor) -> Tensor:
     return float_op(Tanh, input)
 
 
-class Asinh(Op):
+class Asinh(Elementwise):
     reads = ((0,),)
     fused_backward = slope("asinh", 1.0)
 
@@ -298,7 +298,7 @@ def asinh(input: Tensor) -> Tensor:
     return float_op(Asinh, input)
 
 
-class Acosh(Op):
+class Acosh(Elementwise):
     reads = ((0,),)
     fused_backward = slope("asinh", -1.0)
 
@@ -321,7 +321,7 @@ def acosh(input: Tensor) -> Tensor:
     return float_op(Acosh, input)
 
 
-class Atanh(Op):
+class Atanh(Elementwise):
     reads = ((0,),)
     fused_backward = slope("atan", -1.0)
 
@@ -344,7 +344,7 @@ def atanh(input: Tensor) -> Tensor:
     return float_op(Atanh, input)
 
 
-class Deg2Rad(Op):
+class Deg2Rad(Elementwise):
     fname = "deg2rad"
 
     def forward(xp: Any, x: Any) -> Any:
@@ -365,7 +365,7 @@ def deg2rad(input: Tensor) -> Tensor:
     return float_op(Deg2Rad, input)
 
 
-class Rad2Deg(Op):
+class Rad2Deg(Elementwise):
     fname = "rad2deg"
 
     def forward(xp: Any, x: Any) -> Any:

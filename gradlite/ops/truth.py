@@ -13,7 +13,7 @@ from gradlite.ops.dispatch import same_device
 from gradlite.ops.gather import broadcast_shape, check_tensor
 from gradlite.ops.guard import on_its_device
 from gradlite.ops.keywords import numpy_keywords
-from gradlite.ops.layout import row_major
+from gradlite.ops.layout import as_operands_lie, row_major
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.op import type_name
 from gradlite.ops.reduce import reduced_dims
@@ -174,7 +174,10 @@ def isclose(
             raise RuntimeError(f"{name} must be greater than or equal to zero, but got {value}")
     broadcast_shape(x.shape, y.shape)
     F = NAMESPACES[x.__class__]
-    close = close_by_kernel(F.launcher, x, y, rtol, atol, equal_nan)
+    made = as_operands_lie(
+        lambda K, x, y: close_by_kernel(K, x, y, rtol, atol, equal_nan), operands=2
+    )
+    close = made(F.launcher, x, y)
     if close is not None:
         return wrap(close)
     xp = F.xp

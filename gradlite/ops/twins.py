@@ -6,7 +6,8 @@ subclass whose forward and backward try the fused functions first. The twin, not
 the node of such an array holds, so the engine calls either in the same way and pays nothing
 for ops without kernels. Names and all else are inherited. Where there are several GPUs, every op
 has a twin, which also looks for the device to run on (`guard.py`), and once there is half
-precision, every op that computes has one, which computes in float32 (`halves.py`).
+precision, every op that computes has one, which computes in float32 (`halves.py`). On a GPU
+elementwise ops have one whose result lies as the operands do, which CuPy's results do not.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from gradlite.ops import halves
+from gradlite.ops.layout import as_operands_lie
 
 
 def has_kernel(op: Any, launcher: Any) -> bool:
@@ -44,23 +46,31 @@ def is_twin(cls: type) -> bool:
     return "rule" in cls.__dict__
 
 
-def twin(op: Any, launcher: Any, guard: Any = None, kinds: frozenset[Any] = frozenset()) -> Any:
+def twin(
+    op: Any,
+    launcher: Any,
+    guard: Any = None,
+    kinds: frozenset[Any] = frozenset(),
+    lays_out: bool = False,
+) -> Any:
     """The op as it runs where a launcher has its kernels, or where there are several devices.
 
-    It also takes arrays of ``kinds``, the dtypes of half precision that are in use.
+    Args:
+        kinds: the dtypes of half precision that are in use, of which it takes arrays too.
+        lays_out: whether it looks after where its result lies, being an elementwise op.
     """
     if launcher is None and guard is None:
-        return _alone(op, kinds)
-    return _twin(op, launcher, guard, kinds)
+        return _alone(op, kinds, lays_out)
+    return _twin(op, launcher, guard, kinds, lays_out)
 
 
 @cache
-def _alone(op: Any, kinds: frozenset[Any]) -> Any:
+def _alone(op: Any, kinds: frozenset[Any], lays_out: bool) -> Any:
     """A twin without kernels: the same for every namespace, those of recordings too."""
-    return _twin(op, None, None, kinds)
+    return _twin(op, None, None, kinds, lays_out)
 
 
-def _twin(op: Any, launcher: Any, guard: Any, kinds: frozenset[Any]) -> Any:
+def _twin(op: Any, launcher: Any, guard: Any, kinds: frozenset[Any], lays_out: bool) -> Any:
     body: dict[str, Any] = {"rule": op, "__module__": op.__module__, "__doc__": op.__doc__}
     for rule, made, wide in (
         ("forward", _forward, halves.forward_of),
@@ -72,6 +82,8 @@ def _twin(op: Any, launcher: Any, guard: Any, kinds: frozenset[Any]) -> Any:
             runs = wide(op, kinds)
         if function is not None:
             runs = made(runs, function, launcher)
+        if lays_out and rule == "forward":
+            runs = as_operands_lie(runs, len(op.reads))
         if guard is not None:
             runs = getattr(guard, rule)(runs)
         if runs is not getattr(op, rule):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlite.ops.dispatch import apply
+from gradlite.ops.layout import order_of_result
 from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.natively import launcher
 from gradlite.ops.op import Op
@@ -43,6 +44,10 @@ class Normalize(Op):
         return (grad / length - (F.sign(x) * lost if p == 1 else x * (lost / length)),)
 
     def fused_forward(K: Any, x: Any, dim: int, eps: float, p: int) -> Any:
+        order = None if x.flags.c_contiguous else order_of_result((x.shape, x.strides))
+        if order is not None:  # the result lies as x does
+            out = Normalize.fused_forward(K, x.transpose(order), order.index(dim), eps, p)
+            return out.transpose(sorted(range(x.ndim), key=order.__getitem__))
         x = K.dense(x)
         out = K.empty_like(x)
         outer, n, inner = extent(x.shape, dim)

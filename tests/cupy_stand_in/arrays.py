@@ -44,6 +44,12 @@ LIBRARIES = set(
     """cholesky det dot einsum eigh eigvalsh inner inv lstsq matmul pinv qr slogdet solve svd
     tensordot vdot""".split()
 )
+# Whose results lie row by row, where NumPy's lie as their operands do: all ufuncs, and these.
+ROW_MAJOR = {name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)} | set(
+    """add.reduce all amax amin any clip concatenate count_nonzero diff getitem max mean median min
+    multiply.reduce nanmax nanmean nanmin nansum partition prod round sort stack std sum take tril
+    triu var where""".split()
+)
 # While a test has put lists here: the names of the calls that would launch kernels or copy from
 # the host, and of those that wait for the device and read from it.
 library: Any = None  # the module, which functions.py sets
@@ -329,6 +335,8 @@ def _computed(name: str, compute: Any, like: Any, *values: Any) -> Any:
     view = _is_view(first, like)
     if not view:
         _launched(name, like, *values)
+        if name in ROW_MAJOR:
+            result = _row_major(result)
     made = _wrap(result, like, *_arrays(values))
     if capture is not None and not view:
         hosts = [array.host for array in _arrays(made)]
@@ -344,6 +352,12 @@ def _computed(name: str, compute: Any, like: Any, *values: Any) -> Any:
         for array in _arrays(made):
             capture.add_result(array)
     return made
+
+
+def _row_major(result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(map(_row_major, result))
+    return np.asarray(result, order="C") if isinstance(result, np.ndarray) else result
 
 
 def _in_place(name: str, compute: Any, *values: Any) -> None:
