@@ -1,4 +1,4 @@
-// Indices that a kernel checks, because the host would have to wait to look at them.
+// Indices and values that a kernel checks, because the host would have to wait to look at them.
 #pragma once
 #include "common.cuh"
 
@@ -9,6 +9,9 @@ DEVICE void note(i64* place, i64 value) {
   atomicExch(reinterpret_cast<u64*>(place), u64(value));
 #endif
 }
+
+// A value that is none of those that a place is for, whatever it is (`asserts.REFUSED`).
+DEVICE void refuse(i64* errors) { note(errors, 2); }
 
 // Where the n-th kind of number is noted that an op's kernels look at (`Launcher.errors`).
 DEVICE i64* kind(i64* errors, int n) { return errors + 3 * n; }

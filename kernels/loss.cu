@@ -3,6 +3,7 @@
 // A mean or a sum is two launches, loss_parts and loss_total, where one team would be too few;
 // the gradients of both operands are one.
 #define BLOCKS 3
+#include "checks.cuh"
 #include "team.cuh"
 
 // --------------------------------------------------------------------------------- formulas
@@ -38,10 +39,12 @@ struct Bent {
   __device__ acc_t by_y(acc_t x, acc_t y, acc_t third) const { return -by_x(x, y, third); }
 };
 
-// Of a probability x, with logarithms cut off at -100.
+// Of a probability x, with logarithms cut off at -100. What is none is noted.
 struct BinaryCrossEntropy {
+  i64* errors;
   static __device__ acc_t cut(acc_t x) { return x < -100 ? acc_t(-100) : x; }
   __device__ acc_t value(acc_t x, acc_t y, acc_t) const {
+    if (errors && !(x >= 0 && x <= 1)) refuse(errors);
     return (y - 1) * cut(math::log1p(-x)) - y * cut(math::log(x));
   }
   __device__ acc_t by_x(acc_t x, acc_t y, acc_t) const {
@@ -107,13 +110,13 @@ struct SoftLabel {
 
 // body(formula), by the number that gradlite/ops/pointwise_loss.py knows it by.
 template <class Body>
-DEVICE void with_formula(i64 kind, double parameter, Body body) {
+DEVICE void with_formula(i64 kind, double parameter, i64* errors, Body body) {
   switch (kind) {
     case 0: return body(SquaredError());
     case 1: return body(AbsoluteError());
     case 2: return body(Bent{acc_t(parameter), acc_t(1)});
     case 3: return body(Bent{acc_t(parameter), acc_t(parameter)});
-    case 4: return body(BinaryCrossEntropy());
+    case 4: return body(BinaryCrossEntropy{errors});
     case 5: return body(LogisticCrossEntropy());
     case 6: return body(Divergence());
     case 7: return body(LogDivergence());
@@ -141,9 +144,9 @@ struct Ones {
 // body(formula, weights, positives). On the CPU losses without weights are loops of their own,
 // because those with a remainder in them are not vectorised.
 template <class Body>
-DEVICE void with_weights(i64 kind, double parameter, Weights weights, Weights positives,
-                         Body body) {
-  with_formula(kind, parameter, [&](auto formula) {
+DEVICE void with_weights(i64 kind, double parameter, i64* errors, Weights weights,
+                         Weights positives, Body body) {
+  with_formula(kind, parameter, errors, [&](auto formula) {
 #if defined(GRADLITE_NATIVE)
     if (!weights.data && !positives.data) return body(formula, Ones(), Ones());
 #endif
@@ -173,10 +176,10 @@ DEVICE void with_slopes(const scalar_t* grad, i64 each, acc_t scale, Body body) 
 KERNEL(loss_parts)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
  const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
- acc_t* __restrict__ partials, i64 n, i64 weight_period, i64 positive_period, i64 pieces,
- i64 kind, double parameter) {
+ acc_t* __restrict__ partials, i64* errors, i64 n, i64 weight_period, i64 positive_period,
+ i64 pieces, i64 kind, double parameter) {
   const i64 size = (n + pieces - 1) / pieces;
-  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+  with_weights(kind, parameter, errors, {weight, weight_period}, {positive, positive_period},
                [&](auto formula, auto weights, auto positives) {
     for_each_row(pieces, [&](auto team, i64 piece) {
       const i64 first = piece * size, last = math::smaller(first + size, n);
@@ -216,9 +219,9 @@ KERNEL(soft_label_rows)
 KERNEL(loss_values)
 (const scalar_t* __restrict__ x, const scalar_t* __restrict__ y,
  const scalar_t* __restrict__ weight, const scalar_t* __restrict__ positive,
- scalar_t* __restrict__ out, i64 n, i64 weight_period, i64 positive_period, i64 kind,
+ scalar_t* __restrict__ out, i64* errors, i64 n, i64 weight_period, i64 positive_period, i64 kind,
  double parameter) {
-  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+  with_weights(kind, parameter, errors, {weight, weight_period}, {positive, positive_period},
                [&](auto formula, auto weights, auto positives) {
     INDEPENDENT
 #pragma unroll 2
@@ -235,7 +238,7 @@ KERNEL(loss_backward)
  const scalar_t* __restrict__ positive, scalar_t* __restrict__ dx, scalar_t* __restrict__ dy,
  i64 n, i64 weight_period, i64 positive_period, i64 each, i64 kind, double parameter,
  double scale) {
-  with_weights(kind, parameter, {weight, weight_period}, {positive, positive_period},
+  with_weights(kind, parameter, nullptr, {weight, weight_period}, {positive, positive_period},
                [&](auto formula, auto weights, auto positives) {
     with_slopes(grad, each, acc_t(scale), [&](auto slope) {
       if (dx) {

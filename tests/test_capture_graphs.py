@@ -265,6 +265,19 @@ def test_class_numbers_out_of_bounds_are_told_of_when_the_host_waits(name: str) 
     assert captured(y).item() == losses[-1] and captured.recordings == 1
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_values_out_of_bounds_are_told_of_when_the_host_waits(weighted: bool) -> None:
+    weight = gradlite.ones(3, requires_grad=True) if weighted else None
+    captured = gradlite.capture(lambda p: F.binary_cross_entropy(p, p.detach() * 0.5, weight))
+    p = gradlite.tensor([0.0, 0.25, 1.0])
+    losses = [captured(p).item() for _ in range(5)]
+    p[1] = 1.5
+    with pytest.raises(RuntimeError, match="all elements of input should be between 0 and 1$"):
+        captured(p).item()
+    p[1] = 0.25
+    assert captured(p).item() == losses[-1]
+
+
 def test_gradients_that_accumulate_are_added_in_the_graph() -> None:
     weight = gradlite.ones(2, requires_grad=True)
 

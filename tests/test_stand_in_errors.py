@@ -24,7 +24,8 @@ from tests.test_stand_in import convert
 
 ASSERT = re.compile(
     r"CUDA error: device-side assert triggered"
-    r"(\n[a-z_]+: [\w ]+ -?\d+ is out of bounds for dimension with size \d+)+"
+    r"(\n[a-z_]+: ([\w ]+ -?\d+ is out of bounds for dimension with size \d+"
+    r"|all elements of input should be between 0 and 1))+"
 )
 
 
@@ -40,6 +41,10 @@ def altered(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         yield whole + 1000
         yield whole - 1000
         yield whole.astype(np.float32)
+    if whole.dtype.kind == "f":
+        yield whole - 9
+        yield whole + 9
+        yield whole * np.nan
     if whole.ndim and whole.size:
         yield whole[..., :-1]
         yield whole[:0]

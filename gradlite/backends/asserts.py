@@ -1,4 +1,4 @@
-"""What a kernel notes when an index is out of bounds, and the error that comes of it.
+"""What a kernel notes when an index or a value is out of bounds, and the error that comes of it.
 
 A GPU works behind the host's back, so the error comes late: when the host next waits for the
 GPU's results, or launches another kernel that notes. Nothing has been read or written outside.
@@ -16,11 +16,14 @@ from gradlite.backends import cuda
 
 # What the kernels of all ops look at on one device: indices, class numbers, offsets.
 KINDS = 64
+REFUSED = 2
 _CLEAN = bytes(KINDS * 24)
 
 
 class Notes:
     """Where the kernels of a device note, for each op and what it looks at, (1, index, size).
+
+    Or `REFUSED` alone, of what is no index: then what it looks at is the error's own words.
 
     In page-locked memory, to which a GPU writes by itself: a look there costs next to nothing.
 
@@ -59,13 +62,16 @@ class Notes:
     def take(self) -> list[str]:
         """What has been noted, in words; it is then forgotten."""
         rows = [row for row in range(KINDS) if self.host[row, 0]]
-        if not self.host[rows].all():  # the kernel may not have written the rest yet
+        # The kernel may not have written the rest yet.
+        if any(row[0] != REFUSED and not row.all() for row in self.host[rows]):
             cupy = cuda.module()
             for index in range(cupy.cuda.runtime.getDeviceCount()):  # one of which has met it
                 cupy.cuda.Device(index).synchronize()
         found = [
-            f"{self._names[row]} {index} is out of bounds for dimension with size {size}"
-            for row, (_, index, size) in zip(rows, self.host[rows].tolist())
+            self._names[row]
+            if kind == REFUSED
+            else f"{self._names[row]} {index} is out of bounds for dimension with size {size}"
+            for row, (kind, index, size) in zip(rows, self.host[rows].tolist())
         ]
         self.host[rows] = 0
         return found

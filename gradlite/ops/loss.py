@@ -483,6 +483,12 @@ class Bce(Op):
         return left, right
 
 
+def _require_probabilities(p: Any) -> None:
+    if p.size:
+        inside = (least(p) >= 0) & (most(p) <= 1)
+        shortcuts.require(inside, RuntimeError, "all elements of input should be between 0 and 1")
+
+
 @public(
     samples=lambda: [
         S(uniform(0.1, 0.9, 3, 4), uniform(0, 1, 3, 4)),
@@ -509,7 +515,8 @@ def binary_cross_entropy(
 
     Raises:
         ValueError: input and target differ in shape.
-        RuntimeError: an input outside [0, 1]; on a GPU it makes the loss NaN.
+        RuntimeError: an input outside [0, 1]. A GPU notes it, and the error comes when the host
+            next waits for it.
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce, reduction, 4)
@@ -519,19 +526,17 @@ def binary_cross_entropy(
             f"({input.shape}) is deprecated. Please ensure they have the same size."
         )
     p = input.array
-    # With kernels on a GPU, what is outside makes the loss NaN: to look would wait for the device.
-    if p.__class__ is np.ndarray or NAMESPACES[p.__class__].launcher is None:
-        if p.size:
-            inside = (least(p) >= 0) & (most(p) <= 1)
-            shortcuts.require(
-                inside, RuntimeError, "all elements of input should be between 0 and 1"
-            )
+    on_gpu = p.__class__ is not np.ndarray and NAMESPACES[p.__class__].launcher is not None
+    if not on_gpu:
+        _require_probabilities(p)
     fused = pointwise.with_kernels(
         pointwise.BinaryCrossEntropy, pointwise.BinaryEntropy, input, target, reduction,
         weight=weight,
     )  # fmt: skip
     if fused is not None:
         return fused
+    if on_gpu:  # where no kernel notes what is none
+        _require_probabilities(p)
     losses = apply(Bce, (input, target))
     if weight is not None:
         losses = losses * weight

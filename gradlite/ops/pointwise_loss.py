@@ -30,9 +30,14 @@ class Formula:
     """A loss of elements.
 
     Its functions take x, y, the weight of the positive (or None) and the loss's parameter.
+
+    Attributes:
+        number: by which kernels know it.
+        range: of which op kernels note an x that is no argument of it, and in which words.
     """
 
     number = 0
+    range: tuple[str, str] | None = None
 
     @staticmethod
     def value(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:
@@ -124,6 +129,7 @@ class PointwiseLoss(Op):
         n, dtype = x.size, x.dtype
         operands = (K.dense(x), K.dense(y), *(_dense(K, w) for w in (weight, positive)))
         periods = _period(weight), _period(positive)
+        errors = None if formula.range is None else K.errors(*formula.range)
         each, scale = _sums(x, reduction)
         if reduction == "rows":
             if formula is not SoftLabel or positive is not None:
@@ -137,14 +143,23 @@ class PointwiseLoss(Op):
         if reduction == "none":
             out = K.empty(x.shape, dtype)
             K.elementwise(
-                "loss_values", dtype, n, *operands, out, n, *periods, formula.number, parameter
+                "loss_values",
+                dtype,
+                n,
+                *operands,
+                out,
+                errors,
+                n,
+                *periods,
+                formula.number,
+                parameter,
             )
             return out
         pieces = pieces_for(1, n)
         partials = K.empty((pieces,), K.acc(dtype))
         K.kept_rows(
             "loss_parts", dtype, pieces, n // pieces, 2,
-            *operands, partials, n, *periods, pieces, formula.number, parameter,
+            *operands, partials, errors, n, *periods, pieces, formula.number, parameter,
         )  # fmt: skip
         return total_loss(K, dtype, partials, pieces, scale)[0]
 
@@ -314,6 +329,7 @@ class BinaryEntropy(Formula):
     """-(y log x + (1 - y) log(1 - x)) with logarithms cut off at -100."""
 
     number = 4
+    range = ("binary_cross_entropy", "all elements of input should be between 0 and 1")
 
     @staticmethod
     def value(F: Any, x: Any, y: Any, positive: Any, parameter: float) -> Any:

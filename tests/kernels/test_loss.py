@@ -12,7 +12,7 @@ from gradlite.backends import kernels
 from gradlite.nn import functional as F
 from gradlite.ops import pointwise_loss as pointwise
 from gradlite.ops.pointwise_loss import PointwiseLoss
-from tests.kernels.support import ThreadsLauncher, by_kernel, by_rule, host, wide
+from tests.kernels.support import ThreadsLauncher, by_kernel, by_rule, host, taken, wide
 
 FORMULAS = {
     pointwise.SquaredError: 0.0,
@@ -184,6 +184,22 @@ def test_no_race_and_nothing_out_of_bounds(
     weights = (np.ones(shape[-1:]), np.ones(shape[-1:]))
     compare(threads, pointwise.LogisticEntropy, shape, "float32", reduction, weights=weights)
     compare(threads, pointwise.SoftLabel, shape, "float32", "rows", weights=(weights[0], None))
+
+
+@pytest.mark.parametrize("bad", [-0.25, 1.5, float("nan")])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_what_is_no_probability_is_noted(launcher: Any, bad: float, reduction: str) -> None:
+    x, y = operands(pointwise.BinaryEntropy, (5, 7), "float32")
+    attrs = (pointwise.BinaryEntropy, reduction, 0.0)
+    wanted = (True, True, False, False)
+    grad = np.ones(() if reduction == "sum" else x.shape, np.float32)
+    x[0, :2] = 0, 1
+    taken(launcher)
+    by_kernel(launcher, PointwiseLoss, [x, y, None, None], attrs, grad, wanted)
+    assert taken(launcher) == []
+    x[3, 2] = bad
+    by_kernel(launcher, PointwiseLoss, [x, y, None, None], attrs, grad, wanted)
+    assert taken(launcher) == [": ".join(pointwise.BinaryEntropy.range)]
 
 
 def test_the_same_bits_at_every_run(threads: ThreadsLauncher) -> None:
