@@ -278,6 +278,25 @@ def test_values_out_of_bounds_are_told_of_when_the_host_waits(weighted: bool) ->
     assert captured(p).item() == losses[-1]
 
 
+@pytest.mark.parametrize("make", [lambda: nn.RMSNorm(5), lambda: nn.InstanceNorm1d(3, affine=True)])
+def test_norms_of_halves_with_single_parameters_are_part_of_a_graph(make: Any) -> None:
+    norm = make()
+
+    def step(x: Any) -> Any:
+        y = norm(x.bfloat16().requires_grad_())
+        norm.zero_grad()
+        y.sin().sum().backward()
+        return [y.float(), *(p.grad for p in norm.parameters())]
+
+    captured = gradlite.capture(step)
+    for number in range(5):
+        x = gradlite.arange(30.0).reshape(2, 3, 5).add(number).sin()
+        found = captured(x)
+        for ours, expected in zip(found, step(x), strict=True):
+            assert ours.tolist() == expected.tolist()
+    assert captured.replays == 2
+
+
 def test_gradients_that_accumulate_are_added_in_the_graph() -> None:
     weight = gradlite.ones(2, requires_grad=True)
 

@@ -6,6 +6,7 @@ Under create_graph they share one rule written with ops, `_rule`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,35 @@ def _wide(K: Any, x: Any, *arrays: Any) -> int | None:
     return 1 if found == {K.acc(x.dtype)} else None
 
 
+def _wide_forward(function: Any) -> Any:
+    """``fused_forward`` also for halves beside parameters in the dtype in which kernels compute."""
+
+    def fused_forward(K: Any, x: Any, w: Any, b: Any, *attrs: Any) -> Any:
+        if _wide(K, x, w, b) != 1:
+            return function(K, x, w, b, *attrs)
+        found = function(K, x.astype(K.acc(x.dtype)), w, b, *attrs)
+        return found if found is NotImplemented else (found[0].astype(x.dtype), found[1])
+
+    return fused_forward
+
+
+def _wide_backward(function: Any) -> Any:
+    """``fused_backward`` likewise."""
+
+    def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
+        wide, own = np.dtype(ctx.attrs[-1]), grad.dtype
+        if wide == own or wide != K.acc(own):
+            return function(K, ctx, grad)
+        x, w = ctx.saved
+        inner = SimpleNamespace(
+            saved=(_as(x, wide), w), attrs=ctx.attrs, aux=ctx.aux, edges=ctx.edges
+        )
+        found = function(K, inner, grad.astype(wide))
+        return found if found is NotImplemented else (_as(found[0], own), *found[1:])
+
+    return fused_backward
+
+
 def _short(K: Any, rows: int, columns: int, dtype: Any) -> bool:
     """Whether rows are so short, and so many, that the kernels for short ones are faster."""
     return not K.serial and 4096 <= rows < 1 << 31 and columns * dtype.itemsize <= 512
@@ -214,6 +244,8 @@ class NativeLayerNorm(Op):
             K.kept_rows("layer_norm_forward", x.dtype, rows, columns, 1, *arrays, *sizes)
         return y, (mean, rstd, None)
 
+    fused_forward = _wide_forward(fused_forward)
+
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         x, w = ctx.saved
         shape, *_, parameter_dtype = ctx.attrs
@@ -243,6 +275,8 @@ class NativeLayerNorm(Op):
             else:
                 K.kept_rows("layer_norm_backward", dtype, rows, columns, 2, *arrays, rows, columns)
         return dx, dw, db
+
+    fused_backward = _wide_backward(fused_backward)
 
 
 class RmsNorm(NativeLayerNorm):
@@ -464,6 +498,8 @@ class NativeGroupNorm(Op):
             K.kept_rows("group_norm_forward", x.dtype, rows, inner * length, 1, *arrays, *sizes)
         return y, [mean, rstd]
 
+    fused_forward = _wide_forward(fused_forward)
+
     def fused_backward(K: Any, ctx: Any, grad: Any) -> Any:
         x, w = ctx.saved
         shape = _planes(K, grad)
@@ -486,6 +522,8 @@ class NativeGroupNorm(Op):
                     "group_norm_backward", x.dtype, rows, inner * length, 2, *arrays, *sizes
                 )
         return dx, dw, db
+
+    fused_backward = _wide_backward(fused_backward)
 
 
 class InstanceNorm(NativeGroupNorm):

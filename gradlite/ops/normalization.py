@@ -24,6 +24,7 @@ from gradlite.ops.norm_rules import (
     numel,
 )
 from gradlite.ops.op import type_name
+from gradlite.ops.operands import cast
 from gradlite.ops.samples import S, constant, normal, positive
 from gradlite.ops.table import public
 from gradlite.tensor import Tensor
@@ -188,6 +189,8 @@ def rms_norm(
     dtype = input.array.dtype
     if eps is None:
         eps = float(np.finfo(np.float32 if dtype in dtypes.HALVES else dtype).eps)
+    if weight is not None and weight.array.dtype in dtypes.HALVES and dtype not in dtypes.HALVES:
+        weight = cast(weight, dtype)
     parameter_dtype = dtype if weight is None else weight.array.dtype
     return apply(  # type: ignore[no-any-return]
         RmsNorm, (input, weight, None), shape, False, eps, parameter_dtype

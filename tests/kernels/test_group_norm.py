@@ -124,8 +124,15 @@ def test_no_race_and_nothing_out_of_bounds(
     compare(threads, shape, groups, "float32")
 
 
-def test_mixed_dtypes_are_left_to_the_rule(launcher: Any) -> None:
-    x = launcher.xp.asarray(np.ones((2, 4, 3), np.float16))
-    w = launcher.xp.asarray(np.ones(4, np.float32))
-    found = NativeGroupNorm.fused_forward(launcher, x, w, None, 2, 1e-5, np.dtype("f4"))
-    assert found is NotImplemented
+def test_parameters_in_single_precision_beside_halves(launcher: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, grad = (rng.standard_normal((2, 4, 3)).astype(np.float16) for _ in range(2))
+    w, b = (rng.standard_normal(4).astype(np.float32) for _ in range(2))
+    attrs = (2, 1e-5, np.dtype("f4"))
+    found = by_kernel(launcher, NativeGroupNorm, [x, w, b], attrs, grad, (True,) * 3)
+    exact = [wide(a) for a in (x, w, b)], (*attrs[:-1], np.dtype("f8"))
+    expected = by_rule(NativeGroupNorm, *exact, wide(grad), (True,) * 3)
+    for ours, reference, dtype in zip(found, expected, ["f2", "f2", "f4", "f4"], strict=True):
+        assert ours.dtype == dtype
+        tolerance = 2e-3 if dtype == "f2" else 1e-5
+        np.testing.assert_allclose(ours, reference, tolerance, tolerance)

@@ -137,8 +137,15 @@ def test_the_same_bits_at_every_run(threads: ThreadsLauncher) -> None:
             assert a.tobytes() == b.tobytes()
 
 
-def test_mixed_dtypes_are_left_to_the_rule(launcher: Any) -> None:
-    x = launcher.xp.asarray(np.ones((2, 3), np.float16))
-    w = launcher.xp.asarray(np.ones(3, np.float32))
+def test_parameters_in_single_precision_beside_halves(launcher: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, grad = (rng.standard_normal((2, 3)).astype(np.float16) for _ in range(2))
+    w, b = (rng.standard_normal(3).astype(np.float32) for _ in range(2))
     attrs = ((3,), True, 1e-5, np.dtype("f4"))
-    assert NativeLayerNorm.fused_forward(launcher, x, w, None, *attrs) is NotImplemented
+    found = by_kernel(launcher, NativeLayerNorm, [x, w, b], attrs, grad, (True,) * 3)
+    exact = [wide(a) for a in (x, w, b)], (*attrs[:-1], np.dtype("f8"))
+    expected = by_rule(NativeLayerNorm, *exact, wide(grad), (True,) * 3)
+    for ours, reference, dtype in zip(found, expected, ["f2", "f2", "f4", "f4"], strict=True):
+        assert ours.dtype == dtype
+        tolerance = 2e-3 if dtype == "f2" else 1e-5
+        np.testing.assert_allclose(ours, reference, tolerance, tolerance)

@@ -194,6 +194,20 @@ def test_half_precision(
         assert difference < within * float(abs(exact.detach()).max())
 
 
+@pytest.mark.parametrize("weight", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
+def test_dtypes_of_rms_norm(dtype: str, weight: str) -> None:
+    def program(library: Any) -> Any:
+        x = library.ones(2, 3, dtype=getattr(library, dtype), requires_grad=True)
+        w = library.ones(3, dtype=getattr(library, weight), requires_grad=True)
+        y = library.nn.functional.rms_norm(x, (3,), w)
+        y.sum().backward()
+        return [str(t.dtype).rpartition(".")[2] for t in (y, x.grad, w.grad)]
+
+    assert program(gradlite) == program(torch)
+
+
 def test_half_precision_under_create_graph() -> None:
     x = gradlite.tensor([[1.0, 2.0, 4.0]]).half().requires_grad_()
     w = gradlite.ones(3, requires_grad=True)
