@@ -214,3 +214,10 @@ def test_a_value_that_a_rule_reads_is_noticed_where_it_is_edited(edit: str) -> N
     y.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int8", "int64"])
+def test_a_number_is_added_to_one_number(dtype: str) -> None:
+    x = gradlite.ones((), dtype=getattr(gradlite, dtype), device="cuda")
+    x.scatter_add_(0, gradlite.zeros((), dtype=gradlite.int64, device="cuda"), x.clone())
+    assert x.item() == 2

@@ -162,10 +162,11 @@ def add_at(xp: Any, out: Any, flat: Any, values: Any) -> Any:
     if flat.dtype != np.int64:
         flat = flat.astype(np.int64)
     values = values.reshape(-1)
-    if xp is not np and out.dtype not in dtypes.FLOATING and out.dtype.name != "int32":
-        # CuPy adds to these integers only; sums of unsigned ones wrap to the right values.
-        wide = out.reshape(-1).astype(np.uint64)
-        xp.add.at(wide, flat, values.astype(np.uint64))
+    if xp is not np and out.dtype.name not in ("int32", "float16", "float32", "float64"):
+        # CuPy adds to these only; sums of unsigned integers wrap to the right values.
+        kind = np.float32 if out.dtype in dtypes.HALVES else np.uint64
+        wide = out.reshape(-1).astype(kind)
+        xp.add.at(wide, flat, values.astype(kind))
         out[...] = wide.astype(out.dtype).reshape(out.shape)
         return out
     xp.add.at(out.reshape(-1), flat, values.astype(out.dtype, copy=False))
