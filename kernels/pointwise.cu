@@ -30,6 +30,20 @@ DEVICE acc_t remainder_of(acc_t x, acc_t y) {
   return rest != 0 && (rest < 0) != (y < 0) ? rest + y : rest;
 }
 
+// What is left of x without the remainder, as Python's //: x / y itself may round up to it.
+DEVICE acc_t quotient_of(acc_t x, acc_t y) {
+  if (y == 0) return x / y;
+  const acc_t rest = math::fmod(x, y);
+  acc_t quotient = (x - rest) / y;
+  if (rest != 0 && (rest < 0) != (y < 0)) quotient -= 1;
+  if (quotient == 0) {
+    const acc_t exact = x / y;
+    return exact < 0 ? acc_t(-0.0) : exact > 0 ? acc_t(0) : exact;
+  }
+  const acc_t down = math::floor(quotient);
+  return quotient - down > acc_t(0.5) ? down + 1 : down;
+}
+
 DEVICE acc_t truncated(acc_t x) { return x < 0 ? -math::floor(-x) : math::floor(x); }
 
 // d/dx sin(a) / a with a = pi x. Near 0 its terms would be as large as their difference is small.
@@ -62,11 +76,14 @@ CALLED acc_t value_of(int function, acc_t a, acc_t b, acc_t x) {
       return x < 0 ? acc_t(3.14159265358979324) : x == x ? acc_t(0) : x;
     case 5: return -math::log(a - math::log1p(-x));  // a draw of Gumbel's from a uniform one
     case 6: return x > a ? a / (x + b) : acc_t(1);   // what brings a size down to a
-    default: return math::pow(x * a, b);
+    case 7: return math::pow(x * a, b);
+    default:
+      x *= acc_t(3.14159265358979324);
+      return x == 0 ? acc_t(1) : math::sin(x) / x;
   }
 }
 
-KERNEL(unary_forward)
+KERNEL_BLOCKS(unary_forward, 4)
 (const scalar_t* __restrict__ x, scalar_t* __restrict__ y, i64 n, i64 function, double first,
  double second) {
   scalar_t* const out[1] = {y};
@@ -126,7 +143,8 @@ DEVICE acc_t value_of_two(int function, acc_t x, acc_t y) {
   switch (function) {
     case 0: return remainder_of(x, y);
     case 1: return x == 0 && y == y ? acc_t(0) : x * math::log(y);
-    default: return x == 0 && y == y ? acc_t(0) : x * math::log1p(y);
+    case 2: return x == 0 && y == y ? acc_t(0) : x * math::log1p(y);
+    default: return quotient_of(x, y);
   }
 }
 

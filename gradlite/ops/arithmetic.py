@@ -183,6 +183,7 @@ class DivFloor(Binary):
     """floor(a / b); its gradient is 0."""
 
     grad_name = "DivBackward2"
+    fused_forward = value_of_two("floor_divide")
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         made = elements_compiled.made(xp, "floor_divide", a, b)

@@ -82,7 +82,12 @@ class Fmod(Binary):
 
     def forward(xp: Any, a: Any, b: Any) -> Any:
         made = elements_compiled.made(xp, "fmod", a, b)
-        return xp.fmod(a, b) if made is None else made
+        if made is not None:
+            return made
+        if xp is np or a.dtype.kind == "f":
+            return xp.fmod(a, b)
+        rest = a % b  # with the sign of b; CuPy's fmod of integers computes in float64
+        return xp.where((rest != 0) & ((a < 0) != (b < 0)), rest - b, rest)
 
     def backward(ctx: Any, grad: Any, F: Any) -> tuple[Any, ...]:
         a, b = ctx.saved

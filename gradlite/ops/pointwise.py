@@ -16,7 +16,8 @@ from gradlite.ops.namespaces import NAMESPACES
 from gradlite.ops.together import operand, wanted_shapes
 
 VALUES = {
-    name: k for k, name in enumerate("rsqrt logit entropy sign angle gumbel limit root".split())
+    name: k
+    for k, name in enumerate("rsqrt logit entropy sign angle gumbel limit root sinc".split())
 }
 SLOPES = {
     name: k
@@ -25,7 +26,7 @@ SLOPES = {
         "erf logit unbounded_logit sinc entropy power finite limit root".split()
     )
 }
-VALUES_OF_TWO = {name: k for k, name in enumerate("remainder xlogy xlog1py".split())}
+VALUES_OF_TWO = {name: k for k, name in enumerate("remainder xlogy xlog1py floor_divide".split())}
 SLOPES_OF_TWO = {
     name: k
     for k, name in enumerate(

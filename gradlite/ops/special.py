@@ -120,7 +120,7 @@ class Sinc(Elementwise):
     """sin(pi x) / (pi x), 1 at 0."""
 
     reads = ((0,),)
-    fused_backward = slope("sinc")
+    fused_forward, fused_backward = value("sinc"), slope("sinc")
 
     def forward(xp: Any, x: Any) -> Any:
         return xp.sinc(x)

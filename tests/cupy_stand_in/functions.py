@@ -150,11 +150,32 @@ def _of_bfloat16(name: str, result: Any, operands: Any) -> Any:
     return result.astype(np.float32) if numbers else result
 
 
+def _floor_divide(a: Any, b: Any, **kwargs: Any) -> Any:
+    if np.result_type(a, b).kind == "f":  # which may round up to a whole number
+        return np.floor(np.true_divide(a, b), **kwargs)
+    return np.floor_divide(a, b, **kwargs)
+
+
+def _fmod(a: Any, b: Any, **kwargs: Any) -> Any:
+    kind = np.result_type(a, b)
+    if kind.kind == "f":
+        return np.fmod(a, b, **kwargs)
+    return np.fmod(a, b, dtype=np.float64, casting="unsafe").astype(kind)
+
+
+def _sinc(x: Any) -> Any:
+    return np.where(np.isnan(x), x.dtype.type(1), np.sinc(x))
+
+
+# What CuPy computes otherwise.
+OTHERWISE: dict[str, Any] = {"floor_divide": _floor_divide, "fmod": _fmod, "sinc": _sinc}
+
+
 class Ufunc:
     """A ufunc that takes arrays of the device and scalars."""
 
     def __init__(self, ufunc: Any) -> None:
-        self.ufunc, self.__name__ = ufunc, ufunc.__name__
+        self.ufunc, self.__name__ = OTHERWISE.get(ufunc.__name__, ufunc), ufunc.__name__
         self.nin, self.nout = ufunc.nin, ufunc.nout
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -239,7 +260,7 @@ class Namespace(types.ModuleType):
         elif callable(found) and not isinstance(found, type):
             if name in LOOKED_AT:
                 found = _unlooked_at(found)
-            found = _function(found, name)
+            found = _function(OTHERWISE.get(name, found), name)
         setattr(self, name, found)
         return found
 
