@@ -364,7 +364,12 @@ def _permute_method(self: Tensor, *dims: Any) -> Tensor:
     return permute(self, sizes(dims))
 
 
-@public(samples=lambda: [S(normal(2, 3, 4), 0, 2), S(normal(2, 3, 4), (0, 1), (2, 0))], method=True)
+@public(
+    samples=lambda: [
+        S(normal(2, 3, 4), 0, 2), S(normal(2, 3, 4), (0, 1), (2, 0)), S(normal(), 0, -1),
+    ],
+    method=True,
+)  # fmt: skip
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Move dimensions to other places; the rest keep their order.
 
@@ -386,7 +391,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     order = [d for d in range(n) if d not in src]
     for d, s in sorted(zip(dst, src)):
         order.insert(d, s)
-    return permute(input, order)
+    return permute(input, order[:n])  # of a number, which takes the dimensions 0 and -1
 
 
 @public(
