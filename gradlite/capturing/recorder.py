@@ -59,6 +59,10 @@ DESCRIPTIONS = frozenset(
 # What arrays of NumPy's may hold but numbers: objects, text, times.
 NO_NUMBERS = frozenset("OSUMm")
 BYTE = np.dtype(np.uint8)
+ANOTHER_STATE = (
+    "the step puts a generator of random numbers into a state that it has not looked up itself, "
+    "and that is another one at every call: do it outside of the step"
+)
 # The names that such functions have in CuPy.
 DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
 raw_array: Any = Tensor.__dict__["array"]
@@ -89,7 +93,7 @@ class Recorder(Handing):
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
         self.missing: set[int] = set()  # leaves in used_grads that had none before the step
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
-        self._random_states: dict[int, tuple[Any, list[Any]]] = {}
+        self._random_states: dict[Any, list[Any]] = {}  # as looked up last, by their buffers
         self.scaling = Scaling()
         self.settings: Callable[[], Any] = list  # the options of optimizers, as they are
         self.left: list[Any] = []  # what the step returns and leaves; see `compare`
@@ -382,19 +386,27 @@ class Recorder(Handing):
         """The generator's state, which a replay will look up anew."""
         held: list[Any] = [None]
 
-        def look() -> None:
+        def look() -> Any:
             held[0] = save()
+            return held[0]
 
-        self.host_call(look, undoable=True, generator=generator)
-        state = held[0]
-        self._random_states[id(state)] = (state, held)
+        state = self.host_call(look, undoable=True, generator=generator)
+        self._random_states[self.find(plain(state))] = held
         return state
 
     def restore_random_state(
         self, generator: Any, restore: Callable[[Any], None], state: Any
     ) -> None:
         """Set the generator's state, in a replay to what was then looked up there."""
-        _, held = self._random_states.get(id(plain(state)), (None, [np.array(plain(state))]))
+        array = plain(state)
+        buffer = self.find(array)
+        held = self._random_states.get(buffer)
+        if held is None or any(
+            buffer in written_by(call) for call in self.calls if isinstance(call, Call)
+        ):
+            if self.depends(array):
+                self.of_one_value(self.face(array), ANOTHER_STATE)
+            held = [array.copy()]
         self.host_call(lambda: restore(held[0]), undoable=True, generator=generator)
 
     @contextmanager
@@ -499,10 +511,9 @@ class Recorder(Handing):
         if cupy is None:
             return None
 
-        def reserve() -> Any:
-            return np.array(generator.reserve(blocks), np.uint64)
-
-        reserve.__qualname__ = "Generator.reserve"
+        # With arguments, which are compared: a generator that the step makes is another one.
+        reserve = functools.partial(_reserved, generator, blocks)
+        reserve.__qualname__ = "Generator.reserve"  # type: ignore[attr-defined]
         with self.pause():
             state = cupy.asarray(reserve())
         self._enter(state, MADE)
@@ -581,6 +592,10 @@ class Recorder(Handing):
             if array.size and self.find(array) is None:
                 self._enter(array, CONSTANT)
         raw_array.__set__(tensor, array)
+
+
+def _reserved(generator: Any, blocks: int) -> Any:
+    return np.array(generator.reserve(blocks), np.uint64)
 
 
 def _refused(result: Any) -> bool:
