@@ -195,6 +195,35 @@ def test_setting_a_learning_rate_is_refused(back: bool) -> None:
         captured(gradlite.ones(3, 2))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda o, w: o.state.clear(),
+        lambda o, w: o.state[w].clear(),
+        lambda o, w: o.state[w].update(momentum_buffer=gradlite.ones(2)),
+        lambda o, w: o.load_state_dict(o.state_dict()),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_editing_the_state_of_an_optimizer_is_refused(edit: Any, before: bool) -> None:
+    weight = nn.Parameter(gradlite.ones(2))
+    optimizer = optim.SGD([weight], lr=0.1, momentum=0.9)
+
+    def step(x: Any) -> Any:
+        if before:
+            edit(optimizer, weight)
+        optimizer.zero_grad()
+        (weight * x).sum().backward()
+        optimizer.step()
+        if not before:
+            edit(optimizer, weight)
+
+    captured = gradlite.capture(step)
+    captured(gradlite.ones(2))
+    with pytest.raises(gradlite.CaptureError, match="its state, which a replay would not do"):
+        captured(gradlite.ones(2))
+
+
 def test_reading_a_learning_rate_that_a_schedule_of_the_step_changes_is_refused() -> None:
     layer = nn.Linear(2, 2)
     optimizer = optim.SGD(layer.parameters(), lr=0.1)

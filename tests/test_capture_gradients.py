@@ -305,3 +305,33 @@ def test_a_gradient_that_a_scalar_has_scaled_before_it_is_repeated() -> None:
         close(captured(x).item(), eager(x).item())
         close(b.grad.tolist(), a.grad.tolist())
     assert captured.replays >= 3
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [
+        lambda layer, weight, optimizer: layer.zero_grad(),
+        lambda layer, weight, optimizer: optimizer.zero_grad(),
+        lambda layer, weight, optimizer: optimizer.zero_grad(set_to_none=False),
+        lambda layer, weight, optimizer: layer.zero_grad(set_to_none=False),
+        lambda layer, weight, optimizer: setattr(weight, "grad", None),
+        lambda layer, weight, optimizer: delattr(weight, "grad"),
+    ],
+)
+def test_gradients_of_others_are_cleared(clear: Any) -> None:
+    """The step has seen none before: they come of another one that shares the model."""
+    layer = nn.Linear(2, 2)
+    weight, optimizer = layer.weight, optim.SGD(layer.parameters(), lr=0.1)
+
+    def step(x: Any) -> Any:
+        clear(layer, weight, optimizer)
+        return x * 2
+
+    captured = gradlite.capture(step)
+    for i in range(12):
+        if i % 4 == 3:
+            weight.grad = gradlite.ones(2, 2)
+        captured(gradlite.ones(2))
+        assert weight.grad is None or not weight.grad.any()
+        weight.grad = None
+    assert captured.replays >= 4

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from gradlite.capturing import code_names
 from gradlite.capturing.code_names import is_library_class
 from gradlite.capturing.lent import functions
 from gradlite.capturing.watched import ABSENT, SIMPLE
+from gradlite.nn import Module
 from gradlite.optim.optimizer import Optimizer
 from gradlite.tensor import Tensor
 
@@ -35,6 +36,7 @@ class Attributes:
     def __init__(self, search: Search, without: Container[tuple[int, Any]]) -> None:
         self._search, self._without = search, without
         self._found, self._named = search.found, search.named
+        self._spaces: dict[type, Any] = {}  # of classes that derive from the library's
         self._hooked: set[int] = set()  # tensors of which the hooks were looked into
 
     def look_into(self) -> None:
@@ -51,6 +53,9 @@ class Attributes:
                 self._search.code(method, kind_of_self)
             self._modules_of_python()
             self._layers()
+            if self._named.tried:
+                for function in list(self._search.with_marks):
+                    self._shadow_all(function.__dict__, self._named.tried, function.__name__)
             for value in list(self._search.instances):
                 self._instance(value)
             for value, attributes, slots, exposed in list(self._search.objects):
@@ -72,6 +77,8 @@ class Attributes:
             there = {"__getattr__", *everywhere} & library.__dict__.keys()
             for name in sorted(there | self._named.tried):
                 place(library.__dict__, name, f"{library.__name__}.{name}")
+            if "__getattr__" in there:
+                self._shadow_all(library.__dict__, everywhere, library.__name__)
         for library in list(self._search.standard):
             for name in sorted(everywhere & library.__dict__.keys()):
                 if isinstance(library.__dict__[name], OF_PYTHON):
@@ -81,6 +88,8 @@ class Attributes:
         for owner, key in list(self._search.held):
             space = owner.__dict__
             if key not in space or self._named.unread(owner, key):
+                continue
+            if is_library_class(type(owner)) and key not in self._named.everywhere:
                 continue
             if (id(space), key) in self._without:
                 continue
@@ -106,9 +115,15 @@ class Attributes:
 
     def _instance(self, value: Any) -> None:
         """The attributes of a library's object, or of a tensor, that code has the names of."""
+        for kind in type(value).__mro__:
+            if not is_library_class(kind):
+                self._of_instances(kind)
         attributes = getattr(value, "__dict__", None)
         if attributes.__class__ is not dict:
             return
+        if not is_library_class(type(value)):
+            everywhere, title = self._named.everywhere, type(value).__name__
+            self._shadow(attributes, everywhere, type(value).__mro__, title)
         handed = {HANDED_OUT[name] for name in self._named.everywhere & HANDED_OUT.keys()}
         tried = {name for name in self._named.tried if not hasattr(type(value), name)}
         for name in sorted((self._named.everywhere | handed) & attributes.keys() | tried):
@@ -120,8 +135,20 @@ class Attributes:
             elif name not in ("param_groups", "state") or not isinstance(value, Optimizer):
                 self._search.place(attributes, name, f"{type(value).__name__}.{name}")
 
-    def _shadow(self, attributes: Any, names: Iterable[str], kinds: Any, title: str) -> None:
+    def _of_instances(self, kind: type) -> None:
+        """The same of a class of the program's own that derives from such an object's."""
+        attributes = self._spaces.setdefault(kind, kind.__dict__)  # another object every time
+        for name in sorted(self._named.everywhere & attributes.keys() - {"step"}):
+            for method in functions(attributes[name]):
+                if isinstance(method, types.FunctionType):
+                    self._search.code(method, kind)
+            self._search.place(attributes, name, f"{kind.__name__}.{name}")
+
+    def _shadow(self, attributes: Any, names: set[str], kinds: Any, title: str) -> None:
         """Note which names could be looked up in a dictionary before they are found in classes."""
+        if any("__getattr__" in k.__dict__ and not is_library_class(k) for k in kinds):
+            self._shadow_all(attributes, names, title)  # a method that finds them may do so
+            return
         hidden = {
             name
             for name in names
@@ -130,6 +157,10 @@ class Attributes:
         }
         if hidden:
             self._found.shadow(attributes, hidden, title)
+
+    def _shadow_all(self, attributes: Any, names: set[str], title: str) -> None:
+        if not names <= attributes.keys():
+            self._found.shadow(attributes, names - attributes.keys(), title)
 
     def _members(self, kind: type, attributes: Any, names: set[str]) -> None:
         """The attributes of a class that code may read, and the methods that it may call."""
@@ -158,11 +189,11 @@ class Attributes:
                 self._search.place(attributes, name, f"{kind.__name__}.{name}")
         for name in sorted((self._named.tried & names) - attributes.keys()):
             self._search.place(attributes, name, f"{kind.__name__}.{name}")
+        if issubclass(kind, Module):
+            names = names | {"__call__"}
         meta: type = type(kind)
         of_class = [k for k in meta.__mro__ if not is_library_class(k)]
-        self._shadow(
-            self._search.classes[kind], names, (*kind.__mro__[1:], *of_class), kind.__name__
-        )
+        self._shadow(self._search.classes[kind], names, (*kind.__mro__, *of_class), kind.__name__)
 
     def _hooks(self, tensor: Tensor) -> None:
         if id(tensor) in self._hooked:

@@ -197,8 +197,8 @@ def strings(code: types.CodeType) -> Iterator[str]:
             stack.extend(constant.co_consts)
 
 
-def imports(code: types.CodeType, variables: Mapping[str, Any]) -> Iterator[types.ModuleType]:
-    """The modules that a function, or one defined inside of it, imports, with their parents."""
+def imports(code: types.CodeType, variables: Mapping[str, Any]) -> Iterator[str]:
+    """The names of modules that a function, or one inside of it, imports, with their parents."""
     for name in _imported(code):
         try:
             name = importlib.util.resolve_name(name, variables.get("__package__"))
@@ -206,9 +206,7 @@ def imports(code: types.CodeType, variables: Mapping[str, Any]) -> Iterator[type
             continue
         parts = name.split(".")
         for stop in range(1, len(parts) + 1):
-            module = sys.modules.get(".".join(parts[:stop]))
-            if module is not None:
-                yield module
+            yield ".".join(parts[:stop])
 
 
 @once_each

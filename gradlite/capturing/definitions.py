@@ -20,7 +20,7 @@ class Definitions:
         self._functions, self._lent = found.functions, found.lent
         # Where there are none all arguments are given, and those to come would not be taken.
         self._defaults = [(f, *rest) for f, _, *rest in self._functions if any(rest)]
-        self._kinds, self._spaces = found.kinds, found.spaces
+        self._kinds, self._spaces, self._orders = found.kinds, found.spaces, found.orders
         self._shadows = [*found.shadows.values()]
         self._sizes = [len(attributes) for attributes, _, _ in self._shadows]
         self._lent.remember()
@@ -39,6 +39,8 @@ class Definitions:
             add("{}.__class__ is {}", value, kind)
         for value, attributes in self._spaces:
             add("{}.__dict__ is {}", value, attributes)
+        for kind, order in self._orders:
+            add("{}.__mro__ is {}", kind, order)
         for (variables, _, _), size in zip(self._shadows, self._sizes):
             add("len({}) == {}", variables, size)
         self.outdated = False
@@ -58,6 +60,9 @@ class Definitions:
         for value, attributes in self._spaces:
             if value.__dict__ is not attributes:
                 return f"the attributes of a {type(value).__name__}"
+        for kind, order in self._orders:
+            if kind.__mro__ is not order:
+                return f"what {kind.__name__} derives from"
         for number, (variables, names, title) in enumerate(self._shadows):
             if len(variables) != self._sizes[number]:
                 found = next((name for name in sorted(names) if name in variables), None)

@@ -35,7 +35,7 @@ class Gradients:
             is_read = old is not None and id(old) in read
             is_used = is_read or id(p) in used
             stays = p._grad is old
-            if not stays or (old is None and is_used):
+            if not stays or (old is None and (is_used or id(p) in recorder.cleared)):
                 ref = None if p._grad is None else recorder.ref(p._grad.array)
                 self._refs.append((p, ref))
             if is_used and (stays or old is None):

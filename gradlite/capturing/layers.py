@@ -44,7 +44,7 @@ class Layers:
             if is_edited(value) and key not in OF_MODULES and not self._named.unread(module, key)
         ]
         self._read_by_layers = self._attributes_read()
-        self._options_read = self._options.read()
+        self._options_read, self._states = self._options.read(), self._options.states()
         self.note_groups()
 
     def _describe(self) -> tuple[Any, ...]:
@@ -109,6 +109,7 @@ class Layers:
         counted: list[list[Any]] = [*every, *(params for _, params in self._grouped)]
         self._lengths = [(values, len(values)) for values in counted]
         self._options_now = self._options.read()
+        self._edits = [(*edits, edits[-1] and edits[-1][0]) for edits in self._options.edits()]
 
     def make_anew(self, made: set[tuple[int, str]]) -> None:
         """Take attributes of modules, by the modules' ids, out of what has to stay the same."""
@@ -138,6 +139,12 @@ class Layers:
         add("{}[0] == {}[0]", changes.count, self._count)
         for values, count in self._lengths:
             add("len({}) == {}", values, count)
+        for optimizer, its_state, edits, known in self._edits:
+            add("{}.state is {}", optimizer, its_state)
+            if edits is None:  # a dictionary of the program's own
+                add("{}()", self._has_states)
+            else:
+                add("{}[0] == {}", edits, known)
         entries = [(group, "params", params) for group, params in self._grouped]
         for space, key, value in entries + self._options_now:
             if space.__class__ is dict and value is not ABSENT:
@@ -153,6 +160,7 @@ class Layers:
         return (
             self.counted
             or any(len(values) != count for values, count in self._lengths)
+            or any(edits and edits[0] != count for *_, edits, count in self._edits)
             or any(group.get("params") is not params for group, params in self._grouped)
             or any(
                 space.get(key, ABSENT) is not value for space, key, value in self._read_by_layers
@@ -195,7 +203,20 @@ class Layers:
         for (_, key, value), (_, known, other) in zip(now, self._options_read):
             if key != known or not (value is other or alike(value, other)):
                 return f"{key!r} of an optimizer"
-        return None
+        return None if self._has_states() else "the state of an optimizer"
+
+    def _has_states(self) -> bool:
+        """Whether what the step reads of the state of optimizers is what it was."""
+        states = self._options.states()
+        return len(states) == len(self._states) and all(map(alike, states, self._states))
+
+    def has_begun(self) -> bool:
+        """Whether optimizers have begun to keep a state that the step reads."""
+        known, now = [
+            {id(value) for value in values if value.__class__ not in SIMPLE}
+            for values in (self._states, self._options.states())
+        ]
+        return known < now
 
     def left(self) -> tuple[str | None, list[tuple[Any, str, bool]]]:
         """What the step itself has changed: what no replay does, and the flags that each sets."""

@@ -1,4 +1,4 @@
-"""Attributes that a step asks for in vain: it goes on without them where the error is caught.
+"""Attributes and modules that a step asks for in vain: it goes on where the error is caught.
 
 Such a step is another one as soon as somebody sets the attribute, of the object or of its class.
 Errors tell of all of them, wherever they are caught; `Named` knows those of `getattr` and
@@ -7,6 +7,7 @@ Errors tell of all of them, wherever they are caught; `Named` knows those of `ge
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import weakref
@@ -18,10 +19,11 @@ from gradlite.capturing.code_names import HEAP, is_library
 
 
 class Missed:
-    """The attributes that were not there when a step asked for them."""
+    """The attributes and modules that were not there when a step asked for them."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, str], tuple[Callable[[], Any], type, str]] = {}
+        self._modules: dict[tuple[str, str], None] = {}  # with names that they have not, or ""
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -42,6 +44,9 @@ class Missed:
     def _happened(self, frame: types.FrameType, event: str, argument: Any) -> Any:
         if event == "exception" and isinstance(argument[1], AttributeError):
             self._note(argument[1])
+        elif event == "exception" and isinstance(argument[1], ImportError):
+            missing = re.match(r"cannot import name '(\w+)'", argument[1].msg or "")
+            self._modules[argument[1].name or "", missing[1] if missing else ""] = None
         return self._happened
 
     def _note(self, error: AttributeError) -> None:
@@ -58,6 +63,11 @@ class Missed:
 
     def places(self) -> Iterator[tuple[Any, str, str]]:
         """Where somebody may put them: dictionaries with the name, and a title for people."""
+        for module, name in self._modules:
+            if name and module in sys.modules:
+                yield sys.modules[module].__dict__, name, f"{module}.{name}"
+            elif module and module not in sys.modules:
+                yield sys.modules, module, f"the module {module}"
         for reference, kind, name in self._found.values():
             value = reference()
             kinds = (*kind.__mro__, *(value.__mro__ if isinstance(value, type) else ()))

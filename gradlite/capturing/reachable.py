@@ -37,6 +37,7 @@ class Reachable:
         functions: functions with their code and defaults.
         kinds: objects with their classes.
         spaces: objects with the dictionaries of their attributes.
+        orders: classes with the order in which attributes are looked for in them and their bases.
         shadows: dictionaries, with the names in which others' attributes could come to be hidden.
         named: the attributes that the code has the names of.
         lent: the library's classes that it looks something up in.
@@ -63,6 +64,7 @@ class Reachable:
         self.functions: list[tuple[types.FunctionType, Any, Any, Any]] = []
         self.kinds: list[tuple[Any, type]] = []
         self.spaces: list[tuple[Any, Any]] = []
+        self.orders: list[tuple[type, tuple[type, ...]]] = []
         self.shadows: dict[int, tuple[Any, set[str], str]] = {}
         self.named = Named()
         self.lent = Lent()

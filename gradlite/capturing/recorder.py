@@ -91,6 +91,7 @@ class Recorder(Handing):
         self.asked_of: dict[int, set[str]] = {}  # and what of other tensors, by their ids
         self.numbers: list[Numbers] = []  # parts of NumPy's arrays that Python has read
         self.asked_grads: dict[int, Tensor | None] = {}  # as the step's code first found them
+        self.cleared: dict[int, Tensor] = {}  # leaves that are to have none, whatever they had
         self.missing: set[int] = set()  # leaves in used_grads that had none before the step
         self.old_grads: list[tuple[Tensor, Tensor | None]] = []
         self._random_states: dict[Any, list[Any]] = {}  # as looked up last, by their buffers
@@ -344,6 +345,11 @@ class Recorder(Handing):
             and self.questions.same(other.questions)
         )
 
+    def clears(self, params: Iterable[Tensor], drop: bool) -> None:
+        """Note tensors whose gradients are dropped, or filled with zeros: there may be none."""
+        noted = self.cleared if drop else self.used_grads
+        noted.update((id(p), p) for p in params if p._grad is None)
+
     def note_missing(self) -> None:
         """Remember which gradients that the step asked for or added to were not there."""
         self.missing = {id(p) for p, old in self.old_grads if old is None} & set(self.used_grads)
@@ -378,8 +384,9 @@ class Recorder(Handing):
         """CaptureError when the step has set an option of an optimizer itself."""
         if self.settings() != self._set:
             raise CaptureError(
-                "the step sets an option of an optimizer, such as its learning rate, which a "
-                "replay would not do: use a scheduler, a tensor, or set it outside of the step"
+                "the step sets an option of an optimizer, such as its learning rate, or edits its "
+                "state, which a replay would not do: use a scheduler, a tensor, or do it outside "
+                "of the step"
             )
 
     def save_random_state(self, generator: Any, save: Callable[[], Any]) -> Any:

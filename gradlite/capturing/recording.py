@@ -30,6 +30,7 @@ from gradlite.capturing.recorded_gpu import RecordedGpu
 from gradlite.capturing.recorder import Recorder, raw_array
 from gradlite.cuda.kernel import Kernel
 from gradlite.description import Description
+from gradlite.nn import Module
 from gradlite.ops import (
     draws,
     many,
@@ -37,7 +38,7 @@ from gradlite.ops import (
     shortcuts,
 )
 from gradlite.ops.namespaces import NAMESPACES, Namespace
-from gradlite.optim import optimizer, replayed
+from gradlite.optim import Optimizer, optimizer, replayed
 from gradlite.random import Generator
 from gradlite.tensor import Tensor
 
@@ -105,7 +106,33 @@ def _noting_reader(original: Any) -> Any:
             recorder.asked_grads.setdefault(id(self), self._grad)
         return original.fget(self)  # type: ignore[no-any-return]
 
-    return original.getter(read)
+    def write(self: Tensor, value: Tensor | None) -> None:
+        recorder = active()
+        if recorder is not None and value is None:
+            recorder.clears([self], drop=True)
+        original.fset(self, value)
+
+    def delete(self: Tensor) -> None:
+        write(self, None)
+
+    return property(read, write, delete, original.__doc__)
+
+
+def _noting_cleared(original: Any) -> Any:
+    """``zero_grad`` of modules and optimizers: also of those that have no gradients just now."""
+
+    @functools.wraps(original)
+    def zero_grad(self: Any, set_to_none: bool = True) -> None:
+        recorder = active()
+        if recorder is not None:
+            groups = (
+                [{"params": self.parameters()}] if isinstance(self, Module) else self.param_groups
+            )
+            for group in groups:
+                recorder.clears(group["params"], set_to_none)
+        original(self, set_to_none)
+
+    return zero_grad
 
 
 def _by_table(original: Any) -> Any:
@@ -384,6 +411,8 @@ def _replacements(kernels: bool, branches: bool) -> list[Replacement]:
         (printing, "tensor_str", asked.shown),
         (Tensor, "_accumulate", _noting_leaf),
         (Tensor, "grad", _noting_reader),
+        (Module, "zero_grad", _noting_cleared),
+        (Optimizer, "zero_grad", _noting_cleared),
     ]
     found += one_call.replacements(kernels)
     ways = (_avoidable, _required_of_branch) if branches else (_never, _required_in_replays)

@@ -37,6 +37,7 @@ class Search(Values):
     Attributes:
         libraries: modules of Python's that are the program's own, or installed.
         standard: those that come with Python.
+        with_marks: functions, of which attributes may be asked for that they need not have.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Search(Values):
         self._findings = findings
         self.libraries: list[types.ModuleType] = []
         self.standard: list[types.ModuleType] = []
+        self.with_marks: list[types.FunctionType] = []
 
     def run(self, function: Callable[..., Any], declared: Iterable[Any]) -> None:
         """Find what a step can reach.
@@ -82,6 +84,8 @@ class Search(Values):
             self.named.add(kind, names)
         for name in findings.variables:
             self._variable(name)
+        for name in findings.modules:
+            self._module_called(name)
         for ask, name in findings.asked.values():
             self.found.places.append((Asked(ask), None, name))
         self.found.options.every = self.found.options.every or findings.options
@@ -151,15 +155,19 @@ class Search(Values):
         self._elsewhere(code, set(code_names.names(code)), function.__globals__)
         if function.__dict__:
             self.look(function.__dict__)  # functools.wraps() leaves the function there
+        self.with_marks.append(function)
 
     def _elsewhere(self, code: types.CodeType, found: set[str], variables: dict[str, Any]) -> None:
         """What code finds without a variable: modules, variables of the process, options."""
-        for module in code_names.imports(code, variables):
-            self.module_of_python(module)
+        for name in code_names.imports(code, variables):
+            if name in sys.modules:  # others come there when the step runs
+                self._module_called(name)
         strings = set(code_names.strings(code))
         if not found.isdisjoint(("modules", "import_module", "__import__")):
-            for name in sorted(strings & sys.modules.keys()):
-                self.module_of_python(sys.modules[name])
+            looked_up = "sys" in found and "modules" in found  # which may not be there
+            for name in sorted(strings):
+                if looked_up or name in sys.modules:
+                    self._module_called(name)
         if not found.isdisjoint(("environ", "getenv")):
             for name in sorted(strings):
                 self._variable(name)
@@ -169,6 +177,13 @@ class Search(Values):
         name = os.fsdecode(name)  # `os.environb` has the same ones
         self.found.variables.add(name)
         self.place(os.environ, name, f"the variable {name} of the environment")
+
+    def _module_called(self, name: str) -> None:
+        """A module that code finds by its name: the program may put another one there."""
+        if not is_library(name):
+            self.place(sys.modules, name, f"the module {name}")
+        elif name in sys.modules:
+            self.module_of_python(sys.modules[name])
 
     def module_of_python(self, module: types.ModuleType) -> None:
         """A module of Python's: the program's own are looked into."""

@@ -346,7 +346,7 @@ class CapturedStep:
             self._meetings += 1
             if self._meetings > MEETINGS:
                 raise CaptureError("the step is another one at every call: it runs other code")
-        return not unfinished and not attempt.met
+        return not unfinished and not attempt.met and not attempt.surroundings.has_begun()
 
     def _compare(
         self, key: Any, attempt: Attempt, pending: list[Earlier], alike: Sequence[Earlier]

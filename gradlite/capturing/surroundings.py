@@ -98,10 +98,15 @@ class Surroundings:
     def left(self) -> tuple[str | None, list[tuple[Any, str, bool]]]:
         """What the step itself has changed: what no replay does, and the flags that each sets."""
         found = self._places.changed(self.filled.grown) or self._definitions.changed()
-        found = found or self._layers.options_changed()
+        if not self._layers.has_begun():
+            found = found or self._layers.options_changed()
         if found is None and self._layers.counted:
             return self._layers.left()
         return found, []
+
+    def has_begun(self) -> bool:
+        """Whether optimizers have begun to keep a state that the step reads."""
+        return self._layers.has_begun()
 
     def carry(
         self, recorder: Recorder, places: Sequence[Written], identity: bool

@@ -185,11 +185,15 @@ class Values(ABC):
                 self._module(module)
         elif isinstance(value, Tensor):
             self.found.tensors[id(value)] = value
-            if value.__dict__:
+            if value.__dict__ or not is_library_class(type(value)):
                 self.instances.append(value)
+            if not is_library_class(type(value)):
+                self.found.kinds.append((value, type(value)))
         elif isinstance(value, (Optimizer, LRScheduler, GradScaler)):
             self.instances.append(value)
             self.found.lent.add(type(value))
+            if not is_library_class(type(value)):
+                self.found.kinds.append((value, type(value)))
             if isinstance(value, Optimizer):
                 self.found.options.optimizers[id(value)] = value
             elif isinstance(value, LRScheduler):
@@ -292,13 +296,15 @@ class Values(ABC):
                     if isinstance(item, (Tensor, distributions())) or item.__class__ in SIMPLE:
                         self.place(vars(value), name, f"{kind.__name__}.{name}")
             if kind.__module__.startswith("gradlite.utils.data"):
-                for item in list(vars(value).values()):  # what the program has it call
+                for name, item in list(vars(value).items()):  # what the program has it call
+                    if not name.startswith("_"):  # as of counts of its own
+                        self.found.places.append((vars(value), name, f"{kind.__name__}.{name}"))
                     self.given(item)
             self.instances.append(value)
             return
         self._class(kind, exposed)
         attributes = getattr(value, "__dict__", None)
-        if exposed and held:
+        if held:
             self.found.kinds.append((value, kind))
             if attributes is not None and attributes is value.__dict__:
                 self.found.spaces.append((value, attributes))
@@ -319,14 +325,17 @@ class Values(ABC):
                 self._shown_array(module.__dict__, key, item)
             elif _is_iterator(item):
                 self.found.iterators.append((module.__dict__, key))
-            elif not is_library_class(kind) and not isinstance(item, (Module, Tensor)):
+            elif not isinstance(item, (Module, Tensor)):
                 if not key.startswith(("_parameter_", "_buffer_", "_module_")):
-                    self.held.append((module, key))
+                    if not is_library_class(kind) or not isinstance(item, (*SIMPLE, tuple)):
+                        self.held.append((module, key))
 
     def _class(self, cls: type, exposed: bool = True) -> None:
         """A class and those it derives from, as far as they are not of libraries."""
         for kind in cls.__mro__:
             if not is_library_class(kind):
+                if len(kind.__mro__) > 2 and kind not in self.classes:  # it may get other bases
+                    self.found.orders.append((kind, kind.__mro__))
                 self.classes.setdefault(kind, kind.__dict__)
                 if exposed:
                     self.exposed.add(kind)

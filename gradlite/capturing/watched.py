@@ -186,16 +186,16 @@ def _layout(array: Any) -> tuple[Any, ...]:
 
 
 class Referent:
-    """Whether a weak reference still has something to refer to: the same thing, if so."""
+    """Whether a weak reference still has something to refer to, and of which class."""
 
     __slots__ = ("_reference",)
 
     def __init__(self, reference: Any) -> None:
         self._reference = reference
 
-    def get(self, key: None, default: Any = None) -> bool:
-        """The answer."""
-        return self._reference() is not None
+    def get(self, key: None, default: Any = None) -> type:
+        """The class, or that of None."""
+        return type(self._reference())
 
     __getitem__ = get
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import gc
-import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -83,6 +83,7 @@ class Findings:
         functions: with the class of their first argument, if they are its methods.
         whole: classes of dataclasses of which every field was read.
         variables: names of variables of the environment.
+        modules: names of modules that code has put together.
         asked: functions that give what may change, with a name for people, by the object.
         options: whether every option of optimizers was read.
         carried: the places of tensors that it reads and replaces, with their containers.
@@ -96,6 +97,7 @@ class Findings:
         self.functions: list[tuple[types.FunctionType, type | None]] = []
         self.whole: dict[type, None] = {}
         self.variables: dict[str, None] = {}
+        self.modules: dict[str, None] = {}
         self.asked: dict[tuple[int, str], tuple[Callable[[], Any], str]] = {}
         self.options = False
         self.codes: set[types.CodeType] = set()
@@ -105,7 +107,7 @@ class Findings:
 
     def size(self) -> int:
         """How much there is of it."""
-        found = (self.codes, self.whole, self.variables, self.asked)
+        found = (self.codes, self.whole, self.variables, self.modules, self.asked)
         return sum(map(len, found)) + self.options
 
 
@@ -132,12 +134,13 @@ FIELDS = tuple(
 )
 VARIABLE = type(os.environ).__getitem__.__code__
 VARIABLES = type(os.environ).__iter__.__code__
+IMPORTING = importlib.import_module.__code__
 OWN = ("gradlite", "numpy", "cupy")
 HANDING_ON = ("gradlite.ops.random", "gradlite.cuda.devices")  # which only call one of these
 LOGS = logging.Logger.handle.__code__
 # What an import runs, finders that packages and test runners add among it, runs once.
 IMPORTS = (importlib._bootstrap._find_and_load.__code__,)  # type: ignore[attr-defined]
-SPECIAL = frozenset((*HANDING_OUT, *OPTIONS, *FIELDS, VARIABLE, VARIABLES, LOGS))
+SPECIAL = frozenset((*HANDING_OUT, *OPTIONS, *FIELDS, VARIABLE, VARIABLES, IMPORTING, LOGS))
 
 
 class Watch:
@@ -273,7 +276,12 @@ class Watch:
         elif code is LOGS:
             if self._is_of_step(frame.f_back):
                 self.shown = "logging"
-        elif self._is_of_step(frame.f_back):
+        elif not self._is_of_step(frame.f_back):
+            pass
+        elif code is IMPORTING:
+            name = importlib.util.resolve_name(values["name"], values["package"])
+            findings.modules[name] = None
+        else:
             names = set(os.environ if code is VARIABLES else [values["key"]])
             findings.variables.update(dict.fromkeys(sorted(names - self._variables)))
 

@@ -99,6 +99,19 @@ class State(defaultdict[Any, Any]):
             value = ParameterState(self.changes, value)
         super().__setitem__(key, value)
 
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> State:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
     def __reduce__(self) -> Any:
         return _plain_state, ([(key, value) for key, value in self.items()],)
 

@@ -294,3 +294,9 @@ def test_state_that_the_user_replaces_or_clears(name: str) -> None:
     pair.optimizer.state.clear()
     pair.steps(3)
     pair.compare()
+    for params, optimizer in ((pair.expected, pair.reference), (pair.actual, pair.optimizer)):
+        other = {key: value.clone() for key, value in optimizer.state[params[0]].items()}
+        optimizer.state.update({params[0]: other})
+        optimizer.state |= {params[0]: {key: value * 2 for key, value in other.items()}}
+    pair.steps(3)
+    pair.compare()
