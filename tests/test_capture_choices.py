@@ -404,6 +404,20 @@ def test_whether_sums_are_in_order_counts() -> None:
     assert (captured.recordings, captured.replays) == (2, 8)
 
 
+def test_another_precision_of_products_counts() -> None:
+    """On a GPU they are others then."""
+    x = gradlite.linspace(0.1, 1.7, 1024).view(32, 32)
+    captured = gradlite.capture(lambda x: x @ x)
+    try:
+        for i in range(12):
+            if i == 6:
+                gradlite.set_float32_matmul_precision("high")
+            close(captured(x).cpu().numpy(), (x @ x).cpu().numpy())
+    finally:
+        gradlite.set_float32_matmul_precision("highest")
+    assert (captured.recordings, captured.replays) == (2, 7)
+
+
 def test_another_default_device_counts(replays: str) -> None:
     if replays != "stand-in":
         pytest.skip("needs a second device")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import gradlite
-from gradlite import nn, optim
+from gradlite import distributions, nn, optim
 from gradlite.utils.data import DataLoader, TensorDataset
 from tests.capture_support import assert_change_counts
 
@@ -248,6 +248,23 @@ def the_tensors_of_a_data_set() -> Any:
     return (
         lambda x: x * sum(batch.sum() for (batch,) in loader),
         lambda: setattr(loader.dataset, "tensors", (gradlite.zeros(4),)),
+    )
+
+
+@case
+def the_scale_of_a_transform() -> Any:
+    transform: Any = distributions.AffineTransform(0.0, 2.0)
+    return transform, lambda: setattr(transform, "scale", 3.0)
+
+
+@case
+def the_transform_of_a_distribution() -> Any:
+    normal = distributions.Normal(0.0, 1.0)
+    transformed = distributions.TransformedDistribution(
+        normal, [distributions.AffineTransform(0.0, 2.0)]
+    )
+    return transformed.log_prob, lambda: transformed.transforms.append(
+        distributions.AffineTransform(0.0, 2.0)
     )
 
 

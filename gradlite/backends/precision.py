@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 
+from gradlite import changes
+
 _CHOICES = ("highest", "high", "medium")
 _chosen = "highest"
 tf32 = False  # read at every product
@@ -51,6 +53,7 @@ def set_float32_matmul_precision(precision: str) -> None:
             stacklevel=2,
         )
         return
+    changes.count[0] += 1
     _chosen, tf32 = precision, precision != "highest"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Container
 from typing import Any
 
 from gradlite import changes, determinism, graph
+from gradlite.backends import precision
 from gradlite.capturing import code_names
 from gradlite.capturing.conditions import Conditions
 from gradlite.capturing.reachable import Reachable
@@ -70,6 +71,7 @@ class Layers:
                 getattr(distributions(), "_validate_args", __debug__),
                 get_default_device(),
                 determinism.are_deterministic_algorithms_enabled(),
+                precision.get_float32_matmul_precision(),
                 changes.replaced[0],
             ),
             tuple([tuple(table) for table in global_step_hooks()]),

@@ -31,7 +31,6 @@ from gradlite.capturing.watched import (
     Numbers,
     Referent,
     Slots,
-    distributions,
     has_memory,
     is_shown,
     item_name,
@@ -291,10 +290,8 @@ class Values(ABC):
                 self.found.places.append((Cached(value), None, f"what {_name_of(value)} has kept"))
             # functools.cache() and the like lead to a function.
             self.look(getattr(value, "__dict__", {}).get("__wrapped__"))
-            if isinstance(value, distributions()):
-                for name, item in list(vars(value).items()):
-                    if isinstance(item, (Tensor, distributions())) or item.__class__ in SIMPLE:
-                        self.place(vars(value), name, f"{kind.__name__}.{name}")
+            if kind.__module__.startswith("gradlite.distributions"):
+                self._distribution(value)
             if kind.__module__.startswith("gradlite.utils.data"):
                 for name, item in list(vars(value).items()):  # what the program has it call
                     if not name.startswith("_"):  # as of counts of its own
@@ -309,6 +306,13 @@ class Values(ABC):
             if attributes is not None and attributes is value.__dict__:
                 self.found.spaces.append((value, attributes))
         self.objects.append((value, attributes, Slots(value), exposed))
+
+    def _distribution(self, value: Any) -> None:
+        """A distribution, or a transform: but for what that keeps of its last result."""
+        for name, item in list(vars(value).items()):
+            own = type(item).__module__.startswith("gradlite.distributions") and name != "_inv"
+            if own or isinstance(item, (Tensor, list)) or item.__class__ in SIMPLE:
+                self.place(vars(value), name, f"{type(value).__name__}.{name}")
 
     def _module(self, module: Module) -> None:
         self.found.modules[id(module)] = module
