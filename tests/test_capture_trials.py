@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import gradlite
+from gradlite import nn
+from gradlite.capturing.code_names import catches_at
 
 EYE = [[1.0, 0.0], [0.0, 1.0]]
 FACTORED: dict[str, tuple[Callable[[Any], Any], float]] = {
@@ -77,20 +81,108 @@ def test_behind_an_update_the_error_is_raised(capture: Callable[[Any], Any]) -> 
     assert captured(gradlite.eye(2) * 4.0).item() == 4.0
 
 
-def test_a_failure_behind_an_update_cannot_be_recorded(capture: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda p: gradlite.linalg.cholesky(p).sum(),
+        lambda p: nn.functional.embedding(2 - p.long(), gradlite.ones(3, 1)).sum(),
+    ],
+)
+def test_an_error_behind_an_update_cannot_be_caught(
+    fails: bool, found: Any, capture: Callable[[Any], Any]
+) -> None:
+    """Whether it is raised while the step is recorded, or could be later on."""
     p = gradlite.eye(2)
 
     def step(x: Any) -> Any:
         p.copy_(x)
         try:
-            return gradlite.linalg.cholesky(p).sum()
-        except RuntimeError:
+            with gradlite.no_grad():
+                return found(p)
+        except (RuntimeError, IndexError):
             return p.sum()
 
     captured = capture(step)
     with pytest.raises(gradlite.CaptureError, match="branches on a value that it has itself"):
         for _ in range(6):
-            captured(-gradlite.eye(2))
+            captured(-gradlite.eye(2) if fails else gradlite.eye(2))
+
+
+def test_an_error_is_caught_where_ops_take_no_shortcuts() -> None:
+    """Since those of another one come too late."""
+    table, p = nn.Embedding(3, 1), gradlite.eye(2)
+
+    def step(i: Any) -> Any:
+        try:
+            found = table(i).sum()
+        except IndexError:
+            found = i.sum()
+        p.copy_(gradlite.eye(2) * (found * 0.0 + 4.0))
+        return found + gradlite.linalg.cholesky(p).sum()
+
+    captured = gradlite.capture(step, native=False)
+    for value in [0, 1, 2, 0, 1, 5, 5, 5, 2, 7]:
+        i = gradlite.tensor([value])
+        assert outcome(captured, i) == outcome(step, i)
+    assert captured.replays >= 3
+
+
+def caught(raises: Any) -> None:
+    try:
+        with contextlib.nullcontext():
+            raises()
+    except ValueError:
+        pass
+
+
+def caught_by_any(raises: Any) -> None:
+    try:
+        raises()
+    except:  # noqa: E722
+        pass
+
+
+def caught_around(raises: Any) -> None:
+    try:
+        for _ in "ab":
+            try:
+                raises()
+            finally:
+                repr(raises)
+    except (KeyError, ValueError) as error:
+        str(error)
+
+
+def handed_on(raises: Any) -> None:
+    with contextlib.nullcontext():
+        try:
+            raises()
+        finally:
+            repr(raises)
+
+
+def beside(raises: Any) -> None:
+    try:
+        raise ValueError
+    except ValueError:
+        raises()
+    else:
+        repr(raises)
+    for _ in [raises() for _ in "ab"]:
+        pass
+
+
+@pytest.mark.parametrize("function", [caught, caught_by_any, caught_around, handed_on, beside])
+def test_which_errors_code_catches(function: Callable[[Any], None]) -> None:
+    found = []
+
+    def raises() -> None:
+        frame: Any = sys._getframe(1)
+        found.append(catches_at(frame.f_code, frame.f_lasti))
+
+    function(raises)
+    assert set(found) == {function.__name__.startswith("caught")}
 
 
 def test_an_index_that_is_out_of_range_for_a_time(capture: Callable[[Any], Any]) -> None:

@@ -306,6 +306,35 @@ def catches(code: types.CodeType) -> bool:
     return handles or any(catches(c) for c in code.co_consts if isinstance(c, types.CodeType))
 
 
+def catches_at(code: types.CodeType, offset: int) -> bool:
+    """Whether a function goes on with an ``except`` clause where an instruction raises an error.
+
+    Of blocks of ``with`` and ``finally`` it says no: they mostly hand the error on.
+    """
+    names = {i.offset: i.opname for i in dis.get_instructions(code)}
+    if sys.version_info < (3, 11):
+        blocks = [
+            (i.offset, i.argval) for i in dis.get_instructions(code) if i.opname == "SETUP_FINALLY"
+        ]
+        first = ("DUP_TOP", "POP_TOP")
+        return any(start < offset < stop and names[stop] in first for start, stop in blocks)
+    bytecode: Any = dis.Bytecode(code)
+    entries = bytecode.exception_entries
+    passed: set[int] = set()
+    while offset not in passed:  # from the innermost handler to those around it
+        passed.add(offset)
+        for entry in entries:
+            if entry.start <= offset < entry.end:
+                offset = entry.target
+                break
+        handler = [names[place] for place in sorted(names) if place >= offset]
+        if handler[0] == "PUSH_EXC_INFO" and offset not in passed:
+            body = handler[: handler.index("RERAISE")] if "RERAISE" in handler else handler
+            if handler[1] == "POP_TOP" or "CHECK_EXC_MATCH" in body:
+                return True
+    return False
+
+
 def _given(instructions: list[dis.Instruction], place: int) -> str | None:
     """The string of the code itself that a call is given as the argument at some place.
 

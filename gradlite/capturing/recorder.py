@@ -32,12 +32,14 @@ from gradlite.capturing.calls import (
     buffers_in,
     written_by,
 )
+from gradlite.capturing.code_names import catches_at
 from gradlite.capturing.handed import Handing, as_lists, is_of_step
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
 from gradlite.capturing.sizes import FEW, NUMBERS, READS
 from gradlite.capturing.trials import BY_VALUES, FACTORING, Factoring, Requirement, Trial
 from gradlite.capturing.watched import Numbers
+from gradlite.ops import shortcuts
 from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
@@ -232,15 +234,24 @@ class Recorder(Handing):
 
         Where it comes too late to go back from, such a replay raises the error.
         """
-        if not self.shortcuts:
+        if not self.shortcuts and not self.is_caught():
             call.function = Factoring(call.function)
             self._add(call)
             return
-        self.avoidable, before = True, self.avoidable
+        self.avoidable, before = self.shortcuts, self.avoidable
         try:
             self._tried(call, np.linalg.LinAlgError, False)
         finally:
             self.avoidable = before
+
+    def is_caught(self) -> bool:
+        """Whether the step's own code would catch an error that is raised now."""
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            if self.is_of_step(frame.f_code) and catches_at(frame.f_code, frame.f_lasti):
+                return True
+            frame = frame.f_back
+        return False
 
     def _tried(self, call: Call, error: type[Exception], failed: bool) -> None:
         flag = np.array(failed)
@@ -331,6 +342,11 @@ class Recorder(Handing):
         *values: Any,
     ) -> None:
         """Note a condition that a replay must meet; where it does not, it raises the error."""
+        if self.is_caught():
+            fine = bool(condition)  # which makes another recording where it is another one
+            with self.pause():
+                shortcuts.require(fine, error, message, *plain_values(values))
+            return
         check, arguments = Requirement(error, message), (condition, *values)
         with self.pause():
             check(*plain_values(arguments))
