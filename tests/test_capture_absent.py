@@ -84,6 +84,24 @@ def a_variable_that_was_not_there() -> Any:
     return variables["step"], lambda: variables.__setitem__("number", 3)
 
 
+@case
+def a_variable_around_that_was_not_there() -> Any:
+    factor = 2.0
+
+    def step(x: Any) -> Any:
+        try:
+            return x * factor
+        except NameError:
+            return x
+
+    def fill() -> None:
+        nonlocal factor
+        factor = 3.0
+
+    del factor
+    return step, fill
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_not_there_counts(name: str) -> None:
     assert_change_counts(*CASES[name]())

@@ -191,6 +191,9 @@ GENERATOR, STATE = random.Random(0), np.random.RandomState(0)
         GENERATOR.random,
         lambda: GENERATOR.random(),
         lambda: STATE.rand(),
+        lambda: random.seed(3) or 1,
+        lambda: np.random.seed(3) or 1,
+        lambda: (STATE.seed(3), STATE.rand())[1],
     ],
 )
 def test_random_numbers_that_go_the_same_way_at_first_are_refused(draw: Any) -> None:
@@ -203,6 +206,40 @@ def test_random_numbers_that_go_the_same_way_at_first_are_refused(draw: Any) -> 
     with pytest.raises(gradlite.CaptureError, match="random numbers of Python's or NumPy's"):
         captured(gradlite.ones(3))
     np.random.set_state(state)
+
+
+def test_other_steps_leave_random_numbers_where_they_are() -> None:
+    generators = [random.Random(0), np.random.RandomState(0), np.random.default_rng(0)]
+    captured = gradlite.capture(lambda x: x * len(generators))
+    states = random.getstate(), np.random.get_state()
+    random.seed(3), np.random.seed(3)
+    expected = [random.random(), np.random.rand(), random.Random(0).random()]
+    expected += [np.random.RandomState(0).rand(), np.random.default_rng(0).random()]
+    random.seed(3), np.random.seed(3)
+    for _ in range(5):
+        captured(gradlite.ones(2))
+    assert captured.replays >= 2
+    found = [random.random(), np.random.rand(), *(g.random() for g in generators)]
+    random.setstate(states[0]), np.random.set_state(states[1])
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda: gradlite.set_grad_enabled(False),
+        lambda: gradlite.set_default_dtype(gradlite.float64),
+    ],
+)
+def test_leaving_another_mode_is_refused(leave: Any) -> None:
+    x = gradlite.ones(2)
+    captured = gradlite.capture(lambda x: (x * 2, leave())[0], warmup=0)
+    try:
+        with pytest.raises(gradlite.CaptureError, match="the step leaves another mode"):
+            captured(x)
+    finally:
+        gradlite.set_grad_enabled(True)
+        gradlite.set_default_dtype(gradlite.float32)
 
 
 def test_a_counter_of_python_is_refused() -> None:

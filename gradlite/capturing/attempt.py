@@ -17,7 +17,7 @@ from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.replaying import AnsweredRecording, CarryingRecording, Recording
 from gradlite.capturing.results import note
 from gradlite.capturing.shown import shown_to
-from gradlite.capturing.surroundings import Surroundings
+from gradlite.capturing.surroundings import Surroundings, modes
 from gradlite.capturing.watched import TAKEN
 from gradlite.capturing.watching import Findings, Watch, watching
 from gradlite.capturing.written import Written
@@ -88,14 +88,15 @@ class Attempt:
             context: a `recording`.
         """
         before, args_and_names = self.surroundings, tree_unflatten(self._inputs, self._spec)
-        self._drawn = before.host.random_numbers()
+        self._modes = modes()
         with context as recorder:
             self.recorder = recorder
             recorder.old_grads, recorder.questions = before.old_grads, self.questions
             recorder.start(before.settings)
             self._watch = watch = before.watch(lambda: recorder.paused > 0)
             recorder.is_of_step = watch.foresees
-            with before.host.arrays_as(recorder.state), watching(watch):
+            host = before.host
+            with host.random_numbers_moved(), host.arrays_as(recorder.state), watching(watch):
                 result = shown_to(self._step, *args_and_names)
             if not _same_nesting(tree_flatten(args_and_names), self._inputs, self._spec):
                 raise CaptureError(
@@ -124,6 +125,11 @@ class Attempt:
                 gone.update(holder.tensor_ids())
             recorder.return_home(recorder.touched, lasting, gone)
         self._watch.finish(recorder.has_read)
+        if modes() != self._modes:
+            raise CaptureError(
+                "the step leaves another mode than it has found (set_grad_enabled(), the default "
+                "dtype), which a replay would not do: set it outside of the step, or for a block"
+            )
         self.questions.check()
         taken = before.host.taken()
         if taken is not None:
@@ -132,10 +138,11 @@ class Attempt:
             raise CaptureError(
                 "the step looks up an input, which is also one of its own tensors: give it a view"
             )
-        if before.host.random_numbers() != self._drawn:
+        if before.host.draws:
             raise CaptureError(
                 "the step is another one at every call: it draws random numbers of Python's or "
-                "NumPy's, which a replay would not draw: use gradlite's, or give them to the step"
+                "NumPy's, or sets their seed, which a replay would not do: use gradlite's, or give "
+                "them to the step"
             )
 
     def find_places(self) -> None:

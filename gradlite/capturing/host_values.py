@@ -19,16 +19,45 @@ class HostValues:
 
     Args:
         found: what it can reach.
+
+    Attributes:
+        draws: whether it has drawn random numbers, or set a seed.
     """
+
+    draws = False
 
     def __init__(self, found: Reachable) -> None:
         self._arrays, self._iterators = found.arrays, found.iterators
         self._generators = found.generators
         self._progress = [(iterator, progress(iterator)) for iterator in found.loose]
 
-    def random_numbers(self) -> bytes:
-        """Where Python's and NumPy's random numbers are."""
-        states = [random.getstate(), np.random.get_state(legacy=False)]
+    @contextmanager
+    def random_numbers_moved(self) -> Iterator[None]:
+        """Have Python's and NumPy's random numbers be further on for as long as a step runs.
+
+        One that sets a seed, and so leaves them where it has found them, is told by that as well.
+        """
+        before = self._random_states()
+        for generator in (random, np.random, *self._generators):
+            generator.random()
+        moved = [*map(pickle.dumps, self._random_states())]
+        try:
+            yield
+        finally:
+            now = [*map(pickle.dumps, self._random_states())]
+            self.draws = now != moved
+            for number, generator in enumerate((random, np.random, *self._generators)):
+                if now[number] != moved[number]:
+                    continue
+                if isinstance(generator, np.random.Generator):
+                    generator.bit_generator.state = before[number]
+                elif hasattr(generator, "setstate"):
+                    generator.setstate(before[number])
+                else:
+                    generator.set_state(before[number])
+
+    def _random_states(self) -> list[Any]:
+        states: list[Any] = [random.getstate(), np.random.get_state(legacy=False)]
         for generator in self._generators:
             if isinstance(generator, random.Random):
                 states.append(generator.getstate())
@@ -36,7 +65,7 @@ class HostValues:
                 states.append(generator.get_state(legacy=False))
             else:
                 states.append(generator.bit_generator.state)
-        return pickle.dumps(states)
+        return states
 
     @contextmanager
     def arrays_as(self, face: Callable[[Any], Any]) -> Iterator[None]:

@@ -10,9 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gradlite import dtypes, graph
-from gradlite.autocast_mode import current_autocast
-from gradlite.backends import sdp
+from gradlite import graph
 from gradlite.capturing.asked import Questions, pattern
 from gradlite.capturing.attempt import Attempt, detached
 from gradlite.capturing.calls import (
@@ -27,10 +25,9 @@ from gradlite.capturing.plan import GuardError
 from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.recording import is_recording, recording
 from gradlite.capturing.replaying import Recording
-from gradlite.capturing.surroundings import Surroundings
+from gradlite.capturing.surroundings import Surroundings, modes
 from gradlite.capturing.watched import spelled
 from gradlite.capturing.watching import Findings
-from gradlite.grad_mode import current_mode
 from gradlite.tensor import Tensor
 from gradlite.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -101,12 +98,12 @@ def capture(
     text), sizes and whole numbers that are others at every call,
     branching on a value after the step has changed it, counting in Python, a list that grows,
     asking for the time, for files or for random numbers of the system, opening a file to read it,
-    editing a list or a dictionary among the arguments, and whatever differs between the two
-    recordings, such as Python's or NumPy's random numbers. Python code of the step does not run
-    in a replay: it prints, logs and warns of nothing then, and writes to no file (writing into an
-    ``io.StringIO`` is refused). Of what is put into the ``__dict__`` of a layer of the library's,
-    past `setattr`, parameters and buffers are not noticed. Tensors, layers and optimizers that the
-    step knows by weak references live as long as a recording of it.
+    editing a list or a dictionary among the arguments, setting a seed of Python's or NumPy's, and
+    whatever differs between the two recordings, such as random numbers of theirs. Python code of
+    the step does not run in a replay: it prints, logs and warns of nothing then, and writes to no
+    file (writing into an ``io.StringIO`` is refused). Of what is put into the ``__dict__`` of a
+    layer of the library's, past `setattr`, parameters and buffers are not noticed. Tensors, layers
+    and optimizers that the step knows by weak references live as long as a recording of it.
 
     Args:
         step: the function: its arguments and results may be nested in tuples, lists and
@@ -409,8 +406,7 @@ class CapturedStep:
 
 def _signature(leaves: Sequence[Any], spec: TreeSpec) -> Any:
     """What two calls must share to be served by one recording."""
-    surroundings = (current_mode(), dtypes.get_default_dtype(), current_autocast().dtypes)
-    parts: list[Any] = [*surroundings, sdp.enabled, repr(spec)]
+    parts: list[Any] = [*modes(), repr(spec)]
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             array = leaf.array

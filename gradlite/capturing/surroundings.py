@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
-from gradlite import changes
+from gradlite import changes, dtypes
+from gradlite.autocast_mode import current_autocast
+from gradlite.backends import sdp
 from gradlite.capturing.calls import STATE
 from gradlite.capturing.carried import Carried
 from gradlite.capturing.conditions import Conditions
@@ -24,6 +26,7 @@ from gradlite.capturing.recorder import Recorder
 from gradlite.capturing.watched import Numbers, place_of, tensors_in
 from gradlite.capturing.watching import Findings, Watch
 from gradlite.capturing.written import Written
+from gradlite.grad_mode import current_mode
 from gradlite.tensor import Tensor
 
 
@@ -194,6 +197,12 @@ class Surroundings:
     def tell_others(self) -> None:
         """Have other recordings look whether they read what a replay has put into modules."""
         self._layers.tell_others()
+
+
+def modes() -> tuple[Any, ...]:
+    """The modes that a thread is in: two calls must share them to be served by one recording."""
+    autocast = current_autocast().dtypes
+    return current_mode(), dtypes.get_default_dtype(), autocast, sdp.enabled
 
 
 def _lasts(buffer: Any) -> bool:

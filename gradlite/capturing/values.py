@@ -25,6 +25,7 @@ from gradlite.capturing.watched import (
     Cached,
     Current,
     Elements,
+    Filling,
     Items,
     Layout,
     Memory,
@@ -119,7 +120,8 @@ class Values(ABC):
         """Take up a place, whose value is to stay the same, and look into that."""
         try:
             value = read(container, key)
-        except ValueError:  # a cell that is not filled yet
+        except ValueError:  # a cell that is not filled yet, or not any more
+            self.found.places.append((Filling(container), None, name))
             return
         if isinstance(value, types.ModuleType):
             self.module_of_python(value)

@@ -265,6 +265,25 @@ class Cached:
     __getitem__ = get
 
 
+class Filling:
+    """Whether there is something in a cell."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: types.CellType) -> None:
+        self._cell = cell
+
+    def get(self, key: None, default: Any = None) -> bool:
+        """The answer."""
+        try:
+            read(self._cell, None)
+        except ValueError:
+            return False
+        return True
+
+    __getitem__ = get
+
+
 class Slots:
     """The attributes of an object that has no dictionary of them."""
 
