@@ -209,6 +209,30 @@ def a_method_of_a_parameter_of_a_class_of_its_own() -> Any:
     return lambda x: x * weight.doubled(), lambda: setattr(own, "doubled", lambda self: self * 3)
 
 
+def what_a_method_reads(change: Callable[[Any, Any], None]) -> Any:
+    class Scaling(optim.SGD):
+        factor = 2.0
+
+        def scaled(self, x: Any) -> Any:
+            return x * self.doubled()
+
+        def doubled(self) -> float:
+            return self.factor * 2
+
+    optimizer = Scaling(nn.Linear(2, 2).parameters(), lr=0.1)
+    return lambda x: optimizer.scaled(x), lambda: change(Scaling, optimizer)
+
+
+@case
+def what_a_method_of_an_optimizer_reads_of_its_class() -> Any:
+    return what_a_method_reads(lambda kind, optimizer: setattr(kind, "factor", 3.0))
+
+
+@case
+def what_a_method_of_an_optimizer_reads_of_that() -> Any:
+    return what_a_method_reads(lambda kind, optimizer: setattr(optimizer, "factor", 3.0))
+
+
 # ------------------------------------------------------- attributes that a method has found
 def finding(self: Any, name: str) -> Any:
     return 2.0

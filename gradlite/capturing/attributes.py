@@ -121,12 +121,13 @@ class Attributes:
         attributes = getattr(value, "__dict__", None)
         if attributes.__class__ is not dict:
             return
+        everywhere = self._named.everywhere
         if not is_library_class(type(value)):
-            everywhere, title = self._named.everywhere, type(value).__name__
-            self._shadow(attributes, everywhere, type(value).__mro__, title)
+            everywhere = self._named.of_object(type(value), True)
+            self._shadow(attributes, everywhere, type(value).__mro__, type(value).__name__)
         handed = {HANDED_OUT[name] for name in self._named.everywhere & HANDED_OUT.keys()}
         tried = {name for name in self._named.tried if not hasattr(type(value), name)}
-        for name in sorted((self._named.everywhere | handed) & attributes.keys() | tried):
+        for name in sorted((everywhere | handed) & attributes.keys() | tried):
             if name == "step" and isinstance(value, Optimizer) and _is_watched(value):
                 # By a scheduler: the step is Python's, which replays call, as without one.
                 if (id(attributes), name) not in self._search.placed:
@@ -138,7 +139,8 @@ class Attributes:
     def _of_instances(self, kind: type) -> None:
         """The same of a class of the program's own that derives from such an object's."""
         attributes = self._spaces.setdefault(kind, kind.__dict__)  # another object every time
-        for name in sorted(self._named.everywhere & attributes.keys() - {"step"}):
+        names = self._named.of_class(kind, True)
+        for name in sorted(names & attributes.keys() - {"step"}):
             for method in functions(attributes[name]):
                 if isinstance(method, types.FunctionType):
                     self._search.code(method, kind)
