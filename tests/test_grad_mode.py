@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -311,7 +312,10 @@ def test_a_decorated_generator_takes_sent_values_and_thrown_exceptions():
                 log.append(("closed", modes(T)))
 
         g = generate()
-        outcomes = [next(g), g.send("hello"), g.throw(ValueError("thrown"))]
+        outcomes = [next(g), g.send("hello")]
+        with warnings.catch_warnings():  # PyTorch throws as Python 3.12 and later advise against
+            warnings.simplefilter("ignore", DeprecationWarning)
+            outcomes.append(g.throw(ValueError("thrown")))
         g.close()
         return outcomes, log, modes(T)
 

@@ -38,9 +38,12 @@ def run(model: Any, x: Any, names: list[str] | None = None) -> list[Any]:
         leaf.grad = None
     with launches.record() as launched:
         y = model(x)
-        if y.requires_grad:
-            gradlite.manual_seed(1)
-            y.backward(gradlite.randn(*y.shape, dtype=y.dtype))
+    if y.requires_grad:
+        gradlite.manual_seed(1)
+        grad = gradlite.randn(*y.shape, dtype=y.dtype)
+        with launches.record() as more:
+            y.backward(grad)
+        launched += more
     if names is not None:
         names += launched
     return [y.detach().numpy(), *[g.grad.numpy() for g in leaves if g.grad is not None]]
