@@ -193,9 +193,9 @@ def test_a_query_without_keys(need_weights: bool) -> None:
 
 # Forward and backward, with the gradients of four parameters and of the inputs.
 CALLS = {
-    ("self", False, False): (4, 8), ("self", False, True): (3, 6),
-    ("self", True, False): (7, 10), ("self", True, True): (7, 12),
-    ("memory", False, False): (5, 13), ("memory", False, True): (4, 10),
+    ("self", False, False): (4, 7), ("self", False, True): (3, 6),
+    ("self", True, False): (7, 10), ("self", True, True): (7, 11),
+    ("memory", False, False): (5, 12), ("memory", False, True): (4, 10),
     ("memory", True, False): (8, 14), ("memory", True, True): (10, 17),
 }  # fmt: skip
 
