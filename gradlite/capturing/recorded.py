@@ -221,6 +221,11 @@ class Recorded(OfHost, np.ndarray):  # type: ignore[misc, override]
         np.ndarray.setflags(self, *args, **kwargs)
         plain(self).setflags(*args, **kwargs)
 
+    def __pow__(self, other: Any, *modulus: Any) -> Any:
+        if isinstance(other, np.ndarray) and not modulus:
+            return np.power(self, other)  # before 2.3 NumPy looks whether a 0-d one is, say, 2
+        return super().__pow__(other, *modulus)
+
 
 def plain(value: Any) -> Any:
     """The ordinary array behind a recorded one; anything else as it is.
