@@ -347,10 +347,6 @@ class Generator:
         """
         kind, per_block = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
         count = _size(shape)
-        if per_block != 16:
-            made = self._compiled("random_uniform", shape, kind, per_block)
-            if made is not None:
-                return made
         blocks = -(-count // per_block)
         if per_block == 16:
             words = self._blocks(blocks)
@@ -358,6 +354,9 @@ class Generator:
             values: Array = np.right_shift(_lanes(words, np.uint16), 16 - bits).astype(kind)
             values *= kind.type(2.0**-bits)
         else:
+            made = self._compiled("random_uniform", shape, kind, per_block)
+            if made is not None:
+                return made
             # NumPy's own mapping for both types is the one promised above.
             values = self._draw(blocks, self._numpy.random, per_block * blocks, kind)
         return values[:count].reshape(shape)
@@ -373,14 +372,13 @@ class Generator:
         """
         kind, _ = _UNIFORM_PER_BLOCK.get(dtype) or _float_kind(dtype)
         count = _size(shape)
-        if kind != np.float64:  # in which every difference between two logarithms would show
-            made = self._compiled("random_normal", shape, np.float32, 8)
-            if made is not None:
-                return made if kind == np.float32 else made.astype(kind)
-        if kind == np.float64:
+        if kind == np.float64:  # by NumPy alone: any difference between two logarithms would show
             pairs, bits = self._blocks((count + 3) >> 2).reshape(-1, 2), 53
             pairs >>= _SHIFT_DOUBLE
         else:
+            made = self._compiled("random_normal", shape, np.float32, 8)
+            if made is not None:
+                return made if kind == np.float32 else made.astype(kind)
             pairs, bits = _lanes(self._blocks((count + 7) >> 3), np.uint32).reshape(-1, 2), 32
         if len(pairs) <= _CHUNK:
             normals = _box_muller(pairs, bits)

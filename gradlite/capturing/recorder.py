@@ -16,6 +16,12 @@ from typing import Any
 import numpy as np
 
 from gradlite.backends import cuda
+from gradlite.capturing.array_functions import (
+    DESCRIBING,
+    DESCRIPTIONS,
+    refuse_objects,
+    written,
+)
 from gradlite.capturing.arrays import bounds, on_gpu, twin
 from gradlite.capturing.asked import Questions
 from gradlite.capturing.calls import (
@@ -32,7 +38,7 @@ from gradlite.capturing.calls import (
     buffers_in,
     written_by,
 )
-from gradlite.capturing.code_names import catches_at
+from gradlite.capturing.code_names import catches, catches_at
 from gradlite.capturing.handed import Handing, as_lists, is_of_step
 from gradlite.capturing.recorded import Held, active, plain, plain_values
 from gradlite.capturing.scaling import Scaling
@@ -44,29 +50,10 @@ from gradlite.optim.averages_in_graph import GraphAverage
 from gradlite.optim.in_graph import GraphUpdate
 from gradlite.tensor import Tensor
 
-# Functions that write to their first argument and return nothing of interest.
-WRITERS = frozenset(
-    (
-        np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal,
-        np.ndarray.fill, np.ndarray.put, np.ndarray.sort, np.ndarray.partition, operator.setitem,
-    )
-)  # fmt: skip
-# Functions whose result is no array, and depends on shapes and dtypes alone.
-DESCRIPTIONS = frozenset(
-    (
-        np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.may_share_memory,
-        np.shares_memory, np.iscomplexobj, np.isrealobj, np.broadcast_shapes,
-    )
-)  # fmt: skip
-# What arrays of NumPy's may hold but numbers: objects, text, times.
-NO_NUMBERS = frozenset("OSUMm")
-BYTE = np.dtype(np.uint8)
 ANOTHER_STATE = (
     "the step puts a generator of random numbers into a state that it has not looked up itself, "
     "and that is another one at every call: do it outside of the step"
 )
-# The names that such functions have in CuPy.
-DESCRIBING = frozenset(function.__name__ for function in DESCRIPTIONS)
 raw_array: Any = Tensor.__dict__["array"]
 
 
@@ -115,7 +102,7 @@ class Recorder(Handing):
 
         Args:
             function, args, kwargs: the call.
-            writes: the arguments that it writes to; None: see `_written`. With a list the result
+            writes: the arguments that it writes to; None: see `written`. With a list the result
                 NotImplemented, or False, says that nothing has been done.
         """
         if not is_of_step(tuple(args)) and not is_of_step(tuple(kwargs.values())):
@@ -124,7 +111,7 @@ class Recorder(Handing):
         kwargs = {name: as_lists(value) for name, value in kwargs.items()}
         out = kwargs.get("out")
         result = self._run(function, args, kwargs, writes)
-        self.give_written(self._written(function, args, out if isinstance(out, tuple) else (out,)))
+        self.give_written(written(function, args, out if isinstance(out, tuple) else (out,)))
         return self.shown(result)
 
     def _run(
@@ -136,8 +123,8 @@ class Recorder(Handing):
         given = out if out.__class__ is tuple else (out,) if out is not None else ()
         told, writes = writes is not None, [*(writes or []), *given]
         if not told:
-            writes = self._written(function, args, given)
-        self._refuse_objects(function, writes)
+            writes = written(function, args, given)
+        refuse_objects(function, writes)
         for array in writes:
             self.fill_anew(array)
         try:
@@ -154,7 +141,7 @@ class Recorder(Handing):
             return result
         if not writes and not self.depends(args) and not self.depends(tuple(kwargs.values())):
             return self._constant_result(result)
-        self._refuse_objects(function, (result,))
+        refuse_objects(function, (result,))
         kwargs = {k: self.refs(v) for k, v in kwargs.items() if k != "out"}
         if given:
             outs = tuple(self.ref(plain(o)) for o in given if o is not None)
@@ -218,17 +205,6 @@ class Recorder(Handing):
         results = [self.face(arrays[i]) if i in arrays else r for i, r in enumerate(results)]
         return result.__class__(results) if several else results[0]
 
-    @staticmethod
-    def _refuse_objects(function: Any, results: Iterable[Any]) -> None:
-        """CaptureError for arrays of what a replay has no memory for, or could not compare."""
-        parts = [p for r in results for p in (r if isinstance(r, (tuple, list)) else [r])]
-        kind = next((p.dtype for p in parts if getattr(p, "dtype", BYTE).kind in NO_NUMBERS), None)
-        if kind is not None:
-            raise CaptureError(
-                f"{getattr(function, '__name__', function)}() makes an array of {kind.name}, which "
-                "a recorded step cannot repeat: keep to arrays of numbers"
-            )
-
     def _factored(self, call: Call) -> None:
         """Enter a call that finds a result now: a replay in which it does not is no replay.
 
@@ -248,7 +224,8 @@ class Recorder(Handing):
         """Whether the step's own code would catch an error that is raised now."""
         frame: Any = sys._getframe(1)
         while frame is not None:
-            if self.is_of_step(frame.f_code) and catches_at(frame.f_code, frame.f_lasti):
+            code = frame.f_code
+            if self.is_of_step(code) and catches(code) and catches_at(code, frame.f_lasti):
                 return True
             frame = frame.f_back
         return False
@@ -284,17 +261,6 @@ class Recorder(Handing):
 
     def _add(self, call: AnyCall) -> None:
         self.calls.append(call)
-
-    @staticmethod
-    def _written(function: Any, args: Sequence[Any], given: Sequence[Any]) -> list[Any]:
-        given = [o for o in given if o is not None]
-        if given:
-            return given
-        name = getattr(function, "__name__", "")
-        owner = getattr(function, "__self__", None)
-        if function in WRITERS or (name == "at" and isinstance(owner, np.ufunc)):
-            return [args[0]]
-        return []
 
     def fill_anew(self, array: Any) -> None:
         """Have replays fill a buffer that the host has filled, which is going to be written to."""

@@ -56,8 +56,7 @@ def _compare_here(function: str, input: Any, other: Any) -> Tensor:
     if half in dtypes.HALVES:  # numbers are rounded first, and NaN compares without a warning
         x, y = (single(xp.asarray(value, half)) for value in (x, y))
     try:
-        made = getattr(xp, function)(x, y) if xp is np else elementwise(xp, function, x, y)
-        return wrap(xp.asarray(made))
+        return wrap(xp.asarray(elementwise(xp, function, x, y)))
     except ValueError:
         raise RuntimeError(mismatch(x.shape, y.shape)) from None
 

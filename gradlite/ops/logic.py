@@ -37,8 +37,7 @@ def _constant(function: str, *inputs: Any) -> Tensor:
     xp = NAMESPACES[inputs[0].array.__class__].xp
     arrays = [i.array if isinstance(i, Tensor) else i for i in inputs]
     try:
-        made = getattr(xp, function)(*arrays) if xp is np else elementwise(xp, function, *arrays)
-        return wrap(xp.asarray(made))
+        return wrap(xp.asarray(elementwise(xp, function, *arrays)))
     except ValueError:
         raise RuntimeError(mismatch(*(a.shape for a in arrays))) from None
 
@@ -167,12 +166,7 @@ def _bits(function: str, input: Any, other: Any) -> Tensor:
     xp = NAMESPACES[a.array.__class__].xp
     left, right = (placed(xp, fitting(v, common)).astype(common, copy=False) for v in arrays)
     try:
-        made = (
-            getattr(xp, function)(left, right)
-            if xp is np
-            else elementwise(xp, function, left, right)
-        )
-        return wrap(xp.asarray(made))
+        return wrap(xp.asarray(elementwise(xp, function, left, right)))
     except ValueError:
         raise RuntimeError(mismatch(left.shape, right.shape)) from None
 

@@ -143,17 +143,9 @@ class PointwiseLoss(Op):
         if reduction == "none":
             out = K.empty(x.shape, dtype)
             K.elementwise(
-                "loss_values",
-                dtype,
-                n,
-                *operands,
-                out,
-                errors,
-                n,
-                *periods,
-                formula.number,
-                parameter,
-            )
+                "loss_values", dtype, n,
+                *operands, out, errors, n, *periods, formula.number, parameter,
+            )  # fmt: skip
             return out
         pieces = pieces_for(1, n)
         partials = K.empty((pieces,), K.acc(dtype))
